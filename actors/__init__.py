@@ -1,0 +1,1 @@
+"""What runs as a Ray actor: policy, reward, reference scorer, and the training desk."""

@@ -1,0 +1,1 @@
+"""Entry points; full_sweep.py is the main one."""

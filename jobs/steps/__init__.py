@@ -1,0 +1,1 @@
+"""One file a step of the sweep: what joins the library with the actors."""

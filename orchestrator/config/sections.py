@@ -1,0 +1,115 @@
+"""Small sections of the config tree: data, models, training. Defaults are the embedded world's."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are errors, values are frozen once checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class HelpdeskData(Section):
+    """The embedded world: prompts made by a seeded generator, disjoint between the splits."""
+
+    task: Literal["helpdesk"] = "helpdesk"
+    demonstrations: Count = 10_000
+    orm_pairs: Count = 4_000
+    reference_pairs: Count = 10_000
+    prm_pairs: Count = 4_000
+    test_prompts: Count = 300
+    preference_sharpness: Positive = 1.5  # the better sample wins with probability sigma(this * gap)
+
+
+class HHData(Section):
+    """HH-RLHF pairs from a JSONL or Parquet file, raw transcripts or parsed; split by prompt."""
+
+    task: Literal["hh_rlhf"]
+    pairs: str
+    policy_share: Share = 0.3
+    orm_share: Share = 0.2
+    reference_share: Share = 0.3
+    test_prompts: Count = 100  # the prompts left over are the PRM's
+
+
+class GSM8KData(Section):
+    """GSM8K: worked answers for the policy, right and wrong solutions as pairs, held-out questions."""
+
+    task: Literal["gsm8k"]
+    demonstrations: str  # question, answer
+    pairs: str  # prompt, chosen, rejected
+    test: str  # question, answer; questions that the pairs use are left out
+    orm_share: Share = 0.3
+    reference_share: Share = 0.4
+    test_prompts: Count = 100
+
+
+Data = Annotated[HelpdeskData | HHData | GSM8KData, Field(discriminator="task")]
+
+
+class Architecture(Section):
+    """The size of a Llama that is trained from scratch (LlamaConfig's field names)."""
+
+    hidden_size: Count = 128
+    intermediate_size: Count = 384
+    num_hidden_layers: Count = 4
+    num_attention_heads: Count = 4
+    num_key_value_heads: Count = 4
+    max_position_embeddings: Count = 256
+    initializer_range: Positive = 0.06
+
+
+class ModelsConfig(Section):
+    """Checkpoints (folders or hub names) to use instead of training: null trains one in the run."""
+
+    policy: str | None = None
+    orm: str | None = None
+    reference: str | None = None
+    architecture: Architecture = Architecture()
+    vocabulary: Count = 2_048  # entries of the byte-pair tokenizer made for real text
+
+
+class Optimization(Section):
+    """One training: AdamW, linear schedule (paper C.4); batch_size counts rows or partial pairs."""
+
+    learning_rate: Positive
+    batch_size: Count
+    epochs: Count = 1
+    max_steps: Count | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainingConfig(Section):
+    """How models are trained, by Ray Train with DeepSpeed."""
+
+    workers: Count = 2
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    deepspeed: str = "configs/deepspeed/default.json"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of autocast; weights stay float32
+    policy: Optimization = Optimization(learning_rate=3e-3, batch_size=64, max_steps=350)
+    orm: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
+    reference: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
+    prm: Optimization = Optimization(learning_rate=5e-4, batch_size=128)
+
+
+class Variant(Section):
+    """A process reward model trained from the ORM, or a checkpoint of the user's own.
+
+    ``truncation`` whole is the control: the ORM trained on for as many steps.
+    """
+
+    checkpoint: str | None = None
+    truncation: Literal["sst", "tlt", "whole"] = "sst"
+    weight: Literal["reference", "none"] = "reference"
+    match: str | None = None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
+
+
+def to_plain(section: BaseModel) -> dict[str, Any]:
+    """A section as JSON-able values, for keys, params and files."""
+    return section.model_dump(mode="json")

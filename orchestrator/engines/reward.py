@@ -1,0 +1,127 @@
+"""The Hugging Face reward engine: batches of score requests in, scores out.
+
+One row a request: its prefix is the trunk, each extension (with the closing suffix, for closed
+scoring) a branch. Knows nothing of search or of Ray.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import load_reward_model
+from orchestrator.rewards.packed import Branch, PackedRow, pack, packed_scores, prefix_row
+from orchestrator.search.engines import Ids, Scored, ScoreRequest
+
+Position = Literal["closed", "open"]
+TOKENS_PER_BATCH = 16_384  # one forward's tokens, padding included; bounds the mask's memory
+
+
+class RewardIsNotFinite(ValueError):
+    """A reward model gave NaN or infinity; the message names the rows."""
+
+
+class HuggingFaceReward:
+    """A causal reward model that scores prefixes.
+
+    Args:
+        checkpoint: folder or hub name.
+        position: where a prefix is scored: ``closed`` after the template's closing suffix,
+            ``open`` at its last content token.
+        policy_chat: the tokenizer that requests' ids belong to; None means the model's own.
+        device: torch device name.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        position: Position = "closed",
+        policy_chat: Chat | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.chat = load_chat(checkpoint)
+        self.model: PreTrainedModel = load_reward_model(checkpoint).to(device).eval()
+        self.position, self.device = position, device
+        self._policy_chat = None if policy_chat and _same(policy_chat, self.chat) else policy_chat
+
+    def closing(self, position: Position | None = None) -> Ids:
+        """The closing suffix of a position: empty for open scoring."""
+        return self.chat.closing_ids if (position or self.position) == "closed" else ()
+
+    def prefix_scores(
+        self,
+        prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+        cuts: Sequence[Sequence[int]],
+        position: Position | None = None,
+    ) -> list[list[float]]:
+        """r(x, y_<t) for each t of ``cuts[i]``, from one pass a response; ids are the model's own."""
+        closing = self.closing(position)
+        rows = [
+            prefix_row(x, y, t, closing) for x, y, t in zip(prompts, responses, cuts, strict=True)
+        ]
+        return self.score_rows(rows)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Scores all requests; result i belongs to request i."""
+        if self._policy_chat is not None:
+            return [self._score_as_text(request, self._policy_chat) for request in requests]
+        closing = self.closing()
+        rows = []
+        for request in requests:
+            trunk = request.prompt_ids + request.prefix_ids
+            branches = tuple(Branch(len(trunk), ext + closing) for ext in request.extensions)
+            rows.append(PackedRow(trunk, branches))
+        scores = self.score_rows(rows)
+        return [Scored(tuple(s), row.tokens) for s, row in zip(scores, rows, strict=True)]
+
+    def _score_as_text(self, request: ScoreRequest, policy_chat: Chat) -> Scored:
+        """Another tokenizer than the policy's: each candidate is written out and tokenized whole."""
+        prompt = self.chat.tokenizer(policy_chat.text(request.prompt_ids))["input_ids"]
+        rows = []
+        for extension in request.extensions:
+            response = self.chat.response_ids(policy_chat.text(request.prefix_ids + extension))
+            rows.append(prefix_row(prompt, response, [len(response)], self.closing()))
+        scores = self.score_rows(rows)
+        return Scored(tuple(s[0] for s in scores), sum(row.tokens for row in rows))
+
+    @torch.no_grad()
+    def score_rows(self, rows: Sequence[PackedRow]) -> list[list[float]]:
+        """Scores of packed rows, batched by length; result i holds row i's branches.
+
+        Raises:
+            RewardIsNotFinite: some score is NaN or infinite.
+        """
+        results: list[list[float]] = [[] for _ in rows]
+        for batch in _batches_by_length(rows):
+            packed = pack([rows[i] for i in batch], self.chat.tokenizer.eos_token_id, self.device)
+            scores = packed_scores(self.model, packed).cpu()
+            for i, values in zip(batch, scores.tolist(), strict=True):
+                results[i] = values[: len(rows[i].branches)]
+        bad = [i for i, values in enumerate(results) if not all(map(math.isfinite, values))]
+        if bad:
+            raise RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+        return results
+
+
+def _batches_by_length(rows: Sequence[PackedRow]) -> list[list[int]]:
+    """Row numbers by rising length, in batches of at most TOKENS_PER_BATCH padded tokens."""
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    for i in sorted(range(len(rows)), key=lambda i: (rows[i].tokens, i)):
+        if batch and rows[i].tokens * (len(batch) + 1) > TOKENS_PER_BATCH:
+            batches.append(batch)
+            batch = []
+        batch.append(i)
+    return [*batches, batch] if batch else batches
+
+
+def _same(first: Chat, second: Chat) -> bool:
+    """Whether token ids mean the same text in both."""
+    return (
+        first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
+        and first.closing_ids == second.closing_ids
+    )

@@ -1,0 +1,52 @@
+"""Tokenizers made in the run: whole words for the embedded world, byte-level BPE for real text."""
+
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+PAD, UNKNOWN, USER, AGENT, END = "<pad>", "<unk>", "<user>", "<agent>", "<end>"
+SPECIAL = (PAD, UNKNOWN, USER, AGENT, END)
+_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'assistant' %}<agent> {{ message.content }} <end> "
+    "{% else %}<user> {{ message.content }} {% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<agent>{% endif %}"
+)
+
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token a word, split at white space; decoding joins with single spaces."""
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _with_template(tokenizer)
+
+
+def byte_pair_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of ``vocabulary`` entries trained on ``texts``; no character is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _with_template(tokenizer)
+
+
+def _with_template(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        eos_token=END,
+        additional_special_tokens=[USER, AGENT],
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.chat_template = _TEMPLATE
+    return wrapped

@@ -1,0 +1,88 @@
+"""What flows along the data path, as plain frozen records: the same names as Parquet columns.
+
+No record knows of Ray, of a model or of a file; shapes and units stand at each field.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content": text}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt x. ``facts`` is what a grader needs (JSON-able), empty where there is none."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt with one response to imitate (supervised fine-tuning)."""
+
+    prompt: Prompt
+    response: str
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """(x, y_w, y_l): two whole responses of one prompt, the first one preferred."""
+
+    pair_id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that was refused, with the reason; it never stops a run."""
+
+    source: str
+    row: int
+    reason: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a response cost. Tokens and calls are counts; ``seconds`` is wall time."""
+
+    policy_tokens_sampled: int = 0
+    policy_tokens_computed: int = 0
+    reward_tokens_computed: int = 0
+    policy_calls: int = 0
+    reward_calls: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.policy_tokens_sampled + other.policy_tokens_sampled,
+            self.policy_tokens_computed + other.policy_tokens_computed,
+            self.reward_tokens_computed + other.reward_tokens_computed,
+            self.policy_calls + other.policy_calls,
+            self.reward_calls + other.reward_calls,
+            self.seconds + other.seconds,
+        )
+
+
+StopReason = Literal["end", "length"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a search method returns for one prompt.
+
+    ``score`` is the scorer's value of the whole response (None without a scorer); ``step_scores``
+    are the scores of what was kept at each step, in order; ``stop`` says whether the response came
+    to its end token or to the length limit.
+    """
+
+    prompt_id: str
+    token_ids: tuple[int, ...]
+    stop: StopReason
+    score: float | None
+    step_scores: tuple[float, ...]
+    cost: Cost

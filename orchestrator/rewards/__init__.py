@@ -1,0 +1,1 @@
+"""Reward maths: all prefix scores of a response in one pass; reference weights; losses' inputs."""

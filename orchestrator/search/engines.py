@@ -1,0 +1,97 @@
+"""The two engines a search method asks: a policy for continuations, a reward model for scores.
+
+A method knows these records and protocols and nothing else: no tokenizer, no Ray, no model.
+Token ids are the policy's; an engine whose reward model has another tokenizer converts them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Continuations of one prefix, one for each random stream in ``keys``.
+
+    Sampling stops at the end token, after ``max_new_tokens``, or, with ``entropy_stop`` (nats),
+    before the first token (but the first of the request) whose next-token entropy reaches it.
+    ``greedy`` takes the likeliest token and ignores the streams.
+    """
+
+    prompt_ids: Ids
+    prefix_ids: Ids
+    keys: tuple[int, ...]
+    max_new_tokens: int
+    greedy: bool = False
+    entropy_stop: float | None = None
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Sampled tokens, the end token left out. ``entropies`` (nats) are those before each token."""
+
+    token_ids: Ids
+    stop: Literal["end", "length", "entropy"]
+    entropies: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The continuations of a request in the order of its keys, and the tokens they cost."""
+
+    continuations: tuple[Continuation, ...]
+    tokens_sampled: int
+    tokens_computed: int
+
+
+@dataclass(frozen=True)
+class TopRequest:
+    """The ``count`` likeliest next tokens of a prefix (or draws among all, one for each key)."""
+
+    prompt_ids: Ids
+    prefix_ids: Ids
+    count: int
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """Next tokens by falling logit; ``None`` stands for the end token. Logits are the model's."""
+
+    token_ids: tuple[int | None, ...]
+    logits: tuple[float, ...]
+    tokens_computed: int
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Scores of ``prefix_ids`` followed by each extension (an empty one is the prefix itself)."""
+
+    prompt_ids: Ids
+    prefix_ids: Ids
+    extensions: tuple[Ids, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores in the order of the request's extensions, and the reward tokens computed."""
+
+    scores: tuple[float, ...]
+    tokens_computed: int
+
+
+class Policy(Protocol):
+    """A policy engine, asked by coroutines; it batches whatever is waiting."""
+
+    async def sample(self, request: SampleRequest) -> Sampled:
+        """Draws the continuations of one request."""
+
+    async def top(self, request: TopRequest) -> TopTokens:
+        """Gives the likeliest next tokens of one prefix."""
+
+
+class Reward(Protocol):
+    """A reward engine, asked by coroutines; it batches whatever is waiting."""
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """Scores the extensions of one prefix."""
