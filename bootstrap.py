@@ -1,0 +1,200 @@
+"""Sets the project up and runs it: `python3 bootstrap.py sweep|test|setup [ARGS...]`.
+
+Needs Python 3.11 or 3.12 with pip and a C++ compiler, nothing else; standard library only. Makes
+.venv beside this file, installs into it what constraints.txt names (pip chooses the build of torch
+by its own settings), and builds once the small communication op that DeepSpeed compiles on machines
+without CUDA. Run again, it starts at once; interrupted, it goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+MARKER = VENV / "prm-orchestrator.json"  # written last: without it nothing counts as installed
+PIP_LOG = VENV / "pip.log"
+PYTHONS = ((3, 11), (3, 12))
+DISK_GB = 6  # installed set with CPU torch and pip's own temporary copies
+BUILD_LIMIT_S = 900  # the op takes about 30 s; a lock left by a killed build would wait for ever
+LOG_LINES_SHOWN = 25
+LOOKED_UP = ("Collecting ", "Processing ")  # how pip's line of a package begins
+EXIT_FAILED, EXIT_UNSUITABLE = 1, 2
+
+# Prints the path of the built op, or nothing where DeepSpeed does not want it.
+BUILD_OP = """
+import torch
+if not torch.cuda.is_available():
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+    builder = ShareMemCommBuilder()
+    if builder.is_compatible(verbose=False):
+        print("built:", builder.load(verbose=False).__file__)
+"""
+
+
+def main() -> None:
+    """Reads the command, sets up what is missing, then becomes the command."""
+    command, arguments = (sys.argv[1:] or [""])[0], sys.argv[2:]
+    if command not in ("sweep", "test", "setup"):
+        fail(f"{__doc__}\nusage: {Path(__file__).name} sweep|test|setup [ARGS...]")
+    set_up()
+    environment = child_environment()
+    if command == "sweep":
+        program = [str(PYTHON), str(ROOT / "jobs" / "full_sweep.py"), *arguments]
+    elif command == "test":
+        os.chdir(ROOT)
+        program = [str(PYTHON), "-m", "pytest", "-m", "not slow", *arguments]
+    else:
+        return
+    sys.stdout.flush()
+    os.execve(program[0], program, environment)
+
+
+def set_up() -> None:
+    """Installs and builds unless the marker says that all of it stands."""
+    marker, started = read_marker(), time.monotonic()
+    installed = marker.get("fingerprint") == fingerprint()
+    if installed and (not marker["op"] or Path(marker["op"]).exists()):
+        return
+    check_machine()
+    if not installed:
+        MARKER.unlink(missing_ok=True)
+        make_venv()
+        install()
+    new_marker = {"root": str(ROOT), "fingerprint": fingerprint(), "op": build_op()}
+    partial = MARKER.with_suffix(".partial")
+    partial.write_text(json.dumps(new_marker))
+    partial.replace(MARKER)
+    say(f"set up in {time.monotonic() - started:.0f} s")
+
+
+def fingerprint() -> str:
+    """A hash of the files that decide what is installed."""
+    files = (ROOT / "pyproject.toml", ROOT / "constraints.txt")
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def read_marker() -> dict[str, str]:
+    """The marker of a finished set-up, or nothing."""
+    if not (MARKER.exists() and PYTHON.exists()):
+        return {}
+    marker: dict[str, str] = json.loads(MARKER.read_text())
+    if marker["root"] == str(ROOT):
+        return marker
+    say(f"{VENV} was copied from {marker['root']} and still points there: it is made anew")
+    shutil.rmtree(VENV)
+    return {}
+
+
+def check_machine() -> None:
+    """Stops with exit code 2 where Python, compiler or disk will not do."""
+    if sys.version_info[:2] not in PYTHONS:
+        here = next(filter(None, map(shutil.which, ("python3.12", "python3.11"))), None)
+        hint = f"; use {here}" if here else "; install one, with its venv module"
+        fail(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}{hint}")
+    compiler = os.environ.get("CXX", "").split() or ["g++"]
+    if not (shutil.which(compiler[0]) or ("CXX" not in os.environ and shutil.which("c++"))):
+        fail(
+            f"a C++ compiler is needed, {compiler[0]} was not found: install one"
+            " (Debian, Ubuntu: apt-get install g++) or name yours in CXX"
+        )
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if not MARKER.exists() and free < DISK_GB:
+        fail(f"{DISK_GB} GB of free disk are needed for the installation, {ROOT} has {free:.1f} GB")
+
+
+def make_venv() -> None:
+    """Makes .venv, or gives pip to one whose making was interrupted."""
+    say(f"environment {VENV}")
+    made = PYTHON.exists() or run([sys.executable, "-m", "venv", str(VENV)])
+    if not made or not (
+        run([str(PYTHON), "-m", "pip", "--version"])
+        or run([str(PYTHON), "-m", "ensurepip", "--default-pip"])
+    ):
+        version = ".".join(map(str, sys.version_info[:2]))
+        fail(
+            "Python could not make a virtual environment with pip in it: install its venv module"
+            f" (Debian, Ubuntu: apt-get install python{version}-venv), remove {VENV}, run again"
+        )
+
+
+def install() -> None:
+    """Installs the project and everything it needs; pip's whole output goes to PIP_LOG."""
+    say(f"installing about 150 packages, some minutes; pip's own output is in {PIP_LOG}")
+    command = [str(PYTHON), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+    command += ["-c", "constraints.txt", "-e", ".[dev]"]
+    pip = Popen(command, cwd=ROOT, env=child_environment(), text=True, stdout=PIPE, stderr=STDOUT)
+    lines: list[str] = []
+    with PIP_LOG.open("w") as log:
+        for line in pip.stdout or ():
+            log.write(line)
+            lines.append(line)
+            show_pip(line.strip(), sum(seen.startswith(LOOKED_UP) for seen in lines))
+    if pip.wait():
+        fail_with_output("".join(lines), "pip could not install the packages")
+
+
+def show_pip(line: str, count: int) -> None:
+    """The lines of pip that tell how far it is: every 20th package, big downloads, the end."""
+    big = re.match(r"(?:Downloading|Using cached) (\S+) \(([\d.]+ GB|\d{2,}[\d.]* MB)\)", line)
+    if big:
+        say(f"  {big[1].split('/')[-1]}, {big[2]}")
+    elif line.startswith(LOOKED_UP) and count % 20 == 0:
+        say(f"  {count} packages looked up")
+    elif line.startswith("Installing collected packages"):
+        say("  unpacking all of them (a minute or two without output)")
+
+
+def build_op() -> str:
+    """Builds DeepSpeed's shared-memory op; its path, or "" where DeepSpeed does without."""
+    say("building DeepSpeed's communication op, half a minute (skipped where there is CUDA)")
+    environment = {**child_environment(), "DS_ACCELERATOR": "cpu"}
+    command = ["timeout", str(BUILD_LIMIT_S), str(PYTHON), "-c", BUILD_OP]
+    built = subprocess.run(command, env=environment, text=True, stdout=PIPE, stderr=STDOUT)
+    if built.returncode:
+        advice = "if a build was killed before, remove ~/.cache/torch_extensions and try again"
+        fail_with_output(built.stdout, f"DeepSpeed's communication op was not built; {advice}")
+    found = re.search(r"^built: (.+)$", built.stdout, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of what runs in .venv: its ninja, ray and mlflow come first on PATH."""
+    path = f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**os.environ, "PATH": path, "VIRTUAL_ENV": str(VENV)}
+
+
+def run(command: list[str]) -> bool:
+    """Whether a command ends well; shows nothing."""
+    return subprocess.run(command, stdout=PIPE, stderr=STDOUT).returncode == 0
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(f"bootstrap: {text}", flush=True)
+
+
+def fail_with_output(output: str, text: str) -> NoReturn:
+    """Stops with the last lines of what a command printed, and what that means."""
+    fail("\n".join([text, *output.splitlines()[-LOG_LINES_SHOWN:]]), EXIT_FAILED)
+
+
+def fail(text: str, code: int = EXIT_UNSUITABLE) -> NoReturn:
+    """Stops with a message."""
+    print(f"bootstrap: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

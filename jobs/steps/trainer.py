@@ -1,0 +1,90 @@
+"""The warm worker group: one Ray Train run with DeepSpeed that trains one job after another."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from actors.training import JobState, TrainingDesk, training_worker
+from orchestrator.training.loop import TrainingJob
+
+POLL_SECONDS = 0.5
+WORKER_FAILURES = 3  # times that Ray Train may start the group anew
+
+
+class TrainerGroup:
+    """Starts with its first job, ends with ``close``.
+
+    Args:
+        workers: how many processes train together.
+        cpus: logical CPUs of each.
+        gpus: GPUs of each; 0 trains on CPUs with gloo.
+        threads: torch threads of each on a CPU.
+        storage: folder of Ray Train's own files.
+    """
+
+    def __init__(self, workers: int, cpus: float, gpus: float, threads: int, storage: str) -> None:
+        self._scaling = ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+        )
+        self._backend = "nccl" if gpus else "gloo"
+        self._threads, self._storage = threads, storage
+        self._desk: Any = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def train(self, job: TrainingJob, progress: Callable[[JobState], None]) -> dict[str, Any]:
+        """Runs one job; blocks until its checkpoint is written.
+
+        Raises:
+            RuntimeError: the worker group died more often than it may, or its code raised.
+        """
+        self._start()
+        number = ray.get(self._desk.submit.remote(job))
+        while True:
+            state: JobState = ray.get(self._desk.state.remote(number))
+            progress(state)
+            if state.result is not None:
+                return state.result
+            if self._thread is None or not self._thread.is_alive():
+                raise RuntimeError(f"training of {job.output} failed") from self._error
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        if self._desk is None:
+            return
+        ray.get(self._desk.close.remote())
+        if self._thread is not None:
+            self._thread.join(timeout=30)
+        self._desk = self._thread = None
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        self._desk = TrainingDesk.remote()
+        self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
+        self._thread.start()
+
+    def _fit(self) -> None:
+        trainer = TorchTrainer(
+            training_worker,
+            train_loop_config={"desk": self._desk, "threads": self._threads},
+            torch_config=TorchConfig(backend=self._backend),
+            scaling_config=self._scaling,
+            run_config=RunConfig(
+                name="trainings",
+                storage_path=self._storage,
+                failure_config=FailureConfig(max_failures=WORKER_FAILURES),
+            ),
+        )
+        try:
+            trainer.fit()
+        except BaseException as error:  # handed to the thread that waits for the job
+            self._error = error

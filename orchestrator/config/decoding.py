@@ -1,0 +1,117 @@
+"""Config sections of what comes after training: decoding, search methods, evaluation, tracking."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.sections import Count, Positive, Section
+
+Quantile = Annotated[float, Field(ge=0, le=1)]
+
+
+class DecodingConfig(Section):
+    """How the policy samples: the same for every method."""
+
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Count = 64
+
+
+class ScoringConfig(Section):
+    """Where a prefix is scored: after the template's closing suffix, or at its last content token."""
+
+    position: Literal["closed", "open"] = "closed"
+
+
+class BestOfNConfig(Section):
+    """BoN: the best of n whole responses, drawn once and shared by all scorers."""
+
+    prompts: Count | None = None  # the first so many test prompts; null takes all
+    n: Count = 16
+
+
+class ArgsConfig(Section):
+    """ARGS-greedy (Algorithm 2); the paper: weight 1.5, k 30."""
+
+    prompts: Count | None = None
+    weight: float = 1.5
+    k: Count = 30
+
+
+class BeamConfig(Section):
+    """CBS and TBS (Algorithm 3); the paper: 8 beams, 8 candidates, chunks of 30 tokens."""
+
+    prompts: Count | None = None
+    beams: Count = 8
+    candidates: Count = 8
+    chunk: Count = 30
+
+
+class CardsConfig(Section):
+    """CARDS (Algorithm 4). Thresholds as numbers, or null and then by quantile on calibration data.
+
+    Two reward models have two scales, so that one r* means nothing for both: by default r* is the
+    scorer's own quantile over whole responses of the base policy, beta their standard deviation.
+    """
+
+    prompts: Count | None = None
+    entropy_threshold: float | None = None  # tau_u in nats; the paper: 7.0
+    entropy_quantile: Quantile = 0.9
+    target_reward: float | None = None  # r*
+    target_quantile: Quantile = 0.7
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    beta: Positive | None = None
+    segment_cap: Count = 16
+    max_rejections: Count = 8
+
+
+class SearchConfig(Section):
+    """Which methods run, with which scorers; null turns a method off."""
+
+    scorers: list[str] | None = None  # null: the ORM and all variants
+    wave_size: Count = 75  # prompts that search in step, their requests batched together
+    bon: BestOfNConfig | None = BestOfNConfig()
+    args: ArgsConfig | None = ArgsConfig()
+    tbs: BeamConfig | None = BeamConfig(chunk=1)
+    cbs: BeamConfig | None = BeamConfig()
+    cards: CardsConfig | None = CardsConfig()
+
+    @model_validator(mode="after")
+    def _token_level(self) -> Self:
+        if self.tbs is not None and self.tbs.chunk != 1:
+            raise ValueError(f"tbs.chunk = {self.tbs.chunk}: TBS is CBS with chunks of 1 token")
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured beside the cells."""
+
+    agreement_grid: Annotated[list[Count], Field(min_length=1)] = [5, 10, 15, 20, 25, 30, 35, 40]
+    pairs_per_prompt: Count = 4  # preference pairs made of a test prompt's own samples
+    bootstrap_samples: Count = 2_000
+
+
+class TrackingConfig(Section):
+    """MLflow: null means SQLite in the output folder, and an experiment named after the task."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+class ClusterConfig(Section):
+    """Logical CPUs that each process asks Ray for; few enough that data tasks find a place."""
+
+    train_worker_cpus: Positive = 0.5
+    actor_cpus: Positive = 0.25  # the policy, the reward and the reference actors, each
+    data_task_cpus: Positive = 0.25
+    actor_gpus: Annotated[float, Field(ge=0)] = 0
+    train_worker_gpus: Annotated[float, Field(ge=0)] = 0
+    reference_actors: Count = 1
+    threads: Count | None = None  # torch threads of an actor; null: the machine's cores, shared
+
+
+class StorageConfig(Section):
+    """What is kept on disk."""
+
+    checkpoints_kept: Count = 3  # versions of a stage's checkpoint; older keys' are deleted
+    free_gib: Annotated[float, Field(ge=0)] = 1.0  # free disk that a stage must leave

@@ -1,0 +1,75 @@
+"""Splitting preference pairs by prompt, so that no model is asked what another was trained on.
+
+The order of prompts is keyed by seed and prompt id: it does not depend on the file's order, and
+rows added to the file only move the borders between splits. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+from orchestrator.randomness import stream_key
+from orchestrator.records import PreferencePair
+
+REMAINDER = "prm"  # takes the prompts that no share takes
+TEST = "test"
+
+
+def split_pairs(
+    pairs: Sequence[PreferencePair], shares: Mapping[str, float], test_prompts: int, seed: int
+) -> dict[str, list[PreferencePair]]:
+    """Splits pairs so that all pairs of a prompt are in one split; each keeps the pairs' order.
+
+    Args:
+        pairs: what is split, by ``prompt.prompt_id``.
+        shares: name to share (policy, orm, reference) of the prompts that are not for the test.
+        test_prompts: prompts, not pairs, of the split ``test``; 0 leaves it empty.
+        seed: of the order of prompts.
+
+    Returns:
+        the splits of ``shares``, then ``prm`` with what is left over, and ``test``.
+
+    Raises:
+        ValueError: shares that are not positive or leave nothing, or a split would be empty.
+    """
+    _check(shares, test_prompts)
+    prompts = sorted({pair.prompt.prompt_id for pair in pairs}, key=lambda p: _place(seed, p))
+    trained_on = max(len(prompts) - test_prompts, 0)
+    names = [TEST, *shares, REMAINDER]
+    ends = [round(trained_on * share) for share in accumulate(shares.values())]
+    borders = [0, *(test_prompts + end for end in (0, *ends, trained_on))]
+    split_of = {
+        prompt: name
+        for name, (start, end) in zip(names, pairwise(borders), strict=True)
+        for prompt in prompts[start:end]
+    }
+    splits: dict[str, list[PreferencePair]] = {name: [] for name in (*shares, REMAINDER, TEST)}
+    for pair in pairs:
+        splits[split_of[pair.prompt.prompt_id]].append(pair)
+    wanted = [name for name in splits if name != TEST or test_prompts]
+    if trained_on == 0 or not all(splits[name] for name in wanted):
+        raise ValueError(_too_few(splits, len(prompts), test_prompts))
+    return splits
+
+
+def _place(seed: int, prompt_id: str) -> tuple[int, str]:
+    return stream_key(seed, "split", prompt_id), prompt_id
+
+
+def _check(shares: Mapping[str, float], test_prompts: int) -> None:
+    taken = {REMAINDER, TEST} & set(shares)
+    if taken:
+        raise ValueError(f"shares name {sorted(taken)}: prm takes the rest, test is test_prompts")
+    if any(not share > 0 for share in shares.values()) or not sum(shares.values()) < 1:
+        raise ValueError(f"shares {dict(shares)}: each is over 0, and together they are under 1")
+    if test_prompts < 0:
+        raise ValueError(f"test_prompts is {test_prompts}: valid is 0 or more")
+
+
+def _too_few(
+    splits: Mapping[str, Sequence[PreferencePair]], prompts: int, test_prompts: int
+) -> str:
+    counts = ", ".join(f"{name} {len(held)}" for name, held in splits.items())
+    return (
+        f"{prompts} prompts are too few to split with {test_prompts} for the test:"
+        f" pairs would be {counts}; give more pairs, or a smaller test_prompts"
+    )

@@ -1,0 +1,1 @@
+"""Metrics and their statistics: agreement rates, prefix accuracy, diversity, win-tie, intervals."""

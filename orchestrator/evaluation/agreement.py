@@ -1,0 +1,215 @@
+"""Agreement rates (section 3, appendix B) and the reward gap, for prefixes of a grid of lengths t.
+
+AR_RM-SC(t), AR_SC-HP(t), AR_RM-HP(t) and |r(x, y_w<t) - r(x, y_l<t)|, from plain arrays of scores:
+r is a reward model's, h a judge's (the rubric, an LLM). Knows no model and no text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from orchestrator.evaluation.resampling import Bools, Floats, Groups, finite
+from orchestrator.evaluation.statistics import (
+    BOOTSTRAP_SAMPLES,
+    LEVEL,
+    Interval,
+    PairedTest,
+    grid_intervals,
+    paired_test,
+)
+from orchestrator.randomness import Key
+
+Over = Literal["strict", "distinct", "decided"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A rate at each t of the grid, and the mean over the grid of these rates.
+
+    None where no pair counts; such a t is left out of the mean.
+    """
+
+    per_t: tuple[Interval | None, ...]
+    mean: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixRates:
+    """One measure of N pairs at G lengths, over three sets of prefix pairs.
+
+    strict    all pairs, as appendix B has it: a tie and a pair of equal prefixes disagree;
+    distinct  pairs whose two prefixes differ at t (a tie still disagrees);
+    decided   those of ``distinct`` where h does not tie (None for measures without h).
+
+    ``values`` (N, G) float64: 1 where the two criteria agree, else 0; or the gap. ``counted`` holds
+    the (N, G) mask of each set; it depends on the pairs and on h, never on the scorer.
+    """
+
+    strict: Curve
+    distinct: Curve
+    decided: Curve | None
+    values: Floats
+    counted: Mapping[Over, Bools]
+    groups: NDArray[Any]
+
+    def per_pair(self, over: Over = "distinct") -> Floats:
+        """Each pair's part (N,) in the mean over the grid: their mean is that rate exactly.
+
+        Over all pairs ("strict") it is the pair's mean over t. Where fewer than N pairs count at a
+        t, those that count there weigh more in proportion, and a pair that never counts is 0.
+        """
+        mask = self.counted[over]
+        pairs = mask.sum(axis=0)  # (G,)
+        used = pairs > 0
+        weights = mask[:, used] * (len(mask) / pairs[used])
+        parts = (self.values[:, used] * weights).sum(axis=1) / max(int(used.sum()), 1)
+        return np.asarray(parts, dtype=np.float64)
+
+
+def ar_rm_sc(
+    r_chosen: ArrayLike,
+    r_rejected: ArrayLike,
+    distinct: ArrayLike,
+    *key: Key,
+    groups: Groups | None = None,
+    level: float = LEVEL,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> PrefixRates:
+    """AR_RM-SC(t): share of pairs with r(x, y_w<t) > r(x, y_l<t).
+
+    Rewards (N, G); ``distinct`` (N, G) bool, whether the two prefixes differ; ``groups`` (N,)
+    prompt ids, which the bootstrap resamples.
+
+    Raises:
+        ValueError: a reward is NaN or infinite, there is no pair, or shapes do not fit.
+    """
+    r_c, r_r, differ = _arrays({"r_chosen": r_chosen, "r_rejected": r_rejected}, distinct)
+    return _rates(r_c > r_r, differ, None, key, groups, level, samples)
+
+
+def ar_sc_hp(
+    h_chosen: ArrayLike,
+    h_rejected: ArrayLike,
+    distinct: ArrayLike,
+    *key: Key,
+    groups: Groups | None = None,
+    level: float = LEVEL,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> PrefixRates:
+    """AR_SC-HP(t): share of pairs with h(x, y_w<t) > h(x, y_l<t). Arguments as in ``ar_rm_sc``.
+
+    Raises:
+        ValueError: a grade is NaN or infinite, there is no pair, or shapes do not fit.
+    """
+    h_c, h_r, differ = _arrays({"h_chosen": h_chosen, "h_rejected": h_rejected}, distinct)
+    return _rates(h_c > h_r, differ, h_c != h_r, key, groups, level, samples)
+
+
+def ar_rm_hp(
+    r_chosen: ArrayLike,
+    r_rejected: ArrayLike,
+    h_chosen: ArrayLike,
+    h_rejected: ArrayLike,
+    distinct: ArrayLike,
+    *key: Key,
+    groups: Groups | None = None,
+    level: float = LEVEL,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> PrefixRates:
+    """AR_RM-HP(t): share of pairs that r and h order the same way. Arguments as in ``ar_rm_sc``.
+
+    The paper's XNOR compares the order relations of r and of h. They agree where sign(r_w - r_l) =
+    sign(h_w - h_l) and neither ties: two ties order nothing, and count as disagreement.
+
+    Raises:
+        ValueError: a score is NaN or infinite, there is no pair, or shapes do not fit.
+    """
+    scores = {
+        "r_chosen": r_chosen, "r_rejected": r_rejected,
+        "h_chosen": h_chosen, "h_rejected": h_rejected,
+    }  # fmt: skip
+    r_c, r_r, h_c, h_r, differ = _arrays(scores, distinct)
+    agrees = ((r_c > r_r) & (h_c > h_r)) | ((r_c < r_r) & (h_c < h_r))
+    return _rates(agrees, differ, h_c != h_r, key, groups, level, samples)
+
+
+def reward_gap(
+    r_chosen: ArrayLike,
+    r_rejected: ArrayLike,
+    distinct: ArrayLike,
+    *key: Key,
+    groups: Groups | None = None,
+    level: float = LEVEL,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> PrefixRates:
+    """Mean |r(x, y_w<t) - r(x, y_l<t)| (observation 4), in the reward model's own unit.
+
+    Equal prefixes have gap 0, whatever float error says. Arguments as in ``ar_rm_sc``.
+
+    Raises:
+        ValueError: a reward is NaN or infinite, there is no pair, or shapes do not fit.
+    """
+    r_c, r_r, differ = _arrays({"r_chosen": r_chosen, "r_rejected": r_rejected}, distinct)
+    return _rates(np.abs(r_c - r_r), differ, None, key, groups, level, samples)
+
+
+def compare_rates(
+    first: PrefixRates,
+    second: PrefixRates,
+    *key: Key,
+    over: Over = "distinct",
+    level: float = LEVEL,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> PairedTest:
+    """Paired test of two scorers over the same pairs: difference of the means over the grid.
+
+    Raises:
+        ValueError: the two were not measured over the same pairs, lengths and judge.
+    """
+    same = np.array_equal(first.groups, second.groups)
+    if not same or not np.array_equal(first.counted[over], second.counted[over]):
+        raise ValueError(f"the two scorers were not measured over the same {over} prefix pairs")
+    return paired_test(
+        first.values, second.values, *key,
+        groups=first.groups, counted=first.counted[over], level=level, samples=samples,
+    )  # fmt: skip
+
+
+def _arrays(scores: Mapping[str, ArrayLike], distinct: ArrayLike) -> list[NDArray[Any]]:
+    """The scores as float64 and ``distinct`` as bool, all (N, G), N and G at least 1."""
+    arrays: list[NDArray[Any]] = [finite(a, name) for name, a in scores.items()]
+    arrays.append(np.asarray(distinct, dtype=bool))
+    shapes = dict(zip([*scores, "distinct"], [array.shape for array in arrays], strict=True))
+    if len(set(shapes.values())) != 1 or arrays[0].ndim != 2:
+        raise ValueError(f"scores and distinct need one shape (N, G), got {shapes}")
+    if not arrays[0].size:
+        raise ValueError(f"no pair or no prefix length to measure: {shapes}")
+    return arrays
+
+
+def _rates(
+    values: NDArray[Any],
+    differ: Bools,
+    h_decides: Bools | None,
+    key: tuple[Key, ...],
+    groups: Groups | None,
+    level: float,
+    samples: int,
+) -> PrefixRates:
+    owner = np.arange(len(values)) if groups is None else np.asarray(groups)
+    measured = np.where(differ, values, 0.0).astype(np.float64)  # (N, G)
+    counted: dict[Over, Bools] = {"strict": np.ones_like(differ), "distinct": differ}
+    if h_decides is not None:
+        counted["decided"] = differ & h_decides
+    curves: dict[Over, Curve] = {}
+    for over, mask in counted.items():
+        # One key for all sets: the same resampled prompts, so that their intervals compare.
+        curves[over] = Curve(
+            *grid_intervals(measured, mask, *key, groups=owner, level=level, samples=samples)
+        )
+    return PrefixRates(
+        curves["strict"], curves["distinct"], curves.get("decided"), measured, counted, owner
+    )

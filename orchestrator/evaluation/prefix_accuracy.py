@@ -1,0 +1,82 @@
+"""Prefix accuracy: of two equally long prefixes, does the one without a fault score higher?
+
+A stricter question than the agreement rates of appendix B: it is asked only where a prefix of one
+response already holds a fault and that of the other does not, so the right answer is known. Where
+the faults come from (a rubric, a checker) is not known here.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from orchestrator.evaluation.resampling import Bools, Floats, Groups, finite
+from orchestrator.evaluation.statistics import BOOTSTRAP_SAMPLES, LEVEL, Interval, mean_interval
+from orchestrator.randomness import Key
+
+FaultSide = Literal["rejected", "either"]
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixAccuracy:
+    """The rate (None without a case), and its C cases for pairing with another scorer's.
+
+    ``correct`` (C,) float64 0 or 1, ``groups`` (C,) prompt ids, ``cases`` (C, 2) int64 the (pair,
+    column of the grid) of each. Which cases there are does not depend on the scorer.
+    """
+
+    rate: Interval | None
+    correct: Floats
+    groups: NDArray[Any]
+    cases: NDArray[np.int64]
+
+
+def both_reach(lengths_chosen: ArrayLike, lengths_rejected: ArrayLike, grid: ArrayLike) -> Bools:
+    """Whether both responses are at least t long: (N, G) bool of lengths (N,) and grid (G,)."""
+    shorter = np.minimum(np.asarray(lengths_chosen), np.asarray(lengths_rejected))
+    return np.asarray(shorter[:, None] >= np.asarray(grid)[None, :])
+
+
+def prefix_accuracy(
+    r_chosen: ArrayLike,
+    r_rejected: ArrayLike,
+    fault_chosen: ArrayLike,
+    fault_rejected: ArrayLike,
+    reached: ArrayLike,
+    *key: Key,
+    groups: Groups | None = None,
+    fault_in: FaultSide,
+    level: float = LEVEL,
+    samples: int = BOOTSTRAP_SAMPLES,
+) -> PrefixAccuracy:
+    """Share of cases in which the faultless prefix has the strictly higher reward; a tie is wrong.
+
+    All arrays (N, G): rewards and fault flags of both prefixes of N pairs at G lengths, and
+    ``reached``, where both responses are at least t long (``both_reach``). ``fault_in`` says which
+    prefixes make a case: "rejected", only the loser's holds a fault; "either", exactly one of the
+    two does (a noisy chooser may prefer the faulty one). ``groups`` (N,) are prompt ids.
+
+    Raises:
+        ValueError: shapes differ, or a reward is NaN or infinite.
+    """
+    chosen = finite(r_chosen, "r_chosen")
+    rejected = finite(r_rejected, "r_rejected")
+    masks = [np.asarray(a, dtype=bool) for a in (fault_chosen, fault_rejected, reached)]
+    shapes = [array.shape for array in (chosen, rejected, *masks)]
+    if chosen.ndim != 2 or len(set(shapes)) != 1:
+        raise ValueError(f"all arrays need one shape (N, G), got {shapes}")
+    owners = np.asarray(np.arange(len(chosen)) if groups is None else groups)
+    if len(owners) != len(chosen):
+        raise ValueError(f"{len(owners)} group ids for {len(chosen)} pairs")
+    only_rejected = masks[1] & ~masks[0] & masks[2]
+    only_chosen = masks[0] & ~masks[1] & masks[2]
+    asked = only_rejected if fault_in == "rejected" else only_rejected | only_chosen
+    right = np.where(only_rejected, chosen > rejected, rejected > chosen)
+    cases = np.argwhere(asked)  # (C, 2), row by row
+    correct = right[asked].astype(np.float64)
+    owner = owners[cases[:, 0]]
+    rate = None
+    if len(correct):
+        rate = mean_interval(correct, *key, groups=owner, level=level, samples=samples)
+    return PrefixAccuracy(rate, correct, owner, cases)

@@ -1,0 +1,81 @@
+"""The two engines as a method asks them for one prompt, with the sum of what the answers cost.
+
+Knows nothing of methods and nothing of what stands behind the engines.
+"""
+
+from dataclasses import dataclass, field
+
+from orchestrator.records import Cost, Response
+from orchestrator.search.engines import (
+    Continuation,
+    Ids,
+    Policy,
+    Reward,
+    SampleRequest,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.problem import Candidate, Problem
+
+
+@dataclass
+class Ledger:
+    """Asks a policy and a reward engine about one problem.
+
+    ``cost`` sums every answer so far: a call is one request, however an engine batches it;
+    ``seconds`` is left to whoever runs the method.
+    """
+
+    problem: Problem
+    policy: Policy
+    reward: Reward
+    cost: Cost = field(default_factory=Cost)
+
+    async def sample(
+        self,
+        prefix_ids: Ids,
+        keys: tuple[int, ...],
+        max_new_tokens: int,
+        *,
+        greedy: bool = False,
+        entropy_stop: float | None = None,
+    ) -> tuple[Continuation, ...]:
+        """One continuation of the prefix for each random stream, in the order of ``keys``."""
+        request = SampleRequest(
+            self.problem.prompt_ids, prefix_ids, keys, max_new_tokens, greedy, entropy_stop
+        )
+        answer = await self.policy.sample(request)
+        self.cost += Cost(
+            policy_tokens_sampled=answer.tokens_sampled,
+            policy_tokens_computed=answer.tokens_computed,
+            policy_calls=1,
+        )
+        return answer.continuations
+
+    async def top(self, prefix_ids: Ids, count: int) -> TopTokens:
+        """The ``count`` likeliest next tokens of the prefix, by falling logit."""
+        answer = await self.policy.top(TopRequest(self.problem.prompt_ids, prefix_ids, count))
+        self.cost += Cost(policy_tokens_computed=answer.tokens_computed, policy_calls=1)
+        return answer
+
+    async def score(self, prefix_ids: Ids, extensions: tuple[Ids, ...]) -> tuple[float, ...]:
+        """Scores of the prefix with each extension; equal extensions are scored once."""
+        distinct = tuple(dict.fromkeys(extensions))
+        answer = await self.reward.score(
+            ScoreRequest(self.problem.prompt_ids, prefix_ids, distinct)
+        )
+        self.cost += Cost(reward_tokens_computed=answer.tokens_computed, reward_calls=1)
+        scores = dict(zip(distinct, answer.scores, strict=True))
+        return tuple(scores[extension] for extension in extensions)
+
+    def response(self, candidate: Candidate) -> Response:
+        """The candidate as the method's answer, with all that was spent up to now."""
+        return Response(
+            prompt_id=self.problem.prompt_id,
+            token_ids=candidate.token_ids,
+            stop="end" if candidate.finished else "length",
+            score=candidate.score if candidate.step_scores else None,
+            step_scores=candidate.step_scores,
+            cost=self.cost,
+        )

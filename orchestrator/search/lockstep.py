@@ -1,0 +1,235 @@
+"""Many problems in lockstep: what all of them ask for goes to the engines as one batch.
+
+A batch is sent when every unfinished problem of a wave waits for an answer, so that batches depend
+on the requests alone, never on timing. Knows neither methods nor what stands behind a backend.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import Field, dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from orchestrator.records import Cost
+from orchestrator.search.engines import (
+    Policy,
+    Reward,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.problem import Problem
+
+Kind = Literal["sample", "top", "score"]
+
+
+class PolicyBackend(Protocol):
+    """A policy that answers batches; answer i belongs to request i."""
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        """Draws the continuations of all requests."""
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        """Gives the likeliest next tokens of all requests."""
+
+
+class RewardBackend(Protocol):
+    """A reward model that answers batches; answer i belongs to request i."""
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        """Scores all requests."""
+
+
+class Costed(Protocol):
+    """A frozen dataclass with a ``cost``, such as a Response."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def cost(self) -> Cost:
+        """What it cost."""
+
+
+Outcome = TypeVar("Outcome", bound=Costed)
+Start = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Outcome]]
+
+
+async def run_waves(
+    problems: Sequence[Problem],
+    start: Start[Outcome],
+    policy: PolicyBackend,
+    reward: RewardBackend | None,
+    *,
+    wave_size: int,
+    waves_in_flight: int = 2,
+    finished: Callable[[str], None] | None = None,
+) -> list[Outcome]:
+    """Runs problems in waves of ``wave_size``, in order; outcome i belongs to problem i.
+
+    At most ``waves_in_flight`` run at once, so that one may sample while another scores; the
+    seconds of such waves overlap, and so the sum over problems may pass the wall time.
+
+    Raises:
+        Exception: the first one of a method or a backend; all that still runs is cancelled.
+    """
+    places = asyncio.Semaphore(waves_in_flight)
+
+    async def run(wave: Sequence[Problem]) -> list[Outcome]:
+        async with places:
+            return await run_wave(wave, start, policy, reward, finished=finished)
+
+    starts = range(0, len(problems), wave_size)
+    waves = await _together(run(problems[i : i + wave_size]) for i in starts)
+    return [outcome for wave in waves for outcome in wave]
+
+
+async def run_wave(
+    problems: Sequence[Problem],
+    start: Start[Outcome],
+    policy: PolicyBackend,
+    reward: RewardBackend | None,
+    *,
+    finished: Callable[[str], None] | None = None,
+) -> list[Outcome]:
+    """Runs all problems at once, in lockstep; outcome i belongs to problem i.
+
+    Args:
+        problems: what to answer.
+        start: makes a problem's coroutine, e.g. ``METHODS[name].bind(parameters)``. It may ask for
+            several things at once with ``asyncio.gather``; they go into the same batch.
+        policy: answers batches of samples and of likeliest tokens.
+        reward: answers batches of scores; None where no method asks for any.
+        finished: called with the prompt id of each problem as it ends.
+
+    Returns:
+        Outcomes whose ``cost.seconds`` grew by the wave's wall time divided by its problems: a
+        problem's own time has no meaning, since its requests travel with the others'.
+
+    Raises:
+        Exception: the first one of a method or a backend; all that still runs is cancelled.
+    """
+    began = time.perf_counter()
+    wave = _Wave(len(problems), policy, reward)
+
+    async def run(index: int, problem: Problem) -> Outcome:
+        engines = _Engines(wave, index)
+        try:
+            outcome = await start(problem, engines, engines)
+        except Exception as error:
+            error.add_note(f"while answering prompt {problem.prompt_id}")
+            raise
+        wave.leave(index)
+        if finished is not None:
+            finished(problem.prompt_id)
+        return outcome
+
+    runs = (run(index, problem) for index, problem in enumerate(problems))
+    outcomes: list[Outcome] = (await _together([wave.serve(), *runs]))[1:]
+    share = Cost(seconds=(time.perf_counter() - began) / max(1, len(problems)))
+    return [replace(outcome, cost=outcome.cost + share) for outcome in outcomes]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A request of the problem at ``index``, with the future on which it waits."""
+
+    index: int
+    kind: Kind
+    request: Any
+    answer: asyncio.Future[Any]
+
+
+class _Wave:
+    """Collects the questions of the problems and has them answered together."""
+
+    def __init__(self, count: int, policy: PolicyBackend, reward: RewardBackend | None) -> None:
+        self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top}
+        if reward is not None:
+            self._backends["score"] = reward.score
+        self._live = set(range(count))
+        self._waiting: set[int] = set()
+        self._questions: list[_Question] = []
+        self._all_wait = asyncio.Event()
+
+    async def ask(self, index: int, kind: Kind, request: Any) -> Any:
+        """Waits for the answer to one request of a problem."""
+        if kind not in self._backends:
+            raise ValueError(f"a {kind} request, but this wave has no backend for it")
+        answer = asyncio.get_running_loop().create_future()
+        self._questions.append(_Question(index, kind, request, answer))
+        self._waiting.add(index)
+        self._check()
+        return await answer
+
+    def leave(self, index: int) -> None:
+        """A problem is done: the others wait for it no longer."""
+        self._live.discard(index)
+        self._check()
+
+    async def serve(self) -> None:
+        """Answers batch after batch until no problem is left.
+
+        What a problem asks at once (``asyncio.gather``) is asked in one turn of the event loop,
+        and this coroutine wakes in the next turn: it never sees a part of it.
+        """
+        while self._live:
+            await self._all_wait.wait()
+            self._all_wait.clear()
+            self._waiting.clear()
+            questions, self._questions = self._questions, []
+            await self._answer(sorted(questions, key=lambda question: question.index))
+
+    def _check(self) -> None:
+        if self._live <= self._waiting:
+            self._all_wait.set()
+
+    async def _answer(self, questions: list[_Question]) -> None:
+        """Sends the batch of each kind, all kinds at once, and hands out the answers together."""
+        kinds: dict[Kind, list[_Question]] = {}
+        for question in questions:
+            kinds.setdefault(question.kind, []).append(question)
+        answers = await _together(self._send(kind, batch) for kind, batch in kinds.items())
+        for batch, results in zip(kinds.values(), answers, strict=True):
+            for question, answer in zip(batch, results, strict=True):
+                question.answer.set_result(answer)
+
+    async def _send(self, kind: Kind, batch: list[_Question]) -> list[Any]:
+        answers: list[Any] = await self._backends[kind]([question.request for question in batch])
+        if len(answers) != len(batch):
+            raise ValueError(
+                f"{len(answers)} answers of the backend to {len(batch)} {kind} requests"
+            )
+        return answers
+
+
+class _Engines:
+    """The policy and the reward engine as the problem at ``index`` sees them."""
+
+    def __init__(self, wave: _Wave, index: int) -> None:
+        self._wave, self._index = wave, index
+
+    async def sample(self, request: SampleRequest) -> Sampled:
+        sampled: Sampled = await self._wave.ask(self._index, "sample", request)
+        return sampled
+
+    async def top(self, request: TopRequest) -> TopTokens:
+        top: TopTokens = await self._wave.ask(self._index, "top", request)
+        return top
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        scored: Scored = await self._wave.ask(self._index, "score", request)
+        return scored
+
+
+async def _together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """All results in order; the first exception cancels the others, waits for them, is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

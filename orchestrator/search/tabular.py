@@ -1,0 +1,114 @@
+"""The two engines written as plain functions over a vocabulary small enough to enumerate.
+
+This is what the protocols of ``engines`` mean, in the shortest code: the slow reference that other
+engines and the methods can be checked against. Knows no model.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.randomness import generator, uniforms
+from orchestrator.search.engines import (
+    Continuation,
+    Ids,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+
+
+@dataclass(frozen=True)
+class TabularPolicy:
+    """A policy by its next-token logits.
+
+    Attributes:
+        logits: gives the V logits after (prompt ids, response ids); token ids are 0..V-1.
+        end_id: the one of them that ends a response.
+    """
+
+    logits: Callable[[Ids, Ids], Sequence[float]]
+    end_id: int
+
+    def probabilities(self, prompt_ids: Ids, response_ids: Ids) -> NDArray[np.float64]:
+        """The next-token distribution, shape (V,)."""
+        logits = np.asarray(self.logits(prompt_ids, response_ids), dtype=np.float64)
+        weights = np.exp(logits - logits.max())
+        return np.asarray(weights / weights.sum())
+
+    async def sample(self, request: SampleRequest) -> Sampled:
+        """Samples by the inverse of the cumulative distribution, one uniform number a token."""
+        drawn = [self._continuation(request, key) for key in request.keys]
+        steps = [len(continuation.entropies) for continuation in drawn]
+        prefix = len(request.prompt_ids + request.prefix_ids)
+        return Sampled(tuple(drawn), sum(steps), prefix + sum(max(n - 1, 0) for n in steps))
+
+    async def top(self, request: TopRequest) -> TopTokens:
+        """Sorts all logits; equal ones by the smaller token id."""
+        logits = np.asarray(self.logits(request.prompt_ids, request.prefix_ids), dtype=np.float64)
+        order = np.argsort(-logits, kind="stable")[: request.count].tolist()
+        tokens = tuple(None if token == self.end_id else token for token in order)
+        computed = len(request.prompt_ids + request.prefix_ids)
+        return TopTokens(tokens, tuple(float(logits[token]) for token in order), computed)
+
+    def _continuation(self, request: SampleRequest, key: int) -> Continuation:
+        draws = uniforms(key, request.max_new_tokens)
+        tokens: list[int] = []
+        entropies: list[float] = []
+        while len(tokens) < request.max_new_tokens:
+            response = request.prefix_ids + tuple(tokens)
+            probabilities = self.probabilities(request.prompt_ids, response)
+            entropy = -sum(p * math.log(p) for p in probabilities.tolist() if p > 0)
+            uncertain = request.entropy_stop is not None and entropy >= request.entropy_stop
+            if tokens and uncertain:
+                return Continuation(tuple(tokens), "entropy", tuple(entropies))
+            entropies.append(entropy)
+            cumulative = probabilities.cumsum()
+            target = draws[len(tokens)] * cumulative[-1]
+            drawn = int(np.searchsorted(cumulative, target, side="right"))
+            token = int(probabilities.argmax()) if request.greedy else drawn
+            if token == self.end_id:
+                return Continuation(tuple(tokens), "end", tuple(entropies))
+            tokens.append(token)
+        return Continuation(tuple(tokens), "length", tuple(entropies))
+
+
+@dataclass(frozen=True)
+class TabularReward:
+    """A reward by its function of (prompt ids, response ids)."""
+
+    value: Callable[[Ids, Ids], float]
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """Scores each extension; the prefix counts once, as one pass over all would compute it."""
+        scores = tuple(
+            self.value(request.prompt_ids, request.prefix_ids + extension)
+            for extension in request.extensions
+        )
+        prefix = len(request.prompt_ids + request.prefix_ids)
+        return Scored(scores, prefix + sum(map(len, request.extensions)))
+
+
+def random_policy(seed: int, vocabulary: int, spread: float = 1.5) -> TabularPolicy:
+    """A policy whose logits after every prefix are keyed normal draws; the last id is the end."""
+
+    def logits(prompt_ids: Ids, response_ids: Ids) -> list[float]:
+        rng = generator(seed, "logits", str(prompt_ids), str(response_ids))
+        return [float(value) for value in spread * rng.normal(size=vocabulary)]
+
+    return TabularPolicy(logits, end_id=vocabulary - 1)
+
+
+def random_reward(seed: int) -> TabularReward:
+    """A reward whose value of every prefix is a keyed normal draw."""
+
+    def value(prompt_ids: Ids, response_ids: Ids) -> float:
+        return float(generator(seed, "reward", str(prompt_ids), str(response_ids)).normal())
+
+    return TabularReward(value)

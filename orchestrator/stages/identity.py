@@ -1,0 +1,119 @@
+"""A stage's identity: a key that hashes its config, its inputs' keys and its own source modules.
+
+The source of a stage is the module of its step function with every module of this project that it
+imports, and theirs; never the git commit. Modules that carry results but cannot change them
+(config, stages, tracking, report, progress) do not count.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("orchestrator", "actors", "jobs")
+NOT_COUNTED = (
+    "orchestrator.config",
+    "orchestrator.stages",
+    "orchestrator.tracking",
+    "orchestrator.report",
+)
+KEY_LENGTH = 16
+_EDGE = 1 << 20  # bytes hashed at each end of a file too large to read whole
+_WHOLE = 1 << 28  # files up to this many bytes are read whole
+
+
+def stage_key(
+    name: str, module: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> str:
+    """The key of a stage: 16 hexadecimal digits.
+
+    Args:
+        name: the stage's name.
+        module: dotted name of the module that holds its step function.
+        config: JSON-able values that decide its output.
+        inputs: key of each stage (or fingerprint of each file) that it reads, by name.
+    """
+    identity = {
+        "name": name,
+        "config": config,
+        "inputs": dict(inputs),
+        "sources": source_hash(module),
+    }
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+@lru_cache(maxsize=None)
+def source_hash(module: str) -> str:
+    """Hash of a module's source and of all project modules it leads to."""
+    digest = hashlib.sha256()
+    for name in sorted(source_closure(module)):
+        digest.update(name.encode())
+        digest.update(_file_of(name).read_bytes())  # type: ignore[union-attr]
+    return digest.hexdigest()
+
+
+def source_closure(module: str) -> frozenset[str]:
+    """The project's modules that ``module`` imports, directly or not, with itself."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or _file_of(name) is None or name.startswith(NOT_COUNTED):
+            continue
+        found.add(name)
+        waiting += _imports(name)
+    return frozenset(found)
+
+
+def _imports(module: str) -> list[str]:
+    tree = ast.parse(_file_of(module).read_text())  # type: ignore[union-attr]
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] in PACKAGES]
+
+
+def _file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def fingerprint(path: str) -> str:
+    """Content hash of a local file or folder; a name that is not on this disk stands for itself.
+
+    Files over 256 MiB are hashed by size and both ends.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        return f"name:{path}"
+    digest = hashlib.sha256()
+    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(f"{file.relative_to(place) if place.is_dir() else ''}".encode())
+        _hash_file(file, digest)
+    return digest.hexdigest()[:KEY_LENGTH]
+
+
+def _hash_file(file: Path, digest: Any) -> None:
+    size = file.stat().st_size
+    digest.update(f":{size}:".encode())
+    with file.open("rb") as stream:
+        if size <= _WHOLE:
+            while piece := stream.read(_EDGE):
+                digest.update(piece)
+            return
+        digest.update(stream.read(_EDGE))
+        stream.seek(-_EDGE, 2)
+        digest.update(stream.read(_EDGE))

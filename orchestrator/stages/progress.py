@@ -1,0 +1,73 @@
+"""What the user sees while a stage runs: its name, rows done, rate, time left.
+
+A bar on a terminal; a line every few seconds in a log.
+"""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Meter:
+    """Counts the rows of one stage. ``update`` may be called as often as one likes.
+
+    Args:
+        console: where to write.
+        label: e.g. "[7/31] orm".
+        total: rows to come; None while unknown.
+        unit: what is counted, e.g. "steps".
+    """
+
+    def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
+        self._console, self._label, self._unit, self._total = console, label, unit, total
+        self._started = self._said = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._done = 0
+
+    def __enter__(self) -> "Meter":
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn(self._unit), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
+                TimeRemainingColumn(), console=self._console, transient=True,
+            )  # fmt: skip
+            self._task = self._bar.add_task(self._label, total=self._total, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Says that ``done`` rows are done, of ``total`` where that is known by now."""
+        self._total = total if total is not None else self._total
+        self._done = done
+        now = time.monotonic()
+        rate = done / max(now - self._started, 1e-9)
+        if self._bar is not None and self._task is not None:
+            text = f"{rate:,.1f}/s {note}"
+            self._bar.update(self._task, completed=done, total=self._total, rate=text)
+        elif now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            self._console.print(self._line(done, rate, note), highlight=False)
+            sys.stdout.flush()
+
+    def advance(self, rows: int = 1, note: str = "") -> None:
+        """Says that ``rows`` more are done."""
+        self.update(self._done + rows, note=note)
+
+    def _line(self, done: int, rate: float, note: str) -> str:
+        left = ""
+        if self._total and rate > 0:
+            left = f", {max(self._total - done, 0) / rate:,.0f} s left"
+        of = f" of {self._total:,}" if self._total else ""
+        return f"{self._label}: {done:,}{of} {self._unit}, {rate:,.1f}/s{left} {note}".rstrip()

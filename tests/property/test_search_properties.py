@@ -1,0 +1,163 @@
+"""Search methods over random tabular worlds: against brute force, and free of batch and order."""
+
+import asyncio
+from itertools import product
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.randomness import generator, stream_key
+from orchestrator.records import Response
+from orchestrator.search.args import ArgsParameters
+from orchestrator.search.beam import BeamParameters, beam_search
+from orchestrator.search.best_of_n import BestOfNParameters
+from orchestrator.search.cards import CardsParameters
+from orchestrator.search.engines import (
+    Ids,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.general import GeneralParameters
+from orchestrator.search.lockstep import run_waves
+from orchestrator.search.problem import Problem
+from orchestrator.search.registry import METHODS
+from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+
+SEEDS = st.integers(0, 2**32)
+COVERING = 300  # candidates: each of 7 chunks is drawn, but for a chance of under 1e-9
+
+
+@st.composite
+def consistent_rewards(draw: st.DrawFn) -> tuple[Ids, TabularReward]:
+    """A best response of two words and a reward that is score-consistent for it.
+
+    Each token of the best response met in order adds a gain; every other token costs something,
+    so that each prefix of the best response scores above every other prefix of its length.
+    """
+    best = tuple(draw(st.lists(st.integers(0, 1), max_size=4)))
+    gains = draw(st.lists(st.floats(0.1, 5), min_size=4, max_size=4))
+    fault = draw(st.floats(0.1, 5))
+
+    def value(prompt_ids: Ids, response: Ids) -> float:
+        same = 0
+        while same < min(len(best), len(response)) and best[same] == response[same]:
+            same += 1
+        return sum(gains[:same]) - fault * (len(response) - same)
+
+    return best, TabularReward(value)
+
+
+@settings(max_examples=40, deadline=None)
+@given(consistent_rewards(), SEEDS, st.integers(1, 3), st.integers(1, 2))
+def test_a_score_consistent_reward_guides_beams_to_its_optimum(
+    world: tuple[Ids, TabularReward], seed: int, width: int, chunk: int
+) -> None:
+    """Theorem 1: where the candidates hold every chunk, any granularity finds the best response."""
+    best, reward = world
+    policy = random_policy(seed, 3, spread=0.5)
+    problem = Problem("p", (9,), seed, max_new_tokens=5)
+    parameters = BeamParameters(width, COVERING, chunk)
+    response = asyncio.run(beam_search(problem, policy, reward, parameters))
+    complete = [path for length in range(5) for path in product(range(2), repeat=length)]
+    assert max(complete, key=lambda path: reward.value((9,), path)) == best
+    assert (response.token_ids, response.stop) == (best, "end")
+
+
+def slow_beams(
+    problem: Problem, policy: TabularPolicy, reward: TabularReward, width: int, k: int, chunk: int
+) -> tuple[Ids, bool]:
+    """Algorithm 3 with every chunk drawn and scored by itself, W copies of the empty prefix."""
+    limit = problem.max_new_tokens
+    beams: list[tuple[Ids, bool]] = [((), False)] * width
+    for step in range(limit):
+        pool: list[tuple[Ids, bool]] = []
+        for beam, (path, done) in enumerate(beams):
+            if done or len(path) == limit:
+                pool.append((path, done))
+                continue
+            for candidate in range(k):
+                key = stream_key(problem.seed, problem.prompt_id, "cbs", step, beam, candidate)
+                length = min(chunk, limit - len(path))
+                request = SampleRequest(problem.prompt_ids, path, (key,), length)
+                (piece,) = asyncio.run(policy.sample(request)).continuations
+                pool.append((path + piece.token_ids, piece.stop == "end"))
+        values = [reward.value(problem.prompt_ids, path) for path, _ in pool]
+        order = sorted(range(len(pool)), key=lambda i: (-values[i], i))
+        beams = [pool[i] for i in order[:width]]
+    finished = [beam for beam in beams if beam[1]]
+    return (finished or beams)[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 4), st.integers(2, 4), st.booleans())
+def test_chunk_beams_equal_algorithm_3_written_out(
+    seed: int, width: int, k: int, chunk: int, coarse: bool
+) -> None:
+    policy, reward = random_policy(seed, 4), random_reward(seed)
+    if coarse:  # few different scores: ties everywhere
+        reward = TabularReward(lambda x, y: float(sum(y) % 2))
+    problem = Problem("p", (5, 6), seed, max_new_tokens=6)
+    parameters = BeamParameters(width, k, chunk)
+    response = asyncio.run(beam_search(problem, policy, reward, parameters))
+    path, finished = slow_beams(problem, policy, reward, width, k, chunk)
+    assert (response.token_ids, response.stop == "end") == (path, finished)
+
+
+class Batches:
+    """Tabular engines as backends."""
+
+    def __init__(self, seed: int) -> None:
+        self.policy, self.reward = random_policy(seed, 4), random_reward(seed)
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        return [await self.policy.sample(request) for request in requests]
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        return [await self.policy.top(request) for request in requests]
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        return [await self.reward.score(request) for request in requests]
+
+
+PARAMETERS: dict[str, Any] = {
+    "bon": BestOfNParameters(3),
+    "args": ArgsParameters(1.5, 3),
+    "cbs": BeamParameters(2, 3, 2),
+    "cards": CardsParameters(0.5, 0.7, entropy_threshold=1.0, max_rejections=4),
+    "general": GeneralParameters("token", 2, 3),
+}
+
+
+def same_but_seconds(response: Response) -> tuple[Any, ...]:
+    cost = response.cost
+    counts = (cost.policy_tokens_sampled, cost.policy_tokens_computed, cost.reward_tokens_computed)
+    calls = (cost.policy_calls, cost.reward_calls)
+    return response.token_ids, response.stop, response.score, response.step_scores, counts, calls
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(PARAMETERS)), st.integers(1, 12), st.integers(1, 3))
+def test_wave_size_and_order_change_no_response(
+    seed: int, name: str, wave_size: int, in_flight: int
+) -> None:
+    problems = [Problem(f"p{i}", (i, 50), seed, max_new_tokens=5) for i in range(9)]
+    search, engines = METHODS[name].bind(PARAMETERS[name]), Batches(seed)
+    alone = {
+        problem.prompt_id: same_but_seconds(
+            asyncio.run(search(problem, engines.policy, engines.reward))
+        )
+        for problem in problems
+    }
+    shuffled = [problems[i] for i in generator(seed, "order").permutation(9)]
+    responses = asyncio.run(
+        run_waves(
+            shuffled, search, engines, engines, wave_size=wave_size, waves_in_flight=in_flight
+        )
+    )
+    assert [response.prompt_id for response in responses] == [p.prompt_id for p in shuffled]
+    assert {r.prompt_id: same_but_seconds(r) for r in responses} == alone

@@ -1,0 +1,132 @@
+"""Agreement rates of appendix B against tables small enough to count by hand."""
+
+import numpy as np
+import pytest
+
+from orchestrator.evaluation.agreement import (
+    ar_rm_hp,
+    ar_rm_sc,
+    ar_sc_hp,
+    compare_rates,
+    reward_gap,
+)
+from orchestrator.evaluation.statistics import paired_test
+
+# Four pairs, two lengths. Column 0: right, wrong, tie, equal prefixes (with float noise in r).
+R_CHOSEN = np.array([[2.0, 2.0], [0.0, 3.0], [1.0, 1.0], [1.0 + 1e-7, 0.0]])
+R_REJECTED = np.array([[1.0, 0.5], [1.0, 1.0], [1.0, 3.0], [1.0, 2.0]])
+DISTINCT = np.array([[True, True], [True, True], [True, True], [False, True]])
+# Column 0: h right, h wrong, h right, equal prefixes. Column 1: tie, right, wrong, right.
+H_CHOSEN = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+H_REJECTED = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+
+
+def values(curve) -> list[float]:
+    return [interval.value for interval in curve.per_t] + [curve.mean.value]
+
+
+def test_ar_rm_sc_counts_ties_and_equal_prefixes_as_disagreement():
+    rates = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
+    assert values(rates.strict) == pytest.approx([1 / 4, 2 / 4, 3 / 8])
+    assert values(rates.distinct) == pytest.approx([1 / 3, 2 / 4, (1 / 3 + 2 / 4) / 2])
+    assert rates.decided is None
+    assert [interval.count for interval in rates.distinct.per_t] == [3, 4]
+
+
+def test_ar_sc_hp_counts_where_the_judge_prefers_the_chosen_prefix():
+    rates = ar_sc_hp(H_CHOSEN, H_REJECTED, DISTINCT, 1)
+    assert values(rates.strict) == pytest.approx([2 / 4, 2 / 4, 2 / 4])
+    assert values(rates.distinct) == pytest.approx([2 / 3, 2 / 4, (2 / 3 + 2 / 4) / 2])
+    assert values(rates.decided) == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+
+
+def test_ar_rm_hp_agrees_where_both_order_the_prefixes_alike_in_either_direction():
+    rates = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
+    # Column 0: both right, both wrong, r ties, equal. Column 1: h ties, both right, both wrong, no.
+    assert rates.values.tolist() == [[1, 0], [1, 1], [0, 1], [0, 0]]
+    assert values(rates.strict) == pytest.approx([2 / 4, 2 / 4, 2 / 4])
+    assert values(rates.distinct) == pytest.approx([2 / 3, 2 / 4, (2 / 3 + 2 / 4) / 2])
+    assert values(rates.decided) == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+
+
+def test_two_ties_are_no_agreement():
+    tie = np.zeros((3, 1))
+    rates = ar_rm_hp(tie, tie, tie, tie, np.ones((3, 1), bool), 1)
+    assert values(rates.strict) == [0, 0]
+    assert rates.decided.mean is None
+
+
+def test_reward_gap_is_the_mean_absolute_difference_and_zero_for_equal_prefixes():
+    rates = reward_gap(R_CHOSEN, R_REJECTED, DISTINCT, 1)
+    assert rates.values[:, 0].tolist() == [1, 1, 0, 0]
+    assert values(rates.strict) == pytest.approx([2 / 4, 7.5 / 4, (2 / 4 + 7.5 / 4) / 2])
+    assert values(rates.distinct)[0] == pytest.approx(2 / 3)
+
+
+def test_a_length_at_which_no_prefixes_differ_has_no_rate_and_no_part_in_the_mean():
+    distinct = np.array([[False, True]] * 4)
+    rates = ar_rm_sc(R_CHOSEN, R_REJECTED, distinct, 1)
+    assert rates.distinct.per_t[0] is None
+    assert rates.distinct.mean.value == rates.distinct.per_t[1].value == 2 / 4
+    assert rates.strict.per_t[0].value == 0
+
+
+@pytest.mark.parametrize("over", ["strict", "distinct", "decided"])
+def test_parts_of_the_pairs_average_to_the_mean_over_the_grid(over):
+    rates = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
+    assert rates.per_pair(over).mean() == pytest.approx(getattr(rates, over).mean.value)
+
+
+def test_the_strict_part_of_a_pair_is_its_mean_over_the_grid():
+    rates = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
+    assert rates.per_pair("strict").tolist() == [1, 0.5, 0, 0]
+
+
+@pytest.mark.parametrize(("over", "by_hand"), [("strict", -1 / 8), ("distinct", -1 / 6)])
+def test_the_difference_of_two_scorers_is_that_of_their_means(over, by_hand):
+    groups = ["a", "a", "b", "c"]
+    one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1, groups=groups)
+    other = ar_rm_sc(H_CHOSEN, H_REJECTED, DISTINCT, 1, groups=groups)
+    test = compare_rates(one, other, 1, over=over)
+    expected = getattr(one, over).mean.value - getattr(other, over).mean.value
+    assert test.difference == pytest.approx(by_hand)
+    assert test.difference == pytest.approx(expected)
+    assert test.count == 4
+    by_parts = paired_test(one.per_pair(over), other.per_pair(over), 1, groups=groups)
+    assert (by_parts.difference, by_parts.p_value) == pytest.approx((expected, test.p_value))
+
+
+def test_an_interval_over_prompts_is_wider_than_one_over_their_repeated_pairs():
+    chosen = np.repeat(np.random.default_rng(0).normal(size=(40, 2)), 5, axis=0)
+    prompts = np.repeat(np.arange(40), 5)
+    arguments = (chosen, np.zeros_like(chosen), np.ones_like(chosen, dtype=bool), 1)
+    by_prompt = ar_rm_sc(*arguments, groups=prompts).distinct.mean
+    by_pair = ar_rm_sc(*arguments).distinct.mean
+    assert by_prompt.high - by_prompt.low > 1.5 * (by_pair.high - by_pair.low)
+
+
+def test_scorers_measured_over_other_pairs_are_not_compared():
+    one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
+    other_pairs = ar_rm_sc(R_CHOSEN, R_REJECTED, np.ones_like(DISTINCT), 1)
+    other_prompts = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1, groups=[0, 0, 1, 1])
+    for other in (other_pairs, other_prompts):
+        with pytest.raises(ValueError, match="not measured over the same distinct"):
+            compare_rates(one, other, 1)
+
+
+def test_scores_that_are_not_finite_are_named_by_pair_and_length():
+    broken = R_CHOSEN.copy()
+    broken[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"r_chosen must be finite.*\[\[2, 1\]\]"):
+        ar_rm_sc(broken, R_REJECTED, DISTINCT, 1)
+    with pytest.raises(ValueError, match=r"h_rejected must be finite"):
+        ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, broken, DISTINCT, 1)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        ar_rm_sc(R_CHOSEN, R_REJECTED[:1], DISTINCT, 1)
+    with pytest.raises(ValueError, match="one shape"):
+        ar_rm_sc(R_CHOSEN[:, 0], R_REJECTED[:, 0], DISTINCT[:, 0], 1)
+    with pytest.raises(ValueError, match="no pair"):
+        ar_rm_sc(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2)), 1)

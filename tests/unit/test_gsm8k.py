@@ -1,0 +1,151 @@
+"""GSM8K questions, and the exact check of final answers."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.data.gsm8k import NO_ANSWER, extract_answer, is_correct, read_questions
+from orchestrator.data.pairs import prompt_id, read_pairs
+from orchestrator.data.rejects import reasons
+
+SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+GSM8K = SHARED / "gsm8k"
+needs_data = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"no GSM8K sample in {GSM8K}")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("9 * 2 = $<<9*2=18>>18 a day.\n#### 18", "18"),
+        ("#### 3\nno, wait\n#### 4", "4"),
+        ("#### 1,234,567", "1234567"),
+        ("#### 1,2345", "1"),
+        ("#### $1,250.50", "1250.5"),
+        ("#### -5", "-5"),
+        ("#### -$5", "-5"),
+        ("#### $-5.00", "-5"),
+        ("#### \u22127", "-7"),
+        ("#### 20%", "20"),
+        ("#### 18.0", "18"),
+        ("#### 100", "100"),
+        ("#### 007", "7"),
+        ("#### -0.0", "0"),
+        ("#### .50", "0.5"),
+        ("#### 3/4 of a cup", "3/4"),
+        ("#### 5/0", "5"),
+        ("#### **18** dollars", "18"),
+        ("####18.", "18"),
+        ("#### 9*2=18", "18"),
+        ("#### none\nA: 7", "7"),
+        ("so 3 + 4 = 7\nA: 18", "18"),
+        ("A: 18 out of 20", "18"),
+        ("Option A: 3 beats 5", "5"),
+        ("The answer is 6. She had 3 left.", "6"),
+        ("The answer is 6. Checked: 2*4=8.", "6"),
+        ("The Answer  is: $18.50.\nChecked 2 times", "18.5"),
+        ("the answer is 3. No, the answer is 4!", "4"),
+        ("the answer is \\boxed{42}", "42"),
+        ("10 - 3 leaves 7 eggs", "7"),
+        ("it is 10-3", "3"),
+        ("it is -3", "-3"),
+        ("on (-3)", "-3"),
+        ("from 1. to 2.", "2"),
+        ("I do not know", None),
+        ("", None),
+        ("####", None),
+        ("\u0663 eggs", None),  # digits of other scripts are not read
+    ],
+)
+def test_the_final_answer_is_found_and_made_plain(text: str, answer: str | None) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("#### 18.00", "18", True),
+        ("A: 0.75", "3/4", True),
+        ("A: 6/3", "2", True),
+        ("A: 0.333", "1/3", False),
+        ("A: 1,000", "1000", True),
+        ("A: 0.1", "0.10000000000000000001", False),
+        ("A: -18", "18", False),
+        ("no idea", "18", False),
+        ("A: 18", "She has 9.\n#### 18", True),
+        ("A: " + "9" * 5_000, "18", False),
+        ("A: " + "9" * 5_000, "9" * 5_000, True),
+        ("A: 1/" + "9" * 5_000, "18", False),
+    ],
+)
+def test_answers_are_compared_exactly(text: str, answer: str, right: bool) -> None:
+    assert is_correct(text, answer) is right
+
+
+def test_a_true_answer_without_a_number_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'eighteen' holds no number"):
+        is_correct("A: 18", "eighteen")
+
+
+def test_questions_become_demonstrations_and_bad_rows_rejects(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"question": "2 + 2?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
+        {"question": "2 + 3?", "answer": "A: 5"},
+        {"question": "2 + 3?", "answer": "#### five"},
+        {"question": "", "answer": "#### 5"},
+        {"question": "2 + 3?", "answer": " "},
+        {"question": ["2 + 3?"], "answer": "#### 5"},
+        {"question": "2 + 3?"},
+        {"question": "2 + 2?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
+        {"question": "2 + 500?", "answer": "#### 502"},
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+    demonstrations, rejects = read_questions(path)
+
+    first, last = demonstrations
+    assert first.prompt.messages == ({"role": "user", "content": "2 + 2?"},)
+    assert first.prompt.prompt_id == prompt_id(first.prompt.messages)
+    assert first.prompt.facts == {"answer": "4"}
+    assert first.response == "2+2=<<2+2=4>>4\n#### 4"
+    assert last.prompt.facts == {"answer": "502"}
+    assert [(r.row, r.reason) for r in rejects] == [
+        (2, NO_ANSWER),
+        (3, NO_ANSWER),
+        (4, "empty prompt"),
+        (5, "empty response: answer"),
+        (6, "wrong type: question is not text"),
+        (7, "missing field: answer"),
+        (8, "duplicate row"),
+    ]
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "count"), [("train", 7_473), ("test", 924)])
+def test_every_real_question_has_its_answer(name: str, count: int) -> None:
+    demonstrations, rejects = read_questions(GSM8K / f"{name}.jsonl")
+
+    assert (len(demonstrations), rejects) == (count, [])
+    for demonstration in demonstrations:
+        # The data set's own answers are whole numbers, with commas at times.
+        written = demonstration.response.rsplit("####", 1)[1].strip().replace(",", "")
+        assert demonstration.prompt.facts["answer"] == str(int(written))
+        assert is_correct(demonstration.response, written)
+
+
+@needs_data
+def test_real_solution_pairs_hold_a_right_and_a_wrong_answer() -> None:
+    pairs, rejects = read_pairs(GSM8K / "solution_pairs.jsonl")
+    questions, _ = read_questions(GSM8K / "test.jsonl")
+    answers = {q.prompt.prompt_id: q.prompt.facts["answer"] for q in questions}
+
+    assert len(pairs) == 1_696
+    assert reasons(rejects) == {"duplicate row": 2}
+    for pair in pairs:
+        answer = answers[pair.prompt.prompt_id]  # every prompt is a test question
+        assert is_correct(pair.prompt.facts["ground_truth"], answer)
+        assert is_correct(pair.chosen, answer), pair.pair_id
+        assert not is_correct(pair.rejected, answer), pair.pair_id
+    assert len({pair.prompt.prompt_id for pair in pairs}) == 509

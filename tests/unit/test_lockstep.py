@@ -1,0 +1,288 @@
+"""Problems in lockstep: which batches are sent, what happens on failures, and real engines."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.engines.checkpoints import (
+    new_policy,
+    reward_model_from_policy,
+    save_checkpoint,
+)
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.reward import HuggingFaceReward
+from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.records import Response
+from orchestrator.search.args import ArgsParameters
+from orchestrator.search.base import NoParameters
+from orchestrator.search.beam import BeamParameters
+from orchestrator.search.best_of_n import BestOfNParameters
+from orchestrator.search.cards import CardsParameters
+from orchestrator.search.engines import (
+    Policy,
+    Reward,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.lockstep import Start, run_wave, run_waves
+from orchestrator.search.problem import Problem
+from orchestrator.search.registry import METHODS
+from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+
+CBS = METHODS["cbs"].bind(BeamParameters(3, 2, 2))
+PROBLEMS = [Problem(f"p{i}", (i, 9), seed=1, max_new_tokens=4 + i) for i in range(5)]
+
+
+@dataclass
+class Backend:
+    """Tabular engines as both backends, with every batch written down; delays are in seconds."""
+
+    delay: float = 0.0
+    policy: TabularPolicy = field(default_factory=lambda: random_policy(0, 4))
+    reward: TabularReward = field(default_factory=lambda: random_reward(0))
+    batches: list[tuple[str, list[Any]]] = field(default_factory=list)
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        self.batches.append(("sample", requests))
+        await asyncio.sleep(self.delay)
+        return [await self.policy.sample(request) for request in requests]
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        self.batches.append(("top", requests))
+        await asyncio.sleep(self.delay)
+        return [await self.policy.top(request) for request in requests]
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        self.batches.append(("score", requests))
+        await asyncio.sleep(2 * self.delay)
+        return [await self.reward.score(request) for request in requests]
+
+
+def wave(
+    backend: Any, start: Start[Response] = CBS, problems: Sequence[Problem] = PROBLEMS
+) -> list[Response]:
+    return asyncio.run(run_wave(problems, start, backend, backend))
+
+
+def test_what_all_live_problems_ask_goes_in_one_batch_in_their_order() -> None:
+    backend = Backend()
+    wave(backend)
+    kinds = [kind for kind, _ in backend.batches]
+    assert kinds == ["sample", "score"] * (len(kinds) // 2)
+    assert [r.prompt_ids[0] for r in backend.batches[0][1]] == [0, 1, 2, 3, 4]
+    for (_, drawn), (_, scored) in zip(backend.batches[::2], backend.batches[1::2], strict=True):
+        asked = [(r.prompt_ids, r.prefix_ids) for r in drawn]
+        assert asked == [(r.prompt_ids, r.prefix_ids) for r in scored]
+        assert [x[0] for x, _ in asked] == sorted(x[0] for x, _ in asked)
+    assert max(len(batch) for _, batch in backend.batches) > len(PROBLEMS)  # the beams of each
+
+
+def test_batches_do_not_depend_on_how_long_the_engines_take() -> None:
+    quick, slow = Backend(), Backend(delay=0.003)
+    args = ArgsParameters(1.0, 3)
+
+    async def mixed(problem: Problem, policy: Policy, reward: Reward) -> Response:
+        search = METHODS["args"].bind(args) if problem.prompt_ids[0] % 2 else CBS
+        return await search(problem, policy, reward)
+
+    responses = [[r.token_ids for r in wave(backend, mixed)] for backend in (quick, slow)]
+    assert responses[0] == responses[1]
+    assert quick.batches == slow.batches
+    assert {kind for kind, _ in quick.batches} == {"sample", "top", "score"}
+
+
+def test_requests_of_several_kinds_are_answered_at_the_same_time() -> None:
+    meeting = asyncio.Barrier(2)
+
+    class Meeting(Backend):
+        async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+            await asyncio.wait_for(meeting.wait(), timeout=5)
+            return await super().sample(requests)
+
+        async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+            await asyncio.wait_for(meeting.wait(), timeout=5)
+            return await super().top(requests)
+
+    async def both(problem: Problem, policy: Policy, reward: Reward) -> Response:
+        search = METHODS["base"].bind(NoParameters())
+        if problem.prompt_id == "top":
+            search = METHODS["args"].bind(ArgsParameters(1.0, 3))
+        return await search(problem, policy, reward)
+
+    problems = [Problem(name, (1,), 0, max_new_tokens=1) for name in ("top", "sample")]
+    assert len(wave(Meeting(), both, problems)) == 2
+
+
+@pytest.mark.parametrize("kind", ["sample", "score"])
+def test_a_failing_backend_is_raised_and_nothing_runs_on(kind: str) -> None:
+    class Failing(Backend):
+        async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+            if kind == "sample" and len(self.batches) >= 2:
+                raise RuntimeError("the sample engine died")
+            return await super().sample(requests)
+
+        async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+            if kind == "score":
+                raise RuntimeError("the score engine died")
+            return await super().score(requests)
+
+    async def run() -> None:
+        backend = Failing()
+        with pytest.raises(RuntimeError, match=f"the {kind} engine died"):
+            await run_waves(PROBLEMS, CBS, backend, backend, wave_size=2, waves_in_flight=2)
+        sent = len(backend.batches)
+        await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert len(backend.batches) == sent
+
+    asyncio.run(run())
+
+
+def test_a_failing_method_is_raised_with_the_prompt_it_worked_on() -> None:
+    async def method(problem: Problem, policy: Policy, reward: Reward) -> Response:
+        if problem.prompt_id == "p3":
+            await policy.top(TopRequest(problem.prompt_ids, (), 1))
+            raise ValueError("no such token")
+        return await CBS(problem, policy, reward)
+
+    with pytest.raises(ValueError, match="no such token") as caught:
+        wave(Backend(), method)
+    assert caught.value.__notes__ == ["while answering prompt p3"]
+
+
+def test_a_backend_that_loses_answers_is_refused() -> None:
+    class Losing(Backend):
+        async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+            return (await super().score(requests))[1:]
+
+    with pytest.raises(ValueError, match="4 answers of the backend to 5 score requests"):
+        wave(Losing())
+
+
+def test_without_a_reward_backend_only_scores_are_refused() -> None:
+    policy = Backend()
+    base = METHODS["base"].bind(NoParameters())
+    assert len(asyncio.run(run_wave(PROBLEMS, base, policy, None))) == 5
+    with pytest.raises(ValueError, match="score request"):
+        asyncio.run(run_wave(PROBLEMS, CBS, policy, None))
+
+
+def test_progress_names_each_prompt_once_and_results_keep_the_order_of_problems() -> None:
+    named: list[str] = []
+    backend = Backend()
+    longest_first = PROBLEMS[::-1]
+    run = run_waves(longest_first, CBS, backend, backend, wave_size=2, finished=named.append)
+    responses = asyncio.run(run)
+    assert [r.prompt_id for r in responses] == [p.prompt_id for p in longest_first]
+    assert sorted(named) == [f"p{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_no_more_waves_than_asked_are_in_flight(in_flight: int) -> None:
+    running: set[int] = set()
+    most = 0
+
+    async def method(problem: Problem, policy: Policy, reward: Reward) -> Response:
+        nonlocal most
+        running.add(problem.prompt_ids[0])
+        most = max(most, len(running))
+        response = await CBS(problem, policy, reward)
+        running.discard(problem.prompt_ids[0])
+        return response
+
+    backend = Backend(delay=0.001)
+    asyncio.run(
+        run_waves(PROBLEMS, method, backend, backend, wave_size=1, waves_in_flight=in_flight)
+    )
+    assert most == in_flight
+
+
+def test_a_problems_seconds_are_its_share_of_the_waves_wall_time() -> None:
+    began = time.perf_counter()
+    responses = wave(Backend(delay=0.01))
+    wall = time.perf_counter() - began
+    seconds = [response.cost.seconds for response in responses]
+    assert len(set(seconds)) == 1 and 0.03 < sum(seconds) <= wall
+
+
+def test_no_problems_give_no_responses() -> None:
+    assert wave(Backend(), problems=[]) == []
+    backend = Backend()
+    assert asyncio.run(run_waves([], CBS, backend, backend, wave_size=3)) == []
+
+
+@dataclass
+class RealEngines:
+    """Hugging Face engines as backends."""
+
+    policy: HuggingFacePolicy
+    reward: HuggingFaceReward
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        return self.policy.sample(requests)
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        return self.policy.top(requests)
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        return self.reward.score(requests)
+
+
+@pytest.fixture(scope="module")
+def real_engines(tmp_path_factory: pytest.TempPathFactory) -> RealEngines:
+    """A random tiny Llama policy and a reward model with a random head, as checkpoints on disk."""
+    torch.set_num_threads(1)
+    folder: Path = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = word_tokenizer(["red", "green", "blue", "stop"])
+    architecture = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    }  # fmt: skip
+    save_checkpoint(new_policy(tokenizer, architecture, seed=0), tokenizer, folder / "policy")
+    reward_model = reward_model_from_policy(str(folder / "policy"), seed=1)
+    torch.nn.init.normal_(reward_model.get_parameter("score.weight"))
+    save_checkpoint(reward_model, tokenizer, folder / "reward")
+    policy = HuggingFacePolicy(str(folder / "policy"))
+    return RealEngines(policy, HuggingFaceReward(str(folder / "reward")))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("cbs", BeamParameters(3, 4, 3)),
+        ("tbs", BeamParameters(2, 4, 1)),
+        ("args", ArgsParameters(1.5, 9)),
+        ("cards", CardsParameters(0.5, 0.7, entropy_threshold=2.1, max_rejections=5)),
+        ("bon", BestOfNParameters(6)),
+    ],
+)
+def test_methods_run_to_the_end_on_real_models(
+    real_engines: RealEngines, name: str, parameters: Any
+) -> None:
+    chat = real_engines.policy.chat
+    texts = ["red green", "blue", "stop red blue green"]
+    problems = [
+        Problem(text, chat.prompt_ids([{"role": "user", "content": text}]), 0, 24) for text in texts
+    ]
+    search = METHODS[name].bind(parameters)
+    responses = wave(real_engines, search, problems)
+    if name != "args":  # the argmax of random weights has no reason ever to be the end token
+        assert any(response.stop == "end" for response in responses)
+    for problem, response in zip(problems, responses, strict=True):
+        assert response.stop == "end" or len(response.token_ids) == problem.max_new_tokens
+        whole = ScoreRequest(problem.prompt_ids, response.token_ids, ((),))
+        (rescored,) = real_engines.reward.score([whole])
+        assert response.score == pytest.approx(rescored.scores[0], abs=1e-4)
+        cost = response.cost
+        assert cost.policy_tokens_computed > 0 and cost.reward_tokens_computed > 0
+        assert cost.policy_calls > 0 and cost.reward_calls > 0 and cost.seconds > 0

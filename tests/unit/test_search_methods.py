@@ -1,0 +1,360 @@
+"""Search methods against hand-computed cases and step-by-step recomputation in tabular worlds."""
+
+import asyncio
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import pytest
+
+from orchestrator.randomness import stream_key
+from orchestrator.records import Cost, Response
+from orchestrator.search.args import ArgsParameters, args_greedy
+from orchestrator.search.base import NoParameters, base, greedy
+from orchestrator.search.beam import BeamParameters, beam_search
+from orchestrator.search.best_of_n import (
+    BestOfNParameters,
+    best_of_n,
+    best_of_samples,
+    draw_samples,
+)
+from orchestrator.search.cards import CardsParameters, acceptance, cards, threshold
+from orchestrator.search.engines import (
+    Ids,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.general import GeneralParameters, general_search
+from orchestrator.search.problem import Candidate, Problem, best_finished, ranked
+from orchestrator.search.registry import METHODS
+from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+
+PROBLEM = Problem("p0", (7, 8), seed=3, max_new_tokens=6)
+PARAMETERS: dict[str, Any] = {
+    "base": NoParameters(),
+    "greedy": NoParameters(),
+    "bon": BestOfNParameters(5),
+    "args": ArgsParameters(1.5, 3),
+    "tbs": BeamParameters(3, 4, 1),
+    "cbs": BeamParameters(3, 4, 2),
+    "cards": CardsParameters(target_reward=1.0, beta=0.7, entropy_threshold=1.0),
+    "general": GeneralParameters("chunk", 2, 3, 2),
+}
+
+
+@dataclass
+class Recorder:
+    """Both engines, with every request and answer written down as they pass."""
+
+    policy: TabularPolicy
+    reward: TabularReward
+    samples: list[tuple[SampleRequest, Sampled]] = field(default_factory=list)
+    tops: list[TopRequest] = field(default_factory=list)
+    scores: list[ScoreRequest] = field(default_factory=list)
+
+    async def sample(self, request: SampleRequest) -> Sampled:
+        answer = await self.policy.sample(request)
+        self.samples.append((request, answer))
+        return answer
+
+    async def top(self, request: TopRequest) -> TopTokens:
+        self.tops.append(request)
+        return await self.policy.top(request)
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        self.scores.append(request)
+        return await self.reward.score(request)
+
+
+def recorder(seed: int, vocabulary: int = 4) -> Recorder:
+    return Recorder(random_policy(seed, vocabulary), random_reward(seed))
+
+
+def run(method: Any, engines: Recorder, parameters: Any, problem: Problem = PROBLEM) -> Response:
+    response: Response = asyncio.run(method(problem, engines, engines, parameters))
+    return response
+
+
+def draw(policy: TabularPolicy, key: int, limit: int, prefix: Ids = ()) -> tuple[Ids, bool]:
+    request = SampleRequest(PROBLEM.prompt_ids, prefix, (key,), limit)
+    (continuation,) = asyncio.run(policy.sample(request)).continuations
+    return continuation.token_ids, continuation.stop == "end"
+
+
+def test_equal_scores_go_to_the_earlier_candidate() -> None:
+    candidates = [Candidate((i,), score=score) for i, score in enumerate((1.0, 2.0, 2.0, 1.0))]
+    assert [candidate.token_ids[0] for candidate in ranked(candidates)] == [1, 2, 0, 3]
+
+
+def test_only_finished_candidates_compete_while_there_are_any() -> None:
+    long, first, second = (
+        Candidate((1,), False, 9.0),
+        Candidate((2,), True, 1.0),
+        Candidate((3,), True, 1.0),
+    )
+    assert best_finished([long, first, second]) is first
+    assert best_finished([Candidate((4,), False, 1.0), long]) is long
+
+
+def test_base_is_the_policys_sample_of_its_own_stream() -> None:
+    engines = recorder(0)
+    response = run(base, engines, NoParameters())
+    drawn, finished = draw(engines.policy, stream_key(3, "p0", "base"), 6)
+    assert (response.token_ids, response.stop) == (drawn, "end" if finished else "length")
+    assert response.score is None and response.step_scores == () and not engines.scores
+
+
+def test_greedy_follows_the_likeliest_token_to_the_end() -> None:
+    tables = {(): [0.0, 2.0, 1.0], (1,): [3.0, 2.0, 1.0], (1, 0): [0.0, 0.5, 1.0]}
+    policy = TabularPolicy(lambda x, y: tables[y], end_id=2)
+    response = run(greedy, Recorder(policy, random_reward(0)), NoParameters())
+    assert (response.token_ids, response.stop) == ((1, 0), "end")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_best_of_n_is_the_maximum_over_samples_drawn_alone(seed: int) -> None:
+    engines = recorder(seed)
+    response = run(best_of_n, engines, BestOfNParameters(7))
+    drawn = [draw(engines.policy, stream_key(3, "p0", "sample", i), 6) for i in range(7)]
+    values = [engines.reward.value((7, 8), tokens) for tokens, _ in drawn]
+    expected, finished = drawn[values.index(max(values))]
+    assert response.token_ids == expected and response.score == max(values)
+    assert response.stop == ("end" if finished else "length")
+
+
+def test_best_of_n_with_equal_rewards_is_the_first_sample() -> None:
+    engines = Recorder(random_policy(1, 5), TabularReward(lambda x, y: 0.25))
+    first, _ = draw(engines.policy, stream_key(3, "p0", "sample", 0), 6)
+    assert run(best_of_n, engines, BestOfNParameters(6)).token_ids == first
+
+
+def test_shared_samples_are_drawn_once_and_answer_as_if_drawn_for_each_scorer() -> None:
+    shared = recorder(2)
+    drawn = asyncio.run(draw_samples(PROBLEM, shared, shared, BestOfNParameters(6)))
+    assert not shared.scores
+    for scorer in range(3):
+        engines = Recorder(shared.policy, random_reward(100 + scorer))
+        alone = run(best_of_n, engines, BestOfNParameters(6))
+        assert asyncio.run(best_of_samples(PROBLEM, shared, engines, drawn)) == alone
+    assert len(shared.samples) == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_args_takes_the_best_logit_plus_weighted_reward_at_every_step(seed: int) -> None:
+    engines = recorder(seed, 6)
+    response = run(args_greedy, engines, ArgsParameters(weight=1.5, k=4))
+    path: Ids = ()
+    kept: list[float] = []
+    stop = "length"
+    while len(path) < 6 and stop == "length":
+        logits = list(engines.policy.logits((7, 8), path))
+        likeliest = sorted(range(6), key=lambda v: -logits[v])[:4]
+        grown = {v: path if v == 5 else (*path, v) for v in likeliest}
+        rewards = {v: engines.reward.value((7, 8), grown[v]) for v in likeliest}
+        best = max(likeliest, key=lambda v: logits[v] + 1.5 * rewards[v])
+        path, stop = grown[best], "end" if best == 5 else "length"
+        kept.append(rewards[best])
+    assert (response.token_ids, response.stop) == (path, stop)
+    assert response.step_scores == tuple(kept) and response.score == kept[-1]
+
+
+def test_args_ends_where_the_response_as_it_is_beats_every_longer_one() -> None:
+    policy = TabularPolicy(lambda x, y: [1.0, 0.5, 0.0], end_id=2)
+    reward = TabularReward(lambda x, y: 5.0 - 3.0 * abs(len(y) - 1))  # 2, 5, 2 at lengths 0, 1, 2
+    response = run(args_greedy, Recorder(policy, reward), ArgsParameters(1.0, 3))
+    # Step 1: a 1 + 5 beats end 0 + 2. Step 2: end 0 + 5 beats a 1 + 2.
+    assert (response.token_ids, response.stop, response.score) == ((0,), "end", 5.0)
+
+
+def test_args_never_ends_when_the_end_token_is_not_among_the_candidates() -> None:
+    policy = TabularPolicy(lambda x, y: [1.0, 0.5, 0.0], end_id=2)
+    reward = TabularReward(lambda x, y: -float(len(y)))
+    response = run(args_greedy, Recorder(policy, reward), ArgsParameters(1.0, 2))
+    assert (len(response.token_ids), response.stop) == (6, "length")
+
+
+def test_args_gives_equal_values_to_the_likelier_token() -> None:
+    policy = TabularPolicy(lambda x, y: [0.5, 1.0, -9.0], end_id=2)
+    reward = TabularReward(lambda x, y: 0.5 * y.count(0))  # 0.5 + 0.5 for token 0, 1 + 0 for 1
+    response = run(args_greedy, Recorder(policy, reward), ArgsParameters(1.0, 3))
+    assert response.token_ids == (1,) * 6
+
+
+def test_args_without_weight_or_with_equal_rewards_is_greedy() -> None:
+    engines = recorder(4)
+    expected = run(greedy, engines, NoParameters()).token_ids
+    assert run(args_greedy, engines, ArgsParameters(0.0, 4)).token_ids == expected
+    flat = Recorder(engines.policy, TabularReward(lambda x, y: 1.0))
+    assert run(args_greedy, flat, ArgsParameters(1.5, 4)).token_ids == expected
+
+
+def by_length(*values: float) -> TabularReward:
+    return TabularReward(lambda x, y: values[len(y)])
+
+
+def test_a_finished_beam_stays_and_wins_over_worse_continuations() -> None:
+    policy = TabularPolicy(lambda x, y: [0.0, 0.0], end_id=1)
+    engines = Recorder(policy, by_length(0.0, 3.0, 1.0, 2.0, 0.0, 0.0, 0.0))
+    response = run(beam_search, engines, BeamParameters(2, 30, 1))
+    # "a" (3) beats the end at once (0); then "a" finished (3) beats "a a" (1).
+    assert (response.token_ids, response.stop, response.score) == ((0,), "end", 3.0)
+    assert response.step_scores == (3.0, 3.0)
+
+
+def test_beams_that_never_finish_give_the_best_unfinished() -> None:
+    policy = TabularPolicy(lambda x, y: [0.0, 0.0, -50.0], end_id=2)
+    engines = Recorder(policy, TabularReward(lambda x, y: float(sum(y))))
+    response = run(beam_search, engines, BeamParameters(2, 40, 4))
+    assert (response.token_ids, response.stop, response.score) == ((1,) * 6, "length", 6.0)
+    assert response.step_scores == (4.0, 6.0)  # a chunk of four, then the two tokens left
+
+
+def test_the_first_expansion_draws_all_candidates_from_one_prefix() -> None:
+    engines = recorder(5)
+    run(beam_search, engines, BeamParameters(3, 4, 2))
+    first, _ = engines.samples[0]
+    expected = [stream_key(3, "p0", "cbs", 0, beam, k) for beam, k in product(range(3), range(4))]
+    assert first.keys == tuple(expected) and first.prefix_ids == ()
+    assert all(len(request.keys) == 4 for request, _ in engines.samples[1:])
+
+
+def test_beams_of_one_token_are_token_level_search() -> None:
+    engines = recorder(0)
+    run(beam_search, engines, BeamParameters(3, 4, 1))
+    assert engines.samples[0][0].keys[0] == stream_key(3, "p0", "tbs", 0, 0, 0)
+    assert {request.max_new_tokens for request, _ in engines.samples} == {1}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_response_granularity_is_best_of_n_among_the_finished(seed: int) -> None:
+    engines = recorder(seed)
+    response = run(general_search, engines, GeneralParameters("response", 8, 1))
+    keys = [stream_key(3, "p0", "general", 0, index, 0) for index in range(8)]
+    drawn = [draw(engines.policy, key, 6) for key in keys]
+    compete = [y for y, finished in drawn if finished] or [y for y, _ in drawn]
+    assert response.token_ids == max(compete, key=lambda y: engines.reward.value((7, 8), y))
+
+
+@pytest.mark.parametrize(("granularity", "length"), [("token", 1), ("chunk", 3), ("response", 6)])
+def test_granularity_decides_how_much_is_drawn_at_a_step(granularity: Any, length: int) -> None:
+    engines = recorder(6)
+    run(general_search, engines, GeneralParameters(granularity, 2, 2, chunk=3))
+    assert engines.samples[0][0].max_new_tokens == length
+
+
+def test_the_threshold_rises_linearly_and_acceptance_falls_exponentially() -> None:
+    assert [threshold(n, 10, 1.0, 3.0) for n in (0, 5, 10)] == [1.0, 2.0, 3.0]
+    assert acceptance(1.0, 2.0, 0.5) == pytest.approx(math.exp(-2.0))
+    assert acceptance(2.0, 2.0, 0.5) == acceptance(1e300, -1e300, 1e-9) == 1.0
+
+
+def test_cards_asks_for_the_threshold_of_the_grown_response() -> None:
+    """Rewards just at the threshold are taken, just below it (beta near 0) refused."""
+    policy = TabularPolicy(lambda x, y: [0.0, -50.0], end_id=1)
+    parameters = CardsParameters(
+        target_reward=4.0, beta=1e-6, alpha=0.5, segment_cap=3, max_rejections=5
+    )
+    # r(x, "") = 2, so r_0 = 0.5 * 2 + 0.5 * 4 = 3, and 3.5 is asked at 3 of 6 tokens, 4 at 6.
+    for short, attempts in ((0.0, 1), (0.001, 5)):
+        values = (2.0, 0.0, 0.0, 3.5 - short, 0.0, 0.0, 4.0 - short)
+        engines = Recorder(policy, by_length(*values))
+        response = run(cards, engines, parameters)
+        assert len(engines.samples) == 2 * attempts
+        assert response.step_scores == pytest.approx((3.5 - short, 4.0 - short))
+
+
+def test_cards_takes_the_best_segment_after_its_rejections() -> None:
+    engines = recorder(7)
+    cap = CardsParameters(1e9, 1.0, 1.0, segment_cap=6, max_rejections=9)
+    response = run(cards, engines, cap)
+    drawn = [draw(engines.policy, stream_key(3, "p0", "cards", 0, i), 6)[0] for i in range(9)]
+    values = [engines.reward.value((7, 8), tokens) for tokens in drawn]
+    assert len(set(values)) > 1
+    assert response.token_ids == drawn[values.index(max(values))]
+
+
+def test_a_cards_segment_ends_before_an_uncertain_token() -> None:
+    sure, torn = [0.0, -40.0, -40.0], [0.0, 0.0, -40.0]  # entropies of 0 and ln 2
+    policy = TabularPolicy(lambda x, y: torn if len(y) % 3 == 2 else sure, end_id=2)
+    engines = Recorder(policy, random_reward(0))
+    parameters = CardsParameters(-1e9, 1.0, 1.0, entropy_threshold=math.log(2) - 1e-6)
+    run(cards, engines, parameters)
+    assert [len(request.prefix_ids) for request, _ in engines.samples] == [0, 2, 5]
+
+
+def test_cards_that_accepts_all_has_the_policys_distribution() -> None:
+    engines = Recorder(random_policy(11, 3, spread=0.7), random_reward(11))
+    parameters = CardsParameters(-1e9, 1.0, 1.0, entropy_threshold=0.9, segment_cap=2)
+    count = 4000
+    seen: Counter[tuple[Ids, str]] = Counter()
+    for index in range(count):
+        response = run(cards, engines, parameters, Problem(f"p{index}", (7, 8), 0, 3))
+        seen[response.token_ids, response.stop] += 1
+    exact: dict[tuple[Ids, str], float] = {}
+    for length in range(4):
+        for path in product(range(2), repeat=length):
+            steps = [engines.policy.probabilities((7, 8), path[:i]) for i in range(length)]
+            reached = math.prod(float(p[v]) for p, v in zip(steps, path, strict=True))
+            ends = float(engines.policy.probabilities((7, 8), path)[2]) if length < 3 else 1.0
+            exact[path, "end" if length < 3 else "length"] = reached * ends
+    assert sum(exact.values()) == pytest.approx(1.0)
+    distance = 0.5 * sum(abs(seen[key] / count - exact[key]) for key in exact)
+    assert distance < 0.03  # sampling alone gives about 0.015 here
+
+
+def test_cards_accepts_at_the_rate_of_its_formula_whatever_was_drawn() -> None:
+    policy = TabularPolicy(lambda x, y: [0.0, 0.0, -50.0], end_id=2)
+    engines = Recorder(policy, TabularReward(lambda x, y: float(sum(y))))
+    parameters = CardsParameters(1.0, 1.0, 1.0, segment_cap=1, max_rejections=10_000)
+    problems = [Problem(f"p{index}", (7,), 0, 1) for index in range(2000)]
+    zeros = sum(run(cards, engines, parameters, p).token_ids == (0,) for p in problems)
+    # Both tokens are as likely; 1 has the reward asked for, 0 is taken with probability exp(-1).
+    assert zeros / 2000 == pytest.approx(math.exp(-1) / (1 + math.exp(-1)), abs=0.03)
+    assert 2000 / len(engines.samples) == pytest.approx((1 + math.exp(-1)) / 2, abs=0.03)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_cost_is_what_an_observer_of_the_engines_counts(name: str, seed: int) -> None:
+    engines = recorder(seed, 5)
+    response = run(METHODS[name].run, engines, PARAMETERS[name])
+    drawn = [(request, piece) for request, s in engines.samples for piece in s.continuations]
+    steps = [len(piece.token_ids) + (piece.stop == "end") for _, piece in drawn]
+    prefixes = [2 + len(r.prefix_ids) for r in [r for r, _ in engines.samples] + engines.tops]
+    scored = [2 + len(r.prefix_ids) + sum(map(len, r.extensions)) for r in engines.scores]
+    assert response.cost == Cost(
+        policy_tokens_sampled=sum(steps),
+        policy_tokens_computed=sum(prefixes) + sum(n - 1 for n in steps),
+        reward_tokens_computed=sum(scored),
+        policy_calls=len(prefixes),
+        reward_calls=len(scored),
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_the_score_of_its_own_response(name: str) -> None:
+    assert set(METHODS) == set(PARAMETERS)
+    for seed in range(4):
+        engines = recorder(seed, 5)
+        search = METHODS[name].bind(PARAMETERS[name])
+        response = asyncio.run(search(PROBLEM, engines, engines))
+        assert len(response.token_ids) <= 6 and isinstance(
+            PARAMETERS[name], METHODS[name].parameters
+        )
+        if response.stop == "length":
+            assert len(response.token_ids) == 6
+        if name not in ("base", "greedy"):
+            assert response.score == engines.reward.value((7, 8), response.token_ids)
+            assert response.step_scores[-1] == response.score
+
+
+def test_equal_extensions_are_scored_once() -> None:
+    engines = recorder(1, 2)
+    run(beam_search, engines, BeamParameters(4, 8, 1))
+    assert all(len(set(r.extensions)) == len(r.extensions) <= 2 for r in engines.scores)
