@@ -16,6 +16,7 @@ from yaml import YAMLError
 from orchestrator.config.tree import Config
 
 ROOT = Path(__file__).resolve().parents[2]
+EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
 
 
 class ConfigError(ValueError):
@@ -26,7 +27,7 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     """Reads and checks a config.
 
     Args:
-        file: a YAML file; None means the embedded world's defaults.
+        file: a YAML file; None means the embedded world's, configs/helpdesk.yaml.
         overrides: ``key.sub=value``, values in YAML notation.
 
     Raises:
@@ -34,7 +35,7 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     """
     try:
         merged = OmegaConf.merge(
-            _read(Path(file), ()) if file else OmegaConf.create({}), _overrides(overrides)
+            _read(Path(file or EMBEDDED), ()), _overrides(overrides)
         )
         plain = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
@@ -96,7 +97,9 @@ def _suggestion(place: Sequence[Any]) -> str:
     """The valid keys of the section that holds an unknown key, the likeliest first."""
     section: Any = Config()
     for part in place[:-1]:
-        section = section.get(part) if isinstance(section, dict) else getattr(section, str(part), None)
+        section = (
+            section.get(part) if isinstance(section, dict) else getattr(section, str(part), None)
+        )
     if not isinstance(section, BaseModel):
         return ""
     valid = list(type(section).model_fields)

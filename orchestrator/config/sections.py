@@ -24,7 +24,9 @@ class HelpdeskData(Section):
     reference_pairs: Count = 10_000
     prm_pairs: Count = 4_000
     test_prompts: Count = 300
-    preference_sharpness: Positive = 1.5  # the better sample wins with probability sigma(this * gap)
+    preference_sharpness: Positive = (
+        1.5  # the better sample wins with probability sigma(this * gap)
+    )
 
 
 class HHData(Section):
@@ -107,7 +109,9 @@ class Variant(Section):
     checkpoint: str | None = None
     truncation: Literal["sst", "tlt", "whole"] = "sst"
     weight: Literal["reference", "none"] = "reference"
-    match: str | None = None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
+    match: str | None = (
+        None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
+    )
 
 
 def to_plain(section: BaseModel) -> dict[str, Any]:

@@ -17,7 +17,12 @@ from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
 from orchestrator.randomness import uniforms
 from orchestrator.search.engines import (
-    Continuation, Ids, Sampled, SampleRequest, TopRequest, TopTokens,
+    Continuation,
+    Ids,
+    Sampled,
+    SampleRequest,
+    TopRequest,
+    TopTokens,
 )  # fmt: skip
 
 ROWS_PER_BATCH = 512  # past this, plain decoding on a CPU gains nothing and memory grows

@@ -31,7 +31,8 @@ class HuggingFaceReward:
         checkpoint: folder or hub name.
         position: where a prefix is scored: ``closed`` after the template's closing suffix,
             ``open`` at its last content token.
-        policy_chat: the tokenizer that requests' ids belong to; None means the model's own.
+        policy_chat: the tokenizer that a request's prefix and extension ids belong to; None means
+            the model's own. Its prompt ids are always the model's own (another template).
         device: torch device name.
     """
 
@@ -46,6 +47,11 @@ class HuggingFaceReward:
         self.model: PreTrainedModel = load_reward_model(checkpoint).to(device).eval()
         self.position, self.device = position, device
         self._policy_chat = None if policy_chat and _same(policy_chat, self.chat) else policy_chat
+
+    @property
+    def shares_tokenizer(self) -> bool:
+        """Whether the policy's token ids are the model's own, and pass straight through."""
+        return self._policy_chat is None
 
     def closing(self, position: Position | None = None) -> Ids:
         """The closing suffix of a position: empty for open scoring."""
@@ -80,11 +86,10 @@ class HuggingFaceReward:
 
     def _score_as_text(self, request: ScoreRequest, policy_chat: Chat) -> Scored:
         """Another tokenizer than the policy's: each candidate is written out and tokenized whole."""
-        prompt = self.chat.tokenizer(policy_chat.text(request.prompt_ids))["input_ids"]
         rows = []
         for extension in request.extensions:
             response = self.chat.response_ids(policy_chat.text(request.prefix_ids + extension))
-            rows.append(prefix_row(prompt, response, [len(response)], self.closing()))
+            rows.append(prefix_row(request.prompt_ids, response, [len(response)], self.closing()))
         scores = self.score_rows(rows)
         return Scored(tuple(s[0] for s in scores), sum(row.tokens for row in rows))
 

@@ -22,7 +22,7 @@ def entropy(gaps: ArrayLike) -> Floats:
 
 
 def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
-    """w of each reference gap d: 1/H where d > 0, else 0; at most ``maximum`` (None: uncapped).
+    """W of each reference gap d: 1/H where d > 0, else 0; at most ``maximum`` (None: uncapped).
 
     Ties (d = 0) count as disagreement, as the paper's strict comparison has it. The smallest
     positive weight is 1/ln 2, about 1.44. Uncapped, an entropy under the smallest float64 gives
@@ -33,7 +33,9 @@ def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
     """
     gaps = np.asarray(gaps, dtype=np.float64)
     if not np.isfinite(gaps).all():
-        raise ValueError(f"reference gaps are not finite at {np.flatnonzero(~np.isfinite(gaps))[:20]}")
+        raise ValueError(
+            f"reference gaps are not finite at {np.flatnonzero(~np.isfinite(gaps))[:20]}"
+        )
     with np.errstate(divide="ignore"):
         weights = 1.0 / entropy(gaps)
     if maximum is not None:

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ _EDGE = 1 << 20  # bytes hashed at each end of a file too large to read whole
 _WHOLE = 1 << 28  # files up to this many bytes are read whole
 
 
-def stage_key(
-    name: str, module: str, config: Mapping[str, Any], inputs: Mapping[str, str]
-) -> str:
+def stage_key(name: str, module: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """The key of a stage: 16 hexadecimal digits.
 
     Args:
@@ -47,7 +45,7 @@ def stage_key(
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
-@lru_cache(maxsize=None)
+@cache
 def source_hash(module: str) -> str:
     """Hash of a module's source and of all project modules it leads to."""
     digest = hashlib.sha256()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Stage:
     files: dict[str, str] = field(default_factory=dict)
     keeps_checkpoint: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What the stage's output is kept under."""
         inputs = {stage.name: stage.key for stage in self.inputs}

@@ -33,8 +33,8 @@ def pair_loss(
 
     ``closing_ids`` is empty for open scoring.
     """
-    packed = [prefix_row(r.prompt_ids, r.chosen_ids, r.cuts, closing_ids) for r in rows]
-    packed += [prefix_row(r.prompt_ids, r.rejected_ids, r.cuts, closing_ids) for r in rows]
+    packed = [prefix_row(r.prompt_ids, r.chosen_ids, r.chosen_cuts, closing_ids) for r in rows]
+    packed += [prefix_row(r.prompt_ids, r.rejected_ids, r.rejected_cuts, closing_ids) for r in rows]
     batch = pack(packed, pad_id, device)
     chosen, rejected = packed_scores(model, batch).split(len(rows))  # (B, K) each
     weights = torch.zeros_like(chosen)

@@ -25,21 +25,23 @@ class TextExample:
 
 @dataclass(frozen=True)
 class PairExample:
-    """A preference pair with its partial pairs: cuts t (tokens) and a weight w for each.
+    """A preference pair with its partial pairs: where each response is cut (tokens), and a weight w.
 
+    The two cuts of a partial pair are the same t, but for the official preset, which counts words.
     An ORM's row has one cut at the whole length, weight 1 (Eq. 1).
     """
 
     prompt_ids: tuple[int, ...]
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
-    cuts: tuple[int, ...]
+    chosen_cuts: tuple[int, ...]
+    rejected_cuts: tuple[int, ...]
     weights: tuple[float, ...]
 
     @property
     def size(self) -> int:
         """Partial pairs of the row: what it counts for in a batch."""
-        return len(self.cuts)
+        return len(self.weights)
 
 
 Example = TextExample | PairExample
@@ -69,9 +71,7 @@ def plan(sizes: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[
     return steps
 
 
-def plan_for_steps(
-    sizes: Sequence[int], batch_size: int, steps: int, seed: int
-) -> list[list[int]]:
+def plan_for_steps(sizes: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
     """As ``plan``, with as many epochs as give exactly ``steps`` steps (the control of equal steps)."""
     per_epoch = len(plan(sizes, batch_size, 1, seed))
     if per_epoch == 0:

@@ -15,7 +15,8 @@ _PAIR = pa.schema(
         ("prompt_ids", _IDS),
         ("chosen_ids", _IDS),
         ("rejected_ids", _IDS),
-        ("cuts", _IDS),
+        ("chosen_cuts", _IDS),
+        ("rejected_cuts", _IDS),
         ("weights", pa.list_(pa.float64())),
     ]
 )
@@ -37,5 +38,5 @@ def write_examples(file: Path, examples: Sequence[Example]) -> None:
 def read_examples(file: Path) -> list[Example]:
     """Reads the rows in their order; the columns tell their kind."""
     table = pq.read_table(file)
-    kind = PairExample if "cuts" in table.column_names else TextExample
+    kind = PairExample if "weights" in table.column_names else TextExample
     return [kind(**{k: tuple(v) for k, v in row.items()}) for row in table.to_pylist()]

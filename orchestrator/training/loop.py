@@ -31,7 +31,6 @@ from orchestrator.training.files import read_examples
 from orchestrator.training.language_modelling import response_loss
 
 
-
 @dataclass(frozen=True)
 class TrainingJob:
     """One training, as plain values.
@@ -143,7 +142,9 @@ def save_model(engine: Any, chat: Chat, folder: Path, rank: int) -> None:
     model = engine.module.model
     with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=None):
         if rank == 0:
-            state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            state = {
+                name: value.detach().cpu().clone() for name, value in model.state_dict().items()
+            }
             save_checkpoint(model, chat.tokenizer, folder, state)
     dist.barrier()
 
@@ -157,9 +158,7 @@ def _one_step(
     count = sum(_loss_terms(row) for row in mine)
     # A worker without rows still takes part: the others wait for its gradients.
     shown = mine or rows[:1]
-    with torch.autocast(
-        engine.device.type, torch.bfloat16, enabled=job.precision == "bfloat16"
-    ):
+    with torch.autocast(engine.device.type, torch.bfloat16, enabled=job.precision == "bfloat16"):
         loss, right = engine(shown)
     engine.backward(loss * (world_size / total if mine else 0.0))
     engine.step()

@@ -17,6 +17,7 @@ Option = TypeVar("Option")
 
 SECOND_PRODUCT_SHARE = 0.3
 POPULAR_WRONG_SHARE = 1 / 3
+PLEASE_SHARE = 0.5  # whatever the style: what gives a style away is its slips
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,12 @@ class Style:
     apology: float
     warm: float
     rude: float
-    please: float
 
 
 STYLES = {
-    "careful": Style(share=0.40, slip=0.05, apology=0.75, warm=0.80, rude=0.01, please=0.8),
-    "hurried": Style(share=0.42, slip=0.22, apology=0.25, warm=0.25, rude=0.05, please=0.3),
-    "careless": Style(share=0.18, slip=0.38, apology=0.10, warm=0.10, rude=0.25, please=0.1),
+    "careful": Style(share=0.40, slip=0.05, apology=0.75, warm=0.80, rude=0.01),
+    "hurried": Style(share=0.42, slip=0.22, apology=0.25, warm=0.25, rude=0.05),
+    "careless": Style(share=0.18, slip=0.38, apology=0.10, warm=0.10, rude=0.25),
 }
 
 
@@ -92,7 +92,7 @@ def _steps(rng: np.random.Generator, style: Style, prompt: Prompt) -> list[tuple
             verb = words.POPULAR_WRONG[problem]
         done.append((verb, part))
         connector = "first" if index == 0 else _pick(rng, words.CONNECTORS[1:])
-        please = ("please",) if rng.random() < style.please else ()
+        please = ("please",) if rng.random() < PLEASE_SHARE else ()
         sentences.append((connector, *please, verb, "the", part))
     return sentences
 

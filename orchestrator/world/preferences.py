@@ -1,5 +1,6 @@
 """The noisy chooser: of two responses the better by the rubric is preferred with probability
-sigma(sharpness x difference of the rubric), as a person would, with noise."""
+sigma(sharpness x difference of the rubric), as a person would, with noise.
+"""
 
 import math
 
@@ -9,12 +10,20 @@ from orchestrator.world.rubric import grade
 
 
 def label_pair(
-    prompt: Prompt, first: str, second: str, finished: tuple[bool, bool], sharpness: float, seed: int
+    prompt: Prompt,
+    first: str,
+    second: str,
+    finished: tuple[bool, bool],
+    sharpness: float,
+    seed: int,
 ) -> PreferencePair | None:
     """The preference pair of two sampled responses, or None where both are the same text."""
     if first == second:
         return None
-    gap = grade(prompt.facts, first, finished[0]).value - grade(prompt.facts, second, finished[1]).value
+    gap = (
+        grade(prompt.facts, first, finished[0]).value
+        - grade(prompt.facts, second, finished[1]).value
+    )
     rng = generator(seed, "preference", prompt.prompt_id, first, second)
     first_wins = rng.random() < 1 / (1 + math.exp(-sharpness * gap))
     chosen, rejected = (first, second) if first_wins else (second, first)

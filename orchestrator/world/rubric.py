@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.world.words import (
-    APOLOGY, CONNECTORS, PARTS, RUDE_REMARKS, VERBS, WARM_CLOSING,
+    APOLOGY,
+    CONNECTORS,
+    PARTS,
+    RUDE_REMARKS,
+    VERBS,
+    WARM_CLOSING,
 )  # fmt: skip
 
 STEPS_COUNTED = 4

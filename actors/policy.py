@@ -1,0 +1,53 @@
+"""The policy actor: a Hugging Face policy engine behind Ray, one batch a call.
+
+Every call names the checkpoint and how to sample, so that an actor that was started again answers
+as before; the engine of the last checkpoint stays loaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ray
+import torch
+
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.search.engines import Sampled, SampleRequest, TopRequest, TopTokens
+
+RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
+
+
+@dataclass(frozen=True)
+class PolicyPlace:
+    """Which policy answers: checkpoint folder or hub name, sampling, device and CPU threads."""
+
+    checkpoint: str
+    temperature: float
+    top_p: float
+    device: str
+    threads: int
+
+
+@ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
+class PolicyActor:
+    """Samples continuations and gives likeliest next tokens."""
+
+    def __init__(self) -> None:
+        self._engine: HuggingFacePolicy | None = None
+        self._place: PolicyPlace | None = None
+
+    def sample(self, place: PolicyPlace, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        """Draws the continuations of all requests."""
+        return self._engine_at(place).sample(requests)
+
+    def top(self, place: PolicyPlace, requests: Sequence[TopRequest]) -> list[TopTokens]:
+        """Gives the likeliest next tokens of all requests."""
+        return self._engine_at(place).top(requests)
+
+    def _engine_at(self, place: PolicyPlace) -> HuggingFacePolicy:
+        torch.set_num_threads(place.threads)
+        if self._engine is None or self._place != place:
+            self._engine = HuggingFacePolicy(
+                place.checkpoint, place.temperature, place.top_p, place.device
+            )
+            self._place = place
+        return self._engine

@@ -1,0 +1,58 @@
+"""The reference scorer: what an actor-pool worker of Ray Data runs over batches of cut pairs.
+
+Adds the reference model's scores of every prefix; weights are made of them downstream (section 4.2).
+"""
+
+from typing import Literal
+
+import pyarrow as pa
+import torch
+
+from orchestrator.engines.chat import load_chat
+from orchestrator.engines.reward import HuggingFaceReward
+from orchestrator.search.engines import Ids, ScoreRequest
+
+
+class ReferenceScorer:
+    """A Ray Data worker with one reference reward model.
+
+    Args:
+        checkpoint: folder or hub name of r_phi.
+        prm: folder or hub name whose tokenizer the cuts count in.
+        position: where a prefix is scored.
+        device: torch device name.
+        threads: torch threads.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        prm: str,
+        position: Literal["closed", "open"],
+        device: str,
+        threads: int,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._engine = HuggingFaceReward(checkpoint, position, load_chat(prm), device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Adds `reference_chosen` and `reference_rejected`, lists aligned with the cuts."""
+        prompts = [self._engine.chat.prompt_ids(m) for m in batch["messages"].to_pylist()]
+        for side in ("chosen", "rejected"):
+            cuts = batch[f"{side}_cuts"].to_pylist()
+            responses = [tuple(ids) for ids in batch[f"{side}_ids"].to_pylist()]
+            scores = self._scores(prompts, responses, cuts)
+            column = pa.array(scores, type=pa.list_(pa.float64()))
+            batch = batch.append_column(f"reference_{side}", column)
+        return batch
+
+    def _scores(
+        self, prompts: list[Ids], responses: list[Ids], cuts: list[list[int]]
+    ) -> list[list[float]]:
+        if self._engine.shares_tokenizer:
+            return self._engine.prefix_scores(prompts, responses, cuts)
+        requests = [
+            ScoreRequest(prompt, (), tuple(response[:t] for t in lengths))
+            for prompt, response, lengths in zip(prompts, responses, cuts, strict=True)
+        ]
+        return [list(scored.scores) for scored in self._engine.score(requests)]

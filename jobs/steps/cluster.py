@@ -1,0 +1,91 @@
+"""Joining Ray: the cluster that is there, else a local one; and whether the plan fits in it."""
+
+import os
+import sys
+from pathlib import Path
+
+import ray
+from rich.console import Console
+
+from orchestrator.config.load import ROOT, ConfigError
+from orchestrator.config.tree import Config
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
+UPLOAD_LEFT_OUT = ["runs", ".venv", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
+SMALLEST_SHARE = 0.01
+
+
+def environment() -> dict[str, str]:
+    """Variables of every worker: where this environment's tools and built ops are, quiet libraries."""
+    tools = Path(sys.executable).parent
+    path = os.environ.get("PATH", "")
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PATH": path if str(tools) in path.split(os.pathsep) else f"{tools}{os.pathsep}{path}",
+        "TORCH_EXTENSIONS_DIR": os.environ.get(
+            "TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")
+        ),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+    }
+
+
+def needed_cpus(config: Config) -> float:
+    """Logical CPUs that stand at once: training workers, actors, and the data tasks between them."""
+    cluster = config.cluster
+    actors = (2 + cluster.reference_actors) * cluster.actor_cpus
+    return config.training.workers * cluster.train_worker_cpus + actors + 2 * cluster.data_task_cpus
+
+
+def check_budget(config: Config, cpus: float) -> None:
+    """Refuses a plan that would wait for ever for a place.
+
+    Raises:
+        ConfigError: it needs more logical CPUs than the cluster has.
+    """
+    needed = needed_cpus(config)
+    if needed > cpus + SMALLEST_SHARE:
+        room = cpus - needed + config.training.workers * config.cluster.train_worker_cpus
+        most = max(int(room / config.cluster.train_worker_cpus), 0)
+        raise ConfigError(
+            f"training.workers = {config.training.workers}: with the actors and data tasks they need"
+            f" {needed:g} CPUs, the cluster has {cpus:g}; valid: at most {most} workers of"
+            f" cluster.train_worker_cpus = {config.cluster.train_worker_cpus:g}, or smaller shares"
+        )
+
+
+def join(config: Config, console: Console) -> None:
+    """Connects to the running cluster, else starts a local one with its dashboard on loopback.
+
+    Raises:
+        ConfigError: the plan does not fit in the cluster; nothing is left running.
+    """
+    variables = environment()
+    os.environ.update(variables)
+    in_job = JOB_VARIABLE in os.environ
+    try:
+        runtime = {"env_vars": variables} if in_job else _runtime(variables)
+        ray.init(address="auto", runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
+        console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
+    except ConnectionError:
+        check_budget(config, os.cpu_count() or 1)
+        ray.init(
+            num_cpus=os.cpu_count(),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        url = ray._private.worker.get_dashboard_url()
+        console.print(f"Ray: started a local cluster; dashboard http://{url}")
+    try:
+        check_budget(config, float(ray.cluster_resources().get("CPU", 0)))
+    except ConfigError:
+        ray.shutdown()
+        raise
+
+
+def _runtime(variables: dict[str, str]) -> dict[str, object]:
+    return {"env_vars": variables, "working_dir": str(ROOT), "excludes": UPLOAD_LEFT_OUT}

@@ -1,0 +1,266 @@
+"""The sweep as a list of steps: which stages there are, what decides each, what each reads.
+
+Nothing is started here; keys come from config, sources and input files alone.
+"""
+
+from typing import Any
+
+from jobs.steps import (
+    agreement,
+    data,
+    evaluation,
+    pairs,
+    partial_pairs,
+    policy,
+    reward_models,
+    search,
+)
+from jobs.steps.sweep import Model, Step, Sweep
+from jobs.steps.training import training_identity
+from orchestrator.config.decoding import BeamConfig
+from orchestrator.config.sections import HelpdeskData, to_plain
+from orchestrator.config.tree import Config
+from orchestrator.stages.identity import fingerprint
+from orchestrator.stages.store import Stage
+
+METHODS = ("bon", "args", "tbs", "cbs", "cards")
+# Seconds on two cores, measured with the embedded models (0.87M parameters); an estimate only.
+PER_TRAINED_PAIR = 0.0045
+PER_DEMONSTRATION_STEP = 0.1
+PER_SAMPLE = 0.0025
+PER_SCORED_RESPONSE = 0.002
+GROUP_START = 30.0
+PIPELINE_START = 25.0
+
+
+class Plan:
+    """Builds the steps of one config, in the order in which they run."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.config = sweep, sweep.config
+        self.steps: list[Step] = []
+        self._build()
+
+    def after(self, name: str) -> list[Step]:
+        """A stage and all that read it, directly or not."""
+        reached = {name}
+        found = []
+        for step in self.steps:
+            if step.stage.name in reached or any(i.name in reached for i in step.stage.inputs):
+                reached.add(step.stage.name)
+                found.append(step)
+        return found
+
+    def _build(self) -> None:
+        config = self.config
+        self._data()
+        self._policy()
+        self._add("pairs", pairs, pairs.run, self._pairs_identity(), ("data", "policy"),
+                  estimate=PER_SAMPLE * 2 * self._pair_count(), unit="prompts")  # fmt: skip
+        self._outcome("orm")
+        if config.models.reference or self._trained_variants():
+            self._outcome("reference")
+        if any(config.variants[name].truncation != "whole" for name in self._trained_variants()):
+            self._partial_pairs()
+        self._variants()
+        self._search()
+        self._evaluation()
+
+    def _data(self) -> None:
+        plain = to_plain(self.config.data)
+        paths = {k: v for k, v in plain.items() if k in ("pairs", "demonstrations", "test")}
+        files = {k: fingerprint(v) for k, v in paths.items() if isinstance(v, str)}
+        identity = {"data": plain, "seed": self.config.seed}
+        self._add("data", data, data.run, identity, (), files=files, estimate=3, unit="rows")
+
+    def _policy(self) -> None:
+        given = self.config.models.policy
+        if given is None:
+            identity = training_identity(self.config, "policy")
+            identity["architecture"] = to_plain(self.config.models.architecture)
+            identity["vocabulary"] = self.config.models.vocabulary
+            steps = self.config.training.policy.max_steps or 350
+            self._add("policy", policy, policy.run, identity, ("data",), checkpoint=True,
+                      estimate=GROUP_START + PER_DEMONSTRATION_STEP * steps, unit="steps")  # fmt: skip
+        self._model("policy", "policy", given)
+
+    def _outcome(self, name: str) -> None:
+        given = getattr(self.config.models, name)
+        if given is None:
+            self._add(name, reward_models, reward_models.run_outcome,
+                      training_identity(self.config, name), ("pairs", "policy"), checkpoint=True,
+                      estimate=PER_TRAINED_PAIR * self._pair_count(name), unit="steps")  # fmt: skip
+        self._model(name, name, given)
+
+    def _partial_pairs(self) -> None:
+        config = self.config
+        used = {config.variants[name].truncation for name in self._trained_variants()}
+        truncations = [name for name in ("sst", "tlt") if name in used]
+        identity = {
+            "partial": to_plain(config.partial),
+            "weight_max": config.weight.max,
+            "truncations": truncations,
+            "position": config.scoring.position,
+            "seed": config.seed,
+        }
+        self._add("partial_pairs", partial_pairs, partial_pairs.run, identity,
+                  ("pairs", "orm", "reference"), unit="pairs",
+                  estimate=PIPELINE_START + 2 * PER_SCORED_RESPONSE * self._pair_count("prm"),
+                  options={"truncations": truncations})  # fmt: skip
+
+    def _variants(self) -> None:
+        config = self.config
+        # A variant that matches another one comes after it.
+        ordered = sorted(config.variants, key=lambda name: config.variants[name].match is not None)
+        for name in ordered:
+            variant = config.variants[name]
+            stage = f"variants/{name}"
+            if variant.checkpoint is None:
+                identity = training_identity(config, "prm")
+                identity["variant"] = {"name": name, **to_plain(variant)}
+                identity["normalize"] = config.weight.normalize
+                identity["orm_batch_size"] = config.training.orm.batch_size
+                inputs = ["pairs", "orm"]
+                inputs += ["partial_pairs"] if variant.truncation != "whole" else []
+                inputs += [f"variants/{variant.match}"] if variant.match else []
+                self._add(stage, reward_models, reward_models.run_variant, identity, inputs,
+                          estimate=1.3 * PER_TRAINED_PAIR * self._pair_count("prm"), unit="steps",
+                          checkpoint=True, options={"variant": name})  # fmt: skip
+            self._model(name, stage, variant.checkpoint)
+
+    def _search(self) -> None:
+        config = self.config
+        n = config.search.bon.n if config.search.bon else 2 * config.evaluation.pairs_per_prompt
+        prompts = self._test_prompts()
+        decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
+                    "wave_size": config.search.wave_size}  # fmt: skip
+        self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
+                  estimate=PER_SAMPLE * n * prompts, unit="prompts", options={"n": n})  # fmt: skip
+        cards = config.search.cards
+        if cards is not None and cards.entropy_threshold is None:
+            identity = {**decoding, "quantile": cards.entropy_quantile}
+            self._add("calibration", search, search.run_calibration, identity,
+                      ("pairs", "policy"), estimate=1, unit="prompts")  # fmt: skip
+        for method in ("base", "greedy"):
+            self._cell(method, None, {}, decoding, prompts)
+        for method in METHODS:
+            section = getattr(config.search, method)
+            if section is not None:
+                for scorer in config.scorers:
+                    self._cell(method, scorer, to_plain(section), decoding, prompts)
+
+    def _cell(
+        self,
+        method: str,
+        scorer: str | None,
+        parameters: dict[str, Any],
+        decoding: dict[str, Any],
+        prompts: int,
+    ) -> None:
+        identity = {**decoding, "method": method, "scorer": scorer, "parameters": parameters,
+                    "position": self.config.scoring.position}  # fmt: skip
+        inputs = ["data", "policy"]
+        if scorer is not None:
+            inputs.append(self._stage_of(scorer))
+        inputs += ["samples"] if method == "bon" else []
+        inputs += ["pairs"] if method == "cards" else []
+        inputs += (
+            ["calibration"] if method == "cards" and "calibration" in self.sweep.stages else []
+        )
+        count = min(parameters.get("prompts") or prompts, prompts)
+        options = {"method": method, "scorer": scorer, "prompts": parameters.get("prompts")}
+        self._add(evaluation.cell_stage(method, scorer), search, search.run_cell, identity, inputs,
+                  files=self._given(scorer), estimate=count * _seconds_per_prompt(self.config, method),
+                  unit="prompts", options=options)  # fmt: skip
+
+    def _evaluation(self) -> None:
+        config = self.config
+        scored = list(dict.fromkeys(["orm", *config.scorers, *config.variants]))
+        scored += ["reference"] if "reference" in self.sweep.models else []
+        identity = {"evaluation": to_plain(config.evaluation), "seed": config.seed,
+                    "data": to_plain(config.data)}  # fmt: skip
+        for scorer in dict.fromkeys(scored):
+            self._add(f"agreement/{scorer}", agreement, agreement.run, identity,
+                      ("pairs", "samples", self._stage_of(scorer)), files=self._given(scorer),
+                      estimate=4, unit="responses", options={"scorer": scorer})  # fmt: skip
+        cells = [
+            {"stage": step.stage.name, **step.options}
+            for step in self.steps
+            if step.stage.name.startswith("cells/")
+        ]
+        inputs = [cell["stage"] for cell in cells]
+        inputs += [f"agreement/{scorer}" for scorer in dict.fromkeys(scored)]
+        self._add("evaluation", evaluation, evaluation.run,
+                  {**identity, "position": config.scoring.position},
+                  ("data", "pairs", "samples", self._stage_of("orm"), *inputs),
+                  estimate=15, unit="tables",
+                  options={"cells": cells, "scored": list(dict.fromkeys(scored))})  # fmt: skip
+
+    def _add(
+        self,
+        name: str,
+        module: Any,
+        run: Any,
+        config: dict[str, Any],
+        inputs: Any,
+        *,
+        estimate: float,
+        unit: str,
+        files: dict[str, str] | None = None,
+        checkpoint: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        stages = self.sweep.stages
+        read = tuple(stages[i] for i in dict.fromkeys(inputs) if i in stages)
+        # A model that the user gave stands for the stage that would make it.
+        given = {i: self._given(i)[i] for i in inputs if i in self.sweep.models and self._given(i)}
+        stage = Stage(name, module.__name__, config, read, {**(files or {}), **given}, checkpoint)
+        stages[name] = stage
+        self.steps.append(Step(stage, run, estimate, unit, options or {}))
+
+    def _model(self, name: str, stage: str, given: str | None) -> None:
+        made_by = None if given is not None else self.sweep.stages[stage]
+        self.sweep.models[name] = Model(made_by, given)
+
+    def _stage_of(self, model: str) -> str:
+        made_by = self.sweep.models[model].stage
+        return model if made_by is None else made_by.name
+
+    def _given(self, model: str | None) -> dict[str, str]:
+        known = self.sweep.models.get(model) if model else None
+        return {str(model): fingerprint(known.given)} if known and known.given else {}
+
+    def _trained_variants(self) -> list[str]:
+        return [name for name, v in self.config.variants.items() if v.checkpoint is None]
+
+    def _pairs_identity(self) -> dict[str, Any]:
+        return {
+            "data": to_plain(self.config.data),
+            "decoding": to_plain(self.config.decoding),
+            "context": self.config.models.architecture.max_position_embeddings,
+            "seed": self.config.seed,
+        }
+
+    def _pair_count(self, split: str | None = None) -> int:
+        config = self.config.data
+        if not isinstance(config, HelpdeskData):
+            return 1_000
+        counts = {"orm": config.orm_pairs, "reference": config.reference_pairs,
+                  "prm": config.prm_pairs}  # fmt: skip
+        return counts[split] if split else sum(counts.values())
+
+    def _test_prompts(self) -> int:
+        return self.config.data.test_prompts
+
+
+def _seconds_per_prompt(config: Config, method: str) -> float:
+    """From the tokens a method asks for, at the embedded models' rates."""
+    section = getattr(config.search, method, None)
+    length = config.decoding.max_new_tokens / 2
+    if isinstance(section, BeamConfig):
+        return (
+            section.beams * section.candidates * (length / section.chunk) * PER_SCORED_RESPONSE / 4
+        )
+    if method == "args":
+        return length * PER_SCORED_RESPONSE * 2
+    return 0.03

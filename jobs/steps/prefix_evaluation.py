@@ -1,0 +1,227 @@
+"""Agreement rates, reward gap and prefix accuracy of every scorer, closed and open (appendix B).
+
+Also the premise of section 4.2: whether the reference orders prefixes better than the ORM.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from jobs.steps.agreement import POSITIONS, test_pairs
+from jobs.steps.sweep import Sweep
+from orchestrator.config.sections import HelpdeskData
+from orchestrator.engines.chat import load_chat
+from orchestrator.evaluation.agreement import (
+    PrefixRates,
+    ar_rm_hp,
+    ar_rm_sc,
+    ar_sc_hp,
+    compare_rates,
+    reward_gap,
+)
+from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy, both_reach, prefix_accuracy
+from orchestrator.evaluation.statistics import Interval, mean_interval, paired_test
+from orchestrator.records import PreferencePair
+from orchestrator.stages.progress import Meter
+from orchestrator.world.rubric import grade
+
+BASELINES = ("orm", "orm_continued")
+
+
+@dataclass
+class Grid:
+    """The held-out pairs on the grid of t: (N, G) arrays; ``h`` and faults only with a rubric."""
+
+    grid: list[int]
+    groups: list[str]
+    distinct: np.ndarray
+    reached: np.ndarray
+    h: tuple[np.ndarray, np.ndarray] | None
+    faults: tuple[np.ndarray, np.ndarray] | None
+
+
+def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
+    """The summary's `agreement`, `agreement_comparisons`, `premise` and `pair_accuracy`."""
+    pairs = test_pairs(sweep)
+    grid = _grid(sweep, pairs)
+    rows: list[dict[str, Any]] = []
+    rates: dict[tuple[str, str, str], PrefixRates] = {}
+    accuracies: dict[tuple[str, str], PrefixAccuracy] = {}
+    whole: dict[str, Any] = {}
+    if grid.h is not None:
+        rows.append(
+            _row(
+                None,
+                "closed",
+                "AR_SC-HP",
+                grid,
+                ar_sc_hp(*grid.h, grid.distinct, *_key(sweep), groups=grid.groups),
+            )
+        )
+    for scorer in scorers:
+        scores = np.load(sweep.file(f"agreement/{scorer}", "scores.npz"))
+        for position in POSITIONS:
+            sides = [scores[f"{position}_{side}"] for side in ("chosen", "rejected")]
+            prefixes = [side[:, :-1] for side in sides]
+            for measure, rate in _measures(sweep, grid, prefixes).items():
+                rates[scorer, position, measure] = rate
+                rows.append(_row(scorer, position, measure, grid, rate))
+            if grid.faults is not None:
+                found = prefix_accuracy(
+                    *prefixes, *grid.faults, grid.reached, *_key(sweep),
+                    groups=grid.groups, fault_in="rejected",
+                )  # fmt: skip
+                accuracies[scorer, position] = found
+                rows.append(_accuracy_row(scorer, position, grid, found))
+            if position == sweep.config.scoring.position:
+                right = (sides[0][:, -1] > sides[1][:, -1]).astype(float)
+                whole[scorer] = asdict(mean_interval(right, *_key(sweep), groups=grid.groups))
+        meter.advance()
+    return {
+        "agreement": rows,
+        "agreement_comparisons": _compare(sweep, scorers, rates, accuracies),
+        "premise": _premise(sweep, accuracies),
+        "pair_accuracy": whole,
+    }
+
+
+def _key(sweep: Sweep) -> tuple[int, str]:
+    return sweep.config.seed, "agreement"
+
+
+def _grid(sweep: Sweep, pairs: list[PreferencePair]) -> Grid:
+    chat = load_chat(sweep.checkpoint("policy"))
+    grid = list(sweep.config.evaluation.agreement_grid)
+    ids = [(chat.response_ids(p.chosen), chat.response_ids(p.rejected)) for p in pairs]
+    distinct = np.array([[c[:t] != r[:t] for t in grid] for c, r in ids])
+    reached = both_reach([len(c) for c, _ in ids], [len(r) for _, r in ids], grid)
+    groups = [pair.prompt.prompt_id for pair in pairs]
+    if not isinstance(sweep.config.data, HelpdeskData):
+        return Grid(grid, groups, distinct, reached, None, None)
+    values, faults = np.zeros((2, len(pairs), len(grid))), np.zeros((2, len(pairs), len(grid)))
+    for i, (pair, sides) in enumerate(zip(pairs, ids, strict=True)):
+        for s, tokens in enumerate(sides):
+            for g, t in enumerate(grid):
+                verdict = grade(pair.prompt.facts, chat.text(tokens[:t]), finished=False)
+                values[s, i, g], faults[s, i, g] = verdict.value, verdict.faults > 0
+    bools = faults.astype(bool)
+    return Grid(grid, groups, distinct, reached, (values[0], values[1]), (bools[0], bools[1]))
+
+
+def _measures(sweep: Sweep, grid: Grid, scores: list[np.ndarray]) -> dict[str, PrefixRates]:
+    options: dict[str, Any] = {
+        "groups": grid.groups, "samples": sweep.config.evaluation.bootstrap_samples,
+    }  # fmt: skip
+    key = _key(sweep)
+    found = {
+        "AR_RM-SC": ar_rm_sc(*scores, grid.distinct, *key, **options),
+        "reward_gap": reward_gap(*scores, grid.distinct, *key, **options),
+    }
+    if grid.h is not None:
+        found["AR_RM-HP"] = ar_rm_hp(*scores, *grid.h, grid.distinct, *key, **options)
+    return found
+
+
+def _row(
+    scorer: str | None, position: str, measure: str, grid: Grid, rate: PrefixRates
+) -> dict[str, Any]:
+    return {
+        "scorer": scorer,
+        "position": position,
+        "measure": measure,
+        "grid": grid.grid,
+        "strict": [_plain(interval) for interval in rate.strict.per_t],
+        "distinct": [_plain(interval) for interval in rate.distinct.per_t],
+        "strict_mean": _plain(rate.strict.mean),
+        "distinct_mean": _plain(rate.distinct.mean),
+    }
+
+
+def _accuracy_row(scorer: str, position: str, grid: Grid, found: PrefixAccuracy) -> dict[str, Any]:
+    per_t: list[Any] = []
+    for column in range(len(grid.grid)):
+        here = found.cases[:, 1] == column
+        per_t.append(
+            asdict(mean_interval(found.correct[here], "prefix", groups=found.groups[here]))
+            if here.any()
+            else None
+        )
+    mean = _plain(found.rate)
+    return {
+        "scorer": scorer, "position": position, "measure": "prefix_accuracy", "grid": grid.grid,
+        "strict": per_t, "distinct": per_t, "strict_mean": mean, "distinct_mean": mean,
+    }  # fmt: skip
+
+
+def _compare(
+    sweep: Sweep,
+    scorers: list[str],
+    rates: dict[tuple[str, str, str], PrefixRates],
+    accuracies: dict[tuple[str, str], PrefixAccuracy],
+) -> list[dict[str, Any]]:
+    """Each scorer against ORM and ORM trained on, at both positions, over the same pairs."""
+    found = []
+    for baseline in BASELINES:
+        for scorer in scorers:
+            if baseline not in scorers or scorer in ("orm", baseline):
+                continue
+            for position in POSITIONS:
+                for measure in ("AR_RM-SC", "AR_RM-HP"):
+                    if (scorer, position, measure) in rates:
+                        test = compare_rates(
+                            rates[scorer, position, measure],
+                            rates[baseline, position, measure],
+                            *_key(sweep),
+                            samples=sweep.config.evaluation.bootstrap_samples,
+                        )
+                        found.append(_comparison(scorer, baseline, position, measure, test))
+                if accuracies.get((scorer, position)) is not None:
+                    test = _paired_accuracy(
+                        sweep, accuracies[scorer, position], accuracies[baseline, position]
+                    )
+                    if test is not None:
+                        found.append(
+                            _comparison(scorer, baseline, position, "prefix_accuracy", test)
+                        )
+    return found
+
+
+def _comparison(
+    scorer: str, baseline: str, position: str, measure: str, test: Any
+) -> dict[str, Any]:
+    return {
+        "scorer": scorer, "baseline": baseline, "position": position, "measure": measure,
+        "over": "distinct", "test": asdict(test),
+    }  # fmt: skip
+
+
+def _paired_accuracy(sweep: Sweep, one: PrefixAccuracy, other: PrefixAccuracy) -> Any:
+    if not len(one.correct):
+        return None
+    return paired_test(one.correct, other.correct, *_key(sweep), groups=one.groups)
+
+
+def _premise(sweep: Sweep, accuracies: dict[tuple[str, str], PrefixAccuracy]) -> dict[str, Any]:
+    """Section 4.2 takes the reference for the better judge of prefixes: is it, here?"""
+    position = sweep.config.scoring.position
+    reference, orm = accuracies.get(("reference", position)), accuracies.get(("orm", position))
+    if reference is None or orm is None or reference.rate is None or orm.rate is None:
+        text = "Without a reference of the run and a rubric of prefixes, the premise of section 4.2 is not checked."
+        return {"holds": None, "reference": None, "orm": None, "difference": None, "text": text}
+    test = _paired_accuracy(sweep, reference, orm)
+    holds = reference.rate.value > orm.rate.value
+    verdict = "holds" if holds else "does NOT hold here"
+    text = (
+        f"The premise of section 4.2 {verdict}: prefix accuracy of the reference"
+        f" {reference.rate.value:.3f}, of the ORM {orm.rate.value:.3f}; difference"
+        f" {test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]."
+    )
+    return {
+        "holds": holds, "reference": _plain(reference.rate), "orm": _plain(orm.rate),
+        "difference": asdict(test), "text": text,
+    }  # fmt: skip
+
+
+def _plain(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else asdict(interval)

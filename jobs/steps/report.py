@@ -1,0 +1,31 @@
+"""The end of the main job: summary.json, rejects, report.html, figures, and the terminal's tables."""
+
+from jobs.steps.plan import Plan
+from jobs.steps.run import Runner, read_evaluation
+from jobs.steps.summary import summarize, write_all_rejects, write_summary
+from orchestrator.report.figures import save_figures
+from orchestrator.report.page import write_report
+from orchestrator.report.tables import terminal
+from orchestrator.tracking.mlflow_tracker import Tracker
+
+
+def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key: str) -> None:
+    """Writes and shows the results; tracks them in the sweep's own run."""
+    sweep = plan.sweep
+    place = sweep.store.local
+    summary = summarize(plan, read_evaluation(sweep.store, plan), sweep_key)
+    write_summary(summary, place / "summary.json")
+    write_all_rejects(plan, place / "rejects.parquet")
+    write_report(summary, place / "report.html", tracker.ui_command())
+    files = [place / name for name in ("summary.json", "rejects.parquet", "report.html")]
+    where = [sweep.store.publish(file.name, file) for file in files]
+    if not tracker.is_finished(parent):
+        figures = place / "figures"
+        figures.mkdir(exist_ok=True)
+        save_figures(summary, figures)
+        tracker.log(parent, artifacts=[*files, figures])
+        runner.track_cells(summary["cells"])
+    terminal(summary, sweep.console)
+    sweep.console.print(f"summary: {where[0]}", highlight=False, soft_wrap=True)
+    sweep.console.print(f"report:  {where[2]}", highlight=False, soft_wrap=True)
+    sweep.console.print(f"MLflow:  {tracker.ui_command()}", highlight=False, soft_wrap=True)

@@ -1,0 +1,164 @@
+"""Runs the steps of a plan in order, skipping what is done, and tells MLflow and the user."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jobs.steps.plan import Plan
+from jobs.steps.sweep import Step, Sweep
+from orchestrator.stages.progress import Meter
+from orchestrator.stages.store import Store
+from orchestrator.tracking.mlflow_tracker import Tracker
+
+CHECKPOINT_GIB = 0.1  # disk a stage may write, on top of what storage.free_gib must leave
+
+
+class StageFailed(RuntimeError):
+    """A stage raised; what was done before it is kept."""
+
+
+class Runner:
+    """One pass over a plan.
+
+    Args:
+        plan: the steps.
+        tracker: MLflow; None while nothing is to be tracked (tests of single steps).
+        parent: MLflow run id of the sweep.
+    """
+
+    def __init__(self, plan: Plan, tracker: Tracker, parent: str) -> None:
+        self.plan, self.sweep = plan, plan.sweep
+        self._tracker, self._parent = tracker, parent
+        self._runs: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Runs what is not done.
+
+        Raises:
+            StageFailed: a stage raised; its cause is attached.
+        """
+        console, store = self.sweep.console, self.sweep.store
+        for number, step in enumerate(self.plan.steps, 1):
+            label = f"[{number}/{len(self.plan.steps)}] {step.stage.name}"
+            if store.done(step.stage):
+                console.print(f"{label}: done", highlight=False, markup=False)
+            else:
+                self._run_step(step, label)
+            self._track(step)
+
+    def _run_step(self, step: Step, label: str) -> None:
+        console, store, storage = self.sweep.console, self.sweep.store, self.sweep.config.storage
+        free = store.free_gib()
+        if free < storage.free_gib + CHECKPOINT_GIB:
+            raise StageFailed(
+                f"{step.stage.name}: {free:.1f} GiB of disk are free at {store.local}, fewer than"
+                f" storage.free_gib = {storage.free_gib:g}; free some and run again"
+            )
+        run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
+        started = time.monotonic()
+        figures: dict[str, Any] = {}
+        try:
+            with (
+                Meter(console, label, None, step.unit) as meter,
+                store.writing(step.stage, figures) as folder,
+            ):
+                figures.update(step.run(self.sweep, step, folder, meter))
+        except KeyboardInterrupt:
+            self._tracker.finish(run_id, "KILLED")
+            raise
+        except Exception as error:
+            self._tracker.finish(run_id, "FAILED")
+            raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
+        if step.stage.keeps_checkpoint:
+            store.prune(step.stage, storage.checkpoints_kept)
+        seconds = time.monotonic() - started
+        console.print(f"{label}: {seconds:.1f} s{_shown(figures)}", highlight=False, markup=False)
+
+    def _track(self, step: Step) -> None:
+        """The stage's MLflow run, complete; made now if a kill left it out."""
+        run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
+        self._runs[step.stage.name] = run_id
+        if self._tracker.is_finished(run_id):
+            return
+        marker = self.sweep.store.marker(step.stage)
+        figures = marker["figures"]
+        config = self.sweep.config
+        kind = "cell" if step.stage.name.startswith("cells/") else "stage"
+        self._tracker.log(
+            run_id,
+            params={
+                **step.stage.config, **figures.get("parameters", {}),
+                "task": config.data.task, "seed": config.seed,
+            },
+            metrics={**figures.get("metrics", {}), "stage_seconds": marker["seconds"]},
+            tags={"kind": kind, "output": str(self.sweep.store.folder(step.stage))},
+            artifacts=_artifacts(self.sweep.store.folder(step.stage)),
+        )  # fmt: skip
+        self._tracker.log_series(run_id, figures.get("series", {}))
+        self._tracker.finish(run_id, "FINISHED")
+
+    def track_cells(self, cells: list[dict[str, Any]]) -> None:
+        """Adds the evaluation's metrics, with their intervals, to the cells' runs."""
+        for cell in cells:
+            run_id = self._runs[f"cells/{cell['method']}/{cell['scorer'] or 'none'}"]
+            metrics: dict[str, float] = {}
+            for name, interval in cell["metrics"].items():
+                if isinstance(interval, dict):
+                    metrics[name] = interval["value"]
+                    metrics[f"{name}_low"], metrics[f"{name}_high"] = (
+                        interval["low"],
+                        interval["high"],
+                    )
+                elif interval is not None:
+                    metrics[name] = interval
+            self._tracker.log(run_id, metrics=metrics)
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """The dry run: every stage, its key, whether it is done, and what it may cost."""
+    from rich.table import Table
+
+    table = Table("stage", "key", "state", "about", title="Plan", title_justify="left")
+    left = 0.0
+    for step in plan.steps:
+        done = plan.sweep.store.done(step.stage)
+        left += 0 if done else step.estimate
+        table.add_row(
+            step.stage.name, step.stage.key, "done" if done else "to do",
+            "" if done else f"{step.estimate:,.0f} s",
+        )  # fmt: skip
+    console.print(table)
+    console.print(
+        f"{left / 60:,.0f} min to do, estimated for two CPU cores and the embedded models;"
+        " start-up of Ray and of the training workers included"
+    )
+
+
+def read_evaluation(store: Store, plan: Plan) -> dict[str, Any]:
+    """The evaluation's tables."""
+    stage = plan.sweep.stages["evaluation"]
+    return dict(json.loads((store.folder(stage) / "evaluation.json").read_text()))
+
+
+def _artifacts(folder: Path) -> list[Path]:
+    """Responses, checkpoints and tables; not the training rows, which other stages hold already."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.name not in ("_DONE.json", "examples.parquet", "start")
+    ]
+
+
+def _shown(figures: dict[str, Any]) -> str:
+    metrics = figures.get("metrics", {})
+    names = ("steps", "final_loss", "pair_accuracy", "resolved", "rubric", "accuracy", "reward")
+    parts = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
+    return "; " + ", ".join(parts) if parts else ""
+
+
+def sweep_of(config: Any, output_dir: str, console: Console) -> Sweep:
+    """A sweep over a store at ``output_dir``."""
+    return Sweep(config, Store(output_dir), console)

@@ -1,0 +1,230 @@
+"""Step 7: search. The shared samples, CARDS' calibration, and one cell for each method and scorer."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.reward import RewardPlace
+from jobs.steps.pairs import policy_place
+from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
+from jobs.steps.sweep import Figures, Step, Sweep
+from orchestrator.config.decoding import CardsConfig
+from orchestrator.data.tables import read_pairs_table, read_prompts
+from orchestrator.engines.chat import load_chat
+from orchestrator.randomness import stream_key
+from orchestrator.records import Prompt
+from orchestrator.search.best_of_n import BestOfNParameters, best_of_samples, draw_samples
+from orchestrator.search.cards import CardsParameters
+from orchestrator.search.engines import (
+    Ids,
+    Policy,
+    Reward,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.lockstep import run_waves
+from orchestrator.search.problem import Problem
+from orchestrator.search.registry import METHODS
+from orchestrator.stages.progress import Meter
+
+CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
+
+
+class ActorPolicy:
+    """The policy actor as a search backend."""
+
+    def __init__(self, sweep: Sweep, threads: int) -> None:
+        self._actor, self._place = sweep.policy_actor(), policy_place(sweep, threads)
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        """Draws the continuations of all requests."""
+        return list(await self._actor.sample.remote(self._place, requests))
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        """Gives the likeliest next tokens of all requests."""
+        return list(await self._actor.top.remote(self._place, requests))
+
+
+class ActorReward:
+    """The reward actor as a search backend.
+
+    ``prompts`` gives the reward model's own prompt ids for the policy's: their templates differ.
+    """
+
+    def __init__(self, sweep: Sweep, scorer: str, prompts: dict[Ids, Ids], threads: int) -> None:
+        self._actor, self._prompts = sweep.reward_actor(), prompts
+        self._place = reward_place(sweep, scorer, threads)
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        """Scores all requests."""
+        own = [replace(r, prompt_ids=self._prompts[r.prompt_ids]) for r in requests]
+        return list(await self._actor.score.remote(self._place, own))
+
+
+def reward_place(sweep: Sweep, scorer: str, threads: int, position: Any = None) -> RewardPlace:
+    """A scorer as the reward actor is asked for it."""
+    position = position or sweep.config.scoring.position
+    return RewardPlace(
+        sweep.checkpoint(scorer), position, sweep.checkpoint("policy"), sweep.device, threads
+    )
+
+
+def problems_of(sweep: Sweep, prompts: Sequence[Prompt]) -> list[Problem]:
+    """The prompts in the policy's token ids."""
+    chat, config = load_chat(sweep.checkpoint("policy")), sweep.config
+    limit = config.decoding.max_new_tokens
+    return [Problem(p.prompt_id, chat.prompt_ids(p.messages), config.seed, limit) for p in prompts]
+
+
+def test_prompts(sweep: Sweep, count: int | None = None) -> list[Prompt]:
+    """The first ``count`` test prompts that leave room for a response."""
+    prompts = read_prompts(sweep.file("data", "prompts_test.parquet"))
+    return prompts[:count]
+
+
+def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
+    """Draws the N samples of BoN, once for all scorers."""
+    problems = problems_of(sweep, test_prompts(sweep))
+    parameters = BestOfNParameters(n=step.options["n"])
+    drawn = asyncio.run(
+        run_waves(
+            problems,
+            lambda problem, policy, reward: draw_samples(problem, policy, reward, parameters),
+            ActorPolicy(sweep, sweep.cores),
+            None,
+            wave_size=sweep.config.search.wave_size,
+            waves_in_flight=1,
+            finished=_counter(meter, len(problems)),
+        )
+    )
+    write_drawn(folder / "samples.parquet", drawn)
+    lengths = [len(c.token_ids) for d in drawn for c in d.continuations]
+    return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
+
+
+def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
+    """Entropies (nats) of the policy before each token of sampled responses, for CARDS' tau_u."""
+    pairs = read_pairs_table(sweep.file("pairs", "pairs_prm.parquet"))
+    prompts = [pair.prompt for pair in pairs[:CALIBRATION_PROMPTS]]
+    problems = problems_of(sweep, prompts)
+    requests = [
+        SampleRequest(
+            p.prompt_ids, (), (stream_key(p.seed, p.prompt_id, "calibration"),), p.max_new_tokens
+        )
+        for p in problems
+    ]
+    sampled = asyncio.run(ActorPolicy(sweep, sweep.cores).sample(requests))
+    entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
+    quantile = sweep.config.search.cards.entropy_quantile  # type: ignore[union-attr]
+    meter.update(len(problems), len(problems))
+    return {"metrics": {"entropy_threshold": float(np.quantile(entropies, quantile))}}
+
+
+def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
+    """Runs one method with one scorer over the test prompts; writes responses.parquet."""
+    method, scorer = step.options["method"], step.options["scorer"]
+    prompts = test_prompts(sweep, step.options["prompts"])
+    problems = problems_of(sweep, prompts)
+    parameters = _parameters(sweep, method, scorer)
+    threads = max(sweep.cores // 2, 1)  # the policy and the reward actor compute side by side
+    reward = None
+    if scorer is not None:
+        chat = load_chat(sweep.checkpoint(scorer))
+        own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
+        by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
+        reward = ActorReward(sweep, scorer, by_policy, threads)
+    responses = asyncio.run(
+        run_waves(
+            problems,
+            _start(sweep, method, parameters),
+            ActorPolicy(sweep, threads),
+            reward,
+            wave_size=sweep.config.search.wave_size,
+            finished=_counter(meter, len(problems)),
+        )
+    )
+    write_responses(folder / "responses.parquet", sweep, prompts, responses)
+    shown = {} if parameters is None else dict(vars(parameters))
+    return cell_figures(sweep, step, prompts, responses, folder, shown)
+
+
+def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
+    """What is started for each problem; BoN takes the shared samples."""
+    if method != "bon":
+        return METHODS[method].bind(parameters)
+    drawn = read_drawn(sweep.file("samples", "samples.parquet"))
+
+    def best(problem: Problem, policy: Policy, reward: Reward) -> Any:
+        shared = drawn[problem.prompt_id]
+        return best_of_samples(
+            problem,
+            policy,
+            reward,
+            replace(shared, continuations=shared.continuations[: parameters.n]),
+        )
+
+    return best
+
+
+def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
+    """The method's parameters; CARDS' thresholds by quantile where no number is given."""
+    if method in ("base", "greedy"):
+        return METHODS[method].parameters()
+    section = getattr(sweep.config.search, method)
+    if isinstance(section, CardsConfig):
+        return _cards(sweep, section, str(scorer))
+    return METHODS[method].parameters(**section.model_dump(exclude={"prompts"}))
+
+
+def _cards(sweep: Sweep, section: CardsConfig, scorer: str) -> CardsParameters:
+    entropy, target, beta = section.entropy_threshold, section.target_reward, section.beta
+    if entropy is None:
+        marker = sweep.store.marker(sweep.stages["calibration"])
+        entropy = marker["figures"]["metrics"]["entropy_threshold"]
+    if target is None or beta is None:
+        rewards = _calibration_rewards(sweep, scorer)
+        target = float(np.quantile(rewards, section.target_quantile)) if target is None else target
+        beta = float(np.std(rewards)) if beta is None else beta
+    return CardsParameters(
+        target_reward=target,
+        beta=beta,
+        alpha=section.alpha,
+        entropy_threshold=entropy,
+        segment_cap=section.segment_cap,
+        max_rejections=section.max_rejections,
+    )
+
+
+def _calibration_rewards(sweep: Sweep, scorer: str) -> list[float]:
+    """The scorer's rewards of whole responses to prompts that are not the test's."""
+    pairs = read_pairs_table(sweep.file("pairs", "pairs_prm.parquet"))[:CALIBRATION_PROMPTS]
+    chat = load_chat(sweep.checkpoint(scorer))
+    texts = [(p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)]
+    return whole_rewards(sweep, scorer, texts, chat)
+
+
+def whole_rewards(
+    sweep: Sweep, scorer: str, texts: Sequence[tuple[Prompt, str]], chat: Any
+) -> list[float]:
+    """r(x, y) of whole responses, given as texts."""
+    import ray
+
+    prompts = [chat.prompt_ids(prompt.messages) for prompt, _ in texts]
+    responses = [chat.response_ids(text) for _, text in texts]
+    cuts = [[len(ids)] for ids in responses]
+    place = reward_place(sweep, scorer, sweep.cores)
+    scores = ray.get(sweep.reward_actor().prefix_scores.remote(place, prompts, responses, cuts))
+    return [float(score[0]) for score in scores]
+
+
+def _counter(meter: Meter, total: int) -> Callable[[str], None]:
+    meter.update(0, total)
+    return lambda prompt_id: meter.advance()

@@ -1,0 +1,125 @@
+"""Step 9: summary.json, report.html and the figures, from what the stages left."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from jobs.steps.plan import Plan
+from orchestrator.config.load import to_yaml
+from orchestrator.data.rejects import reasons
+from orchestrator.records import Reject
+
+VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
+WITH_LOSS = ("policy", "orm", "reference")
+
+
+def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[str, Any]:
+    """The whole summary: what the report shows and what summary.json holds."""
+    sweep, config = plan.sweep, plan.sweep.config
+    markers = [sweep.store.marker(step.stage) for step in plan.steps]
+    partial = [m["figures"]["weights"] for m in markers if m["stage"] == "partial_pairs"]
+    rejects = _rejects(plan)
+    return {
+        "task": config.data.task,
+        "name": config.name,
+        "seed": config.seed,
+        "sweep_key": sweep_key,
+        "output_dir": sweep.store.remote or str(sweep.store.local),
+        "position": config.scoring.position,
+        "versions": _versions(),
+        "seconds": sum(m["seconds"] for m in markers),
+        "training_seeds": 1,
+        "config_yaml": to_yaml(config),
+        "premise": evaluation["premise"],
+        "stages": [
+            {
+                "stage": m["stage"],
+                "key": m["key"],
+                "seconds": m["seconds"],
+                "figures": m["figures"].get("metrics", {}),
+            }
+            for m in markers
+        ],
+        "models": [_model(m, evaluation["pair_accuracy"]) for m in markers if _is_training(m)],
+        "weights": partial[0] if partial else [],
+        "cells": evaluation["cells"],
+        "comparisons": evaluation["comparisons"],
+        "agreement": evaluation["agreement"],
+        "agreement_comparisons": evaluation["agreement_comparisons"],
+        "rejects": {"count": len(rejects), "reasons": reasons(rejects)},
+        "notes": _notes(plan),
+    }
+
+
+def write_summary(summary: dict[str, Any], file: Path) -> None:
+    """Writes summary.json whole or not at all."""
+    temporary = file.with_name(f".{file.name}.partial")
+    temporary.write_text(json.dumps(summary, indent=1, allow_nan=False))
+    temporary.replace(file)
+
+
+def write_all_rejects(plan: Plan, file: Path) -> None:
+    """One table of what all stages refused, at the top of the output folder."""
+    from orchestrator.data.rejects import write_rejects
+
+    write_rejects(file, _rejects(plan))
+
+
+def _rejects(plan: Plan) -> list[Reject]:
+    found: list[Reject] = []
+    for step in plan.steps:
+        file = plan.sweep.store.folder(step.stage) / "rejects.parquet"
+        if file.exists():
+            found += [Reject(**row) for row in pq.read_table(file).to_pylist()]
+    return found
+
+
+def _is_training(marker: dict[str, Any]) -> bool:
+    return "loss" in marker["figures"].get("series", {})
+
+
+def _model(marker: dict[str, Any], pair_accuracy: dict[str, Any]) -> dict[str, Any]:
+    name = marker["stage"].removeprefix("variants/")
+    metrics = marker["figures"]["metrics"]
+    return {
+        "name": name,
+        "objective": "language_modelling" if name == "policy" else "bradley_terry",
+        "steps": metrics["steps"],
+        "rows": metrics["rows"],
+        "partial_pairs": metrics["partial_pairs"],
+        "seconds": metrics["train_seconds"],
+        "final_loss": metrics["final_loss"],
+        "pair_accuracy": pair_accuracy.get(name),
+        "loss": marker["figures"]["series"]["loss"],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS_SHOWN:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _notes(plan: Plan) -> list[str]:
+    config = plan.sweep.config
+    notes = [
+        "Every model was trained with one seed: intervals are over prompts and pairs, not over"
+        " trainings, and another seed may turn a small difference round.",
+        f"Prefixes are scored {config.scoring.position} in search and training; the agreement"
+        " tables show both positions.",
+        "A reward is in its own model's unit: rewards of different scorers cannot be compared,"
+        " which is why every cell also has the ORM's reward.",
+    ]
+    if config.search.cards is not None and config.search.cards.target_reward is None:
+        notes.append(
+            "CARDS: r* and beta are the scorer's own quantile and standard deviation over whole"
+            " responses to prompts outside the test; tau_u is a quantile of the policy's entropies."
+        )
+    return notes

@@ -1,0 +1,121 @@
+"""What every step of a sweep shares: config, store, console, and the warm actors, started once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.config.load import ROOT
+from orchestrator.config.tree import Config
+from orchestrator.stages.progress import Meter
+from orchestrator.stages.store import Stage, Store
+
+Figures = dict[str, Any]  # small JSON-able results of a stage: {"metrics": ..., "series": ...}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage with the function that makes its output.
+
+    ``run(sweep, step, folder, meter)`` writes into ``folder`` and gives the stage's figures;
+    ``estimate`` is its cost in seconds on two cores, from the config's counts; ``unit`` is what
+    its progress counts.
+    """
+
+    stage: Stage
+    run: Callable[["Sweep", "Step", Path, Meter], Figures]
+    estimate: float
+    unit: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Sweep:
+    """One run of the main job. ``models`` names each model's checkpoint: a stage's or the user's."""
+
+    config: Config
+    store: Store
+    console: Console
+    stages: dict[str, Stage] = field(default_factory=dict)
+    models: dict[str, "Model"] = field(default_factory=dict)
+    _actors: dict[str, Any] = field(default_factory=dict)
+
+    def file(self, stage: str, name: str) -> Path:
+        """A file of a finished stage."""
+        return self.store.folder(self.stages[stage]) / name
+
+    def checkpoint(self, model: str) -> str:
+        """Folder or hub name of a model: "policy", "orm", "reference" or a variant."""
+        made_by = self.models[model].stage
+        if made_by is None:
+            return str(self.models[model].given)
+        return str(self.store.folder(made_by) / "checkpoint")
+
+    @property
+    def device(self) -> str:
+        """The device that actors compute on."""
+        return "cuda" if self.config.cluster.actor_gpus else "cpu"
+
+    @property
+    def cores(self) -> int:
+        """CPU cores that actors share."""
+        return self.config.cluster.threads or os.cpu_count() or 1
+
+    def policy_actor(self) -> Any:
+        """The policy actor, started at its first use."""
+        from actors.policy import PolicyActor
+
+        return self._actor("policy", PolicyActor)
+
+    def reward_actor(self) -> Any:
+        """The reward actor, started at its first use."""
+        from actors.reward import RewardActor
+
+        return self._actor("reward", RewardActor)
+
+    def trainer(self) -> Any:
+        """The warm training group, started at its first job."""
+        from jobs.steps.trainer import TrainerGroup
+
+        if "trainer" not in self._actors:
+            training, cluster = self.config.training, self.config.cluster
+            self._actors["trainer"] = TrainerGroup(
+                workers=training.workers,
+                cpus=cluster.train_worker_cpus,
+                gpus=cluster.train_worker_gpus,
+                threads=max(self.cores // training.workers, 1),
+                storage=str(self.store.local / "ray_train"),
+            )
+        return self._actors["trainer"]
+
+    def close(self) -> None:
+        """Ends the training workers; Ray ends the actors with the driver."""
+        trainer = self._actors.pop("trainer", None)
+        if trainer is not None:
+            trainer.close()
+
+    def _actor(self, name: str, actor_class: Any) -> Any:
+        if name not in self._actors:
+            cluster = self.config.cluster
+            options: dict[str, Any] = {"num_cpus": cluster.actor_cpus, "name": None}
+            if cluster.actor_gpus:
+                options["num_gpus"] = cluster.actor_gpus
+            self._actors[name] = actor_class.options(**options).remote()
+        return self._actors[name]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's checkpoint: made by a stage, or given by the user (folder or hub name)."""
+
+    stage: Stage | None
+    given: str | None = None
+
+
+def project_file(path: str) -> Path:
+    """A file named in the config: as it is, or relative to the project's root."""
+    place = Path(path).expanduser()
+    return place if place.is_absolute() or place.exists() else ROOT / place

@@ -1,0 +1,57 @@
+"""Checks that need the disk: files and checkpoints that a config names are there."""
+
+from pathlib import Path
+
+from orchestrator.config.load import ConfigError
+from orchestrator.config.tree import Config
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+
+def check_files(config: Config) -> None:
+    """Raises ConfigError for a data or DeepSpeed file that is not there."""
+    data = config.data.model_dump()
+    for name in ("pairs", "demonstrations", "test"):
+        path = data.get(name)
+        if isinstance(path, str) and "://" not in path and not Path(path).expanduser().is_file():
+            raise ConfigError(
+                f"data.{name} = {path!r}: no such file; valid: a .jsonl or .parquet file, or a URI"
+            )
+    deepspeed = config.training.deepspeed
+    from orchestrator.config.load import ROOT
+
+    if not Path(deepspeed).is_file() and not (ROOT / deepspeed).is_file():
+        raise ConfigError(f"training.deepspeed = {deepspeed!r}: no such file; valid: a JSON file")
+
+
+def check_checkpoints(config: Config) -> None:
+    """Raises ConfigError for a checkpoint that is neither a folder with safetensors nor on the hub."""
+    named = {
+        f"models.{name}": getattr(config.models, name) for name in ("policy", "orm", "reference")
+    }
+    named |= {f"variants.{name}.checkpoint": v.checkpoint for name, v in config.variants.items()}
+    for field, name in named.items():
+        if name is not None:
+            _check_checkpoint(field, name)
+
+
+def _check_checkpoint(field: str, name: str) -> None:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{field} = {name!r}: the folder has no config.json")
+        if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+            raise ConfigError(f"{field} = {name!r}: the folder has no *.safetensors")
+        return
+    valid = "valid: a folder with config.json and safetensors, or a hub name like org/model"
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ConfigError(f"{field} = {name!r}: no such folder; {valid}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        hf_hub_download(name, "config.json")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise ConfigError(
+            f"{field} = {name!r}: not found on the hub or in its cache; {valid}"
+        ) from error

@@ -1,0 +1,75 @@
+"""Prompts, demonstrations and preference pairs as Parquet files, and back, in their order."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.records import Demonstration, PreferencePair, Prompt
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_PROMPT = [("prompt_id", pa.string()), ("messages", _MESSAGES), ("facts", pa.string())]
+PROMPTS = pa.schema(_PROMPT)
+DEMONSTRATIONS = pa.schema([*_PROMPT, ("response", pa.string())])
+PAIRS = pa.schema(
+    [("pair_id", pa.string()), *_PROMPT, ("chosen", pa.string()), ("rejected", pa.string())]
+)
+
+
+def write_prompts(file: Path, prompts: Sequence[Prompt]) -> None:
+    """Writes prompts; facts go as JSON text."""
+    _write(file, [_prompt_row(prompt) for prompt in prompts], PROMPTS)
+
+
+def write_demonstrations(file: Path, rows: Sequence[Demonstration]) -> None:
+    """Writes demonstrations."""
+    content = [{**_prompt_row(row.prompt), "response": row.response} for row in rows]
+    _write(file, content, DEMONSTRATIONS)
+
+
+def write_pairs(file: Path, pairs: Sequence[PreferencePair]) -> None:
+    """Writes preference pairs."""
+    content = [
+        {
+            "pair_id": pair.pair_id,
+            **_prompt_row(pair.prompt),
+            "chosen": pair.chosen,
+            "rejected": pair.rejected,
+        }
+        for pair in pairs
+    ]
+    _write(file, content, PAIRS)
+
+
+def read_prompts(file: Path) -> list[Prompt]:
+    """Reads prompts, or the prompts of demonstrations or pairs."""
+    return [_prompt(row) for row in pq.read_table(file).to_pylist()]
+
+
+def read_demonstrations(file: Path) -> list[Demonstration]:
+    """Reads demonstrations."""
+    return [Demonstration(_prompt(row), row["response"]) for row in pq.read_table(file).to_pylist()]
+
+
+def read_pairs_table(file: Path) -> list[PreferencePair]:
+    """Reads preference pairs."""
+    return [
+        PreferencePair(row["pair_id"], _prompt(row), row["chosen"], row["rejected"])
+        for row in pq.read_table(file).to_pylist()
+    ]
+
+
+def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+
+
+def _prompt_row(prompt: Prompt) -> dict[str, Any]:
+    facts = json.dumps(prompt.facts, sort_keys=True)
+    return {"prompt_id": prompt.prompt_id, "messages": list(prompt.messages), "facts": facts}
+
+
+def _prompt(row: dict[str, Any]) -> Prompt:
+    return Prompt(row["prompt_id"], tuple(row["messages"]), json.loads(row["facts"]))

@@ -1,0 +1,39 @@
+"""What a task itself says of a response: the help desk's rubric, GSM8K's answer; HH says nothing.
+
+A grade is a set of named numbers, each averaged into a metric of that name; ``rubric`` is also the
+exact judge h of prefixes (AR_SC-HP, AR_RM-HP) and of win-tie.
+"""
+
+from collections.abc import Callable
+
+from orchestrator.data.gsm8k import is_correct
+from orchestrator.records import Prompt
+from orchestrator.world.rubric import grade
+
+Grades = dict[str, float]
+Grader = Callable[[Prompt, str, bool], Grades]
+
+
+def helpdesk(prompt: Prompt, response: str, finished: bool) -> Grades:
+    """``rubric`` in points, ``resolved`` 0 or 1, ``faults`` a count."""
+    verdict = grade(prompt.facts, response, finished)
+    return {
+        "rubric": verdict.value,
+        "resolved": float(verdict.resolved),
+        "faults": float(verdict.faults),
+    }
+
+
+def gsm8k(prompt: Prompt, response: str, finished: bool) -> Grades:
+    """``accuracy`` 0 or 1, by extraction of the answer."""
+    return {"accuracy": float(is_correct(response, prompt.facts["answer"]))}
+
+
+def no_grades(prompt: Prompt, response: str, finished: bool) -> Grades:
+    """A task whose answers cannot be checked."""
+    return {}
+
+
+GRADERS: dict[str, Grader] = {"helpdesk": helpdesk, "gsm8k": gsm8k, "hh_rlhf": no_grades}
+# The grade by which responses are compared with the base response, where there is one.
+JUDGED_BY = {"helpdesk": "rubric", "gsm8k": "accuracy"}

@@ -1,0 +1,171 @@
+"""The figures of the sweep: reward against cost, agreement by length, paired differences, training.
+
+Figures of section 5 and appendix B, each with its intervals. Pure matplotlib (Agg), no pyplot.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from orchestrator.report.forest import forests
+from orchestrator.report.rows import METRICS, Summary, method_order, tokens_per_prompt
+from orchestrator.report.style import INK, PALETTE, STYLE, colours, label, new_figure, save
+
+RATES = ("AR_RM-SC", "AR_SC-HP", "AR_RM-HP", "prefix_accuracy")
+QUALITY = ("resolved", "accuracy", "rubric", "orm_reward", "win_tie")  # the first that was measured
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
+LINES: dict[str, Literal["-", "--"]] = {"closed": "-", "open": "--"}
+BANDS = {"closed": 0.18, "open": 0.07}  # opacity
+WIDE_RANGE = 50  # of the largest weight to the smallest: from there on the axis is logarithmic
+
+
+def figures(summary: Summary) -> dict[str, Figure]:
+    """The figures by name; one that has no data is left out."""
+    drawing: dict[str, Callable[[Summary], Figure | None]] = {
+        "quality_and_cost": quality_and_cost,
+        "agreement": agreement,
+        "reward_gap": reward_gap,
+        "training_loss": training_loss,
+        "weights": weights,
+    }
+    with matplotlib.rc_context(STYLE):
+        drawn = {name: draw(summary) for name, draw in drawing.items()}
+        return {n: f for n, f in drawn.items() if f is not None} | forests(summary)
+
+
+def save_figures(summary: Summary, folder: Path) -> list[Path]:
+    """Writes each figure as PNG and SVG into ``folder``, made if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        path for name, figure in figures(summary).items() for path in save(name, figure, folder)
+    ]
+
+
+def quality_and_cost(summary: Summary) -> Figure | None:
+    """Each cell's quality against the tokens computed for a prompt: what to choose a method by."""
+    cells = [cell for cell in method_order(summary["cells"]) if tokens_per_prompt(cell)]
+    metric = next((m for m in QUALITY if any(c["metrics"].get(m) for c in cells)), None)
+    if metric is None:
+        return None
+    figure, (axes,) = new_figure(width=9, height=5)
+    colour = _colours(summary)
+    names = list(dict.fromkeys(cell["method"] for cell in cells))
+    marker = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
+    for cell in cells:
+        if (found := cell["metrics"].get(metric)) is not None:
+            axes.errorbar(
+                [float(tokens_per_prompt(cell) or 0)], [found["value"]],
+                yerr=[[found["value"] - found["low"]], [found["high"] - found["value"]]],
+                fmt=marker[cell["method"]], color=colour[cell["scorer"]],
+                markersize=7, elinewidth=1.2, capsize=2.5, alpha=0.9,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("policy + reward tokens computed per prompt")
+    axes.set_ylabel(METRICS[metric])
+    dots = [
+        Line2D([], [], color=INK, marker=marker[n], linestyle="", label=label(n)) for n in names
+    ]
+    lines = [
+        Line2D([], [], color=colour[scorer], linewidth=4, label=label(scorer))
+        for scorer in dict.fromkeys(cell["scorer"] for cell in cells)
+    ]
+    figure.legend(handles=[*dots, *lines], loc="outside right upper")
+    return figure
+
+
+def agreement(summary: Summary) -> Figure | None:
+    """Agreement rates by prefix length over distinct prefixes, one panel a measure."""
+    measures = [m for m in RATES if any(rate["measure"] == m for rate in summary["agreement"])]
+    return _curves(summary, measures, "share of distinct prefix pairs")
+
+
+def reward_gap(summary: Summary) -> Figure | None:
+    """The mean |r(x, y_w<t) - r(x, y_l<t)| by prefix length (observation 4)."""
+    found = any(rate["measure"] == "reward_gap" for rate in summary["agreement"])
+    return _curves(summary, ["reward_gap"] if found else [], "gap, in the scorer's unit")
+
+
+def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure | None:
+    if not measures:
+        return None
+    columns, rows = min(len(measures), 2), (len(measures) + 1) // 2
+    figure, panels = new_figure(columns, rows, width=4.2 * columns + 1.8, height=3.1 * rows + 0.2)
+    colour = _colours(summary)
+    shown = [rate for rate in summary["agreement"] if rate["measure"] in measures]
+    for axes, measure in zip(panels, measures, strict=False):
+        for rate in shown:
+            if rate["measure"] == measure:
+                _band(axes, rate, colour[rate["scorer"]])
+        axes.set_title(measure.replace("_", " "))
+        axes.set_xlabel("prefix length t, tokens")
+        axes.set_ylabel(quantity)
+    for axes in panels[len(measures) :]:
+        axes.set_axis_off()
+    handles = [
+        Line2D([], [], color=colour[scorer], linewidth=2, label=label(scorer))
+        for scorer in dict.fromkeys(rate["scorer"] for rate in shown)
+    ]
+    handles += [
+        Line2D([], [], color=INK, linestyle=LINES[position], label=position)
+        for position in LINES
+        if any(rate["position"] == position for rate in shown)
+    ]
+    figure.legend(handles=handles, loc="outside right upper")
+    return figure
+
+
+def _band(axes: Axes, rate: Mapping[str, Any], colour: str) -> None:
+    points = [(t, f) for t, f in zip(rate["grid"], rate["distinct"], strict=True) if f is not None]
+    lengths = [t for t, _ in points]
+    low, high = ([found[part] for _, found in points] for part in ("low", "high"))
+    axes.fill_between(lengths, low, high, color=colour, alpha=BANDS[rate["position"]], linewidth=0)
+    axes.plot(
+        lengths, [found["value"] for _, found in points],
+        color=colour, linestyle=LINES[rate["position"]], marker=".", markersize=5,
+    )  # fmt: skip
+
+
+def training_loss(summary: Summary) -> Figure | None:
+    """The loss of each reward model by training step."""
+    models = [model for model in summary["models"] if model["loss"]]
+    if not models:
+        return None
+    figure, (axes,) = new_figure(width=9, height=3.8)
+    colour = _colours(summary)
+    for model in models:
+        steps, losses = zip(*model["loss"], strict=True)
+        axes.plot(
+            steps, losses, color=colour[model["name"]], linewidth=1.3, label=label(model["name"])
+        )
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, as trained on")
+    figure.legend(handles=axes.lines, loc="outside right upper")
+    return figure
+
+
+def weights(summary: Summary) -> Figure | None:
+    """The histogram of the kept pairs' weights w = 1/H (section 4.2), one panel a truncation."""
+    entries = [entry for entry in summary["weights"] if entry["histogram"]["counts"]]
+    if not entries:
+        return None
+    figure, panels = new_figure(len(entries), width=4.5 * len(entries), height=3.2)
+    for axes, entry in zip(panels, entries, strict=True):
+        edges = entry["histogram"]["edges"]
+        axes.stairs(entry["histogram"]["counts"], edges, fill=True, color=PALETTE[0])
+        if edges[0] > 0 and edges[-1] > WIDE_RANGE * edges[0]:
+            axes.set_xscale("log")
+        axes.set_title(label(entry["truncation"]))
+        axes.set_xlabel("weight w")
+        axes.set_ylabel("partial pairs")
+    return figure
+
+
+def _colours(summary: Summary) -> dict[str | None, str]:
+    """One colour a scorer, the same in every figure."""
+    scorers = [row["scorer"] for part in ("cells", "agreement") for row in summary[part]]
+    return colours([*scorers, *(model["name"] for model in summary["models"])])

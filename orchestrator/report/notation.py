@@ -1,0 +1,85 @@
+"""How a number, an interval or a name is written, the same in the terminal and on the page.
+
+Knows single values only: no table, no summary.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+NOTHING = "\N{EN DASH}"  # what was not measured
+DIGITS = 2  # of a metric
+DIFFERENCE_DIGITS = 3  # of a paired difference: one more, so that a bound near zero keeps its sign
+SMALLEST_P = 0.001  # under it only the bound is written
+
+
+def printable(text: object) -> str:
+    """The text on one line, with U+FFFD for each control character and lone surrogate."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+def number(value: float | None, digits: int = DIGITS) -> str:
+    """A number with thousands separators; a rounded zero has no sign."""
+    if value is None or not math.isfinite(value):
+        return NOTHING if value is None else str(value)
+    return f"{value:z,.{digits}f}"
+
+
+def interval(found: Mapping[str, Any] | None, digits: int = DIGITS) -> str:
+    """Value and bounds, e.g. ``0.61 [0.55, 0.66]``."""
+    if found is None:
+        return NOTHING
+    value, low, high = (number(found[part], digits) for part in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def p_value(value: float) -> str:
+    """The p-value of a test, e.g. ``0.012`` or ``<0.001``."""
+    return f"<{SMALLEST_P}" if value < SMALLEST_P else f"{value:.3f}"
+
+
+def paired(test: Mapping[str, Any] | None) -> str:
+    """Difference, bounds and p, e.g. ``+0.053 [+0.011, +0.095] p 0.012``."""
+    if test is None:
+        return NOTHING
+    parts = (f"{test[part]:+z.{DIFFERENCE_DIGITS}f}" for part in ("difference", "low", "high"))
+    difference, low, high = parts
+    return f"{difference} [{low}, {high}] p {p_value(test['p_value'])}"
+
+
+def sign(test: Mapping[str, Any] | None) -> str:
+    """``+`` or ``-`` where the interval lies wholly above or below zero, else nothing."""
+    if test is None or test["low"] <= 0 <= test["high"]:
+        return ""
+    return "+" if test["low"] > 0 else "-"
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time, e.g. ``0.42 s``, ``33 s``, ``13 min 32 s`` or ``2 h 05 min``."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def facts(values: Mapping[str, Any] | None) -> str:
+    """A small mapping on one line, e.g. ``beams 4, chunk 6``; nested values as JSON."""
+    return ", ".join(f"{printable(k)} {_fact(v)}" for k, v in (values or {}).items()) or NOTHING
+
+
+def _fact(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

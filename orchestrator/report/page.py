@@ -1,0 +1,62 @@
+"""The report: one HTML page with the tables, the figures and where they come from.
+
+Nothing is loaded from anywhere: style and figures stand in the page, there is no script. Text is
+escaped by the template engine; only the figures, made here, go in as they are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from orchestrator.report import provenance, rows
+from orchestrator.report.figures import figures
+from orchestrator.report.notation import duration, printable
+from orchestrator.report.style import inline_svg
+from orchestrator.report.tables import premise_line
+
+TEMPLATE = "page.html.j2"
+
+
+def write_report(summary: Mapping[str, Any], file: Path, ui_command: str) -> None:
+    """Writes the page; ``ui_command`` is what opens the MLflow UI. Never leaves half a page.
+
+    The page ends in ``file`` by a rename, so ``file`` is a local path.
+    """
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    # A lone surrogate from a bad input file cannot be written as UTF-8: it becomes a "?".
+    unfinished.write_text(render(summary, ui_command), encoding="utf-8", errors="replace")
+    unfinished.replace(file)
+
+
+def render(summary: Mapping[str, Any], ui_command: str) -> str:
+    """The page's HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(printable=printable, duration=duration)
+    svgs = {name: inline_svg(name, figure) for name, figure in figures(summary).items()}
+    return environment.get_template(TEMPLATE).render(
+        summary=summary,
+        premise=premise_line(summary),
+        ui_command=ui_command,
+        figures={name: Markup(svg) for name, svg in svgs.items()},
+        tables={
+            "cells": rows.cells_table(summary, detail=True),
+            "agreement": rows.agreement_table(summary),
+            "agreement_comparisons": rows.agreement_comparisons_table(summary),
+            "agreement_by_length": rows.agreement_by_length_table(summary),
+            "models": provenance.models_table(summary),
+            "weights": provenance.weights_table(summary),
+            "stages": provenance.stages_table(summary),
+            "rejects": provenance.rejects_table(summary),
+            "versions": provenance.versions_table(summary),
+        },
+        comparisons=rows.comparison_tables(summary),
+    )

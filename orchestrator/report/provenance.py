@@ -1,0 +1,84 @@
+"""The rows of the tables that say where the results come from: models, weights, stages, rejects.
+
+One source for terminal and page, as rows.py; knows the summary's JSON only.
+"""
+
+from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
+from orchestrator.report.rows import INTERVAL, Entry, Summary, Table, make_table
+
+
+def models_table(summary: Summary) -> Table:
+    """The trained reward models (section 4): objective, data, loss, accuracy on held-out pairs."""
+    rows = [
+        [
+            Entry(printable(model["name"])),
+            Entry(printable(model["objective"])),
+            Entry(number(model["steps"], 0)),
+            Entry(number(model["rows"], 0)),
+            Entry(number(model["partial_pairs"], 0)),
+            Entry(number(model["final_loss"], 4)),
+            Entry(interval(model["pair_accuracy"])),
+            Entry(duration(model["seconds"])),
+        ]
+        for model in summary["models"]
+    ]
+    others = (
+        "steps", "rows", "partial pairs", "final loss", f"pair accuracy {INTERVAL}", "time",
+    )  # fmt: skip
+    return make_table("Reward models", ("model", "objective"), others, rows).without_empty()
+
+
+def weights_table(summary: Summary) -> Table:
+    """Partial pairs made, kept and dropped, by reason, for each truncation (section 4.2)."""
+    weights = summary["weights"]
+    reasons = list(dict.fromkeys(reason for entry in weights for reason in entry["dropped"]))
+    rows = [
+        [
+            Entry(printable(entry["truncation"])),
+            Entry(number(entry["partial_pairs"], 0)),
+            Entry(number(entry["kept"], 0)),
+            *(Entry(number(entry["dropped"].get(reason), 0)) for reason in reasons),
+            Entry(number(entry["capped"], 0)),
+        ]
+        for entry in weights
+    ]
+    dropped = (f"dropped: {printable(reason).replace('_', ' ')}" for reason in reasons)
+    others = ("partial pairs", "kept", *dropped, "weight capped")
+    return make_table("Reference weights", ("truncation",), others, rows).without_empty()
+
+
+def stages_table(summary: Summary) -> Table:
+    """Every stage with its key, its time and its own figures."""
+    rows = [
+        [
+            Entry(printable(stage["stage"])),
+            Entry(printable(stage["key"])),
+            Entry(facts(stage["figures"])),
+            Entry(duration(stage["seconds"])),
+        ]
+        for stage in summary["stages"]
+    ]
+    table = make_table("Stages", ("stage", "key", "figures"), ("time",), rows)
+    return Table(table.title, table.columns, table.rows)  # each row is a group of its own
+
+
+def rejects_table(summary: Summary) -> Table:
+    """Rows refused, by reason, with their sum."""
+    rejects = summary["rejects"]
+    rows = [
+        [Entry(printable(reason)), Entry(number(count, 0))]
+        for reason, count in rejects["reasons"].items()
+    ]
+    rows.append([Entry("all"), Entry(number(rejects["count"], 0))])
+    table = make_table("Rejected rows", ("reason",), ("rows",), rows)
+    return Table(table.title, table.columns, table.rows)
+
+
+def versions_table(summary: Summary) -> Table:
+    """The packages that made the results."""
+    rows = [
+        [Entry(printable(package)), Entry(NOTHING if version is None else printable(version))]
+        for package, version in summary["versions"].items()
+    ]
+    table = make_table("Versions", ("package", "version"), (), rows)
+    return Table(table.title, table.columns, table.rows)

@@ -1,0 +1,237 @@
+"""The rows of the result tables: cells, paired tests, agreement rates (section 5, appendix B).
+
+One source for terminal and page. Knows the summary's JSON; nothing of rich or of HTML.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.report.notation import NOTHING, facts, interval, number, paired, printable, sign
+
+Summary = Mapping[str, Any]
+METHODS = ("base", "greedy", "bon", "args", "tbs", "cbs", "cards")  # the order of the rows
+INTERVAL = "[95 % interval]"
+# Measures that are higher for a better response and mean the same for every scorer.
+BEST = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward", "diversity", "finished")
+METRICS = {
+    "resolved": "resolved",
+    "accuracy": "accuracy",
+    "rubric": "rubric",
+    "win_tie": "win-tie",
+    "orm_reward": "ORM reward",
+    "reward": "own reward",
+    "diversity": "diversity",
+}
+DETAIL_METRICS = {"length": "length, tokens", "finished": "finished"}
+PER_PROMPT = {
+    "policy_tokens_sampled": "policy tokens sampled",
+    "policy_tokens_computed": "policy tokens computed",
+    "reward_tokens_computed": "reward tokens computed",
+    "policy_calls": "policy calls",
+    "reward_calls": "reward calls",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table cell: its text, whether it is its group's best, and its sign where one is told."""
+
+    text: str
+    best: bool = False
+    sign: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; ``lead`` columns name the row, the others hold numbers."""
+
+    name: str
+    lead: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of entries, one a column; ``groups`` are the indices of rows that open a group."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    groups: frozenset[int] = frozenset()
+
+    def take(self, indices: Sequence[int]) -> "Table":
+        """The same table with these columns only."""
+        return replace(
+            self,
+            columns=tuple(self.columns[i] for i in indices),
+            rows=tuple(tuple(row[i] for i in indices) for row in self.rows),
+        )
+
+    def without_empty(self) -> "Table":
+        """Without the columns of numbers that hold none."""
+        return self.take([
+            i for i, column in enumerate(self.columns)
+            if column.lead or any(row[i].text != NOTHING for row in self.rows)
+        ])  # fmt: skip
+
+
+def make_table(
+    title: str, lead: Iterable[str], others: Iterable[str], rows: Iterable[Iterable[Entry]]
+) -> Table:
+    """A table whose rows group by their first entry."""
+    columns = *(Column(name, lead=True) for name in lead), *(Column(name) for name in others)
+    body = tuple(tuple(row) for row in rows)
+    groups = {i for i in range(1, len(body)) if body[i][0].text != body[i - 1][0].text}
+    return Table(title, columns, body, frozenset(groups))
+
+
+def name_of(scorer: object) -> str:
+    """A scorer's (or another thing's) name, or a dash for none."""
+    return NOTHING if scorer is None else printable(scorer)
+
+
+def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows by method in the paper's order, methods unknown to it last; else as they came."""
+    listed = list(rows)
+    order = list(dict.fromkeys([*METHODS, *(row["method"] for row in listed)]))
+    return sorted(listed, key=lambda row: order.index(row["method"]))
+
+
+def tokens_per_prompt(cell: Mapping[str, Any]) -> float | None:
+    """Tokens that policy and reward model computed for a prompt, together; None if unknown."""
+    cost = cell.get("cost") or {}
+    parts = [cost.get("policy_tokens_computed"), cost.get("reward_tokens_computed")]
+    return None if parts[0] is None else float(parts[0] + (parts[1] or 0))
+
+
+def cells_table(summary: Summary, *, detail: bool = False) -> Table:
+    """One row a cell (method, scorer, parameters, seed); ``detail``: the page's columns."""
+    cells = method_order(summary["cells"])
+    lead: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "method": lambda cell: printable(cell["method"]),
+        "scorer": lambda cell: name_of(cell["scorer"]),
+        "n": lambda cell: number(cell["prompts"], 0),
+    }
+    if len({(cell["method"], cell["scorer"], cell["seed"]) for cell in cells}) < len(cells):
+        lead["parameters"] = lambda cell: facts(cell["parameters"])
+    if len({cell["seed"] for cell in cells}) > 1:
+        lead["seed"] = lambda cell: str(cell["seed"])
+    metrics = {**METRICS, **(DETAIL_METRICS if detail else {})}
+    others = [*metrics.values(), "tokens/prompt", "s/prompt"]
+    others[others.index(METRICS["reward"])] += " \N{PLUS-MINUS SIGN} std"
+    others += [*PER_PROMPT.values(), "parameters"] if detail and "parameters" not in lead else []
+    best = _best(cells)
+    rows = []
+    for cell in cells:
+        row = [Entry(write(cell)) for write in lead.values()]
+        row += [_metric(cell, name, best) for name in metrics]
+        row += [Entry(number(tokens_per_prompt(cell), 0))]
+        row += [Entry(number((cell.get("cost") or {}).get("seconds"), 3))]
+        row += _details(cell) if len(others) > len(metrics) + 2 else []
+        rows.append(row)
+    return make_table(f"Cells {INTERVAL}", lead, others, rows).without_empty()
+
+
+def _best(cells: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+    """The highest value of each (method, metric) that at least two cells of the method have."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for cell in cells:
+        for name in BEST:
+            if (measured := cell["metrics"].get(name)) is not None:
+                found.setdefault((cell["method"], name), []).append(measured["value"])
+    return {key: max(values) for key, values in found.items() if len(values) > 1}
+
+
+def _metric(cell: Mapping[str, Any], name: str, best: Mapping[tuple[str, str], float]) -> Entry:
+    measured = cell["metrics"].get(name)
+    text = interval(measured)
+    if name == "reward" and measured is not None:
+        deviation = cell["metrics"].get("reward_std")
+        text += "" if deviation is None else f" \N{PLUS-MINUS SIGN} {number(deviation)}"
+    highest = best.get((cell["method"], name))
+    return Entry(text, best=measured is not None and measured["value"] == highest)
+
+
+def _details(cell: Mapping[str, Any]) -> list[Entry]:
+    cost = cell.get("cost") or {}
+    return [
+        *(Entry(number(cost.get(name), 1)) for name in PER_PROMPT),
+        Entry(facts(cell["parameters"])),
+    ]
+
+
+def comparison_tables(summary: Summary) -> dict[str, Table]:
+    """For each metric a table: method and scorer down, baselines across."""
+    tests = summary["comparisons"]
+    tables = {}
+    for metric in dict.fromkeys(test["metric"] for test in tests):
+        chosen = method_order(test for test in tests if test["metric"] == metric)
+        title = f"Paired differences in {METRICS.get(metric, printable(metric))} {INTERVAL}"
+        tables[metric] = _against_baselines(title, chosen, ("method", "scorer"))
+    return tables
+
+
+def agreement_comparisons_table(summary: Summary) -> Table:
+    """Paired differences of the agreement means over the grid, baselines across."""
+    lead = ("measure", "scorer", "position", "over")
+    title = f"Paired differences in agreement {INTERVAL}"
+    return _against_baselines(title, summary["agreement_comparisons"], lead)
+
+
+def _against_baselines(
+    title: str, tests: Sequence[Mapping[str, Any]], lead: Sequence[str]
+) -> Table:
+    baselines = list(dict.fromkeys(test["baseline"] for test in tests))
+    rows: dict[tuple[Any, ...], dict[Any, Mapping[str, Any] | None]] = {}
+    for test in tests:
+        key, again = tuple(test[part] for part in lead), 0
+        while test["baseline"] in rows.setdefault((*key, again), {}):
+            again += 1  # a second test of the same thing (another seed) gets a row of its own
+        rows[(*key, again)][test["baseline"]] = test["test"]
+    body = []
+    for key, found in rows.items():
+        given = [found.get(baseline) for baseline in baselines]
+        counts = {number(test["count"], 0) for test in given if test is not None}
+        row = [Entry(name_of(part)) for part in key[:-1]]
+        row.append(Entry(" / ".join(sorted(counts)) or NOTHING))
+        row += [Entry(paired(test), sign=sign(test)) for test in given]
+        body.append(row)
+    others = [f"against {name_of(baseline)}" for baseline in baselines]
+    return make_table(title, (*lead, "n"), others, body)
+
+
+def agreement_table(summary: Summary) -> Table:
+    """Means over the grid of t: measure and scorer down, position and set of pairs across."""
+    rates = summary["agreement"]
+    means = [(position, over) for position in ("closed", "open") for over in ("strict", "distinct")]
+    rows: dict[tuple[str, Any], dict[tuple[str, str], Entry]] = {}
+    for rate in rates:
+        row = rows.setdefault((rate["measure"], rate["scorer"]), {})
+        for over in ("strict", "distinct"):
+            row[rate["position"], over] = Entry(interval(rate[f"{over}_mean"]))
+    body = [
+        [Entry(printable(measure)), Entry(name_of(scorer))]
+        + [row.get(mean, Entry(NOTHING)) for mean in means]
+        for (measure, scorer), row in rows.items()
+    ]
+    others = [f"{position}, {over}" for position, over in means]
+    title = f"Agreement, mean over t {INTERVAL}"
+    return make_table(title, ("measure", "scorer"), others, body).without_empty()
+
+
+def agreement_by_length_table(summary: Summary) -> Table:
+    """What the curves show: one row a measure, scorer, position and set, one column a length t."""
+    rates = summary["agreement"]
+    lengths = sorted({t for rate in rates for t in rate["grid"]})
+    body = []
+    for rate in rates:
+        for over in ("strict", "distinct"):
+            at = dict(zip(rate["grid"], rate[over], strict=True))
+            row = [rate["measure"], name_of(rate["scorer"]), rate["position"], over]
+            body.append(
+                [Entry(printable(part)) for part in row]
+                + [Entry(interval(at.get(t))) for t in lengths]
+            )
+    lead = ("measure", "scorer", "position", "pairs")
+    title = f"Agreement at each length t {INTERVAL}"
+    return make_table(title, lead, (f"t = {t}" for t in lengths), body).without_empty()

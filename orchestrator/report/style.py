@@ -1,0 +1,99 @@
+"""The look of all figures, and how one becomes an SVG for the page or files for the tracker.
+
+Text and lines are drawn in two marker colours that the page's SVG replaces by CSS ones, so that one
+figure suits a light and a dark page. Knows no summary.
+"""
+
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from orchestrator.report.notation import printable
+
+INK = "#1f2429"  # text and axes: the page's text colour
+LINE = "#d3d8de"  # grid: the page's rule colour
+# Told apart by eyes that see red and green alike, and readable on white and on near-black.
+PALETTE = ("#3182bd", "#e6701a", "#1b9e77", "#cc5fa3", "#c79a00", "#7a6fd0", "#56b4c9", "#a65d3f")
+NEUTRAL = "#87909a"  # what has no scorer
+LONGEST_NAME = 28  # characters of a name in a figure; its tables have the whole
+DOTS_PER_INCH = 144  # of the PNG files
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "figure.constrained_layout.use": True,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # a name with $ in it is a name
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",  # text stays text: it can be searched, and is small
+}
+
+
+def new_figure(
+    columns: int = 1, rows: int = 1, *, width: float, height: float
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``width`` by ``height`` inches and its panels, row by row. No global state."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def colours(names: Iterable[str | None]) -> dict[str | None, str]:
+    """A colour for each name, in the order in which they first come; grey for None."""
+    known = [name for name in dict.fromkeys(names) if name is not None]
+    return {None: NEUTRAL} | {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(known)}
+
+
+def label(name: str | None) -> str:
+    """A name as it fits into a figure, cut at ``LONGEST_NAME``."""
+    text = "no scorer" if name is None else printable(name)
+    return (
+        text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    )
+
+
+def inline_svg(name: str, figure: Figure) -> str:
+    """The figure as an ``<svg>`` element that needs nothing from outside, for the page."""
+    buffer = io.StringIO()
+    # Salted by name: equal ids in two figures of a page would point at each other's parts.
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)  # HTML knows the element without
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # figure_1 and the like, in every figure
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
+    svg = svg.replace("xlink:href", "href")
+    return svg.replace(INK, "currentColor").replace(LINE, "var(--rule)")
+
+
+def save(name: str, figure: Figure, folder: Path) -> list[Path]:
+    """Writes ``name``.png and ``name``.svg on white; returns their paths."""
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        for path in paths:
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=DOTS_PER_INCH, facecolor="white", metadata=metadata)
+    return paths

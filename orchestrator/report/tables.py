@@ -1,0 +1,111 @@
+"""The terminal's tables: premise, cells, paired comparisons, agreement means, with rich.
+
+A table wider than the console is cut into several that repeat the columns naming the row, so that
+no number is ever truncated. The rows come from rows.py, which the page shares.
+"""
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from orchestrator.report.notation import interval, paired, printable
+from orchestrator.report.rows import (
+    Entry,
+    Summary,
+    Table,
+    agreement_table,
+    cells_table,
+    comparison_tables,
+)
+
+GAP = 2  # spaces between two columns
+NAME_WIDTH = 24  # a longer name is folded over lines
+SIGN_STYLE = {"+": "green", "-": "red", "": ""}
+
+
+def terminal(summary: Summary, console: Console) -> None:
+    """Prints the result tables, no line wider than ``console.width``."""
+    console.print(Text(premise_line(summary)), soft_wrap=False)
+    tables = [cells_table(summary), *comparison_tables(summary).values(), agreement_table(summary)]
+    for table in tables:
+        if not table.rows:
+            continue
+        console.print()
+        for part in fitting(table, console.width):
+            console.print(_rich(part))
+    if any(table.rows for table in tables[:1]):
+        console.print(Text("bold: best of its method; + or -: the interval excludes zero."))
+    for note in summary["notes"]:
+        console.print(Text(printable(note)))
+
+
+def premise_line(summary: Summary) -> str:
+    """Whether the reference is the better judge of prefixes (section 4.2), with its figures."""
+    premise = summary["premise"]
+    verdict = {True: "holds", False: "does not hold", None: "not tested"}[premise["holds"]]
+    line = f"Premise of section 4.2: {verdict}. {printable(premise['text'])}"
+    if premise["reference"] is not None and premise["orm"] is not None:
+        line += f" Prefix accuracy: reference {interval(premise['reference'])},"
+        line += f" ORM {interval(premise['orm'])}"
+        line += f", difference {paired(premise['difference'])}." if premise["difference"] else "."
+    return line
+
+
+def fitting(table: Table, width: int) -> list[Table]:
+    """The table, or several with the same leading columns, none wider than ``width``.
+
+    At least one column of numbers stands in each, whatever the width.
+    """
+    lead = [i for i, column in enumerate(table.columns) if column.lead]
+    used = sum(_width(table, i) + GAP for i in lead)
+    parts: list[list[int]] = [[]]
+    room = width - used
+    for i in (i for i, column in enumerate(table.columns) if not column.lead):
+        wanted = _width(table, i) + GAP
+        if wanted > room and parts[-1]:
+            parts.append([])
+            room = width - used
+        parts[-1].append(i)
+        room -= wanted
+    return [table.take([*lead, *part]) for part in parts]
+
+
+def _width(table: Table, index: int) -> int:
+    column = table.columns[index]
+    longest = max(
+        [len(word) for word in column.name.split()]
+        + [cell_len(_plain(r[index])) for r in table.rows]
+    )
+    return min(longest, NAME_WIDTH) if column.lead else longest
+
+
+def _plain(entry: Entry) -> str:
+    return f"{entry.text} {entry.sign}" if entry.sign else entry.text
+
+
+def _rich(table: Table) -> RichTable:
+    drawn = RichTable(
+        title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD,
+        padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    # Signs stand at the end of some entries only: the others would be pushed out of line.
+    signed = any(entry.sign for row in table.rows for entry in row)
+    for index, column in enumerate(table.columns):
+        drawn.add_column(
+            Text(column.name),
+            justify="left" if column.lead or signed else "right",
+            overflow="fold",
+            min_width=_width(table, index) if column.lead else None,
+            max_width=_width(table, index),
+        )
+    for index, row in enumerate(table.rows):
+        if index in table.groups:
+            drawn.add_section()
+        drawn.add_row(*(Text(_plain(entry), style=_style(entry)) for entry in row))
+    return drawn
+
+
+def _style(entry: Entry) -> str:
+    return "bold" if entry.best else SIGN_STYLE[entry.sign]

@@ -1,0 +1,373 @@
+"""The report against a summary of every kind of entry: all numbers shown, none cut."""
+
+import copy
+import io
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.report.figures import figures, save_figures
+from orchestrator.report.notation import duration, facts, interval, number, paired, printable, sign
+from orchestrator.report.page import render, write_report
+from orchestrator.report.rows import cells_table, comparison_tables, method_order
+from orchestrator.report.tables import fitting, terminal
+
+SCORERS = ("orm", "orm_continued", "prm_sst", "prm_tlt_matched")
+SEARCHES = ("cbs", "bon", "args", "cards", "tbs")
+HOSTILE = "<script>alert('x')</script> & \"[bold red]\" $\\frac{$ \x1b[31m \ud800"
+UI_COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a b/mlflow.db' & <x>"
+
+
+class _Numbers:
+    """Intervals that are all different, so that each is looked for by its own text."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def interval(self, scale: float = 1.0) -> dict[str, Any]:
+        self.made += 1
+        value = scale * (0.1 + (self.made * 0.6180339887) % 0.8)
+        return {"value": value, "low": value - 0.04, "high": value + 0.05, "count": 300}
+
+    def test(self, difference: float = 0.02) -> dict[str, Any]:
+        self.made += 1
+        middle = difference + (self.made % 7) * 0.001
+        low, high = middle - 0.03, middle + 0.035
+        return {"difference": middle, "low": low, "high": high, "p_value": 0.04, "count": 300}
+
+
+def _cell(numbers: _Numbers, method: str, scorer: str | None) -> dict[str, Any]:
+    return {
+        "task": "helpdesk", "method": method, "scorer": scorer, "seed": 0, "prompts": 300,
+        "parameters": {"n": 16} if method == "bon" else {},
+        "metrics": {
+            "reward": numbers.interval(-12) if scorer else None,
+            "reward_std": 1.37 if scorer else None,
+            "orm_reward": numbers.interval(3), "rubric": numbers.interval(4),
+            "resolved": numbers.interval(), "win_tie": numbers.interval(),
+            "diversity": numbers.interval(), "length": numbers.interval(40),
+            "finished": numbers.interval(), "accuracy": None,
+        },
+        "cost": {
+            "policy_tokens_sampled": 600.0, "policy_tokens_computed": 70_000.0 + numbers.made,
+            "reward_tokens_computed": 1_000.0, "policy_calls": 4.0, "reward_calls": 3.5,
+            "seconds": 0.123,
+        },
+    }  # fmt: skip
+
+
+def _rate(numbers: _Numbers, measure: str, scorer: str | None, position: str) -> dict[str, Any]:
+    curves = [[numbers.interval() for _ in range(3)] for _ in range(2)]
+    curves[1][0] = None  # no distinct pair at the shortest length
+    return {
+        "scorer": scorer, "position": position, "measure": measure, "grid": [5, 10, 40],
+        "strict": curves[0], "distinct": curves[1],
+        "strict_mean": numbers.interval(), "distinct_mean": numbers.interval(),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def full() -> dict[str, Any]:
+    numbers = _Numbers()
+    measures = ("AR_RM-SC", "AR_RM-HP", "reward_gap", "prefix_accuracy")
+    return {
+        "task": "helpdesk", "name": "helpdesk", "seed": 0, "sweep_key": "0123456789abcdef",
+        "output_dir": "runs/helpdesk", "position": "closed", "versions": {"ray": "2.60.0"},
+        "seconds": 812.3, "training_seeds": 1, "config_yaml": "decoding:\n  temperature: 1.0\n",
+        "premise": {
+            "holds": True, "reference": numbers.interval(), "orm": numbers.interval(),
+            "difference": numbers.test(0.1), "text": "The reference orders prefixes better.",
+        },
+        "stages": [
+            {"stage": "policy", "key": "feedfacecafebeef", "seconds": 33.1,
+             "figures": {"steps": 350, "loss": 0.5123}},
+        ],
+        "models": [
+            {"name": name, "objective": "bradley_terry", "steps": 125, "rows": 4000,
+             "partial_pairs": 4321, "seconds": 17.2, "final_loss": 0.5217,
+             "pair_accuracy": numbers.interval(), "loss": [[1, 0.7], [100, 0.6], [125, 0.52]]}
+            for name in SCORERS
+        ],
+        "weights": [
+            {"truncation": "sst", "partial_pairs": 18_000, "kept": 14_880, "capped": 120,
+             "dropped": {"same_prefix": 1_200, "reference_disagrees": 1_920},
+             "histogram": {"edges": [1.4, 2.0, 5.0, 100.0], "counts": [9_000, 5_000, 880]}},
+        ],
+        "cells": [_cell(numbers, m, s) for m in SEARCHES for s in SCORERS]
+        + [_cell(numbers, "greedy", None), _cell(numbers, "base", None)],
+        "comparisons": [
+            {"method": method, "scorer": scorer, "baseline": baseline, "metric": metric,
+             "test": numbers.test(gain)}
+            for metric in ("resolved", "rubric") for method in SEARCHES for scorer in SCORERS
+            for baseline, gain in (("orm", -0.1), ("orm_continued", 0.0), ("base", 0.3))
+        ],
+        "agreement": [
+            _rate(numbers, measure, scorer, position)
+            for measure in measures for scorer in SCORERS for position in ("closed", "open")
+        ]
+        + [_rate(numbers, "AR_SC-HP", None, "closed")],
+        "agreement_comparisons": [
+            {"scorer": "prm_sst", "baseline": baseline, "position": "closed",
+             "measure": "AR_RM-SC", "over": "distinct", "test": numbers.test()}
+            for baseline in ("orm", "orm_continued")
+        ],
+        "rejects": {"count": 3, "reasons": {"empty response": 2, "not UTF-8": 1}},
+        "notes": ["One training seed does not tell."],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(full: dict[str, Any]) -> str:
+    return render(full, UI_COMMAND)
+
+
+@pytest.fixture(scope="module")
+def empty(full: dict[str, Any]) -> dict[str, Any]:
+    """The same with all that may be null or empty."""
+    bare = copy.deepcopy(full)
+    bare["premise"] |= {"holds": None, "reference": None, "orm": None, "difference": None}
+    cell = _cell(_Numbers(), "base", None)
+    cell["metrics"] |= dict.fromkeys(("reward", "orm_reward", "rubric", "resolved", "win_tie"))
+    model = full["models"][0] | {"pair_accuracy": None, "loss": []}
+    rate = _rate(_Numbers(), "AR_RM-SC", "orm", "closed")
+    rate |= {"strict": [None] * 3, "distinct": [None] * 3}
+    rate |= {"strict_mean": None, "distinct_mean": None}
+    bare |= {"cells": [cell], "models": [model], "agreement": [rate], "weights": [], "notes": []}
+    bare |= {"comparisons": [], "agreement_comparisons": [], "stages": [], "versions": {}}
+    return bare | {"rejects": {"count": 0, "reasons": {}}}
+
+
+class _Text(HTMLParser):
+    """What a reader sees, the tags, and every attribute's value."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data.strip())
+
+
+def _everything(summary: Any) -> list[str]:
+    """The printed form of every interval and paired test anywhere in the summary."""
+    if isinstance(summary, dict):
+        if "p_value" in summary:
+            return [paired(summary)]
+        if {"value", "low", "high"} <= summary.keys():
+            return [interval(summary)]
+        return [text for value in summary.values() for text in _everything(value)]
+    return [t for value in summary for t in _everything(value)] if isinstance(summary, list) else []
+
+
+def _printed(summary: dict[str, Any], width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    terminal(summary, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_numbers_are_written_as_people_read_them():
+    found = {"value": 0.606, "low": 0.55, "high": 0.664, "count": 9}
+    assert interval(found) == "0.61 [0.55, 0.66]"
+    assert number(-0.001) == "0.00"
+    assert number(12345.6, 0) == "12,346"
+    test = {"difference": -0.0534, "low": -0.1, "high": -0.01, "p_value": 0.0001, "count": 9}
+    assert paired(test) == "-0.053 [-0.100, -0.010] p <0.001"
+    assert [duration(s) for s in (0.421, 33.1, 812.3, 7500)] == [
+        "0.42 s", "33 s", "13 min 32 s", "2 h 05 min",
+    ]  # fmt: skip
+    assert facts({"beams": 4, "beta": 0.12345, "cap": None}) == "beams 4, beta 0.1235, cap null"
+    assert {interval(None), paired(None), number(None), facts({})} == {"\N{EN DASH}"}
+    assert number(math.nan) == "nan"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.2, "+"), (-0.2, -0.01, "-"), (-0.1, 0.1, ""), (0.0, 0.1, ""), (-0.1, 0.0, "")],
+)
+def test_a_sign_is_told_only_where_the_interval_excludes_zero(low, high, expected):
+    assert sign({"difference": 0.0, "low": low, "high": high}) == expected
+
+
+def test_methods_stand_in_the_order_of_the_paper_and_unknown_ones_last():
+    rows = [{"method": m} for m in ("mcts", "cards", "dvts", "base", "mcts", "bon")]
+    order = [row["method"] for row in method_order(rows)]
+    assert order == ["base", "bon", "cards", "mcts", "mcts", "dvts"]
+
+
+def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(full):
+    table = cells_table(full)
+    columns = [column.name for column in table.columns]
+    resolved = columns.index("resolved")
+    rows = {tuple(entry.text for entry in row[:2]): row for row in table.rows}
+    for method in SEARCHES:
+        cells = [c for c in full["cells"] if c["method"] == method]
+        best = max(cells, key=lambda c: c["metrics"]["resolved"]["value"])["scorer"]
+        assert [s for s in SCORERS if rows[method, s][resolved].best] == [best]
+    reward = next(i for i, name in enumerate(columns) if name.startswith("own reward"))
+    assert not any(row[reward].best for row in table.rows)
+    assert not any(entry.best for entry in rows["base", "\N{EN DASH}"])
+
+
+def test_metrics_that_no_cell_has_get_no_column(full, empty):
+    assert "accuracy" not in [column.name for column in cells_table(full).columns]
+    names = [column.name for column in cells_table(empty).columns]
+    assert names == ["method", "scorer", "n", "diversity", "tokens/prompt", "s/prompt"]
+
+
+def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(full):
+    again = copy.deepcopy(full["cells"][4]) | {"parameters": {"n": 4}}
+    table = cells_table(full | {"cells": [full["cells"][4], again]})
+    column = [c.name for c in table.columns].index("parameters")
+    assert {row[column].text for row in table.rows} == {"n 16", "n 4"}
+
+
+def test_a_second_test_of_the_same_thing_is_a_row_of_its_own(full):
+    twice = [full["comparisons"][0], full["comparisons"][0] | {"test": _Numbers().test(0.7)}]
+    (table,) = comparison_tables(full | {"comparisons": twice}).values()
+    assert [row[-1].text for row in table.rows] == [paired(t["test"]) for t in twice]
+
+
+@pytest.mark.parametrize("width", [80, 100, 240])
+def test_the_terminal_shows_every_number_whole_at_any_usual_width(full, width):
+    printed = _printed(full, width)
+    assert max(len(line) for line in printed.splitlines()) <= width
+    shown = {name: full[name] for name in ("cells", "comparisons")}
+    for cell in copy.deepcopy(full["cells"]):
+        cell["metrics"].pop("length"), cell["metrics"].pop("finished")
+        assert not [text for text in _everything(cell) if text not in printed]
+    assert not [text for text in _everything(shown["comparisons"]) if text not in printed]
+    means = [r[f"{o}_mean"] for r in full["agreement"] for o in ("strict", "distinct")]
+    assert not [text for text in _everything(means) if text not in printed]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+    assert re.search(r"0\.123\b", printed) and "71,0" in printed
+    premise = " ".join(printed.split())
+    assert "Premise of section 4.2: holds." in premise
+    assert all(text in premise for text in _everything(full["premise"]))
+
+
+def test_a_table_is_cut_only_where_it_does_not_fit(full):
+    table = cells_table(full)
+    assert fitting(table, 10_000) == [table]
+    parts = fitting(table, 100)
+    lead = [column for column in table.columns if column.lead]
+    assert all(list(part.columns[: len(lead)]) == lead for part in parts)
+    numbers = [column for part in parts for column in part.columns if not column.lead]
+    assert numbers == [column for column in table.columns if not column.lead]
+
+
+def test_names_are_not_read_as_terminal_markup(full):
+    printed = _printed(full | {"notes": [HOSTILE]}, 200)
+    assert "[bold red]" in printed
+    assert "\x1b" not in printed
+    assert printable("a\nb\x00") == "a b\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_page_holds_every_cell_and_every_interval(full, page):
+    seen = _Text(page)
+    text = "\n".join(seen.words)
+    assert not [wanted for wanted in _everything(full) if wanted not in text]
+    for scorer in SCORERS:
+        assert seen.words.count(scorer) >= len(SEARCHES)
+    for wanted in (
+        UI_COMMAND, "feedfacecafebeef", "steps 350, loss 0.5123", "0.5217", "1,920", "14,880",
+        "empty response", "2.60.0", "temperature: 1.0", "13 min 32 s", full["notes"][0],
+    ):  # fmt: skip
+        assert wanted in text
+    assert seen.tags.count("svg") == len(figures(full)) == 7
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page):
+    seen = _Text(page)
+    assert not {"script", "link", "img", "iframe", "object"} & set(seen.tags)
+    assert "http:" not in page and "https:" not in page and "@import" not in page
+    targets = [v for name, v in seen.attributes if name in ("href", "src", "xlink:href")]
+    targets += re.findall(r"url\(([^)]*)\)", page)
+    assert targets and all(target.startswith("#") for target in targets)
+    ids = [value for name, value in seen.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {target[1:] for target in targets} <= set(ids)
+
+
+def test_hostile_names_are_shown_and_not_obeyed(full, tmp_path):
+    hostile = copy.deepcopy(full)
+    for key in ("name", "task", "output_dir", "config_yaml"):
+        hostile[key] = HOSTILE
+    hostile["notes"] = [HOSTILE]
+    hostile["rejects"]["reasons"] = {HOSTILE: 3}
+    hostile["stages"][0]["figures"] = {HOSTILE: HOSTILE}
+    for part in ("cells", "comparisons", "agreement"):
+        hostile[part][0]["scorer"] = HOSTILE
+    hostile["comparisons"][0]["metric"] = f"../{HOSTILE}"
+    hostile["models"][0]["name"] = hostile["weights"][0]["truncation"] = HOSTILE
+    write_report(hostile, tmp_path / "report.html", UI_COMMAND)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    seen = _Text(page)
+    assert "script" not in seen.tags
+    assert sum("<script>alert('x')</script>" in words for words in seen.words) >= 10
+    assert seen.tags.count("svg") == 8
+    paths = save_figures(hostile, tmp_path / "figures")
+    assert all(path.parent == tmp_path / "figures" and path.is_file() for path in paths)
+
+
+def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty, tmp_path):
+    write_report(empty, tmp_path / "report.html", UI_COMMAND)
+    text = " ".join(_Text((tmp_path / "report.html").read_text(encoding="utf-8")).words)
+    assert "Premise of section 4.2: not tested." in text
+    assert "None" not in text and "nan" not in text.split()
+    assert "Nothing was compared in this run." in text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    printed = _printed(empty, 100)
+    assert "not tested" in printed and "None" not in printed
+    nothing = {"cells": [], "models": [], "agreement": []}
+    assert figures(empty | nothing) == {}
+    assert "nothing was measured" in render(empty | nothing, UI_COMMAND)
+
+
+def test_the_same_summary_gives_the_same_page(full, page):
+    assert page == render(full, UI_COMMAND)
+
+
+def test_figures_are_saved_as_png_and_svg(full, tmp_path):
+    paths = save_figures(full, tmp_path / "made" / "here")
+    names = {
+        "quality_and_cost", "agreement", "reward_gap", "training_loss", "weights",
+        "paired_resolved", "paired_rubric",
+    }  # fmt: skip
+    assert {path.name for path in paths} == {f"{n}.{s}" for n in names for s in ("png", "svg")}
+    for path in paths:
+        start = path.read_bytes()[:5]
+        assert start == (b"\x89PNG\r" if path.suffix == ".png" else b"<?xml")
+
+
+def test_each_cell_is_drawn_where_it_was_measured(full):
+    (axes,) = figures(full)["quality_and_cost"].axes
+    drawn = {(float(x), float(y)) for line in axes.lines if line.get_marker() in "oDs^vPX"
+             for x, y in zip(*line.get_data(), strict=True)}  # fmt: skip
+    for cell in full["cells"]:
+        cost = cell["cost"]
+        tokens = cost["policy_tokens_computed"] + cost["reward_tokens_computed"]
+        assert (tokens, cell["metrics"]["resolved"]["value"]) in drawn
+    assert axes.get_xscale() == "log"
+
+
+def test_the_forest_puts_each_difference_on_its_own_row(full):
+    figure = figures(full)["paired_resolved"]
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels[0] == "bon, orm" and len(labels) == len(SEARCHES) * len(SCORERS)
+    baselines = [axes.get_title() for axes in figure.axes]
+    for test in (t for t in full["comparisons"] if t["metric"] == "resolved"):
+        axes = figure.axes[baselines.index(f"against {test['baseline']}")]
+        row = labels.index(f"{test['method']}, {test['scorer']}")
+        points = [p for line in axes.lines for p in zip(*line.get_data(), strict=True)]
+        assert (test["test"]["difference"], row) in [(float(x), int(y)) for x, y in points]
