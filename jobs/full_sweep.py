@@ -14,6 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any wo
 
 import typer
 
+from jobs.steps.quiet import quieten
+
+quieten()  # before any library that reads its settings at import
+
 from jobs.steps.main import sweep_main
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
+from jobs.steps.quiet import SETTINGS
 from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
 
@@ -25,10 +26,7 @@ def environment() -> dict[str, str]:
         "TORCH_EXTENSIONS_DIR": os.environ.get(
             "TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")
         ),
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",
+        **SETTINGS,
     }
 
 

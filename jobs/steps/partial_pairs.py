@@ -4,6 +4,7 @@ One streaming pipeline: pairs -> cuts (TLT, SST) -> reference scores -> weights 
 order of the pairs, so that a training that starts again sees the same batches.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,12 @@ class CutPairs:
         return list(zip(first, second, strict=True))
 
 
+def read_row_groups(batch: pa.Table, pairs_file: str) -> pa.Table:
+    """The pairs of the batch's row groups, in order; the first step of the pipeline."""
+    file = pq.ParquetFile(pairs_file)
+    return pa.concat_tables([file.read_row_group(i) for i in batch["row_group"].to_pylist()])
+
+
 def weigh(batch: pa.Table, maximum: float | None) -> pa.Table:
     """Adds `weights` from the reference scores (section 4.2); columns of SCHEMA remain."""
     weights = [
@@ -168,14 +175,25 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the sweep shows its own progress
     prm = sweep.checkpoint("orm")
     cut = CutPairs(
         prm, _shares(config, prm, pairs_file, truncations), config.partial.preset,
         config.partial.sst_k, config.seed,
     )  # fmt: skip
     threads = max(sweep.cores // config.cluster.reference_actors, 1)
+    # read_parquet's own listing task asks for a whole CPU, which a small cluster with warm training
+    # workers does not have: it would wait for ever. Row groups are read by a task of our own size.
+    groups = [{"row_group": i} for i in range(pq.ParquetFile(pairs_file).num_row_groups)]
     return (
-        ray.data.read_parquet(pairs_file, ray_remote_args={"num_cpus": cpus})
+        ray.data.from_items(groups, override_num_blocks=len(groups))
+        .map_batches(
+            read_row_groups,
+            fn_args=(pairs_file,),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+        )
         .map_batches(cut, batch_format="pyarrow", batch_size=ROWS_PER_BATCH, num_cpus=cpus)
         .map_batches(
             ReferenceScorer,

@@ -101,9 +101,9 @@ class TrackingConfig(Section):
 class ClusterConfig(Section):
     """Logical CPUs that each process asks Ray for; few enough that data tasks find a place."""
 
-    train_worker_cpus: Positive = 0.5
-    actor_cpus: Positive = 0.25  # the policy, the reward and the reference actors, each
-    data_task_cpus: Positive = 0.25
+    train_worker_cpus: Positive = 0.4
+    actor_cpus: Positive = 0.2  # the policy, the reward and the reference actors, each
+    data_task_cpus: Positive = 0.2
     actor_gpus: Annotated[float, Field(ge=0)] = 0
     train_worker_gpus: Annotated[float, Field(ge=0)] = 0
     reference_actors: Count = 1

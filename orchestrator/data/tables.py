@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.records import Demonstration, PreferencePair, Prompt
 
+ROWS_PER_GROUP = 256  # what one task of a Ray Data pipeline reads
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _PROMPT = [("prompt_id", pa.string()), ("messages", _MESSAGES), ("facts", pa.string())]
 PROMPTS = pa.schema(_PROMPT)
@@ -63,7 +64,8 @@ def read_pairs_table(file: Path) -> list[PreferencePair]:
 
 
 def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, file, row_group_size=ROWS_PER_GROUP)
 
 
 def _prompt_row(prompt: Prompt) -> dict[str, Any]:

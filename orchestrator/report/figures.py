@@ -14,7 +14,16 @@ from matplotlib.lines import Line2D
 
 from orchestrator.report.forest import forests
 from orchestrator.report.rows import METRICS, Summary, method_order, tokens_per_prompt
-from orchestrator.report.style import INK, PALETTE, STYLE, colours, label, new_figure, save
+from orchestrator.report.style import (
+    INK,
+    PALETTE,
+    STYLE,
+    colours,
+    label,
+    logarithmic,
+    new_figure,
+    save,
+)
 
 RATES = ("AR_RM-SC", "AR_SC-HP", "AR_RM-HP", "prefix_accuracy")
 QUALITY = ("resolved", "accuracy", "rubric", "orm_reward", "win_tie")  # the first that was measured
@@ -64,7 +73,7 @@ def quality_and_cost(summary: Summary) -> Figure | None:
                 fmt=marker[cell["method"]], color=colour[cell["scorer"]],
                 markersize=7, elinewidth=1.2, capsize=2.5, alpha=0.9,
             )  # fmt: skip
-    axes.set_xscale("log")
+    logarithmic(axes)
     axes.set_xlabel("policy + reward tokens computed per prompt")
     axes.set_ylabel(METRICS[metric])
     dots = [
@@ -94,15 +103,18 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
     if not measures:
         return None
     columns, rows = min(len(measures), 2), (len(measures) + 1) // 2
-    figure, panels = new_figure(columns, rows, width=4.2 * columns + 1.8, height=3.1 * rows + 0.2)
+    figure, panels = new_figure(
+        columns, rows, width=4.2 * columns + 1.8, height=3.1 * rows + 0.2, sharey=True
+    )
     colour = _colours(summary)
     shown = [rate for rate in summary["agreement"] if rate["measure"] in measures]
     for axes, measure in zip(panels, measures, strict=False):
         for rate in shown:
             if rate["measure"] == measure:
                 _band(axes, rate, colour[rate["scorer"]])
-        axes.set_title(measure.replace("_", " "))
+        axes.set_title(measure.replace("_", " ") if measure.islower() else measure)
         axes.set_xlabel("prefix length t, tokens")
+    for axes in panels[::columns]:  # the others share their scale
         axes.set_ylabel(quantity)
     for axes in panels[len(measures) :]:
         axes.set_axis_off()
@@ -158,7 +170,7 @@ def weights(summary: Summary) -> Figure | None:
         edges = entry["histogram"]["edges"]
         axes.stairs(entry["histogram"]["counts"], edges, fill=True, color=PALETTE[0])
         if edges[0] > 0 and edges[-1] > WIDE_RANGE * edges[0]:
-            axes.set_xscale("log")
+            logarithmic(axes)
         axes.set_title(label(entry["truncation"]))
         axes.set_xlabel("weight w")
         axes.set_ylabel("partial pairs")

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from orchestrator.report.notation import sign
 from orchestrator.report.rows import METRICS, Summary, method_order
@@ -16,6 +17,7 @@ from orchestrator.report.style import INK, NEUTRAL, PALETTE, label, new_figure
 
 ROW_HEIGHT = 0.27  # inches
 FRAME_HEIGHT = 1.1  # inches of title and axis
+TICKS = 4  # at most, and one more: differences need four characters and a sign each
 # Above zero, below zero, undecided.
 SIGN_COLOURS = {"+": PALETTE[2], "-": PALETTE[1], "": NEUTRAL}
 
@@ -42,6 +44,7 @@ def _forest(metric: str, tests: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_title(f"against {label(baseline)}")
         axes.set_xlabel(f"difference in {metric}")
         axes.set_yticks(range(len(names)), [f"{label(m)}, {label(s)}" for m, s in names])
+        axes.xaxis.set_major_locator(MaxNLocator(TICKS))
         axes.tick_params(labelleft=axes is panels[0])
         axes.set_ylim(len(names) - 0.5, -0.5)
     return figure

@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from orchestrator.report.notation import printable
 
@@ -49,13 +50,21 @@ STYLE: dict[Any, Any] = {
 
 
 def new_figure(
-    columns: int = 1, rows: int = 1, *, width: float, height: float
+    columns: int = 1, rows: int = 1, *, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of ``width`` by ``height`` inches and its panels, row by row. No global state."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     return figure, list(axes.flat)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers: the usual powers of ten are math text."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def colours(names: Iterable[str | None]) -> dict[str | None, str]:

@@ -4,6 +4,8 @@ A table wider than the console is cut into several that repeat the columns namin
 no number is ever truncated. The rows come from rows.py, which the page shares.
 """
 
+from dataclasses import replace
+
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
@@ -20,22 +22,23 @@ from orchestrator.report.rows import (
     comparison_tables,
 )
 
-GAP = 2  # spaces between two columns
+GAP = 2  # spaces between two columns: the divider and one of padding
 NAME_WIDTH = 24  # a longer name is folded over lines
 SIGN_STYLE = {"+": "green", "-": "red", "": ""}
 
 
 def terminal(summary: Summary, console: Console) -> None:
     """Prints the result tables, no line wider than ``console.width``."""
-    console.print(Text(premise_line(summary)), soft_wrap=False)
+    console.print(Text(premise_line(summary)))
+    console.print()
     tables = [cells_table(summary), *comparison_tables(summary).values(), agreement_table(summary)]
     for table in tables:
         if not table.rows:
             continue
-        console.print()
         for part in fitting(table, console.width):
             console.print(_rich(part))
-    if any(table.rows for table in tables[:1]):
+            console.print()
+    if tables[0].rows:
         console.print(Text("bold: best of its method; + or -: the interval excludes zero."))
     for note in summary["notes"]:
         console.print(Text(printable(note)))
@@ -54,22 +57,32 @@ def premise_line(summary: Summary) -> str:
 
 
 def fitting(table: Table, width: int) -> list[Table]:
-    """The table, or several with the same leading columns, none wider than ``width``.
+    """The table, or as few as fit with the same leading columns, none wider than ``width``.
 
     At least one column of numbers stands in each, whatever the width.
     """
+    parts = _filled(table, width)
+    # As many tables of about one width: the narrowest that needs no more of them.
+    narrower = (_filled(table, tried) for tried in range(1, width + 1))
+    parts = next((even for even in narrower if len(even) == len(parts)), parts)
     lead = [i for i, column in enumerate(table.columns) if column.lead]
-    used = sum(_width(table, i) + GAP for i in lead)
+    cut = [table.take([*lead, *part]) for part in parts]
+    return cut[:1] + [replace(part, title=f"{table.title}, continued") for part in cut[1:]]
+
+
+def _filled(table: Table, width: int) -> list[list[int]]:
+    """Indices of the columns of numbers, each list as long as ``width`` lets it be."""
+    lead = sum(_width(table, i) + GAP for i, column in enumerate(table.columns) if column.lead)
     parts: list[list[int]] = [[]]
-    room = width - used
-    for i in (i for i, column in enumerate(table.columns) if not column.lead):
-        wanted = _width(table, i) + GAP
+    room = width - lead + GAP  # no gap after the last column
+    for index in (i for i, column in enumerate(table.columns) if not column.lead):
+        wanted = _width(table, index) + GAP
         if wanted > room and parts[-1]:
             parts.append([])
-            room = width - used
-        parts[-1].append(i)
+            room = width - lead + GAP
+        parts[-1].append(index)
         room -= wanted
-    return [table.take([*lead, *part]) for part in parts]
+    return parts
 
 
 def _width(table: Table, index: int) -> int:
@@ -88,7 +101,7 @@ def _plain(entry: Entry) -> str:
 def _rich(table: Table) -> RichTable:
     drawn = RichTable(
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD,
-        padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False,
+        padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
     # Signs stand at the end of some entries only: the others would be pushed out of line.
     signed = any(entry.sign for row in table.rows for entry in row)
