@@ -1,6 +1,6 @@
 """The reference scorer: what an actor-pool worker of Ray Data runs over batches of cut pairs.
 
-Adds the reference model's scores of every prefix; weights are made of them downstream (section 4.2).
+Adds the reference model's scores of every prefix; weights (section 4.2) are made of them later.
 """
 
 from typing import Literal

@@ -18,7 +18,7 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
-from jobs.steps.main import sweep_main
+from jobs.steps.main import sweep_main  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -73,6 +73,6 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
                 done += len(chunk)
                 meter.update(done, 4 * len(pairs))
             arrays[f"{position}_{side}"] = np.array(rows)
-    np.savez(folder / "scores.npz", **arrays)
+    np.savez(folder / "scores.npz", **arrays)  # type: ignore[arg-type]
     right = arrays["closed_chosen"][:, -1] > arrays["closed_rejected"][:, -1]
     return {"metrics": {"pairs": len(pairs), "pair_accuracy": float(right.mean())}}

@@ -17,7 +17,7 @@ SMALLEST_SHARE = 0.01
 
 
 def environment() -> dict[str, str]:
-    """Variables of every worker: where this environment's tools and built ops are, quiet libraries."""
+    """Variables of every worker: where this environment's tools and ops are, quiet libraries."""
     tools = Path(sys.executable).parent
     path = os.environ.get("PATH", "")
     return {
@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
 
 
 def needed_cpus(config: Config) -> float:
-    """Logical CPUs that stand at once: training workers, actors, and the data tasks between them."""
+    """Logical CPUs that stand at once: training workers, actors, the data tasks between them."""
     cluster = config.cluster
     actors = (2 + cluster.reference_actors) * cluster.actor_cpus
     return config.training.workers * cluster.train_worker_cpus + actors + 2 * cluster.data_task_cpus
@@ -48,7 +48,7 @@ def check_budget(config: Config, cpus: float) -> None:
         room = cpus - needed + config.training.workers * config.cluster.train_worker_cpus
         most = max(int(room / config.cluster.train_worker_cpus), 0)
         raise ConfigError(
-            f"training.workers = {config.training.workers}: with the actors and data tasks they need"
+            f"training.workers = {config.training.workers}: with actors and data tasks they need"
             f" {needed:g} CPUs, the cluster has {cpus:g}; valid: at most {most} workers of"
             f" cluster.train_worker_cpus = {config.cluster.train_worker_cpus:g}, or smaller shares"
         )

@@ -1,4 +1,4 @@
-"""Step 1: preference data. The embedded world's prompts and demonstrations, or files of real pairs."""
+"""Step 1: preference data. The embedded world's prompts and demonstrations, or real pairs."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise

@@ -1,4 +1,4 @@
-"""The main job from config to report: check everything, join Ray, run the plan, show the results."""
+"""The main job from config to report: check all of it, join Ray, run the plan, show results."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LOG_WIDTH = 160  # columns where the output is no terminal
 def sweep_main(
     config_file: Path | None, overrides: Sequence[str], dry_run: bool, force: Sequence[str]
 ) -> int:
-    """Runs the main job; gives the exit code: 2 for a config that cannot run, 1 for a failed stage."""
+    """Runs the main job; its exit code is 2 for a config that cannot run, 1 for a failed stage."""
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     try:
@@ -58,7 +58,8 @@ def _run(config: Config, dry_run: bool, force: Sequence[str], console: Console) 
             return _go(plan, console)
     except Timeout:
         raise ConfigError(
-            f"output_dir = {output_dir}: another sweep is writing there; wait for it, or choose another"
+            f"output_dir = {output_dir}: another sweep is writing there;"
+            " wait for it, or choose another"
         ) from None
 
 

@@ -216,7 +216,7 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
 
 
 def _shares(config: Config, prm: str, pairs_file: str, truncations: list[str]) -> dict[str, float]:
-    """SST takes all pairs; TLT as many as give SST's number of partial pairs, with some to spare."""
+    """SST takes all pairs; TLT as many as give SST's number of partial pairs, and some to spare."""
     shares = dict.fromkeys(truncations, 1.0)
     if "tlt" in shares and "sst" in shares:
         chat = load_chat(prm)

@@ -81,7 +81,8 @@ class Plan:
             identity["vocabulary"] = self.config.models.vocabulary
             steps = self.config.training.policy.max_steps or 350
             self._add("policy", policy, policy.run, identity, ("data",), checkpoint=True,
-                      estimate=GROUP_START + PER_DEMONSTRATION_STEP * steps, unit="steps")  # fmt: skip
+                      estimate=GROUP_START + PER_DEMONSTRATION_STEP * steps,
+                      unit="steps")  # fmt: skip
         self._model("policy", "policy", given)
 
     def _outcome(self, name: str) -> None:
@@ -168,10 +169,11 @@ class Plan:
             ["calibration"] if method == "cards" and "calibration" in self.sweep.stages else []
         )
         count = min(parameters.get("prompts") or prompts, prompts)
+        seconds = count * _seconds_per_prompt(self.config, method)
         options = {"method": method, "scorer": scorer, "prompts": parameters.get("prompts")}
         self._add(evaluation.cell_stage(method, scorer), search, search.run_cell, identity, inputs,
-                  files=self._given(scorer), estimate=count * _seconds_per_prompt(self.config, method),
-                  unit="prompts", options=options)  # fmt: skip
+                  files=self._given(scorer), estimate=seconds, unit="prompts",
+                  options=options)  # fmt: skip
 
     def _evaluation(self) -> None:
         config = self.config

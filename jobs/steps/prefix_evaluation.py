@@ -63,7 +63,7 @@ def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
         scores = np.load(sweep.file(f"agreement/{scorer}", "scores.npz"))
         for position in POSITIONS:
             sides = [scores[f"{position}_{side}"] for side in ("chosen", "rejected")]
-            prefixes = [side[:, :-1] for side in sides]
+            prefixes = (sides[0][:, :-1], sides[1][:, :-1])
             for measure, rate in _measures(sweep, grid, prefixes).items():
                 rates[scorer, position, measure] = rate
                 rows.append(_row(scorer, position, measure, grid, rate))
@@ -109,7 +109,9 @@ def _grid(sweep: Sweep, pairs: list[PreferencePair]) -> Grid:
     return Grid(grid, groups, distinct, reached, (values[0], values[1]), (bools[0], bools[1]))
 
 
-def _measures(sweep: Sweep, grid: Grid, scores: list[np.ndarray]) -> dict[str, PrefixRates]:
+def _measures(
+    sweep: Sweep, grid: Grid, scores: tuple[np.ndarray, np.ndarray]
+) -> dict[str, PrefixRates]:
     options: dict[str, Any] = {
         "groups": grid.groups, "samples": sweep.config.evaluation.bootstrap_samples,
     }  # fmt: skip
@@ -207,7 +209,10 @@ def _premise(sweep: Sweep, accuracies: dict[tuple[str, str], PrefixAccuracy]) ->
     position = sweep.config.scoring.position
     reference, orm = accuracies.get(("reference", position)), accuracies.get(("orm", position))
     if reference is None or orm is None or reference.rate is None or orm.rate is None:
-        text = "Without a reference of the run and a rubric of prefixes, the premise of section 4.2 is not checked."
+        text = (
+            "Without a reference of the run and a rubric of prefixes, the premise of section 4.2"
+            " is not checked."
+        )
         return {"holds": None, "reference": None, "orm": None, "difference": None, "text": text}
     test = _paired_accuracy(sweep, reference, orm)
     holds = reference.rate.value > orm.rate.value

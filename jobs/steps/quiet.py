@@ -1,4 +1,4 @@
-"""Settings that libraries read at import: their progress bars and advice give way to the sweep's."""
+"""Settings that libraries read at import: their progress bars and advice give way to ours."""
 
 import os
 

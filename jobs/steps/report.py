@@ -1,4 +1,4 @@
-"""The end of the main job: summary.json, rejects, report.html, figures, and the terminal's tables."""
+"""The end of the main job: summary.json, rejects, report.html, figures, terminal tables."""
 
 from jobs.steps.plan import Plan
 from jobs.steps.run import Runner, read_evaluation

@@ -1,4 +1,4 @@
-"""Steps 4 and 6: the ORM and the reference (Eq. 1), and the process reward models (Eq. 2, Eq. 3)."""
+"""Steps 4 and 6: the ORM and the reference (Eq. 1), the process reward models (Eq. 2, Eq. 3)."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,9 +75,15 @@ def _partial_pairs(sweep: Sweep, truncation: str, weight: str) -> Iterator[PairE
     for row, values in zip(rows, weights, strict=True):
         kept = [i for i, w in enumerate(values) if w > 0]
         if kept:
+            chosen_cuts, rejected_cuts = (
+                tuple(row[name][i] for i in kept) for name in ("chosen_cuts", "rejected_cuts")
+            )
             yield PairExample(
-                *(tuple(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")),
-                *(tuple(row[name][i] for i in kept) for name in ("chosen_cuts", "rejected_cuts")),
+                tuple(row["prompt_ids"]),
+                tuple(row["chosen_ids"]),
+                tuple(row["rejected_ids"]),
+                chosen_cuts,
+                rejected_cuts,
                 tuple(float(values[i]) for i in kept),
             )
 

@@ -1,4 +1,4 @@
-"""Step 7: search. The shared samples, CARDS' calibration, and one cell for each method and scorer."""
+"""Step 7: search. The shared samples, CARDS' calibration, a cell for each method and scorer."""
 
 import asyncio
 from collections.abc import Callable, Sequence

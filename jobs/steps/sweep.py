@@ -34,7 +34,7 @@ class Step:
 
 @dataclass
 class Sweep:
-    """One run of the main job. ``models`` names each model's checkpoint: a stage's or the user's."""
+    """One run of the main job. ``models`` names each model's checkpoint: of a stage, or given."""
 
     config: Config
     store: Store

@@ -68,7 +68,7 @@ class TrainerGroup:
     def _start(self) -> None:
         if self._thread is not None:
             return
-        self._desk = TrainingDesk.remote()
+        self._desk = TrainingDesk.remote()  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         self._thread.start()
 

@@ -1,1 +1,1 @@
-"""The typed config: its tree, loading with `base:` and overrides, the check before anything starts."""
+"""The typed config: its tree, loading with `base:` and overrides, checks before any start."""

@@ -25,7 +25,7 @@ def check_files(config: Config) -> None:
 
 
 def check_checkpoints(config: Config) -> None:
-    """Raises ConfigError for a checkpoint that is neither a folder with safetensors nor on the hub."""
+    """Raises ConfigError for a checkpoint that is no folder with safetensors and not on the hub."""
     named = {
         f"models.{name}": getattr(config.models, name) for name in ("policy", "orm", "reference")
     }

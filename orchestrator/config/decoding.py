@@ -18,7 +18,7 @@ class DecodingConfig(Section):
 
 
 class ScoringConfig(Section):
-    """Where a prefix is scored: after the template's closing suffix, or at its last content token."""
+    """Where a prefix is scored: after the template's closing suffix, or at its last token."""
 
     position: Literal["closed", "open"] = "closed"
 
@@ -86,7 +86,7 @@ class SearchConfig(Section):
 class EvaluationConfig(Section):
     """What is measured beside the cells."""
 
-    agreement_grid: Annotated[list[Count], Field(min_length=1)] = [5, 10, 15, 20, 25, 30, 35, 40]
+    agreement_grid: list[Count] = Field(default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1)
     pairs_per_prompt: Count = 4  # preference pairs made of a test prompt's own samples
     bootstrap_samples: Count = 2_000
 

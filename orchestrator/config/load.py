@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
@@ -34,9 +34,7 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         ConfigError: a file is missing or unreadable, or a value is wrong.
     """
     try:
-        merged = OmegaConf.merge(
-            _read(Path(file or EMBEDDED), ()), _overrides(overrides)
-        )
+        merged = OmegaConf.merge(_read(Path(file or EMBEDDED), ()), _overrides(overrides))
         plain = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {error}".splitlines()[0]) from error
@@ -62,9 +60,9 @@ def _read(file: Path, above: tuple[Path, ...]) -> Any:
         content = OmegaConf.load(file)
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not readable as YAML: {error}") from error
-    if not OmegaConf.is_dict(content):
+    if not isinstance(content, DictConfig):
         raise ConfigError(f"{file}: a config is a mapping of sections")
-    base = content.pop("base", None)  # type: ignore[union-attr]
+    base = content.pop("base", None)
     if base is None:
         return content
     return OmegaConf.merge(_read(file.parent / str(base), (*above, file.resolve())), content)

@@ -41,7 +41,7 @@ class HHData(Section):
 
 
 class GSM8KData(Section):
-    """GSM8K: worked answers for the policy, right and wrong solutions as pairs, held-out questions."""
+    """GSM8K: worked answers for the policy, right and wrong solutions as pairs, test questions."""
 
     task: Literal["gsm8k"]
     demonstrations: str  # question, answer

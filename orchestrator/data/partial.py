@@ -33,7 +33,7 @@ def stochastic_cuts(length: int, k_mean: int, seed: int, pair_id: str) -> list[i
 
 
 def official_cuts(length: int, seed: int, pair_id: str) -> list[int]:
-    """The public code's draw: k of 1..10, lengths without replacement, and the full pair at the end.
+    """The public code's draw: k of 1..10, lengths without replacement, the full pair at the end.
 
     ``length`` counts white-space words there (`truncate_words`). Lengths come in rising order.
     """

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import fsspec  # type: ignore[import-untyped]
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from orchestrator.data.rejects import BadRow, refuse
 from orchestrator.records import Reject

@@ -1,1 +1,1 @@
-"""What computes: chat text to token ids, the Hugging Face policy and reward engines. No Ray here."""
+"""What computes: chat text to token ids, Hugging Face policy and reward engines. No Ray here."""

@@ -51,7 +51,7 @@ def load_reward_model(checkpoint: str, dtype: torch.dtype = torch.float32) -> Pr
     """Loads a one-label sequence classifier from a folder or hub name, safetensors only.
 
     Raises:
-        ValueError: the checkpoint has more than one label, or no causal backbone with a `score` head.
+        ValueError: it has more than one label, or no causal backbone with a `score` head.
     """
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, **_loading(dtype))
     if model.config.num_labels != 1 or not hasattr(model, "score"):

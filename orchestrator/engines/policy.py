@@ -44,6 +44,10 @@ class _Row:
     stop: str | None = None
 
 
+class PolicyIsNotFinite(ValueError):
+    """A policy gave NaN logits: what is sampled from them would look like text and mean nothing."""
+
+
 class HuggingFacePolicy:
     """A causal language model that samples.
 
@@ -118,6 +122,7 @@ class HuggingFacePolicy:
             use_cache=True,
             logits_to_keep=1,
         )
+        _assert_numbers(out.logits)
         return out.logits[:, -1], cache, mask
 
     def _decode(self, rows: list[_Row], texts: list[Ids]) -> None:
@@ -176,6 +181,11 @@ class HuggingFacePolicy:
         return kept / kept.sum(-1, keepdim=True)
 
 
+def _assert_numbers(logits: Tensor) -> None:
+    if torch.isnan(logits).any():
+        raise PolicyIsNotFinite("the policy's logits are NaN: its weights or its dtype are broken")
+
+
 def _row(index: int, prefix: int, key: int, request: SampleRequest) -> _Row:
     stop = float("inf") if request.entropy_stop is None else request.entropy_stop
     draws = np.zeros(0) if request.greedy else uniforms(key, request.max_new_tokens)
@@ -208,4 +218,6 @@ def _batches(rows: list[_Row], texts: list[Ids]) -> list[list[_Row]]:
 def _sampled(rows: list[_Row], prefill: int) -> Sampled:
     done = tuple(Continuation(tuple(r.tokens), r.stop, tuple(r.entropies)) for r in rows)  # type: ignore[arg-type]
     sampled = sum(len(row.entropies) for row in rows)
-    return Sampled(done, sampled, prefill + sum(max(len(row.entropies) - 1, 0) for row in rows))
+    # Every token but the one at the limit goes through the model, to see what comes after it.
+    computed = sum(len(row.tokens) - (row.stop == "length") for row in rows)
+    return Sampled(done, sampled, prefill + computed)

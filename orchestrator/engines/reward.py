@@ -64,7 +64,7 @@ class HuggingFaceReward:
         cuts: Sequence[Sequence[int]],
         position: Position | None = None,
     ) -> list[list[float]]:
-        """r(x, y_<t) for each t of ``cuts[i]``, from one pass a response; ids are the model's own."""
+        """r(x, y_<t) for each t of ``cuts[i]``, one pass a response; ids are the model's own."""
         closing = self.closing(position)
         rows = [
             prefix_row(x, y, t, closing) for x, y, t in zip(prompts, responses, cuts, strict=True)
@@ -85,7 +85,7 @@ class HuggingFaceReward:
         return [Scored(tuple(s), row.tokens) for s, row in zip(scores, rows, strict=True)]
 
     def _score_as_text(self, request: ScoreRequest, policy_chat: Chat) -> Scored:
-        """Another tokenizer than the policy's: each candidate is written out and tokenized whole."""
+        """Another tokenizer than the policy's: each candidate is written out, tokenized whole."""
         rows = []
         for extension in request.extensions:
             response = self.chat.response_ids(policy_chat.text(request.prefix_ids + extension))

@@ -97,7 +97,7 @@ def pack(rows: Sequence[PackedRow], pad_id: int, device: torch.device | str = "c
 
 
 def packed_scores(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """Scores (B, K) of a packed batch, float32 or wider; entries outside ``score_mask`` mean nothing.
+    """Scores (B, K) of a packed batch, float32 or wider; those outside ``score_mask`` mean nothing.
 
     ``model`` is an AutoModelForSequenceClassification with one label and a causal backbone.
     """
@@ -112,5 +112,5 @@ def packed_scores(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         use_cache=False,
     ).last_hidden_state  # (B, T, D)
     index = batch.score_index[..., None].expand(-1, -1, hidden.shape[-1])
-    scores = model.score(hidden.gather(1, index)).squeeze(-1)  # (B, K)
+    scores: Tensor = model.score(hidden.gather(1, index)).squeeze(-1)  # (B, K)
     return scores if scores.dtype == torch.float64 else scores.float()

@@ -45,9 +45,11 @@ class TabularPolicy:
     async def sample(self, request: SampleRequest) -> Sampled:
         """Samples by the inverse of the cumulative distribution, one uniform number a token."""
         drawn = [self._continuation(request, key) for key in request.keys]
-        steps = [len(continuation.entropies) for continuation in drawn]
+        sampled = sum(len(continuation.entropies) for continuation in drawn)
+        # Every token but the one at the limit is computed, to see what comes after it.
+        computed = sum(len(c.token_ids) - (c.stop == "length") for c in drawn)
         prefix = len(request.prompt_ids + request.prefix_ids)
-        return Sampled(tuple(drawn), sum(steps), prefix + sum(max(n - 1, 0) for n in steps))
+        return Sampled(tuple(drawn), sampled, prefix + computed)
 
     async def top(self, request: TopRequest) -> TopTokens:
         """Sorts all logits; equal ones by the smaller token id."""

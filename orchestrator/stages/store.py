@@ -102,10 +102,10 @@ class Store:
             "figures": figures,
         }
         _write_durably(partial / MARKER, json.dumps(marker, indent=1, sort_keys=True))
+        if self.remote:
+            self._push(stage, partial)  # first: what is here must be there as well
         shutil.rmtree(final, ignore_errors=True)  # a forced stage's old output
         partial.rename(final)
-        if self.remote:
-            self._push(stage)
 
     def forget(self, stage: Stage) -> None:
         """Removes a stage's output, so that it is done again."""
@@ -114,6 +114,8 @@ class Store:
         shutil.rmtree(place, ignore_errors=True)
         if self.remote:
             filesystem, path = fsspec.core.url_to_fs(self._remote(stage))
+            if filesystem.exists(f"{path}/{MARKER}"):
+                filesystem.rm(f"{path}/{MARKER}")
             if filesystem.exists(path):
                 filesystem.rm(path, recursive=True)
 
@@ -158,8 +160,7 @@ class Store:
     def _remote(self, stage: Stage) -> str:
         return f"{self.remote}/stages/{stage.name}/{stage.key}"
 
-    def _push(self, stage: Stage) -> None:
-        place = self._place(stage)
+    def _push(self, stage: Stage, place: Path) -> None:
         filesystem, path = fsspec.core.url_to_fs(self._remote(stage))
         files = [file for file in place.rglob("*") if file.is_file() and file.name != MARKER]
         for file in [*files, place / MARKER]:
@@ -176,6 +177,7 @@ class Store:
             target = partial / source[source.index(stage.key) + len(stage.key) + 1 :]
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(source, str(target))
+        shutil.rmtree(place, ignore_errors=True)  # what a killed `forget` left, without its marker
         partial.rename(place)
 
 

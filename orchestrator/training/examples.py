@@ -25,7 +25,7 @@ class TextExample:
 
 @dataclass(frozen=True)
 class PairExample:
-    """A preference pair with its partial pairs: where each response is cut (tokens), and a weight w.
+    """A preference pair with its partial pairs: where each response is cut (tokens), a weight w.
 
     The two cuts of a partial pair are the same t, but for the official preset, which counts words.
     An ORM's row has one cut at the whole length, weight 1 (Eq. 1).
@@ -72,7 +72,7 @@ def plan(sizes: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[
 
 
 def plan_for_steps(sizes: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """As ``plan``, with as many epochs as give exactly ``steps`` steps (the control of equal steps)."""
+    """As ``plan``, with as many epochs as give exactly ``steps`` steps (the control's way)."""
     per_epoch = len(plan(sizes, batch_size, 1, seed))
     if per_epoch == 0:
         return []

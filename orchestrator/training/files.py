@@ -1,4 +1,4 @@
-"""Training rows on disk: token ids in Parquet, in the order that the plan of a training refers to."""
+"""Training rows on disk: token ids in Parquet, in the order that a training's plan refers to."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -120,7 +120,7 @@ def run_job(job: TrainingJob, rank: int, world_size: int, report: Report) -> Tra
     curve = torch.zeros(len(steps), 3, dtype=torch.float64)  # loss sum, right, count
     for number, step in enumerate(steps):
         curve[number] = _one_step(engine, [rows[i] for i in step], rank, world_size, job)
-        report(number + 1, len(steps), float(curve[number, 0] / max(curve[number, 2], 1)))
+        report(number + 1, len(steps), float(curve[number, 0] / curve[number, 2].clamp(min=1)))
     dist.all_reduce(curve)
     save_model(engine, chat, Path(job.output), rank)
     _assert_finite(curve[:, 0], job)

@@ -16,7 +16,6 @@ from orchestrator.world import words
 Option = TypeVar("Option")
 
 SECOND_PRODUCT_SHARE = 0.3
-POPULAR_WRONG_SHARE = 1 / 3
 PLEASE_SHARE = 0.5  # whatever the style: what gives a style away is its slips
 
 
@@ -26,15 +25,18 @@ class Style:
 
     share: float
     slip: float
+    popular_wrong: float  # in about a third of the steps over all styles, where there is one
     apology: float
     warm: float
     rude: float
 
 
 STYLES = {
-    "careful": Style(share=0.40, slip=0.05, apology=0.75, warm=0.80, rude=0.01),
-    "hurried": Style(share=0.42, slip=0.22, apology=0.25, warm=0.25, rude=0.05),
-    "careless": Style(share=0.18, slip=0.38, apology=0.10, warm=0.10, rude=0.25),
+    "careful": Style(share=0.40, slip=0.05, popular_wrong=0.10, apology=0.75, warm=0.80, rude=0.01),
+    "hurried": Style(share=0.42, slip=0.22, popular_wrong=0.45, apology=0.25, warm=0.25, rude=0.05),
+    "careless": Style(
+        share=0.18, slip=0.38, popular_wrong=0.60, apology=0.10, warm=0.10, rude=0.25
+    ),
 }
 
 
@@ -88,7 +90,7 @@ def _steps(rng: np.random.Generator, style: Style, prompt: Prompt) -> list[tuple
         verb, part = _fitting_step(rng, product, problem, done)
         if rng.random() < style.slip:
             verb, part = _slip(rng, product, problem, verb, part, done)
-        elif problem in words.POPULAR_WRONG and rng.random() < POPULAR_WRONG_SHARE:
+        elif problem in words.POPULAR_WRONG and rng.random() < style.popular_wrong:
             verb = words.POPULAR_WRONG[problem]
         done.append((verb, part))
         connector = "first" if index == 0 else _pick(rng, words.CONNECTORS[1:])

@@ -1,8 +1,9 @@
-"""The noisy chooser: of two responses the better by the rubric is preferred with probability
-sigma(sharpness x difference of the rubric), as a person would, with noise.
+"""The noisy chooser: two responses made into a preference pair, as a person would, with noise.
+
+The better one by the rubric is preferred with probability sigma(sharpness x difference).
 """
 
-import math
+from scipy.special import expit
 
 from orchestrator.randomness import generator
 from orchestrator.records import PreferencePair, Prompt
@@ -25,7 +26,7 @@ def label_pair(
         - grade(prompt.facts, second, finished[1]).value
     )
     rng = generator(seed, "preference", prompt.prompt_id, first, second)
-    first_wins = rng.random() < 1 / (1 + math.exp(-sharpness * gap))
+    first_wins = rng.random() < float(expit(sharpness * gap))
     chosen, rejected = (first, second) if first_wins else (second, first)
     pair_id = f"{prompt.prompt_id}/{rng.integers(2**32):08x}"
     return PreferencePair(pair_id, prompt, chosen, rejected)

@@ -326,11 +326,12 @@ def test_the_cost_is_what_an_observer_of_the_engines_counts(name: str, seed: int
     response = run(METHODS[name].run, engines, PARAMETERS[name])
     drawn = [(request, piece) for request, s in engines.samples for piece in s.continuations]
     steps = [len(piece.token_ids) + (piece.stop == "end") for _, piece in drawn]
+    put_through = [len(piece.token_ids) - (piece.stop == "length") for _, piece in drawn]
     prefixes = [2 + len(r.prefix_ids) for r in [r for r, _ in engines.samples] + engines.tops]
     scored = [2 + len(r.prefix_ids) + sum(map(len, r.extensions)) for r in engines.scores]
     assert response.cost == Cost(
         policy_tokens_sampled=sum(steps),
-        policy_tokens_computed=sum(prefixes) + sum(n - 1 for n in steps),
+        policy_tokens_computed=sum(prefixes) + sum(put_through),
         reward_tokens_computed=sum(scored),
         policy_calls=len(prefixes),
         reward_calls=len(scored),

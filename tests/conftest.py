@@ -1,0 +1,98 @@
+"""What all tests share: the environment of DeepSpeed's built op, one thread, tiny real models.
+
+The models are ordinary checkpoints on disk, made once a session: random weights, large enough that
+logits and scores differ from token to token.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Before any library that reads them at import: where DeepSpeed's op is built, and by which ninja.
+os.environ["TORCH_EXTENSIONS_DIR"] = str(Path(sys.prefix) / "torch_extensions")
+os.environ["PATH"] = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["DS_ACCELERATOR"] = "cpu"
+torch.set_num_threads(1)
+
+from orchestrator.engines.checkpoints import (
+    load_reward_model,
+    new_policy,
+    reward_model_from_policy,
+    save_checkpoint,
+)
+from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
+from orchestrator.world import agents
+from orchestrator.world.words import vocabulary
+
+ARCHITECTURE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+SPREAD = 0.3  # initializer range: with the usual 0.02 all logits of a model this small are alike
+
+
+def _policy(tokenizer, folder: Path, seed: int) -> str:  # type: ignore[no-untyped-def]
+    model = new_policy(tokenizer, {**ARCHITECTURE, "initializer_range": SPREAD}, seed)  # type: ignore[dict-item]
+    save_checkpoint(model, tokenizer, folder)
+    return str(folder)
+
+
+def _reward(policy: str, tokenizer, folder: Path, seed: int) -> str:  # type: ignore[no-untyped-def]
+    model = reward_model_from_policy(policy, seed)
+    torch.nn.init.normal_(model.score.weight)
+    save_checkpoint(model, tokenizer, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="session")
+def word_policy(checkpoints: Path) -> str:
+    """A Llama policy over the help desk's words."""
+    return _policy(word_tokenizer(vocabulary()), checkpoints / "word_policy", seed=1)
+
+
+@pytest.fixture(scope="session")
+def word_reward(word_policy: str, checkpoints: Path) -> str:
+    """A Llama reward model over the help desk's words."""
+    return _reward(
+        word_policy, word_tokenizer(vocabulary()), checkpoints / "word_reward", seed=2
+    )
+
+
+@pytest.fixture(scope="session")
+def byte_reward(checkpoints: Path) -> str:
+    """A Llama reward model over a byte-level BPE trained on the help desk's text."""
+    rows = [agents.demonstration(prompt, 0) for prompt in agents.prompts(40, 0)]
+    texts = [text for row in rows for text in (row.prompt.messages[0]["content"], row.response)]
+    tokenizer = byte_pair_tokenizer(texts, 400)
+    policy = _policy(tokenizer, checkpoints / "byte_policy", seed=3)
+    return _reward(policy, tokenizer, checkpoints / "byte_reward", seed=4)
+
+
+@pytest.fixture
+def broken_reward(word_reward: str, checkpoints: Path) -> str:
+    """A reward model one of whose weights is NaN."""
+    folder = checkpoints / "broken_reward"
+    if not folder.exists():
+        model = load_reward_model(word_reward)
+        with torch.no_grad():
+            model.score.weight[0, 0] = float("nan")
+        save_checkpoint(model, word_tokenizer(vocabulary()), folder)
+    return str(folder)

@@ -1,0 +1,246 @@
+"""The Hugging Face policy engine against transformers itself, distributions and counted tokens."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.randomness import stream_key
+from orchestrator.search.engines import Ids, SampleRequest, TopRequest
+from orchestrator.world import agents
+
+MOST = 24  # new tokens
+DRAWS = 4_000  # next tokens of a chi-square test
+SIGNIFICANT = 1e-4  # the keys are fixed: a p-value under this is a fault, not bad luck
+
+
+@pytest.fixture(scope="module")
+def engine(word_policy: str) -> HuggingFacePolicy:
+    """In float64, so that what a batch adds to rounding cannot turn a draw.
+
+    With SDPA: eager attention's float32 softmax has no number for a padding row's float64 mask.
+    """
+    engine = HuggingFacePolicy(word_policy)
+    engine.model.set_attn_implementation("sdpa")
+    engine.model.double()
+    return engine
+
+
+@pytest.fixture(scope="module")
+def prompts(engine: HuggingFacePolicy) -> list[Ids]:
+    return [engine.chat.prompt_ids(prompt.messages) for prompt in agents.prompts(6, seed=5)]
+
+
+def keys(name: str, count: int) -> tuple[int, ...]:
+    return tuple(stream_key(name, i) for i in range(count))
+
+
+def logits_of(engine: HuggingFacePolicy, text: Ids) -> torch.Tensor:
+    with torch.no_grad():
+        return engine.model(input_ids=torch.tensor([text])).logits[0, -1].double()
+
+
+def test_a_sample_depends_on_its_stream_and_not_on_its_batch(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    prefix = engine.chat.response_ids("hello . first")
+    requests = [
+        SampleRequest(prompts[0], (), keys("a", 5), MOST),
+        SampleRequest(prompts[1], prefix, keys("b", 3), MOST),
+        SampleRequest(prompts[0], (), keys("c", 2), 5),
+        SampleRequest(prompts[2], (), (1,), MOST, greedy=True),
+        SampleRequest(prompts[3], (), keys("d", 4), MOST, entropy_stop=2.0),
+    ]
+    together = engine.sample(requests)
+    assert len({c.token_ids for c in together[0].continuations}) == 5, "streams differ"
+    backwards = engine.sample(requests[::-1])[::-1]
+    for request, batched, reversed_ in zip(requests, together, backwards, strict=True):
+        alone = engine.sample([request])[0]
+        for other in (batched, reversed_):
+            assert [c.token_ids for c in other.continuations] == [
+                c.token_ids for c in alone.continuations
+            ]
+            assert [c.stop for c in other.continuations] == [c.stop for c in alone.continuations]
+        for key, expected in zip(request.keys, alone.continuations, strict=True):
+            single = SampleRequest(
+                request.prompt_ids, request.prefix_ids, (key,), request.max_new_tokens,
+                request.greedy, request.entropy_stop,
+            )  # fmt: skip
+            assert engine.sample([single])[0].continuations[0].token_ids == expected.token_ids
+
+
+def test_the_same_key_gives_the_same_text_twice_in_one_request(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    answer = engine.sample([SampleRequest(prompts[0], (), (9, 9, 10), MOST)])[0].continuations
+    assert answer[0].token_ids == answer[1].token_ids != answer[2].token_ids
+
+
+def test_greedy_equals_the_greedy_search_of_transformers(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    answers = engine.sample([SampleRequest(p, (), (0,), MOST, greedy=True) for p in prompts])
+    for prompt, answer in zip(prompts, answers, strict=True):
+        out = engine.model.generate(
+            input_ids=torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)),
+            do_sample=False, max_new_tokens=MOST, eos_token_id=list(engine.chat.end_ids),
+        )[0, len(prompt) :].tolist()  # fmt: skip
+        expected = [token for token in out if token not in engine.chat.end_ids]
+        assert list(answer.continuations[0].token_ids) == expected
+
+
+def test_a_continuation_equals_a_slow_oracle_token_by_token(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    """One forward a token without cache, the inverse of the cumulative distribution by hand."""
+    from orchestrator.randomness import uniforms
+
+    for key in keys("oracle", 4):
+        found = engine.sample([SampleRequest(prompts[0], (), (key,), MOST)])[0].continuations[0]
+        tokens: list[int] = []
+        entropies: list[float] = []
+        stop = "length"
+        for draw in uniforms(key, MOST):
+            probabilities = torch.softmax(logits_of(engine, prompts[0] + tuple(tokens)), -1)
+            entropies.append(float(-(probabilities * probabilities.log()).sum()))
+            total, token = 0.0, -1
+            while total <= draw and token < len(probabilities) - 1:
+                token += 1
+                total += float(probabilities[token])
+            if token in engine.chat.end_ids:
+                stop = "end"
+                break
+            tokens.append(token)
+        assert list(found.token_ids) == tokens
+        assert found.stop == stop
+        assert found.entropies == pytest.approx(entropies, rel=1e-4)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7), (2.0, 0.9)])
+def test_the_next_token_follows_the_distribution_after_temperature_and_top_p(
+    word_policy: str, prompts: list[Ids], temperature: float, top_p: float
+) -> None:
+    engine = HuggingFacePolicy(word_policy, temperature, top_p)
+    request = SampleRequest(prompts[0], (), keys("chi", DRAWS), 1)
+    answer = engine.sample([request])[0].continuations
+    end = engine.chat.end_ids[0]
+    counts = Counter(c.token_ids[0] if c.token_ids else end for c in answer)
+
+    weights = torch.softmax(logits_of(engine, prompts[0]) / temperature, -1).tolist()
+    nucleus, held = [], 0.0
+    for token in sorted(range(len(weights)), key=lambda token: -weights[token]):
+        if held >= top_p:
+            break
+        nucleus.append(token)
+        held += weights[token]
+    assert set(counts) <= set(nucleus)
+    expected = {token: DRAWS * weights[token] / held for token in nucleus}
+    common = [token for token in nucleus if expected[token] >= 5]
+    assert len(common) >= 3
+    observed = [counts[token] for token in common]
+    wanted = [expected[token] for token in common]
+    if len(common) < len(nucleus):
+        observed.append(DRAWS - sum(observed))
+        wanted.append(DRAWS - sum(wanted))
+    assert chisquare(observed, wanted).pvalue > SIGNIFICANT
+
+
+def test_with_an_entropy_stop_a_continuation_ends_before_the_first_uncertain_token(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    streams = keys("entropy", 12)
+    free = engine.sample([SampleRequest(prompts[0], (), streams, MOST)])[0].continuations
+    every = sorted(entropy for c in free for entropy in c.entropies)
+    threshold = every[len(every) * 2 // 3]
+    request = SampleRequest(prompts[0], (), streams, MOST, entropy_stop=threshold)
+    stopped = engine.sample([request])[0].continuations
+    assert {c.stop for c in stopped} >= {"entropy"}
+    for whole, part in zip(free, stopped, strict=True):
+        cut = next((i for i, e in enumerate(whole.entropies) if i and e >= threshold), None)
+        if cut is None:
+            assert part == whole
+        else:
+            assert part.token_ids == whole.token_ids[:cut] and part.stop == "entropy"
+            assert part.entropies == pytest.approx(whole.entropies[:cut])
+    longest = max(len(c.token_ids) for c in stopped)
+    assert 1 <= min(len(c.token_ids) for c in stopped if c.stop == "entropy") <= longest
+
+
+def test_stops_say_end_or_length_and_the_end_token_is_left_out(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    answers = engine.sample([SampleRequest(p, (), keys("stop", 30), 8) for p in prompts])
+    found = [c for answer in answers for c in answer.continuations]
+    assert {c.stop for c in found} == {"end", "length"}
+    for c in found:
+        assert not set(c.token_ids) & set(engine.chat.end_ids)
+        if c.stop == "length":
+            assert len(c.token_ids) == len(c.entropies) == 8
+        else:
+            assert len(c.entropies) == len(c.token_ids) + 1 <= 8
+
+
+def test_top_gives_the_sorted_logits_with_none_for_the_end_token(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    prefix = engine.chat.response_ids("hello .")
+    whole = len(engine.chat.tokenizer)
+    requests = [TopRequest(prompts[0], (), 7), TopRequest(prompts[1], prefix, whole + 50)]
+    for request, found in zip(requests, engine.top(requests), strict=True):
+        text = request.prompt_ids + request.prefix_ids
+        logits = logits_of(engine, text).tolist()
+        order = sorted(range(len(logits)), key=lambda token: -logits[token])[: request.count]
+        expected = tuple(None if token in engine.chat.end_ids else token for token in order)
+        assert found.token_ids == expected
+        assert found.logits == pytest.approx([logits[token] for token in order], abs=1e-5)
+        assert found.tokens_computed == len(text)
+        assert len(found.token_ids) == min(request.count, whole)
+    assert None in engine.top(requests)[1].token_ids
+
+
+def test_tokens_sampled_and_computed_are_those_counted_by_hand(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    """Computed: each different prefix once, then every token that was put through the model."""
+    requests = [
+        SampleRequest(prompts[0], (), keys("count", 60), 8),
+        SampleRequest(prompts[0], (), keys("again", 2), 8),  # the same prefix: paid for above
+        SampleRequest(prompts[1], (5, 6), keys("stop", 6), 8, entropy_stop=3.0),
+    ]
+    answers = engine.sample(requests)
+    prefills = [len(prompts[0]), 0, len(prompts[1]) + 2]
+    stops = set()
+    for answer, prefill in zip(answers, prefills, strict=True):
+        sampled = computed = 0
+        for c in answer.continuations:
+            stops.add(c.stop)
+            sampled += len(c.token_ids) + (c.stop == "end")
+            # Only a token at the length limit is not put through the model any more.
+            computed += len(c.token_ids) - (c.stop == "length")
+        assert answer.tokens_sampled == sampled
+        assert answer.tokens_computed == prefill + computed
+    assert stops == {"end", "length", "entropy"}
+
+
+def test_more_rows_than_a_batch_holds_give_the_same_samples(
+    engine: HuggingFacePolicy, prompts: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [SampleRequest(p, (), keys(f"rows{i}", 3), 6) for i, p in enumerate(prompts)]
+    whole = engine.sample(requests)
+    monkeypatch.setattr("orchestrator.engines.policy.ROWS_PER_BATCH", 4)
+    assert [[c.token_ids for c in a.continuations] for a in engine.sample(requests)] == [
+        [c.token_ids for c in a.continuations] for a in whole
+    ]
+    tops = [TopRequest(p, (), 3) for p in prompts]
+    assert [t.token_ids for t in engine.top(tops)] == [engine.top([t])[0].token_ids for t in tops]
+
+
+def test_entropies_are_in_nats_and_below_the_logarithm_of_the_vocabulary(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    answer = engine.sample([SampleRequest(prompts[0], (), keys("nats", 4), MOST)])[0]
+    entropies = [e for c in answer.continuations for e in c.entropies]
+    assert all(0 <= e <= math.log(len(engine.chat.tokenizer)) for e in entropies)

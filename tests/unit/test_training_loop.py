@@ -1,0 +1,175 @@
+"""The train loop with real DeepSpeed on one process: it learns, and leaves a checkpoint."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import AutoModelForSequenceClassification
+
+from orchestrator.engines.chat import load_chat
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.reward import HuggingFaceReward
+from orchestrator.search.engines import SampleRequest
+from orchestrator.training.examples import Example, PairExample, TextExample
+from orchestrator.training.files import write_examples
+from orchestrator.training.loop import TrainingJob, run_job
+
+Zero = Literal[0, 1, 2, 3]
+GOOD, BAD = "thank you for writing .", "read the manual ."
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[None]:
+    """A process group of this process alone, as Ray Train would make it."""
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        for name, value in {
+            "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }.items():  # fmt: skip
+            patch.setenv(name, value)
+        dist.init_process_group("gloo", rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
+
+
+def job(checkpoint: str, folder: Path, zero: Zero, **changes: Any) -> TrainingJob:
+    plain = TrainingJob(
+        objective="bradley_terry",
+        start="policy_to_reward",
+        checkpoint=checkpoint,
+        examples=str(folder / "examples.parquet"),
+        output=str(folder / "checkpoint"),
+        learning_rate=3e-3,
+        batch_size=8,
+        epochs=4,
+        steps=None,
+        warmup_steps=0,
+        closed=True,
+        seed=0,
+        deepspeed={
+            "zero_allow_untested_optimizer": True,
+            "gradient_clipping": 1.0,
+            "optimizer": {"type": "AdamW", "params": {"torch_adam": True, "weight_decay": 0.0}},
+            "zero_optimization": {"stage": zero},
+        },
+        precision="float32",
+    )
+    return replace(plain, **changes)
+
+
+def preferences(checkpoint: str, folder: Path) -> list[Example]:
+    """Politeness wins, cut at two lengths."""
+    chat = load_chat(checkpoint)
+    good, bad = chat.response_ids(GOOD), chat.response_ids(BAD)
+    rows: list[Example] = []
+    for number in range(16):
+        prompt = chat.prompt_ids([{"role": "user", "content": f"order {number % 10} ."}])
+        rows.append(PairExample(prompt, good, bad, (2, 5), (2, 5), (1.0, 2.0)))
+    folder.mkdir(exist_ok=True)
+    write_examples(folder / "examples.parquet", rows)
+    return rows
+
+
+def scores(checkpoint: str) -> list[float]:
+    engine = HuggingFaceReward(checkpoint)
+    prompt = engine.chat.prompt_ids([{"role": "user", "content": "order 3 ."}])
+    texts = [engine.chat.response_ids(text) for text in (GOOD, BAD)]
+    return [row[0] for row in engine.prefix_scores([prompt] * 2, texts, [[5]] * 2)]
+
+
+def silent(done: int, steps: int, loss: float) -> None:
+    pass
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_it_learns_a_preference_and_transformers_loads_the_checkpoint(
+    group: None, word_policy: str, tmp_path: Path, zero: Zero
+) -> None:
+    preferences(word_policy, tmp_path)
+    reports: list[tuple[int, int, float]] = []
+    result = run_job(
+        job(word_policy, tmp_path, zero), 0, 1, lambda *report: reports.append(report)
+    )
+    assert result.steps == 16 and result.rows == 16 and result.partial_pairs == 32
+    # A head of zeros: every score is 0, and the first loss is the mean weight times ln 2.
+    assert result.loss[0] == pytest.approx(1.5 * 0.6931, abs=1e-3)
+    assert result.loss[-1] < 0.3 * result.loss[0]
+    assert result.accuracy[0] == 0.0 and result.accuracy[-1] == 1.0
+    assert [(done, of) for done, of, _ in reports] == [(i + 1, 16) for i in range(16)]
+    assert [loss for *_, loss in reports] == pytest.approx(result.loss)
+
+    checkpoint = str(tmp_path / "checkpoint")
+    good, bad = scores(checkpoint)
+    assert good > bad + 0.5
+    assert sorted(p.suffix for p in Path(checkpoint).glob("*.safetensors")) == [".safetensors"]
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in model.parameters())
+    assert load_chat(checkpoint).closing_ids == load_chat(word_policy).closing_ids
+
+
+def test_the_zero_stages_train_alike(group: None, word_policy: str, tmp_path: Path) -> None:
+    losses = []
+    for zero in (0, 1, 3):
+        folder = tmp_path / str(zero)
+        preferences(word_policy, folder)
+        losses.append(run_job(job(word_policy, folder, zero, epochs=2), 0, 1, silent).loss)  # type: ignore[arg-type]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_it_trains_on_from_a_reward_model_for_an_exact_number_of_steps(
+    group: None, word_reward: str, tmp_path: Path
+) -> None:
+    preferences(word_reward, tmp_path)
+    before = scores(word_reward)
+    result = run_job(
+        job(word_reward, tmp_path, 1, start="reward", steps=7, precision="bfloat16"), 0, 1, silent
+    )
+    assert result.steps == len(result.loss) == 7
+    after = scores(str(tmp_path / "checkpoint"))
+    assert after[0] - after[1] > before[0] - before[1]
+
+
+def test_a_policy_learns_to_say_what_it_is_shown(
+    group: None, word_policy: str, tmp_path: Path
+) -> None:
+    chat = load_chat(word_policy)
+    prompt = chat.prompt_ids([{"role": "user", "content": "order 1 ."}])
+    shown = chat.response_ids(GOOD)
+    write_examples(
+        tmp_path / "examples.parquet", [TextExample(prompt, shown + chat.closing_ids)] * 16
+    )
+    result = run_job(
+        job(word_policy, tmp_path, 1, objective="language_modelling", start="policy", epochs=15),
+        0, 1, silent,
+    )  # fmt: skip
+    assert result.partial_pairs == 0
+    assert result.loss[-1] < 0.5 * result.loss[0] and result.accuracy[-1] > result.accuracy[0]
+    policy = HuggingFacePolicy(str(tmp_path / "checkpoint"))
+    (answer,) = policy.sample([SampleRequest(prompt, (), (0,), 20, greedy=True)])
+    assert answer.continuations[0].token_ids == shown
+    assert answer.continuations[0].stop == "end"
+
+
+def test_a_loss_that_is_no_number_stops_the_training(
+    group: None, broken_reward: str, tmp_path: Path
+) -> None:
+    preferences(broken_reward, tmp_path)
+    with pytest.raises(ValueError, match="the loss is not finite at steps"):
+        run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), 0, 1, silent)
+
+
+def test_the_same_job_twice_gives_the_same_losses(
+    group: None, word_policy: str, tmp_path: Path
+) -> None:
+    preferences(word_policy, tmp_path)
+    runs = [run_job(job(word_policy, tmp_path, 1, epochs=1), 0, 1, silent).loss for _ in range(2)]
+    assert runs[0] == runs[1]
