@@ -5,6 +5,7 @@ logits and scores differ from token to token.
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.world import agents
 from orchestrator.world.words import vocabulary
 
+ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -71,9 +73,7 @@ def word_policy(checkpoints: Path) -> str:
 @pytest.fixture(scope="session")
 def word_reward(word_policy: str, checkpoints: Path) -> str:
     """A Llama reward model over the help desk's words."""
-    return _reward(
-        word_policy, word_tokenizer(vocabulary()), checkpoints / "word_reward", seed=2
-    )
+    return _reward(word_policy, word_tokenizer(vocabulary()), checkpoints / "word_reward", seed=2)
 
 
 @pytest.fixture(scope="session")
@@ -96,3 +96,35 @@ def broken_reward(word_reward: str, checkpoints: Path) -> str:
             model.score.weight[0, 0] = float("nan")
         save_checkpoint(model, word_tokenizer(vocabulary()), folder)
     return str(folder)
+
+
+SMOKE_SECONDS = 550  # for the smallest sweep, which takes 90 alone on two cores
+
+
+def smoke_command(folder: Path, *overrides: str) -> list[str]:
+    """The main job on the smallest config, its output in ``folder``."""
+    job, config = ROOT / "jobs" / "full_sweep.py", ROOT / "configs" / "smoke.yaml"
+    return [
+        sys.executable, str(job), "--config", str(config), f"output_dir={folder}", *overrides,
+    ]  # fmt: skip
+
+
+def own_cluster() -> dict[str, str]:
+    """The environment of a sweep that starts its own Ray, whatever else runs on the machine."""
+    return {**os.environ, "RAY_ADDRESS": "local"}
+
+
+def run_smoke(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        smoke_command(folder),
+        cwd=folder.parent, env=own_cluster(), capture_output=True, text=True, timeout=SMOKE_SECONDS,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The output folder of one undisturbed run of the smallest sweep, and what it printed."""
+    folder = tmp_path_factory.mktemp("smoke") / "out"
+    done = run_smoke(folder)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return folder, done.stdout

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import ray
+from ray._private.utils import read_ray_address
 from rich.console import Console
 
 from jobs.steps.quiet import SETTINGS
@@ -57,27 +58,30 @@ def check_budget(config: Config, cpus: float) -> None:
 def join(config: Config, console: Console) -> None:
     """Connects to the running cluster, else starts a local one with its dashboard on loopback.
 
+    A cluster counts as running when this is one of its jobs, RAY_ADDRESS names it, or `ray start`
+    made it on this machine; the private cluster of another sweep, which ends with it, does not.
+
     Raises:
         ConfigError: the plan does not fit in the cluster; nothing is left running.
     """
     variables = environment()
     os.environ.update(variables)
     in_job = JOB_VARIABLE in os.environ
-    try:
+    if in_job or os.environ.get("RAY_ADDRESS") or read_ray_address():
         runtime = {"env_vars": variables} if in_job else _runtime(variables)
         ray.init(address="auto", runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
         console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
-    except ConnectionError:
+    else:
         check_budget(config, os.cpu_count() or 1)
-        ray.init(
+        started = ray.init(
+            address="local",
             num_cpus=os.cpu_count(),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
         )
-        url = ray._private.worker.get_dashboard_url()
-        console.print(f"Ray: started a local cluster; dashboard http://{url}")
+        console.print(f"Ray: started a local cluster; dashboard http://{started.dashboard_url}")
     try:
         check_budget(config, float(ray.cluster_resources().get("CPU", 0)))
     except ConfigError:

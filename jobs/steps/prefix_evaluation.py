@@ -27,6 +27,7 @@ from orchestrator.stages.progress import Meter
 from orchestrator.world.rubric import grade
 
 BASELINES = ("orm", "orm_continued")
+MEASURES = ("prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap")  # shown so
 
 
 @dataclass
@@ -79,7 +80,7 @@ def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
                 whole[scorer] = asdict(mean_interval(right, *_key(sweep), groups=grid.groups))
         meter.advance()
     return {
-        "agreement": rows,
+        "agreement": sorted(rows, key=lambda row: MEASURES.index(row["measure"])),
         "agreement_comparisons": _compare(sweep, scorers, rates, accuracies),
         "premise": _premise(sweep, accuracies),
         "pair_accuracy": whole,

@@ -13,8 +13,10 @@ from jobs.steps.pairs import policy_place
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import CardsConfig
+from orchestrator.data.rejects import refuse, too_long, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import context_of
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt
 from orchestrator.search.best_of_n import BestOfNParameters, best_of_samples, draw_samples
@@ -85,9 +87,24 @@ def problems_of(sweep: Sweep, prompts: Sequence[Prompt]) -> list[Problem]:
 
 
 def test_prompts(sweep: Sweep, count: int | None = None) -> list[Prompt]:
-    """The first ``count`` test prompts that leave room for a response."""
-    prompts = read_prompts(sweep.file("data", "prompts_test.parquet"))
-    return prompts[:count]
+    """The first ``count`` test prompts that leave room for a response in the policy's context."""
+    kept, _ = fitting_prompts(sweep)
+    return kept[:count]
+
+
+def fitting_prompts(sweep: Sweep) -> tuple[list[Prompt], list[Reject]]:
+    """The test prompts, without those too long for the policy, and those as rejects."""
+    policy = sweep.checkpoint("policy")
+    chat, limit = load_chat(policy), context_of(policy) - sweep.config.decoding.max_new_tokens
+    kept, rejects = [], []
+    for number, prompt in enumerate(read_prompts(sweep.file("data", "prompts_test.parquet"))):
+        reason = too_long(len(chat.prompt_ids(prompt.messages)), limit)
+        if reason:
+            content = prompt.messages[-1]["content"]
+            rejects.append(refuse("prompts_test", number, reason, content))
+        else:
+            kept.append(prompt)
+    return kept, rejects
 
 
 def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
@@ -106,6 +123,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         )
     )
     write_drawn(folder / "samples.parquet", drawn)
+    write_rejects(folder / "rejects.parquet", fitting_prompts(sweep)[1])
     lengths = [len(c.token_ids) for d in drawn for c in d.continuations]
     return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
 

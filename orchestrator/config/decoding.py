@@ -1,8 +1,8 @@
 """Config sections of what comes after training: decoding, search methods, evaluation, tracking."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from orchestrator.config.sections import Count, Positive, Section
 
@@ -39,12 +39,18 @@ class ArgsConfig(Section):
 
 
 class BeamConfig(Section):
-    """CBS and TBS (Algorithm 3); the paper: 8 beams, 8 candidates, chunks of 30 tokens."""
+    """CBS (Algorithm 3); the paper: 8 beams, 8 candidates, chunks of 30 tokens."""
 
     prompts: Count | None = None
     beams: Count = 8
     candidates: Count = 8
     chunk: Count = 30
+
+
+class TokenBeamConfig(BeamConfig):
+    """TBS: CBS with chunks of one token."""
+
+    chunk: Literal[1] = 1
 
 
 class CardsConfig(Section):
@@ -72,15 +78,9 @@ class SearchConfig(Section):
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     bon: BestOfNConfig | None = BestOfNConfig()
     args: ArgsConfig | None = ArgsConfig()
-    tbs: BeamConfig | None = BeamConfig(chunk=1)
+    tbs: TokenBeamConfig | None = TokenBeamConfig()
     cbs: BeamConfig | None = BeamConfig()
     cards: CardsConfig | None = CardsConfig()
-
-    @model_validator(mode="after")
-    def _token_level(self) -> Self:
-        if self.tbs is not None and self.tbs.chunk != 1:
-            raise ValueError(f"tbs.chunk = {self.tbs.chunk}: TBS is CBS with chunks of 1 token")
-        return self
 
 
 class EvaluationConfig(Section):

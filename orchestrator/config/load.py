@@ -13,9 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
+from orchestrator.config.sections import GSM8KData, HelpdeskData, HHData, Variant
 from orchestrator.config.tree import Config
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = {"helpdesk": HelpdeskData, "hh_rlhf": HHData, "gsm8k": GSM8KData}
 EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
 
 
@@ -79,10 +81,10 @@ def _overrides(overrides: Sequence[str]) -> Any:
 
 
 def _explain(problem: Any) -> str:
-    place = [part for part in problem["loc"] if part not in ("helpdesk", "hh_rlhf", "gsm8k")]
+    place = [part for part in problem["loc"] if part not in DATA]
     field = ".".join(map(str, place))
     if problem["type"] == "extra_forbidden":
-        return f"{field} = {problem['input']!r}: unknown key{_suggestion(place)}"
+        return f"{field} = {problem['input']!r}: unknown key{_suggestion(problem['loc'])}"
     if problem["type"] == "value_error":
         return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
     message = problem["msg"][0].lower() + problem["msg"][1:]
@@ -95,9 +97,12 @@ def _suggestion(place: Sequence[Any]) -> str:
     """The valid keys of the section that holds an unknown key, the likeliest first."""
     section: Any = Config()
     for part in place[:-1]:
-        section = (
-            section.get(part) if isinstance(section, dict) else getattr(section, str(part), None)
-        )
+        if part in DATA:
+            section = DATA[part].model_construct()  # the data of another task than the default
+        elif isinstance(section, dict):
+            section = section.get(part, Variant())
+        else:
+            section = getattr(section, str(part), None)
     if not isinstance(section, BaseModel):
         return ""
     valid = list(type(section).model_fields)

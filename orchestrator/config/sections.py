@@ -12,7 +12,9 @@ Positive = Annotated[float, Field(gt=0)]
 class Section(BaseModel):
     """A part of the config: unknown keys are errors, values are frozen once checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class HelpdeskData(Section):

@@ -1,8 +1,8 @@
 """The whole config: one tree, sections named as the stages, and the checks between sections."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.decoding import (
     ClusterConfig,
@@ -22,6 +22,7 @@ from orchestrator.config.sections import (
     Section,
     TrainingConfig,
     Variant,
+    to_plain,
 )
 
 
@@ -72,6 +73,19 @@ class Config(Section):
     def scorers(self) -> list[str]:
         """The scorers of the search cells, the ORM first."""
         return list(self.search.scorers or ["orm", *self.variants])
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _over_the_defaults(cls, given: Any) -> Any:
+        """What is named is merged over the default variants; null leaves one out."""
+        if not isinstance(given, dict):
+            return given
+        merged: dict[str, Any] = {n: to_plain(v) for n, v in _default_variants().items()}
+        for name, variant in given.items():
+            if isinstance(variant, dict):
+                variant = {**merged.get(name, {}), **variant}
+            merged[name] = to_plain(variant) if isinstance(variant, Variant) else variant
+        return {name: variant for name, variant in merged.items() if variant is not None}
 
     @model_validator(mode="after")
     def _variants_match(self) -> Self:

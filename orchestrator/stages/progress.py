@@ -32,10 +32,11 @@ class Meter:
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._unit, self._total = console, label, unit, total
-        self._started = self._said = time.monotonic()
+        self._said = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._done = 0
+        self._first: tuple[float, int] | None = None
 
     def __enter__(self) -> "Meter":
         if self._console.is_terminal:
@@ -57,7 +58,9 @@ class Meter:
         self._total = total if total is not None else self._total
         self._done = done
         now = time.monotonic()
-        rate = done / max(now - self._started, 1e-9)
+        # The rate counts from the first row on: what a stage starts before has no rate.
+        began, at = self._first = self._first or (now, done)
+        rate = (done - at) / max(now - began, 1e-9)
         if self._bar is not None and self._task is not None:
             text = f"{rate:,.1f}/s {note}"
             self._bar.update(self._task, completed=done, total=self._total, rate=text)

@@ -88,7 +88,8 @@ class Store:
         """
         final = self._place(stage)
         partial = final.with_name(f".{final.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        for left_over in final.parent.glob(".*.partial"):  # by a kill, of this key or another
+            shutil.rmtree(left_over, ignore_errors=True)
         partial.mkdir(parents=True)
         started = time.time()
         yield partial
@@ -122,7 +123,7 @@ class Store:
     def prune(self, stage: Stage, kept: int) -> list[Path]:
         """Deletes all but the ``kept`` newest versions of a stage, never the present one."""
         present = self._place(stage)
-        markers = present.parent.glob(f"*/{MARKER}")
+        markers = present.parent.glob(f"[!.]*/{MARKER}")
         others = sorted(
             (marker for marker in markers if marker.parent != present),
             key=lambda marker: marker.stat().st_mtime, reverse=True,
@@ -151,6 +152,7 @@ class Store:
         if not self.remote:
             return str(target)
         filesystem, path = fsspec.core.url_to_fs(f"{self.remote}/{name}")
+        filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         filesystem.put_file(str(target), path)
         return f"{self.remote}/{name}"
 

@@ -70,8 +70,7 @@ def oracle(model: PreTrainedModel, closing: tuple[int, ...]) -> list[list[float]
 
 def packed(model: PreTrainedModel, closing: tuple[int, ...], pad_id: int) -> list[list[float]]:
     rows = [
-        prefix_row(x, y, cuts, closing)
-        for x, y, cuts in zip(PROMPTS, RESPONSES, CUTS, strict=True)
+        prefix_row(x, y, cuts, closing) for x, y, cuts in zip(PROMPTS, RESPONSES, CUTS, strict=True)
     ]
     batch = pack(rows, pad_id)
     with torch.no_grad():

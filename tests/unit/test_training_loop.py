@@ -47,7 +47,7 @@ def job(checkpoint: str, folder: Path, zero: Zero, **changes: Any) -> TrainingJo
         checkpoint=checkpoint,
         examples=str(folder / "examples.parquet"),
         output=str(folder / "checkpoint"),
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         batch_size=8,
         epochs=4,
         steps=None,
@@ -95,9 +95,7 @@ def test_it_learns_a_preference_and_transformers_loads_the_checkpoint(
 ) -> None:
     preferences(word_policy, tmp_path)
     reports: list[tuple[int, int, float]] = []
-    result = run_job(
-        job(word_policy, tmp_path, zero), 0, 1, lambda *report: reports.append(report)
-    )
+    result = run_job(job(word_policy, tmp_path, zero), 0, 1, lambda *report: reports.append(report))
     assert result.steps == 16 and result.rows == 16 and result.partial_pairs == 32
     # A head of zeros: every score is 0, and the first loss is the mean weight times ln 2.
     assert result.loss[0] == pytest.approx(1.5 * 0.6931, abs=1e-3)

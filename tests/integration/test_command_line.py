@@ -1,0 +1,72 @@
+"""The main job's command line in a real process: exit codes, messages, and that nothing starts."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.load import ROOT
+
+SECONDS = 240
+
+
+def sweep(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "full_sweep.py"), *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=SECONDS,
+        env={**os.environ, "PRM_ORCHESTRATOR_HOME": str(cwd)},
+    )  # fmt: skip
+
+
+def test_a_wrong_value_ends_with_2_and_one_message_before_anything_starts(tmp_path: Path) -> None:
+    done = sweep("training.zero_stage=4", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "config error: training.zero_stage = 4: input should be less than or equal to 3"
+    )
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_lists_every_stage_with_its_key_and_makes_nothing(tmp_path: Path) -> None:
+    config = str(ROOT / "configs" / "smoke.yaml")
+    done = sweep("--config", config, "--dry-run", f"output_dir={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"│ (\S+) +│ ([0-9a-f]{16}) +│ to do", done.stdout))
+    expected = {
+        "data", "policy", "pairs", "orm", "reference", "partial_pairs", "samples", "calibration",
+        "evaluation", "cells/base/none", "cells/greedy/none",
+    }  # fmt: skip
+    expected |= {f"variants/{name}" for name in
+                 ("orm_continued", "prm_sst", "prm_tlt", "prm_no_reference")}  # fmt: skip
+    expected |= {f"cells/{method}/{scorer}" for method in ("bon", "args", "tbs", "cbs", "cards")
+                 for scorer in ("orm", "prm_sst")}  # fmt: skip
+    assert expected <= set(rows), expected - set(rows)
+    assert {name for name in rows if name not in expected} <= {
+        f"agreement/{name.split('/')[-1]}" for name in rows
+    }
+    assert len(set(rows.values())) == len(rows)
+    assert "Ray:" not in done.stdout and not (tmp_path / "out").exists()
+    again = sweep("--config", config, "--dry-run", f"output_dir={tmp_path}/out")
+    assert again.stdout == done.stdout, "keys are the same in every process"
+
+
+def test_more_workers_than_the_cluster_can_place_end_with_2(tmp_path: Path) -> None:
+    done = sweep("training.workers=5000", f"output_dir={tmp_path}/out")
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("config error")]
+    assert "training.workers = 5000" in line and re.search(r"valid: at most \d+ workers", line)
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_forcing_a_stage_that_is_none_ends_with_2_and_the_valid_names(tmp_path: Path) -> None:
+    done = sweep("--force", "polcy", f"output_dir={tmp_path}/out")
+    assert done.returncode == 2
+    assert "--force polcy: no such stage; valid: data, policy, pairs" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-option"], ["--config"]])
+def test_a_wrong_option_ends_with_2(arguments: list[str]) -> None:
+    assert sweep(*arguments).returncode == 2

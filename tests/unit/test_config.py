@@ -1,0 +1,210 @@
+"""The config: every wrong value gives one message with field, value and what is valid."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.config.checks import check_checkpoints, check_files
+from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
+from orchestrator.config.tree import Config
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+# Override -> pieces of the message: field, value, what is valid.
+WRONG = {
+    "partial.sst_k=0": ("partial.sst_k", "0", "greater than or equal to 1"),
+    "search.cbs.beams=0": ("search.cbs.beams", "0", "greater than or equal to 1"),
+    "search.cbs.chunk=-3": ("search.cbs.chunk", "-3", "greater than or equal to 1"),
+    "search.args.k=0": ("search.args.k", "0", "greater than or equal to 1"),
+    "search.bon.n=0": ("search.bon.n", "0", "greater than or equal to 1"),
+    "search.tbs.chunk=2": ("tbs.chunk", "2", "chunks of 1 token"),
+    "search.cards.alpha=1.5": ("search.cards.alpha", "1.5", "less than or equal to 1"),
+    "search.scorers=[orn]": ("search.scorers", "'orn'", "valid: orm, reference, orm_continued"),
+    "training.zero_stage=4": ("training.zero_stage", "4", "less than or equal to 3"),
+    "training.workers=0": ("training.workers", "0", "greater than or equal to 1"),
+    "training.workers=many": ("training.workers", "'many'", "valid integer"),
+    "training.precision=float16": ("training.precision", "'float16'", "'float32' or 'bfloat16'"),
+    "training.prm.learning_rate=0": ("training.prm.learning_rate", "0", "greater than 0"),
+    "decoding.top_p=1.5": ("decoding.top_p", "1.5", "less than or equal to 1"),
+    "decoding.top_p=0": ("decoding.top_p", "0", "greater than 0"),
+    "decoding.temperature=0": ("decoding.temperature", "0", "greater than 0"),
+    "decoding.temperature=.nan": ("decoding.temperature", "nan", "finite number"),
+    "decoding.max_new_tokens=256": ("decoding.max_new_tokens", "256", "position_embeddings (256)"),
+    "weight.max=-1": ("weight.max", "-1", "greater than 0"),
+    "partial.preset=offical": ("partial.preset", "'offical'", "'paper' or 'official'"),
+    "scoring.position=shut": ("scoring.position", "'shut'", "'closed' or 'open'"),
+    "data.task=hh": ("data", "hh", "'helpdesk', 'hh_rlhf', 'gsm8k'"),
+    "data.test_prompts=two": ("data.test_prompts", "'two'", "valid integer"),
+    "evaluation.agreement_grid=[]": ("evaluation.agreement_grid", "[]", "at least 1 item"),
+    "seed=-1": ("seed", "-1", "greater than or equal to 0"),
+    "name=a/b": ("name", "'a/b'", "pattern"),
+    "models.architecture.hidden_size=130": ("hidden_size", "130", "num_attention_heads (4)"),
+    "models.architecture.num_key_value_heads=3": ("num_key_value_heads", "3", "must divide"),
+    "variants.prm_sst.match=nobody": ("variants.prm_sst.match", "'nobody'", "no such variant"),
+    "variants.orm.truncation=sst": ("variants", "'orm'", "choose another name"),
+    "variants.prm_sst.truncation=all": ("variants.prm_sst.truncation", "'all'", "'sst', 'tlt' or"),
+    "training.zero_stge=1": ("training.zero_stge", "1", "did you mean 'zero_stage'?"),
+    "training.orm.learning_rate=.inf": ("training.orm.learning_rate", "inf", "finite number"),
+    "variants.prm_sst.wieght=none": ("variants.prm_sst.wieght", "did you mean 'weight'?"),
+    "variants.new.colour=red": ("variants.new.colour", "'red'", "valid: checkpoint, truncation"),
+    "trainig.workers=1": ("trainig", "1", "did you mean 'training'?"),
+    "data.orm_pair=5": ("data.orm_pair", "5", "did you mean 'orm_pairs'?"),
+    "search.cbs.colour=red": ("search.cbs.colour", "'red'", "valid: prompts, beams, candidates"),
+    "decoding=hot": ("decoding", "'hot'", "valid dictionary"),
+    "storage.checkpoints_kept=1.5": ("storage.checkpoints_kept", "1.5", "valid integer"),
+}
+
+
+def message(*overrides: str, file: Path | None = None) -> str:
+    with pytest.raises(ConfigError) as error:
+        config = load_config(file, overrides)
+        check_files(config)
+        check_checkpoints(config)
+    return str(error.value)
+
+
+def checkpoint(folder: Path) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return str(folder)
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_value_gives_one_message_with_field_value_and_what_is_valid(
+    override: str,
+) -> None:
+    text = message(override)
+    assert len(text.splitlines()) == 1, text
+    for piece in WRONG[override]:
+        assert piece in text, text
+
+
+def test_two_wrong_values_give_two_lines() -> None:
+    text = message("training.zero_stage=4", "seed=-1")
+    assert {line.split(" = ")[0] for line in text.splitlines()} == {"training.zero_stage", "seed"}
+
+
+@pytest.mark.parametrize("field", ["models.policy", "models.orm", "models.reference"])
+def test_a_checkpoint_that_is_not_there_is_named(field: str, tmp_path: Path) -> None:
+    text = message(f"{field}={tmp_path}/none")
+    assert f"{field} = '{tmp_path}/none': no such folder" in text
+    assert "valid: a folder with config.json and safetensors, or a hub name" in text
+
+
+def test_a_variants_checkpoint_is_checked_as_well(tmp_path: Path) -> None:
+    text = message(f"variants.mine.checkpoint={tmp_path}/none")
+    assert text.startswith("variants.mine.checkpoint = ")
+
+
+def test_a_checkpoint_folder_needs_its_config_and_safe_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert "has no config.json" in message(f"models.orm={folder}")
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert "has no *.safetensors" in message(f"models.orm={folder}")
+    (folder / "model.safetensors").write_bytes(b"")
+    check_checkpoints(load_config(None, [f"models.orm={folder}"]))
+
+
+def test_a_data_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    text = message("data={task: hh_rlhf, pairs: /none/pairs.jsonl}")
+    assert "data.pairs = '/none/pairs.jsonl': no such file; valid: a .jsonl" in text
+
+
+def test_a_deepspeed_file_that_is_not_there_is_named() -> None:
+    text = message("training.deepspeed=configs/none.json")
+    assert text == "training.deepspeed = 'configs/none.json': no such file; valid: a JSON file"
+
+
+def test_a_config_file_that_is_not_there_is_named_with_those_that_are() -> None:
+    text = message(file=Path("configs/none.yaml"))
+    assert "configs/none.yaml: no such file" in text and "smoke.yaml" in text
+
+
+def test_real_data_without_a_path_is_refused_with_the_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HH_RLHF_PAIRS", "GSM8K_TRAIN", "GSM8K_PAIRS", "GSM8K_TEST"):
+        monkeypatch.delenv(name, raising=False)
+    assert "data.pairs = None" in message(file=ROOT / "configs" / "hh_small.yaml")
+    text = message(file=ROOT / "configs" / "gsm8k_small.yaml")
+    assert [line.split(" = ")[0] for line in text.splitlines()] == [
+        "data.demonstrations", "data.pairs", "data.test",
+    ]  # fmt: skip
+
+
+def test_an_unknown_key_of_another_tasks_data_names_that_tasks_keys(tmp_path: Path) -> None:
+    text = message("data={task: hh_rlhf, pairs: x, policy_shar: 0.2}")
+    assert "data.policy_shar" in text and "did you mean 'policy_share'?" in text
+
+
+@pytest.mark.parametrize("override", ["seed", "training.workers"])
+def test_an_override_without_a_value_is_explained(override: str) -> None:
+    assert message(override) == f"override '{override}': valid is key.sub=value"
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [("a: [", "not readable as YAML"), ("- 1\n- 2\n", "a mapping of sections"),
+     ("seed: ${nowhere}\n", "nowhere")],
+)  # fmt: skip
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, piece: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    found = message(file=tmp_path / "bad.yaml")
+    assert piece in found and len(found.splitlines()) <= 6
+
+
+def test_a_base_is_inherited_and_overridden_field_by_field(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "ground.yaml").write_text("seed: 7\nsearch: {cbs: {beams: 3, chunk: 9}}\n")
+    (tmp_path / "middle.yaml").write_text("base: ground.yaml\nsearch: {cbs: {beams: 4}}\n")
+    (tmp_path / "deep" / "top.yaml").write_text("base: ../middle.yaml\nname: top\n")
+    config = load_config(tmp_path / "deep" / "top.yaml", ["search.cbs.candidates=2"])
+    assert config.search.cbs is not None
+    cbs = config.search.cbs
+    assert (config.name, config.seed) == ("top", 7)
+    assert (cbs.beams, cbs.chunk, cbs.candidates) == (4, 9, 2)
+
+
+def test_a_base_that_goes_in_a_circle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    assert "`base` goes in a circle" in message(file=tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_every_config_of_the_project_loads(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HH_RLHF_PAIRS", "GSM8K_TRAIN", "GSM8K_PAIRS", "GSM8K_TEST"):
+        (tmp_path / f"{name}.jsonl").write_text("{}\n")
+        monkeypatch.setenv(name, str(tmp_path / f"{name}.jsonl"))
+    config = load_config(file)
+    check_files(config)
+    check_checkpoints(config)
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+def test_a_config_comes_back_from_its_yaml_as_it_was(tmp_path: Path) -> None:
+    config = load_config(
+        None, ["search.cards=null", "weight.max=null", "seed=5", "variants.only.truncation=tlt"]
+    )
+    assert config.variants["only"].truncation == "tlt"
+    (tmp_path / "a.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "a.yaml") == config
+    assert yaml.safe_load(to_yaml(config))["search"]["cards"] is None
+
+
+def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    assert load_config(tmp_path / "empty.yaml") == Config()
+    assert Config().partial.sst_k == 5 and Config().search.args is not None
+    assert (Config().search.args.weight, Config().search.args.k) == (1.5, 30)
+
+
+def test_no_checkpoint_of_the_hub_is_looked_for_where_a_folder_is_meant(tmp_path: Path) -> None:
+    config = load_config(None, [f"models.policy={checkpoint(tmp_path / 'policy')}"])
+    check_checkpoints(config)

@@ -1,0 +1,93 @@
+"""The house rules that a reader relies on: who imports whom, and what is nowhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("orchestrator", "actors", "jobs")
+SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+# Who may import whom; a package may always import itself.
+ALLOWED = {"orchestrator": set(), "actors": {"orchestrator"}, "jobs": {"orchestrator", "actors"}}
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, at its top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names.add(str(node.module))
+    return names
+
+
+def roots(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(file)}
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def test_there_are_sources_to_look_at() -> None:
+    assert len(SOURCES) > 60
+    assert "ray" in roots(ROOT / "actors" / "policy.py")
+    assert "mlflow" in roots(ROOT / "orchestrator" / "tracking" / "mlflow_tracker.py")
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_imports_go_from_jobs_to_actors_to_the_library_only(file: Path) -> None:
+    package = file.relative_to(ROOT).parts[0]
+    others = roots(file) & set(PACKAGES) - {package}
+    assert others <= ALLOWED[package]
+
+
+@pytest.mark.parametrize("folder", ["search", "rewards", "data", "evaluation", "world"])
+def test_what_is_read_beside_the_paper_knows_of_no_machinery(folder: str) -> None:
+    for file in (ROOT / "orchestrator" / folder).rglob("*.py"):
+        assert not roots(file) & {"ray", "vllm", "mlflow", "deepspeed"}, file
+
+
+def test_the_library_knows_no_ray_and_no_vllm() -> None:
+    for file in (ROOT / "orchestrator").rglob("*.py"):
+        assert not roots(file) & {"ray", "vllm"}, file
+
+
+def test_search_methods_know_no_model_either() -> None:
+    for file in (ROOT / "orchestrator" / "search").glob("*.py"):
+        assert not roots(file) & {"torch", "transformers"}, file
+
+
+def test_only_the_tracker_imports_mlflow() -> None:
+    found = {file.parent for file in SOURCES if "mlflow" in roots(file)}
+    assert found == {ROOT / "orchestrator" / "tracking"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_no_remote_code_and_no_pickle(file: Path) -> None:
+    assert not roots(file) & {"pickle", "cloudpickle", "dill", "joblib"}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.keyword):
+            assert node.arg != "trust_remote_code"
+            allowed = node.arg != "allow_pickle" or ast.unparse(node.value) == "False"
+            assert allowed, f"{file}: allow_pickle"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("torch.load", "np.load") or "allow_pickle=True" not in (
+                ast.unparse(node)
+            )
+            assert called != "torch.load", f"{file}: torch.load reads pickles; use safetensors"
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    assert not {file.name for file in SOURCES} & {"utils.py", "helpers.py", "common.py", "misc.py"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_every_file_says_what_it_is_and_is_short_enough_to_read(file: Path) -> None:
+    text = file.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) < 300
