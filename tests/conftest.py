@@ -24,15 +24,15 @@ if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
 torch.set_num_threads(1)
 
-from orchestrator.engines.checkpoints import (
+from orchestrator.engines.checkpoints import (  # noqa: E402
     load_reward_model,
     new_policy,
     reward_model_from_policy,
     save_checkpoint,
 )
-from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
-from orchestrator.world import agents
-from orchestrator.world.words import vocabulary
+from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer  # noqa: E402
+from orchestrator.world import agents  # noqa: E402
+from orchestrator.world.words import vocabulary  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = {
@@ -110,8 +110,8 @@ def smoke_command(folder: Path, *overrides: str) -> list[str]:
 
 
 def own_cluster() -> dict[str, str]:
-    """The environment of a sweep that starts its own Ray, whatever else runs on the machine."""
-    return {**os.environ, "RAY_ADDRESS": "local"}
+    """The environment of a sweep that starts its own Ray, as on a machine without a cluster."""
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
 
 
 def run_smoke(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.randomness import stream_key
-from orchestrator.records import Prompt
+from orchestrator.records import Prompt, Reject
 from orchestrator.search.best_of_n import BestOfNParameters, best_of_samples, draw_samples
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (

@@ -17,7 +17,7 @@ from orchestrator.config.sections import GSM8KData, HelpdeskData, HHData, Varian
 from orchestrator.config.tree import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = {"helpdesk": HelpdeskData, "hh_rlhf": HHData, "gsm8k": GSM8KData}
+DATA: dict[str, type[BaseModel]] = {"helpdesk": HelpdeskData, "hh_rlhf": HHData, "gsm8k": GSM8KData}
 EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
 
 
@@ -48,7 +48,10 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML, which ``load_config`` reads back."""
-    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json")))
+    plain = config.model_dump(mode="json")
+    for name in Config().variants:  # one that was left out is read back as left out
+        plain["variants"].setdefault(name, None)
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
 def _read(file: Path, above: tuple[Path, ...]) -> Any:

@@ -75,7 +75,7 @@ def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
 
 
 def context_of(checkpoint: str) -> int:
-    """Most tokens that a model's positions reach; without a stated limit, a number past any text."""
+    """Most tokens that a model reads at once; without a stated limit, a number past any text."""
     config = AutoConfig.from_pretrained(checkpoint).get_text_config()
     return int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
 

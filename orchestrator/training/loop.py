@@ -96,9 +96,11 @@ class Objective(nn.Module):
     def forward(self, rows: Sequence[Example]) -> tuple[Tensor, int]:
         """Loss sum of some rows, and how many tokens or partial pairs are right."""
         device = next(self.model.parameters()).device
-        if self._job.objective == "language_modelling":
-            return response_loss(self.model, rows, self._pad, device)  # type: ignore[arg-type]
-        return pair_loss(self.model, rows, self._closing, self._pad, device)  # type: ignore[arg-type]
+        # Here, not around the engine: DeepSpeed switches an outer autocast off.
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._job.precision == "bfloat16"):
+            if self._job.objective == "language_modelling":
+                return response_loss(self.model, rows, self._pad, device)  # type: ignore[arg-type]
+            return pair_loss(self.model, rows, self._closing, self._pad, device)  # type: ignore[arg-type]
 
 
 def run_job(job: TrainingJob, rank: int, world_size: int, report: Report) -> TrainingResult:
@@ -158,8 +160,7 @@ def _one_step(
     count = sum(_loss_terms(row) for row in mine)
     # A worker without rows still takes part: the others wait for its gradients.
     shown = mine or rows[:1]
-    with torch.autocast(engine.device.type, torch.bfloat16, enabled=job.precision == "bfloat16"):
-        loss, right = engine(shown)
+    loss, right = engine(shown)
     engine.backward(loss * (world_size / total if mine else 0.0))
     engine.step()
     return torch.tensor([float(loss.detach()) if mine else 0.0, right if mine else 0, count])

@@ -1,4 +1,4 @@
-"""The main job killed with SIGKILL at three stages and run again: as if it had never been killed."""
+"""The main job killed with SIGKILL at three stages and run again, as if it never had been."""
 
 import json
 import os

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from orchestrator.config.checks import check_checkpoints, check_files
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
@@ -17,7 +16,7 @@ WRONG = {
     "search.cbs.chunk=-3": ("search.cbs.chunk", "-3", "greater than or equal to 1"),
     "search.args.k=0": ("search.args.k", "0", "greater than or equal to 1"),
     "search.bon.n=0": ("search.bon.n", "0", "greater than or equal to 1"),
-    "search.tbs.chunk=2": ("tbs.chunk", "2", "chunks of 1 token"),
+    "search.tbs.chunk=2": ("search.tbs.chunk", "2", "should be 1"),
     "search.cards.alpha=1.5": ("search.cards.alpha", "1.5", "less than or equal to 1"),
     "search.scorers=[orn]": ("search.scorers", "'orn'", "valid: orm, reference, orm_continued"),
     "training.zero_stage=4": ("training.zero_stage", "4", "less than or equal to 3"),
@@ -40,7 +39,7 @@ WRONG = {
     "name=a/b": ("name", "'a/b'", "pattern"),
     "models.architecture.hidden_size=130": ("hidden_size", "130", "num_attention_heads (4)"),
     "models.architecture.num_key_value_heads=3": ("num_key_value_heads", "3", "must divide"),
-    "variants.prm_sst.match=nobody": ("variants.prm_sst.match", "'nobody'", "no such variant"),
+    "variants.prm_tlt.match=nobody": ("variants.prm_tlt.match", "'nobody'", "valid: orm_continued"),
     "variants.orm.truncation=sst": ("variants", "'orm'", "choose another name"),
     "variants.prm_sst.truncation=all": ("variants.prm_sst.truncation", "'all'", "'sst', 'tlt' or"),
     "training.zero_stge=1": ("training.zero_stge", "1", "did you mean 'zero_stage'?"),
@@ -188,14 +187,28 @@ def test_every_config_of_the_project_loads(
     assert load_config(tmp_path / "again.yaml") == config
 
 
-def test_a_config_comes_back_from_its_yaml_as_it_was(tmp_path: Path) -> None:
-    config = load_config(
-        None, ["search.cards=null", "weight.max=null", "seed=5", "variants.only.truncation=tlt"]
-    )
-    assert config.variants["only"].truncation == "tlt"
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["search.cards=null", "weight.max=null", "seed=5"],
+        ["variants.more={truncation: tlt, match: prm_sst}"],
+        ["variants.prm_tlt=null"],
+    ],
+    ids=" ".join,
+)
+def test_a_config_comes_back_from_its_yaml_as_it_was(overrides: list[str], tmp_path: Path) -> None:
+    config = load_config(None, overrides)
     (tmp_path / "a.yaml").write_text(to_yaml(config))
-    assert load_config(tmp_path / "a.yaml") == config
-    assert yaml.safe_load(to_yaml(config))["search"]["cards"] is None
+    assert load_config(tmp_path / "a.yaml") == config != load_config(None)
+
+
+def test_variants_are_merged_over_the_default_ones_and_null_leaves_one_out() -> None:
+    config = load_config(
+        None, ["variants.prm_sst.weight=none", "variants.prm_tlt=null", "variants.mine.match=null"]
+    )
+    assert set(config.variants) == {"orm_continued", "prm_sst", "prm_no_reference", "mine"}
+    assert config.variants["prm_sst"].weight == "none"
+    assert config.variants["prm_sst"].truncation == "sst"
 
 
 def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:

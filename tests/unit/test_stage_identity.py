@@ -15,8 +15,9 @@ MODULE = "orchestrator.rewards.weights"
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small project tree in the place of this one: a step, what it imports, what it does not."""
+    step = "from orchestrator.data import words\nimport orchestrator.search.beam\n"
     files = {
-        "jobs/steps/cut.py": "from orchestrator.data import words\nimport orchestrator.search.beam\n",
+        "jobs/steps/cut.py": step,
         "orchestrator/data/words.py": "def late():\n    from orchestrator.rewards import maths\n",
         "orchestrator/data/__init__.py": '"""data"""\n',
         "orchestrator/rewards/maths.py": "import numpy\nfrom orchestrator.tracking import log\n",
