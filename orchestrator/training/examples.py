@@ -73,7 +73,10 @@ def plan(sizes: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[
 
 def plan_for_steps(sizes: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
     """As ``plan``, with as many epochs as give exactly ``steps`` steps (the control's way)."""
-    per_epoch = len(plan(sizes, batch_size, 1, seed))
-    if per_epoch == 0:
+    if not any(sizes):
         return []
-    return plan(sizes, batch_size, -(-steps // per_epoch), seed)[:steps]
+    epochs = 1
+    # Epochs differ in steps: how rows of different sizes fill them depends on the shuffle.
+    while len(found := plan(sizes, batch_size, epochs, seed)) < steps:
+        epochs *= 2
+    return found[:steps]

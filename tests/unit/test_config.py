@@ -214,8 +214,9 @@ def test_variants_are_merged_over_the_default_ones_and_null_leaves_one_out() -> 
 def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("{}\n")
     assert load_config(tmp_path / "empty.yaml") == Config()
-    assert Config().partial.sst_k == 5 and Config().search.args is not None
-    assert (Config().search.args.weight, Config().search.args.k) == (1.5, 30)
+    args = Config().search.args
+    assert args is not None
+    assert (args.weight, args.k, Config().partial.sst_k) == (1.5, 30, 5)
 
 
 def test_no_checkpoint_of_the_hub_is_looked_for_where_a_folder_is_meant(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def classifier(name: str, dtype: torch.dtype = torch.float64, attention: str = "
 
 def separate(model: PreTrainedModel, text: Sequence[int]) -> Tensor:
     """The model's own classification of one text, alone: it reads the last token."""
-    return model(input_ids=torch.tensor([text])).logits[0, 0]
+    logits: Tensor = model(input_ids=torch.tensor([text])).logits
+    return logits[0, 0]
 
 
 def oracle(model: PreTrainedModel, closing: tuple[int, ...]) -> list[list[float]]:

@@ -40,7 +40,8 @@ def keys(name: str, count: int) -> tuple[int, ...]:
 
 def logits_of(engine: HuggingFacePolicy, text: Ids) -> torch.Tensor:
     with torch.no_grad():
-        return engine.model(input_ids=torch.tensor([text])).logits[0, -1].double()
+        logits: torch.Tensor = engine.model(input_ids=torch.tensor([text])).logits
+    return logits[0, -1].double()
 
 
 def test_a_sample_depends_on_its_stream_and_not_on_its_batch(

@@ -67,7 +67,7 @@ def test_normalized_weights_have_mean_one_over_the_kept_pairs() -> None:
 @given(gaps_of_reference)
 def test_weights_rise_with_the_gap_and_never_fall_below_the_least(gaps: list[float]) -> None:
     weights = reference_weights(sorted(gaps))
-    assert (np.diff(weights) >= 0).all()
+    assert (weights[1:] >= weights[:-1] * (1 - 1e-12)).all()  # rounding apart
     kept = weights[weights > 0]
     assert (kept >= 1 / math.log(2) * (1 - 1e-12)).all()
     assert ((weights > 0) == (np.array(sorted(gaps)) > 0)).all()

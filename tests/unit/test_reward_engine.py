@@ -124,8 +124,8 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
         wanted.append([prompt + piece + closing for piece in pieces])
         tokens.append(sum(map(len, wanted[-1])))
         assert own.response_ids(y) != ids
-    for scored, ids, count in zip(engine.score(requests), wanted, tokens, strict=True):
-        assert scored.scores == pytest.approx(by_hand(byte_reward, ids), abs=TOLERANCE)
+    for scored, rows, count in zip(engine.score(requests), wanted, tokens, strict=True):
+        assert scored.scores == pytest.approx(by_hand(byte_reward, rows), abs=TOLERANCE)
         assert scored.tokens_computed == count
 
 

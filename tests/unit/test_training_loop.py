@@ -118,7 +118,7 @@ def test_the_zero_stages_train_alike(group: None, word_policy: str, tmp_path: Pa
     for zero in (0, 1, 3):
         folder = tmp_path / str(zero)
         preferences(word_policy, folder)
-        losses.append(run_job(job(word_policy, folder, zero, epochs=2), 0, 1, silent).loss)  # type: ignore[arg-type]
+        losses.append(run_job(job(word_policy, folder, zero, epochs=2), 0, 1, silent).loss)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[2] == pytest.approx(losses[0], rel=1e-3)
 
