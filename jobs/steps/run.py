@@ -25,7 +25,7 @@ class Runner:
 
     Args:
         plan: the steps.
-        tracker: MLflow; None while nothing is to be tracked (tests of single steps).
+        tracker: MLflow, written to by the driver alone.
         parent: MLflow run id of the sweep.
     """
 
