@@ -7,13 +7,12 @@ engines of the last few checkpoints stay loaded.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import ray
 import torch
 
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.reward import HuggingFaceReward
+from orchestrator.engines.reward import HuggingFaceReward, Position
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
@@ -25,7 +24,7 @@ class RewardPlace:
     """Which reward model answers, where a prefix is scored, and whose token ids come in."""
 
     checkpoint: str
-    position: Literal["closed", "open"]
+    position: Position
     policy: str
     device: str
     threads: int
@@ -45,15 +44,14 @@ class RewardActor:
         prompts: Sequence[Ids],
         responses: Sequence[Ids],
         cuts: Sequence[Sequence[int]],
+        positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """r(x, y_<t) for each t of ``cuts[i]``; ids are the reward model's own."""
-        return _engine(place).prefix_scores(prompts, responses, cuts)
+        """r(x, y_<t) for each t of ``cuts[i]``, in each position; ids are the reward model's."""
+        return _engine(place).prefix_scores(prompts, responses, cuts, positions)
 
 
 @lru_cache(maxsize=ENGINES_KEPT)
-def _loaded(
-    checkpoint: str, position: Literal["closed", "open"], policy: str, device: str
-) -> HuggingFaceReward:
+def _loaded(checkpoint: str, position: Position, policy: str, device: str) -> HuggingFaceReward:
     return HuggingFaceReward(checkpoint, position, load_chat(policy), device)
 
 

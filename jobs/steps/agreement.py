@@ -4,25 +4,28 @@ The pairs are labelled samples of the test prompts in the embedded world, else t
 held-out pairs. What the scores say is worked out in the evaluation.
 """
 
+import asyncio
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import ray
 
+from jobs.steps.backends import ActorReward
 from jobs.steps.responses import read_drawn
-from jobs.steps.search import reward_place, test_prompts
+from jobs.steps.search import WHOLE, test_prompts
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.reward import Position
 from orchestrator.records import PreferencePair
 from orchestrator.stages.progress import Meter
 from orchestrator.world.preferences import label_pair
 
-PAIRS_PER_CALL = 500
-POSITIONS = ("closed", "open")
-WHOLE = 10**6  # a cut past every response: the whole of it
+PAIRS_PER_CALL = 400
+POSITIONS: tuple[Position, ...] = ("closed", "open")
+SIDES = ("chosen", "rejected")
 
 
 def test_pairs(sweep: Sweep) -> list[PreferencePair]:
@@ -51,28 +54,27 @@ def test_pairs(sweep: Sweep) -> list[PreferencePair]:
 
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Writes scores.npz: float64 (N, G + 1) for each position and side, the whole response last."""
-    scorer = step.options["scorer"]
     pairs = test_pairs(sweep)
-    chat = load_chat(sweep.checkpoint(scorer))
-    cuts = [*sweep.config.evaluation.agreement_grid, WHOLE]
-    arrays: dict[str, np.ndarray] = {}
-    done = 0
-    for position in POSITIONS:
-        place = reward_place(sweep, scorer, sweep.cores, position)
-        for side in ("chosen", "rejected"):
-            rows: list[list[float]] = []
-            for start in range(0, len(pairs), PAIRS_PER_CALL):
-                chunk = pairs[start : start + PAIRS_PER_CALL]
-                prompts = [chat.prompt_ids(pair.prompt.messages) for pair in chunk]
-                responses = [chat.response_ids(getattr(pair, side)) for pair in chunk]
-                rows += ray.get(
-                    sweep.reward_actor().prefix_scores.remote(
-                        place, prompts, responses, [cuts] * len(chunk)
-                    )
-                )
-                done += len(chunk)
-                meter.update(done, 4 * len(pairs))
-            arrays[f"{position}_{side}"] = np.array(rows)
+    reward = ActorReward(sweep, step.options["scorer"])
+    arrays = asyncio.run(_scores(reward, pairs, sweep.config.evaluation.agreement_grid, meter))
     np.savez(folder / "scores.npz", **arrays)  # type: ignore[arg-type]
     right = arrays["closed_chosen"][:, -1] > arrays["closed_rejected"][:, -1]
     return {"metrics": {"pairs": len(pairs), "pair_accuracy": float(right.mean())}}
+
+
+async def _scores(
+    reward: ActorReward, pairs: Sequence[PreferencePair], grid: Sequence[int], meter: Meter
+) -> dict[str, np.ndarray]:
+    """Scores (N, G + 1) of both sides in both positions, at the grid's cuts and of the whole."""
+    arrays = {}
+    cuts = [*grid, WHOLE]
+    for number, side in enumerate(SIDES):
+        rows: list[list[float]] = []
+        for start in range(0, len(pairs), PAIRS_PER_CALL):
+            chunk = [(p.prompt, getattr(p, side)) for p in pairs[start : start + PAIRS_PER_CALL]]
+            rows += await reward.prefix_scores(chunk, cuts, POSITIONS)
+            meter.update(number * len(pairs) + len(rows), len(SIDES) * len(pairs))
+        scores = np.array(rows).reshape(len(pairs), len(POSITIONS), len(cuts))
+        for index, position in enumerate(POSITIONS):
+            arrays[f"{position}_{side}"] = scores[:, index]
+    return arrays

@@ -15,7 +15,6 @@ from jobs.steps.prefix_evaluation import agreement
 from jobs.steps.responses import COSTS
 from jobs.steps.search import test_prompts, whole_rewards
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.engines.chat import load_chat
 from orchestrator.evaluation.graders import JUDGED_BY
 from orchestrator.evaluation.statistics import mean_interval, paired_test
 from orchestrator.evaluation.win_tie import outcomes
@@ -83,7 +82,7 @@ def _rate(sweep: Sweep, cells: list[Cell]) -> None:
         responses = table["response"].to_pylist()
         texts += [(prompts[i], y) for i, y in zip(cell.prompt_ids, responses, strict=True)]
         owners.append(len(responses))
-    rewards = np.array(whole_rewards(sweep, "orm", texts, load_chat(sweep.checkpoint("orm"))))
+    rewards = np.array(whole_rewards(sweep, "orm", texts))
     for cell, part in zip(cells, np.split(rewards, np.cumsum(owners)[:-1]), strict=True):
         cell.values["orm_reward"] = part
 

@@ -4,12 +4,11 @@ In the embedded world two samples of the policy, labelled by the noisy chooser; 
 pairs. Pairs too long for the models go to the rejects.
 """
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import ray
-
-from actors.policy import PolicyPlace
+from jobs.steps.backends import ActorPolicy
 from jobs.steps.data import PAIR_SPLITS
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
@@ -23,14 +22,7 @@ from orchestrator.stages.progress import Meter
 from orchestrator.world.preferences import label_pair
 
 PROMPTS_PER_CALL = 512  # rollouts asked for at once; progress is seen call by call
-
-
-def policy_place(sweep: Sweep, threads: int) -> PolicyPlace:
-    """The sweep's policy as its actor is asked for it."""
-    decoding = sweep.config.decoding
-    return PolicyPlace(
-        sweep.checkpoint("policy"), decoding.temperature, decoding.top_p, sweep.device, threads
-    )
+CALLS_IN_FLIGHT = 2
 
 
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
@@ -47,25 +39,40 @@ def _roll_out(sweep: Sweep, data: HelpdeskData, folder: Path, meter: Meter) -> F
     prompts = {
         name: read_prompts(sweep.file("data", f"prompts_{name}.parquet")) for name in PAIR_SPLITS
     }
-    total, done, same = sum(map(len, prompts.values())), 0, 0
+    labelled = asyncio.run(
+        _label_all(sweep, data, [p for n in PAIR_SPLITS for p in prompts[n]], meter)
+    )
     metrics: dict[str, float] = {}
     for name, count in zip(PAIR_SPLITS, counts, strict=True):
-        pairs: list[PreferencePair] = []
-        for start in range(0, len(prompts[name]), PROMPTS_PER_CALL):
-            chunk = prompts[name][start : start + PROMPTS_PER_CALL]
-            labelled = _label(sweep, chunk, data.preference_sharpness)
-            pairs += [pair for pair in labelled if pair is not None]
-            same += sum(pair is None for pair in labelled)
-            done += len(chunk)
-            meter.update(done, total)
+        own, labelled = labelled[: len(prompts[name])], labelled[len(prompts[name]) :]
+        pairs = [pair for pair in own if pair is not None]
         write_pairs(folder / f"pairs_{name}.parquet", pairs[:count])
         metrics[f"pairs_{name}"] = len(pairs[:count])
+        metrics[f"same_response_{name}"] = len(own) - len(pairs)
     write_rejects(folder / "rejects.parquet", [])
-    return {"metrics": {**metrics, "same_response": same}}
+    return {"metrics": metrics}
 
 
-def _label(
-    sweep: Sweep, prompts: Sequence[Prompt], sharpness: float
+async def _label_all(
+    sweep: Sweep, data: HelpdeskData, prompts: Sequence[Prompt], meter: Meter
+) -> list[PreferencePair | None]:
+    """The pair of each prompt; while one call's samples are labelled, the next are drawn."""
+    policy, places = ActorPolicy(sweep), asyncio.Semaphore(CALLS_IN_FLIGHT)
+    meter.update(0, len(prompts))
+
+    async def label(chunk: Sequence[Prompt]) -> list[PreferencePair | None]:
+        async with places:
+            pairs = await _label(sweep, policy, chunk, data.preference_sharpness)
+        meter.advance(len(chunk))
+        return pairs
+
+    starts = range(0, len(prompts), PROMPTS_PER_CALL)
+    chunks = await asyncio.gather(*(label(prompts[i : i + PROMPTS_PER_CALL]) for i in starts))
+    return [pair for chunk in chunks for pair in chunk]
+
+
+async def _label(
+    sweep: Sweep, policy: ActorPolicy, prompts: Sequence[Prompt], sharpness: float
 ) -> list[PreferencePair | None]:
     """Two samples of each prompt, and which of them is preferred."""
     seed, limit = sweep.config.seed, sweep.config.decoding.max_new_tokens
@@ -79,10 +86,8 @@ def _label(
         )
         for prompt in prompts
     ]
-    place = policy_place(sweep, sweep.cores)
-    sampled = ray.get(sweep.policy_actor().sample.remote(place, requests))
     pairs = []
-    for prompt, answer in zip(prompts, sampled, strict=True):
+    for prompt, answer in zip(prompts, await policy.sample(requests), strict=True):
         first, second = answer.continuations
         texts = chat.text(first.token_ids), chat.text(second.token_ids)
         finished = first.stop == "end", second.stop == "end"

@@ -21,6 +21,7 @@ from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.tree import Config
 from orchestrator.data.partial import (
     official_cuts,
+    same_prefix,
     stochastic_cuts,
     token_level_cuts,
     word_cut_to_token_cuts,
@@ -99,7 +100,7 @@ class CutPairs:
             cuts = [
                 (t, t) for t in stochastic_cuts(length, self._sst_k, self._seed, pair["pair_id"])
             ]
-        kept = [(c, r) for c, r in cuts if chosen[:c] != rejected[:r]]
+        kept = [(c, r) for c, r in cuts if not same_prefix(chosen, rejected, c, r)]
         return {
             **{name: pair[name] for name in ("pair_id", "messages", "chosen", "rejected")},
             "truncation": truncation,
@@ -181,7 +182,7 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
         prm, _shares(config, prm, pairs_file, truncations), config.partial.preset,
         config.partial.sst_k, config.seed,
     )  # fmt: skip
-    threads = max(sweep.cores // config.cluster.reference_actors, 1)
+    threads = sweep.threads(config.cluster.reference_actors)
     # read_parquet's own listing task asks for a whole CPU, which a small cluster with warm training
     # workers does not have: it would wait for ever. Row groups are read by a task of our own size.
     groups = [{"row_group": i} for i in range(pq.ParquetFile(pairs_file).num_row_groups)]

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.reward import RewardPlace
-from jobs.steps.pairs import policy_place
+from jobs.steps.backends import ActorPolicy, ActorReward
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import CardsConfig
@@ -22,61 +21,17 @@ from orchestrator.records import Prompt, Reject
 from orchestrator.search.best_of_n import BestOfNParameters, best_of_samples, draw_samples
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (
-    Ids,
     Policy,
     Reward,
-    Sampled,
     SampleRequest,
-    Scored,
-    ScoreRequest,
-    TopRequest,
-    TopTokens,
 )
 from orchestrator.search.lockstep import run_waves
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
 from orchestrator.stages.progress import Meter
 
+WHOLE = 10**6  # a cut past every response: the whole of it
 CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
-
-
-class ActorPolicy:
-    """The policy actor as a search backend."""
-
-    def __init__(self, sweep: Sweep, threads: int) -> None:
-        self._actor, self._place = sweep.policy_actor(), policy_place(sweep, threads)
-
-    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
-        """Draws the continuations of all requests."""
-        return list(await self._actor.sample.remote(self._place, requests))
-
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-        """Gives the likeliest next tokens of all requests."""
-        return list(await self._actor.top.remote(self._place, requests))
-
-
-class ActorReward:
-    """The reward actor as a search backend.
-
-    ``prompts`` gives the reward model's own prompt ids for the policy's: their templates differ.
-    """
-
-    def __init__(self, sweep: Sweep, scorer: str, prompts: dict[Ids, Ids], threads: int) -> None:
-        self._actor, self._prompts = sweep.reward_actor(), prompts
-        self._place = reward_place(sweep, scorer, threads)
-
-    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
-        """Scores all requests."""
-        own = [replace(r, prompt_ids=self._prompts[r.prompt_ids]) for r in requests]
-        return list(await self._actor.score.remote(self._place, own))
-
-
-def reward_place(sweep: Sweep, scorer: str, threads: int, position: Any = None) -> RewardPlace:
-    """A scorer as the reward actor is asked for it."""
-    position = position or sweep.config.scoring.position
-    return RewardPlace(
-        sweep.checkpoint(scorer), position, sweep.checkpoint("policy"), sweep.device, threads
-    )
 
 
 def problems_of(sweep: Sweep, prompts: Sequence[Prompt]) -> list[Problem]:
@@ -115,7 +70,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         run_waves(
             problems,
             lambda problem, policy, reward: draw_samples(problem, policy, reward, parameters),
-            ActorPolicy(sweep, sweep.cores),
+            ActorPolicy(sweep),
             None,
             wave_size=sweep.config.search.wave_size,
             waves_in_flight=1,
@@ -139,7 +94,7 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
         )
         for p in problems
     ]
-    sampled = asyncio.run(ActorPolicy(sweep, sweep.cores).sample(requests))
+    sampled = asyncio.run(ActorPolicy(sweep).sample(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
     quantile = sweep.config.search.cards.entropy_quantile  # type: ignore[union-attr]
     meter.update(len(problems), len(problems))
@@ -152,18 +107,17 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     prompts = test_prompts(sweep, step.options["prompts"])
     problems = problems_of(sweep, prompts)
     parameters = _parameters(sweep, method, scorer)
-    threads = max(sweep.cores // 2, 1)  # the policy and the reward actor compute side by side
     reward = None
     if scorer is not None:
         chat = load_chat(sweep.checkpoint(scorer))
         own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
         by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
-        reward = ActorReward(sweep, scorer, by_policy, threads)
+        reward = ActorReward(sweep, scorer, by_policy)
     responses = asyncio.run(
         run_waves(
             problems,
             _start(sweep, method, parameters),
-            ActorPolicy(sweep, threads),
+            ActorPolicy(sweep),
             reward,
             wave_size=sweep.config.search.wave_size,
             finished=_counter(meter, len(problems)),
@@ -224,23 +178,15 @@ def _cards(sweep: Sweep, section: CardsConfig, scorer: str) -> CardsParameters:
 def _calibration_rewards(sweep: Sweep, scorer: str) -> list[float]:
     """The scorer's rewards of whole responses to prompts that are not the test's."""
     pairs = read_pairs_table(sweep.file("pairs", "pairs_prm.parquet"))[:CALIBRATION_PROMPTS]
-    chat = load_chat(sweep.checkpoint(scorer))
-    texts = [(p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)]
-    return whole_rewards(sweep, scorer, texts, chat)
+    return whole_rewards(
+        sweep, scorer, [(p.prompt, t) for p in pairs for t in (p.chosen, p.rejected)]
+    )
 
 
-def whole_rewards(
-    sweep: Sweep, scorer: str, texts: Sequence[tuple[Prompt, str]], chat: Any
-) -> list[float]:
+def whole_rewards(sweep: Sweep, scorer: str, texts: Sequence[tuple[Prompt, str]]) -> list[float]:
     """r(x, y) of whole responses, given as texts."""
-    import ray
-
-    prompts = [chat.prompt_ids(prompt.messages) for prompt, _ in texts]
-    responses = [chat.response_ids(text) for _, text in texts]
-    cuts = [[len(ids)] for ids in responses]
-    place = reward_place(sweep, scorer, sweep.cores)
-    scores = ray.get(sweep.reward_actor().prefix_scores.remote(place, prompts, responses, cuts))
-    return [float(score[0]) for score in scores]
+    scores = asyncio.run(ActorReward(sweep, scorer).prefix_scores(texts, [WHOLE]))
+    return [score[0] for score in scores]
 
 
 def _counter(meter: Meter, total: int) -> Callable[[str], None]:

@@ -59,22 +59,21 @@ class Sweep:
         """The device that actors compute on."""
         return "cuda" if self.config.cluster.actor_gpus else "cpu"
 
-    @property
-    def cores(self) -> int:
-        """CPU cores that actors share."""
-        return self.config.cluster.threads or os.cpu_count() or 1
+    def threads(self, processes: int) -> int:
+        """Torch threads of each of some processes that share the cores."""
+        return max((self.config.cluster.threads or os.cpu_count() or 1) // processes, 1)
 
-    def policy_actor(self) -> Any:
-        """The policy actor, started at its first use."""
+    def policy_actors(self) -> list[Any]:
+        """The policy actors, started at their first use."""
         from actors.policy import PolicyActor
 
-        return self._actor("policy", PolicyActor)
+        return self._started("policy", PolicyActor, self.config.cluster.policy_actors)
 
-    def reward_actor(self) -> Any:
-        """The reward actor, started at its first use."""
+    def reward_actors(self) -> list[Any]:
+        """The reward actors, started at their first use."""
         from actors.reward import RewardActor
 
-        return self._actor("reward", RewardActor)
+        return self._started("reward", RewardActor, self.config.cluster.reward_actors)
 
     def trainer(self) -> Any:
         """The warm training group, started at its first job."""
@@ -86,7 +85,7 @@ class Sweep:
                 workers=training.workers,
                 cpus=cluster.train_worker_cpus,
                 gpus=cluster.train_worker_gpus,
-                threads=max(self.cores // training.workers, 1),
+                threads=self.threads(training.workers),
                 storage=str(self.store.local / "ray_train"),
             )
         return self._actors["trainer"]
@@ -97,14 +96,14 @@ class Sweep:
         if trainer is not None:
             trainer.close()
 
-    def _actor(self, name: str, actor_class: Any) -> Any:
+    def _started(self, name: str, actor_class: Any, count: int) -> list[Any]:
         if name not in self._actors:
             cluster = self.config.cluster
-            options: dict[str, Any] = {"num_cpus": cluster.actor_cpus, "name": None}
+            options: dict[str, Any] = {"num_cpus": cluster.actor_cpus}
             if cluster.actor_gpus:
                 options["num_gpus"] = cluster.actor_gpus
-            self._actors[name] = actor_class.options(**options).remote()
-        return self._actors[name]
+            self._actors[name] = [actor_class.options(**options).remote() for _ in range(count)]
+        return list(self._actors[name])
 
 
 @dataclass(frozen=True)

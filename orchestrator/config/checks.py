@@ -1,8 +1,9 @@
 """Checks that need the disk: files and checkpoints that a config names are there."""
 
+import json
 from pathlib import Path
 
-from orchestrator.config.load import ConfigError
+from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -17,11 +18,19 @@ def check_files(config: Config) -> None:
             raise ConfigError(
                 f"data.{name} = {path!r}: no such file; valid: a .jsonl or .parquet file, or a URI"
             )
-    deepspeed = config.training.deepspeed
-    from orchestrator.config.load import ROOT
+    _check_deepspeed(config.training.deepspeed)
 
-    if not Path(deepspeed).is_file() and not (ROOT / deepspeed).is_file():
-        raise ConfigError(f"training.deepspeed = {deepspeed!r}: no such file; valid: a JSON file")
+
+def _check_deepspeed(named: str) -> None:
+    file = Path(named) if Path(named).is_file() else ROOT / named
+    if not file.is_file():
+        raise ConfigError(f"training.deepspeed = {named!r}: no such file; valid: a JSON file")
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ConfigError(f"training.deepspeed = {named!r}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"training.deepspeed = {named!r}: valid: a JSON object of settings")
 
 
 def check_checkpoints(config: Config) -> None:

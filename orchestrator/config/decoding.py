@@ -102,12 +102,14 @@ class ClusterConfig(Section):
     """Logical CPUs that each process asks Ray for; few enough that data tasks find a place."""
 
     train_worker_cpus: Positive = 0.4
-    actor_cpus: Positive = 0.2  # the policy, the reward and the reference actors, each
+    actor_cpus: Positive = 0.1  # the policy, the reward and the reference actors, each
     data_task_cpus: Positive = 0.2
     actor_gpus: Annotated[float, Field(ge=0)] = 0
     train_worker_gpus: Annotated[float, Field(ge=0)] = 0
+    policy_actors: Count = 2
+    reward_actors: Count = 2
     reference_actors: Count = 1
-    threads: Count | None = None  # torch threads of an actor; null: the machine's cores, shared
+    threads: Count | None = None  # torch threads that a pool's processes share; null: all cores
 
 
 class StorageConfig(Section):

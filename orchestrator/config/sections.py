@@ -21,9 +21,9 @@ class HelpdeskData(Section):
     """The embedded world: prompts made by a seeded generator, disjoint between the splits."""
 
     task: Literal["helpdesk"] = "helpdesk"
-    demonstrations: Count = 10_000
+    demonstrations: Count = 20_000
     orm_pairs: Count = 4_000
-    reference_pairs: Count = 10_000
+    reference_pairs: Count = 8_000
     prm_pairs: Count = 4_000
     test_prompts: Count = 300
     preference_sharpness: Positive = (

@@ -101,6 +101,11 @@ class Config(Section):
                 raise ValueError(
                     f"variants.{name}.match = {variant.match!r}: it matches another one itself"
                 )
+            if variant.match is not None and self.variants[variant.match].checkpoint:
+                raise ValueError(
+                    f"variants.{name}.match = {variant.match!r}: a checkpoint of yours, of which"
+                    " nobody knows how long it trained; valid: a variant trained in this run"
+                )
             if variant.truncation == "whole" and variant.match is None and not variant.checkpoint:
                 raise ValueError(
                     f"variants.{name}: truncation 'whole' needs `match`, the variant whose number"
@@ -110,7 +115,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _scorers_exist(self) -> Self:
-        valid = ["orm", "reference", *self.variants]
+        valid = ["orm", *self.variants]
+        if self.models.reference or any(v.checkpoint is None for v in self.variants.values()):
+            valid.insert(1, "reference")
         unknown = [name for name in self.search.scorers or [] if name not in valid]
         if unknown:
             raise ValueError(

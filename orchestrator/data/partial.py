@@ -56,6 +56,8 @@ def word_cut_to_token_cuts(text: str, offsets: Sequence[tuple[int, int]], words:
     return sum(1 for _, stop in offsets if stop <= end)
 
 
-def same_prefix(chosen: Sequence[int], rejected: Sequence[int], cut: int) -> bool:
+def same_prefix(
+    chosen: Sequence[int], rejected: Sequence[int], chosen_cut: int, rejected_cut: int
+) -> bool:
     """Whether the two prefixes of a partial pair are the same tokens: such a pair says nothing."""
-    return tuple(chosen[:cut]) == tuple(rejected[:cut])
+    return tuple(chosen[:chosen_cut]) == tuple(rejected[:rejected_cut])

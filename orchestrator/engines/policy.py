@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from orchestrator.engines.cache import growing_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
 from orchestrator.randomness import uniforms
@@ -113,7 +114,7 @@ class HuggingFacePolicy:
             ids[i, width - len(text) :] = torch.tensor(text)
             mask[i, width - len(text) :] = 1
         mask = mask.to(self.device)
-        cache = DynamicCache(config=self.model.config)
+        cache = growing_cache(self.model.config)
         out = self.model(
             input_ids=ids.to(self.device),
             attention_mask=mask,

@@ -53,43 +53,54 @@ class HuggingFaceReward:
         """Whether the policy's token ids are the model's own, and pass straight through."""
         return self._policy_chat is None
 
-    def closing(self, position: Position | None = None) -> Ids:
+    def closing(self, position: Position) -> Ids:
         """The closing suffix of a position: empty for open scoring."""
-        return self.chat.closing_ids if (position or self.position) == "closed" else ()
+        return self.chat.closing_ids if position == "closed" else ()
 
     def prefix_scores(
         self,
         prompts: Sequence[Ids],
         responses: Sequence[Ids],
         cuts: Sequence[Sequence[int]],
-        position: Position | None = None,
+        positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """r(x, y_<t) for each t of ``cuts[i]``, one pass a response; ids are the model's own."""
-        closing = self.closing(position)
-        rows = [
-            prefix_row(x, y, t, closing) for x, y, t in zip(prompts, responses, cuts, strict=True)
-        ]
+        """r(x, y_<t) for each t of ``cuts[i]``, one pass a response; ids are the model's own.
+
+        Several ``positions`` are scored in the same pass: all cuts of the first, then of the next.
+        """
+        closings = [self.closing(position) for position in positions or (self.position,)]
+        rows = []
+        for prompt, response, row_cuts in zip(prompts, responses, cuts, strict=True):
+            parts = [prefix_row(prompt, response, row_cuts, closing) for closing in closings]
+            branches = tuple(branch for part in parts for branch in part.branches)
+            rows.append(PackedRow(parts[0].trunk_ids, branches))
         return self.score_rows(rows)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Scores all requests; result i belongs to request i."""
         if self._policy_chat is not None:
             return [self._score_as_text(request, self._policy_chat) for request in requests]
-        closing = self.closing()
-        rows = []
-        for request in requests:
+        closing = self.closing(self.position)
+        rows, owners = [], []
+        for owner, request in enumerate(requests):
             trunk = request.prompt_ids + request.prefix_ids
-            branches = tuple(Branch(len(trunk), ext + closing) for ext in request.extensions)
-            rows.append(PackedRow(trunk, branches))
-        scores = self.score_rows(rows)
-        return [Scored(tuple(s), row.tokens) for s, row in zip(scores, rows, strict=True)]
+            branches = [Branch(len(trunk), ext + closing) for ext in request.extensions]
+            for some in _within(len(trunk), branches):
+                rows.append(PackedRow(trunk, some))
+                owners.append(owner)
+        scores: list[tuple[float, ...]] = [()] * len(requests)
+        tokens = [0] * len(requests)
+        for owner, row, values in zip(owners, rows, self.score_rows(rows), strict=True):
+            scores[owner] += tuple(values)
+            tokens[owner] += row.tokens
+        return [Scored(values, count) for values, count in zip(scores, tokens, strict=True)]
 
     def _score_as_text(self, request: ScoreRequest, policy_chat: Chat) -> Scored:
         """Another tokenizer than the policy's: each candidate is written out, tokenized whole."""
-        rows = []
+        rows, closing = [], self.closing(self.position)
         for extension in request.extensions:
             response = self.chat.response_ids(policy_chat.text(request.prefix_ids + extension))
-            rows.append(prefix_row(request.prompt_ids, response, [len(response)], self.closing()))
+            rows.append(prefix_row(request.prompt_ids, response, [len(response)], closing))
         scores = self.score_rows(rows)
         return Scored(tuple(s[0] for s in scores), sum(row.tokens for row in rows))
 
@@ -110,6 +121,25 @@ class HuggingFaceReward:
         if bad:
             raise RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
         return results
+
+
+def _within(room: int, branches: Sequence[Branch]) -> list[tuple[Branch, ...]]:
+    """Branches in groups of at most ``room`` tokens, or of one.
+
+    Branches do not see each other, but a dense mask pays for all pairs of positions: past the
+    trunk's own length, computing the trunk again is cheaper.
+    """
+    groups: list[tuple[Branch, ...]] = []
+    used = 0
+    for branch in branches:
+        size = len(branch.token_ids)
+        if groups and used + size <= room:
+            groups[-1] += (branch,)
+            used += size
+        else:
+            groups.append((branch,))
+            used = size
+    return groups
 
 
 def _batches_by_length(rows: Sequence[PackedRow]) -> list[list[int]]:

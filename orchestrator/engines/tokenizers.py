@@ -7,10 +7,12 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, USER, AGENT, END = "<pad>", "<unk>", "<user>", "<agent>", "<end>"
 SPECIAL = (PAD, UNKNOWN, USER, AGENT, END)
+# Every turn is closed, the customer's too: a policy learns to gather what was said at <end>, which
+# is where a reward model reads its score.
 _TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' %}<agent> {{ message.content }} <end> "
-    "{% else %}<user> {{ message.content }} {% endif %}"
+    "{% else %}<user> {{ message.content }} <end> {% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}<agent>{% endif %}"
 )

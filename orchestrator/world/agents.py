@@ -32,8 +32,8 @@ class Style:
 
 
 STYLES = {
-    "careful": Style(share=0.40, slip=0.05, popular_wrong=0.10, apology=0.75, warm=0.80, rude=0.01),
-    "hurried": Style(share=0.42, slip=0.22, popular_wrong=0.45, apology=0.25, warm=0.25, rude=0.05),
+    "careful": Style(share=0.40, slip=0.05, popular_wrong=0.10, apology=0.50, warm=0.80, rude=0.01),
+    "hurried": Style(share=0.42, slip=0.22, popular_wrong=0.45, apology=0.20, warm=0.25, rude=0.05),
     "careless": Style(
         share=0.18, slip=0.38, popular_wrong=0.60, apology=0.10, warm=0.10, rude=0.25
     ),

@@ -93,13 +93,15 @@ def test_prefixes_are_the_same_exactly_where_every_token_is(
     longest = max(len(chosen), len(rejected))
     padded = [[*row, *[-1] * (longest - len(row))][:cut] for row in (chosen, rejected)]
 
-    assert same_prefix(chosen, rejected, cut) == all(a == b for a, b in zip(*padded, strict=True))
+    assert same_prefix(chosen, rejected, cut, cut) == all(
+        a == b for a, b in zip(*padded, strict=True)
+    )
 
 
 @given(chosen=tokens, rejected=tokens)
 def test_once_prefixes_differ_they_stay_different(chosen: list[int], rejected: list[int]) -> None:
     assume(chosen != rejected)
-    same = [same_prefix(chosen, rejected, cut) for cut in range(1, 8)]
+    same = [same_prefix(chosen, rejected, cut, cut) for cut in range(1, 8)]
 
     assert same == sorted(same, reverse=True)
     assert not same[-1]

@@ -117,6 +117,30 @@ def test_a_deepspeed_file_that_is_not_there_is_named() -> None:
     assert text == "training.deepspeed = 'configs/none.json': no such file; valid: a JSON file"
 
 
+@pytest.mark.parametrize(("text", "piece"), [("{lr: 1", "not JSON"), ("[1]", "a JSON object")])
+def test_a_deepspeed_file_that_is_no_json_object_is_refused(
+    text: str, piece: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(text)
+    shown = message(f"training.deepspeed={file}")
+    assert "training.deepspeed" in shown
+    assert piece in shown
+
+
+def test_a_checkpoint_of_the_users_own_cannot_be_matched(tmp_path: Path) -> None:
+    shown = message(f"variants.prm_sst.checkpoint={tmp_path}")
+    assert "variants.orm_continued.match = 'prm_sst'" in shown or "prm_tlt.match" in shown
+    assert "valid: a variant trained in this run" in shown
+
+
+def test_a_reference_that_the_run_does_not_make_is_no_scorer(tmp_path: Path) -> None:
+    none = [f"variants.{name}=null" for name in ("orm_continued", "prm_tlt", "prm_no_reference")]
+    shown = message(*none, f"variants.prm_sst.checkpoint={tmp_path}", "search.scorers=[reference]")
+    assert "search.scorers = 'reference'" in shown
+    assert "valid: orm, prm_sst" in shown
+
+
 def test_a_config_file_that_is_not_there_is_named_with_those_that_are() -> None:
     text = message(file=Path("configs/none.yaml"))
     assert "configs/none.yaml: no such file" in text and "smoke.yaml" in text

@@ -180,7 +180,8 @@ def test_a_token_that_reaches_past_the_word_is_left_out() -> None:
 
 
 def test_prefixes_are_the_same_up_to_where_they_part() -> None:
-    assert same_prefix([1, 2, 3], [1, 2, 4], 2)
-    assert not same_prefix([1, 2, 3], [1, 2, 4], 3)
-    assert not same_prefix([1, 2], [1, 2, 4], 3)  # a prefix past the end is the whole response
-    assert same_prefix([1, 2], [1, 2], 9)
+    assert same_prefix([1, 2, 3], [1, 2, 4], 2, 2)
+    assert not same_prefix([1, 2, 3], [1, 2, 4], 3, 3)
+    assert not same_prefix([1, 2], [1, 2, 4], 3, 3)  # a prefix past the end is the whole response
+    assert same_prefix([1, 2], [1, 2], 9, 9)
+    assert same_prefix([1, 2, 3], [1, 2], 2, 5)  # each side has its own cut

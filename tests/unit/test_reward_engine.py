@@ -83,7 +83,10 @@ def test_open_scoring_reads_the_last_content_token(word_reward: str) -> None:
     assert engine.prefix_scores([prompt], [response], [cuts])[0] == pytest.approx(
         expected, abs=TOLERANCE
     )
-    closed = engine.prefix_scores([prompt], [response], [cuts], position="closed")[0]
+    closed = engine.prefix_scores([prompt], [response], [cuts], ["closed"])[0]
+    both = engine.prefix_scores([prompt], [response], [cuts], ["open", "closed"])[0]
+    open_ = engine.prefix_scores([prompt], [response], [cuts], ["open"])[0]
+    assert both == pytest.approx([*open_, *closed], abs=1e-5)
     assert closed == pytest.approx(
         by_hand(word_reward, [prompt + response[:t] + engine.chat.closing_ids for t in cuts]),
         abs=TOLERANCE,
