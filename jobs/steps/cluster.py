@@ -15,6 +15,7 @@ from orchestrator.config.tree import Config
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 UPLOAD_LEFT_OUT = ["runs", ".venv", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
 SMALLEST_SHARE = 0.01
+STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
 # Large tensors come and go with every step: kept by malloc and on huge pages, they cost the kernel
 # no page faults (a third of the CPU time while sampling).
 MEMORY = {
@@ -83,6 +84,7 @@ def join(config: Config, console: Console) -> None:
         console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
     else:
         check_budget(config, os.cpu_count() or 1)
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
         started = ray.init(
             address="local",
             num_cpus=os.cpu_count(),

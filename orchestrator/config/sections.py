@@ -22,7 +22,7 @@ class HelpdeskData(Section):
 
     task: Literal["helpdesk"] = "helpdesk"
     demonstrations: Count = 20_000
-    orm_pairs: Count = 4_000
+    orm_pairs: Count = 5_000
     reference_pairs: Count = 8_000
     prm_pairs: Count = 4_000
     test_prompts: Count = 300

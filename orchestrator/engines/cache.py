@@ -10,8 +10,11 @@ from transformers.cache_utils import DynamicLayer
 ROOM = 64  # tokens of spare room, made when the last is used up
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values, (B, H, T, D) views into storage with room for more tokens."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self) -> None:
         super().__init__()
