@@ -66,6 +66,25 @@ def check_budget(config: Config, cpus: float) -> None:
         )
 
 
+def check_gpus(config: Config, gpus: float) -> None:
+    """Refuses a plan for GPUs that the cluster does not have.
+
+    Raises:
+        ConfigError: it needs more GPUs than the cluster has.
+    """
+    cluster = config.cluster
+    pools = cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
+    training = config.training.workers * cluster.train_worker_gpus
+    needed = training + pools * cluster.actor_gpus
+    if needed > gpus + SMALLEST_SHARE:
+        field = "actor_gpus" if cluster.actor_gpus else "train_worker_gpus"
+        raise ConfigError(
+            f"cluster.{field} = {getattr(cluster, field):g}: {config.training.workers} training"
+            f" workers and {pools} actors need {needed:g} GPUs, the cluster has {gpus:g};"
+            " valid: smaller shares, fewer processes, or 0 to compute on CPUs"
+        )
+
+
 def join(config: Config, console: Console) -> None:
     """Connects to the running cluster, else starts a local one with its dashboard on loopback.
 
@@ -95,7 +114,9 @@ def join(config: Config, console: Console) -> None:
         )
         console.print(f"Ray: started a local cluster; dashboard http://{started.dashboard_url}")
     try:
-        check_budget(config, float(ray.cluster_resources().get("CPU", 0)))
+        resources = ray.cluster_resources()
+        check_budget(config, float(resources.get("CPU", 0)))
+        check_gpus(config, float(resources.get("GPU", 0)))
     except ConfigError:
         ray.shutdown()
         raise

@@ -153,7 +153,10 @@ def _comparisons(sweep: Sweep, cells: list[Cell]) -> list[dict[str, Any]]:
                     "test": _paired(sweep, cell, other, metric),
                 }
                 for metric in COMPARED
-                if metric in cell.values and metric in other.values
+                if metric in cell.values
+                and metric in other.values
+                # Win-tie is against base already: base's own rate is 1, and no rate is over it.
+                and not (metric == "win_tie" and name == "base")
             ]
     return found
 

@@ -15,6 +15,7 @@ from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.rejects import refuse, too_long, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import context_of
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair, Prompt, Reject
 from orchestrator.search.engines import SampleRequest
@@ -97,7 +98,7 @@ async def _label(
 
 def _keep_what_fits(sweep: Sweep, splits: dict[str, list[PreferencePair]], folder: Path) -> Figures:
     chat = load_chat(sweep.checkpoint("policy"))
-    limit = sweep.config.models.architecture.max_position_embeddings
+    limit = context_of(sweep.checkpoint("policy"))
     rejects: list[Reject] = []
     metrics: dict[str, float] = {}
     for name, pairs in splits.items():

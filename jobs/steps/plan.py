@@ -3,6 +3,7 @@
 Nothing is started here; keys come from config, sources and input files alone.
 """
 
+from pathlib import Path
 from typing import Any
 
 from jobs.steps import (
@@ -222,6 +223,8 @@ class Plan:
 
     def _model(self, name: str, stage: str, given: str | None) -> None:
         made_by = None if given is not None else self.sweep.stages[stage]
+        if given is not None and (folder := Path(given).expanduser()).is_dir():
+            given = str(folder.resolve())  # actors work in other folders
         self.sweep.models[name] = Model(made_by, given)
 
     def _stage_of(self, model: str) -> str:

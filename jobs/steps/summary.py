@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from jobs.steps.plan import Plan
 from orchestrator.config.load import to_yaml
 from orchestrator.data.rejects import reasons
+from orchestrator.masking import mask_secrets
 from orchestrator.records import Reject
 
 VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
@@ -32,7 +33,7 @@ def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[st
         "versions": _versions(),
         "seconds": sum(m["seconds"] for m in markers),
         "training_seeds": 1,
-        "config_yaml": to_yaml(config),
+        "config_yaml": mask_secrets(to_yaml(config)),
         "premise": evaluation["premise"],
         "stages": [
             {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
+from orchestrator.data.rows import SUFFIXES, VALID
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
@@ -14,10 +15,13 @@ def check_files(config: Config) -> None:
     data = config.data.model_dump()
     for name in ("pairs", "demonstrations", "test"):
         path = data.get(name)
-        if isinstance(path, str) and "://" not in path and not Path(path).expanduser().is_file():
-            raise ConfigError(
-                f"data.{name} = {path!r}: no such file; valid: a .jsonl or .parquet file, or a URI"
-            )
+        if not isinstance(path, str):
+            continue
+        valid = f"valid: {VALID}"
+        if not path.endswith(SUFFIXES):
+            raise ConfigError(f"data.{name} = {path!r}: its format is not known; {valid}")
+        if "://" not in path and not Path(path).expanduser().is_file():
+            raise ConfigError(f"data.{name} = {path!r}: no such file; {valid}")
     _check_deepspeed(config.training.deepspeed)
 
 
@@ -56,11 +60,22 @@ def _check_checkpoint(field: str, name: str) -> None:
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(f"{field} = {name!r}: no such folder; {valid}")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         hf_hub_download(name, "config.json")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        OSError,
+    ) as error:
         raise ConfigError(
             f"{field} = {name!r}: not found on the hub or in its cache; {valid}"
         ) from error

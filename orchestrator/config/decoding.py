@@ -74,7 +74,7 @@ class CardsConfig(Section):
 class SearchConfig(Section):
     """Which methods run, with which scorers; null turns a method off."""
 
-    scorers: list[str] | None = None  # null: the ORM and all variants
+    scorers: Annotated[list[str], Field(min_length=1)] | None = None  # null: ORM, all variants
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     bon: BestOfNConfig | None = BestOfNConfig()
     args: ArgsConfig | None = ArgsConfig()

@@ -1,12 +1,13 @@
 """Small sections of the config tree: data, models, training. Defaults are the embedded world's."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Splitting = TypeVar("Splitting", bound="Section")
 
 
 class Section(BaseModel):
@@ -41,6 +42,10 @@ class HHData(Section):
     reference_share: Share = 0.3
     test_prompts: Count = 100  # the prompts left over are the PRM's
 
+    @model_validator(mode="after")
+    def _leaves_the_prm_some(self) -> Self:
+        return _with_room(self, "policy_share", "orm_share", "reference_share")
+
 
 class GSM8KData(Section):
     """GSM8K: worked answers for the policy, right and wrong solutions as pairs, test questions."""
@@ -52,6 +57,20 @@ class GSM8KData(Section):
     orm_share: Share = 0.3
     reference_share: Share = 0.4
     test_prompts: Count = 100
+
+    @model_validator(mode="after")
+    def _leaves_the_prm_some(self) -> Self:
+        return _with_room(self, "orm_share", "reference_share")
+
+
+def _with_room(data: Splitting, *names: str) -> Splitting:
+    """Raises ValueError where the shares leave the PRM no prompts."""
+    total = sum(getattr(data, name) for name in names)
+    if total >= 1:
+        raise ValueError(
+            f"{' + '.join(names)} = {total:g}: the prompts left over are the PRM's; valid: under 1"
+        )
+    return data
 
 
 Data = Annotated[HelpdeskData | HHData | GSM8KData, Field(discriminator="task")]

@@ -1,5 +1,6 @@
 """The whole config: one tree, sections named as the stages, and the checks between sections."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -24,6 +25,9 @@ from orchestrator.config.sections import (
     Variant,
     to_plain,
 )
+
+TAKEN = ("policy", "orm", "reference")  # names of the other models
+VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class PartialConfig(Section):
@@ -89,8 +93,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _variants_match(self) -> Self:
-        if "orm" in self.variants or "reference" in self.variants:
-            raise ValueError("variants: 'orm' and 'reference' are taken; choose another name")
+        for name in self.variants:
+            if name in TAKEN or not VARIANT_NAME.fullmatch(name):
+                raise ValueError(
+                    f"variants: {name!r}: choose another name; valid: letters, digits, _ and -,"
+                    f" but for {', '.join(TAKEN)}"
+                )
         for name, variant in self.variants.items():
             if variant.match is not None and variant.match not in self.variants:
                 raise ValueError(
@@ -122,6 +130,18 @@ class Config(Section):
         if unknown:
             raise ValueError(
                 f"search.scorers = {unknown[0]!r}: no such scorer; valid: {', '.join(valid)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_make_the_test_pairs(self) -> Self:
+        needed = 2 * self.evaluation.pairs_per_prompt
+        bon = self.search.bon
+        if isinstance(self.data, HelpdeskData) and bon is not None and bon.n < needed:
+            raise ValueError(
+                f"search.bon.n = {bon.n}: a test prompt's samples are also made into"
+                f" evaluation.pairs_per_prompt = {self.evaluation.pairs_per_prompt} pairs;"
+                f" valid: at least {needed}, or fewer pairs"
             )
         return self
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 
+from orchestrator.masking import mask_secrets
 from orchestrator.stages.identity import ROOT, stage_key
 
 MARKER = "_DONE.json"
@@ -102,7 +103,7 @@ class Store:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "figures": figures,
         }
-        _write_durably(partial / MARKER, json.dumps(marker, indent=1, sort_keys=True))
+        _write_durably(partial / MARKER, mask_secrets(json.dumps(marker, indent=1, sort_keys=True)))
         if self.remote:
             self._push(stage, partial)  # first: what is here must be there as well
         shutil.rmtree(final, ignore_errors=True)  # a forced stage's old output

@@ -11,13 +11,9 @@ from typing import TypeGuard, TypeVar
 
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
+from orchestrator.masking import mask_secrets
+
 _NOT_IN_NAMES = re.compile(r"[^/\w.\- :]")  # mlflow.utils.validation.validate_param_and_metric_name
-_USERINFO = re.compile(r"([a-zA-Z][\w+.\-]*://)[^/\s'\"]*@")
-_SECRET_IN_QUERY = re.compile(
-    r"([?&][\w.\-]*(?:password|token|secret|api_?key|access_?key|signature)[\w.\-]*=)[^&\s#'\"]+",
-    re.IGNORECASE,
-)
-_MASK = "***"
 
 Value = TypeVar("Value")
 
@@ -49,11 +45,6 @@ def with_legal_names(values: Mapping[str, Value]) -> dict[str, Value]:
             )
         renamed[legal], origin[legal] = value, name
     return renamed
-
-
-def mask_secrets(text: str) -> str:
-    """Masks the userinfo of every URI in ``text``, and query values named like a secret."""
-    return _SECRET_IN_QUERY.sub(rf"\g<1>{_MASK}", _USERINFO.sub(rf"\g<1>{_MASK}@", text))
 
 
 def flat_params(params: Mapping[str, object]) -> dict[str, str]:

@@ -18,11 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from orchestrator.masking import mask_secrets
 from orchestrator.tracking.entries import (
     finite_metrics,
     flat_params,
     legal_tags,
-    mask_secrets,
     measured,
     with_legal_names,
 )

@@ -16,6 +16,8 @@ from orchestrator.world import words
 Option = TypeVar("Option")
 
 SECOND_PRODUCT_SHARE = 0.3
+# Mostly wrong verbs: small reward models learn these from outcomes, and parts and repeats hardly.
+SLIPS = (("part", 0.2), ("verb", 0.6), ("repeat", 0.2))
 PLEASE_SHARE = 0.5  # whatever the style: what gives a style away is its slips
 
 
@@ -115,11 +117,13 @@ def _slip(
     part: str,
     done: list[tuple[str, str]],
 ) -> tuple[str, str]:
-    kind = int(rng.integers(3)) if done else int(rng.integers(2))
-    if kind == 0:
+    kinds = SLIPS if done else SLIPS[:2]  # nothing was said before that could be repeated
+    shares = np.array([share for _, share in kinds])
+    kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))][0]
+    if kind == "part":
         foreign = sorted(words.ALL_PARTS - set(words.PARTS[product]))
         return verb, _pick(rng, tuple(foreign))
-    if kind == 1:
+    if kind == "verb":
         foreign = sorted(words.ALL_VERBS - set(words.VERBS[problem]))
         return _pick(rng, tuple(foreign)), part
     return done[int(rng.integers(len(done)))]

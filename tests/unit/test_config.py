@@ -41,6 +41,9 @@ WRONG = {
     "models.architecture.num_key_value_heads=3": ("num_key_value_heads", "3", "must divide"),
     "variants.prm_tlt.match=nobody": ("variants.prm_tlt.match", "'nobody'", "valid: orm_continued"),
     "variants.orm.truncation=sst": ("variants", "'orm'", "choose another name"),
+    "variants.policy.truncation=sst": ("variants", "'policy'", "choose another name"),
+    "search.scorers=[]": ("search.scorers", "[]", "at least 1 item"),
+    "search.bon.n=7": ("search.bon.n", "7", "valid: at least 8"),
     "variants.prm_sst.truncation=all": ("variants.prm_sst.truncation", "'all'", "'sst', 'tlt' or"),
     "training.zero_stge=1": ("training.zero_stge", "1", "did you mean 'zero_stage'?"),
     "training.orm.learning_rate=.inf": ("training.orm.learning_rate", "inf", "finite number"),
@@ -109,12 +112,27 @@ def test_a_checkpoint_folder_needs_its_config_and_safe_weights(tmp_path: Path) -
 
 def test_a_data_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     text = message("data={task: hh_rlhf, pairs: /none/pairs.jsonl}")
-    assert "data.pairs = '/none/pairs.jsonl': no such file; valid: a .jsonl" in text
+    assert "data.pairs = '/none/pairs.jsonl': no such file; valid: a file or fsspec URI" in text
 
 
 def test_a_deepspeed_file_that_is_not_there_is_named() -> None:
     text = message("training.deepspeed=configs/none.json")
     assert text == "training.deepspeed = 'configs/none.json': no such file; valid: a JSON file"
+
+
+def test_shares_that_leave_the_prm_nothing_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("")
+    given = ["data.task=hh_rlhf", f"data.pairs={file}", "data.policy_share=0.6"]
+    shown = message(*given, "data.orm_share=0.4")
+    assert "policy_share + orm_share + reference_share = 1.3" in shown and "under 1" in shown
+
+
+def test_a_data_file_of_another_format_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.txt"
+    file.write_text("")
+    shown = message("data.task=hh_rlhf", f"data.pairs={file}")
+    assert "data.pairs" in shown and ".parquet" in shown
 
 
 @pytest.mark.parametrize(("text", "piece"), [("{lr: 1", "not JSON"), ("[1]", "a JSON object")])

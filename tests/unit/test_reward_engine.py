@@ -108,6 +108,21 @@ def test_extensions_of_one_prefix_score_as_separate_texts_and_cost_it_once(
     assert scored.tokens_computed == len(prompt) + len(prefix) + tails
 
 
+def test_extensions_longer_than_their_prefix_are_spread_over_rows(word_reward: str) -> None:
+    """A dense mask pays for all pairs of positions: past its length the trunk is computed again."""
+    engine = HuggingFaceReward(word_reward)
+    prompt = engine.chat.prompt_ids([{"role": "user", "content": texts(1)[0][0]}])
+    long = [engine.chat.response_ids(y) for _, y in texts(4)]
+    assert all(len(prompt) < 2 * len(y) for y in long)
+    (scored,) = engine.score([ScoreRequest(prompt, (), (*long, ()))])
+    alone = [engine.score([ScoreRequest(prompt, (), (y,))])[0] for y in (*long, ())]
+    assert scored.scores == pytest.approx([s.scores[0] for s in alone], abs=TOLERANCE)
+    # Each of the four has a row of its own, but for the empty one, which joins where it fits.
+    rows = 4 + (len(long[-1]) + 2 > len(prompt))
+    tails = sum(len(y) + 1 for y in (*long, ()))
+    assert scored.tokens_computed == rows * len(prompt) + tails
+
+
 @pytest.mark.parametrize("position", ["closed", "open"])
 def test_with_another_tokenizer_than_the_policys_the_text_decides(
     word_policy: str, byte_reward: str, position: str

@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from orchestrator.tracking.entries import flat_params, legal_name, mask_secrets
+from orchestrator.masking import mask_secrets
+from orchestrator.tracking.entries import flat_params, legal_name
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 
