@@ -14,7 +14,7 @@ import ray
 import ray.train
 import torch
 
-from orchestrator.training.loop import TrainingJob, run_job
+from orchestrator.training.loop import LossIsNotFinite, TrainingJob, run_job
 
 
 @dataclass
@@ -26,6 +26,7 @@ class JobState:
     steps: int = 0
     loss: float = float("nan")
     result: dict[str, Any] | None = None
+    error: str | None = None  # a fault of the training itself, which no restart mends
 
 
 @ray.remote(num_cpus=0, max_concurrency=64)
@@ -63,6 +64,10 @@ class TrainingDesk:
         """Rank 0 says that a job's checkpoint is written."""
         self._jobs[number].result = result
 
+    async def fail(self, number: int, error: str) -> None:
+        """A worker says that a job cannot be trained, whoever tries."""
+        self._jobs[number].error = error
+
     async def state(self, number: int) -> JobState:
         """Progress and, when done, the result of a job."""
         return self._jobs[number]
@@ -79,7 +84,8 @@ def training_worker(config: dict[str, Any]) -> None:
     desk = config["desk"]
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    if not torch.cuda.is_available():
+    if not config["gpus"]:  # Ray hides no card from a worker that asked for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
         torch.set_num_threads(config["threads"])
     number = ray.get(desk.first_unfinished.remote())
@@ -89,7 +95,11 @@ def training_worker(config: dict[str, Any]) -> None:
             if rank == 0:
                 desk.progress.remote(number, done, steps, loss)
 
-        result = run_job(job, rank, world_size, report)
+        try:
+            result = run_job(job, rank, world_size, report)
+        except LossIsNotFinite as error:
+            ray.get(desk.fail.remote(number, str(error)))
+            raise
         if rank == 0:
             ray.get(desk.finish.remote(number, result.to_dict()))
         ray.train.report({"job": number, "loss": result.loss[-1], "steps": result.steps})

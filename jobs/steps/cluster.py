@@ -96,12 +96,7 @@ def join(config: Config, console: Console) -> None:
     """
     variables = environment()
     os.environ.update(variables)
-    in_job = JOB_VARIABLE in os.environ
-    if in_job or os.environ.get("RAY_ADDRESS") or read_ray_address():
-        runtime = {"env_vars": variables} if in_job else _runtime(variables)
-        ray.init(address="auto", runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
-        console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
-    else:
+    if not _joined(variables, console):
         check_budget(config, os.cpu_count() or 1)
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
         started = ray.init(
@@ -120,6 +115,30 @@ def join(config: Config, console: Console) -> None:
     except ConfigError:
         ray.shutdown()
         raise
+
+
+def _joined(variables: dict[str, str], console: Console) -> bool:
+    """Whether a running cluster was found and joined.
+
+    Raises:
+        ConfigError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    in_job, named = JOB_VARIABLE in os.environ, os.environ.get("RAY_ADDRESS")
+    address = "auto" if in_job else named or read_ray_address()
+    if not address:
+        return False
+    runtime = {"env_vars": variables} if in_job else _runtime(variables)
+    try:
+        ray.init(address=address, runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        if in_job or named:
+            raise ConfigError(
+                f"RAY_ADDRESS = {address!r}: no Ray cluster answers there; valid: the address of a"
+                " running one, or unset it to start a local one"
+            ) from error
+        return False  # what `ray start` noted, and a crash left behind
+    console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
+    return True
 
 
 def _runtime(variables: dict[str, str]) -> dict[str, object]:

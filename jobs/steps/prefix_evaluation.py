@@ -11,7 +11,7 @@ import numpy as np
 from jobs.steps.agreement import POSITIONS, test_pairs
 from jobs.steps.sweep import Sweep
 from orchestrator.config.sections import HelpdeskData
-from orchestrator.engines.chat import load_chat
+from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.evaluation.agreement import (
     PrefixRates,
     ar_rm_hp,
@@ -23,6 +23,7 @@ from orchestrator.evaluation.agreement import (
 from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy, both_reach, prefix_accuracy
 from orchestrator.evaluation.statistics import Interval, mean_interval, paired_test
 from orchestrator.records import PreferencePair
+from orchestrator.search.engines import Ids
 from orchestrator.stages.progress import Meter
 from orchestrator.world.rubric import grade
 
@@ -32,8 +33,12 @@ MEASURES = ("prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap")
 
 @dataclass
 class Grid:
-    """The held-out pairs on the grid of t: (N, G) arrays; ``h`` and faults only with a rubric."""
+    """The held-out pairs on the grid of t: (N, G) arrays; ``h`` and faults only with a rubric.
 
+    t counts tokens of one tokenizer: a scorer with another one has another grid.
+    """
+
+    ids: list[tuple[Ids, Ids]]
     grid: list[int]
     groups: list[str]
     distinct: np.ndarray
@@ -45,7 +50,8 @@ class Grid:
 def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
     """The summary's `agreement`, `agreement_comparisons`, `premise` and `pair_accuracy`."""
     pairs = test_pairs(sweep)
-    grid = _grid(sweep, pairs)
+    grid = _grid(sweep, pairs, load_chat(sweep.checkpoint("policy")), [])
+    grids: dict[str, Grid] = {}
     rows: list[dict[str, Any]] = []
     rates: dict[tuple[str, str, str], PrefixRates] = {}
     accuracies: dict[tuple[str, str], PrefixAccuracy] = {}
@@ -57,10 +63,12 @@ def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
                 "closed",
                 "AR_SC-HP",
                 grid,
-                ar_sc_hp(*grid.h, grid.distinct, *_key(sweep), groups=grid.groups),
+                ar_sc_hp(*grid.h, grid.distinct, *_key(sweep), **_options(sweep, grid)),
             )
         )
     for scorer in scorers:
+        chat = load_chat(sweep.checkpoint(scorer))
+        grid = grids[scorer] = _grid(sweep, pairs, chat, [grid, *grids.values()])
         scores = np.load(sweep.file(f"agreement/{scorer}", "scores.npz"))
         for position in POSITIONS:
             sides = [scores[f"{position}_{side}"] for side in ("chosen", "rejected")]
@@ -71,18 +79,18 @@ def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
             if grid.faults is not None:
                 found = prefix_accuracy(
                     *prefixes, *grid.faults, grid.reached, *_key(sweep),
-                    groups=grid.groups, fault_in="rejected",
+                    **_options(sweep, grid), fault_in="rejected",
                 )  # fmt: skip
                 accuracies[scorer, position] = found
-                rows.append(_accuracy_row(scorer, position, grid, found))
+                rows.append(_accuracy_row(sweep, scorer, position, grid, found))
             if position == sweep.config.scoring.position:
                 right = (sides[0][:, -1] > sides[1][:, -1]).astype(float)
-                whole[scorer] = asdict(mean_interval(right, *_key(sweep), groups=grid.groups))
+                whole[scorer] = asdict(mean_interval(right, *_key(sweep), **_options(sweep, grid)))
         meter.advance()
     return {
         "agreement": sorted(rows, key=lambda row: MEASURES.index(row["measure"])),
-        "agreement_comparisons": _compare(sweep, scorers, rates, accuracies),
-        "premise": _premise(sweep, accuracies),
+        "agreement_comparisons": _compare(sweep, grids, rates, accuracies),
+        "premise": _premise(sweep, grids, accuracies),
         "pair_accuracy": whole,
     }
 
@@ -91,15 +99,22 @@ def _key(sweep: Sweep) -> tuple[int, str]:
     return sweep.config.seed, "agreement"
 
 
-def _grid(sweep: Sweep, pairs: list[PreferencePair]) -> Grid:
-    chat = load_chat(sweep.checkpoint("policy"))
+def _options(sweep: Sweep, grid: Grid) -> dict[str, Any]:
+    return {"groups": grid.groups, "samples": sweep.config.evaluation.bootstrap_samples}
+
+
+def _grid(sweep: Sweep, pairs: list[PreferencePair], chat: Chat, known: list[Grid]) -> Grid:
+    """The grid in the tokens of ``chat``; one of ``known`` where these are the same."""
     grid = list(sweep.config.evaluation.agreement_grid)
     ids = [(chat.response_ids(p.chosen), chat.response_ids(p.rejected)) for p in pairs]
+    same = next((other for other in known if other.ids == ids), None)
+    if same is not None:
+        return same
     distinct = np.array([[c[:t] != r[:t] for t in grid] for c, r in ids])
     reached = both_reach([len(c) for c, _ in ids], [len(r) for _, r in ids], grid)
     groups = [pair.prompt.prompt_id for pair in pairs]
     if not isinstance(sweep.config.data, HelpdeskData):
-        return Grid(grid, groups, distinct, reached, None, None)
+        return Grid(ids, grid, groups, distinct, reached, None, None)
     values, faults = np.zeros((2, len(pairs), len(grid))), np.zeros((2, len(pairs), len(grid)))
     for i, (pair, sides) in enumerate(zip(pairs, ids, strict=True)):
         for s, tokens in enumerate(sides):
@@ -107,16 +122,13 @@ def _grid(sweep: Sweep, pairs: list[PreferencePair]) -> Grid:
                 verdict = grade(pair.prompt.facts, chat.text(tokens[:t]), finished=False)
                 values[s, i, g], faults[s, i, g] = verdict.value, verdict.faults > 0
     bools = faults.astype(bool)
-    return Grid(grid, groups, distinct, reached, (values[0], values[1]), (bools[0], bools[1]))
+    return Grid(ids, grid, groups, distinct, reached, (values[0], values[1]), (bools[0], bools[1]))
 
 
 def _measures(
     sweep: Sweep, grid: Grid, scores: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, PrefixRates]:
-    options: dict[str, Any] = {
-        "groups": grid.groups, "samples": sweep.config.evaluation.bootstrap_samples,
-    }  # fmt: skip
-    key = _key(sweep)
+    key, options = _key(sweep), _options(sweep, grid)
     found = {
         "AR_RM-SC": ar_rm_sc(*scores, grid.distinct, *key, **options),
         "reward_gap": reward_gap(*scores, grid.distinct, *key, **options),
@@ -141,12 +153,21 @@ def _row(
     }
 
 
-def _accuracy_row(scorer: str, position: str, grid: Grid, found: PrefixAccuracy) -> dict[str, Any]:
+def _accuracy_row(
+    sweep: Sweep, scorer: str, position: str, grid: Grid, found: PrefixAccuracy
+) -> dict[str, Any]:
     per_t: list[Any] = []
     for column in range(len(grid.grid)):
         here = found.cases[:, 1] == column
         per_t.append(
-            asdict(mean_interval(found.correct[here], "prefix", groups=found.groups[here]))
+            asdict(
+                mean_interval(
+                    found.correct[here],
+                    *_key(sweep),
+                    groups=found.groups[here],
+                    samples=sweep.config.evaluation.bootstrap_samples,
+                )
+            )
             if here.any()
             else None
         )
@@ -159,16 +180,18 @@ def _accuracy_row(scorer: str, position: str, grid: Grid, found: PrefixAccuracy)
 
 def _compare(
     sweep: Sweep,
-    scorers: list[str],
+    grids: dict[str, Grid],
     rates: dict[tuple[str, str, str], PrefixRates],
     accuracies: dict[tuple[str, str], PrefixAccuracy],
 ) -> list[dict[str, Any]]:
     """Each scorer against ORM and ORM trained on, at both positions, over the same pairs."""
     found = []
     for baseline in BASELINES:
-        for scorer in scorers:
-            if baseline not in scorers or scorer in ("orm", baseline):
+        for scorer in grids:
+            if baseline not in grids or scorer in ("orm", baseline):
                 continue
+            if grids[scorer] is not grids[baseline]:
+                continue  # other tokens, other prefixes: nothing to pair
             for position in POSITIONS:
                 for measure in ("AR_RM-SC", "AR_RM-HP"):
                     if (scorer, position, measure) in rates:
@@ -202,17 +225,21 @@ def _comparison(
 def _paired_accuracy(sweep: Sweep, one: PrefixAccuracy, other: PrefixAccuracy) -> Any:
     if not len(one.correct):
         return None
-    return paired_test(one.correct, other.correct, *_key(sweep), groups=one.groups)
+    samples = sweep.config.evaluation.bootstrap_samples
+    return paired_test(one.correct, other.correct, *_key(sweep), groups=one.groups, samples=samples)
 
 
-def _premise(sweep: Sweep, accuracies: dict[tuple[str, str], PrefixAccuracy]) -> dict[str, Any]:
+def _premise(
+    sweep: Sweep, grids: dict[str, Grid], accuracies: dict[tuple[str, str], PrefixAccuracy]
+) -> dict[str, Any]:
     """Section 4.2 takes the reference for the better judge of prefixes: is it, here?"""
     position = sweep.config.scoring.position
     reference, orm = accuracies.get(("reference", position)), accuracies.get(("orm", position))
-    if reference is None or orm is None or reference.rate is None or orm.rate is None:
+    other = grids.get("reference") is not grids.get("orm")
+    if other or not (reference and orm and reference.rate and orm.rate):
         text = (
-            "Without a reference of the run and a rubric of prefixes, the premise of section 4.2"
-            " is not checked."
+            "Without a reference of the run, a rubric of prefixes and one tokenizer for both, the"
+            " premise of section 4.2 is not checked."
         )
         return {"holds": None, "reference": None, "orm": None, "difference": None, "text": text}
     test = _paired_accuracy(sweep, reference, orm)

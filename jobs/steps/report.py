@@ -19,10 +19,12 @@ def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key:
     write_report(summary, place / "report.html", tracker.ui_command())
     files = [place / name for name in ("summary.json", "rejects.parquet", "report.html")]
     where = [sweep.store.publish(file.name, file) for file in files]
-    if not tracker.is_finished(parent):
+    if runner.redone or not tracker.is_finished(parent):
         figures = place / "figures"
         figures.mkdir(exist_ok=True)
         save_figures(summary, figures)
+        for figure in figures.iterdir():
+            sweep.store.publish(f"figures/{figure.name}", figure)
         tracker.log(parent, artifacts=[*files, figures])
         runner.track_cells(summary["cells"])
     terminal(summary, sweep.console)

@@ -33,6 +33,7 @@ class Runner:
         self.plan, self.sweep = plan, plan.sweep
         self._tracker, self._parent = tracker, parent
         self._runs: dict[str, str] = {}
+        self.redone: set[str] = set()  # stages that ran in this pass
 
     def run(self) -> None:
         """Runs what is not done.
@@ -72,6 +73,7 @@ class Runner:
         except Exception as error:
             self._tracker.finish(run_id, "FAILED")
             raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
+        self.redone.add(step.stage.name)
         if step.stage.keeps_checkpoint:
             store.prune(step.stage, storage.checkpoints_kept)
         seconds = time.monotonic() - started
@@ -81,7 +83,7 @@ class Runner:
         """The stage's MLflow run, complete; made now if a kill left it out."""
         run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
         self._runs[step.stage.name] = run_id
-        if self._tracker.is_finished(run_id):
+        if self._tracker.is_finished(run_id) and step.stage.name not in self.redone:
             return
         marker = self.sweep.store.marker(step.stage)
         figures = marker["figures"]

@@ -34,7 +34,7 @@ class TrainerGroup:
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         )
         self._backend = "nccl" if gpus else "gloo"
-        self._threads, self._storage = threads, storage
+        self._gpus, self._threads, self._storage = gpus, threads, storage
         self._desk: Any = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -43,7 +43,8 @@ class TrainerGroup:
         """Runs one job; blocks until its checkpoint is written.
 
         Raises:
-            RuntimeError: the worker group died more often than it may, or its code raised.
+            RuntimeError: a loss is not finite, the worker group died more often than it may, or its
+                code raised.
         """
         self._start()
         number = ray.get(self._desk.submit.remote(job))
@@ -52,6 +53,8 @@ class TrainerGroup:
             progress(state)
             if state.result is not None:
                 return state.result
+            if state.error is not None:
+                raise RuntimeError(state.error)
             if self._thread is None or not self._thread.is_alive():
                 raise RuntimeError(f"training of {job.output} failed") from self._error
             time.sleep(POLL_SECONDS)
@@ -75,7 +78,11 @@ class TrainerGroup:
     def _fit(self) -> None:
         trainer = TorchTrainer(
             training_worker,
-            train_loop_config={"desk": self._desk, "threads": self._threads},
+            train_loop_config={
+                "desk": self._desk,
+                "gpus": self._gpus,
+                "threads": self._threads,
+            },
             torch_config=TorchConfig(backend=self._backend),
             scaling_config=self._scaling,
             run_config=RunConfig(

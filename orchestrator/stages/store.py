@@ -19,7 +19,8 @@ from typing import Any
 import fsspec
 
 from orchestrator.masking import mask_secrets
-from orchestrator.stages.identity import ROOT, stage_key
+from orchestrator.stages.identity import stage_key
+from orchestrator.stages.places import lasting_home
 
 MARKER = "_DONE.json"
 
@@ -58,7 +59,7 @@ class Store:
         self.remote = None if "://" not in root or root.startswith("file://") else root.rstrip("/")
         local = root.removeprefix("file://")
         if self.remote:
-            local = str(ROOT / "runs" / ".cache" / root.replace("://", "_").replace("/", "_"))
+            local = str(lasting_home() / "cache" / root.replace("://", "_").replace("/", "_"))
         self.local = Path(local).expanduser().absolute()
 
     def folder(self, stage: Stage) -> Path:

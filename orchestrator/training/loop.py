@@ -81,6 +81,10 @@ class TrainingResult:
         return asdict(self)
 
 
+class LossIsNotFinite(ValueError):
+    """A loss is NaN or infinite; the message names the step and its rows."""
+
+
 Report = Callable[[int, int, float], None]  # steps done, steps in all, this worker's last loss
 
 
@@ -122,10 +126,14 @@ def run_job(job: TrainingJob, rank: int, world_size: int, report: Report) -> Tra
     curve = torch.zeros(len(steps), 3, dtype=torch.float64)  # loss sum, right, count
     for number, step in enumerate(steps):
         curve[number] = _one_step(engine, [rows[i] for i in step], rank, world_size, job)
+        if not torch.isfinite(curve[number, 0]):
+            raise LossIsNotFinite(
+                f"{job.output}: the loss of step {number + 1} of {len(steps)} is not finite;"
+                f" its rows of {job.examples} (from 0): {step[:20]}"
+            )
         report(number + 1, len(steps), float(curve[number, 0] / curve[number, 2].clamp(min=1)))
     dist.all_reduce(curve)
     save_model(engine, chat, Path(job.output), rank)
-    _assert_finite(curve[:, 0], job)
     mean = curve[:, :2] / curve[:, 2:].clamp(min=1)
     used = {i for step in steps for i in step}
     sizes = sum(rows[i].size for i in used)
@@ -196,9 +204,3 @@ def _deepspeed_config(job: TrainingJob) -> dict[str, Any]:
     config["train_micro_batch_size_per_gpu"] = 1  # rows are counted by the plan, not by DeepSpeed
     config.setdefault("optimizer", {}).setdefault("params", {})["lr"] = job.learning_rate
     return config
-
-
-def _assert_finite(losses: Tensor, job: TrainingJob) -> None:
-    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"{job.output}: the loss is not finite at steps {bad[:20]}")

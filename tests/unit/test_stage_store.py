@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(params=["memory", "local"])
 def remote(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An fsspec URI, with the local copies of the store in a temporary folder."""
-    monkeypatch.setattr("orchestrator.stages.store.ROOT", tmp_path / "first machine")
+    monkeypatch.setenv("PRM_ORCHESTRATOR_HOME", str(tmp_path / "first machine"))
     if request.param == "local":
         return f"local://{tmp_path / 'bucket'}"
     return f"memory://bucket{time.monotonic_ns()}"
@@ -159,7 +159,7 @@ def test_a_remote_store_gives_its_outputs_to_another_machine(
     remote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(Store(remote), stage(), "far", {"metrics": {"a": 1}})
-    monkeypatch.setattr("orchestrator.stages.store.ROOT", tmp_path / "second machine")
+    monkeypatch.setenv("PRM_ORCHESTRATOR_HOME", str(tmp_path / "second machine"))
     other = Store(remote)
     assert other.done(stage()) and not other.done(stage(1))
     assert str(other.local).startswith(str(tmp_path / "second machine"))
@@ -167,7 +167,7 @@ def test_a_remote_store_gives_its_outputs_to_another_machine(
     assert content(other, stage()) == "far"
     other.forget(stage())
     assert not other.done(stage())
-    monkeypatch.setattr("orchestrator.stages.store.ROOT", tmp_path / "third machine")
+    monkeypatch.setenv("PRM_ORCHESTRATOR_HOME", str(tmp_path / "third machine"))
     assert not Store(remote).done(stage())
 
 

@@ -161,7 +161,9 @@ def test_a_loss_that_is_no_number_stops_the_training(
     group: None, broken_reward: str, tmp_path: Path
 ) -> None:
     preferences(broken_reward, tmp_path)
-    with pytest.raises(ValueError, match="the loss is not finite at steps"):
+    with pytest.raises(
+        ValueError, match=r"the loss of step 1 of \d+ is not finite; its rows of .* \(from 0\): \["
+    ):
         run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), 0, 1, silent)
 
 
