@@ -92,7 +92,8 @@ class Runner:
         self._tracker.log(
             run_id,
             params={
-                **step.stage.config, **figures.get("parameters", {}),
+                **{k: v for k, v in step.stage.config.items() if k != "parameters"},
+                **figures.get("parameters", {}),  # a method's, with what was calibrated
                 "task": config.data.task, "seed": config.seed,
             },
             metrics={**figures.get("metrics", {}), "stage_seconds": marker["seconds"]},
