@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.steps.backends import ActorReward
+from jobs.steps.backends import WHOLE, ActorReward
 from jobs.steps.responses import read_drawn
-from jobs.steps.search import WHOLE, test_prompts
+from jobs.steps.search import test_prompts
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.tables import read_pairs_table

@@ -5,9 +5,9 @@ faster than one of two.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
@@ -25,7 +25,7 @@ from orchestrator.search.engines import (
     TopTokens,
 )
 
-Item = TypeVar("Item")
+WHOLE = 10**6  # a cut past every response: the whole of it
 
 
 class ActorPolicy:
@@ -41,18 +41,14 @@ class ActorPolicy:
 
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         """Draws the continuations of all requests."""
-        return await self._shared("sample", requests)
+        return await _shared_out(
+            self._actors, requests, lambda actor, share: actor.sample.remote(self._place, share)
+        )
 
     async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
         """Gives the likeliest next tokens of all requests."""
-        return await self._shared("top", requests)
-
-    async def _shared(self, method: str, requests: list[Any]) -> list[Any]:
-        shares = zip(self._actors, _shares(requests, len(self._actors)), strict=False)
-        return _joined(
-            await asyncio.gather(
-                *(getattr(actor, method).remote(self._place, share) for actor, share in shares)
-            )
+        return await _shared_out(
+            self._actors, requests, lambda actor, share: actor.top.remote(self._place, share)
         )
 
 
@@ -73,9 +69,8 @@ class ActorReward:
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """Scores all requests."""
         own = [replace(r, prompt_ids=self._prompts[r.prompt_ids]) for r in requests]
-        shares = zip(self._actors, _shares(own, len(self._actors)), strict=False)
-        return _joined(
-            await asyncio.gather(*(a.score.remote(self._place, share) for a, share in shares))
+        return await _shared_out(
+            self._actors, own, lambda actor, share: actor.score.remote(self._place, share)
         )
 
     async def prefix_scores(
@@ -92,25 +87,24 @@ class ActorReward:
             (self.chat.prompt_ids(prompt.messages), self.chat.response_ids(text))
             for prompt, text in texts
         ]
-        shares = zip(self._actors, _shares(rows, len(self._actors)), strict=False)
-        calls = (
-            actor.prefix_scores.remote(
+        return await _shared_out(
+            self._actors,
+            rows,
+            lambda actor, share: actor.prefix_scores.remote(
                 self._place,
                 [x for x, _ in share],
                 [y for _, y in share],
                 [cuts] * len(share),
                 positions,
-            )
-            for actor, share in shares
+            ),
         )
-        return _joined(await asyncio.gather(*calls))
 
 
-def _shares(items: Sequence[Item], count: int) -> list[Sequence[Item]]:
-    """Contiguous shares of nearly equal size, none empty."""
-    size = -(-len(items) // count)
-    return [items[i : i + size] for i in range(0, len(items), size)] if size else []
-
-
-def _joined(parts: Sequence[Sequence[Item]]) -> list[Item]:
-    return [item for part in parts for item in part]
+async def _shared_out(
+    actors: Sequence[Any], items: Sequence[Any], call: Callable[[Any, Sequence[Any]], Any]
+) -> list[Any]:
+    """Each actor's answers to its contiguous, nearly equal share of ``items``, in their order."""
+    size = -(-len(items) // len(actors)) or 1
+    shares = [items[i : i + size] for i in range(0, len(items), size)]
+    calls = (call(actor, share) for actor, share in zip(actors, shares, strict=False))
+    return [answer for part in await asyncio.gather(*calls) for answer in part]

@@ -44,9 +44,13 @@ def environment() -> dict[str, str]:
 def needed_cpus(config: Config) -> float:
     """Logical CPUs that stand at once: training workers, actors, the data tasks between them."""
     cluster = config.cluster
-    pools = cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
     training = config.training.workers * cluster.train_worker_cpus
-    return training + pools * cluster.actor_cpus + 2 * cluster.data_task_cpus
+    return training + _actors(config) * cluster.actor_cpus + 2 * cluster.data_task_cpus
+
+
+def _actors(config: Config) -> int:
+    cluster = config.cluster
+    return cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
 
 
 def check_budget(config: Config, cpus: float) -> None:
@@ -73,14 +77,13 @@ def check_gpus(config: Config, gpus: float) -> None:
         ConfigError: it needs more GPUs than the cluster has.
     """
     cluster = config.cluster
-    pools = cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
     training = config.training.workers * cluster.train_worker_gpus
-    needed = training + pools * cluster.actor_gpus
+    needed = training + _actors(config) * cluster.actor_gpus
     if needed > gpus + SMALLEST_SHARE:
         field = "actor_gpus" if cluster.actor_gpus else "train_worker_gpus"
         raise ConfigError(
             f"cluster.{field} = {getattr(cluster, field):g}: {config.training.workers} training"
-            f" workers and {pools} actors need {needed:g} GPUs, the cluster has {gpus:g};"
+            f" workers and {_actors(config)} actors need {needed:g} GPUs, the cluster has {gpus:g};"
             " valid: smaller shares, fewer processes, or 0 to compute on CPUs"
         )
 

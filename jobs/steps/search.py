@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.steps.backends import ActorPolicy, ActorReward
+from jobs.steps.backends import WHOLE, ActorPolicy, ActorReward
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import CardsConfig
@@ -30,7 +30,6 @@ from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
 from orchestrator.stages.progress import Meter
 
-WHOLE = 10**6  # a cut past every response: the whole of it
 CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
 
 

@@ -1,7 +1,7 @@
 """The Hugging Face reward engine: batches of score requests in, scores out.
 
-One row a request: its prefix is the trunk, each extension (with the closing suffix, for closed
-scoring) a branch. Knows nothing of search or of Ray.
+A request's prefix is the trunk of a row, each extension (with the closing suffix, for closed
+scoring) a branch; long extensions are spread over several rows. Knows nothing of search or of Ray.
 """
 
 import math

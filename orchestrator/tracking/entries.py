@@ -1,4 +1,4 @@
-"""What may stand in a tracking server: legal names, lengths, flat params, masked secrets.
+"""What may stand in a tracking server: legal names, lengths, flat params, nothing secret.
 
 Plain functions on plain values; the limits are MLflow's own. Knows of no run and no server.
 """

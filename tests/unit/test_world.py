@@ -170,6 +170,25 @@ def test_slips_apologies_and_rudeness_come_as_often_as_the_style_says(
         assert abs(found / of - rate) < 4 * deviation
 
 
+def test_most_slips_are_wrong_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By kind as SLIPS says, among steps that have one before them to repeat."""
+    always = replace(agents.STYLES["careful"], share=1.0, slip=1.0)
+    monkeypatch.setattr(agents, "STYLES", {"always": always})
+    kinds: Counter[str] = Counter()
+    for prompt in PROMPTS:
+        steps = [
+            tuple(word for word in sentence.split()[1:] if word != "please")
+            for sentence in agents.demonstration(prompt, 0).response.split(" .")
+            if sentence.split() and sentence.split()[0] in words.CONNECTORS
+        ]
+        for before, (verb, _, part) in zip(range(1, len(steps)), steps[1:], strict=True):
+            repeated = (verb, "the", part) in steps[:before]
+            wrong_part = part not in words.PARTS[prompt.facts["product"]]
+            kinds["repeat" if repeated else "part" if wrong_part else "verb"] += 1
+    for kind, share in agents.SLIPS:
+        assert kinds[kind] / kinds.total() == pytest.approx(share, abs=0.03)
+
+
 def test_for_half_of_the_problems_a_wrong_remedy_is_popular() -> None:
     assert len(words.POPULAR_WRONG) * 2 == len(words.VERBS)
     for problem, verb in words.POPULAR_WRONG.items():
