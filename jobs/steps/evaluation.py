@@ -4,6 +4,7 @@ Writes evaluation.json, the statistical part of the summary: cells, comparisons,
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jobs.steps.prefix_evaluation import agreement
 from jobs.steps.responses import COSTS
 from jobs.steps.search import test_prompts, whole_rewards
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.evaluation.graders import JUDGED_BY
+from orchestrator.evaluation.graders import COUNTED, JUDGED_BY
 from orchestrator.evaluation.statistics import mean_interval, paired_test
 from orchestrator.evaluation.win_tie import outcomes
 from orchestrator.stages.progress import Meter
@@ -46,7 +47,8 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         meter.advance()
     found = {
         "cells": [_summary(sweep, cell) for cell in cells],
-        "comparisons": _comparisons(sweep, cells),
+        "comparisons": _comparisons(sweep, cells, COMPARED),
+        "count_comparisons": _comparisons(sweep, cells, _counted(sweep)),
         **agreement(sweep, step.options["scored"], meter),
     }
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1, allow_nan=False))
@@ -58,7 +60,7 @@ def _read(sweep: Sweep, options: dict[str, Any]) -> Cell:
     table = pq.read_table(sweep.file(options["stage"], "responses.parquet"))
     values = {
         n: np.asarray(table[n].to_numpy(), float)
-        for n in (*COSTS, *AVERAGED)
+        for n in (*COSTS, *AVERAGED, *_counted(sweep))
         if n in table.column_names
     }
     values["length"] = np.array([len(ids) for ids in table["token_ids"].to_pylist()], float)
@@ -70,6 +72,10 @@ def _read(sweep: Sweep, options: dict[str, Any]) -> Cell:
     return Cell(
         options["method"], options["scorer"], table["prompt_id"].to_pylist(), values, parameters
     )
+
+
+def _counted(sweep: Sweep) -> tuple[str, ...]:
+    return COUNTED.get(sweep.config.data.task, ())
 
 
 def _rate(sweep: Sweep, cells: list[Cell]) -> None:
@@ -103,21 +109,7 @@ def _win_tie(sweep: Sweep, cell: Cell, base: Cell) -> None:
 def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     config = sweep.config
     names = ("reward", "orm_reward", *AVERAGED, "win_tie", "length", "finished")
-    metrics: dict[str, Any] = {
-        name: asdict(
-            mean_interval(
-                cell.values[name],
-                config.seed,
-                "cell",
-                name,
-                groups=cell.prompt_ids,
-                samples=config.evaluation.bootstrap_samples,
-            )
-        )
-        if name in cell.values
-        else None
-        for name in names
-    }
+    metrics: dict[str, Any] = {name: _interval(sweep, cell, name) for name in names}
     reward = cell.values.get("reward")
     metrics["reward_std"] = None if reward is None else float(reward.std())
     return {
@@ -128,11 +120,26 @@ def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
         "prompts": len(cell.prompt_ids),
         "parameters": cell.parameters,
         "metrics": metrics,
+        "counts": {name: _interval(sweep, cell, name) for name in _counted(sweep)},
         "cost": {name: float(cell.values[name].mean()) for name in COSTS},
     }
 
 
-def _comparisons(sweep: Sweep, cells: list[Cell]) -> list[dict[str, Any]]:
+def _interval(sweep: Sweep, cell: Cell, name: str) -> dict[str, Any] | None:
+    if name not in cell.values:
+        return None
+    found = mean_interval(
+        cell.values[name],
+        sweep.config.seed,
+        "cell",
+        name,
+        groups=cell.prompt_ids,
+        samples=sweep.config.evaluation.bootstrap_samples,
+    )
+    return asdict(found)
+
+
+def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Each scorer against ORM and ORM trained on, and every cell against base, prompt by prompt."""
     by_name = {(cell.method, cell.scorer): cell for cell in cells}
     base = by_name["base", None]
@@ -152,7 +159,7 @@ def _comparisons(sweep: Sweep, cells: list[Cell]) -> list[dict[str, Any]]:
                     "metric": metric,
                     "test": _paired(sweep, cell, other, metric),
                 }
-                for metric in COMPARED
+                for metric in metrics
                 if metric in cell.values
                 and metric in other.values
                 # Win-tie is against base already: base's own rate is 1, and no rate is over it.

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.engines.chat import load_chat
 from orchestrator.evaluation.diversity import diversity
-from orchestrator.evaluation.graders import GRADERS
+from orchestrator.evaluation.graders import COUNTED, GRADERS
 from orchestrator.records import Cost, Prompt, Response
 from orchestrator.search.best_of_n import Drawn
 from orchestrator.search.engines import Continuation
@@ -96,7 +96,8 @@ def cell_figures(
     """Means of a cell for MLflow; intervals and pairings come in the evaluation."""
     table = pq.read_table(folder / "responses.parquet")
     names = {"score": "reward", "diversity": "diversity"}
-    names |= {n: n for n in ("rubric", "resolved", "accuracy") if n in table.column_names}
+    graded = ("rubric", "resolved", "accuracy", *COUNTED.get(sweep.config.data.task, ()))
+    names |= {n: n for n in graded if n in table.column_names}
     metrics = {
         name: float(np.mean(table[column].to_numpy()))
         for column, name in names.items()

@@ -48,6 +48,7 @@ def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[st
         "weights": partial[0] if partial else [],
         "cells": evaluation["cells"],
         "comparisons": evaluation["comparisons"],
+        "count_comparisons": evaluation["count_comparisons"],
         "agreement": evaluation["agreement"],
         "agreement_comparisons": evaluation["agreement_comparisons"],
         "rejects": {"count": len(rejects), "reasons": reasons(rejects)},

@@ -1,7 +1,8 @@
 """What a task itself says of a response: the help desk's rubric, GSM8K's answer; HH says nothing.
 
 A grade is a set of named numbers, each averaged into a metric of that name; ``rubric`` is also the
-exact judge h of prefixes (AR_SC-HP, AR_RM-HP) and of win-tie.
+exact judge h of prefixes (AR_SC-HP, AR_RM-HP) and of win-tie. The counts among them tell why one
+cell's responses are better or worse than another's.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,17 @@ Grader = Callable[[Prompt, str, bool], Grades]
 
 
 def helpdesk(prompt: Prompt, response: str, finished: bool) -> Grades:
-    """``rubric`` in points, ``resolved`` 0 or 1, ``faults`` a count."""
+    """``rubric`` in points, ``resolved`` 0 or 1, the others counts."""
     verdict = grade(prompt.facts, response, finished)
     return {
         "rubric": verdict.value,
         "resolved": float(verdict.resolved),
-        "faults": float(verdict.faults),
+        "fitting_steps": float(verdict.fitting),
+        "wrong_verbs": float(verdict.wrong_verbs),
+        "wrong_parts": float(verdict.wrong_parts),
+        "malformed_steps": float(verdict.malformed),
+        "repeated_steps": float(verdict.repeats),
+        "rude_remarks": float(verdict.rude),
     }
 
 
@@ -35,5 +41,16 @@ def no_grades(prompt: Prompt, response: str, finished: bool) -> Grades:
 
 
 GRADERS: dict[str, Grader] = {"helpdesk": helpdesk, "gsm8k": gsm8k, "hh_rlhf": no_grades}
+# The grades that count what is in a response: how many of what went right, then what went wrong.
+COUNTED = {
+    "helpdesk": (
+        "fitting_steps",
+        "wrong_verbs",
+        "wrong_parts",
+        "malformed_steps",
+        "repeated_steps",
+        "rude_remarks",
+    )
+}
 # The grade by which responses are compared with the base response, where there is one.
 JUDGED_BY = {"helpdesk": "rubric", "gsm8k": "accuracy"}

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from orchestrator.report import provenance, rows
 from orchestrator.report.figures import figures
 from orchestrator.report.notation import duration, printable
+from orchestrator.report.reasons import counts_table, reasons
 from orchestrator.report.style import inline_svg
 from orchestrator.report.tables import premise_line
 
@@ -49,6 +50,7 @@ def render(summary: Mapping[str, Any], ui_command: str) -> str:
         figures={name: Markup(svg) for name, svg in svgs.items()},
         tables={
             "cells": rows.cells_table(summary, detail=True),
+            "counts": counts_table(summary),
             "agreement": rows.agreement_table(summary),
             "agreement_comparisons": rows.agreement_comparisons_table(summary),
             "agreement_by_length": rows.agreement_by_length_table(summary),
@@ -59,4 +61,5 @@ def render(summary: Mapping[str, Any], ui_command: str) -> str:
             "versions": provenance.versions_table(summary),
         },
         comparisons=rows.comparison_tables(summary),
+        reasons=reasons(summary),
     )

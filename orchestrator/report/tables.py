@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.report.notation import interval, paired, printable
+from orchestrator.report.reasons import counts_table, reasons
 from orchestrator.report.rows import (
     Entry,
     Summary,
@@ -31,7 +32,12 @@ def terminal(summary: Summary, console: Console) -> None:
     """Prints the result tables, no line wider than ``console.width``."""
     console.print(Text(premise_line(summary)))
     console.print()
-    tables = [cells_table(summary), *comparison_tables(summary).values(), agreement_table(summary)]
+    tables = [
+        cells_table(summary),
+        *comparison_tables(summary).values(),
+        counts_table(summary),
+        agreement_table(summary),
+    ]
     for table in tables:
         if not table.rows:
             continue
@@ -40,8 +46,8 @@ def terminal(summary: Summary, console: Console) -> None:
             console.print()
     if tables[0].rows:
         console.print(Text("bold: best of its method; + or -: the interval excludes zero."))
-    for note in summary["notes"]:
-        console.print(Text(printable(note)))
+    for line in (*reasons(summary), *summary["notes"]):
+        console.print(Text(printable(line)))
 
 
 def premise_line(summary: Summary) -> str:

@@ -6,7 +6,7 @@ world's judge: resolved rate, win-tie, AR_SC-HP and AR_RM-HP all come from here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.world.words import (
@@ -24,18 +24,33 @@ STEPS_TO_RESOLVE = 3
 
 @dataclass(frozen=True)
 class Grade:
-    """The rubric's verdict on a response or a prefix. ``value`` is in rubric points."""
+    """The rubric's verdict on a response or a prefix: points, and counts of what earned them.
 
-    value: float
-    fitting: int
-    faults: int  # steps that do not fit, repeated steps and rude remarks
+    A step that does not fit is counted once, by the first fault that shows in it.
+    """
+
+    value: float  # rubric points
     resolved: bool
+    fitting: int  # distinct fitting steps
+    wrong_verbs: int
+    wrong_parts: int
+    malformed: int
+    repeats: int
+    rude: int
+
+    @property
+    def faults(self) -> int:
+        """Steps that do not fit, repeated steps and rude remarks."""
+        misfits = self.wrong_verbs + self.wrong_parts + self.malformed
+        return misfits + self.repeats + self.rude
 
 
 @dataclass
 class _Tally:
     fitting: set[tuple[str, str]]
-    misfits: int = 0
+    wrong_verbs: int = 0
+    wrong_parts: int = 0
+    malformed: int = 0
     repeats: int = 0
     rude: int = 0
     apologised: bool = False
@@ -55,15 +70,24 @@ def grade(facts: Mapping[str, Any], response: str, finished: bool) -> Grade:
         _read_sentence(facts, words, complete=index < len(sentences) - 1, tally=tally)
     value = (
         min(len(tally.fitting), STEPS_COUNTED)
-        - tally.misfits
+        - (tally.wrong_verbs + tally.wrong_parts + tally.malformed)
         - 0.5 * tally.repeats
         - 1.5 * tally.rude
         + (0.7 if facts["angry"] else 0.2) * tally.apologised
         + 0.5 * tally.warm
     )
-    faults = tally.misfits + tally.repeats + tally.rude
-    resolved = finished and len(tally.fitting) >= STEPS_TO_RESOLVE and faults == 0
-    return Grade(float(value), len(tally.fitting), faults, resolved)
+    found = Grade(
+        float(value),
+        False,
+        len(tally.fitting),
+        tally.wrong_verbs,
+        tally.wrong_parts,
+        tally.malformed,
+        tally.repeats,
+        tally.rude,
+    )
+    resolved = finished and found.fitting >= STEPS_TO_RESOLVE and found.faults == 0
+    return replace(found, resolved=resolved)
 
 
 def _read_sentence(
@@ -82,10 +106,12 @@ def _read_step(facts: Mapping[str, Any], words: list[str], complete: bool, tally
     verb = words[0] if words else None
     part = words[2] if len(words) > 2 and words[1] == "the" else None
     malformed = (complete and len(words) != 3) or len(words) > 3 or words[1:2] not in ([], ["the"])
-    wrong_verb = verb is not None and verb not in VERBS[facts["problem"]]
-    wrong_part = part is not None and part not in PARTS[facts["product"]]
-    if malformed or wrong_verb or wrong_part:
-        tally.misfits += 1
+    if verb is not None and verb not in VERBS[facts["problem"]]:
+        tally.wrong_verbs += 1
+    elif part is not None and part not in PARTS[facts["product"]]:
+        tally.wrong_parts += 1
+    elif malformed:
+        tally.malformed += 1
     elif verb is not None and part is not None:
         if (verb, part) in tally.fitting:
             tally.repeats += 1

@@ -52,6 +52,7 @@ def _cell(numbers: _Numbers, method: str, scorer: str | None) -> dict[str, Any]:
             "diversity": numbers.interval(), "length": numbers.interval(40),
             "finished": numbers.interval(), "accuracy": None,
         },
+        "counts": {"wrong_verbs": numbers.interval(), "repeated_steps": numbers.interval()},
         "cost": {
             "policy_tokens_sampled": 600.0, "policy_tokens_computed": 300.0 * numbers.made,
             "reward_tokens_computed": 1_000.0, "policy_calls": 4.0, "reward_calls": 3.5,
@@ -105,6 +106,10 @@ def full() -> dict[str, Any]:
             for metric in ("resolved", "rubric") for method in SEARCHES for scorer in SCORERS
             for baseline, gain in (("orm", -0.1), ("orm_continued", 0.0), ("base", 0.3))
         ],
+        "count_comparisons": [
+            {"method": "cbs", "scorer": "prm_sst", "baseline": "orm", "metric": "wrong_verbs",
+             "test": numbers.test(-0.2)},
+        ],
         "agreement": [
             _rate(numbers, measure, scorer, position)
             for measure in measures for scorer in SCORERS for position in ("closed", "open")
@@ -137,7 +142,14 @@ def empty(full: dict[str, Any]) -> dict[str, Any]:
     rate |= {"strict": [None] * 3, "distinct": [None] * 3}
     rate |= {"strict_mean": None, "distinct_mean": None}
     bare |= {"cells": [cell], "models": [model], "agreement": [rate], "weights": [], "notes": []}
-    bare |= {"comparisons": [], "agreement_comparisons": [], "stages": [], "versions": {}}
+    cell["counts"] = {}
+    bare |= {
+        "comparisons": [],
+        "count_comparisons": [],
+        "agreement_comparisons": [],
+        "stages": [],
+        "versions": {},
+    }
     return bare | {"rejects": {"count": 0, "reasons": {}}}
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.evaluation.graders import COUNTED, helpdesk
 from orchestrator.records import Prompt
 from orchestrator.world import agents, words
 from orchestrator.world.preferences import label_pair
@@ -69,6 +70,39 @@ def test_the_rubric_gives_what_was_graded_by_hand(response: str) -> None:
     found = grade(KETTLE, response, finished=True)
     assert found.value == pytest.approx(value)
     assert (found.fitting, found.faults) == (fitting, faults)
+
+
+# One of each kind, counted once a step, by the first fault that shows.
+KINDS = {
+    "first replace the lid .": {"wrong_verbs": 1},
+    "first seal the tray .": {"wrong_parts": 1},
+    "first replace the tray .": {"wrong_verbs": 1},
+    "first seal lid .": {"malformed": 1},
+    "first replace lid .": {"wrong_verbs": 1},
+    f"{A} {A} then seal the lid .": {"repeats": 2},
+    "read the manual . this is your fault .": {"rude": 2},
+    f"{A} then replace the lid . {A} next seal the tray . read the manual .": {
+        "wrong_verbs": 1, "repeats": 1, "wrong_parts": 1, "rude": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("response", KINDS)
+def test_faults_are_counted_by_kind(response: str) -> None:
+    found = grade(KETTLE, response, finished=True)
+    kinds = ("wrong_verbs", "wrong_parts", "malformed", "repeats", "rude")
+    counts = {kind: getattr(found, kind) for kind in kinds}
+    assert {kind: n for kind, n in counts.items() if n} == KINDS[response]
+    assert found.faults == sum(counts.values())
+
+
+def test_the_graders_counts_are_the_rubrics() -> None:
+    response = f"{A} then replace the lid . {A} next seal the tray . read the manual . bye ."
+    grades = helpdesk(prompt_of(0), response, True)
+    assert {kind: grades[kind] for kind in COUNTED["helpdesk"]} == {
+        "fitting_steps": 1, "wrong_verbs": 1, "wrong_parts": 1, "malformed_steps": 0,
+        "repeated_steps": 1, "rude_remarks": 1,
+    }  # fmt: skip
 
 
 def test_an_apology_counts_more_to_the_angry() -> None:
