@@ -1,0 +1,76 @@
+"""Why a scorer's responses are better or worse than the ORM's: what is in them, counted and paired.
+
+A search that a reward model steers ends where that model sees nothing wrong. Which faults it then
+leaves, and which it removed, says more of the model than the one rate in which they are summed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.report.notation import interval, number, paired, printable, sign
+from orchestrator.report.rows import (
+    INTERVAL,
+    METRICS,
+    Entry,
+    Summary,
+    Table,
+    make_table,
+    method_order,
+    name_of,
+)
+
+BASELINE = "orm"
+RATES = ("resolved", "accuracy")  # what is to be explained: the first that was compared
+
+
+def counts_table(summary: Summary) -> Table:
+    """What a cell's responses hold, on average: method and scorer down, kinds across."""
+    cells = [cell for cell in method_order(summary["cells"]) if cell.get("counts")]
+    kinds = list(dict.fromkeys(kind for cell in cells for kind in cell["counts"]))
+    body = [
+        [Entry(printable(cell["method"])), Entry(name_of(cell["scorer"]))]
+        + [Entry(number(cell["prompts"], 0))]
+        + [Entry(interval(cell["counts"].get(kind))) for kind in kinds]
+        for cell in cells
+    ]
+    others = [_words(kind) for kind in kinds]
+    return make_table(
+        f"Counted in a response, mean {INTERVAL}", ("method", "scorer", "n"), others, body
+    )
+
+
+def reasons(summary: Summary) -> list[str]:
+    """A sentence for each cell with a rate to explain: its difference to the ORM's, and the counts.
+
+    Cells whose rate and counts are all within their intervals of the ORM's have no sentence.
+    """
+    tests = method_order(t for t in summary["comparisons"] if t["baseline"] == BASELINE)
+    rate = next((r for r in RATES if any(t["metric"] == r for t in tests)), None)
+    counts: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    for test in summary["count_comparisons"]:
+        if test["baseline"] == BASELINE:
+            counts.setdefault((test["method"], test["scorer"]), []).append(test)
+    sentences = [
+        _sentence(test, counts.get((test["method"], test["scorer"]), []))
+        for test in tests
+        if test["metric"] == rate and test["test"] is not None
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _sentence(test: Mapping[str, Any], counts: Sequence[Mapping[str, Any]]) -> str:
+    certain = [c for c in counts if c["test"] is not None and sign(c["test"])]
+    if not certain:
+        return ""
+    certain.sort(key=lambda c: -abs(c["test"]["difference"]))
+    told = "; ".join(f"{_words(c['metric'])} {paired(c['test'])}" for c in certain)
+    verdict = {"+": "higher than", "-": "lower than", "": "not told apart from"}[sign(test["test"])]
+    rate = METRICS.get(test["metric"], printable(test["metric"]))
+    return (
+        f"{printable(test['method'])}, {name_of(test['scorer'])}: {rate} {verdict} with the ORM"
+        f" ({paired(test['test'])}). In a response, against the ORM's: {told}."
+    )
+
+
+def _words(kind: str) -> str:
+    return printable(kind).replace("_", " ")

@@ -1,0 +1,67 @@
+"""Why a cell differs from the ORM's: which counts are told, in which order, and when none is."""
+
+from typing import Any
+
+from orchestrator.report.reasons import counts_table, reasons
+
+
+def paired(difference: float, half: float) -> dict[str, Any]:
+    return {
+        "difference": difference, "low": difference - half, "high": difference + half,
+        "p_value": 0.04, "count": 300,
+    }  # fmt: skip
+
+
+def entry(metric: str, found: dict[str, Any] | None, **other: Any) -> dict[str, Any]:
+    cell = {"method": "cbs", "scorer": "prm_sst", "baseline": "orm"}
+    return cell | {"metric": metric, "test": found} | other
+
+
+LOWER = entry("resolved", paired(-0.08, 0.05))
+VERBS = entry("wrong_verbs", paired(-0.2, 0.1))
+REPEATS = entry("repeated_steps", paired(0.3, 0.1))
+PARTS = entry("wrong_parts", paired(0.01, 0.1))
+
+
+def told(comparisons: list[dict[str, Any]], counts: list[dict[str, Any]]) -> list[str]:
+    return reasons({"comparisons": comparisons, "count_comparisons": counts})
+
+
+def test_a_lower_rate_is_told_with_the_counts_that_are_certain_largest_first() -> None:
+    assert told([LOWER], [VERBS, REPEATS, PARTS]) == [
+        "cbs, prm_sst: resolved lower than with the ORM (-0.080 [-0.130, -0.030] p 0.040). In a"
+        " response, against the ORM's: repeated steps +0.300 [+0.200, +0.400] p 0.040; wrong verbs"
+        " -0.200 [-0.300, -0.100] p 0.040."
+    ]
+
+
+def test_the_verdict_follows_the_interval() -> None:
+    for difference, verdict in ((0.08, "higher than"), (0.02, "not told apart from")):
+        (sentence,) = told([entry("resolved", paired(difference, 0.05))], [REPEATS])
+        assert f"resolved {verdict} with the ORM" in sentence
+
+
+def test_counts_of_other_cells_and_baselines_are_not_taken() -> None:
+    others = [REPEATS | {"method": "tbs"}, REPEATS | {"scorer": "x"}, REPEATS | {"baseline": "b"}]
+    assert told([LOWER], others) == []
+    assert told([LOWER], [*others, VERBS])[0].count(" p ") == 2
+
+
+def test_where_no_count_is_certain_or_measured_nothing_is_told() -> None:
+    assert told([LOWER], [PARTS, REPEATS | {"test": None}]) == []
+    assert told([LOWER], []) == told([], [VERBS]) == []
+    assert told([entry("rubric", paired(1, 0.1))], [VERBS]) == []  # no rate to explain
+
+
+def test_accuracy_is_explained_where_there_is_no_resolved_rate() -> None:
+    (sentence,) = told([entry("accuracy", paired(-0.1, 0.01))], [VERBS])
+    assert sentence.startswith("cbs, prm_sst: accuracy lower")
+
+
+def test_the_table_has_a_column_a_kind_and_only_cells_that_were_counted() -> None:
+    interval = {"value": 0.5, "low": 0.25, "high": 0.75, "count": 300}
+    counted = {"method": "cbs", "scorer": None, "prompts": 300, "counts": {"wrong_verbs": interval}}
+    table = counts_table({"cells": [counted, {"method": "base", "scorer": None, "counts": {}}]})
+    assert [column.name for column in table.columns] == ["method", "scorer", "n", "wrong verbs"]
+    assert [entry.text for entry in table.rows[0]][2:] == ["300", "0.50 [0.25, 0.75]"]
+    assert len(table.rows) == 1
