@@ -68,7 +68,13 @@ def _gsm8k(data: GSM8KData, seed: int, folder: Path) -> Figures:
     shares = {"orm": data.orm_share, "reference": data.reference_share}
     splits = split_pairs(pairs, shares, data.test_prompts, seed)
     seen = {pair.prompt.prompt_id for pair in pairs}
+    seen |= {demonstration.prompt.prompt_id for demonstration in demonstrations}
     fresh = [row.prompt for row in questions if row.prompt.prompt_id not in seen]
+    if not fresh:
+        raise ValueError(
+            f"data.test {data.test}: none of its {len(questions)} questions is left for the test:"
+            " all are among data.pairs or data.demonstrations"
+        )
     fresh.sort(key=lambda prompt: stream_key(seed, "test", prompt.prompt_id))
     return _write(
         folder, demonstrations, splits, fresh[: data.test_prompts], [*rejects, *bad, *worse]

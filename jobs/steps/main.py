@@ -10,6 +10,7 @@ from rich.console import Console
 from orchestrator.config.checks import check_checkpoints, check_files
 from orchestrator.config.load import ConfigError, load_config, to_yaml
 from orchestrator.config.tree import Config
+from orchestrator.masking import mask_secrets
 from orchestrator.stages.places import lasting_output_dir
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
@@ -67,13 +68,16 @@ def _go(plan, console: Console) -> int:  # type: ignore[no-untyped-def]
     from jobs.steps import cluster
     from jobs.steps.report import report
     from jobs.steps.run import Runner, StageFailed
-    from orchestrator.tracking.mlflow_tracker import Tracker
+    from orchestrator.tracking.mlflow_tracker import StoreNotOpened, Tracker
 
     config, sweep = plan.sweep.config, plan.sweep
+    uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
+    try:
+        tracker = Tracker(uri, config.tracking.experiment or config.data.task)
+    except StoreNotOpened as error:
+        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}") from error
     if not all(sweep.store.done(step.stage) for step in plan.steps):
         cluster.join(config, console)
-    uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
-    tracker = Tracker(uri, config.tracking.experiment or config.data.task)
     key = _sweep_key(plan)
     parent = tracker.start_sweep(
         key, config.name, {"task": config.data.task, "seed": config.seed}, to_yaml(config)

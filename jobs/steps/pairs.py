@@ -111,6 +111,11 @@ def _keep_what_fits(sweep: Sweep, splits: dict[str, list[PreferencePair]], folde
                 rejects.append(refuse(f"pairs_{name}", number, reason, pair.pair_id))
             else:
                 kept.append(pair)
+        if pairs and not kept:
+            raise ValueError(
+                f"none of the {len(pairs)} pairs for {name} fits the policy's {limit} positions:"
+                " give a longer models.architecture.max_position_embeddings, or shorter pairs"
+            )
         write_pairs(folder / f"pairs_{name}.parquet", kept)
         metrics[f"pairs_{name}"] = len(kept)
     write_rejects(folder / "rejects.parquet", rejects)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from orchestrator.masking import mask_secrets
@@ -40,6 +41,10 @@ for _name in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
+class StoreNotOpened(RuntimeError):
+    """MLflow's message of why the store could not be opened."""
+
+
 class Tracker:
     """Writes the runs of one experiment.
 
@@ -52,7 +57,11 @@ class Tracker:
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: str | None = None) -> None:
-        """Opens the store; makes database and experiment where they are not there (4 s)."""
+        """Opens the store; makes database and experiment where they are not there (4 s).
+
+        Raises:
+            StoreNotOpened: a store that MLflow does not know, or that does not answer.
+        """
         self._uri = uri
         if uri.startswith(_SQLITE):
             database = Path(uri.removeprefix(_SQLITE)).resolve()
@@ -61,8 +70,11 @@ class Tracker:
             artifact_root = artifact_root or str(database.parent / "mlartifacts")
         if artifact_root is not None and "://" not in artifact_root:
             artifact_root = Path(artifact_root).resolve().as_uri()
-        self._client = MlflowClient(tracking_uri=self._uri)
-        self.experiment_id = self._experiment(experiment, artifact_root)
+        try:
+            self._client = MlflowClient(tracking_uri=self._uri)
+            self.experiment_id = self._experiment(experiment, artifact_root)
+        except MlflowException as error:
+            raise StoreNotOpened(mask_secrets(str(error))) from error
 
     def start_sweep(
         self, sweep_key: str, name: str, params: Mapping[str, object], config_yaml: str

@@ -70,3 +70,10 @@ def test_forcing_a_stage_that_is_none_ends_with_2_and_the_valid_names(tmp_path: 
 @pytest.mark.parametrize("arguments", [["--no-such-option"], ["--config"]])
 def test_a_wrong_option_ends_with_2(arguments: list[str]) -> None:
     assert sweep(*arguments).returncode == 2
+
+
+def test_a_tracking_store_that_cannot_be_opened_is_told_before_ray_starts(tmp_path: Path) -> None:
+    done = sweep("tracking.uri=nowhere://host", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "config error: tracking.uri = nowhere://host: " in done.stderr
+    assert "Traceback" not in done.stderr and "Ray" not in done.stdout
