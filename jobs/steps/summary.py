@@ -119,9 +119,26 @@ def _notes(plan: Plan) -> list[str]:
         "A reward is in its own model's unit: rewards of different scorers cannot be compared,"
         " which is why every cell also has the ORM's reward.",
     ]
+    notes += _size_matched(plan)
     if config.search.cards is not None and config.search.cards.target_reward is None:
         notes.append(
             "CARDS: r* and beta are the scorer's own quantile and standard deviation over whole"
             " responses to prompts outside the test; tau_u is a quantile of the policy's entropies."
+        )
+    return notes
+
+
+def _size_matched(plan: Plan) -> list[str]:
+    """What a variant gave up for as many partial pairs as another has: TLT cuts a pair often."""
+    sweep, notes = plan.sweep, []
+    for name, variant in sweep.config.variants.items():
+        names = [f"variants/{name}", f"variants/{variant.match}"]
+        if variant.truncation == "whole" or not all(name in sweep.stages for name in names):
+            continue  # a control, unmatched, or somebody's own checkpoint
+        markers = [sweep.store.marker(sweep.stages[stage]) for stage in names]
+        rows, other = (marker["figures"]["metrics"]["rows"] for marker in markers)
+        notes.append(
+            f"{name} has as many partial pairs as {variant.match}, from {rows:,.0f} preference"
+            f" pairs; {variant.match} learnt from {other:,.0f}."
         )
     return notes
