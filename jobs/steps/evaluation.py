@@ -17,12 +17,13 @@ from jobs.steps.responses import COSTS
 from jobs.steps.search import test_prompts, whole_rewards
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.evaluation.graders import COUNTED, JUDGED_BY
-from orchestrator.evaluation.statistics import mean_interval, paired_test
+from orchestrator.evaluation.statistics import mean_interval, paired_test, rate_interval
 from orchestrator.evaluation.win_tie import outcomes
 from orchestrator.stages.progress import Meter
 
 AVERAGED = ("rubric", "resolved", "accuracy", "diversity")
 COMPARED = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward")
+RATES = ("resolved", "accuracy", "win_tie", "finished")
 BASELINES = ("orm", "orm_continued")
 
 
@@ -128,6 +129,8 @@ def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
 def _interval(sweep: Sweep, cell: Cell, name: str) -> dict[str, Any] | None:
     if name not in cell.values:
         return None
+    if name in RATES:  # a row a prompt, each 0 or 1
+        return asdict(rate_interval(cell.values[name]))
     found = mean_interval(
         cell.values[name],
         sweep.config.seed,

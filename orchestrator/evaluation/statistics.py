@@ -1,4 +1,4 @@
-"""Intervals and paired tests for every figure: grouped bootstrap and sign-flip permutation.
+"""Intervals and paired tests: Wilson, grouped bootstrap, sign-flip permutation.
 
 Not in the paper, which prints no intervals (section 5.1 lists its metrics). Rows of one prompt are
 not independent, so prompts (groups) are what is resampled and flipped. Knows arrays only: no
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 from orchestrator.evaluation.resampling import (
     Floats,
@@ -29,10 +30,10 @@ SIGN_FLIPS = 10_000  # Monte-Carlo error of a p-value near 0.05 is then about 0.
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap percentile interval, low <= value <= high.
+    """A mean with its interval, low <= value <= high.
 
     ``count`` is the number of rows averaged. Rows that all agree, or rows of a single group, leave
-    the bootstrap nothing to vary: the interval then has no width, and ``count`` is what warns.
+    a bootstrap nothing to vary: its interval then has no width, and ``count`` is what warns.
     """
 
     value: float
@@ -76,6 +77,26 @@ def mean_interval(
     if mean is None:
         raise ValueError("no row to average: values is empty")
     return mean
+
+
+def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+    """A share of N independent rows, each 0 or 1, with its Wilson score interval.
+
+    For a row a prompt. Unlike a bootstrap it says how little 0 of 20 tells.
+
+    Raises:
+        ValueError: no row, or a value that is neither 0 nor 1.
+    """
+    column = finite(values, "values")
+    if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
+        raise ValueError("a rate needs values of shape (N,), N > 0, each 0 or 1")
+    found = binomtest(int(column.sum()), column.size)
+    bounds = found.proportion_ci(level, method="wilson")
+    value = float(column.mean())
+    # At 0 and 1 rounding may leave the bound a hair on the wrong side.
+    return Interval(
+        value, min(float(bounds.low), value), max(float(bounds.high), value), column.size
+    )
 
 
 def grid_intervals(

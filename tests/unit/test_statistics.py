@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.evaluation.statistics import grid_intervals, mean_interval, paired_test
+from orchestrator.evaluation.statistics import (
+    grid_intervals,
+    mean_interval,
+    paired_test,
+    rate_interval,
+)
 from orchestrator.evaluation.win_tie import win_tie
 
 
@@ -207,3 +212,19 @@ def test_win_tie_refuses_missing_grades_and_unequal_counts():
         win_tie([0, 0], [0, np.nan], 3)
     with pytest.raises(ValueError, match="one shape"):
         win_tie([0, 0], [0], 3)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [(0, 20, 0.0, 0.1611), (20, 20, 0.8389, 1.0), (10, 20, 0.2993, 0.7007), (1, 1, 0.2065, 1.0)],
+)
+def test_a_rate_has_wilsons_interval(right: int, of: int, low: float, high: float) -> None:
+    found = rate_interval([1] * right + [0] * (of - right))
+    assert (found.value, found.count) == (right / of, of)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [[], [0.5, 1], [2, 0], [[0, 1]], [float("nan")]])
+def test_what_is_no_rate_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"rate|NaN|finite"):
+        rate_interval(values)
