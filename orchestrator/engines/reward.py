@@ -6,6 +6,7 @@ scoring) a branch; long extensions are spread over several rows. Knows nothing o
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,7 +14,8 @@ from transformers import PreTrainedModel
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_reward_model
-from orchestrator.rewards.packed import Branch, PackedRow, pack, packed_scores, prefix_row
+from orchestrator.rewards.one_pass import packed_scores
+from orchestrator.rewards.packed import Branch, PackedRow, prefix_row
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
@@ -71,9 +73,9 @@ class HuggingFaceReward:
         closings = [self.closing(position) for position in positions or (self.position,)]
         rows = []
         for prompt, response, row_cuts in zip(prompts, responses, cuts, strict=True):
-            parts = [prefix_row(prompt, response, row_cuts, closing) for closing in closings]
+            parts = [prefix_row(prompt, [response], [row_cuts], closing) for closing in closings]
             branches = tuple(branch for part in parts for branch in part.branches)
-            rows.append(PackedRow(parts[0].trunk_ids, branches))
+            rows.append(replace(parts[0], branches=branches))
         return self.score_rows(rows)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
@@ -83,10 +85,10 @@ class HuggingFaceReward:
         closing = self.closing(self.position)
         rows, owners = [], []
         for owner, request in enumerate(requests):
-            trunk = request.prompt_ids + request.prefix_ids
-            branches = [Branch(len(trunk), ext + closing) for ext in request.extensions]
-            for some in _within(len(trunk), branches):
-                rows.append(PackedRow(trunk, some))
+            prompt, prefix = request.prompt_ids, request.prefix_ids
+            branches = [Branch(len(prefix), ext + closing) for ext in request.extensions]
+            for some in _within(len(prompt) + len(prefix), branches):
+                rows.append(PackedRow(prompt, (prefix,), some))
                 owners.append(owner)
         scores: list[tuple[float, ...]] = [()] * len(requests)
         tokens = [0] * len(requests)
@@ -100,7 +102,7 @@ class HuggingFaceReward:
         rows, closing = [], self.closing(self.position)
         for extension in request.extensions:
             response = self.chat.response_ids(policy_chat.text(request.prefix_ids + extension))
-            rows.append(prefix_row(request.prompt_ids, response, [len(response)], closing))
+            rows.append(prefix_row(request.prompt_ids, [response], [[len(response)]], closing))
         scores = self.score_rows(rows)
         return Scored(tuple(s[0] for s in scores), sum(row.tokens for row in rows))
 
@@ -113,8 +115,8 @@ class HuggingFaceReward:
         """
         results: list[list[float]] = [[] for _ in rows]
         for batch in _batches_by_length(rows):
-            packed = pack([rows[i] for i in batch], self.chat.tokenizer.eos_token_id, self.device)
-            scores = packed_scores(self.model, packed).cpu()
+            some = [rows[i] for i in batch]
+            scores = packed_scores(self.model, some, self.chat.tokenizer.eos_token_id).cpu()
             for i, values in zip(batch, scores.tolist(), strict=True):
                 results[i] = values[: len(rows[i].branches)]
         bad = [i for i, values in enumerate(results) if not all(map(math.isfinite, values))]

@@ -1,116 +1,152 @@
-"""All prefix scores of a response in one forward pass of a causal reward model.
+"""Packed rows: a prompt, the responses to it, and the branches at whose ends scores are read.
 
-The trunk (prompt and response) is computed once. Each score is read at the end of a branch: a few
-tokens (the closing suffix, or a candidate chunk with it) that see the trunk up to where they are
-attached and themselves, with position ids that go on from there. A branch without tokens is *open*
-scoring: the head at the trunk's own position. Scores equal those of separate forwards to float
-error. Pure: tensors in, tensors out.
+The trunk of a response is the prompt and the response. A branch is a few tokens (the template's
+closing suffix, or a candidate chunk with it) that see the trunk up to where they are attached and
+themselves, with the positions that go on from there. A branch without tokens is *open* scoring: it
+reads the trunk's own token. So every score equals that of a separate forward over prompt, prefix
+and branch. Pure: no model here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+
+Ids = tuple[int, ...]
+_TRUNK, _PADDING = -1, -2  # in place of a branch's number
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A score to read: ``token_ids`` appended to the first ``attach`` tokens of the trunk."""
+    """A score to read: behind the prompt and the first ``attach`` tokens of a response."""
 
     attach: int
-    token_ids: tuple[int, ...] = ()
+    token_ids: Ids = ()
+    response: int = 0
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """One trunk with its branches; the row's scores come in the order of ``branches``."""
+    """A prompt, its responses and branches; the scores come in the order of ``branches``."""
 
-    trunk_ids: tuple[int, ...]
+    prompt_ids: Ids
+    responses: tuple[Ids, ...]
     branches: tuple[Branch, ...]
 
     @property
     def tokens(self) -> int:
-        """Tokens that one pass over the row computes."""
-        return len(self.trunk_ids) + sum(len(branch.token_ids) for branch in self.branches)
+        """Tokens that scoring the row computes, its prompt once."""
+        trunk = len(self.prompt_ids) + sum(map(len, self.responses))
+        return trunk + sum(len(branch.token_ids) for branch in self.branches)
 
 
 @dataclass(frozen=True)
-class PackedBatch:
-    """B rows padded on the right to T positions, with up to K scores each.
+class Tokens:
+    """Tokens of N responses, padded on the right to T: each field (N, T) int64.
 
-    input_ids (B, T) int64; position_ids (B, T) int64; visible (B, T, T) bool, query by key;
-    score_index (B, K) int64, positions to read; score_mask (B, K) bool, False on padding.
+    ``position`` is a token's place behind the prompt's first, ``reach`` how many tokens of its
+    trunk it sees, ``branch`` the number of its branch, negative in the trunk and on padding.
     """
 
-    input_ids: Tensor
-    position_ids: Tensor
-    visible: Tensor
-    score_index: Tensor
-    score_mask: Tensor
+    ids: Tensor
+    position: Tensor
+    reach: Tensor
+    branch: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, T)."""
+        return self.ids.shape[0], self.ids.shape[1]
+
+    def to(self, device: torch.device | str) -> "Tokens":
+        """The same on another device."""
+        return Tokens(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def rows(self, index: Tensor) -> "Tokens":
+        """Rows kept, repeated or reordered: ``index`` (N',) int64."""
+        return Tokens(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def at(self, columns: Tensor) -> "Tokens":
+        """The tokens at ``columns`` (N, C) int64; -1 is padding."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        found = Tokens(*(part.gather(1, columns.clamp(min=0)) for part in parts))
+        return replace(found, branch=found.branch.masked_fill(columns < 0, _PADDING))
 
 
 def prefix_row(
-    prompt_ids: Sequence[int],
-    response_ids: Sequence[int],
-    cuts: Sequence[int],
-    closing_ids: Sequence[int],
+    prompt_ids: Ids, responses: Sequence[Ids], cuts: Sequence[Sequence[int]], closing_ids: Ids
 ) -> PackedRow:
-    """The row whose scores are r(x, y_<t) for t in ``cuts`` (token counts; t > |y| means whole y).
+    """The row whose scores are r(x, y_<t) for each t of ``cuts[i]``, response i after response i-1.
 
-    ``closing_ids`` is the closing suffix for *closed* scoring, empty for *open* scoring.
+    Cuts are token counts; t > |y| means the whole y. ``closing_ids`` is the closing suffix for
+    *closed* scoring, empty for *open* scoring.
     """
-    size = len(response_ids)
-    branches = (Branch(len(prompt_ids) + min(t, size), tuple(closing_ids)) for t in cuts)
-    return PackedRow((*prompt_ids, *response_ids), tuple(branches))
+    branches = tuple(
+        Branch(min(t, len(response)), closing_ids, number)
+        for number, (response, own) in enumerate(zip(responses, cuts, strict=True))
+        for t in own
+    )
+    return PackedRow(prompt_ids, tuple(responses), branches)
 
 
-def pack(rows: Sequence[PackedRow], pad_id: int, device: torch.device | str = "cpu") -> PackedBatch:
-    """Packs rows into one batch. What stands on padding is never read, whatever ``pad_id`` is."""
-    width = max(row.tokens for row in rows)
-    most = max(len(row.branches) for row in rows)
-    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    position_ids = torch.zeros((len(rows), width), dtype=torch.int64)
-    visible = torch.eye(width, dtype=torch.bool).repeat(len(rows), 1, 1)  # (B, T, T)
-    score_index = torch.zeros((len(rows), most), dtype=torch.int64)
-    score_mask = torch.zeros((len(rows), most), dtype=torch.bool)
-    for b, row in enumerate(rows):
-        size = len(row.trunk_ids)
-        ids = list(row.trunk_ids)
-        positions = list(range(size))
-        visible[b, :size, :size] = torch.ones(size, size, dtype=torch.bool).tril()
-        for k, branch in enumerate(row.branches):
-            start, length = len(ids), len(branch.token_ids)
-            if length:
-                end = start + length
-                visible[b, start:end, : branch.attach] = True
-                visible[b, start:end, start:end] = torch.ones(length, length).tril().bool()
-                ids += branch.token_ids
-                positions += range(branch.attach, branch.attach + length)
-            score_index[b, k] = start + length - 1 if length else branch.attach - 1
-            score_mask[b, k] = True
-        input_ids[b, : len(ids)] = torch.tensor(ids)
-        position_ids[b, : len(ids)] = torch.tensor(positions)
-    batch = (input_ids, position_ids, visible, score_index, score_mask)
-    return PackedBatch(*(tensor.to(device) for tensor in batch))
+def trunk_tokens(texts: Sequence[Ids], starts: Sequence[int], pad_id: int) -> Tokens:
+    """Pieces of trunks: text i from position ``starts[i]`` on. Padding is never read."""
+    return _padded(
+        [_part(ids, start, None, _TRUNK) for ids, start in zip(texts, starts, strict=True)], pad_id
+    )
 
 
-def packed_scores(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """Scores (B, K) of a packed batch, float32 or wider; those outside ``score_mask`` mean nothing.
+def branch_tokens(
+    rows: Sequence[PackedRow], chosen: Sequence[Sequence[int]], pad_id: int
+) -> Tokens:
+    """The tokens of some branches of each row, ``chosen[i]`` by number, one behind the other."""
+    parts = []
+    for row, own in zip(rows, chosen, strict=True):
+        part = [np.zeros((4, 0), np.int64)]
+        for number in own:
+            branch = row.branches[number]
+            place = len(row.prompt_ids) + branch.attach
+            part.append(_part(branch.token_ids, place, place, number))
+        parts.append(np.concatenate(part, 1))
+    return _padded(parts, pad_id)
 
-    ``model`` is an AutoModelForSequenceClassification with one label and a causal backbone.
+
+def joined(first: Tokens, second: Tokens) -> Tokens:
+    """Both along T."""
+    parts = ((getattr(first, f.name), getattr(second, f.name)) for f in fields(Tokens))
+    return Tokens(*(torch.cat(pair, 1) for pair in parts))
+
+
+def visible(queries: Tokens, keys: Tokens, window: int | None = None) -> Tensor:
+    """Which key each query sees, (N, Tq, Tk) bool; the queries are the last tokens of ``keys``.
+
+    ``window``: of a sliding-window layer, how many positions it looks back, its own included.
     """
-    # The backbone's own dtype, not autocast's: transformers adds this mask to the attention logits.
-    dtype = model.dtype
-    hidden_positions = torch.zeros(batch.visible.shape, dtype=dtype, device=batch.visible.device)
-    hidden_positions.masked_fill_(~batch.visible, torch.finfo(dtype).min)
-    hidden = model.base_model(
-        input_ids=batch.input_ids,
-        attention_mask=hidden_positions[:, None],  # (B, 1, T, T), additive
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state  # (B, T, D)
-    index = batch.score_index[..., None].expand(-1, -1, hidden.shape[-1])
-    scores: Tensor = model.score(hidden.gather(1, index)).squeeze(-1)  # (B, K)
-    return scores if scores.dtype == torch.float64 else scores.float()
+    size, width = queries.shape[1], keys.shape[1]
+    place = torch.arange(width - size, width, device=queries.ids.device)[:, None]
+    column = torch.arange(width, device=queries.ids.device)
+    trunk = (keys.branch == _TRUNK)[:, None] & (keys.position[:, None] < queries.reach[..., None])
+    own = (queries.branch[..., None] == keys.branch[:, None]) & (keys.branch >= 0)[:, None]
+    seen = trunk | (own & (column <= place))
+    if window is not None:
+        seen &= queries.position[..., None] - keys.position[:, None] < window
+    return seen | (column == place)  # padding sees itself: a softmax over nothing is NaN
+
+
+def _part(ids: Ids, start: int, reach: int | None, branch: int) -> np.ndarray:
+    """(4, T) in the order of the fields of Tokens."""
+    part = np.empty((4, len(ids)), np.int64)
+    part[0], part[1], part[3] = ids, start + np.arange(len(ids)), branch
+    part[2] = part[1] + 1 if reach is None else reach
+    return part
+
+
+def _padded(parts: Sequence[np.ndarray], pad_id: int) -> Tokens:
+    width = max(part.shape[1] for part in parts)
+    filler = np.array([pad_id, 0, 0, _PADDING])[:, None]
+    whole = np.stack(
+        [np.concatenate([part, filler.repeat(width - part.shape[1], 1)], 1) for part in parts]
+    )
+    return Tokens(*torch.from_numpy(whole).unbind(1))

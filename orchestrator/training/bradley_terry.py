@@ -1,6 +1,6 @@
 """The weighted Bradley-Terry objective over packed prefixes: Eq. 1 (ORM), Eq. 2 and Eq. 3 (SP-PRM).
 
-Each response of a pair is one packed row; its partial pairs are read from one forward pass.
+A pair is one packed row: its prompt is computed once, and all its partial pairs from one pass.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
-from orchestrator.rewards.packed import pack, packed_scores, prefix_row
+from orchestrator.rewards.one_pass import packed_scores
+from orchestrator.rewards.packed import prefix_row
 from orchestrator.training.examples import PairExample
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, weights: Tensor) -> Tensor:
-    """Sum of w * -log sigma(r_w - r_l) over all entries; shapes are equal, padding has weight 0.
+    """Sum of w * -log sigma(r_w - r_l) over all entries; shapes are equal.
 
     The caller divides by the global count of partial pairs (the mean of Eq. 2 and Eq. 3).
     """
@@ -25,20 +26,25 @@ def bradley_terry(chosen: Tensor, rejected: Tensor, weights: Tensor) -> Tensor:
 def pair_loss(
     model: PreTrainedModel,
     rows: Sequence[PairExample],
-    closing_ids: Sequence[int],
+    closing_ids: tuple[int, ...],
     pad_id: int,
-    device: torch.device | str,
 ) -> tuple[Tensor, int]:
     """Loss sum of some pairs, and how many of their partial pairs are ordered right.
 
     ``closing_ids`` is empty for open scoring.
     """
-    packed = [prefix_row(r.prompt_ids, r.chosen_ids, r.chosen_cuts, closing_ids) for r in rows]
-    packed += [prefix_row(r.prompt_ids, r.rejected_ids, r.rejected_cuts, closing_ids) for r in rows]
-    batch = pack(packed, pad_id, device)
-    chosen, rejected = packed_scores(model, batch).split(len(rows))  # (B, K) each
-    weights = torch.zeros_like(chosen)
-    for i, row in enumerate(rows):
-        weights[i, : len(row.weights)] = torch.tensor(row.weights, dtype=weights.dtype)
-    right = ((chosen > rejected) & batch.score_mask[: len(rows)]).sum()
-    return bradley_terry(chosen, rejected, weights), int(right)
+    packed = [
+        prefix_row(
+            row.prompt_ids,
+            (row.chosen_ids, row.rejected_ids),
+            (row.chosen_cuts, row.rejected_cuts),
+            closing_ids,
+        )
+        for row in rows
+    ]
+    scores = packed_scores(model, packed, pad_id)  # (B, 2 K)
+    chosen = torch.cat([scores[i, : row.size] for i, row in enumerate(rows)])
+    rejected = torch.cat([scores[i, row.size : 2 * row.size] for i, row in enumerate(rows)])
+    weights = torch.tensor([w for row in rows for w in row.weights])
+    loss = bradley_terry(chosen, rejected, weights.to(chosen))
+    return loss, int((chosen > rejected).sum())

@@ -104,7 +104,7 @@ class Objective(nn.Module):
         with torch.autocast(device.type, torch.bfloat16, enabled=self._job.precision == "bfloat16"):
             if self._job.objective == "language_modelling":
                 return response_loss(self.model, rows, self._pad, device)  # type: ignore[arg-type]
-            return pair_loss(self.model, rows, self._closing, self._pad, device)  # type: ignore[arg-type]
+            return pair_loss(self.model, rows, self._closing, self._pad)  # type: ignore[arg-type]
 
 
 def run_job(job: TrainingJob, rank: int, world_size: int, report: Report) -> TrainingResult:

@@ -1,5 +1,6 @@
 """The main job's command line in a real process: exit codes, messages, and that nothing starts."""
 
+import json
 import os
 import re
 import subprocess
@@ -77,3 +78,29 @@ def test_a_tracking_store_that_cannot_be_opened_is_told_before_ray_starts(tmp_pa
     assert done.returncode == 2, done.stderr
     assert "config error: tracking.uri = nowhere://host: " in done.stderr
     assert "Traceback" not in done.stderr and "Ray" not in done.stdout
+
+
+def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "bench.py"), "rewards", "--only", "nothing"],
+        capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "nothing" in done.stderr and "tlt_closed" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_rewards_prints_its_results_as_a_line_of_json(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    command = [sys.executable, str(ROOT / "jobs" / "bench.py"), "rewards", "--repeats", "1"]
+    names = ["sst5_open", "train_tlt_open"]
+    done = subprocess.run(
+        [*command, *(part for name in names for part in ("--only", name)), "--json", str(file)],
+        capture_output=True, text=True, timeout=2 * SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == json.loads(file.read_text())
+    assert [result["name"] for result in found["results"]] == names
+    for result in found["results"]:
+        assert result["ours_s"] > 0 and result["other_s"] > 0 and result["ratio"] > 0

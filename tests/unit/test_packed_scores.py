@@ -10,13 +10,24 @@ from transformers import (
     AutoModelForSequenceClassification,
     Gemma2Config,
     LlamaConfig,
+    MistralConfig,
     PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
 )
 
-from orchestrator.rewards.packed import Branch, PackedRow, pack, packed_scores, prefix_row
+from orchestrator.rewards import one_pass
+from orchestrator.rewards.one_pass import packed_scores
+from orchestrator.rewards.packed import (
+    Branch,
+    PackedRow,
+    branch_tokens,
+    joined,
+    prefix_row,
+    trunk_tokens,
+    visible,
+)
 from orchestrator.training.bradley_terry import pair_loss
 from orchestrator.training.examples import PairExample
 
@@ -33,9 +44,16 @@ ARCHITECTURES: dict[str, Callable[[], PreTrainedConfig]] = {
     "llama-one-head": lambda: LlamaConfig(num_key_value_heads=1, **SIZES),
     "qwen2": lambda: Qwen2Config(num_key_value_heads=2, **SIZES),
     "qwen3": lambda: Qwen3Config(num_key_value_heads=2, **SIZES),
-    # Inside its window: past it, Gemma2's sliding layers would see less than the packed mask.
-    "gemma2": lambda: Gemma2Config(num_key_value_heads=2, sliding_window=128, **SIZES),
+    "gemma2": lambda: Gemma2Config(num_key_value_heads=2, **SIZES),
 }
+SLIDING: dict[str, Callable[[], PreTrainedConfig]] = {
+    "mistral": lambda: MistralConfig(num_key_value_heads=2, sliding_window=4, **SIZES),
+    "gemma2": lambda: Gemma2Config(num_key_value_heads=2, sliding_window=4, **SIZES),
+    "qwen2": lambda: Qwen2Config(
+        num_key_value_heads=2, sliding_window=4, use_sliding_window=True, max_window_layers=1,
+        **SIZES,
+    ),
+}  # fmt: skip
 # Eager attention takes its softmax in float32 whatever the model's dtype; SDPA stays in float64.
 PRECISIONS = {
     "float32-eager": (torch.float32, "eager", 1e-4),
@@ -71,13 +89,27 @@ def oracle(model: PreTrainedModel, closing: tuple[int, ...]) -> list[list[float]
 
 def packed(model: PreTrainedModel, closing: tuple[int, ...], pad_id: int) -> list[list[float]]:
     rows = [
-        prefix_row(x, y, cuts, closing) for x, y, cuts in zip(PROMPTS, RESPONSES, CUTS, strict=True)
+        prefix_row(x, [y], [cuts], closing)
+        for x, y, cuts in zip(PROMPTS, RESPONSES, CUTS, strict=True)
     ]
-    batch = pack(rows, pad_id)
+    return scores_of(model, rows, pad_id)
+
+
+def scores_of(
+    model: PreTrainedModel, rows: Sequence[PackedRow], pad_id: int = EOS
+) -> list[list[float]]:
     with torch.no_grad():
-        scores = packed_scores(model, batch)
-    assert batch.score_mask.sum(1).tolist() == [len(cuts) for cuts in CUTS]
-    return [row[mask].tolist() for row, mask in zip(scores, batch.score_mask, strict=True)]
+        scores = packed_scores(model, rows, pad_id)
+    return [own[: len(row.branches)].tolist() for own, row in zip(scores, rows, strict=True)]
+
+
+@pytest.fixture(params=["one forward", "chunks"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of computing branches: in the trunk's forward, and in chunks over its cache."""
+    if request.param == "chunks":
+        monkeypatch.setattr(one_pass, "ONE_FORWARD", 0)
+        monkeypatch.setattr(one_pass, "CHUNK", 3)
+    return str(request.param)
 
 
 def assert_equal(found: list[list[float]], expected: list[list[float]], tolerance: float) -> None:
@@ -90,6 +122,7 @@ def assert_equal(found: list[list[float]], expected: list[list[float]], toleranc
 @pytest.mark.parametrize("closing", [(), (EOS,), TWO_TOKENS], ids=["open", "closed", "two"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.usefixtures("way")
 def test_packed_scores_equal_separate_forwards(
     name: str, precision: str, closing: tuple[int, ...]
 ) -> None:
@@ -99,53 +132,124 @@ def test_packed_scores_equal_separate_forwards(
 
 
 @pytest.mark.parametrize("pad_id", [0, EOS, 11, 59])
+@pytest.mark.usefixtures("way")
 def test_no_pad_id_changes_a_score(pad_id: int) -> None:
     """Not even the end token, nor one that the text itself holds."""
     model = classifier("llama-grouped")
     assert_equal(packed(model, (EOS,), pad_id), oracle(model, (EOS,)), 1e-6)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_score_does_not_depend_on_the_other_rows_of_its_batch() -> None:
     model = classifier("llama")
-    row = prefix_row(PROMPTS[1], RESPONSES[1], CUTS[1], (EOS,))
-    alone = packed_scores(model, pack([row], EOS))[0]
-    beside = packed_scores(model, pack([prefix_row(PROMPTS[0], RESPONSES[0], CUTS[0], ()), row], 0))
-    assert beside[1, : len(CUTS[1])].tolist() == pytest.approx(alone.tolist(), abs=1e-9)
+    row = prefix_row(PROMPTS[1], [RESPONSES[1]], [CUTS[1]], (EOS,))
+    (alone,) = scores_of(model, [row])
+    _, beside = scores_of(model, [prefix_row(PROMPTS[0], [RESPONSES[0]], [CUTS[0]], ()), row])
+    assert beside == pytest.approx(alone, abs=1e-9)
 
 
+@pytest.mark.usefixtures("way")
 def test_candidate_chunks_of_one_prefix_are_scored_as_if_each_stood_alone() -> None:
     model = classifier("llama-grouped")
-    trunk = PROMPTS[0] + RESPONSES[0]
+    prompt, response = PROMPTS[0], RESPONSES[0]
     chunks = [(51, 52, 53), (), (54,), (51, 52, 53, 55)]
-    inside = (Branch(5, (51, EOS)), Branch(5), Branch(len(trunk)))
-    branches = (*(Branch(len(trunk), (*chunk, EOS)) for chunk in chunks), *inside)
-    rows = [PackedRow(trunk, branches), PackedRow(PROMPTS[2], (Branch(2, (50, EOS)),))]
+    inside = (Branch(2, (51, EOS)), Branch(2), Branch(len(response)), Branch(0), Branch(0, (EOS,)))
+    own = (*(Branch(len(response), (*chunk, EOS)) for chunk in chunks), *inside)
+    rows = [
+        PackedRow(prompt, (response,), own),
+        PackedRow(PROMPTS[2], ((),), (Branch(0, (50, EOS)),)),
+    ]
     expected = [
-        [separate(model, trunk[: b.attach] + b.token_ids).item() for b in branches],
+        [separate(model, prompt + response[: b.attach] + b.token_ids).item() for b in own],
         [separate(model, (*PROMPTS[2], 50, EOS)).item()],
     ]
+    assert_equal(scores_of(model, rows), expected, 1e-6)
+    assert rows[0].tokens == len(prompt + response) + 4 + 1 + 2 + 5 + 2 + 1
+
+
+@pytest.mark.parametrize("closing", [(), (EOS,), TWO_TOKENS], ids=["open", "closed", "two"])
+@pytest.mark.usefixtures("way")
+def test_responses_that_share_a_prompt_do_not_see_each_other(closing: tuple[int, ...]) -> None:
+    model = classifier("llama-grouped")
+    rows = [
+        prefix_row(PROMPTS[0], RESPONSES, CUTS, closing),
+        prefix_row(PROMPTS[1], RESPONSES[1:], CUTS[1:], closing),
+    ]
+    expected = [
+        [
+            float(separate(model, prompt + response[:t] + closing).detach())
+            for response, cuts in list(zip(RESPONSES, CUTS, strict=True))[first:]
+            for t in cuts
+        ]
+        for first, prompt in ((0, PROMPTS[0]), (1, PROMPTS[1]))
+    ]
+    assert_equal(scores_of(model, rows), expected, 1e-6)
+
+
+@pytest.mark.parametrize("token_ids", [(), (EOS,)], ids=["open", "closed"])
+@pytest.mark.usefixtures("way")
+def test_the_empty_prefix_of_several_responses_is_the_prompt(token_ids: tuple[int, ...]) -> None:
+    model = classifier("llama-grouped")
+    pair = (RESPONSES[0], RESPONSES[1])
+    own = (Branch(0, token_ids, 1), Branch(3, token_ids, 0), Branch(0, token_ids, 0))
+    texts = [PROMPTS[0], PROMPTS[0] + RESPONSES[0][:3], PROMPTS[0]]
+    expected = [float(separate(model, text + token_ids).detach()) for text in texts]
+    assert_equal(scores_of(model, [PackedRow(PROMPTS[0], pair, own)]), [expected], 1e-6)
+
+
+@pytest.mark.parametrize("name", SLIDING)
+@pytest.mark.usefixtures("way")
+def test_a_sliding_window_shorter_than_the_text_is_kept(name: str) -> None:
+    """Of every layer (Mistral), or of some (Gemma2, Qwen2)."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(
+        SLIDING[name](), attn_implementation="sdpa"
+    ).eval()
+    model = model.to(torch.float64)
+    expected = oracle(model, TWO_TOKENS)
+    assert_equal(packed(model, TWO_TOKENS, EOS), expected, 1e-6)
+
+
+@pytest.mark.parametrize("memory", [0, 1, 256])
+def test_no_bound_on_the_branches_memory_changes_a_score(
+    memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_pass, "ONE_FORWARD", 0)
+    model = classifier("llama-grouped")
+    rows = [prefix_row(PROMPTS[0], [RESPONSES[0]], [range(1, 10)], TWO_TOKENS)]
     with torch.no_grad():
-        scores = packed_scores(model, pack(rows, EOS))
-    found = [scores[i, : len(row.branches)].tolist() for i, row in enumerate(rows)]
-    assert_equal(found, expected, 1e-6)
-    assert rows[0].tokens == len(trunk) + 4 + 1 + 2 + 5 + 2
+        found = packed_scores(model, rows, EOS, memory)[0].tolist()
+    expected = [
+        float(separate(model, PROMPTS[0] + RESPONSES[0][:t] + TWO_TOKENS).detach())
+        for t in range(1, 10)
+    ]
+    assert_equal([found], [expected], 1e-6)
 
 
 def test_a_cut_past_the_end_is_the_whole_response() -> None:
-    assert prefix_row((1, 2), (3, 4, 5), (3, 99), (EOS,)).branches == (
-        Branch(5, (EOS,)),
-        Branch(5, (EOS,)),
+    assert prefix_row((1, 2), [(3, 4, 5)], [(3, 99)], (EOS,)).branches == (
+        Branch(3, (EOS,)),
+        Branch(3, (EOS,)),
     )
 
 
 def test_positions_go_on_from_the_cut_and_a_branch_sees_no_later_token() -> None:
-    batch = pack([prefix_row((1, 2), (3, 4), (1,), (8, 9))], pad_id=0)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 8, 9]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 3, 4]]
-    assert batch.visible[0, 4].tolist() == [True, True, True, False, True, False]
-    assert batch.visible[0, 5].tolist() == [True, True, True, False, True, True]
-    assert batch.visible[0, 3].tolist() == [True, True, True, True, False, False]
-    assert batch.score_index.tolist() == [[5]]
+    rows = [prefix_row((1, 2), [(3, 4)], [(1, 2)], (8, 9))]
+    trunk = trunk_tokens([(1, 2, 3, 4)], [0], 0)
+    tokens = joined(trunk, branch_tokens(rows, [[0, 1]], 0))
+    assert tokens.ids.tolist() == [[1, 2, 3, 4, 8, 9, 8, 9]]
+    assert tokens.position.tolist() == [[0, 1, 2, 3, 3, 4, 4, 5]]
+    seen = ["".join("x" if s else "." for s in row) for row in visible(tokens, tokens)[0].tolist()]
+    assert seen == [
+        "x.......",
+        "xx......",
+        "xxx.....",
+        "xxxx....",
+        "xxx.x...",
+        "xxx.xx..",
+        "xxxx..x.",
+        "xxxx..xx",
+    ]
 
 
 PAIRS = [
@@ -155,11 +259,12 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("closing", [(), (EOS,), TWO_TOKENS], ids=["open", "closed", "two"])
+@pytest.mark.usefixtures("way")
 def test_the_gradient_of_the_packed_pair_loss_is_that_of_separate_forwards(
     closing: tuple[int, ...],
 ) -> None:
     model = classifier("llama-grouped")
-    loss, right = pair_loss(model, PAIRS, closing, EOS, "cpu")
+    loss, right = pair_loss(model, PAIRS, closing, EOS)
     loss.backward()
     found = {name: value.grad.clone() for name, value in model.named_parameters()}
     model.zero_grad()

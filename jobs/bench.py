@@ -1,0 +1,46 @@
+"""Benchmarks: ratios of our way and the usual one, measured in one run on this machine.
+
+    python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--repeats 3]
+
+A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
+
+import typer
+
+from jobs.steps.quiet import quieten
+
+quieten()
+
+from jobs.steps.bench import NAMES, bench_rewards  # noqa: E402
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.callback()
+def main() -> None:
+    """One command a subject."""
+
+
+@app.command()
+def rewards(
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"one of {', '.join(NAMES)}; may be repeated")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs; their median counts")] = 3,
+) -> None:
+    """Prefix scoring against separate forwards, full-TLT training against an ORM epoch."""
+    for name in only or []:
+        if name not in NAMES:
+            raise typer.BadParameter(f"{name}; valid: {', '.join(NAMES)}", param_hint="--only")
+    bench_rewards(only or list(NAMES), repeats, json)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,74 @@
+"""Two ways of one thing, timed in turn, each in a process and with a memory peak of its own."""
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.steps.cluster import MEMORY
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): the peak of resident memory starts again from what is resident now
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians in seconds; peaks in MiB over what was resident before, None where not known."""
+
+    ours_s: float
+    other_s: float
+    ours_peak_mib: float | None
+    other_peak_mib: float | None
+
+
+Run = Callable[[], object]  # a function that a new process can import, or a partial one of such
+
+
+def compare(ours: Run, other: Run, warm_up: Run, repeats: int) -> Measured:
+    """Runs each once for its peak, then both in turn, so that a slow minute slows both.
+
+    ``warm_up`` comes first in each process: it loads what both need, so that no peak holds it.
+    """
+    for name, value in MEMORY.items():  # as the workers of a sweep have it; read at a start
+        os.environ.setdefault(name, value)
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, mp_context=context) as first,
+        ProcessPoolExecutor(1, mp_context=context) as second,
+    ):
+        for pool in (first, second):
+            pool.submit(warm_up).result()
+        peaks = [pool.submit(_peak, run).result() for pool, run in ((first, ours), (second, other))]
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(repeats):
+            times[0].append(first.submit(_seconds, ours).result())
+            times[1].append(second.submit(_seconds, other).result())
+    return Measured(statistics.median(times[0]), statistics.median(times[1]), *peaks)
+
+
+def _seconds(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _peak(run: Run) -> float | None:
+    """Rise of resident memory (MiB) in a run over the state before."""
+    try:
+        before = _resident("VmRSS")
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:  # not Linux, or not allowed
+        run()
+        return None
+    run()
+    return (_resident("VmHWM") - before) / 1024
+
+
+def _resident(field: str) -> float:
+    """KiB."""
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return float(lines[field].split()[0])

@@ -1,0 +1,297 @@
+"""All scores of packed rows from one pass of a causal reward model over each trunk.
+
+A prompt that several responses share is computed once, the responses over its keys and values. Few
+branch tokens go into the forward of their response. Many (full TLT, closed) go over the trunk's
+keys and values in chunks, each of which attends only to what its branches see: the work is that of
+the tokens, and the memory that of the trunk and one chunk. Scores and gradients equal those of
+separate forwards to float error (design: one pass for all prefixes).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from orchestrator.rewards.packed import (
+    PackedRow,
+    Tokens,
+    branch_tokens,
+    joined,
+    trunk_tokens,
+    visible,
+)
+
+ONE_FORWARD = 64  # branch tokens of a response that go into its own forward
+CHUNK = 192  # branch tokens of a response in a later forward, where memory allows
+BRANCH_MEMORY_MIB = 256
+_MIB = 2**20
+
+
+def packed_scores(
+    model: PreTrainedModel,
+    rows: Sequence[PackedRow],
+    pad_id: int,
+    branch_memory_mib: int = BRANCH_MEMORY_MIB,
+) -> Tensor:
+    """Scores (B, K) of B rows, float32 or wider; row b's are the first len(rows[b].branches).
+
+    ``model`` is an AutoModelForSequenceClassification with one label and a causal backbone.
+    ``branch_memory_mib`` bounds what branches take beside their trunks (MiB, estimated; one branch
+    a response is the least). What is returned past a row's branches means nothing.
+    """
+    device = next(model.parameters()).device
+    singles, owners = _by_response(rows)
+    few = _most_branch_tokens(singles) <= ONE_FORWARD
+    every = [list(range(len(row.branches))) for row in singles]
+    trunk = _Trunk.of(model, rows, singles, owners, pad_id, keep=not few)
+    own = every if few else [
+        [n for n in numbers if not row.branches[n].token_ids]
+        for row, numbers in zip(singles, every, strict=True)
+    ]  # fmt: skip
+    queries = trunk.queries
+    if few:
+        queries = joined(queries, branch_tokens(singles, every, pad_id).to(device))
+    keys = queries if trunk.before is None else joined(trunk.before, queries)
+    hidden = _forward(model, queries, keys, trunk.cache)
+    width = trunk.queries.shape[1]
+    groups, found = [own], [_read(model, hidden, trunk.places(singles, own, width))]
+    if not few:
+        for chosen in _chunks(singles, _chunk_tokens(model, singles, branch_memory_mib)):
+            groups.append(chosen)
+            found.append(_chunk(model, singles, chosen, keys, trunk, pad_id))
+    return _in_order(rows, owners, groups, found)
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """Prompts and responses of N single rows, before the forward of the responses.
+
+    ``before`` (N, P) are prompt tokens that are computed already and stand in ``cache``; None where
+    the ``queries`` hold the prompts too. ``first[i]`` is where response i begins in the queries.
+    """
+
+    queries: Tokens
+    before: Tokens | None
+    cache: DynamicCache | None
+    first: list[int]
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        rows: Sequence[PackedRow],
+        singles: Sequence[PackedRow],
+        owners: Sequence[tuple[int, list[int]]],
+        pad_id: int,
+        keep: bool,
+    ) -> "_Trunk":
+        """Computes prompts that are shared; ``keep``: chunks of branches will follow."""
+        device = next(model.parameters()).device
+        starts = [len(row.prompt_ids) for row in singles]
+        # An open branch behind no token of a response reads the prompt's last token.
+        bare = any(not b.attach and not b.token_ids for row in singles for b in row.branches)
+        if len(singles) == len(rows) or bare or not all(starts):
+            texts = [row.prompt_ids + row.responses[0] for row in singles]
+            queries = trunk_tokens(texts, [0] * len(texts), pad_id).to(device)
+            return cls(queries, None, DynamicCache() if keep else None, starts)
+        texts = [row.prompt_ids for row in rows]
+        prompts = trunk_tokens(texts, [0] * len(texts), pad_id).to(device)
+        cache = DynamicCache()
+        _forward(model, prompts, prompts, cache)
+        index = torch.tensor([row for row, _ in owners], device=device)
+        over = DynamicCache()
+        over.layers = [_Over(layer, index, None, keep) for layer in cache.layers]
+        texts = [row.responses[0] for row in singles]
+        queries = trunk_tokens(texts, starts, pad_id).to(device)
+        return cls(queries, prompts.rows(index), over, [0] * len(texts))
+
+    def places(
+        self, rows: Sequence[PackedRow], chosen: Sequence[Sequence[int]], behind: int
+    ) -> list[list[int]]:
+        """Where the scores of some branches are read; branch tokens begin at ``behind``."""
+        found = []
+        for row, own, first in zip(rows, chosen, self.first, strict=True):
+            places, end = [], behind
+            for number in own:
+                branch = row.branches[number]
+                end += len(branch.token_ids)
+                places.append(end - 1 if branch.token_ids else first + branch.attach - 1)
+            found.append(places)
+        return found
+
+
+class _Over(DynamicLayer):  # type: ignore[misc]
+    """A layer's keys and values over those of an earlier forward: some rows and columns of them.
+
+    Unless ``keep`` is set nothing is kept, so that only one layer's copy is there at a time.
+    """
+
+    def __init__(
+        self, below: DynamicLayer, rows: Tensor | None, columns: Tensor | None, keep: bool
+    ) -> None:
+        super().__init__()
+        self._below, self._rows, self._columns, self._keep = below, rows, columns, keep
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """All that the queries may see, (N, H, C + Tq, D) each."""
+        keys = torch.cat([self._taken(self._below.keys), key_states], 2)
+        values = torch.cat([self._taken(self._below.values), value_states], 2)
+        if self._keep:
+            self.keys, self.values = keys, values
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """C, the tokens of the earlier forward."""
+        taken = self._below.keys if self._columns is None else self._columns
+        return int(taken.shape[-2 if self._columns is None else 1])
+
+    def _taken(self, below: Tensor) -> Tensor:
+        if self._rows is not None:
+            below = below[self._rows]
+        if self._columns is None:
+            return below
+        index = self._columns[:, None, :, None].expand(-1, below.shape[1], -1, below.shape[3])
+        return below.gather(2, index)
+
+
+def _by_response(
+    rows: Sequence[PackedRow],
+) -> tuple[list[PackedRow], list[tuple[int, list[int]]]]:
+    """A row for each response, and its owner: the number of its row and of its branches there."""
+    singles, owners = [], []
+    for number, row in enumerate(rows):
+        for response, ids in enumerate(row.responses):
+            own = [n for n, branch in enumerate(row.branches) if branch.response == response]
+            branches = tuple(replace(row.branches[n], response=0) for n in own)
+            singles.append(PackedRow(row.prompt_ids, (ids,), branches))
+            owners.append((number, own))
+    return singles, owners
+
+
+def _chunk(
+    model: PreTrainedModel,
+    rows: Sequence[PackedRow],
+    chosen: Sequence[Sequence[int]],
+    known: Tokens,
+    trunk: _Trunk,
+    pad_id: int,
+) -> Tensor:
+    """Scores (N, k) of some branches of each response, over what its trunk left (``known``)."""
+    assert trunk.cache is not None
+    queries = branch_tokens(rows, chosen, pad_id).to(known.ids.device)
+    prompt = 0 if trunk.before is None else trunk.before.shape[1]
+    lists = []
+    for row, own, first in zip(rows, chosen, trunk.first, strict=True):
+        reach = max((row.branches[n].attach for n in own), default=0)
+        start = prompt + first
+        lists.append([*range(len(row.prompt_ids)), *range(start, start + reach)])
+    width = max(map(len, lists))
+    columns = torch.tensor([c + [-1] * (width - len(c)) for c in lists], device=known.ids.device)
+    over = DynamicCache()
+    over.layers = [_Over(layer, None, columns.clamp(min=0), False) for layer in trunk.cache.layers]
+    hidden = _forward(model, queries, joined(known.at(columns), queries), over)
+    return _read(model, hidden, trunk.places(rows, chosen, 0))
+
+
+def _forward(
+    model: PreTrainedModel, queries: Tokens, keys: Tokens, cache: DynamicCache | None = None
+) -> Tensor:
+    """Last hidden states (N, Tq, D) of the backbone."""
+    hidden: Tensor = model.base_model(
+        input_ids=queries.ids,
+        attention_mask=_mask(model, queries, keys),
+        position_ids=queries.position,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    ).last_hidden_state
+    return hidden
+
+
+def _mask(model: PreTrainedModel, queries: Tokens, keys: Tokens) -> Tensor | dict[str, Tensor]:
+    """The additive mask (N, 1, Tq, Tk), or one a kind of layer where the backbone has several."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if "sliding_attention" in kinds:
+        windows = {"full_attention": None, "sliding_attention": window}
+        return {k: _additive(visible(queries, keys, windows[k]), model.dtype) for k in kinds}
+    # Without layer types a window is every layer's (Mistral), or stated but not used (Qwen2).
+    used = window if not kinds and getattr(config, "use_sliding_window", True) else None
+    return _additive(visible(queries, keys, used), model.dtype)
+
+
+def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    # The backbone's own dtype, not autocast's: transformers adds it to the attention logits.
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _read(model: PreTrainedModel, hidden: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
+    """The head at some places (N, k) of the hidden states; padded with the place 0."""
+    width = max(map(len, places))
+    index = torch.tensor([[*p, *[0] * (width - len(p))] for p in places], dtype=torch.int64)
+    index = index.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+    scores: Tensor = model.score(hidden.gather(1, index)).squeeze(-1)
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def _chunks(rows: Sequence[PackedRow], tokens: int) -> list[list[list[int]]]:
+    """Branches with tokens, cut into chunks of at most ``tokens`` a row, or of one branch.
+
+    By response and place, so that a chunk's branches see about the same of the trunk.
+    """
+    longest = max(len(branch.token_ids) for row in rows for branch in row.branches)
+    size = max(tokens // longest, 1)
+    ordered = [_by_place(row) for row in rows]
+    starts = range(0, max(map(len, ordered)), size)
+    return [[own[start : start + size] for own in ordered] for start in starts]
+
+
+def _by_place(row: PackedRow) -> list[int]:
+    found = [n for n, branch in enumerate(row.branches) if branch.token_ids]
+    return sorted(found, key=lambda n: (row.branches[n].response, row.branches[n].attach))
+
+
+def _chunk_tokens(model: PreTrainedModel, rows: Sequence[PackedRow], memory_mib: int) -> int:
+    """Branch tokens of a row in one forward: CHUNK, or as many as the memory lets be.
+
+    Counted is what a layer holds at its widest: keys and values (gathered, joined, spread over the
+    heads that share them), logits and probabilities of eager attention, the mask, the two wide
+    products of the feed-forward block.
+    """
+    config = model.config.get_text_config()
+    heads, wide = config.num_attention_heads, config.intermediate_size
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    unit = model.dtype.itemsize
+    keys = max(len(row.prompt_ids + row.responses[0]) for row in rows) + CHUNK
+    fixed = keys * heads * size * 6 * unit
+    each = keys * (heads * (2 * unit + 4) + 3 * unit) + (3 * wide + 8 * config.hidden_size) * unit
+    room = memory_mib * _MIB / len(rows) - fixed
+    return int(min(max(room / each, 1), CHUNK))
+
+
+def _most_branch_tokens(rows: Sequence[PackedRow]) -> int:
+    return max(sum(len(branch.token_ids) for branch in row.branches) for row in rows)
+
+
+def _in_order(
+    rows: Sequence[PackedRow],
+    owners: Sequence[tuple[int, list[int]]],
+    groups: Sequence[Sequence[Sequence[int]]],
+    found: Sequence[Tensor],
+) -> Tensor:
+    """Scores (B, K) by row and branch, of those found group by group for each response."""
+    index = torch.zeros((len(rows), max(len(row.branches) for row in rows)), dtype=torch.int64)
+    start = 0
+    for group, scores in zip(groups, found, strict=True):
+        for i, ((row, numbers), own) in enumerate(zip(owners, group, strict=True)):
+            first = start + i * scores.shape[1]
+            for place, branch in enumerate(own):
+                index[row, numbers[branch]] = first + place
+        start += scores.numel()
+    return torch.cat([scores.flatten() for scores in found])[index.to(found[0].device)]
