@@ -13,7 +13,7 @@ from jobs.steps.training import train
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.records import PreferencePair
-from orchestrator.rewards.weights import normalized
+from orchestrator.rewards.weights import Kind, normalized, weights_of
 from orchestrator.stages.progress import Meter
 from orchestrator.training.examples import PairExample
 from orchestrator.training.files import write_examples
@@ -64,15 +64,20 @@ def whole_pairs(pairs: list[PreferencePair], chat: Chat) -> list[PairExample]:
     return rows
 
 
-def _partial_pairs(sweep: Sweep, truncation: str, weight: str) -> Iterator[PairExample]:
+def _partial_pairs(sweep: Sweep, truncation: str, weight: Kind) -> Iterator[PairExample]:
     """Rows of one truncation with their weights; partial pairs of weight 0 are left out."""
     table = pq.read_table(sweep.file("partial_pairs", "partial_pairs.parquet"))
     rows = [row for row in table.to_pylist() if row["truncation"] == truncation]
-    weights = [np.ones(len(r["weights"])) if weight == "none" else r["weights"] for r in rows]
-    if weight == "reference" and sweep.config.weight.normalize:
-        sizes = np.cumsum([len(w) for w in weights])[:-1]
-        weights = list(np.split(normalized(np.concatenate(weights)), sizes))
-    for row, values in zip(rows, weights, strict=True):
+    sides = (
+        np.array([score for row in rows for score in row[f"reference_{side}"]], dtype=np.float64)
+        for side in ("chosen", "rejected")
+    )
+    gaps = np.subtract(*sides)
+    weights = weights_of(weight, gaps, sweep.config.weight.max, sweep.config.seed, truncation)
+    if sweep.config.weight.normalize:
+        weights = normalized(weights)
+    borders = np.cumsum([len(row["weights"]) for row in rows])[:-1]
+    for row, values in zip(rows, np.split(weights, borders), strict=True):
         kept = [i for i, w in enumerate(values) if w > 0]
         if kept:
             chosen_cuts, rejected_cuts = (

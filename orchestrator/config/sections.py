@@ -129,7 +129,7 @@ class Variant(Section):
 
     checkpoint: str | None = None
     truncation: Literal["sst", "tlt", "whole"] = "sst"
-    weight: Literal["reference", "none"] = "reference"
+    weight: Literal["reference", "none", "mask", "entropy", "shuffled"] = "reference"
     match: str | None = (
         None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
     )

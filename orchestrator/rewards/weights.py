@@ -4,11 +4,16 @@ With d = r_phi(x, y_w<t) - r_phi(x, y_l<t): p = sigma(|d|), H = -(p ln p + (1-p)
 Pure NumPy in float64.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_expit
 
+from orchestrator.randomness import Key, generator
+
 Floats = NDArray[np.float64]
+Kind = Literal["reference", "none", "mask", "entropy", "shuffled"]
 
 
 def entropy(gaps: ArrayLike) -> Floats:
@@ -31,6 +36,12 @@ def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
     Raises:
         ValueError: a gap is NaN or infinite.
     """
+    weights = entropy_weights(gaps, maximum)
+    return np.where(np.asarray(gaps) > 0, weights, 0.0)
+
+
+def entropy_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
+    """A control: 1/H of every gap, whomever the reference prefers; else as the above."""
     gaps = np.asarray(gaps, dtype=np.float64)
     if not np.isfinite(gaps).all():
         raise ValueError(
@@ -38,9 +49,28 @@ def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
         )
     with np.errstate(divide="ignore"):
         weights = 1.0 / entropy(gaps)
-    if maximum is not None:
-        weights = np.minimum(weights, maximum)
-    return np.where(gaps > 0, weights, 0.0)
+    return weights if maximum is None else np.minimum(weights, maximum)
+
+
+def weights_of(kind: Kind, gaps: ArrayLike, maximum: float | None, *key: Key) -> Floats:
+    """The weights of all partial pairs of a training (N,) by their reference gaps (N,).
+
+    "reference" is section 4.2, "none" its ablation (Eq. 2, w = 1). The controls tell what of the
+    reference does the work: "mask" only drops pairs (w = 1 where d > 0), "entropy" only weighs
+    them, "shuffled" gives the weights of the kept pairs to others of them, drawn by ``key``.
+    """
+    gaps = np.asarray(gaps, dtype=np.float64)
+    if kind == "none":
+        return np.ones(gaps.shape)
+    if kind == "entropy":
+        return entropy_weights(gaps, maximum)
+    weights = reference_weights(gaps, maximum)
+    kept = np.flatnonzero(weights)
+    if kind == "mask":
+        weights[kept] = 1.0
+    elif kind == "shuffled":
+        weights[kept] = weights[generator(*key, "shuffled").permutation(kept)]
+    return weights
 
 
 def normalized(weights: ArrayLike) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.rewards.weights import entropy, normalized, reference_weights
+from orchestrator.rewards.weights import entropy, normalized, reference_weights, weights_of
 
 gaps_of_reference = st.lists(
     st.floats(-60, 60, allow_nan=False, allow_subnormal=False), min_size=1, max_size=30
@@ -81,3 +81,32 @@ def test_a_weight_depends_on_its_own_gap_alone(gaps: list[float], random, cap: f
     shuffled = reference_weights([gaps[i] for i in order], cap)
     assert shuffled.tolist() == [weights[i] for i in order]
     assert weights.tolist() == [reference_weights(gap, cap).item() for gap in gaps]
+
+
+GAPS = [2.0, -1.0, 0.0, 0.5, 3.0, -4.0, 1.0]
+
+
+def test_each_control_leaves_out_one_part_of_the_reference() -> None:
+    whole = reference_weights(GAPS, 10.0)
+    assert weights_of("reference", GAPS, 10.0).tolist() == whole.tolist()
+    assert weights_of("none", GAPS, 10.0).tolist() == [1] * 7
+    assert weights_of("mask", GAPS, 10.0).tolist() == [1, 0, 0, 1, 1, 0, 1]
+    entropies = np.minimum(1 / entropy(GAPS), 10.0)
+    assert weights_of("entropy", GAPS, 10.0).tolist() == entropies.tolist()
+    assert (entropies[[0, 3, 4, 6]] == whole[[0, 3, 4, 6]]).all() and entropies.min() > 1.4
+
+
+@given(gaps_of_reference, st.integers(0, 9))
+def test_shuffled_weights_are_the_same_ones_at_the_same_places(
+    gaps: list[float], seed: int
+) -> None:
+    whole, shuffled = reference_weights(gaps, 10.0), weights_of("shuffled", gaps, 10.0, seed)
+    assert sorted(shuffled) == sorted(whole)
+    assert ((shuffled > 0) == (whole > 0)).all()
+    assert shuffled.tolist() == weights_of("shuffled", gaps, 10.0, seed).tolist()
+
+
+def test_shuffling_moves_weights_and_the_key_decides_where() -> None:
+    gaps = np.linspace(0.1, 3.0, 50)
+    first, second = (weights_of("shuffled", gaps, None, seed) for seed in (0, 1))
+    assert (first != reference_weights(gaps)).mean() > 0.8 and (first != second).mean() > 0.8
