@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTra
 from jobs.steps.measure import Measured, compare
 from orchestrator.randomness import generator
 from orchestrator.rewards.one_pass import packed_scores
-from orchestrator.rewards.packed import Ids, prefix_row
+from orchestrator.rewards.packed import Ids, PackedRow, prefix_row
 from orchestrator.training.bradley_terry import pair_loss
 from orchestrator.training.examples import PairExample
 
@@ -166,7 +166,7 @@ def _tokens(name: str, case: Case | None) -> int:
     return sum(row.tokens for row in rows)
 
 
-def _row(pair: Pair, case: Case):  # type: ignore[no-untyped-def]
+def _row(pair: Pair, case: Case) -> PackedRow:
     prompt, *responses = pair
     cuts = [_cuts(response, case) for response in responses]
     return prefix_row(prompt, responses, cuts, SUFFIX if case.closed else ())

@@ -243,7 +243,7 @@ def _read(model: PreTrainedModel, hidden: Tensor, places: Sequence[Sequence[int]
 def _chunks(rows: Sequence[PackedRow], tokens: int) -> list[list[list[int]]]:
     """Branches with tokens, cut into chunks of at most ``tokens`` a row, or of one branch.
 
-    By response and place, so that a chunk's branches see about the same of the trunk.
+    By place, so that a chunk's branches see about the same of the trunk.
     """
     longest = max(len(branch.token_ids) for row in rows for branch in row.branches)
     size = max(tokens // longest, 1)
@@ -254,7 +254,7 @@ def _chunks(rows: Sequence[PackedRow], tokens: int) -> list[list[list[int]]]:
 
 def _by_place(row: PackedRow) -> list[int]:
     found = [n for n, branch in enumerate(row.branches) if branch.token_ids]
-    return sorted(found, key=lambda n: (row.branches[n].response, row.branches[n].attach))
+    return sorted(found, key=lambda n: row.branches[n].attach)
 
 
 def _chunk_tokens(model: PreTrainedModel, rows: Sequence[PackedRow], memory_mib: int) -> int:
