@@ -3,13 +3,12 @@
 Adds the reference model's scores of every prefix; weights (section 4.2) are made of them later.
 """
 
-from typing import Literal
-
 import pyarrow as pa
 import torch
 
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.reward import HuggingFaceReward
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Position, ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
 
 
@@ -17,7 +16,7 @@ class ReferenceScorer:
     """A Ray Data worker with one reference reward model.
 
     Args:
-        checkpoint: folder or hub name of r_phi.
+        reference: r_phi.
         prm: folder or hub name whose tokenizer the cuts count in.
         position: where a prefix is scored.
         device: torch device name.
@@ -26,14 +25,14 @@ class ReferenceScorer:
 
     def __init__(
         self,
-        checkpoint: str,
+        reference: ScorerSpec,
         prm: str,
-        position: Literal["closed", "open"],
+        position: Position,
         device: str,
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
-        self._engine = HuggingFaceReward(checkpoint, position, load_chat(prm), device)
+        self._engine = load_scorer(reference, position, load_chat(prm), device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Adds `reference_chosen` and `reference_rejected`, lists aligned with the cuts."""

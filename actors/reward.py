@@ -1,7 +1,7 @@
-"""The reward actor: Hugging Face reward engines behind Ray, one batch a call.
+"""The reward actor: scorers behind Ray, one batch a call.
 
-Every call names the checkpoint, so that an actor that was started again answers as before; the
-engines of the last few checkpoints stay loaded.
+Every call names the scorer, so that an actor that was started again answers as before; the last
+few stay loaded.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,19 @@ import ray
 import torch
 
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.reward import HuggingFaceReward, Position
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
-ENGINES_KEPT = 2  # the scorer of a cell, and the ORM that rates every response
+SCORERS_KEPT = 2  # the scorer of a cell, and the ORM that rates every response
 
 
 @dataclass(frozen=True)
 class RewardPlace:
     """Which reward model answers, where a prefix is scored, and whose token ids come in."""
 
-    checkpoint: str
+    scorer: ScorerSpec
     position: Position
     policy: str
     device: str
@@ -36,7 +37,7 @@ class RewardActor:
 
     def score(self, place: RewardPlace, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Scores all requests."""
-        return _engine(place).score(requests)
+        return _scorer(place).score(requests)
 
     def prefix_scores(
         self,
@@ -47,14 +48,14 @@ class RewardActor:
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
         """r(x, y_<t) for each t of ``cuts[i]``, in each position; ids are the reward model's."""
-        return _engine(place).prefix_scores(prompts, responses, cuts, positions)
+        return _scorer(place).prefix_scores(prompts, responses, cuts, positions)
 
 
-@lru_cache(maxsize=ENGINES_KEPT)
-def _loaded(checkpoint: str, position: Position, policy: str, device: str) -> HuggingFaceReward:
-    return HuggingFaceReward(checkpoint, position, load_chat(policy), device)
+@lru_cache(maxsize=SCORERS_KEPT)
+def _loaded(spec: ScorerSpec, position: Position, policy: str, device: str) -> Scorer:
+    return load_scorer(spec, position, load_chat(policy), device)
 
 
-def _engine(place: RewardPlace) -> HuggingFaceReward:
+def _scorer(place: RewardPlace) -> Scorer:
     torch.set_num_threads(place.threads)
-    return _loaded(place.checkpoint, place.position, place.policy, place.device)
+    return _loaded(place.scorer, place.position, place.policy, place.device)

@@ -18,8 +18,8 @@ from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.reward import Position
 from orchestrator.records import PreferencePair
+from orchestrator.scorers.scorer import Position
 from orchestrator.stages.progress import Meter
 from orchestrator.world.preferences import label_pair
 

@@ -13,8 +13,8 @@ from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
 from jobs.steps.sweep import Sweep
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.reward import Position
 from orchestrator.records import Prompt
+from orchestrator.scorers.scorer import Position
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -62,7 +62,7 @@ class ActorReward:
         self._actors, self._prompts = sweep.reward_actors(), prompts or {}
         self.chat = load_chat(sweep.checkpoint(scorer))
         self._place = RewardPlace(
-            sweep.checkpoint(scorer), sweep.config.scoring.position,
+            sweep.scorer(scorer), sweep.config.scoring.position,
             sweep.checkpoint("policy"), sweep.device, sweep.threads(len(self._actors)),
         )  # fmt: skip
 

@@ -199,7 +199,7 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
         .map_batches(
             ReferenceScorer,
             fn_constructor_args=(
-                sweep.checkpoint("reference"), prm, config.scoring.position, sweep.device, threads,
+                sweep.scorer("reference"), prm, config.scoring.position, sweep.device, threads,
             ),
             compute=ActorPoolStrategy(size=config.cluster.reference_actors),
             batch_format="pyarrow",

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator.config.load import ROOT
 from orchestrator.config.tree import Config
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Stage, Store
 
@@ -53,6 +54,10 @@ class Sweep:
         if made_by is None:
             return str(self.models[model].given)
         return str(self.store.folder(made_by) / "checkpoint")
+
+    def scorer(self, model: str) -> ScorerSpec:
+        """How a model of the sweep scores."""
+        return ScorerSpec(self.checkpoint(model))
 
     @property
     def device(self) -> str:

@@ -17,8 +17,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from orchestrator.data.tables import read_pairs_table, read_prompts
-from orchestrator.engines.reward import HuggingFaceReward
 from orchestrator.rewards.weights import reference_weights
+from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.world.rubric import grade
 
 pytestmark = pytest.mark.timeout(600)
@@ -107,7 +107,7 @@ def test_a_score_of_the_search_is_that_of_the_response_scored_alone(
     compared = 0
     for scorer in SCORERS:
         model = "orm" if scorer == "orm" else f"variants/{scorer}"
-        engine = HuggingFaceReward(str(stage_file(smoke[0], model, "checkpoint")))
+        engine = SequenceScorer(str(stage_file(smoke[0], model, "checkpoint")))
         for method in METHODS:
             for row in responses(smoke[0], method, scorer).to_pylist():
                 ids = engine.chat.response_ids(row["response"])

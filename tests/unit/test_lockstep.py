@@ -16,9 +16,9 @@ from orchestrator.engines.checkpoints import (
     save_checkpoint,
 )
 from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.engines.reward import HuggingFaceReward
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.records import Response
+from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.args import ArgsParameters
 from orchestrator.search.base import NoParameters
 from orchestrator.search.beam import BeamParameters
@@ -226,7 +226,7 @@ class RealEngines:
     """Hugging Face engines as backends."""
 
     policy: HuggingFacePolicy
-    reward: HuggingFaceReward
+    reward: SequenceScorer
 
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         return self.policy.sample(requests)
@@ -253,7 +253,7 @@ def real_engines(tmp_path_factory: pytest.TempPathFactory) -> RealEngines:
     torch.nn.init.normal_(reward_model.get_parameter("score.weight"))
     save_checkpoint(reward_model, tokenizer, folder / "reward")
     policy = HuggingFacePolicy(str(folder / "policy"))
-    return RealEngines(policy, HuggingFaceReward(str(folder / "reward")))
+    return RealEngines(policy, SequenceScorer(str(folder / "reward")))
 
 
 @pytest.mark.parametrize(

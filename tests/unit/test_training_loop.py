@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.engines.reward import HuggingFaceReward
+from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import SampleRequest
 from orchestrator.training.examples import Example, PairExample, TextExample
 from orchestrator.training.files import write_examples
@@ -79,7 +79,7 @@ def preferences(checkpoint: str, folder: Path) -> list[Example]:
 
 
 def scores(checkpoint: str) -> list[float]:
-    engine = HuggingFaceReward(checkpoint)
+    engine = SequenceScorer(checkpoint)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": "order 3 ."}])
     texts = [engine.chat.response_ids(text) for text in (GOOD, BAD)]
     return [row[0] for row in engine.prefix_scores([prompt] * 2, texts, [[5]] * 2)]

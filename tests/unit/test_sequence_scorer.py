@@ -8,7 +8,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
-from orchestrator.engines.reward import HuggingFaceReward, RewardIsNotFinite
+from orchestrator.scorers.scorer import RewardIsNotFinite
+from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.world import agents
 
@@ -36,7 +37,7 @@ def by_hand(checkpoint: str, ids: list[Ids]) -> list[float]:
 
 
 def test_whole_responses_score_as_the_classifier_itself_scores_them(word_reward: str) -> None:
-    engine = HuggingFaceReward(word_reward)
+    engine = SequenceScorer(word_reward)
     chat = engine.chat
     pairs = texts(6)
     prompts = [chat.prompt_ids([{"role": "user", "content": x}]) for x, _ in pairs]
@@ -61,7 +62,7 @@ def test_a_pad_token_that_is_the_end_token_changes_no_score(
     model = load_reward_model(word_reward)
     model.config.pad_token_id = tokenizer.eos_token_id
     save_checkpoint(model, tokenizer, tmp_path / "padded_by_end")
-    own, other = HuggingFaceReward(word_reward), HuggingFaceReward(str(tmp_path / "padded_by_end"))
+    own, other = SequenceScorer(word_reward), SequenceScorer(str(tmp_path / "padded_by_end"))
     assert other.chat.tokenizer.pad_token_id == other.chat.tokenizer.eos_token_id
     prompts = [own.chat.prompt_ids([{"role": "user", "content": x}]) for x, _ in texts(4)]
     responses = [own.chat.response_ids(y) for _, y in texts(4)]
@@ -75,7 +76,7 @@ def test_a_pad_token_that_is_the_end_token_changes_no_score(
 
 
 def test_open_scoring_reads_the_last_content_token(word_reward: str) -> None:
-    engine = HuggingFaceReward(word_reward, position="open")
+    engine = SequenceScorer(word_reward, position="open")
     prompt = engine.chat.prompt_ids([{"role": "user", "content": texts(1)[0][0]}])
     response = engine.chat.response_ids(texts(1)[0][1])
     cuts = [1, 4, len(response)]
@@ -96,7 +97,7 @@ def test_open_scoring_reads_the_last_content_token(word_reward: str) -> None:
 def test_extensions_of_one_prefix_score_as_separate_texts_and_cost_it_once(
     word_reward: str,
 ) -> None:
-    engine = HuggingFaceReward(word_reward)
+    engine = SequenceScorer(word_reward)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": texts(1)[0][0]}])
     prefix = engine.chat.response_ids("hello . first")
     extensions = tuple(engine.chat.response_ids(y) for y in ("seal the lid .", "", "oil the"))
@@ -110,7 +111,7 @@ def test_extensions_of_one_prefix_score_as_separate_texts_and_cost_it_once(
 
 def test_extensions_longer_than_their_prefix_are_spread_over_rows(word_reward: str) -> None:
     """A dense mask pays for all pairs of positions: past its length the trunk is computed again."""
-    engine = HuggingFaceReward(word_reward)
+    engine = SequenceScorer(word_reward)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": texts(1)[0][0]}])
     long = [engine.chat.response_ids(y) for _, y in texts(4)]
     assert all(len(prompt) < 2 * len(y) for y in long)
@@ -129,7 +130,7 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
 ) -> None:
     """Words against byte-level BPE: ids of the policy give the number of the text itself."""
     policy_chat, own = load_chat(word_policy), load_chat(byte_reward)
-    engine = HuggingFaceReward(byte_reward, position, policy_chat)  # type: ignore[arg-type]
+    engine = SequenceScorer(byte_reward, position, policy_chat)  # type: ignore[arg-type]
     assert not engine.shares_tokenizer
     requests, wanted, tokens = [], [], []
     for x, y in texts(4):
@@ -148,25 +149,25 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
 
 
 def test_the_same_tokenizer_passes_ids_straight_through(word_policy: str, word_reward: str) -> None:
-    assert HuggingFaceReward(word_reward, policy_chat=load_chat(word_policy)).shares_tokenizer
-    assert HuggingFaceReward(word_reward).shares_tokenizer
+    assert SequenceScorer(word_reward, policy_chat=load_chat(word_policy)).shares_tokenizer
+    assert SequenceScorer(word_reward).shares_tokenizer
 
 
 def test_scores_do_not_depend_on_how_rows_are_batched(
     word_reward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = HuggingFaceReward(word_reward)
+    engine = SequenceScorer(word_reward)
     prompts = [engine.chat.prompt_ids([{"role": "user", "content": x}]) for x, _ in texts(5)]
     responses = [engine.chat.response_ids(y) for _, y in texts(5)]
     cuts = [[3], [1, 2, 9], [10**6], [4, 4], [7]]
     whole = engine.prefix_scores(prompts, responses, cuts)
-    monkeypatch.setattr("orchestrator.engines.reward.TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("orchestrator.scorers.sequence.TOKENS_PER_BATCH", 1)
     for found, expected in zip(engine.prefix_scores(prompts, responses, cuts), whole, strict=True):
         assert found == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(broken_reward: str) -> None:
-    engine = HuggingFaceReward(broken_reward)
+    engine = SequenceScorer(broken_reward)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": "hello"}])
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\) are not finite"):
         engine.score([ScoreRequest(prompt, (7,), ((), (8,)))] * 2)

@@ -1,0 +1,119 @@
+"""What every scorer is: scores of prefixes of responses, and of extensions of known prefixes.
+
+A kind of reward model says how prefixes are scored; everything else follows from that. Knows
+nothing of search or of Ray.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.engines.chat import Chat
+from orchestrator.search.engines import Ids, Scored, ScoreRequest
+
+Position = Literal["closed", "open"]
+Kind = Literal["sequence"]
+
+
+@dataclass(frozen=True)
+class ScorerSpec:
+    """Which model scores, and how, as plain values that can be sent to any actor.
+
+    Attributes:
+        checkpoint: folder or hub name.
+        kind: of reward model; None is what the checkpoint's own files say.
+    """
+
+    checkpoint: str
+    kind: Kind | None = None
+
+
+class RewardIsNotFinite(ValueError):
+    """A reward model gave NaN or infinity; the message names the rows."""
+
+
+class Scorer(ABC):
+    """A reward model that scores prefixes.
+
+    Args:
+        chat: the model's own tokenizer and template.
+        position: where a prefix is scored: ``closed`` after the template's closing suffix,
+            ``open`` at its last content token.
+        policy_chat: the tokenizer that a request's prefix and extension ids belong to; None means
+            the model's own. Its prompt ids are always the model's own (another template).
+    """
+
+    def __init__(self, chat: Chat, position: Position, policy_chat: Chat | None) -> None:
+        self.chat, self.position = chat, position
+        self._policy_chat = None if policy_chat and _same(policy_chat, chat) else policy_chat
+
+    @property
+    def shares_tokenizer(self) -> bool:
+        """Whether the policy's token ids are the model's own, and pass straight through."""
+        return self._policy_chat is None
+
+    @abstractmethod
+    def prefix_scores(
+        self,
+        prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+        cuts: Sequence[Sequence[int]],
+        positions: Sequence[Position] = (),
+    ) -> list[list[float]]:
+        """r(x, y_<t) for each t of ``cuts[i]`` (tokens; past the end: the whole of it).
+
+        Ids are the model's own. Several ``positions`` are scored in the same pass: all cuts of the
+        first, then of the next; without any, the scorer's own.
+
+        Raises:
+            RewardIsNotFinite: some score is NaN or infinite.
+        """
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Scores all requests; result i belongs to request i.
+
+        Every extension is scored as a response of its own. Kinds that can share the prefix's
+        computation override this.
+        """
+        prompts, responses = [], []
+        for request in requests:
+            for extension in request.extensions:
+                prompts.append(request.prompt_ids)
+                responses.append(self.own_ids(request.prefix_ids + extension))
+        scores = self.prefix_scores(prompts, responses, [[len(y)] for y in responses])
+        closing = len(self.closing(self.position))
+        tokens = [len(x) + len(y) + closing for x, y in zip(prompts, responses, strict=True)]
+        found, start = [], 0
+        for request in requests:
+            end = start + len(request.extensions)
+            values = tuple(row[0] for row in scores[start:end])
+            found.append(Scored(values, sum(tokens[start:end])))
+            start = end
+        return found
+
+    def own_ids(self, response_ids: Ids) -> Ids:
+        """A response of the policy in the model's own tokens: written out and tokenized whole."""
+        if self._policy_chat is None:
+            return response_ids
+        return self.chat.response_ids(self._policy_chat.text(response_ids))
+
+    def closing(self, position: Position) -> Ids:
+        """The closing suffix of a position: empty for open scoring."""
+        return self.chat.closing_ids if position == "closed" else ()
+
+
+def check_finite(scores: Sequence[Sequence[float]]) -> None:
+    """Raises RewardIsNotFinite, with the numbers of the rows, where a score is NaN or infinite."""
+    bad = [i for i, values in enumerate(scores) if not all(map(math.isfinite, values))]
+    if bad:
+        raise RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+
+
+def _same(first: Chat, second: Chat) -> bool:
+    """Whether token ids mean the same text in both."""
+    return (
+        first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
+        and first.closing_ids == second.closing_ids
+    )
