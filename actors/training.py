@@ -2,19 +2,27 @@
 
 Starting a worker group costs about as much as training a small model, so one group serves all
 trainings of a sweep: a worker asks the desk for job 0, 1, 2, ... and trains each. When a worker
-dies, Ray Train starts the group anew and it goes on with the first unfinished job.
+dies, Ray Train starts the group anew, and it goes on with the first unfinished job from that job's
+last checkpoint.
 """
 
 import asyncio
 import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import torch
 
-from orchestrator.training.loop import LossIsNotFinite, TrainingJob, run_job
+from actors.stream import stream
+from orchestrator.training.examples import Example
+from orchestrator.training.job import TrainingJob
+from orchestrator.training.loop import LossIsNotFinite, run_job
 
 
 @dataclass
@@ -61,7 +69,7 @@ class TrainingDesk:
         state.done_steps, state.steps, state.loss = done, steps, loss
 
     async def finish(self, number: int, result: dict[str, Any]) -> None:
-        """Rank 0 says that a job's checkpoint is written."""
+        """Rank 0 says that a job's model is written."""
         self._jobs[number].result = result
 
     async def fail(self, number: int, error: str) -> None:
@@ -79,28 +87,65 @@ class TrainingDesk:
             self._changed.notify_all()
 
 
+class RayHost:
+    """A Ray Train worker as the train loop sees it: Ray Data reads, Ray Train keeps checkpoints.
+
+    Args:
+        desk: the training desk.
+        number: of the job.
+        data_task_cpus: logical CPUs of each reading task.
+    """
+
+    def __init__(self, desk: Any, number: int, data_task_cpus: float) -> None:
+        context = ray.train.get_context()
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self._desk, self._number, self._cpus = desk, number, data_task_cpus
+
+    def rows(self, file: Path, pieces: Sequence[Sequence[int]]) -> Iterator[Example]:
+        """This worker's shard, streamed."""
+        return stream(file, pieces, self._cpus)
+
+    def progress(self, done: int, steps: int, loss: float) -> None:
+        """Tells the desk."""
+        if self.rank == 0:
+            self._desk.progress.remote(self._number, done, steps, loss)
+
+    def keep(self, write: Callable[[Path], None], step: int) -> None:
+        """Reports this worker's files of a checkpoint; Ray Train joins those of all workers."""
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            ray.train.report(
+                {"job": self._number, "step": step},
+                checkpoint=ray.train.Checkpoint.from_directory(folder),
+            )
+
+    @contextmanager
+    def kept(self) -> Iterator[Path | None]:
+        """The last checkpoint that all workers have reported, of whatever job."""
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            yield Path(folder)
+
+
 def training_worker(config: dict[str, Any]) -> None:
     """Ray Train's loop of each worker: takes jobs from the desk until it is closed."""
     desk = config["desk"]
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
     if not config["gpus"]:  # Ray hides no card from a worker that asked for none
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
         torch.set_num_threads(config["threads"])
     number = ray.get(desk.first_unfinished.remote())
     while (job := ray.get(desk.take.remote(number))) is not None:
-
-        def report(done: int, steps: int, loss: float, number: int = number) -> None:
-            if rank == 0:
-                desk.progress.remote(number, done, steps, loss)
-
+        host = RayHost(desk, number, config["data_task_cpus"])
         try:
-            result = run_job(job, rank, world_size, report)
+            result = run_job(job, host)
         except LossIsNotFinite as error:
             ray.get(desk.fail.remote(number, str(error)))
             raise
-        if rank == 0:
+        if host.rank == 0:
             ray.get(desk.finish.remote(number, result.to_dict()))
         ray.train.report({"job": number, "loss": result.loss[-1], "steps": result.steps})
         number += 1

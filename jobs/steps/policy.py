@@ -35,7 +35,14 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     write_examples(folder / "examples.parquet", examples)
     write_rejects(folder / "rejects.parquet", rejects)
     figures = train(
-        sweep, "language_modelling", "policy", str(start), config.training.policy, folder, meter
+        sweep,
+        step,
+        "language_modelling",
+        "policy",
+        str(start),
+        config.training.policy,
+        folder,
+        meter,
     )
     figures["metrics"]["rejects"] = len(rejects)
     return figures

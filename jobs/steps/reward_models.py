@@ -1,7 +1,8 @@
 """Steps 4 and 6: the ORM and the reference (Eq. 1), the process reward models (Eq. 2, Eq. 3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from jobs.steps.sweep import Figures, Step, Sweep
 from jobs.steps.training import train
-from orchestrator.data.tables import read_pairs_table
+from orchestrator.data.tables import stream_pairs
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.records import PreferencePair
 from orchestrator.rewards.weights import Kind, normalized, weights_of
@@ -24,60 +25,67 @@ _PER_PARTIAL_PAIR = ("chosen_cuts", "rejected_cuts", "weights")
 def run_outcome(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Trains the ORM or the reference on whole responses, from the policy's weights."""
     name = step.stage.name
-    pairs = read_pairs_table(sweep.file("pairs", f"pairs_{name}.parquet"))
     start = sweep.checkpoint("policy")
-    write_examples(folder / "examples.parquet", whole_pairs(pairs, load_chat(start)))
+    chat = load_chat(start)
+    pairs = stream_pairs(sweep.file("pairs", f"pairs_{name}.parquet"))
+    write_examples(folder / "examples.parquet", (whole_pair(pair, chat) for pair in pairs))
+    _write_held_out(sweep, "orm" if name == "reference" else "reference", chat, folder)
     optimization = getattr(sweep.config.training, name)
-    return train(sweep, "bradley_terry", "policy_to_reward", start, optimization, folder, meter)
+    return train(
+        sweep, step, "bradley_terry", "policy_to_reward", start, optimization, folder, meter
+    )
 
 
 def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Trains one process reward model, or the ORM for as many steps, from the ORM."""
     variant = sweep.config.variants[step.options["variant"]]
     start, steps = sweep.checkpoint("orm"), None
+    chat = load_chat(start)
+    examples: Iterator[PairExample]
     if variant.truncation == "whole":
-        pairs = read_pairs_table(sweep.file("pairs", "pairs_prm.parquet"))
-        examples = whole_pairs(pairs, load_chat(start))
+        pairs = stream_pairs(sweep.file("pairs", "pairs_prm.parquet"))
+        examples = (whole_pair(pair, chat) for pair in pairs)
         steps = int(_figures(sweep, f"variants/{variant.match}")["steps"])
     else:
-        examples = list(_partial_pairs(sweep, variant.truncation, variant.weight))
+        examples = _partial_pairs(sweep, variant.truncation, variant.weight)
         if variant.match is not None:
             most = int(_figures(sweep, f"variants/{variant.match}")["partial_pairs"])
             examples = _first_partial_pairs(examples, most)
     write_examples(folder / "examples.parquet", examples)
+    _write_held_out(sweep, "reference", chat, folder)
     optimization = sweep.config.training.prm
     if variant.truncation == "whole":
         # As many steps as the variant it controls for; a step of the ORM's own size.
         batch = sweep.config.training.orm.batch_size
         optimization = optimization.model_copy(update={"batch_size": batch})
-    return train(sweep, "bradley_terry", "reward", start, optimization, folder, meter, steps)
+    return train(sweep, step, "bradley_terry", "reward", start, optimization, folder, meter, steps)
 
 
-def whole_pairs(pairs: list[PreferencePair], chat: Chat) -> list[PairExample]:
-    """Training rows of Eq. 1: one cut at the whole length, weight 1."""
-    rows = []
-    for pair in pairs:
-        chosen, rejected = chat.response_ids(pair.chosen), chat.response_ids(pair.rejected)
-        length = max(len(chosen), len(rejected))
-        prompt = chat.prompt_ids(pair.prompt.messages)
-        rows.append(PairExample(prompt, chosen, rejected, (length,), (length,), (1.0,)))
-    return rows
+def whole_pair(pair: PreferencePair, chat: Chat, grid: Sequence[int] = ()) -> PairExample:
+    """A row of Eq. 1: a cut at the whole length, weight 1; held-out rows have a grid before it."""
+    chosen, rejected = chat.response_ids(pair.chosen), chat.response_ids(pair.rejected)
+    cuts = (*grid, max(len(chosen), len(rejected)))
+    prompt = chat.prompt_ids(pair.prompt.messages)
+    return PairExample(prompt, chosen, rejected, cuts, cuts, (1.0,) * len(cuts))
+
+
+def _write_held_out(sweep: Sweep, split: str, chat: Chat, folder: Path) -> None:
+    """Pairs on whose prompts the model is not trained: of another model's ``split``."""
+    count, grid = sweep.config.training.evaluation_pairs, sweep.config.evaluation.agreement_grid
+    pairs = islice(stream_pairs(sweep.file("pairs", f"pairs_{split}.parquet")), count)
+    rows = [whole_pair(pair, chat, grid) for pair in pairs]
+    if rows:
+        write_examples(folder / "held_out.parquet", rows)
 
 
 def _partial_pairs(sweep: Sweep, truncation: str, weight: Kind) -> Iterator[PairExample]:
     """Rows of one truncation with their weights; partial pairs of weight 0 are left out."""
-    table = pq.read_table(sweep.file("partial_pairs", "partial_pairs.parquet"))
-    rows = [row for row in table.to_pylist() if row["truncation"] == truncation]
-    sides = (
-        np.array([score for row in rows for score in row[f"reference_{side}"]], dtype=np.float64)
-        for side in ("chosen", "rejected")
-    )
-    gaps = np.subtract(*sides)
-    weights = weights_of(weight, gaps, sweep.config.weight.max, sweep.config.seed, truncation)
-    if sweep.config.weight.normalize:
-        weights = normalized(weights)
-    borders = np.cumsum([len(row["weights"]) for row in rows])[:-1]
-    for row, values in zip(rows, np.split(weights, borders), strict=True):
+    file = pq.ParquetFile(sweep.file("partial_pairs", "partial_pairs.parquet"))
+    weights = _weights(sweep, file, truncation, weight)
+    start = 0
+    for row in _rows(file, truncation):
+        values = weights[start : start + len(row["weights"])]
+        start += len(values)
         kept = [i for i, w in enumerate(values) if w > 0]
         if kept:
             chosen_cuts, rejected_cuts = (
@@ -93,16 +101,35 @@ def _partial_pairs(sweep: Sweep, truncation: str, weight: Kind) -> Iterator[Pair
             )
 
 
-def _first_partial_pairs(rows: list[PairExample], most: int) -> list[PairExample]:
+def _weights(sweep: Sweep, file: pq.ParquetFile, truncation: str, kind: Kind) -> np.ndarray:
+    """The weights of all partial pairs of a truncation (N,): some kinds need all gaps at once."""
+    gaps = [
+        np.subtract(row["reference_chosen"], row["reference_rejected"])
+        for row in _rows(file, truncation, ["reference_chosen", "reference_rejected"])
+    ]
+    config = sweep.config
+    together = np.concatenate([np.zeros(0), *gaps])
+    weights = weights_of(kind, together, config.weight.max, config.seed, truncation)
+    return normalized(weights) if config.weight.normalize else weights
+
+
+def _rows(
+    file: pq.ParquetFile, truncation: str, columns: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a truncation, a row group in memory at a time."""
+    named = None if columns is None else ["truncation", *columns]
+    for batch in file.iter_batches(columns=named):
+        yield from (row for row in batch.to_pylist() if row["truncation"] == truncation)
+
+
+def _first_partial_pairs(rows: Iterable[PairExample], most: int) -> Iterator[PairExample]:
     """The first rows that hold ``most`` partial pairs, the last one cut to fit."""
-    kept: list[PairExample] = []
     for row in rows:
         if most <= 0:
-            break
+            return
         parts = {name: getattr(row, name)[:most] for name in _PER_PARTIAL_PAIR}
-        kept.append(replace(row, **parts))
+        yield replace(row, **parts)
         most -= row.size
-    return kept
 
 
 def _figures(sweep: Sweep, stage: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _artifacts(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.name not in ("_DONE.json", "examples.parquet", "start")
+        if path.name not in ("_DONE.json", "examples.parquet", "held_out.parquet", "start")
     ]
 
 

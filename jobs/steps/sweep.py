@@ -91,6 +91,7 @@ class Sweep:
                 cpus=cluster.train_worker_cpus,
                 gpus=cluster.train_worker_gpus,
                 threads=self.threads(training.workers),
+                data_task_cpus=cluster.data_task_cpus,
                 storage=str(self.store.local / "ray_train"),
             )
         return self._actors["trainer"]

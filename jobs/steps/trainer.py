@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from actors.training import JobState, TrainingDesk, training_worker
-from orchestrator.training.loop import TrainingJob
+from orchestrator.training.job import TrainingJob
 
 POLL_SECONDS = 0.5
 WORKER_FAILURES = 3  # times that Ray Train may start the group anew
@@ -24,17 +24,28 @@ class TrainerGroup:
         cpus: logical CPUs of each.
         gpus: GPUs of each; 0 trains on CPUs with gloo.
         threads: torch threads of each on a CPU.
-        storage: folder of Ray Train's own files.
+        data_task_cpus: logical CPUs of each task that reads training rows.
+        storage: folder of Ray Train's own files. The last checkpoint of a training under way is
+            kept there, also for another run of the job.
     """
 
-    def __init__(self, workers: int, cpus: float, gpus: float, threads: int, storage: str) -> None:
+    def __init__(
+        self,
+        workers: int,
+        cpus: float,
+        gpus: float,
+        threads: int,
+        data_task_cpus: float,
+        storage: str,
+    ) -> None:
         self._scaling = ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         )
         self._backend = "nccl" if gpus else "gloo"
-        self._gpus, self._threads, self._storage = gpus, threads, storage
+        self._storage = storage
+        self._settings = {"gpus": gpus, "threads": threads, "data_task_cpus": data_task_cpus}
         self._desk: Any = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -78,17 +89,14 @@ class TrainerGroup:
     def _fit(self) -> None:
         trainer = TorchTrainer(
             training_worker,
-            train_loop_config={
-                "desk": self._desk,
-                "gpus": self._gpus,
-                "threads": self._threads,
-            },
+            train_loop_config={"desk": self._desk, **self._settings},
             torch_config=TorchConfig(backend=self._backend),
             scaling_config=self._scaling,
             run_config=RunConfig(
                 name="trainings",
                 storage_path=self._storage,
                 failure_config=FailureConfig(max_failures=WORKER_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
         try:

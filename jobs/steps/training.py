@@ -2,35 +2,35 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from actors.training import JobState
-from jobs.steps.sweep import Figures, Sweep, project_file
-from orchestrator.config.sections import Optimization
+from jobs.steps.sweep import Figures, Step, Sweep, project_file
+from orchestrator.config.sections import Optimization, TrainingConfig
 from orchestrator.stages.progress import Meter
-from orchestrator.training.loop import TrainingJob
+from orchestrator.training.job import ObjectiveName, Start, TrainingJob
 
 CURVE_POINTS = 100  # of a training's curve in MLflow and the report; each is a mean over steps
 
 
 def train(
     sweep: Sweep,
-    objective: Literal["language_modelling", "bradley_terry"],
-    start: Literal["policy", "policy_to_reward", "reward"],
+    step: Step,
+    objective: ObjectiveName,
+    start: Start,
     checkpoint: str,
     optimization: Optimization,
     folder: Path,
     meter: Meter,
     steps: int | None = None,
 ) -> Figures:
-    """Trains on ``folder``/examples.parquet into ``folder``/checkpoint on the warm group."""
-    training = sweep.config.training
-    deepspeed = json.loads(project_file(training.deepspeed).read_text())
-    deepspeed["zero_optimization"] = {
-        **deepspeed.get("zero_optimization", {}),
-        "stage": training.zero_stage,
-    }
+    """Trains on ``folder``/examples.parquet into ``folder``/checkpoint on the warm group.
+
+    Where there is a ``folder``/held_out.parquet, it is measured on that as well.
+    """
+    training, held_out = sweep.config.training, folder / "held_out.parquet"
     job = TrainingJob(
+        key=step.stage.key,
         objective=objective,
         start=start,
         checkpoint=checkpoint,
@@ -43,8 +43,13 @@ def train(
         warmup_steps=optimization.warmup_steps,
         closed=sweep.config.scoring.position == "closed",
         seed=sweep.config.seed,
-        deepspeed=deepspeed,
+        deepspeed=_deepspeed(training),
         precision=training.precision,
+        micro_batch_tokens=training.micro_batch_tokens,
+        gradient_checkpointing=training.gradient_checkpointing,
+        checkpoint_steps=training.checkpoint_steps,
+        evaluation=str(held_out) if held_out.is_file() else None,
+        evaluation_steps=training.evaluation_steps,
     )
 
     def progress(state: JobState) -> None:
@@ -52,6 +57,7 @@ def train(
             meter.update(state.done_steps, state.steps, note=f"loss {state.loss:.3f}")
 
     result = sweep.trainer().train(job, progress)
+    held_out_curves = result["evaluation"]
     last = result["loss"][-max(len(result["loss"]) // 10, 1) :]
     return {
         "metrics": {
@@ -60,12 +66,21 @@ def train(
             "partial_pairs": result["partial_pairs"],
             "train_seconds": result["seconds"],
             "final_loss": sum(last) / len(last),
+            **{name: curve[-1][1] for name, curve in held_out_curves.items()},
         },
         "series": {
             "loss": _curve(result["loss"]),
             "train_accuracy": _curve(result["accuracy"]),
+            **held_out_curves,
         },
     }
+
+
+def _deepspeed(training: TrainingConfig) -> dict[str, Any]:
+    """DeepSpeed's file with the config's ZeRO stage."""
+    content: dict[str, Any] = json.loads(project_file(training.deepspeed).read_text())
+    zero = {**content.get("zero_optimization", {}), "stage": training.zero_stage}
+    return {**content, "zero_optimization": zero}
 
 
 def _curve(values: list[float]) -> list[tuple[int, float]]:
@@ -81,9 +96,11 @@ def training_identity(sweep_config: Any, section: str) -> dict[str, Any]:
     return {
         "optimization": getattr(training, section).model_dump(mode="json"),
         "workers": training.workers,
-        "zero_stage": training.zero_stage,
         "precision": training.precision,
-        "deepspeed": json.loads(project_file(training.deepspeed).read_text()),
+        "micro_batch_tokens": training.micro_batch_tokens,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "evaluation": [training.evaluation_pairs, training.evaluation_steps],
+        "deepspeed": _deepspeed(training),
         "position": sweep_config.scoring.position,
         "seed": sweep_config.seed,
     }

@@ -115,6 +115,11 @@ class TrainingConfig(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     deepspeed: str = "configs/deepspeed/default.json"
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of autocast; weights stay float32
+    micro_batch_tokens: Count | None = None  # padded tokens of a forward; null: a worker's share
+    gradient_checkpointing: bool = False
+    checkpoint_steps: Count | None = 500  # null writes none
+    evaluation_pairs: Annotated[int, Field(ge=0)] = 128  # held-out pairs of reward models; 0: none
+    evaluation_steps: Count | None = 100  # null evaluates at the end alone
     policy: Optimization = Optimization(learning_rate=3e-3, batch_size=64, max_steps=350)
     orm: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
     reference: Optimization = Optimization(learning_rate=1e-3, batch_size=32)

@@ -1,7 +1,7 @@
 """Prompts, demonstrations and preference pairs as Parquet files, and back, in their order."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,14 @@ def read_demonstrations(file: Path) -> list[Demonstration]:
 
 def read_pairs_table(file: Path) -> list[PreferencePair]:
     """Reads preference pairs."""
-    return [
-        PreferencePair(row["pair_id"], _prompt(row), row["chosen"], row["rejected"])
-        for row in pq.read_table(file).to_pylist()
-    ]
+    return list(stream_pairs(file))
+
+
+def stream_pairs(file: Path) -> Iterator[PreferencePair]:
+    """Preference pairs one by one, a row group in memory at a time."""
+    for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP):
+        for row in batch.to_pylist():
+            yield PreferencePair(row["pair_id"], _prompt(row), row["chosen"], row["rejected"])
 
 
 def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

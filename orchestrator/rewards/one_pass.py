@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
+from orchestrator.rewards.over import OverLayer
 from orchestrator.rewards.packed import (
     PackedRow,
     Tokens,
@@ -44,9 +44,11 @@ def packed_scores(
     """
     device = next(model.parameters()).device
     singles, owners = _by_response(rows)
-    few = _most_branch_tokens(singles) <= ONE_FORWARD
+    # Layers that are computed again in the backward pass take no cache: all is one forward then.
+    again = model.training and model.is_gradient_checkpointing
+    few = again or _most_branch_tokens(singles) <= ONE_FORWARD
     every = [list(range(len(row.branches))) for row in singles]
-    trunk = _Trunk.of(model, rows, singles, owners, pad_id, keep=not few)
+    trunk = _Trunk.of(model, rows, singles, owners, pad_id, keep=not few, share=not again)
     own = every if few else [
         [n for n in numbers if not row.branches[n].token_ids]
         for row, numbers in zip(singles, every, strict=True)
@@ -87,13 +89,14 @@ class _Trunk:
         owners: Sequence[tuple[int, list[int]]],
         pad_id: int,
         keep: bool,
+        share: bool,
     ) -> "_Trunk":
-        """Computes prompts that are shared; ``keep``: chunks of branches will follow."""
+        """Computes shared prompts once, if ``share``; ``keep``: chunks of branches will follow."""
         device = next(model.parameters()).device
         starts = [len(row.prompt_ids) for row in singles]
         # An open branch behind no token of a response reads the prompt's last token.
         bare = any(not b.attach and not b.token_ids for row in singles for b in row.branches)
-        if len(singles) == len(rows) or bare or not all(starts):
+        if not share or len(singles) == len(rows) or bare or not all(starts):
             texts = [row.prompt_ids + row.responses[0] for row in singles]
             queries = trunk_tokens(texts, [0] * len(texts), pad_id).to(device)
             return cls(queries, None, DynamicCache() if keep else None, starts)
@@ -103,7 +106,7 @@ class _Trunk:
         _forward(model, prompts, prompts, cache)
         index = torch.tensor([row for row, _ in owners], device=device)
         over = DynamicCache()
-        over.layers = [_Over(layer, index, None, keep) for layer in cache.layers]
+        over.layers = [OverLayer(layer, index, None, keep) for layer in cache.layers]
         texts = [row.responses[0] for row in singles]
         queries = trunk_tokens(texts, starts, pad_id).to(device)
         return cls(queries, prompts.rows(index), over, [0] * len(texts))
@@ -121,42 +124,6 @@ class _Trunk:
                 places.append(end - 1 if branch.token_ids else first + branch.attach - 1)
             found.append(places)
         return found
-
-
-class _Over(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values over those of an earlier forward: some rows and columns of them.
-
-    Unless ``keep`` is set nothing is kept, so that only one layer's copy is there at a time.
-    """
-
-    def __init__(
-        self, below: DynamicLayer, rows: Tensor | None, columns: Tensor | None, keep: bool
-    ) -> None:
-        super().__init__()
-        self._below, self._rows, self._columns, self._keep = below, rows, columns, keep
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """All that the queries may see, (N, H, C + Tq, D) each."""
-        keys = torch.cat([self._taken(self._below.keys), key_states], 2)
-        values = torch.cat([self._taken(self._below.values), value_states], 2)
-        if self._keep:
-            self.keys, self.values = keys, values
-        return keys, values
-
-    def get_seq_length(self) -> int:
-        """C, the tokens of the earlier forward."""
-        taken = self._below.keys if self._columns is None else self._columns
-        return int(taken.shape[-2 if self._columns is None else 1])
-
-    def _taken(self, below: Tensor) -> Tensor:
-        if self._rows is not None:
-            below = below[self._rows]
-        if self._columns is None:
-            return below
-        index = self._columns[:, None, :, None].expand(-1, below.shape[1], -1, below.shape[3])
-        return below.gather(2, index)
 
 
 def _by_response(
@@ -193,7 +160,9 @@ def _chunk(
     width = max(map(len, lists))
     columns = torch.tensor([c + [-1] * (width - len(c)) for c in lists], device=known.ids.device)
     over = DynamicCache()
-    over.layers = [_Over(layer, None, columns.clamp(min=0), False) for layer in trunk.cache.layers]
+    over.layers = [
+        OverLayer(layer, None, columns.clamp(min=0), False) for layer in trunk.cache.layers
+    ]
     hidden = _forward(model, queries, joined(known.at(columns), queries), over)
     return _read(model, hidden, trunk.places(rows, chosen, 0))
 

@@ -1,13 +1,6 @@
-"""Training rows as token ids, and which rows make up each optimizer step.
+"""Training rows as token ids."""
 
-The plan of a training is decided by the rows and the seed alone: every worker computes the same
-one and takes its share, so the global counts that normalise the loss are known without asking.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from orchestrator.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -21,6 +14,11 @@ class TextExample:
     def size(self) -> int:
         """What a row counts for in a batch."""
         return 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and response."""
+        return len(self.prompt_ids) + len(self.response_ids)
 
 
 @dataclass(frozen=True)
@@ -43,40 +41,10 @@ class PairExample:
         """Partial pairs of the row: what it counts for in a batch."""
         return len(self.weights)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and responses, the prompt once."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
 
 Example = TextExample | PairExample
-
-
-def plan(sizes: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Row numbers of each optimizer step.
-
-    Each epoch is a keyed shuffle of all rows. A step takes rows until it holds at least
-    ``batch_size`` partial pairs (whole rows: a pair is packed in one forward); rows of size 0 are
-    left out. The last step of an epoch may be smaller.
-    """
-    steps: list[list[int]] = []
-    for epoch in range(epochs):
-        step: list[int] = []
-        held = 0
-        for row in generator(seed, "epoch", epoch).permutation(len(sizes)).tolist():
-            if sizes[row] == 0:
-                continue
-            step.append(row)
-            held += sizes[row]
-            if held >= batch_size:
-                steps.append(step)
-                step, held = [], 0
-        if step:
-            steps.append(step)
-    return steps
-
-
-def plan_for_steps(sizes: Sequence[int], batch_size: int, steps: int, seed: int) -> list[list[int]]:
-    """As ``plan``, with as many epochs as give exactly ``steps`` steps (the control's way)."""
-    if not any(sizes):
-        return []
-    epochs = 1
-    # Epochs differ in steps: how rows of different sizes fill them depends on the shuffle.
-    while len(found := plan(sizes, batch_size, epochs, seed)) < steps:
-        epochs *= 2
-    return found[:steps]

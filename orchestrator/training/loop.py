@@ -1,202 +1,223 @@
 """The train loop over a DeepSpeed engine: one job in, one Hugging Face checkpoint out.
 
-Each worker computes the same plan, takes every world_size-th row of each step and divides its loss
-sum by the step's global count, so that the gradient is the same for any number of workers. Knows
-nothing of Ray: rank, world size and a callback for progress come from outside.
+Every worker makes the same plan of steps, computes its share of each and divides its loss by the
+step's global count: the gradient is the same for any number of workers and any micro-batches. Knows
+nothing of Ray: rows, checkpoints and progress go through a ``Host``.
 """
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel
 
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import (
-    load_policy,
-    load_reward_model,
-    reward_model_from_policy,
-    save_checkpoint,
+from orchestrator.engines.chat import load_chat
+from orchestrator.randomness import stream_key
+from orchestrator.training.checkpoint import (
+    Progress,
+    read_progress,
+    read_state,
+    save_model,
+    summed,
+    write_state,
 )
-from orchestrator.training.bradley_terry import pair_loss
-from orchestrator.training.examples import Example, PairExample, plan, plan_for_steps
-from orchestrator.training.files import read_examples
-from orchestrator.training.language_modelling import response_loss
+from orchestrator.training.evaluation import HeldOut
+from orchestrator.training.examples import Example
+from orchestrator.training.files import sizes_and_tokens
+from orchestrator.training.job import Host, TrainingJob, TrainingResult
+from orchestrator.training.objective import Objective, start_model
+from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """One training, as plain values.
-
-    Attributes:
-        objective: "language_modelling" or "bradley_terry".
-        start: "policy" trains on from it; "policy_to_reward" puts a new head on it;
-            "reward" trains on from a reward model.
-        checkpoint: what it starts from, a folder or hub name.
-        examples: Parquet file of training rows.
-        output: folder for the checkpoint.
-        batch_size: rows, or partial pairs, of an optimizer step.
-        steps: exact number of steps, or None for ``epochs`` passes.
-        closed: whether prefixes are scored with the closing suffix.
-        deepspeed: DeepSpeed's config.
-        precision: of autocast.
-    """
-
-    objective: Literal["language_modelling", "bradley_terry"]
-    start: Literal["policy", "policy_to_reward", "reward"]
-    checkpoint: str
-    examples: str
-    output: str
-    learning_rate: float
-    batch_size: int
-    epochs: int
-    steps: int | None
-    warmup_steps: int
-    closed: bool
-    seed: int
-    deepspeed: dict[str, Any]
-    precision: Literal["float32", "bfloat16"]
-
-
-@dataclass
-class TrainingResult:
-    """What a training did. ``loss`` is the mean per row or partial pair at each step."""
-
-    steps: int = 0
-    rows: int = 0
-    partial_pairs: int = 0
-    seconds: float = 0.0
-    loss: list[float] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+PIECE = 4_096  # rows, of all workers, that are read at once
 
 
 class LossIsNotFinite(ValueError):
     """A loss is NaN or infinite; the message names the step and its rows."""
 
 
-Report = Callable[[int, int, float], None]  # steps done, steps in all, this worker's last loss
+def run_job(job: TrainingJob, host: Host) -> TrainingResult:
+    """Trains, and lets rank 0 write the model. Needs an initialised process group.
 
-
-class Objective(nn.Module):
-    """A model with its loss, so that DeepSpeed's hooks see one forward."""
-
-    def __init__(self, job: TrainingJob, model: PreTrainedModel, chat: Chat) -> None:
-        super().__init__()
-        self.model, self._job = model, job
-        self._pad = chat.tokenizer.pad_token_id or 0
-        self._closing = chat.closing_ids if job.closed else ()
-
-    def forward(self, rows: Sequence[Example]) -> tuple[Tensor, int]:
-        """Loss sum of some rows, and how many tokens or partial pairs are right."""
-        device = next(self.model.parameters()).device
-        # Here, not around the engine: DeepSpeed switches an outer autocast off.
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._job.precision == "bfloat16"):
-            if self._job.objective == "language_modelling":
-                return response_loss(self.model, rows, self._pad, device)  # type: ignore[arg-type]
-            return pair_loss(self.model, rows, self._closing, self._pad)  # type: ignore[arg-type]
-
-
-def run_job(job: TrainingJob, rank: int, world_size: int, report: Report) -> TrainingResult:
-    """Trains, and lets rank 0 write the checkpoint. Needs an initialised process group."""
-    import deepspeed  # builds and reads much at import; only a training worker pays for it
-
-    chat = load_chat(job.checkpoint)
-    rows = read_examples(Path(job.examples))
-    steps = _plan(job, rows)
-    objective = Objective(job, _model(job), chat)
-    objective.train()
-    engine, *_ = deepspeed.initialize(
-        model=objective,
-        model_parameters=[p for p in objective.parameters() if p.requires_grad],
-        config=_deepspeed_config(job),
-        lr_scheduler=lambda optimizer: LambdaLR(optimizer, _schedule(job, len(steps))),
-    )
+    Raises:
+        LossIsNotFinite: a loss is NaN or infinite.
+    """
     started = time.monotonic()
-    curve = torch.zeros(len(steps), 3, dtype=torch.float64)  # loss sum, right, count
-    for number, step in enumerate(steps):
-        curve[number] = _one_step(engine, [rows[i] for i in step], rank, world_size, job)
-        if not torch.isfinite(curve[number, 0]):
-            raise LossIsNotFinite(
-                f"{job.output}: the loss of step {number + 1} of {len(steps)} is not finite;"
-                f" its rows of {job.examples} (from 0): {step[:20]}"
-            )
-        report(number + 1, len(steps), float(curve[number, 0] / curve[number, 2].clamp(min=1)))
-    dist.all_reduce(curve)
-    save_model(engine, chat, Path(job.output), rank)
-    mean = curve[:, :2] / curve[:, 2:].clamp(min=1)
-    used = {i for step in steps for i in step}
-    sizes = sum(rows[i].size for i in used)
-    result = TrainingResult(
-        len(steps), len(used), sizes if isinstance(rows[0], PairExample) else 0,
-        time.monotonic() - started, mean[:, 0].tolist(), mean[:, 1].tolist(),
-    )  # fmt: skip
-    engine.destroy()
+    training = Training(job, host)
+    resumed_at = training.resume()
+    training.go_on()
+    result = training.result()
+    result.resumed_at, result.seconds = resumed_at, time.monotonic() - started
+    save_model(training.engine, training.chat, Path(job.output), host.rank)
+    training.engine.destroy()
     return result
 
 
-def save_model(engine: Any, chat: Chat, folder: Path, rank: int) -> None:
-    """Gathers the weights, sharded or not, and lets rank 0 write them as safetensors."""
-    import deepspeed
+class Training:
+    """One training on one worker."""
 
-    model = engine.module.model
-    with deepspeed.zero.GatheredParameters(list(model.parameters()), modifier_rank=None):
-        if rank == 0:
-            state = {
-                name: value.detach().cpu().clone() for name, value in model.state_dict().items()
-            }
-            save_checkpoint(model, chat.tokenizer, folder, state)
-    dist.barrier()
+    def __init__(self, job: TrainingJob, host: Host) -> None:
+        import deepspeed  # builds and reads much at import; only a training worker pays for it
+
+        self.job, self._host = job, host
+        self.chat = load_chat(job.checkpoint)
+        self._sizes, tokens = sizes_and_tokens(Path(job.examples))
+        self._steps = _steps(job, self._sizes)
+        objective = Objective(job, start_model(job), self.chat)
+        objective.train()
+        self.engine, *_ = deepspeed.initialize(
+            model=objective,
+            model_parameters=[p for p in objective.parameters() if p.requires_grad],
+            config=_deepspeed_config(job),
+            lr_scheduler=lambda optimizer: LambdaLR(optimizer, _schedule(job, len(self._steps))),
+        )
+        # A pair's two responses each have a closing suffix behind every cut.
+        closing = 2 * len(objective.closing_ids)
+        self._tokens = [t + s * closing for t, s in zip(tokens, self._sizes, strict=True)]
+        self._progress = Progress(job.key, host.workers)
+        self._curve = torch.zeros(len(self._steps), 3, dtype=torch.float64)
+        self._held_out = (
+            HeldOut(Path(job.evaluation), host.rank, host.workers, job.micro_batch_tokens)
+            if job.evaluation
+            else None
+        )
+
+    def resume(self) -> int:
+        """Takes up this training's last checkpoint, if there is one; the steps that it has done."""
+        with self._host.kept() as folder:
+            found = read_progress(folder, self.job.key, self._host.workers)
+            if folder is None or found is None:
+                return 0
+            read_state(self.engine, folder)
+        self._progress = found
+        self._curve[: found.step] = torch.tensor(found.curve, dtype=torch.float64).reshape(-1, 3)
+        return found.step
+
+    def go_on(self) -> None:
+        """All steps that are left, with the evaluations and checkpoints between them."""
+        first, count = self._progress.step, len(self._steps)
+        plan = [self._share(step) for step in self._steps[first:]]
+        rows = self._host.rows(Path(self.job.examples), _pieces(plan, self._host.workers))
+        for number, batches in enumerate(plan, first + 1):
+            self._seed(number)
+            loss = self._step(number, batches, rows)
+            self._host.progress(number, count, loss)
+            if _due(number, self.job.evaluation_steps) or number == count:
+                self._evaluate(number)
+            if _due(number, self.job.checkpoint_steps) and number < count:
+                self._keep(number)
+        self._reduce(count)
+
+    def result(self) -> TrainingResult:
+        """What the finished training did."""
+        curve = torch.tensor(self._progress.curve, dtype=torch.float64).reshape(-1, 3)
+        mean = curve[:, :2] / curve[:, 2:].clamp(min=1)
+        used = {row for step in self._steps for row in step}
+        pairs = self.job.objective == "bradley_terry"
+        return TrainingResult(
+            steps=len(self._steps),
+            rows=len(used),
+            partial_pairs=sum(self._sizes[row] for row in used) if pairs else 0,
+            loss=mean[:, 0].tolist(),
+            accuracy=mean[:, 1].tolist(),
+            evaluation=self._progress.evaluation,
+        )
+
+    def _share(self, step: Sequence[int]) -> list[MicroBatch]:
+        most = self.job.micro_batch_tokens
+        return shares(step, self._tokens, self._host.workers, most)[self._host.rank]
+
+    def _step(self, number: int, batches: Sequence[MicroBatch], rows: Iterator[Example]) -> float:
+        """One optimizer step; this worker's mean loss."""
+        objective: Objective = self.engine.module
+        held = [[next(rows) for _ in batch.rows] for batch in batches]
+        total = self._global_terms(number, held, batches)
+        for i, (batch, some) in enumerate(zip(batches, held, strict=True)):
+            self.engine.set_gradient_accumulation_boundary(i == len(batches) - 1)
+            loss, right = self.engine(some)
+            # DeepSpeed averages over the workers; the loss is a mean over the step's global count.
+            self.engine.backward(loss * (self._host.workers / total if batch.counts else 0.0))
+            if batch.counts:
+                terms = sum(objective.terms(row) for row in some)
+                self._curve[number - 1] += torch.tensor([float(loss.detach()), right, terms])
+        self.engine.step()
+        return self._checked(number)
+
+    def _global_terms(
+        self, number: int, held: Sequence[Sequence[Example]], batches: Sequence[MicroBatch]
+    ) -> float:
+        """What the step's loss is a mean over, of all workers."""
+        if self.job.objective == "bradley_terry":
+            return float(sum(self._sizes[row] for row in self._steps[number - 1]))
+        objective: Objective = self.engine.module
+        own = [
+            objective.terms(row)
+            for batch, some in zip(batches, held, strict=True)
+            for row in some
+            if batch.counts
+        ]
+        return float(summed(torch.tensor([float(sum(own))]), objective.device))
+
+    def _checked(self, number: int) -> float:
+        loss, _, count = self._curve[number - 1].tolist()
+        if not torch.isfinite(self._curve[number - 1, 0]):
+            raise LossIsNotFinite(
+                f"{self.job.output}: the loss of step {number} of {len(self._steps)} is not finite;"
+                f" its rows of {self.job.examples} (from 0): {self._steps[number - 1][:20]}"
+            )
+        return float(loss) / max(float(count), 1.0)
+
+    def _seed(self, number: int) -> None:
+        """Dropout by step, so that a training taken up again draws as an undisturbed one."""
+        torch.manual_seed(stream_key(self.job.seed, "dropout", number, self._host.rank))
+
+    def _evaluate(self, number: int) -> None:
+        if self._held_out is None:
+            return
+        for name, value in self._held_out.measure(self.engine.module).items():
+            self._progress.evaluation.setdefault(name, []).append((number, value))
+
+    def _keep(self, number: int) -> None:
+        self._reduce(number)
+        self._host.keep(
+            lambda folder: write_state(self.engine, self._progress, self._host.rank, folder), number
+        )
+
+    def _reduce(self, number: int) -> None:
+        """Sums the curve over the workers, from the last time up to this step."""
+        first = self._progress.step
+        if number > first:
+            part: Tensor = summed(self._curve[first:number], self.engine.module.device)
+            self._progress.curve += part.tolist()
+        self._progress.step = number
 
 
-def _one_step(
-    engine: Any, rows: Sequence[Example], rank: int, world_size: int, job: TrainingJob
-) -> Tensor:
-    """One optimizer step; this worker's loss sum, right answers and count."""
-    total = sum(_loss_terms(row) for row in rows)
-    mine = rows[rank::world_size]
-    count = sum(_loss_terms(row) for row in mine)
-    # A worker without rows still takes part: the others wait for its gradients.
-    shown = mine or rows[:1]
-    loss, right = engine(shown)
-    engine.backward(loss * (world_size / total if mine else 0.0))
-    engine.step()
-    return torch.tensor([float(loss.detach()) if mine else 0.0, right if mine else 0, count])
+def _pieces(plan: Sequence[Sequence[MicroBatch]], workers: int) -> list[list[int]]:
+    """A worker's rows in order, in pieces that are read at once."""
+    pieces: list[list[int]] = [[]]
+    for batches in plan:
+        if len(pieces[-1]) * workers >= PIECE:
+            pieces.append([])
+        pieces[-1] += [row for batch in batches for row in batch.rows]
+    return [piece for piece in pieces if piece]
 
 
-def _loss_terms(row: Example) -> int:
-    """What the loss is a mean over: partial pairs, or response tokens."""
-    return row.size if isinstance(row, PairExample) else len(row.response_ids)
-
-
-def _plan(job: TrainingJob, rows: Sequence[Example]) -> list[list[int]]:
-    sizes = [row.size for row in rows]
+def _steps(job: TrainingJob, sizes: Sequence[int]) -> list[list[int]]:
     if job.steps is not None:
-        return plan_for_steps(sizes, job.batch_size, job.steps, job.seed)
-    return plan(sizes, job.batch_size, job.epochs, job.seed)
+        return steps_of_count(sizes, job.batch_size, job.steps, job.seed)
+    return steps_of_epochs(sizes, job.batch_size, job.epochs, job.seed)
+
+
+def _due(number: int, every: int | None) -> bool:
+    return every is not None and number % every == 0
 
 
 def _schedule(job: TrainingJob, steps: int) -> Callable[[int], float]:
     """Linear warm-up, then linear decay to zero (paper C.4: linear)."""
     return lambda step: min(1.0, (step + 1) / (job.warmup_steps + 1)) * (1 - step / max(steps, 1))
-
-
-def _model(job: TrainingJob) -> PreTrainedModel:
-    if job.start == "policy":
-        return load_policy(job.checkpoint)
-    if job.start == "reward":
-        return load_reward_model(job.checkpoint)
-    return reward_model_from_policy(job.checkpoint, job.seed)
 
 
 def _deepspeed_config(job: TrainingJob) -> dict[str, Any]:

@@ -12,12 +12,15 @@ import torch.distributed as dist
 from transformers import AutoModelForSequenceClassification
 
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import load_reward_model
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import SampleRequest
+from orchestrator.training.alone import AloneHost
 from orchestrator.training.examples import Example, PairExample, TextExample
 from orchestrator.training.files import write_examples
-from orchestrator.training.loop import TrainingJob, run_job
+from orchestrator.training.job import TrainingJob
+from orchestrator.training.loop import run_job
 
 Zero = Literal[0, 1, 2, 3]
 GOOD, BAD = "thank you for writing .", "read the manual ."
@@ -42,6 +45,7 @@ def group() -> Iterator[None]:
 
 def job(checkpoint: str, folder: Path, zero: Zero, **changes: Any) -> TrainingJob:
     plain = TrainingJob(
+        key="test",
         objective="bradley_terry",
         start="policy_to_reward",
         checkpoint=checkpoint,
@@ -85,17 +89,16 @@ def scores(checkpoint: str) -> list[float]:
     return [row[0] for row in engine.prefix_scores([prompt] * 2, texts, [[5]] * 2)]
 
 
-def silent(done: int, steps: int, loss: float) -> None:
-    pass
-
-
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 def test_it_learns_a_preference_and_transformers_loads_the_checkpoint(
     group: None, word_policy: str, tmp_path: Path, zero: Zero
 ) -> None:
     preferences(word_policy, tmp_path)
     reports: list[tuple[int, int, float]] = []
-    result = run_job(job(word_policy, tmp_path, zero), 0, 1, lambda *report: reports.append(report))
+    result = run_job(
+        job(word_policy, tmp_path, zero),
+        AloneHost(progress=lambda *report: reports.append(report)),
+    )
     assert result.steps == 16 and result.rows == 16 and result.partial_pairs == 32
     # A head of zeros: every score is 0, and the first loss is the mean weight times ln 2.
     assert result.loss[0] == pytest.approx(1.5 * 0.6931, abs=1e-3)
@@ -118,7 +121,7 @@ def test_the_zero_stages_train_alike(group: None, word_policy: str, tmp_path: Pa
     for zero in (0, 1, 3):
         folder = tmp_path / str(zero)
         preferences(word_policy, folder)
-        losses.append(run_job(job(word_policy, folder, zero, epochs=2), 0, 1, silent).loss)
+        losses.append(run_job(job(word_policy, folder, zero, epochs=2), AloneHost()).loss)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[2] == pytest.approx(losses[0], rel=1e-3)
 
@@ -129,7 +132,7 @@ def test_it_trains_on_from_a_reward_model_for_an_exact_number_of_steps(
     preferences(word_reward, tmp_path)
     before = scores(word_reward)
     result = run_job(
-        job(word_reward, tmp_path, 1, start="reward", steps=7, precision="bfloat16"), 0, 1, silent
+        job(word_reward, tmp_path, 1, start="reward", steps=7, precision="bfloat16"), AloneHost()
     )
     assert result.steps == len(result.loss) == 7
     after = scores(str(tmp_path / "checkpoint"))
@@ -147,7 +150,7 @@ def test_a_policy_learns_to_say_what_it_is_shown(
     )
     result = run_job(
         job(word_policy, tmp_path, 1, objective="language_modelling", start="policy", epochs=15),
-        0, 1, silent,
+        AloneHost(),
     )  # fmt: skip
     assert result.partial_pairs == 0
     assert result.loss[-1] < 0.5 * result.loss[0] and result.accuracy[-1] > result.accuracy[0]
@@ -164,12 +167,130 @@ def test_a_loss_that_is_no_number_stops_the_training(
     with pytest.raises(
         ValueError, match=r"the loss of step 1 of \d+ is not finite; its rows of .* \(from 0\): \["
     ):
-        run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), 0, 1, silent)
+        run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), AloneHost())
 
 
 def test_the_same_job_twice_gives_the_same_losses(
     group: None, word_policy: str, tmp_path: Path
 ) -> None:
     preferences(word_policy, tmp_path)
-    runs = [run_job(job(word_policy, tmp_path, 1, epochs=1), 0, 1, silent).loss for _ in range(2)]
+    runs = [run_job(job(word_policy, tmp_path, 1, epochs=1), AloneHost()).loss for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_micro_batches_train_as_the_whole_batch_does(
+    group: None, word_policy: str, tmp_path: Path, zero: Zero
+) -> None:
+    uneven(word_policy, tmp_path)
+    whole, cut = (
+        run_job(job(word_policy, tmp_path, zero, micro_batch_tokens=most, epochs=1), AloneHost())
+        for most in (None, 40)
+    )
+    assert len(whole.loss) == 4
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert cut.accuracy == whole.accuracy
+
+
+def test_activations_computed_again_train_as_those_kept(
+    group: None, word_policy: str, tmp_path: Path
+) -> None:
+    uneven(word_policy, tmp_path)
+    kept, again = (
+        run_job(job(word_policy, tmp_path, 1, gradient_checkpointing=on, epochs=1), AloneHost())
+        for on in (False, True)
+    )
+    assert again.loss == pytest.approx(kept.loss, rel=1e-5)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_a_training_taken_up_again_ends_as_an_undisturbed_one(
+    group: None, word_policy: str, tmp_path: Path, zero: Zero
+) -> None:
+    uneven(word_policy, tmp_path)
+    plain = job(word_policy, tmp_path, zero, epochs=3, checkpoint_steps=4, evaluation_steps=3,
+                evaluation=str(tmp_path / "held_out.parquet"))  # fmt: skip
+    write_held_out(word_policy, tmp_path)
+    undisturbed = run_job(plain, AloneHost())
+    weights = load_reward_model(plain.output).state_dict()
+
+    def killed_at_ten(done: int, steps: int, loss: float) -> None:
+        if done == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_job(plain, AloneHost(tmp_path / "kept", killed_at_ten))
+    seen: list[int] = []
+    again = run_job(
+        plain, AloneHost(tmp_path / "kept", lambda done, steps, loss: seen.append(done))
+    )
+    assert seen == list(range(9, undisturbed.steps + 1)), "steps 9 and 10 are replayed, no other"
+    assert again.resumed_at == 8
+    assert again.loss == undisturbed.loss and again.accuracy == undisturbed.accuracy
+    assert again.evaluation == undisturbed.evaluation
+    for name, value in load_reward_model(plain.output).state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_the_checkpoint_of_another_training_is_left_alone(
+    group: None, word_policy: str, tmp_path: Path
+) -> None:
+    uneven(word_policy, tmp_path)
+    first = job(word_policy, tmp_path, 1, epochs=1, checkpoint_steps=2)
+    run_job(first, AloneHost(tmp_path / "kept"))
+    assert run_job(replace(first, key="another"), AloneHost(tmp_path / "kept")).resumed_at == 0
+
+
+def test_held_out_rows_are_measured_as_scored_one_by_one(
+    group: None, word_reward: str, tmp_path: Path
+) -> None:
+    preferences(word_reward, tmp_path)
+    rows = write_held_out(word_reward, tmp_path)
+    still = job(word_reward, tmp_path, 1, start="reward", steps=1, learning_rate=0.0,
+                evaluation=str(tmp_path / "held_out.parquet"), micro_batch_tokens=30)  # fmt: skip
+    found = run_job(still, AloneHost()).evaluation
+    engine, prompts = SequenceScorer(word_reward), [row.prompt_ids for row in rows]
+    sides = [
+        torch.tensor(engine.prefix_scores(prompts, ids, [row.chosen_cuts for row in rows]))
+        for ids in ([row.chosen_ids for row in rows], [row.rejected_ids for row in rows])
+    ]
+    gaps = (sides[0] - sides[1]).double()
+    wanted = {
+        "held_out_loss": torch.log1p(torch.exp(-gaps[:, -1])).mean(),
+        "held_out_accuracy": (gaps[:, -1] > 0).double().mean(),
+        "held_out_AR_t1": (gaps[:, 0] > 0).double().mean(),
+        "held_out_AR_t3": (gaps[:, 1] > 0).double().mean(),
+    }
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
+        assert found[name] == [(1, pytest.approx(float(value), abs=1e-5))]
+
+
+def uneven(checkpoint: str, folder: Path) -> list[PairExample]:
+    """Pairs of different lengths, cut at different places."""
+    chat = load_chat(checkpoint)
+    rows = []
+    for number in range(16):
+        good = chat.response_ids(f"{GOOD} " * (1 + number % 3))
+        bad = chat.response_ids(f"{BAD} " * (1 + number % 2))
+        prompt = chat.prompt_ids([{"role": "user", "content": f"order {number % 10} ."}])
+        cuts = (1 + number % 4, 5)
+        rows.append(PairExample(prompt, good, bad, cuts, cuts, (1.0, 1.5)))
+    folder.mkdir(exist_ok=True)
+    write_examples(folder / "examples.parquet", rows)
+    return rows
+
+
+def write_held_out(checkpoint: str, folder: Path) -> list[PairExample]:
+    """Other prompts, cut at t = 1 and 3 and at the whole length."""
+    rows = [
+        replace(row, prompt_ids=row.prompt_ids * 2, chosen_cuts=(1, 3, 99),
+                rejected_cuts=(1, 3, 99), weights=(1.0, 1.0, 1.0))
+        for row in uneven(checkpoint, folder / "other")[:7]
+    ]  # fmt: skip
+    write_examples(folder / "held_out.parquet", rows)
+    return rows

@@ -1,0 +1,50 @@
+"""A host for a training in one process: rows straight from the file, checkpoints in a folder."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.training.examples import Example
+from orchestrator.training.files import read_rows, to_examples
+
+
+class AloneHost:
+    """One worker of one.
+
+    Args:
+        checkpoints: folder where the last checkpoint is kept; None keeps none.
+        progress: hears of steps done, steps in all and the last loss.
+    """
+
+    rank, workers = 0, 1
+
+    def __init__(
+        self,
+        checkpoints: Path | None = None,
+        progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+    ) -> None:
+        self._folder = checkpoints
+        self.progress = progress
+
+    def rows(self, file: Path, pieces: Sequence[Sequence[int]]) -> Iterator[Example]:
+        """The rows of all pieces, in order."""
+        for piece in pieces:
+            yield from to_examples(read_rows(file, piece))
+
+    def keep(self, write: Callable[[Path], None], step: int) -> None:
+        """Keeps a checkpoint in place of the last one."""
+        if self._folder is None:
+            return
+        partial = self._folder.with_name(f".{self._folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        partial.rename(self._folder)
+
+    @contextmanager
+    def kept(self) -> Iterator[Path | None]:
+        """The last checkpoint."""
+        there = self._folder is not None and self._folder.is_dir()
+        yield self._folder if there else None
