@@ -22,7 +22,7 @@ import torch
 from actors.stream import stream
 from orchestrator.training.examples import Example
 from orchestrator.training.job import TrainingJob
-from orchestrator.training.loop import LossIsNotFinite, run_job
+from orchestrator.training.loop import run_job
 
 
 @dataclass
@@ -142,8 +142,10 @@ def training_worker(config: dict[str, Any]) -> None:
         host = RayHost(desk, number, config["data_task_cpus"])
         try:
             result = run_job(job, host)
-        except LossIsNotFinite as error:
-            ray.get(desk.fail.remote(number, str(error)))
+        except RuntimeError:  # also what a worker says when another one died: Ray Train tries again
+            raise
+        except Exception as error:
+            ray.get(desk.fail.remote(number, f"{type(error).__name__}: {error}"))
             raise
         if host.rank == 0:
             ray.get(desk.finish.remote(number, result.to_dict()))

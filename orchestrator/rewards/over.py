@@ -1,5 +1,6 @@
 """Keys and values over those of an earlier forward, of which each row takes what it may see."""
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
