@@ -24,6 +24,10 @@ from orchestrator.training.examples import Example
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 
+# What raises these would do so again. All else may come of another worker's death: Ray Train tries
+# again.
+OWN_FAULTS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)
+
 
 @dataclass
 class JobState:
@@ -142,9 +146,7 @@ def training_worker(config: dict[str, Any]) -> None:
         host = RayHost(desk, number, config["data_task_cpus"])
         try:
             result = run_job(job, host)
-        except RuntimeError:  # also what a worker says when another one died: Ray Train tries again
-            raise
-        except Exception as error:
+        except OWN_FAULTS as error:
             ray.get(desk.fail.remote(number, f"{type(error).__name__}: {error}"))
             raise
         if host.rank == 0:
