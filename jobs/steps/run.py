@@ -101,7 +101,20 @@ class Runner:
             artifacts=_artifacts(self.sweep.store.folder(step.stage)),
         )  # fmt: skip
         self._tracker.log_series(run_id, figures.get("series", {}))
+        if step.stage.keeps_checkpoint:
+            self._register(step, run_id)
         self._tracker.finish(run_id, "FINISHED")
+
+    def _register(self, step: Step, run_id: str) -> None:
+        """The trained model in MLflow's registry, with the keys of the data it was made of."""
+        config, stage = self.sweep.config, step.stage
+        inputs = {f"input.{read.name}": read.key for read in stage.inputs}
+        self._tracker.register(
+            f"{config.tracking.experiment or config.data.task}.{stage.name.replace('/', '.')}",
+            run_id,
+            "checkpoint",
+            {"stage_key": stage.key, "seed": config.seed, **inputs},
+        )
 
     def track_cells(self, cells: list[dict[str, Any]]) -> None:
         """Adds the evaluation's metrics, with their intervals, to the cells' runs."""

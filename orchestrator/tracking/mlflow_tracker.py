@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -167,6 +168,22 @@ class Tracker:
                 if step not in held and measured(value)
             ]
         self._client.log_batch(run_id, metrics=points, synchronous=True)
+
+    def register(self, name: str, run_id: str, artifact: str, tags: Mapping[str, object]) -> None:
+        """Makes a run's artifact, a checkpoint, a version of a registered model, once a run.
+
+        Args:
+            name: the model's name in the registry.
+            run_id: the run that trained it; its params and metrics are the version's.
+            artifact: the folder's name among the run's artifacts.
+            tags: what it was made of.
+        """
+        with suppress(MlflowException):  # it is there already
+            self._client.create_registered_model(name)
+        clause = f"name = '{_quotable(name)}' AND run_id = '{run_id}'"
+        if not self._client.search_model_versions(clause, max_results=1):
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact}"
+            self._client.create_model_version(name, source, run_id, tags=legal_tags(tags))
 
     def is_finished(self, run_id: str) -> bool:
         """Whether the run was ended as FINISHED."""

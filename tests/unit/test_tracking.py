@@ -236,3 +236,18 @@ def test_the_ui_command_opens_this_store_on_the_loopback(store: str, tracker: Tr
     words = shlex.split(tracker.ui_command())
     assert words[words.index("--backend-store-uri") + 1] == store
     assert words[words.index("--host") + 1] == "127.0.0.1"
+
+
+def test_a_checkpoint_is_registered_once_with_its_run_and_what_it_was_made_of(
+    tracker: Tracker, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = tracker.stage_run(new_sweep(tracker, "registered"), "orm", "key-orm")
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").write_text("{}")
+    tracker.log(run, metrics={"final_loss": 0.5}, artifacts=[tmp_path / "checkpoint"])
+    for _ in range(2):
+        tracker.register("helpdesk.orm", run, "checkpoint", {"stage_key": "key-orm"})
+    (version,) = client.search_model_versions("name = 'helpdesk.orm'")
+    assert version.run_id == run and version.tags == {"stage_key": "key-orm"}
+    folder = Path(version.source.removeprefix("file://"))
+    assert (folder / "config.json").read_text() == "{}"
