@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from orchestrator.scorers.batching import batches_by_length
+
 Ids = tuple[int, ...]
 Text = tuple[Ids, Ids]  # prompt and response, closing tokens included where they count
 
 # Logits of one chunk of positions: 128 MiB in float32, 256 positions of the largest vocabularies.
 LOGITS_PER_CHUNK = 2**25
-TOKENS_PER_BATCH = 16_384  # one forward's tokens, padding included
 # Fields with which some architectures scale or cap their logits in ways that are not computed here.
 _OTHER_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_logit_soft_cap")
 _NOTHING = -1  # in place of a token that is not there
@@ -58,18 +59,6 @@ def response_log_probs(model: PreTrainedModel, rows: Sequence[Text], pad_id: int
         for i, value in zip(batch, values.tolist(), strict=True):
             found[i] = value
     return found
-
-
-def batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Row numbers by rising length, in batches of at most TOKENS_PER_BATCH padded tokens."""
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batch and lengths[i] * (len(batch) + 1) > TOKENS_PER_BATCH:
-            batches.append(batch)
-            batch = []
-        batch.append(i)
-    return [*batches, batch] if batch else batches
 
 
 def _log_probs(model: PreTrainedModel, rows: Sequence[Text], others: Ids, pad_id: int) -> Tensor:
@@ -141,8 +130,8 @@ def _by_chunks(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tenso
 def _forward_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Lets one call of a module do something else with its weights.
 
-    All chunks go through one call: ZeRO-3 gathers sharded weights at a module's call, and workers
-    with different numbers of chunks would wait for each other for ever.
+    All chunks go through one call: ZeRO-3 gathers sharded weights at a module's call, all workers
+    together, and the workers' numbers of chunks differ.
     """
     before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward

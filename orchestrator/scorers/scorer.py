@@ -83,8 +83,7 @@ class Scorer(ABC):
                 prompts.append(request.prompt_ids)
                 responses.append(self.own_ids(request.prefix_ids + extension))
         scores = self.prefix_scores(prompts, responses, [[len(y)] for y in responses])
-        closing = len(self.closing(self.position))
-        tokens = [len(x) + len(y) + closing for x, y in zip(prompts, responses, strict=True)]
+        tokens = [self.tokens_of(x, y) for x, y in zip(prompts, responses, strict=True)]
         found, start = [], 0
         for request in requests:
             end = start + len(request.extensions)
@@ -92,6 +91,10 @@ class Scorer(ABC):
             found.append(Scored(values, sum(tokens[start:end])))
             start = end
         return found
+
+    def tokens_of(self, prompt_ids: Ids, response_ids: Ids) -> int:
+        """Tokens that the score of one response computes when nothing is shared."""
+        return len(prompt_ids) + len(response_ids) + len(self.closing(self.position))
 
     def own_ids(self, response_ids: Ids) -> Ids:
         """A response of the policy in the model's own tokens: written out and tokenized whole."""

@@ -8,7 +8,6 @@ from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2Fo
 from orchestrator.engines.checkpoints import load_policy
 from orchestrator.rewards import log_ratio
 from orchestrator.rewards.log_ratio import (
-    batches_by_length,
     response_log_probs,
     token_and_end_log_probs,
     token_log_probs,
@@ -141,14 +140,18 @@ def test_padding_and_company_change_nothing(llama: nn.Module) -> None:
             assert alone.tolist() == pytest.approx(together[i, : len(row[1])].tolist(), abs=1e-12)
 
 
-def test_batches_hold_every_row_once_and_few_padded_tokens(
+def test_whole_responses_do_not_depend_on_how_they_are_batched(
     llama: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = response_log_probs(llama, ROWS, PAD)
-    monkeypatch.setattr(log_ratio, "TOKENS_PER_BATCH", 10)
-    assert batches_by_length([3, 8, 2, 5, 11]) == [[2, 0], [3], [1], [4]]
-    assert batches_by_length([]) == []
+    widths: list[int] = []
+    hook = llama.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", 10)
     assert response_log_probs(llama, ROWS, PAD) == pytest.approx(whole, abs=TOLERANCE)
+    assert widths == [2 * 2, 8, 9]  # tokens: two rows of 2, one of 8, one of 9
+    hook.remove()
 
 
 def test_an_empty_prompt_and_unknown_logits_are_refused(llama: nn.Module) -> None:
