@@ -11,17 +11,16 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import load_policy
+from orchestrator.engines.checkpoints import load_whole
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
 from orchestrator.scorers.batching import batches_by_length
 from orchestrator.scorers.scorer import Position, Scorer, check_finite
-from orchestrator.scorers.steps import step_ends
+from orchestrator.scorers.steps import BLANK_LINE, step_ends
 from orchestrator.search.engines import Ids
-
-STEP_DELIMITER = "\n\n"
 
 
 class LogRatioScorer(Scorer):
@@ -43,7 +42,7 @@ class LogRatioScorer(Scorer):
         step_delimiter: text that ends a step.
 
     Raises:
-        ValueError: the two models' vocabularies differ.
+        ValueError: the two models' vocabularies differ, or one is no language model.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class LogRatioScorer(Scorer):
         policy_chat: Chat | None = None,
         device: str = "cpu",
         aggregation: Aggregation | None = None,
-        step_delimiter: str = STEP_DELIMITER,
+        step_delimiter: str = BLANK_LINE,
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
         if load_chat(base).tokenizer.get_vocab() != self.chat.tokenizer.get_vocab():
@@ -63,7 +62,9 @@ class LogRatioScorer(Scorer):
                 f"{checkpoint} and {base} have different vocabularies: a log ratio is of the same"
                 " tokens under both models"
             )
-        self.models = [load_policy(name).to(device).eval() for name in (checkpoint, base)]
+        both = (checkpoint, base)
+        loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
+        self.models = [model.to(device).eval() for model in loaded]
         self.beta, self.aggregation, self.step_delimiter = beta, aggregation, step_delimiter
 
     def prefix_scores(
@@ -76,7 +77,7 @@ class LogRatioScorer(Scorer):
         """As every scorer's; one forward of each model a response, no tokens beside its own."""
         rows = list(zip(prompts, responses, strict=True))
         found: list[list[float]] = [[] for _ in rows]
-        for batch in batches_by_length([self.tokens_of(*row) // 2 for row in rows]):
+        for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
             values, ends = self._ratios([rows[i] for i in batch])
             for i, q, end in zip(batch, values.tolist(), ends.tolist(), strict=True):
                 steps = self._steps(responses[i])
@@ -88,9 +89,9 @@ class LogRatioScorer(Scorer):
         check_finite(found)
         return found
 
-    def tokens_of(self, prompt_ids: Ids, response_ids: Ids) -> int:
-        """Both models read prompt and response; the closing token's ratio costs none."""
-        return 2 * (len(prompt_ids) + len(response_ids))
+    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+        """Both models read prompt and response once; closing tokens cost none."""
+        return 2 * (len(prompt) + len(response))
 
     @torch.no_grad()
     def _ratios(self, rows: Sequence[tuple[Ids, Ids]]) -> tuple[Tensor, Tensor]:

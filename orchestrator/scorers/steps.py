@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from orchestrator.engines.chat import Chat
 from orchestrator.search.engines import Ids
 
+BLANK_LINE = "\n\n"  # the custom
 _INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that are no character (yet)
 _LONGEST_WAIT = 8  # tokens that one character may take: four bytes, and special tokens among them
 
