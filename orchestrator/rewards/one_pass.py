@@ -7,13 +7,14 @@ the tokens, and the memory that of the trunk and one chunk. Scores and gradients
 separate forwards to float error (design: one pass for all prefixes).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.over import OverLayer
 from orchestrator.rewards.packed import (
     PackedRow,
@@ -21,13 +22,13 @@ from orchestrator.rewards.packed import (
     branch_tokens,
     joined,
     trunk_tokens,
-    visible,
 )
 
 ONE_FORWARD = 64  # branch tokens of a response that go into its own forward
 CHUNK = 192  # branch tokens of a response in a later forward, where memory allows
 BRANCH_MEMORY_MIB = 256
 _MIB = 2**20
+Head = Callable[[Tensor], Tensor]  # hidden states (N, k, D) to scores (N, k)
 
 
 def packed_scores(
@@ -35,13 +36,20 @@ def packed_scores(
     rows: Sequence[PackedRow],
     pad_id: int,
     branch_memory_mib: int = BRANCH_MEMORY_MIB,
+    head: Head | None = None,
 ) -> Tensor:
     """Scores (B, K) of B rows, float32 or wider; row b's are the first len(rows[b].branches).
 
-    ``model`` is an AutoModelForSequenceClassification with one label and a causal backbone.
-    ``branch_memory_mib`` bounds what branches take beside their trunks (MiB, estimated; one branch
-    a response is the least). What is returned past a row's branches means nothing.
+    ``model`` is an AutoModelForSequenceClassification with one label and a causal backbone, or
+    with a ``head`` of the caller's any model on such a backbone. ``branch_memory_mib`` bounds what
+    branches take beside their trunks (MiB, estimated; one branch a response is the least). What is
+    returned past a row's branches means nothing.
+
+    Raises:
+        ValueError: the backbone has layers of a kind that a mask does not decide.
     """
+    if head is None:
+        head = _one_label(model)
     device = next(model.parameters()).device
     singles, owners = _by_response(rows)
     # Layers that are computed again in the backward pass take no cache: all is one forward then.
@@ -59,11 +67,12 @@ def packed_scores(
     keys = queries if trunk.before is None else joined(trunk.before, queries)
     hidden = _forward(model, queries, keys, trunk.cache)
     width = trunk.queries.shape[1]
-    groups, found = [own], [_read(model, hidden, trunk.places(singles, own, width))]
+    groups, found = [own], [_read(head, hidden, trunk.places(singles, own, width))]
     if not few:
         for chosen in _chunks(singles, _chunk_tokens(model, singles, branch_memory_mib)):
+            hidden = _chunk(model, singles, chosen, keys, trunk, pad_id)
             groups.append(chosen)
-            found.append(_chunk(model, singles, chosen, keys, trunk, pad_id))
+            found.append(_read(head, hidden, trunk.places(singles, chosen, 0)))
     return _in_order(rows, owners, groups, found)
 
 
@@ -148,7 +157,7 @@ def _chunk(
     trunk: _Trunk,
     pad_id: int,
 ) -> Tensor:
-    """Scores (N, k) of some branches of each response, over what its trunk left (``known``)."""
+    """Hidden states (N, T, D) of some branches of each response, over its trunk (``known``)."""
     assert trunk.cache is not None
     queries = branch_tokens(rows, chosen, pad_id).to(known.ids.device)
     prompt = 0 if trunk.before is None else trunk.before.shape[1]
@@ -163,8 +172,7 @@ def _chunk(
     over.layers = [
         OverLayer(layer, None, columns.clamp(min=0), False) for layer in trunk.cache.layers
     ]
-    hidden = _forward(model, queries, joined(known.at(columns), queries), over)
-    return _read(model, hidden, trunk.places(rows, chosen, 0))
+    return _forward(model, queries, joined(known.at(columns), queries), over)
 
 
 def _forward(
@@ -173,7 +181,7 @@ def _forward(
     """Last hidden states (N, Tq, D) of the backbone."""
     hidden: Tensor = model.base_model(
         input_ids=queries.ids,
-        attention_mask=_mask(model, queries, keys),
+        attention_mask=additive_mask(model, queries, keys),
         position_ids=queries.position,
         past_key_values=cache,
         use_cache=cache is not None,
@@ -181,31 +189,20 @@ def _forward(
     return hidden
 
 
-def _mask(model: PreTrainedModel, queries: Tokens, keys: Tokens) -> Tensor | dict[str, Tensor]:
-    """The additive mask (N, 1, Tq, Tk), or one a kind of layer where the backbone has several."""
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if "sliding_attention" in kinds:
-        windows = {"full_attention": None, "sliding_attention": window}
-        return {k: _additive(visible(queries, keys, windows[k]), model.dtype) for k in kinds}
-    # Without layer types a window is every layer's (Mistral), or stated but not used (Qwen2).
-    used = window if not kinds and getattr(config, "use_sliding_window", True) else None
-    return _additive(visible(queries, keys, used), model.dtype)
+def _one_label(model: PreTrainedModel) -> Head:
+    def score(hidden: Tensor) -> Tensor:
+        found: Tensor = model.score(hidden)
+        return found.squeeze(-1)
+
+    return score
 
 
-def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    # The backbone's own dtype, not autocast's: transformers adds it to the attention logits.
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
-
-
-def _read(model: PreTrainedModel, hidden: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
+def _read(head: Head, hidden: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
     """The head at some places (N, k) of the hidden states; padded with the place 0."""
     width = max(map(len, places))
     index = torch.tensor([[*p, *[0] * (width - len(p))] for p in places], dtype=torch.int64)
     index = index.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
-    scores: Tensor = model.score(hidden.gather(1, index)).squeeze(-1)
+    scores = head(hidden.gather(1, index))
     return scores if scores.dtype == torch.float64 else scores.float()
 
 

@@ -1,8 +1,14 @@
 """From what a config says of a scorer to the scorer."""
 
 from orchestrator.engines.chat import Chat
+from orchestrator.scorers.aggregated import AggregatedScorer
+from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.encoder import EncoderScorer
+from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.step_tag import StepTagScorer
+from orchestrator.scorers.steps import BLANK_LINE
 
 
 def load_scorer(
@@ -11,5 +17,35 @@ def load_scorer(
     policy_chat: Chat | None = None,
     device: str = "cpu",
 ) -> Scorer:
-    """Loads a scorer's models; the arguments are those of ``Scorer``."""
-    return SequenceScorer(spec.checkpoint, position, policy_chat, device)
+    """Loads a scorer's models; the other arguments are those of ``Scorer``.
+
+    Raises:
+        ValueError: the checkpoint is no reward model of the kind that is said, or of any.
+    """
+    kind = kind_of(spec)
+    delimiter = spec.step_delimiter or BLANK_LINE
+    if kind == "log_ratio":
+        assert spec.base is not None  # kind_of has seen to it
+        return LogRatioScorer(
+            spec.checkpoint,
+            spec.base,
+            spec.beta,
+            position,
+            policy_chat,
+            device,
+            aggregation=spec.aggregation,
+            step_delimiter=delimiter,
+        )
+    if kind == "step_tag":
+        return StepTagScorer(
+            spec.checkpoint,
+            position,
+            policy_chat,
+            device,
+            aggregation=spec.aggregation or "last",
+            step_delimiter=spec.step_delimiter,
+            step_tag=spec.step_tag,
+        )
+    whole = EncoderScorer if kind == "encoder" else SequenceScorer
+    scorer = whole(spec.checkpoint, position, policy_chat, device)
+    return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer

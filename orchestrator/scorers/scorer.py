@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.engines.chat import Chat
+from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
-Kind = Literal["sequence"]
+Kind = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,20 @@ class ScorerSpec:
     Attributes:
         checkpoint: folder or hub name.
         kind: of reward model; None is what the checkpoint's own files say.
+        aggregation: how step rewards become a prefix's score; None is the kind's own way.
+        step_delimiter: text that ends a step of a response; None is the kind's own.
+        step_tag: text behind which the reward of a step is read; None is what the checkpoint tells.
+        base: folder or hub name of a log ratio's denominator; a spec with one is a log ratio.
+        beta: factor of a log ratio.
     """
 
     checkpoint: str
     kind: Kind | None = None
+    aggregation: Aggregation | None = None
+    step_delimiter: str | None = None
+    step_tag: str | None = None
+    base: str | None = None
+    beta: float = 1.0
 
 
 class RewardIsNotFinite(ValueError):
@@ -83,8 +94,7 @@ class Scorer(ABC):
                 prompts.append(request.prompt_ids)
                 responses.append(self.own_ids(request.prefix_ids + extension))
         scores = self.prefix_scores(prompts, responses, [[len(y)] for y in responses])
-        closing = len(self.closing(self.position))
-        tokens = [len(x) + len(y) + closing for x, y in zip(prompts, responses, strict=True)]
+        tokens = [self.tokens_of(x, y) for x, y in zip(prompts, responses, strict=True)]
         found, start = [], 0
         for request in requests:
             end = start + len(request.extensions)
@@ -92,6 +102,14 @@ class Scorer(ABC):
             found.append(Scored(values, sum(tokens[start:end])))
             start = end
         return found
+
+    def tokens_of(self, prompt: Ids, response: Ids) -> int:
+        """Tokens computed for the score of one whole response by itself."""
+        return self.tokens_of_prefixes(prompt, response, [len(response)])
+
+    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+        """Tokens computed for the scores of some prefixes of one response, in one pass."""
+        return len(prompt) + len(response) + len(cuts) * len(self.closing(self.position))
 
     def own_ids(self, response_ids: Ids) -> Ids:
         """A response of the policy in the model's own tokens: written out and tokenized whole."""

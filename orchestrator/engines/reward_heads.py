@@ -1,0 +1,74 @@
+"""The heads of reward models under the names that different trainers give them.
+
+`score` is transformers' own. `regression_head` is UltraRM's and Eurus-RM's; `v_head` (TRL),
+`value_head` and `reward_head` are others'. All are one linear layer from the last hidden state to
+the reward.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from orchestrator.engines.weights import Weights
+
+HEADS = ("score", "regression_head", "v_head", "value_head", "reward_head")
+OWN = "score"
+_WEIGHT = re.compile(rf"({'|'.join(HEADS)})(\.summary)?\.weight")
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """One linear layer among a checkpoint's weights, by its name; ``labels`` rows of ``width``."""
+
+    name: str
+    labels: int
+    width: int
+    bias: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether transformers' one-label classifier reads it by itself."""
+        return self.name == OWN and not self.bias
+
+
+def find_head(weights: Weights) -> LinearHead | None:
+    """The reward head among a checkpoint's weights, or None.
+
+    Raises:
+        ValueError: there are several, or the head is no linear layer.
+    """
+    found = sorted(name for name in weights.names if _WEIGHT.fullmatch(name))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError(f"{weights.checkpoint}: several reward heads: {', '.join(found)}")
+    shape = weights.shape(found[0])
+    if len(shape) != 2:
+        raise ValueError(f"{weights.checkpoint}: {found[0]} {shape} is no linear layer's")
+    name = found[0].removesuffix(".weight")
+    return LinearHead(name, *shape, bias=f"{name}.bias" in weights.names)
+
+
+def no_head(checkpoint: str) -> str:
+    """What to say of a checkpoint without a reward head."""
+    names = ", ".join(HEADS)
+    return f"{checkpoint}: no reward head ({names}) among its weights"
+
+
+def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Linear:
+    """One linear layer of a checkpoint, ``name.weight`` with ``name.bias`` where there is one.
+
+    Raises:
+        ValueError: the weight is no matrix, or the bias does not fit it.
+    """
+    weight = weights.tensor(f"{name}.weight")
+    bias = weights.tensor(f"{name}.bias") if f"{name}.bias" in weights.names else None
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError(f"{weights.checkpoint}: {name} is no linear layer")
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer

@@ -1,0 +1,42 @@
+"""One number of several step rewards (design, section 2): last, min, mean, sum or product. Pure."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+Aggregation = Literal["last", "min", "mean", "sum", "product"]
+
+
+def aggregate(values: Sequence[float], how: Aggregation, *, probabilities: bool = True) -> float:
+    """The aggregate of the rewards of a solution's steps, in their order.
+
+    Args:
+        values: one reward a step, at least one.
+        how: ``product`` multiplies probabilities.
+        probabilities: whether the values lie in [0, 1] already; if not, a product is that of their
+            sigmoids. The other aggregates are of the values as they are, either way.
+
+    Raises:
+        ValueError: there are no values, or ``how`` is none of the five.
+    """
+    if not values:
+        raise ValueError("no step rewards to aggregate")
+    if how == "last":
+        return values[-1]
+    if how == "min":
+        # Python's min keeps or loses a NaN by its place; a broken reward must stay visible.
+        return math.nan if any(map(math.isnan, values)) else min(values)
+    if how == "mean":
+        return math.fsum(values) / len(values)
+    if how == "sum":
+        return math.fsum(values)
+    if how == "product":
+        return math.prod(values if probabilities else map(_sigmoid, values))
+    raise ValueError(f"aggregation {how!r}: must be last, min, mean, sum or product")
+
+
+def _sigmoid(value: float) -> float:
+    if value >= 0:
+        return 1 / (1 + math.exp(-value))
+    # exp(-value) would overflow below -709.
+    return math.exp(value) / (1 + math.exp(value))

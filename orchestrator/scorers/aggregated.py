@@ -1,0 +1,78 @@
+"""Any scorer's values at the ends of steps, aggregated to a prefix's score (design, section 2).
+
+A reward model that knows nothing of steps is asked r(x, y_<t) where each step of the prefix ends,
+and at the prefix's own end; their minimum, say, is a solution's weakest moment. Kinds that have
+rewards of steps of their own aggregate those themselves.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.scorers.scorer import Position, Scorer
+from orchestrator.scorers.steps import BLANK_LINE, step_ends
+from orchestrator.search.engines import Ids
+
+
+class AggregatedScorer(Scorer):
+    """A scorer whose scores are aggregates of another's over the steps of a prefix.
+
+    The inner scorer's rewards are unbounded: a product is that of their sigmoids. An incomplete
+    last step counts, an empty prefix is one step. For a request every extension is scored as a
+    response of its own.
+
+    Args:
+        inner: the scorer that is asked, in one pass a response where it has one.
+        aggregation: of its values.
+        step_delimiter: text that ends a step.
+    """
+
+    def __init__(
+        self, inner: Scorer, aggregation: Aggregation, step_delimiter: str = BLANK_LINE
+    ) -> None:
+        super().__init__(inner.chat, inner.position, None)
+        self._inner, self._how, self._delimiter = inner, aggregation, step_delimiter
+
+    @property
+    def shares_tokenizer(self) -> bool:
+        """As the inner scorer's."""
+        return self._inner.shares_tokenizer
+
+    def prefix_scores(
+        self,
+        prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+        cuts: Sequence[Sequence[int]],
+        positions: Sequence[Position] = (),
+    ) -> list[list[float]]:
+        """As every scorer's; the inner one is asked once, for all step ends of a response."""
+        wanted = [self._ends(y, row) for y, row in zip(responses, cuts, strict=True)]
+        asked = [sorted({t for ends in row for t in ends}) for row in wanted]
+        values = self._inner.prefix_scores(prompts, responses, asked, positions)
+        found = []
+        for row, own, scores in zip(wanted, asked, values, strict=True):
+            place = {t: i for i, t in enumerate(own)}
+            starts = range(0, len(scores), max(len(own), 1))  # one block a position
+            found.append([self._of([scores[s + place[t]] for t in e]) for s in starts for e in row])
+        return found
+
+    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+        """What the inner scorer computes for all step ends."""
+        ends = {end for own in self._ends(response, cuts) for end in own}
+        return self._inner.tokens_of_prefixes(prompt, response, sorted(ends))
+
+    def own_ids(self, response_ids: Ids) -> Ids:
+        """As the inner scorer's."""
+        return self._inner.own_ids(response_ids)
+
+    def closing(self, position: Position) -> Ids:
+        """As the inner scorer's."""
+        return self._inner.closing(position)
+
+    def _ends(self, response: Ids, cuts: Sequence[int]) -> list[list[int]]:
+        """Where the steps of each prefix end, the prefix's own end included."""
+        steps = step_ends(self.chat, response, self._delimiter)
+        whole = [min(t, len(response)) for t in cuts]
+        return [[*(end for end in steps if end < t), t] for t in whole]
+
+    def _of(self, values: Sequence[float]) -> float:
+        return aggregate(values, self._how, probabilities=False)

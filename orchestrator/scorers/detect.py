@@ -1,0 +1,111 @@
+"""What kind of reward model a checkpoint is, by its config and the names of its weights alone."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from orchestrator.engines.reward_heads import find_head, no_head
+from orchestrator.engines.weights import Weights, read_config
+from orchestrator.scorers.scorer import Kind, ScorerSpec
+
+Form = Literal[
+    "one label", "encoder", "process head", "token classes", "language model", "something else"
+]
+# Which kinds of scorer a form can be asked as.
+FITS: dict[Form, tuple[Kind, ...]] = {
+    "one label": ("sequence",),
+    "encoder": ("encoder",),
+    "process head": ("step_tag",),
+    "token classes": ("step_tag",),
+    "language model": ("step_tag", "log_ratio"),
+    "something else": (),
+}
+# Nothing tells a language model that judges steps from one that writes them.
+MUST_BE_SAID: tuple[Form, ...] = ("language model",)
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What a checkpoint is: its form, and a sentence's part that says so."""
+
+    form: Form
+    what: str
+
+
+def nature_of(checkpoint: str) -> Nature:
+    """Looks at a checkpoint folder or hub name; no weight is read.
+
+    Raises:
+        ValueError: it has no safetensors weights, or several reward heads.
+    """
+    config, weights = read_config(checkpoint), Weights.of(checkpoint)
+    name = " ".join(config.get("architectures") or ()) or str(config.get("model_type"))
+    if config.get("is_encoder_decoder"):
+        return Nature("something else", f"a {name}, an encoder with a decoder")
+    if _is_encoder(config):
+        return _encoder(config, weights, name)
+    if {"score.0.weight", "score.2.weight"} <= weights.names:
+        return Nature("process head", f"a {name} with a head of two layers, read at step tags")
+    if name.endswith("ForTokenClassification"):
+        return Nature("token classes", f"a {name}, read at step tags")
+    if head := find_head(weights):
+        if head.labels == 1:
+            return Nature("one label", f"a {name} with the reward head {head.name}")
+        return Nature("something else", f"a {name} with {head.labels} labels")
+    if "lm_head.weight" in weights.names or name.endswith(("ForCausalLM", "LMHeadModel")):
+        return Nature("language model", f"a {name}, a language model: {_headless(checkpoint)}")
+    return Nature("something else", f"a {name}: {_headless(checkpoint)}")
+
+
+def kind_of(spec: ScorerSpec) -> Kind:
+    """The kind of a scorer: the one that is said, where it fits, else the one detected.
+
+    A spec with a base says that it is a log ratio.
+
+    Raises:
+        ValueError: the kind that is said does not fit, or none is said and none is told by the
+            checkpoint; or a log ratio has no base, or another kind has one.
+    """
+    nature = nature_of(spec.checkpoint)
+    fitting = FITS[nature.form]
+    said = spec.kind or ("log_ratio" if spec.base else None)
+    if (said == "log_ratio") != bool(spec.base):
+        raise ValueError(
+            f"{spec.checkpoint}: kind {said!r} with the base {spec.base!r}: a base is what a log"
+            " ratio has, and no other kind"
+        )
+    if said is not None:
+        if said in fitting:
+            return said
+        raise ValueError(f"{spec.checkpoint}: no scorer of kind {said!r}: it is {nature.what}")
+    if not fitting:
+        raise ValueError(f"{spec.checkpoint}: no kind of scorer can ask it: it is {nature.what}")
+    if nature.form in MUST_BE_SAID:
+        raise ValueError(
+            f"{spec.checkpoint}: it is {nature.what}; if it is a reward model all the same, say its"
+            f" kind: {', '.join(fitting)}"
+        )
+    return fitting[0]
+
+
+def _is_encoder(config: dict[str, Any]) -> bool:
+    return config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get(
+        "is_decoder"
+    )
+
+
+def _encoder(config: dict[str, Any], weights: Weights, name: str) -> Nature:
+    if name.endswith("ForTokenClassification"):
+        return Nature("something else", f"a {name}, which classifies tokens and sees both ways")
+    if not any(key.split(".")[0] in ("classifier", "score") for key in weights.names):
+        return Nature("something else", f"a {name}, an encoder without a classifier")
+    # transformers' defaults where the config is silent: two labels.
+    labels = len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
+    if labels != 1:
+        return Nature("something else", f"a {name}, an encoder with {labels} labels")
+    return Nature("encoder", f"a {name}, an encoder with one label")
+
+
+def _headless(checkpoint: str) -> str:
+    return no_head(checkpoint).removeprefix(f"{checkpoint}: ")

@@ -1,0 +1,110 @@
+"""Bidirectional reward models: DeBERTa-v3 above all, BERT, RoBERTa and their kin, with one label.
+
+An encoder sees both ways, so nothing of a prefix can be reused for a longer one: each is its own
+forward over the tokenizer's pair of texts, [CLS] prompt [SEP] prefix [SEP] (RoBERTa writes two
+separators between them), batched by length. Open scoring leaves the last separator away.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import context_of, load_whole
+from orchestrator.scorers.batching import batches_by_length
+from orchestrator.scorers.scorer import Position, Scorer, check_finite
+from orchestrator.search.engines import Ids
+
+
+class EncoderScorer(Scorer):
+    """A reward model that reads a whole text, both ways, for one score.
+
+    Args:
+        checkpoint: folder or hub name of an AutoModelForSequenceClassification with one label.
+        position: where a prefix is scored.
+        policy_chat: whose ids come in; None means the model's own.
+        device: torch device name.
+
+    Raises:
+        ValueError: it has more than one label, or weights (the head's among them) are missing.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        position: Position = "closed",
+        policy_chat: Chat | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(load_chat(checkpoint), position, policy_chat)
+        model = load_whole(AutoModelForSequenceClassification, checkpoint, torch.float32)
+        if model.config.num_labels != 1:
+            raise ValueError(
+                f"{checkpoint}: a reward model has one label; this {type(model).__name__} has"
+                f" {model.config.num_labels} labels"
+            )
+        self.model: PreTrainedModel = model.to(device).eval()
+        self._context = context_of(checkpoint)
+
+    def prefix_scores(
+        self,
+        prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+        cuts: Sequence[Sequence[int]],
+        positions: Sequence[Position] = (),
+    ) -> list[list[float]]:
+        """As every scorer's; one forward a prefix.
+
+        Raises:
+            RewardIsNotFinite: some score is NaN or infinite.
+            ValueError: a text is longer than the model reads.
+        """
+        closings = [self.closing(position) for position in positions or (self.position,)]
+        pairs, owners = [], []
+        for owner, (prompt, response, row) in enumerate(zip(prompts, responses, cuts, strict=True)):
+            pairs += [(prompt, response[:t] + closing) for closing in closings for t in row]
+            owners += [owner] * len(closings) * len(row)
+        results: list[list[float]] = [[] for _ in responses]
+        for owner, score in zip(owners, self._score(pairs), strict=True):
+            results[owner].append(score)
+        check_finite(results)
+        return results
+
+    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+        """Each prefix is a text of its own."""
+        end = len(prompt) + len(self.closing(self.position))
+        return sum(end + min(t, len(response)) for t in cuts)
+
+    @torch.no_grad()
+    def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """The scores of texts, each given by its part up to the prompt's separator and the rest."""
+        lengths = [len(first) + len(second) for first, second in pairs]
+        if max(lengths, default=0) > self._context:
+            raise ValueError(
+                f"a text of {max(lengths)} tokens: the reward model reads {self._context} at most"
+            )
+        scores = [0.0] * len(pairs)
+        for batch in batches_by_length(lengths):
+            logits = self.model(**self._inputs([pairs[i] for i in batch])).logits
+            for i, score in zip(batch, logits[:, 0].float().tolist(), strict=True):
+                scores[i] = score
+        return scores
+
+    def _inputs(self, pairs: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
+        """Tokens, mask and types (B, T) of some texts, padded on the right."""
+        width = max(len(first) + len(second) for first, second in pairs)
+        # RoBERTa counts positions by what is not its pad token, hence not any id will do.
+        pad = self.model.config.pad_token_id or 0
+        ids = torch.full((len(pairs), width), pad)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        for row, (first, second) in enumerate(pairs):
+            end = len(first) + len(second)
+            ids[row, :end] = torch.tensor(first + second)
+            mask[row, :end] = 1
+            types[row, len(first) : end] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if getattr(self.model.config, "type_vocab_size", 0) > 1:
+            inputs["token_type_ids"] = types
+        return {name: value.to(self.model.device) for name, value in inputs.items()}

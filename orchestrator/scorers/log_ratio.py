@@ -1,0 +1,119 @@
+"""Log ratios of two causal language models: implicit PRMs and density ratios (CDR).
+
+q(x, y_<t) = beta * sum over the first t tokens of log pi(y_t | ..) - log pi_base(y_t | ..) ("Free
+process rewards without process labels"): the value of every prefix from one forward of each model.
+An implicit PRM was trained so; any stronger and weaker model of one tokenizer make a scorer
+without training.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import load_whole
+from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.rewards.log_ratio import token_and_end_log_probs
+from orchestrator.scorers.batching import batches_by_length
+from orchestrator.scorers.scorer import Position, Scorer, check_finite
+from orchestrator.scorers.steps import BLANK_LINE, step_ends
+from orchestrator.search.engines import Ids
+
+
+class LogRatioScorer(Scorer):
+    """The log ratio of a model to a base, summed over a prefix.
+
+    Open scoring sums over the prefix's tokens; closed adds the log ratio of the first closing
+    token behind them, that with which a policy ends. With an ``aggregation`` a prefix's score is
+    that of its steps' rewards instead: the difference of q at a step's two ends, the last step
+    ending where the prefix does, closing token included. Their sum is the score without any.
+
+    Args:
+        checkpoint: the numerator, folder or hub name.
+        base: the denominator, folder or hub name.
+        beta: factor of all scores.
+        position: where a prefix is scored.
+        policy_chat: whose ids come in; None means the models' own.
+        device: torch device name.
+        aggregation: of the rewards of a prefix's steps; None leaves q itself.
+        step_delimiter: text that ends a step.
+
+    Raises:
+        ValueError: the two models' vocabularies differ, or one is no language model.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        base: str,
+        beta: float = 1.0,
+        position: Position = "closed",
+        policy_chat: Chat | None = None,
+        device: str = "cpu",
+        aggregation: Aggregation | None = None,
+        step_delimiter: str = BLANK_LINE,
+    ) -> None:
+        super().__init__(load_chat(checkpoint), position, policy_chat)
+        if load_chat(base).tokenizer.get_vocab() != self.chat.tokenizer.get_vocab():
+            raise ValueError(
+                f"{checkpoint} and {base} have different vocabularies: a log ratio is of the same"
+                " tokens under both models"
+            )
+        both = (checkpoint, base)
+        loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
+        self.models = [model.to(device).eval() for model in loaded]
+        self.beta, self.aggregation, self.step_delimiter = beta, aggregation, step_delimiter
+
+    def prefix_scores(
+        self,
+        prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+        cuts: Sequence[Sequence[int]],
+        positions: Sequence[Position] = (),
+    ) -> list[list[float]]:
+        """As every scorer's; one forward of each model a response, no tokens beside its own."""
+        rows = list(zip(prompts, responses, strict=True))
+        found: list[list[float]] = [[] for _ in rows]
+        for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
+            values, ends = self._ratios([rows[i] for i in batch])
+            for i, q, end in zip(batch, values.tolist(), ends.tolist(), strict=True):
+                steps = self._steps(responses[i])
+                found[i] = [
+                    self._score(q, end[t] if position == "closed" else 0.0, steps, t)
+                    for position in positions or (self.position,)
+                    for t in (min(cut, len(responses[i])) for cut in cuts[i])
+                ]
+        check_finite(found)
+        return found
+
+    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+        """Both models read prompt and response once; closing tokens cost none."""
+        return 2 * (len(prompt) + len(response))
+
+    @torch.no_grad()
+    def _ratios(self, rows: Sequence[tuple[Ids, Ids]]) -> tuple[Tensor, Tensor]:
+        """Q of the first t tokens, and what ending there adds: (N, T + 1) each, t = 0..T."""
+        pad_id, end_id = self.chat.tokenizer.eos_token_id, self.chat.closing_ids[0]
+        (own, own_end), (base, base_end) = (
+            [values.double().cpu() for values in token_and_end_log_probs(m, rows, end_id, pad_id)]
+            for m in self.models
+        )
+        sums = torch.nn.functional.pad((own - base).cumsum(1), (1, 0))
+        return self.beta * sums, self.beta * (own_end - base_end)
+
+    def _steps(self, response: Ids) -> list[int]:
+        if self.aggregation is None:
+            return []
+        return step_ends(self.chat, response, self.step_delimiter)
+
+    def _score(self, q: Sequence[float], end: float, steps: Sequence[int], t: int) -> float:
+        """The score of y_<t, where ``end`` is what the closing token adds."""
+        if self.aggregation is None:
+            return q[t] + end
+        ends = [0, *(step for step in steps if step < t), t]
+        rewards = [q[last] - q[first] for first, last in pairwise(ends)]
+        rewards[-1] += end
+        return aggregate(rewards, self.aggregation, probabilities=False)

@@ -1,0 +1,154 @@
+"""Step-tag reward models on their backbones: what reads a step's reward at its tag.
+
+Three forms are public: a head of two layers (Qwen2.5-Math-PRM), two token classes (TRL), and a
+language model that writes "+" or "-" at the tag (Math-Shepherd). A reward is the probability that
+the step is right.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.checkpoints import load_whole
+from orchestrator.engines.reward_heads import linear_layer
+from orchestrator.engines.weights import Weights
+from orchestrator.scorers.detect import Form, nature_of
+from orchestrator.scorers.steps import BLANK_LINE
+from orchestrator.search.engines import Ids
+
+_TAGS: dict[Form, str] = {  # with which the public models were trained
+    "process head": "<extra_0>",
+    "token classes": "\n",
+    "language model": "ки",
+}
+RIGHT, WRONG = "+", "-"  # what Math-Shepherd's model writes at a tag
+_LAYERS = ("score.0", "score.2", "score", "classifier")
+_RESCALED = ("logit_scale", "logits_scaling")  # of a config: the logits are not the head's own
+
+
+class StepHead(torch.nn.Module):
+    """Hidden states (N, k, D) to the probabilities (N, k) of the second of two labels.
+
+    Args:
+        layers: hidden states to two logits, (N, k, 2).
+        cap: logits are softly capped at this, as Gemma 2 does; None caps nothing.
+    """
+
+    def __init__(self, layers: torch.nn.Module, cap: float | None = None) -> None:
+        super().__init__()
+        self.layers, self.cap = layers, cap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The probabilities, float32 or wider."""
+        logits: Tensor = self.layers(hidden)
+        if self.cap is not None:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        return logits.softmax(-1)[..., 1]
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """A loaded step-tag reward model, on its device and in evaluation mode.
+
+    Attributes:
+        model: the backbone, or a model on it.
+        head: what reads a step's reward from a hidden state.
+        tag_ids: the step tag's tokens; the reward is read at the last.
+        delimiter: text that ends a step.
+        written: whether the tag is written behind a step; if not, the step's delimiter is its tag.
+    """
+
+    model: PreTrainedModel
+    head: StepHead
+    tag_ids: Ids
+    delimiter: str
+    written: bool
+
+
+def load_step_model(
+    checkpoint: str, chat: Chat, delimiter: str | None, tag: str | None, device: str
+) -> StepModel:
+    """Loads a step-tag reward model; a delimiter or tag of None is the checkpoint's own.
+
+    Raises:
+        ValueError: the checkpoint is of none of the three forms, its weights do not fit, or its
+            tokenizer does not know the tag.
+    """
+    nature = nature_of(checkpoint)
+    if nature.form not in _TAGS:
+        raise ValueError(f"{checkpoint}: it has no step tags: it is {nature.what}")
+    used = _TAGS[nature.form] if tag is None else tag
+    tag_ids = _tag_ids(checkpoint, chat, used)
+    if nature.form == "language model":
+        model, head = _language_model(checkpoint, chat)
+    else:
+        model, head = _two_labels(checkpoint)
+    if delimiter is None:
+        # TRL's separator is part of the text and ends its steps.
+        delimiter = used if nature.form == "token classes" else BLANK_LINE
+    return StepModel(
+        model.to(device).eval(), head.to(device).eval(), tag_ids, delimiter, used != delimiter
+    )
+
+
+def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:
+    """A backbone with a head of one or two layers and two labels."""
+    weights = Weights.of(checkpoint)
+    names = [name for name in _LAYERS if f"{name}.weight" in weights.names]
+    if not names:
+        raise ValueError(f"{checkpoint}: none of the layers {', '.join(_LAYERS)} among its weights")
+    model = load_whole(AutoModel, checkpoint, torch.float32)
+    layers = [linear_layer(weights, name, model.dtype) for name in names]
+    width = model.config.get_text_config().hidden_size
+    for name, layer, reads in zip(names, layers, [width, layers[0].out_features], strict=False):
+        if layer.in_features != reads:
+            raise ValueError(
+                f"{checkpoint}: {name}.weight reads {layer.in_features} numbers, not {reads}"
+            )
+    if layers[-1].out_features != 2:
+        raise ValueError(
+            f"{checkpoint}: {names[-1]}.weight has {layers[-1].out_features} labels; wrong and"
+            " right are two"
+        )
+    parts = layers if len(layers) == 1 else [layers[0], torch.nn.ReLU(), layers[1]]
+    return model, StepHead(torch.nn.Sequential(*parts))
+
+
+def _language_model(checkpoint: str, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
+    """A language model, its head cut down to the tokens for wrong and right."""
+    model = load_whole(AutoModelForCausalLM, checkpoint, torch.float32)
+    if scaled := [name for name in _RESCALED if hasattr(model.config, name)]:
+        raise ValueError(f"{checkpoint}: logits changed by {scaled[0]} are not supported")
+    full = model.get_output_embeddings()
+    pair = [_verdict_id(checkpoint, chat, text) for text in (WRONG, RIGHT)]
+    layer = torch.nn.Linear(full.in_features, 2, full.bias is not None, dtype=model.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(full.weight[pair])
+        if full.bias is not None:
+            layer.bias.copy_(full.bias[pair])
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return model, StepHead(layer, cap)
+
+
+def _tag_ids(checkpoint: str, chat: Chat, tag: str) -> Ids:
+    ids = chat.response_ids(tag)
+    special = chat.tokenizer.convert_tokens_to_ids(tag) == ids[-1] if ids else False
+    if not ids or chat.tokenizer.unk_token_id in ids or not (special or chat.text(ids) == tag):
+        raise ValueError(
+            f"{checkpoint}: its tokenizer does not know the step tag {tag!r}; say the one that the"
+            " model was trained with (step_tag)"
+        )
+    return ids
+
+
+def _verdict_id(checkpoint: str, chat: Chat, text: str) -> int:
+    """The token of "+" or "-" as a word of its own."""
+    *_, found = chat.response_ids(text) or (None,)
+    if found is None or chat.text((found,)).strip() != text:
+        raise ValueError(f"{checkpoint}: its tokenizer has no token {text!r} to judge a step with")
+    return found

@@ -1,0 +1,222 @@
+"""Every kind of reward model: one text has one score, whichever path computes it.
+
+The oracle calls transformers by hand, text by text, as each model's makers say.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from reward_kinds import MAKERS, QUESTION, STEPS, spoilt
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    LlamaModel,
+    Qwen2ForTokenClassification,
+    Qwen2Model,
+)
+
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Kind, RewardIsNotFinite, Scorer, ScorerSpec
+from orchestrator.search.engines import Ids, ScoreRequest
+
+TOLERANCE = 1e-4
+USER = [{"role": "user", "content": QUESTION}]
+ByHand = Callable[[str, Ids], list[float]]  # checkpoint and y_<t to the rewards of its steps
+
+
+def tokens(checkpoint: str, y: Ids, closed: bool = True) -> torch.Tensor:
+    chat = load_chat(checkpoint)
+    return torch.tensor([chat.prompt_ids(USER) + y + (chat.closing_ids if closed else ())])
+
+
+def sequence(checkpoint: str, y: Ids) -> list[float]:
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    return [float(model(tokens(checkpoint, y)).logits)]
+
+
+def ultra_rm(checkpoint: str, y: Ids) -> list[float]:
+    """The head at the last token of the text that the model's card writes."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    text = f"Human: {QUESTION}\n\nAssistant: {tokenizer.decode(y)}"
+    states = LlamaModel.from_pretrained(checkpoint).eval()(**tokenizer(text, return_tensors="pt"))
+    head = load_file(Path(checkpoint) / "model.safetensors")["regression_head.weight"]
+    return [float(states.last_hidden_state[0, -1] @ head[0])]
+
+
+def value_head(checkpoint: str, y: Ids) -> list[float]:
+    """A language model's last hidden states through the layer beside it."""
+    model = LlamaForCausalLM.from_pretrained(checkpoint).eval()
+    states = model(tokens(checkpoint, y), output_hidden_states=True).hidden_states[-1]
+    weights = load_file(Path(checkpoint) / "model.safetensors")
+    head = (weights["v_head.summary.weight"], weights["v_head.summary.bias"])
+    return [float(torch.nn.functional.linear(states[0, -1], *head))]
+
+
+def encoder(checkpoint: str, y: Ids) -> list[float]:
+    """The tokenizer's own pair of texts."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    text = tokenizer.decode(y, clean_up_tokenization_spaces=False)
+    assert tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) == y
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    return [float(model(**tokenizer(QUESTION, text, return_tensors="pt")).logits)]
+
+
+def tagged(chat: Chat, y: Ids, tag: Ids, replaced: bool = False) -> tuple[torch.Tensor, list[int]]:
+    """The prompt and the response with tags written in by hand, and where the tags end.
+
+    ``replaced``: the steps' own ends are tags, and only a step without one gets a tag.
+    """
+    text, ends, left = list(chat.prompt_ids(USER)), [], y
+    for step in STEPS:
+        whole = chat.response_ids(step)
+        part, left = left[: len(whole)], left[len(whole) :]
+        if not part and ends:
+            break
+        text += part
+        complete = part == whole and step.endswith("\n\n")
+        text += () if replaced and complete else tag
+        ends.append(len(text) - 1)
+    return torch.tensor([text]), ends
+
+
+def process_head(checkpoint: str, y: Ids) -> list[float]:
+    chat = load_chat(checkpoint)
+    tag = chat.tokenizer.convert_tokens_to_ids("<extra_0>")
+    text, ends = tagged(chat, y, (tag,))
+    states = Qwen2Model.from_pretrained(checkpoint).eval()(text).last_hidden_state[0, ends]
+    w = load_file(Path(checkpoint) / "model-00002-of-00002.safetensors")
+    inner = torch.relu(states @ w["score.0.weight"].T + w["score.0.bias"])
+    logits = inner @ w["score.2.weight"].T + w["score.2.bias"]
+    return [float(p) for p in logits.softmax(-1)[:, 1]]
+
+
+def token_classes(checkpoint: str, y: Ids) -> list[float]:
+    chat = load_chat(checkpoint)
+    text, ends = tagged(chat, y, chat.response_ids("\n\n"), replaced=True)
+    model = Qwen2ForTokenClassification.from_pretrained(checkpoint).eval()
+    return [float(p) for p in model(text).logits[0, ends].softmax(-1)[:, 1]]
+
+
+def shepherd(checkpoint: str, y: Ids) -> list[float]:
+    chat = load_chat(checkpoint)
+    tag, right, wrong = (chat.tokenizer.convert_tokens_to_ids(t) for t in ("▁ки", "▁+", "▁-"))
+    text, ends = tagged(chat, y, (tag,))
+    logits = LlamaForCausalLM.from_pretrained(checkpoint).eval()(text).logits[0, ends]
+    return [float(p) for p in logits[:, [right, wrong]].softmax(-1)[:, 0]]
+
+
+BY_HAND: dict[str, ByHand] = {
+    "sequence": sequence, "ultra_rm": ultra_rm, "value_head": value_head, "deberta": encoder,
+    "bert": encoder, "roberta": encoder, "process_head": process_head,
+    "token_classes": token_classes, "shepherd": shepherd,
+}  # fmt: skip
+STEP_TAGS = ("process_head", "token_classes", "shepherd")
+KINDS: dict[str, Kind] = {"shepherd": "step_tag"}  # which only a person can tell
+TAGS = {"token_classes": "\n\n"}  # so that the same steps serve all
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(kind: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return MAKERS[kind](tmp_path_factory.mktemp(kind))
+
+
+def spec(kind: str, checkpoint: str) -> ScorerSpec:
+    return ScorerSpec(checkpoint, KINDS.get(kind), step_tag=TAGS.get(kind))
+
+
+def response_of(chat: Chat) -> Ids:
+    return tuple(i for step in STEPS for i in chat.response_ids(step))
+
+
+def cuts_of(chat: Chat) -> list[int]:
+    """Inside the first step, at its end, just behind it, in the second, at the very end."""
+    first = len(chat.response_ids(STEPS[0]))
+    return [3, first, first + 1, first + 3, len(response_of(chat))]
+
+
+@torch.no_grad()
+def expected(kind: str, checkpoint: str, prefixes: list[Ids]) -> list[float]:
+    return [BY_HAND[kind](checkpoint, prefix)[-1] for prefix in prefixes]
+
+
+def test_a_texts_score_is_the_same_number_whichever_path_computes_it(
+    kind: str, checkpoint: str
+) -> None:
+    scorer = load_scorer(spec(kind, checkpoint))
+    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    cuts = cuts_of(scorer.chat)
+    wanted = expected(kind, checkpoint, [y[:t] for t in cuts])
+    assert torch.tensor(wanted).std() > 0.01, "scores that hardly differ would show nothing"
+    assert scorer.prefix_scores([prompt], [y], [cuts])[0] == pytest.approx(wanted, abs=TOLERANCE)
+    for split in (0, 2, cuts[1]):
+        later = [t for t in cuts if t >= split]
+        request = ScoreRequest(prompt, y[:split], tuple(y[split:t] for t in later))
+        (scored,) = scorer.score([request])
+        assert list(scored.scores) == pytest.approx(wanted[-len(later) :], abs=TOLERANCE)
+        assert scored.tokens_computed >= len(prompt) + len(y)
+
+
+def test_a_text_of_the_policys_decides_where_tokenizers_differ(
+    kind: str, checkpoint: str, byte_reward: str
+) -> None:
+    policy = load_chat(byte_reward)
+    scorer = load_scorer(spec(kind, checkpoint), policy_chat=policy)
+    assert not scorer.shares_tokenizer
+    prompt, y = scorer.chat.prompt_ids(USER), policy.response_ids("".join(STEPS))
+    prefixes = [policy.response_ids("first add 2 and"), y]
+    assert prefixes[0] == y[: len(prefixes[0])]
+    own = [scorer.chat.response_ids(policy.text(prefix)) for prefix in prefixes]
+    assert own[1] != y
+    request = ScoreRequest(prompt, y[:4], tuple(prefix[4:] for prefix in prefixes))
+    (scored,) = scorer.score([request])
+    alone = [scorer.prefix_scores([prompt], [ids], [[len(ids)]])[0][0] for ids in own]
+    assert list(scored.scores) == pytest.approx(alone, abs=TOLERANCE)
+    assert scored.tokens_computed == sum(scorer.tokens_of(prompt, ids) for ids in own)
+    if kind not in STEP_TAGS:  # whose oracle knows the steps' own tokens only
+        assert alone == pytest.approx(expected(kind, checkpoint, own), abs=TOLERANCE)
+
+
+def test_rows_do_not_change_each_others_scores(
+    kind: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = load_scorer(spec(kind, checkpoint))
+    y = response_of(scorer.chat)
+    prompts = [scorer.chat.prompt_ids([{"role": "user", "content": x}]) for x in (QUESTION, "so")]
+    args = ([prompts[0], prompts[1], prompts[0]], [y, y[:4], y[5:]], [[2, 5, 10**6], [4], [1, 1]])
+    together = scorer.prefix_scores(*args)
+    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", 1)
+    for found, alone in zip(scorer.prefix_scores(*args), together, strict=True):
+        assert found == pytest.approx(alone, abs=TOLERANCE)
+
+
+def test_positions_are_scored_one_after_the_other(kind: str, checkpoint: str) -> None:
+    closed = load_scorer(spec(kind, checkpoint))
+    open_ = load_scorer(spec(kind, checkpoint), "open")
+    prompt, y = closed.chat.prompt_ids(USER), response_of(closed.chat)
+    args = ([prompt], [y], [[2, 7, len(y)]])
+    ends, contents = closed.prefix_scores(*args)[0], open_.prefix_scores(*args)[0]
+    both = closed.prefix_scores(*args, ["open", "closed"])[0]
+    assert both == pytest.approx([*contents, *ends], abs=TOLERANCE)
+    same = kind in (*STEP_TAGS, "ultra_rm")
+    assert (ends == pytest.approx(contents, abs=TOLERANCE)) is same
+
+
+def test_a_weight_that_is_nan_stops_the_scoring(kind: str, tmp_path: Path) -> None:
+    checkpoint = MAKERS[kind](tmp_path)
+    spoilt(tmp_path)
+    scorer: Scorer = load_scorer(spec(kind, checkpoint))
+    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
+        scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
+    with pytest.raises(RewardIsNotFinite):
+        scorer.score([ScoreRequest(prompt, y, ((),))])
