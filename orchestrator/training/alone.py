@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.training.examples import Example
-from orchestrator.training.files import read_rows, to_examples
+from orchestrator.training.files import Example, read_rows, to_examples
 
 
 class AloneHost:

@@ -8,8 +8,8 @@ import torch
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.training.checkpoint import summed
-from orchestrator.training.examples import Example, PairExample
-from orchestrator.training.files import read_examples
+from orchestrator.training.examples import PairExample
+from orchestrator.training.files import Example, read_examples
 from orchestrator.training.objective import Objective
 from orchestrator.training.plan import shares
 

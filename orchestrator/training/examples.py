@@ -45,6 +45,3 @@ class PairExample:
     def tokens(self) -> int:
         """Tokens of prompt and responses, the prompt once."""
         return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
-
-
-Example = TextExample | PairExample

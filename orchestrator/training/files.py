@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.training.examples import Example, PairExample, TextExample
+from orchestrator.training.examples import PairExample, TextExample
+from orchestrator.training.implicit import ImplicitExample
 from orchestrator.training.plan import GROUP
 
+Example = TextExample | PairExample | ImplicitExample
 _IDS = pa.list_(pa.int32())
 _COUNTS = [("size", pa.int32()), ("tokens", pa.int32())]
 SCHEMAS: dict[type[Example], pa.Schema] = {
@@ -24,6 +26,17 @@ SCHEMAS: dict[type[Example], pa.Schema] = {
             ("chosen_cuts", _IDS),
             ("rejected_cuts", _IDS),
             ("weights", pa.list_(pa.float64())),
+            *_COUNTS,
+        ]
+    ),
+    ImplicitExample: pa.schema(
+        [
+            ("prompt_ids", _IDS),
+            ("responses", pa.list_(_IDS)),
+            ("labels", pa.list_(pa.bool_())),
+            ("references", pa.list_(pa.float64())),
+            ("unrelated_ids", _IDS),
+            ("unrelated_reference", pa.float64()),
             *_COUNTS,
         ]
     ),
@@ -102,9 +115,14 @@ def to_examples(table: pa.Table) -> list[Example]:
     kind = next(kind for kind, schema in SCHEMAS.items() if names == set(schema.names))
     columns = [name for name in SCHEMAS[kind].names if name not in ("size", "tokens")]
     return [
-        kind(**{name: tuple(value) for name, value in row.items()})
+        kind(**{name: _frozen(value) for name, value in row.items()})
         for row in table.select(columns).to_pylist()
     ]
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def read_examples(file: Path) -> list[Example]:

@@ -49,6 +49,11 @@ class ImplicitExample:
         """What a row counts for in a batch."""
         return 1
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest text times the texts: each response is read behind the prompt."""
+        return len(self.responses) * (len(self.prompt_ids) + max(map(len, self.responses)))
+
 
 def implicit_loss(
     model: PreTrainedModel,

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orchestrator.training.examples import Example
+from orchestrator.training.files import Example
 
-ObjectiveName = Literal["language_modelling", "bradley_terry"]
+ObjectiveName = Literal["language_modelling", "bradley_terry", "dpo", "nca", "kto", "ce"]
 Start = Literal["policy", "policy_to_reward", "reward"]
 
 
@@ -27,6 +27,7 @@ class TrainingJob:
         batch_size: rows, or partial pairs, of an optimizer step.
         steps: exact number of steps, or None for ``epochs`` passes.
         closed: whether prefixes are scored with the closing suffix.
+        beta: factor of the log ratio of an implicit PRM.
         deepspeed: DeepSpeed's config.
         precision: of autocast.
         micro_batch_tokens: most padded tokens of one forward; None is a worker's whole share.
@@ -56,6 +57,7 @@ class TrainingJob:
     checkpoint_steps: int | None = None
     evaluation: str | None = None
     evaluation_steps: int | None = None
+    beta: float = 1.0
 
 
 @dataclass

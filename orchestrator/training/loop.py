@@ -26,8 +26,7 @@ from orchestrator.training.checkpoint import (
     write_state,
 )
 from orchestrator.training.evaluation import HeldOut
-from orchestrator.training.examples import Example
-from orchestrator.training.files import sizes_and_tokens
+from orchestrator.training.files import Example, sizes_and_tokens
 from orchestrator.training.job import Host, TrainingJob, TrainingResult
 from orchestrator.training.objective import Objective, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
@@ -135,6 +134,7 @@ class Training:
         objective: Objective = self.engine.module
         held = [[next(rows) for _ in batch.rows] for batch in batches]
         total = self._global_terms(number, held, batches)
+        objective.begin_step(list(zip(batches, held, strict=True)))
         for i, (batch, some) in enumerate(zip(batches, held, strict=True)):
             self.engine.set_gradient_accumulation_boundary(i == len(batches) - 1)
             loss, right = self.engine(some)

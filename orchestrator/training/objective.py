@@ -1,6 +1,7 @@
 """The objectives by name: a model with its loss, so that DeepSpeed's hooks see one forward."""
 
 from collections.abc import Sequence
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,19 @@ from orchestrator.engines.checkpoints import (
     reward_model_from_policy,
 )
 from orchestrator.training.bradley_terry import pair_loss
-from orchestrator.training.examples import Example, PairExample
+from orchestrator.training.checkpoint import summed
+from orchestrator.training.examples import PairExample, TextExample
+from orchestrator.training.files import Example
+from orchestrator.training.implicit import (
+    ImplicitExample,
+    ImplicitObjective,
+    implicit_loss,
+    kl_terms,
+    loss_terms,
+)
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.language_modelling import response_loss
+from orchestrator.training.plan import MicroBatch
 
 
 class Objective(nn.Module):
@@ -26,15 +37,39 @@ class Objective(nn.Module):
         self.model, self._job = model, job
         self.pad_id = chat.tokenizer.pad_token_id or 0
         self.closing_ids = chat.closing_ids if job.closed else ()
+        self._kl = 0.0
         if job.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, rows: Sequence[Example]) -> tuple[Tensor, int]:
-        """Loss sum of some rows, and how many tokens or partial pairs are right."""
+        """Loss sum of some rows, and how many tokens, (partial) pairs or responses are right."""
         with self.autocast():
             if self._job.objective == "language_modelling":
-                return response_loss(self.model, rows, self.pad_id, self.device)  # type: ignore[arg-type]
-            return pair_loss(self.model, rows, self.closing_ids, self.pad_id)  # type: ignore[arg-type]
+                texts = cast(Sequence[TextExample], rows)
+                return response_loss(self.model, texts, self.pad_id, self.device)
+            if self._job.objective == "bradley_terry":
+                pairs = cast(Sequence[PairExample], rows)
+                return pair_loss(self.model, pairs, self.closing_ids, self.pad_id)
+            labelled = cast(Sequence[ImplicitExample], rows)
+            return implicit_loss(
+                self.model, labelled, self._job.objective, self._job.beta, self.pad_id, self._kl
+            )
+
+    def begin_step(self, batches: Sequence[tuple[MicroBatch, Sequence[Example]]]) -> None:
+        """What a step's loss needs to know of all its rows, of all workers: KTO's KL term.
+
+        All workers call it, each with its micro-batches and their rows.
+        """
+        if self._job.objective != "kto":
+            return
+        found = torch.zeros(2, dtype=torch.float64)
+        for batch, rows in batches:
+            with self.autocast():
+                terms = kl_terms(self.model, cast(Sequence[ImplicitExample], rows), self.pad_id)
+            if batch.counts:
+                found += torch.tensor(terms, dtype=torch.float64)
+        total, count = summed(found, self.device).tolist()
+        self._kl = max(total / max(count, 1.0), 0.0)
 
     @property
     def device(self) -> torch.device:
@@ -48,8 +83,13 @@ class Objective(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
     def terms(self, row: Example) -> int:
-        """What the loss is a mean over: partial pairs, or response tokens."""
-        return row.size if isinstance(row, PairExample) else len(row.response_ids)
+        """What the loss is a mean over: response tokens, (partial) pairs, or responses."""
+        if isinstance(row, TextExample):
+            return len(row.response_ids)
+        if isinstance(row, PairExample):
+            return row.size
+        assert self._job.objective in get_args(ImplicitObjective)
+        return loss_terms(row, cast(ImplicitObjective, self._job.objective))
 
 
 def start_model(job: TrainingJob) -> PreTrainedModel:

@@ -17,8 +17,8 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import SampleRequest
 from orchestrator.training.alone import AloneHost
-from orchestrator.training.examples import Example, PairExample, TextExample
-from orchestrator.training.files import write_examples
+from orchestrator.training.examples import PairExample, TextExample
+from orchestrator.training.files import Example, write_examples
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 
