@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.scorers.scorer import Position, Scorer
-from orchestrator.scorers.steps import BLANK_LINE, step_ends
+from orchestrator.scorers.steps import BLANK_LINE, check_delimiter, step_ends
 from orchestrator.search.engines import Ids
 
 
@@ -24,12 +24,16 @@ class AggregatedScorer(Scorer):
         inner: the scorer that is asked, in one pass a response where it has one.
         aggregation: of its values.
         step_delimiter: text that ends a step.
+
+    Raises:
+        ValueError: the inner scorer's tokenizer does not keep the delimiter.
     """
 
     def __init__(
         self, inner: Scorer, aggregation: Aggregation, step_delimiter: str = BLANK_LINE
     ) -> None:
         super().__init__(inner.chat, inner.position, None)
+        check_delimiter(self.chat, step_delimiter)
         self._inner, self._how, self._delimiter = inner, aggregation, step_delimiter
 
     @property

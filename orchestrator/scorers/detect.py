@@ -75,6 +75,8 @@ def kind_of(spec: ScorerSpec) -> Kind:
             f"{spec.checkpoint}: kind {said!r} with the base {spec.base!r}: a base is what a log"
             " ratio has, and no other kind"
         )
+    if spec.base and (other := nature_of(spec.base)).form != "language model":
+        raise ValueError(f"{spec.base}: no base of a log ratio: it is {other.what}")
     if said is not None:
         if said in fitting:
             return said

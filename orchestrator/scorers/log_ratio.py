@@ -19,7 +19,7 @@ from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
 from orchestrator.scorers.batching import batches_by_length
 from orchestrator.scorers.scorer import Position, Scorer, check_finite
-from orchestrator.scorers.steps import BLANK_LINE, step_ends
+from orchestrator.scorers.steps import BLANK_LINE, check_delimiter, step_ends
 from orchestrator.search.engines import Ids
 
 
@@ -42,7 +42,8 @@ class LogRatioScorer(Scorer):
         step_delimiter: text that ends a step.
 
     Raises:
-        ValueError: the two models' vocabularies differ, or one is no language model.
+        ValueError: the two models' vocabularies differ, or one is no language model; with an
+            aggregation, their tokenizer does not keep the delimiter.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class LogRatioScorer(Scorer):
                 f"{checkpoint} and {base} have different vocabularies: a log ratio is of the same"
                 " tokens under both models"
             )
+        if aggregation is not None:
+            check_delimiter(self.chat, step_delimiter)
         both = (checkpoint, base)
         loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
         self.models = [model.to(device).eval() for model in loaded]

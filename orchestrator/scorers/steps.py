@@ -76,3 +76,16 @@ def step_ends(chat: Chat, response_ids: Sequence[int], delimiter: str) -> list[i
     """
     reader = StepReader(chat, delimiter)
     return [t for t, token_id in enumerate(response_ids, 1) if reader.read(token_id)]
+
+
+def check_delimiter(chat: Chat, delimiter: str) -> None:
+    """Raises ValueError where a tokenizer cannot write the delimiter.
+
+    Those of most encoders turn line breaks into spaces: no step would ever be found.
+    """
+    written = (chat.text(chat.response_ids(text.format(delimiter))) for text in ("x{}x", "x {} x"))
+    if not any(delimiter in text for text in written):
+        raise ValueError(
+            f"step_delimiter {delimiter!r}: the reward model's tokenizer does not keep it, so no"
+            " step would be found; give a text that it keeps"
+        )

@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
+from reward_kinds import MAKERS, QUESTION, STEPS
 
 from orchestrator.engines.chat import load_chat
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.aggregated import AggregatedScorer
-from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Position, RewardIsNotFinite, ScorerSpec
@@ -140,10 +140,28 @@ def test_a_log_ratio_has_a_base_and_nothing_else_has(
 def test_a_reward_model_is_no_side_of_a_log_ratio(word_policy: str, word_reward: str) -> None:
     with pytest.raises(ValueError, match="no scorer of kind 'log_ratio': it is a Llama"):
         load_scorer(ScorerSpec(word_reward, base=word_policy))
-    # Made up at random by transformers, with a warning, were it not for the check.
-    with pytest.raises(ValueError, match="weights are no LlamaForCausalLM's"):
-        load_scorer(ScorerSpec(untied(word_policy), base=word_reward))
+    with pytest.raises(ValueError, match="no base of a log ratio: it is a LlamaForSequence"):
+        load_scorer(ScorerSpec(word_policy, base=word_reward))
 
 
-def test_an_encoder_reads_every_step_end_as_a_text_of_its_own() -> None:
-    assert EncoderScorer.tokens_of_prefixes is not SequenceScorer.tokens_of_prefixes
+def test_an_encoder_reads_every_step_end_as_a_text_of_its_own(tmp_path: Path) -> None:
+    checkpoint = MAKERS["deberta"](tmp_path / "encoder")
+    inner = load_scorer(ScorerSpec(checkpoint))
+    scorer = load_scorer(ScorerSpec(checkpoint, aggregation="mean", step_delimiter="."))
+    chat = inner.chat
+    prompt = chat.prompt_ids([{"role": "user", "content": QUESTION}])
+    prefixes = [chat.response_ids(" ".join(STEPS[:n]).strip()) for n in (1, 2, 3)]
+    (scored,) = scorer.score([ScoreRequest(prompt, (), (prefixes[2],))])
+    alone = inner.score([ScoreRequest(prompt, (), tuple(prefixes))])[0]
+    assert scored.scores[0] == pytest.approx(sum(alone.scores) / 3, abs=TOLERANCE)
+    assert scored.tokens_computed == alone.tokens_computed
+    assert alone.tokens_computed == sum(len(prompt) + len(y) + 1 for y in prefixes)
+
+
+def test_a_delimiter_that_the_tokenizer_loses_is_refused(tmp_path: Path, word_policy: str) -> None:
+    checkpoint = MAKERS["deberta"](tmp_path / "encoder")
+    with pytest.raises(ValueError, match=r"step_delimiter '\\n\\n': .* does not keep it"):
+        load_scorer(ScorerSpec(checkpoint, aggregation="min"))
+    with pytest.raises(ValueError, match="does not keep it"):
+        load_scorer(ScorerSpec(word_policy, base=word_policy, aggregation="min"))
+    assert load_scorer(ScorerSpec(word_policy, base=word_policy))
