@@ -11,7 +11,7 @@ import ray
 import torch
 
 from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.search.engines import Sampled, SampleRequest, TopRequest, TopTokens
+from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
 
 RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
 
@@ -42,6 +42,10 @@ class PolicyActor:
     def top(self, place: PolicyPlace, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Gives the likeliest next tokens of all requests."""
         return self._engine_at(place).top(requests)
+
+    def log_probs(self, place: PolicyPlace, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Log pi(y | x) in nats of whole responses."""
+        return self._engine_at(place).log_probs(texts)
 
     def _engine_at(self, place: PolicyPlace) -> HuggingFacePolicy:
         torch.set_num_threads(place.threads)

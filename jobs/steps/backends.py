@@ -51,6 +51,12 @@ class ActorPolicy:
             self._actors, requests, lambda actor, share: actor.top.remote(self._place, share)
         )
 
+    async def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Log pi(y | x) in nats of whole responses (x, y)."""
+        return await _shared_out(
+            self._actors, texts, lambda actor, share: actor.log_probs.remote(self._place, share)
+        )
+
 
 class ActorReward:
     """The reward actors as a search backend, and as a scorer of prefixes.

@@ -10,6 +10,7 @@ from jobs.steps import (
     agreement,
     data,
     evaluation,
+    implicit_pairs,
     pairs,
     partial_pairs,
     policy,
@@ -18,6 +19,7 @@ from jobs.steps import (
 )
 from jobs.steps.sweep import Model, Step, Sweep
 from jobs.steps.training import training_identity
+from jobs.steps.variants import scoring_identity, variant_identity, variant_inputs
 from orchestrator.config.decoding import BeamConfig
 from orchestrator.config.sections import HelpdeskData, to_plain
 from orchestrator.config.tree import Config
@@ -59,10 +61,12 @@ class Plan:
         self._add("pairs", pairs, pairs.run, self._pairs_identity(), ("data", "policy"),
                   estimate=PER_SAMPLE * 2 * self._pair_count(), unit="prompts")  # fmt: skip
         self._outcome("orm")
-        if config.models.reference or self._trained_variants():
+        partial = any(v.takes_partial_pairs for v in config.variants.values())
+        if config.models.reference or partial:
             self._outcome("reference")
-        if any(config.variants[name].truncation != "whole" for name in self._trained_variants()):
+        if partial:
             self._partial_pairs()
+        self._implicit_pairs()
         self._variants()
         self._search()
         self._evaluation()
@@ -96,7 +100,7 @@ class Plan:
 
     def _partial_pairs(self) -> None:
         config = self.config
-        used = {config.variants[name].truncation for name in self._trained_variants()}
+        used = {v.truncation for v in config.variants.values() if v.takes_partial_pairs}
         truncations = [name for name in ("sst", "tlt") if name in used]
         identity = {
             "partial": to_plain(config.partial),
@@ -117,18 +121,26 @@ class Plan:
         for name in ordered:
             variant = config.variants[name]
             stage = f"variants/{name}"
-            if variant.checkpoint is None:
-                identity = training_identity(config, "prm")
-                identity["variant"] = {"name": name, **to_plain(variant)}
-                identity["normalize"] = config.weight.normalize
-                identity["orm_batch_size"] = config.training.orm.batch_size
-                inputs = ["pairs", "orm"]
-                inputs += ["partial_pairs"] if variant.truncation != "whole" else []
-                inputs += [f"variants/{variant.match}"] if variant.match else []
-                self._add(stage, reward_models, reward_models.run_variant, identity, inputs,
+            if variant.is_trained:
+                self._add(stage, reward_models, reward_models.run_variant,
+                          variant_identity(config, name), variant_inputs(variant),
                           estimate=1.3 * PER_TRAINED_PAIR * self._pair_count("prm"), unit="steps",
                           checkpoint=True, options={"variant": name})  # fmt: skip
-            self._model(name, stage, variant.checkpoint)
+                self._model(name, stage, None)
+            else:  # a density ratio without a numerator of its own takes the policy
+                self._model(name, "policy", variant.checkpoint or config.models.policy)
+
+    def _implicit_pairs(self) -> None:
+        config = self.config
+        used = {v.objective for v in config.variants.values() if v.is_trained} - {"bradley_terry"}
+        if not used:
+            return
+        unrelated = "kto" in used
+        identity = {"unrelated": unrelated, "held_out": config.training.evaluation_pairs}
+        pairs = self._pair_count("orm") + self._pair_count("prm")
+        self._add("implicit_pairs", implicit_pairs, implicit_pairs.run, identity,
+                  ("pairs", "policy"), estimate=2 * PER_SCORED_RESPONSE * pairs, unit="pairs",
+                  options={"unrelated": unrelated})  # fmt: skip
 
     def _search(self) -> None:
         config = self.config
@@ -160,7 +172,8 @@ class Plan:
         prompts: int,
     ) -> None:
         identity = {**decoding, "method": method, "scorer": scorer, "parameters": parameters,
-                    "position": self.config.scoring.position}  # fmt: skip
+                    "position": self.config.scoring.position,
+                    **scoring_identity(self.config, scorer)}  # fmt: skip
         inputs = ["data", "policy"]
         if scorer is not None:
             inputs.append(self._stage_of(scorer))
@@ -183,8 +196,10 @@ class Plan:
         identity = {"evaluation": to_plain(config.evaluation), "seed": config.seed,
                     "data": to_plain(config.data)}  # fmt: skip
         for scorer in dict.fromkeys(scored):
-            self._add(f"agreement/{scorer}", agreement, agreement.run, identity,
-                      ("pairs", "samples", self._stage_of(scorer)), files=self._given(scorer),
+            self._add(f"agreement/{scorer}", agreement, agreement.run,
+                      {**identity, **scoring_identity(self.config, scorer)},
+                      ("pairs", "samples", "policy", self._stage_of(scorer)),
+                      files=self._given(scorer),
                       estimate=4, unit="responses", options={"scorer": scorer})  # fmt: skip
         cells = [
             {"stage": step.stage.name, **step.options}
@@ -216,7 +231,7 @@ class Plan:
         stages = self.sweep.stages
         read = tuple(stages[i] for i in dict.fromkeys(inputs) if i in stages)
         # A model that the user gave stands for the stage that would make it.
-        given = {i: self._given(i)[i] for i in inputs if i in self.sweep.models and self._given(i)}
+        given = {k: v for i in inputs if i in self.sweep.models for k, v in self._given(i).items()}
         stage = Stage(name, module.__name__, config, read, {**(files or {}), **given}, checkpoint)
         stages[name] = stage
         self.steps.append(Step(stage, run, estimate, unit, options or {}))
@@ -233,10 +248,11 @@ class Plan:
 
     def _given(self, model: str | None) -> dict[str, str]:
         known = self.sweep.models.get(model) if model else None
-        return {str(model): fingerprint(known.given)} if known and known.given else {}
-
-    def _trained_variants(self) -> list[str]:
-        return [name for name, v in self.config.variants.items() if v.checkpoint is None]
+        found = {str(model): fingerprint(known.given)} if known and known.given else {}
+        variant = self.config.variants.get(model or "")
+        if variant is not None and variant.base:
+            found[f"{model}.base"] = fingerprint(variant.base)
+        return found
 
     def _pairs_identity(self) -> dict[str, Any]:
         return {

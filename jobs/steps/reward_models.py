@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from jobs.steps.sweep import Figures, Step, Sweep
 from jobs.steps.training import train
+from orchestrator.config.sections import Variant
 from orchestrator.data.tables import stream_pairs
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.records import PreferencePair
@@ -18,6 +19,7 @@ from orchestrator.rewards.weights import Kind, normalized, weights_of
 from orchestrator.stages.progress import Meter
 from orchestrator.training.examples import PairExample
 from orchestrator.training.files import write_examples
+from orchestrator.training.job import ObjectiveName
 
 _PER_PARTIAL_PAIR = ("chosen_cuts", "rejected_cuts", "weights")
 
@@ -37,8 +39,10 @@ def run_outcome(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
 
 
 def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Trains one process reward model, or the ORM for as many steps, from the ORM."""
+    """Trains one process reward model from the ORM, or a control, or an implicit PRM."""
     variant = sweep.config.variants[step.options["variant"]]
+    if variant.objective != "bradley_terry":
+        return _run_implicit(sweep, step, variant, folder, meter)
     start, steps = sweep.checkpoint("orm"), None
     chat = load_chat(start)
     examples: Iterator[PairExample]
@@ -59,6 +63,27 @@ def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         batch = sweep.config.training.orm.batch_size
         optimization = optimization.model_copy(update={"batch_size": batch})
     return train(sweep, step, "bradley_terry", "reward", start, optimization, folder, meter, steps)
+
+
+def _run_implicit(
+    sweep: Sweep, step: Step, variant: Variant, folder: Path, meter: Meter
+) -> Figures:
+    """Trains an implicit PRM from the policy, on labels of whole responses."""
+    rows = sweep.file("implicit_pairs", "examples.parquet")
+    held_out = rows.with_name("held_out.parquet")
+    return train(
+        sweep,
+        step,
+        cast(ObjectiveName, variant.objective),
+        "policy",
+        sweep.checkpoint("policy"),
+        sweep.config.training.implicit,
+        folder,
+        meter,
+        examples=rows,
+        held_out=held_out if held_out.is_file() else None,
+        beta=variant.beta,
+    )
 
 
 def whole_pair(pair: PreferencePair, chat: Chat, grid: Sequence[int] = ()) -> PairExample:

@@ -57,7 +57,19 @@ class Sweep:
 
     def scorer(self, model: str) -> ScorerSpec:
         """How a model of the sweep scores."""
-        return ScorerSpec(self.checkpoint(model))
+        variant = self.config.variants.get(model)
+        if variant is None:
+            return ScorerSpec(self.checkpoint(model))
+        log_ratio = variant.is_log_ratio
+        return ScorerSpec(
+            self.checkpoint(model),
+            kind="log_ratio" if log_ratio else variant.kind,
+            aggregation=variant.aggregation,
+            step_delimiter=variant.step_delimiter,
+            step_tag=variant.step_tag,
+            base=(variant.base or self.checkpoint("policy")) if log_ratio else None,
+            beta=variant.beta,
+        )
 
     @property
     def device(self) -> str:

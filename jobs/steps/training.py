@@ -23,18 +23,24 @@ def train(
     folder: Path,
     meter: Meter,
     steps: int | None = None,
+    examples: Path | None = None,
+    held_out: Path | None = None,
+    beta: float = 1.0,
 ) -> Figures:
-    """Trains on ``folder``/examples.parquet into ``folder``/checkpoint on the warm group.
+    """Trains into ``folder``/checkpoint on the warm group.
 
-    Where there is a ``folder``/held_out.parquet, it is measured on that as well.
+    On ``examples``, without them on ``folder``/examples.parquet; measured on ``held_out``, without
+    it on ``folder``/held_out.parquet where that is.
     """
-    training, held_out = sweep.config.training, folder / "held_out.parquet"
+    training = sweep.config.training
+    if held_out is None and (folder / "held_out.parquet").is_file():
+        held_out = folder / "held_out.parquet"
     job = TrainingJob(
         key=step.stage.key,
         objective=objective,
         start=start,
         checkpoint=checkpoint,
-        examples=str(folder / "examples.parquet"),
+        examples=str(examples or folder / "examples.parquet"),
         output=str(folder / "checkpoint"),
         learning_rate=optimization.learning_rate,
         batch_size=optimization.batch_size,
@@ -48,8 +54,9 @@ def train(
         micro_batch_tokens=training.micro_batch_tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         checkpoint_steps=training.checkpoint_steps,
-        evaluation=str(held_out) if held_out.is_file() else None,
+        evaluation=str(held_out) if held_out else None,
         evaluation_steps=training.evaluation_steps,
+        beta=beta,
     )
 
     def progress(state: JobState) -> None:

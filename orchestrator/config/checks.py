@@ -42,7 +42,8 @@ def check_checkpoints(config: Config) -> None:
     named = {
         f"models.{name}": getattr(config.models, name) for name in ("policy", "orm", "reference")
     }
-    named |= {f"variants.{name}.checkpoint": v.checkpoint for name, v in config.variants.items()}
+    for part in ("checkpoint", "base"):
+        named |= {f"variants.{n}.{part}": getattr(v, part) for n, v in config.variants.items()}
     for field, name in named.items():
         if name is not None:
             _check_checkpoint(field, name)

@@ -124,20 +124,47 @@ class TrainingConfig(Section):
     orm: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
     reference: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
     prm: Optimization = Optimization(learning_rate=5e-4, batch_size=128)
+    implicit: Optimization = Optimization(learning_rate=1e-4, batch_size=32)  # batch in pairs
 
 
 class Variant(Section):
-    """A process reward model trained from the ORM, or a checkpoint of the user's own.
+    """A process reward model trained in the run, or a checkpoint of the user's own.
 
-    ``truncation`` whole is the control: the ORM trained on for as many steps.
+    By Bradley-Terry it is trained from the ORM; ``truncation`` whole is the control, the ORM
+    trained on for as many steps. By the other objectives it is an implicit PRM, trained from the
+    policy. A density ratio is not trained at all.
     """
 
     checkpoint: str | None = None
+    objective: Literal["bradley_terry", "dpo", "nca", "kto", "ce", "density_ratio"] = (
+        "bradley_terry"
+    )
     truncation: Literal["sst", "tlt", "whole"] = "sst"
     weight: Literal["reference", "none", "mask", "entropy", "shuffled"] = "reference"
     match: str | None = (
         None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
     )
+    base: str | None = None  # a log ratio's denominator; null: the policy of the run
+    beta: Positive = 0.05  # factor of a log ratio; the implicit PRM's paper: 0.05
+    kind: Literal["sequence", "encoder", "step_tag", "log_ratio"] | None = None  # of a checkpoint
+    aggregation: Literal["last", "min", "mean", "sum", "product"] | None = None
+    step_delimiter: str | None = None  # text that ends a step; null: the kind's own
+    step_tag: str | None = None
+
+    @property
+    def is_log_ratio(self) -> bool:
+        """Whether it scores by the log ratio of two language models."""
+        return self.objective != "bradley_terry" or self.kind == "log_ratio"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run trains it."""
+        return self.checkpoint is None and self.objective != "density_ratio"
+
+    @property
+    def takes_partial_pairs(self) -> bool:
+        """Whether it is trained on partial pairs."""
+        return self.is_trained and self.objective == "bradley_terry" and self.truncation != "whole"
 
 
 def to_plain(section: BaseModel) -> dict[str, Any]:

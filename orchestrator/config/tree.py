@@ -53,6 +53,35 @@ def _default_variants() -> dict[str, Variant]:
     }
 
 
+def _check_objective(name: str, variant: Variant) -> None:
+    """Raises ValueError for fields that do not go together."""
+    given = variant.model_fields_set
+    place = f"variants.{name}"
+    if variant.objective != "bradley_terry":
+        strange = sorted(given & {"truncation", "weight", "match"})
+        strange = [n for n in strange if getattr(variant, n) != getattr(Variant(), n)]
+        if strange:
+            raise ValueError(
+                f"{place}.{strange[0]} = {getattr(variant, strange[0])!r}: only of objective"
+                f" 'bradley_terry', not of {variant.objective!r}"
+            )
+    if variant.objective == "density_ratio" and not (variant.checkpoint or variant.base):
+        raise ValueError(
+            f"{place}: a density ratio needs `checkpoint`, `base` or both: what is not given is the"
+            " policy, whose ratio to itself says nothing"
+        )
+    if variant.base is not None and not variant.is_log_ratio:
+        raise ValueError(
+            f"{place}.base = {variant.base!r}: only of a log ratio; valid: objective dpo, nca, kto,"
+            " ce or density_ratio, or kind log_ratio"
+        )
+    if variant.base is not None and variant.is_trained:
+        raise ValueError(
+            f"{place}.base = {variant.base!r}: what the run trains starts from its policy and is"
+            " compared with it; valid: null, or give a `checkpoint` as well"
+        )
+
+
 class Config(Section):
     """One experiment. ``output_dir`` null means runs/<name>."""
 
@@ -100,6 +129,7 @@ class Config(Section):
                     f" but for {', '.join(TAKEN)}"
                 )
         for name, variant in self.variants.items():
+            _check_objective(name, variant)
             if variant.match is not None and variant.match not in self.variants:
                 raise ValueError(
                     f"variants.{name}.match = {variant.match!r}: no such variant;"
@@ -109,12 +139,12 @@ class Config(Section):
                 raise ValueError(
                     f"variants.{name}.match = {variant.match!r}: it matches another one itself"
                 )
-            if variant.match is not None and self.variants[variant.match].checkpoint:
+            if variant.match is not None and not self.variants[variant.match].is_trained:
                 raise ValueError(
                     f"variants.{name}.match = {variant.match!r}: a checkpoint of yours, of which"
                     " nobody knows how long it trained; valid: a variant trained in this run"
                 )
-            if variant.truncation == "whole" and variant.match is None and not variant.checkpoint:
+            if variant.truncation == "whole" and variant.match is None and variant.is_trained:
                 raise ValueError(
                     f"variants.{name}: truncation 'whole' needs `match`, the variant whose number"
                     " of steps it trains for"
@@ -124,7 +154,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _scorers_exist(self) -> Self:
         valid = ["orm", *self.variants]
-        if self.models.reference or any(v.checkpoint is None for v in self.variants.values()):
+        if self.models.reference or any(v.takes_partial_pairs for v in self.variants.values()):
             valid.insert(1, "reference")
         unknown = [name for name in self.search.scorers or [] if name not in valid]
         if unknown:

@@ -60,6 +60,11 @@ def read_pairs_table(file: Path) -> list[PreferencePair]:
     return list(stream_pairs(file))
 
 
+def count_rows(file: Path) -> int:
+    """Rows of a Parquet file, from its footer."""
+    return int(pq.read_metadata(file).num_rows)
+
+
 def stream_pairs(file: Path) -> Iterator[PreferencePair]:
     """Preference pairs one by one, a row group in memory at a time."""
     for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP):

@@ -17,6 +17,7 @@ from orchestrator.engines.cache import growing_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
 from orchestrator.randomness import uniforms
+from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.search.engines import (
     Continuation,
     Ids,
@@ -101,6 +102,10 @@ class HuggingFacePolicy:
                 tokens = tuple(self._content(int(ids[k])) for k in kept)
                 results.append(TopTokens(tokens, tuple(float(values[k]) for k in kept), len(text)))
         return results
+
+    def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Log pi(y | x) in nats of whole responses (x, y), at temperature 1."""
+        return response_log_probs(self.model, texts, self.chat.tokenizer.eos_token_id)
 
     def _content(self, token: int) -> int | None:
         return None if token in self.chat.end_ids else token

@@ -48,7 +48,11 @@ WRONG = {
     "training.zero_stge=1": ("training.zero_stge", "1", "did you mean 'zero_stage'?"),
     "training.orm.learning_rate=.inf": ("training.orm.learning_rate", "inf", "finite number"),
     "variants.prm_sst.wieght=none": ("variants.prm_sst.wieght", "did you mean 'weight'?"),
-    "variants.new.colour=red": ("variants.new.colour", "'red'", "valid: checkpoint, truncation"),
+    "variants.new.colour=red": (
+        "variants.new.colour",
+        "'red'",
+        "valid: checkpoint, objective, truncation",
+    ),
     "trainig.workers=1": ("trainig", "1", "did you mean 'training'?"),
     "data.orm_pair=5": ("data.orm_pair", "5", "did you mean 'orm_pairs'?"),
     "search.cbs.colour=red": ("search.cbs.colour", "'red'", "valid: prompts, beams, candidates"),
