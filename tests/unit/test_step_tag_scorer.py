@@ -9,6 +9,7 @@ from reward_kinds import MAKERS, STEPS, WIDTH, bytes_with, rewrite, sentence_pie
 from reward_oracles import BY_HAND, USER
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.search.engines import Ids, ScoreRequest
@@ -141,7 +142,7 @@ def test_a_tag_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"shepherd: .*does not know the step tag 'ки'"):
         StepTagScorer(shepherd)
     other = MAKERS["shepherd"](tmp_path / "other")
-    sentence_piece("▁ки", "▁+").save_pretrained(tmp_path / "other")
+    word_tokenizer(["ки", "+"]).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"other: .*no token '-'"):
         StepTagScorer(other)
 
