@@ -83,7 +83,7 @@ def load_step_model(
     if nature.form not in _TAGS:
         raise ValueError(f"{checkpoint}: it has no step tags: it is {nature.what}")
     used = _TAGS[nature.form] if tag is None else tag
-    tag_ids = _tag_ids(checkpoint, chat, used)
+    tag_ids = _tag_ids(checkpoint, chat, tag, _TAGS[nature.form])
     if nature.form == "language model":
         model, head = _language_model(checkpoint, chat)
     else:
@@ -135,13 +135,15 @@ def _language_model(checkpoint: str, chat: Chat) -> tuple[PreTrainedModel, StepH
     return model, StepHead(layer, cap)
 
 
-def _tag_ids(checkpoint: str, chat: Chat, tag: str) -> Ids:
-    ids = chat.response_ids(tag)
-    special = chat.tokenizer.convert_tokens_to_ids(tag) == ids[-1] if ids else False
-    if not ids or chat.tokenizer.unk_token_id in ids or not (special or chat.text(ids) == tag):
+def _tag_ids(checkpoint: str, chat: Chat, tag: str | None, own: str) -> Ids:
+    """The tokens of a tag that was said, or of the public models' ``own``, there a single one."""
+    wanted = own if tag is None else tag
+    ids = chat.response_ids(wanted)
+    written = chat.tokenizer.decode(ids if tag is not None else ids[-1:])
+    if not ids or written not in (wanted, f" {own}"):
         raise ValueError(
-            f"{checkpoint}: its tokenizer does not know the step tag {tag!r}; say the one that the"
-            " model was trained with (step_tag)"
+            f"{checkpoint}: its tokenizer does not know the step tag {wanted!r}; say the one that"
+            " the model was trained with (step_tag)"
         )
     return ids
 

@@ -121,6 +121,33 @@ def test_a_tokenizer_without_an_end_token_is_refused(tmp_path: Path) -> None:
         load_chat(str(tmp_path))
 
 
+def test_ultra_rms_format_is_known_by_its_architecture_and_closes_with_nothing(
+    tmp_path: Path,
+) -> None:
+    """Its card writes "Human:" and "Assistant:", and the reward is read at the last token."""
+    turns = [*USER, {"role": "assistant", "content": "fine"}, {"role": "user", "content": "so ?"}]
+    byte_level(["<s>", "</s>"], "<s>", "</s>", None).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaRewardModel"]}')
+    chat = load_chat(str(tmp_path))
+    (end,) = ids(chat, "</s>")
+    assert chat.closing_ids == () and chat.end_ids == (end,)
+    text = "<s>Human: how are you ?\n\nAssistant: fine\n\nHuman: so ?\n\nAssistant:"
+    assert chat.tokenizer.decode(chat.prompt_ids(turns)) == text
+    chat.tokenizer.save_pretrained(tmp_path / "trained on")
+    again = load_chat(str(tmp_path / "trained on"))
+    assert again.closing_ids == () and again.prompt_ids(turns) == chat.prompt_ids(turns)
+
+
+def test_a_template_of_its_own_counts_more_than_separators(tmp_path: Path) -> None:
+    tokenizer = byte_level(["<s>", "</s>"], "<s>", "</s>", "{{ messages[0].content }}")
+    tokenizer.cls_token, tokenizer.sep_token = "<s>", "</s>"
+    assert not chat_of(tokenizer, tmp_path / "template").text_pair
+    tokenizer.chat_template = None
+    # It has both tokens, but writes no separator between two texts.
+    chat = chat_of(tokenizer, tmp_path / "plain")
+    assert not chat.text_pair and chat.closing_ids == ids(chat, "</s>")
+
+
 @pytest.mark.parametrize("response", ["hello world", " you ?", "\nworld", "naïve café 你好 🙂"])
 def test_prompt_and_response_meet_at_a_token_border(llama_3: Chat, response: str) -> None:
     """Prompt + response + closing are the tokens of the whole conversation, with one border."""

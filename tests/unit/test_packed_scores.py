@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     Gemma2Config,
     LlamaConfig,
     MistralConfig,
@@ -224,6 +227,47 @@ def test_no_bound_on_the_branches_memory_changes_a_score(
         for t in range(1, 10)
     ]
     assert_equal([found], [expected], 1e-6)
+
+
+@pytest.mark.parametrize("kind", [AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification])
+@pytest.mark.parametrize("closing", [(), (EOS,)], ids=["open", "closed"])
+@pytest.mark.usefixtures("way")
+def test_a_head_of_the_callers_reads_any_model_on_a_causal_backbone(
+    kind: type, closing: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    model = kind.from_config(ARCHITECTURES["llama-grouped"](), attn_implementation="sdpa")
+    model = model.to(torch.float64).eval()
+    shapes: list[tuple[int, ...]] = []
+
+    def head(hidden: Tensor) -> Tensor:
+        shapes.append(tuple(hidden.shape))
+        return hidden[..., 3] - hidden[..., 5] ** 2
+
+    rows = [
+        prefix_row(x, [y], [cuts], closing)
+        for x, y, cuts in zip(PROMPTS, RESPONSES, CUTS, strict=True)
+    ]
+    with torch.no_grad():
+        scores = packed_scores(model, rows, EOS, head=head)
+        expected = [
+            [
+                head(model.base_model(torch.tensor([x + y[:t] + closing])).last_hidden_state)[0, -1]
+                for t in cuts
+            ]
+            for x, y, cuts in zip(PROMPTS, RESPONSES, CUTS, strict=True)
+        ]
+    assert all(len(shape) == 3 and shape[2] == SIZES["hidden_size"] for shape in shapes)
+    found = [own[: len(wanted)].tolist() for own, wanted in zip(scores, expected, strict=True)]
+    assert_equal(found, [[float(v) for v in row] for row in expected], 1e-6)
+
+
+@pytest.mark.parametrize("kinds", [["linear_attention"], ["full_attention", "chunked_attention"]])
+def test_layers_that_a_mask_does_not_decide_are_refused(kinds: list[str]) -> None:
+    model = classifier("qwen2")
+    model.config.layer_types = kinds
+    with pytest.raises(ValueError, match=rf"qwen2: layers of kind {kinds[-1]} cannot be packed"):
+        packed(model, (EOS,), EOS)
 
 
 def test_a_cut_past_the_end_is_the_whole_response() -> None:

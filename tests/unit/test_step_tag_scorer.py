@@ -1,0 +1,165 @@
+"""Step-tag reward models against separate forwards over texts with the tags written in by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from reward_kinds import MAKERS, STEPS, WIDTH, bytes_with, rewrite, sentence_piece
+from reward_oracles import BY_HAND, USER
+
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.rewards.aggregation import Aggregation
+from orchestrator.scorers.step_tag import StepTagScorer
+from orchestrator.search.engines import Ids, ScoreRequest
+
+TOLERANCE = 1e-4
+KINDS = ("process_head", "token_classes", "shepherd")
+BY_MATHS = {
+    "last": lambda r: r[-1], "min": min, "mean": lambda r: sum(r) / len(r), "sum": sum,
+    "product": math.prod,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    return request.param, MAKERS[request.param](tmp_path_factory.mktemp(request.param))
+
+
+def scorer_of(made: tuple[str, str], how: Aggregation = "last") -> StepTagScorer:
+    tag = "\n\n" if made[0] == "token_classes" else None
+    return StepTagScorer(made[1], aggregation=how, step_tag=tag)
+
+
+def response_of(chat: Chat) -> Ids:
+    return tuple(i for step in STEPS for i in chat.response_ids(step))
+
+
+@torch.no_grad()
+def step_rewards(made: tuple[str, str], prefix: Ids) -> list[float]:
+    return BY_HAND[made[0]](made[1], prefix)
+
+
+@pytest.mark.parametrize("how", BY_MATHS)
+def test_a_prefixs_score_is_the_aggregate_of_its_steps_rewards(
+    made: tuple[str, str], how: Aggregation
+) -> None:
+    scorer = scorer_of(made, how)
+    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    rewards = [step_rewards(made, y[:t]) for t in range(1, len(y) + 1)]
+    assert [len(r) for r in (rewards[0], rewards[-1])] == [1, 3]
+    wanted = [BY_MATHS[how](r) for r in rewards]
+    assert torch.tensor(wanted).std() > 0.01
+    # All prefixes in one row, in an order of their own, some twice and past the end.
+    cuts = [len(y), *range(len(y), 0, -1), 1, 10**6]
+    found = scorer.prefix_scores([prompt], [y], [cuts])[0]
+    assert found == pytest.approx([wanted[min(t, len(y)) - 1] for t in cuts], abs=TOLERANCE)
+
+    # The same by extensions of every prefix: inside a step, over one end and over two.
+    for split in range(len(y) + 1):
+        ends = range(max(split, 1), len(y) + 1)
+        request = ScoreRequest(prompt, y[:split], tuple(y[split:t] for t in ends))
+        (scored,) = scorer.score([request])
+        assert scored.scores == pytest.approx(wanted[max(split, 1) - 1 :], abs=TOLERANCE)
+
+
+def test_all_prefixes_come_from_one_forward(made: tuple[str, str]) -> None:
+    scorer = scorer_of(made, "min")
+    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    calls: list[int] = []
+    scorer._pass.model.base_model.register_forward_hook(lambda *_: calls.append(1))
+    scorer.prefix_scores([prompt], [y], [range(1, len(y) + 1)])
+    assert len(calls) == 1
+
+
+def test_a_prefix_that_ends_with_a_step_carries_one_tag(made: tuple[str, str]) -> None:
+    scorer = scorer_of(made, "sum")
+    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    first = len(scorer.chat.response_ids(STEPS[0]))
+    tag = len(scorer.closing("closed"))
+    kept = 0 if made[0] == "token_classes" else tag  # whose delimiter is the tag
+    (inside, end, behind) = (
+        scorer.score([ScoreRequest(prompt, y[:t], ((),))])[0] for t in (first - 1, first, first + 1)
+    )
+    bare = [scored.tokens_computed - len(prompt) for scored in (inside, end, behind)]
+    assert bare == [first - 1 + tag, first + kept, first + kept + 1 + tag]
+    assert bare[1] == scorer.tokens_of(prompt, y[:first]) - len(prompt)
+    assert end.scores[0] == pytest.approx(sum(step_rewards(made, y[:first])), abs=TOLERANCE)
+    assert len(step_rewards(made, y[:first])) == 1 and len(step_rewards(made, y[: first + 1])) == 2
+
+
+def test_the_prefix_of_a_request_is_computed_once(made: tuple[str, str]) -> None:
+    scorer = scorer_of(made)
+    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    several = tuple((token,) for token in y[5:9])
+    (scored,) = scorer.score([ScoreRequest(prompt, y[:5], several)])
+    tails = len(several) * (1 + len(scorer.closing("closed")))
+    assert scored.tokens_computed == len(prompt) + 5 + tails
+
+
+def test_the_empty_prefix_is_judged_by_a_tag_behind_the_prompt(made: tuple[str, str]) -> None:
+    scorer = scorer_of(made, "mean")
+    prompt = scorer.chat.prompt_ids(USER)
+    y = response_of(scorer.chat)
+    (wanted,) = step_rewards(made, ())
+    assert scorer.prefix_scores([prompt], [y], [[0]])[0] == pytest.approx([wanted], abs=TOLERANCE)
+    (scored,) = scorer.score([ScoreRequest(prompt, (), ((),))])
+    assert scored.scores == pytest.approx([wanted], abs=TOLERANCE)
+
+
+def test_another_delimiter_cuts_other_steps(tmp_path: Path) -> None:
+    """The tag stands behind every full stop: the tokens are those written here."""
+    checkpoint = MAKERS["process_head"](tmp_path)
+    scorer = StepTagScorer(checkpoint, aggregation="product", step_delimiter=" .")
+    plain = StepTagScorer(checkpoint)
+    chat = scorer.chat
+    (tag,) = scorer.closing("open")
+    parts = [chat.response_ids(text) for text in ("that is 5 .", " so the answer", " is 5 .", " ?")]
+    prompt, y = chat.prompt_ids(USER), tuple(i for part in parts for i in part)
+    first, second = (*parts[0], tag), (*parts[1], *parts[2], tag)
+    texts = [first, first + second, first + second + (*parts[3], tag)]
+    # Without a delimiter in it a text that ends in the tag is its own step.
+    single = [plain.prefix_scores([prompt], [text[:-1]], [[10**6]])[0][0] for text in texts]
+    found = scorer.prefix_scores([prompt], [y], [[len(parts[0]), len(y) - 1, len(y)]])[0]
+    assert len(parts[3]) == 1
+    assert found == pytest.approx(
+        [single[0], single[0] * single[1], math.prod(single)], abs=TOLERANCE
+    )
+
+
+def test_a_tag_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:
+    process = MAKERS["process_head"](tmp_path / "process")
+    shepherd = MAKERS["shepherd"](tmp_path / "shepherd")
+    bytes_with().save_pretrained(tmp_path / "process")
+    with pytest.raises(ValueError, match=r"process: .*does not know the step tag '<extra_0>'"):
+        StepTagScorer(process)
+    own = StepTagScorer(process, step_tag="<extra_0>")
+    assert own.chat.text(own.closing("open")) == "<extra_0>", "what is said may be several tokens"
+    with pytest.raises(ValueError, match="does not know the step tag ''"):
+        StepTagScorer(process, step_tag="")
+    sentence_piece("▁+", "▁-").save_pretrained(tmp_path / "shepherd")
+    with pytest.raises(ValueError, match=r"shepherd: .*does not know the step tag 'ки'"):
+        StepTagScorer(shepherd)
+    other = MAKERS["shepherd"](tmp_path / "other")
+    word_tokenizer(["ки", "+"]).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"other: .*no token '-'"):
+        StepTagScorer(other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((3, WIDTH), "score.weight has 3 labels"), ((2, WIDTH + 1), "reads 33 numbers, not 32")],
+)
+def test_token_classes_of_another_shape_are_refused(
+    shape: tuple[int, int], message: str, tmp_path: Path
+) -> None:
+    checkpoint = MAKERS["token_classes"](tmp_path)
+    rewrite(tmp_path, {"score.weight": torch.zeros(shape), "score.bias": torch.zeros(shape[0])})
+    with pytest.raises(ValueError, match=f"{tmp_path}: .*{message}"):
+        StepTagScorer(checkpoint)
+
+
+def test_a_plain_classifier_has_no_step_tags(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no step tags: it is a LlamaForSequenceClassification"):
+        StepTagScorer(MAKERS["sequence"](tmp_path))
