@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from orchestrator.scorers.batching import batches_by_length
+from orchestrator.rewards.batching import batches_by_length
 
 Ids = tuple[int, ...]
 Text = tuple[Ids, Ids]  # prompt and response, closing tokens included where they count

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of, load_whole
-from orchestrator.scorers.batching import batches_by_length
+from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.scorer import Position, Scorer, check_finite
 from orchestrator.search.engines import Ids
 

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_whole
 from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
-from orchestrator.scorers.batching import batches_by_length
 from orchestrator.scorers.scorer import Position, Scorer, check_finite
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter, step_ends
 from orchestrator.search.engines import Ids

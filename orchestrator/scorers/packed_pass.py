@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.one_pass import Head, packed_scores
 from orchestrator.rewards.packed import Branch, PackedRow
-from orchestrator.scorers.batching import batches_by_length
 from orchestrator.scorers.scorer import check_finite
 from orchestrator.search.engines import Ids
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import trl
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
@@ -20,8 +21,6 @@ from orchestrator.training.bradley_terry import pair_loss
 from orchestrator.training.examples import PairExample
 from orchestrator.training.implicit import ImplicitExample, implicit_loss, kl_terms
 from orchestrator.world import agents
-
-trl = pytest.importorskip("trl", reason="TRL comes with the dev extra")
 
 RELATIVE = 1e-5  # float32
 BETA = 0.2

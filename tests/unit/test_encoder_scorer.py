@@ -52,7 +52,7 @@ def test_padding_in_a_batch_changes_no_score(
     together = scorer.prefix_scores(*args)[0]
     assert len(forwards) == 1
     bound = 3 * (len(prompt) + len(y) + 1)
-    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", bound)
+    monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", bound)
     assert scorer.prefix_scores(*args)[0] == pytest.approx(together, abs=1e-5)
     assert len(forwards) > 3, "batches hold no more padded tokens than allowed"
     assert torch.tensor(together).std() > 0.05

@@ -148,7 +148,7 @@ def test_whole_responses_do_not_depend_on_how_they_are_batched(
     hook = llama.base_model.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", 10)
+    monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 10)
     assert response_log_probs(llama, ROWS, PAD) == pytest.approx(whole, abs=TOLERANCE)
     assert widths == [2 * 2, 8, 9]  # tokens: two rows of 2, one of 8, one of 9
     hook.remove()

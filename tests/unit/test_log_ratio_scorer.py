@@ -172,7 +172,7 @@ def test_scores_do_not_depend_on_how_rows_are_batched(
     prompts, responses = ids_of(word_policy, 4)
     cuts = [[3], [1, 2, 9], [10**6], [4, 4]]
     whole = scorer.prefix_scores(prompts, responses, cuts)
-    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 1)
     for found, expected in zip(scorer.prefix_scores(prompts, responses, cuts), whole, strict=True):
         assert found == pytest.approx(expected, abs=TOLERANCE)
 

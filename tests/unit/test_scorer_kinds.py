@@ -97,7 +97,7 @@ def test_rows_do_not_change_each_others_scores(
     prompts = [scorer.chat.prompt_ids([{"role": "user", "content": x}]) for x in (QUESTION, "so")]
     args = ([prompts[0], prompts[1], prompts[0]], [y, y[:4], y[5:]], [[2, 5, 10**6], [4], [1, 1]])
     together = scorer.prefix_scores(*args)
-    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 1)
     for found, alone in zip(scorer.prefix_scores(*args), together, strict=True):
         assert found == pytest.approx(alone, abs=TOLERANCE)
 

@@ -161,7 +161,7 @@ def test_scores_do_not_depend_on_how_rows_are_batched(
     responses = [engine.chat.response_ids(y) for _, y in texts(5)]
     cuts = [[3], [1, 2, 9], [10**6], [4, 4], [7]]
     whole = engine.prefix_scores(prompts, responses, cuts)
-    monkeypatch.setattr("orchestrator.scorers.batching.TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 1)
     for found, expected in zip(engine.prefix_scores(prompts, responses, cuts), whole, strict=True):
         assert found == pytest.approx(expected, abs=TOLERANCE)
 

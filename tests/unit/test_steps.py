@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.tokenizers import byte_pair_tokenizer
-from orchestrator.scorers.batching import batches_by_length
+from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.steps import StepReader, step_ends
 
 TEXTS = [

@@ -14,11 +14,13 @@ from transformers import AutoModelForSequenceClassification
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_reward_model
 from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import SampleRequest
 from orchestrator.training.alone import AloneHost
 from orchestrator.training.examples import PairExample, TextExample
-from orchestrator.training.files import Example, write_examples
+from orchestrator.training.files import Example, read_examples, write_examples
+from orchestrator.training.implicit import ImplicitExample, with_unrelated
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 
@@ -294,3 +296,43 @@ def write_held_out(checkpoint: str, folder: Path) -> list[PairExample]:
     ]  # fmt: skip
     write_examples(folder / "held_out.parquet", rows)
     return rows
+
+
+FIRST_LOSS = {"dpo": 0.6931, "nca": 1.3863, "kto": 0.5, "ce": 0.6931}  # where r = 0
+
+
+@pytest.mark.parametrize("objective", FIRST_LOSS)
+def test_an_implicit_prm_learns_a_preference_from_the_policy(
+    group: None, word_policy: str, tmp_path: Path, objective: str
+) -> None:
+    policy = HuggingFacePolicy(word_policy)
+    end, rows = policy.chat.closing_ids[:1], []
+    for row in preferences(word_policy, tmp_path):
+        assert isinstance(row, PairExample)
+        responses = (row.chosen_ids + end, row.rejected_ids + end)
+        rows.append(ImplicitExample(row.prompt_ids, responses, (True, False), ()))
+    rows = with_unrelated(rows)
+    references = [
+        policy.log_probs([(row.prompt_ids, y) for y in (*row.responses, row.unrelated_ids)])
+        for row in rows
+    ]
+    known = [
+        replace(row, references=tuple(found[:2]), unrelated_reference=found[2])
+        for row, found in zip(rows, references, strict=True)
+    ]
+    write_examples(tmp_path / "examples.parquet", known)
+    assert read_examples(tmp_path / "examples.parquet") == known
+    asked = job(word_policy, tmp_path, 1, objective=objective, start="policy", beta=0.2,
+                learning_rate=3e-3, evaluation=str(tmp_path / "examples.parquet"))  # fmt: skip
+    whole, cut = (
+        run_job(replace(asked, micro_batch_tokens=most), AloneHost()) for most in (None, 60)
+    )
+    assert whole.loss[0] == pytest.approx(FIRST_LOSS[objective], abs=1e-3)
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-4)
+    assert whole.loss[-1] < 0.8 * whole.loss[0]
+    assert whole.evaluation["held_out_accuracy"][-1][1] > 0.9
+    scorer = LogRatioScorer(str(tmp_path / "checkpoint"), word_policy, beta=0.2)
+    good, bad = (policy.chat.response_ids(text) for text in (GOOD, BAD))
+    prompt = rows[0].prompt_ids
+    (first,), (second,) = scorer.prefix_scores([prompt] * 2, [good, bad], [[99]] * 2)
+    assert first > second
