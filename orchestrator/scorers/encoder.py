@@ -95,10 +95,8 @@ class EncoderScorer(Scorer):
     def _inputs(self, pairs: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
         """Tokens, mask and types (B, T) of some texts, padded on the right."""
         width = max(len(first) + len(second) for first, second in pairs)
-        # RoBERTa counts positions by what is not its pad token, hence not any id will do.
-        pad = self.model.config.pad_token_id or 0
-        ids = torch.full((len(pairs), width), pad)
-        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+        # On the right and masked, so that any id will do for padding.
+        ids, mask, types = torch.zeros(3, len(pairs), width, dtype=torch.int64)
         for row, (first, second) in enumerate(pairs):
             end = len(first) + len(second)
             ids[row, :end] = torch.tensor(first + second)

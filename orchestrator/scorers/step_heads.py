@@ -19,11 +19,7 @@ from orchestrator.scorers.detect import Form, nature_of
 from orchestrator.scorers.steps import BLANK_LINE
 from orchestrator.search.engines import Ids
 
-_TAGS: dict[Form, str] = {  # with which the public models were trained
-    "process head": "<extra_0>",
-    "token classes": "\n",
-    "language model": "ки",
-}
+QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", "ки", "\n"  # as the models were trained
 RIGHT, WRONG = "+", "-"  # what Math-Shepherd's model writes at a tag
 _LAYERS = ("score.0", "score.2", "score", "classifier")
 _RESCALED = ("logit_scale", "logits_scaling")  # of a config: the logits are not the head's own
@@ -80,17 +76,18 @@ def load_step_model(
             tokenizer does not know the tag.
     """
     nature = nature_of(checkpoint)
-    if nature.form not in _TAGS:
+    if nature.form not in ("process head", "token classes", "language model"):
         raise ValueError(f"{checkpoint}: it has no step tags: it is {nature.what}")
-    used = _TAGS[nature.form] if tag is None else tag
-    tag_ids = _tag_ids(checkpoint, chat, tag, _TAGS[nature.form])
+    own = _own_tag(nature.form, chat)
+    tag_ids = _tag_ids(checkpoint, chat, tag, own)
     if nature.form == "language model":
         model, head = _language_model(checkpoint, chat)
     else:
         model, head = _two_labels(checkpoint)
+    used = own if tag is None else tag
     if delimiter is None:
-        # TRL's separator is part of the text and ends its steps.
-        delimiter = used if nature.form == "token classes" else BLANK_LINE
+        # TRL's separator is a part of the text and ends its steps.
+        delimiter = used if used.isspace() else BLANK_LINE
     return StepModel(
         model.to(device).eval(), head.to(device).eval(), tag_ids, delimiter, used != delimiter
     )
@@ -133,6 +130,15 @@ def _language_model(checkpoint: str, chat: Chat) -> tuple[PreTrainedModel, StepH
             layer.bias.copy_(full.bias[pair])
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return model, StepHead(layer, cap)
+
+
+def _own_tag(form: Form, chat: Chat) -> str:
+    """The tag with which the public models of a form were trained."""
+    if form == "language model":
+        return SHEPHERD_TAG
+    if form == "process head" or QWEN_TAG in chat.tokenizer.get_vocab():
+        return QWEN_TAG
+    return TRL_TAG
 
 
 def _tag_ids(checkpoint: str, chat: Chat, tag: str | None, own: str) -> Ids:

@@ -29,8 +29,8 @@ class StepTagScorer(Scorer):
         policy_chat: whose ids come in; None means the model's own.
         device: torch device name.
         aggregation: how the rewards of the steps, probabilities, become a prefix's score.
-        step_delimiter: text that ends a step; None is the kind's own: a blank line, or the
-            separator of token classes.
+        step_delimiter: text that ends a step; None is a blank line, or the tag where that is white
+            space.
         step_tag: None is the tag with which the public models of this form were trained.
     """
 

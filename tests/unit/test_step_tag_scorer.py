@@ -1,14 +1,17 @@
 """Step-tag reward models against separate forwards over texts with the tags written in by hand."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from reward_kinds import MAKERS, STEPS, WIDTH, bytes_with, rewrite, sentence_piece
+from reward_kinds import MAKERS, SIZES, STEPS, WIDTH, bytes_with, rewrite, sentence_piece
 from reward_oracles import BY_HAND, USER
+from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.checkpoints import save_checkpoint
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.step_tag import StepTagScorer
@@ -147,6 +150,29 @@ def test_a_tag_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> No
         StepTagScorer(other)
 
 
+def test_the_tag_of_token_classes_is_in_the_vocabulary_or_a_line_end(tmp_path: Path) -> None:
+    """TRL's line ends are tags and delimiters; two lines are two steps."""
+    checkpoint = MAKERS["token_classes"](tmp_path / "line ends")
+    scorer, summed = StepTagScorer(checkpoint), StepTagScorer(checkpoint, aggregation="sum")
+    assert scorer.chat.text(scorer.closing("closed")) == "\n"
+    prompt, y = scorer.chat.prompt_ids(USER), scorer.chat.response_ids("that is 5 .\nso 5")
+    end = len(scorer.chat.response_ids("that is 5 .\n"))
+    both = [scorer.prefix_scores([prompt], [y], [[t]])[0][0] for t in (end, len(y))]
+    assert summed.prefix_scores([prompt], [y], [[len(y)]])[0] == pytest.approx([sum(both)])
+    assert scorer.tokens_of(prompt, y[:end]) == len(prompt) + end
+
+    checkpoint = MAKERS["token_classes"](tmp_path / "special")
+    bytes_with("<extra_0>").save_pretrained(tmp_path / "special")
+    rewrite(tmp_path / "special", {"model.embed_tokens.weight": torch.randn(301, WIDTH)})
+    config = json.loads((tmp_path / "special" / "config.json").read_text())
+    (tmp_path / "special" / "config.json").write_text(json.dumps({**config, "vocab_size": 301}))
+    special = StepTagScorer(checkpoint)
+    assert special.closing("open") == (special.chat.tokenizer.convert_tokens_to_ids("<extra_0>"),)
+    blank = special.chat.response_ids("that is 5 .\n\n")
+    assert special.tokens_of((), blank) == len(blank) + 1, "a blank line ends its steps"
+    assert special.tokens_of((), blank[:-1]) == len(blank), "one line end does not"
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [((3, WIDTH), "score.weight has 3 labels"), ((2, WIDTH + 1), "reads 33 numbers, not 32")],
@@ -158,6 +184,30 @@ def test_token_classes_of_another_shape_are_refused(
     rewrite(tmp_path, {"score.weight": torch.zeros(shape), "score.bias": torch.zeros(shape[0])})
     with pytest.raises(ValueError, match=f"{tmp_path}: .*{message}"):
         StepTagScorer(checkpoint)
+
+
+@torch.no_grad()
+def test_capped_logits_are_capped_and_rescaled_ones_refused(tmp_path: Path) -> None:
+    """As in Gemma 2, and in Granite."""
+    tokenizer = sentence_piece("▁ки", "▁+", "▁-")
+    sizes = {**SIZES, "vocab_size": len(tokenizer), "num_key_value_heads": 2, "head_dim": 8}
+    torch.manual_seed(1)
+    for name, model in (
+        ("gemma", Gemma2ForCausalLM(Gemma2Config(final_logit_softcapping=0.5, **sizes)).eval()),
+        ("granite", GraniteForCausalLM(GraniteConfig(**sizes))),
+    ):
+        save_checkpoint(model, tokenizer, tmp_path / name)
+    scorer = StepTagScorer(str(tmp_path / "gemma"))
+    prompt, y = scorer.chat.prompt_ids(USER), scorer.chat.response_ids("that is 5 .")
+    text = torch.tensor([prompt + y + scorer.closing("open")])
+    verdicts = tokenizer.convert_tokens_to_ids(["▁-", "▁+"])
+    logits = Gemma2ForCausalLM.from_pretrained(tmp_path / "gemma").eval()(text).logits[0, -1]
+    wanted = float(logits[verdicts].softmax(-1)[1])
+    assert 0.27 < wanted < 0.73, "logits lie within half a nat"
+    found = scorer.prefix_scores([prompt], [y], [[len(y)]])[0]
+    assert found == pytest.approx([wanted], abs=TOLERANCE)
+    with pytest.raises(ValueError, match="granite: logits changed by logits_scaling"):
+        StepTagScorer(str(tmp_path / "granite"))
 
 
 def test_a_plain_classifier_has_no_step_tags(tmp_path: Path) -> None:
