@@ -27,12 +27,19 @@ def sweep_main(
         config = load_config(config_file, overrides)
         check_files(config)
         check_checkpoints(config)
+        _check_models(config)
         return _run(config, dry_run, force, console)
     except ConfigError as error:
         Console(stderr=True).print(
             f"config error: {error}", style="red", markup=False, soft_wrap=True
         )
         return BAD_CONFIG
+
+
+def _check_models(config: Config) -> None:
+    from orchestrator.config.models import check_models  # imports torch: after the quick checks
+
+    check_models(config)
 
 
 def _run(config: Config, dry_run: bool, force: Sequence[str], console: Console) -> int:

@@ -26,7 +26,7 @@ from orchestrator.config.tree import Config
 from orchestrator.stages.identity import fingerprint
 from orchestrator.stages.store import Stage
 
-METHODS = ("bon", "args", "tbs", "cbs", "cards")
+METHODS = ("bon", "weighted_bon", "vote", "args", "tbs", "cbs", "cards")
 # Seconds on two cores, measured with the embedded models (0.87M parameters); an estimate only.
 PER_TRAINED_PAIR = 0.0045
 PER_DEMONSTRATION_STEP = 0.1
@@ -144,7 +144,8 @@ class Plan:
 
     def _search(self) -> None:
         config = self.config
-        n = config.search.bon.n if config.search.bon else 2 * config.evaluation.pairs_per_prompt
+        drawn = (getattr(config.search, name) for name in search.OF_SAMPLES)
+        n = max((s.n for s in drawn if s), default=2 * config.evaluation.pairs_per_prompt)
         prompts = self._test_prompts()
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
                     "wave_size": config.search.wave_size}  # fmt: skip
@@ -160,7 +161,7 @@ class Plan:
         for method in METHODS:
             section = getattr(config.search, method)
             if section is not None:
-                for scorer in config.scorers:
+                for scorer in [None] if method == "vote" else config.scorers:
                     self._cell(method, scorer, to_plain(section), decoding, prompts)
 
     def _cell(
@@ -177,7 +178,7 @@ class Plan:
         inputs = ["data", "policy"]
         if scorer is not None:
             inputs.append(self._stage_of(scorer))
-        inputs += ["samples"] if method == "bon" else []
+        inputs += ["samples"] if method in search.OF_SAMPLES else []
         inputs += ["pairs"] if method == "cards" else []
         inputs += (
             ["calibration"] if method == "cards" and "calibration" in self.sweep.stages else []

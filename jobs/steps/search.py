@@ -11,14 +11,21 @@ import numpy as np
 from jobs.steps.backends import WHOLE, ActorPolicy, ActorReward
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.config.decoding import CardsConfig
+from orchestrator.config.decoding import BestOfNConfig, CardsConfig
+from orchestrator.data.gsm8k import extract_answer
 from orchestrator.data.rejects import refuse, too_long, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
-from orchestrator.search.best_of_n import BestOfNParameters, best_of_samples, draw_samples
+from orchestrator.search.best_of_n import (
+    BestOfNParameters,
+    best_of_samples,
+    draw_samples,
+    majority_of_samples,
+    weighted_of_samples,
+)
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (
     Policy,
@@ -30,6 +37,7 @@ from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
 from orchestrator.stages.progress import Meter
 
+OF_SAMPLES = ("bon", "weighted_bon", "vote")  # methods that choose among the shared samples
 CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
 
 
@@ -128,21 +136,22 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
 
 
 def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
-    """What is started for each problem; BoN takes the shared samples."""
-    if method != "bon":
+    """What is started for each problem; BoN and the votes take the shared samples."""
+    if method not in OF_SAMPLES:
         return METHODS[method].bind(parameters)
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
+    chat = load_chat(sweep.checkpoint("policy"))
 
-    def best(problem: Problem, policy: Policy, reward: Reward) -> Any:
-        shared = drawn[problem.prompt_id]
-        return best_of_samples(
-            problem,
-            policy,
-            reward,
-            replace(shared, continuations=shared.continuations[: parameters.n]),
-        )
+    def choose(problem: Problem, policy: Policy, reward: Reward) -> Any:
+        samples = drawn[problem.prompt_id].continuations[: parameters.n]
+        shared = replace(drawn[problem.prompt_id], continuations=samples)
+        if method == "bon":
+            return best_of_samples(problem, policy, reward, shared)
+        answers = [extract_answer(chat.text(sample.token_ids)) for sample in samples]
+        voted = majority_of_samples if method == "vote" else weighted_of_samples
+        return voted(problem, policy, reward, shared, answers)
 
-    return best
+    return choose
 
 
 def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
@@ -152,6 +161,8 @@ def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
     section = getattr(sweep.config.search, method)
     if isinstance(section, CardsConfig):
         return _cards(sweep, section, str(scorer))
+    if isinstance(section, BestOfNConfig):
+        return BestOfNParameters(section.n)
     return METHODS[method].parameters(**section.model_dump(exclude={"prompts"}))
 
 

@@ -24,7 +24,7 @@ class ScoringConfig(Section):
 
 
 class BestOfNConfig(Section):
-    """BoN: the best of n whole responses, drawn once and shared by all scorers."""
+    """BoN and votes: of n whole responses, drawn once and shared by all scorers."""
 
     prompts: Count | None = None  # the first so many test prompts; null takes all
     n: Count = 16
@@ -77,6 +77,8 @@ class SearchConfig(Section):
     scorers: Annotated[list[str], Field(min_length=1)] | None = None  # null: ORM, all variants
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     bon: BestOfNConfig | None = BestOfNConfig()
+    weighted_bon: BestOfNConfig | None = None  # where answers can be extracted
+    vote: BestOfNConfig | None = None  # majority vote, without a scorer; likewise
     args: ArgsConfig | None = ArgsConfig()
     tbs: TokenBeamConfig | None = TokenBeamConfig()
     cbs: BeamConfig | None = BeamConfig()

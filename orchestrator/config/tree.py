@@ -17,6 +17,7 @@ from orchestrator.config.decoding import (
 from orchestrator.config.sections import (
     Count,
     Data,
+    GSM8KData,
     HelpdeskData,
     ModelsConfig,
     Positive,
@@ -173,6 +174,16 @@ class Config(Section):
                 f" evaluation.pairs_per_prompt = {self.evaluation.pairs_per_prompt} pairs;"
                 f" valid: at least {needed}, or fewer pairs"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _votes_have_answers(self) -> Self:
+        for name in ("weighted_bon", "vote"):
+            if getattr(self.search, name) is not None and not isinstance(self.data, GSM8KData):
+                raise ValueError(
+                    f"search.{name}: a vote is among extracted answers, and responses of task"
+                    f" {self.data.task!r} have none; valid: null"
+                )
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.report.notation import NOTHING, facts, interval, number, paired, printable, sign
 
 Summary = Mapping[str, Any]
-METHODS = ("base", "greedy", "bon", "args", "tbs", "cbs", "cards")  # the order of the rows
+METHODS = ("base", "greedy", "bon", "weighted_bon", "vote", "args", "tbs", "cbs", "cards")  # rows
 INTERVAL = "[95 % interval]"
 # Measures that are higher for a better response and mean the same for every scorer.
 BEST = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward", "diversity", "finished")

@@ -4,12 +4,14 @@ The N samples may be drawn once and given to many scorers: ``draw_samples``, the
 ``best_of_samples`` with each. Knows no scorer but as an engine.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.records import Cost, Response
 from orchestrator.search.engines import Continuation, Policy, Reward
 from orchestrator.search.ledger import Ledger
 from orchestrator.search.problem import Candidate, Problem, ranked
+from orchestrator.search.vote import weighted_choice
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,30 @@ async def best_of_samples(
     scored = zip(drawn.continuations, scores, strict=True)
     candidates = ranked(Candidate().extended(sample, score) for sample, score in scored)
     return ask.response(candidates[0])
+
+
+async def weighted_of_samples(
+    problem: Problem, policy: Policy, reward: Reward, drawn: Drawn, answers: Sequence[str | None]
+) -> Response:
+    """Weighted best-of-N: the best sample of the answer with the most summed reward.
+
+    ``answers`` are the samples' extracted answers, in their order.
+    """
+    ask = Ledger(problem, policy, reward)
+    ask.cost += drawn.cost
+    scores = await ask.score((), tuple(sample.token_ids for sample in drawn.continuations))
+    chosen = weighted_choice(answers, scores)
+    return ask.response(Candidate().extended(drawn.continuations[chosen], scores[chosen]))
+
+
+async def majority_of_samples(
+    problem: Problem, policy: Policy, reward: Reward, drawn: Drawn, answers: Sequence[str | None]
+) -> Response:
+    """Majority vote: the first sample of the most frequent answer; no score is asked for."""
+    ask = Ledger(problem, policy, reward)
+    ask.cost += drawn.cost
+    sample = drawn.continuations[weighted_choice(answers)]
+    return ask.response(Candidate(sample.token_ids, sample.stop == "end"))
 
 
 async def best_of_n(

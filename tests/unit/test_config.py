@@ -1,11 +1,14 @@
 """The config: every wrong value gives one message with field, value and what is valid."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import reward_kinds
 
 from orchestrator.config.checks import check_checkpoints, check_files
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
+from orchestrator.config.models import check_models
 from orchestrator.config.tree import Config
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -268,3 +271,66 @@ def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:
 def test_no_checkpoint_of_the_hub_is_looked_for_where_a_folder_is_meant(tmp_path: Path) -> None:
     config = load_config(None, [f"models.policy={checkpoint(tmp_path / 'policy')}"])
     check_checkpoints(config)
+
+
+def wrong_model(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_models(load_config(None, overrides))
+    return str(error.value)
+
+
+def test_models_of_the_right_kinds_are_let_through(word_policy: str, word_reward: str) -> None:
+    check_models(
+        load_config(
+            None,
+            [f"models.policy={word_policy}", f"models.orm={word_reward}",
+             f"models.reference={word_reward}", f"variants.mine.checkpoint={word_reward}",
+             f"variants.ratio={{objective: density_ratio, base: {word_policy}}}"],
+        )
+    )  # fmt: skip
+
+
+def test_a_checkpoint_without_a_reward_head_is_refused(word_policy: str) -> None:
+    for field in ("models.orm", "models.reference", "variants.mine.checkpoint"):
+        text = wrong_model(f"{field}={word_policy}")
+        assert text.startswith(f"{field} = {word_policy!r}: ") and "no reward head" in text
+
+
+def test_a_reward_model_is_no_policy(word_reward: str) -> None:
+    text = wrong_model(f"models.policy={word_reward}")
+    assert text.startswith(f"models.policy = {word_reward!r}: ")
+    assert "valid: a causal language model" in text
+
+
+def test_an_orm_that_cannot_be_trained_on_is_refused_where_variants_are(tmp_path: Path) -> None:
+    encoder = reward_kinds.deberta(tmp_path / "deberta")
+    assert "needs a head of one label on a causal backbone" in wrong_model(f"models.orm={encoder}")
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(word_reward: str, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(word_reward, folder)
+    (folder / "chat_template.jinja").unlink()
+    text = wrong_model(f"models.orm={folder}")
+    assert "no chat template" in text and "valid: a checkpoint folder with a chat_template" in text
+
+
+@pytest.mark.parametrize("field", ["weighted_bon", "vote"])
+def test_votes_need_answers_to_count(field: str) -> None:
+    text = message(f"search.{field}={{n: 4}}")
+    assert f"search.{field}" in text and "'helpdesk'" in text
+
+
+VARIANTS = {
+    "{objective: dpo, weight: mask}": "variants.new.weight = 'mask': only of objective",
+    "{objective: density_ratio}": "variants.new: a density ratio needs `checkpoint`, `base`",
+    "{base: /models/weak}": "variants.new.base = '/models/weak': only of a log ratio",
+    "{objective: dpo, base: /models/weak}": "what the run trains starts from its policy",
+    "{objective: ppo}": "variants.new.objective = 'ppo'",
+    "{objective: dpo, beta: 0}": "variants.new.beta = 0",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fields_of_a_variant_that_do_not_go_together_are_named(variant: str) -> None:
+    assert VARIANTS[variant] in message(f"variants.new={variant}")

@@ -16,12 +16,16 @@ from orchestrator.search.base import NoParameters, base, greedy
 from orchestrator.search.beam import BeamParameters, beam_search
 from orchestrator.search.best_of_n import (
     BestOfNParameters,
+    Drawn,
     best_of_n,
     best_of_samples,
     draw_samples,
+    majority_of_samples,
+    weighted_of_samples,
 )
 from orchestrator.search.cards import CardsParameters, acceptance, cards, threshold
 from orchestrator.search.engines import (
+    Continuation,
     Ids,
     Sampled,
     SampleRequest,
@@ -115,6 +119,21 @@ def test_greedy_follows_the_likeliest_token_to_the_end() -> None:
     policy = TabularPolicy(lambda x, y: tables[y], end_id=2)
     response = run(greedy, Recorder(policy, random_reward(0)), NoParameters())
     assert (response.token_ids, response.stop) == ((1, 0), "end")
+
+
+def test_votes_over_shared_samples_by_hand() -> None:
+    """Three samples say A and two B; one B scores so high that it outweighs them."""
+    samples = tuple(Continuation((i,), "end") for i in range(5))
+    drawn = Drawn("p0", samples, Cost(policy_calls=1))
+    scores = {0: -2.0, 1: -3.0, 2: -2.5, 3: 4.0, 4: 1.0}
+    engines = Recorder(random_policy(1, 5), TabularReward(lambda x, y: scores[y[0]]))
+    answers = ["A", "A", "A", "B", "B"]
+    voted = asyncio.run(majority_of_samples(PROBLEM, engines, engines, drawn, answers))
+    assert voted.token_ids == (0,) and voted.score is None and not engines.scores
+    assert voted.cost == drawn.cost
+    weighed = asyncio.run(weighted_of_samples(PROBLEM, engines, engines, drawn, answers))
+    assert weighed.token_ids == (3,) and weighed.score == 4.0
+    assert weighed.cost.reward_calls == 1
 
 
 @pytest.mark.parametrize("seed", range(8))

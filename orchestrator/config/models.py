@@ -1,0 +1,91 @@
+"""Checks that need a look into the given checkpoints: what kind of model each is, and its template.
+
+Reads configs, tokenizers and the names of weights, never weights: before anything starts.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.config.load import ConfigError
+from orchestrator.config.sections import Variant
+from orchestrator.config.tree import Config
+from orchestrator.engines.chat import load_chat
+from orchestrator.scorers.detect import kind_of, nature_of
+from orchestrator.scorers.scorer import ScorerSpec
+
+
+def check_models(config: Config) -> None:
+    """Looks at every checkpoint that the config gives.
+
+    Raises:
+        ConfigError: a model is not of a kind that its place needs (a reward model without a reward
+            head, a policy that is none), or its tokenizer has no chat template.
+    """
+    models = config.models
+    if models.policy is not None:
+        _as_language_model("models.policy", models.policy)
+    if models.orm is not None:
+        _as_orm(config, models.orm)
+    if models.reference is not None:
+        _as_scorer("models.reference", ScorerSpec(models.reference))
+    for name, variant in config.variants.items():
+        _check_variant(f"variants.{name}", variant)
+
+
+def _check_variant(place: str, variant: Variant) -> None:
+    if variant.is_log_ratio:
+        for part in ("checkpoint", "base"):
+            if (named := getattr(variant, part)) is not None:
+                _as_language_model(f"{place}.{part}", named)
+    elif variant.checkpoint is not None:
+        spec = ScorerSpec(variant.checkpoint, variant.kind, step_tag=variant.step_tag)
+        _as_scorer(f"{place}.checkpoint", spec)
+
+
+def _as_orm(config: Config, checkpoint: str) -> None:
+    place = "models.orm"
+    kind = _as_scorer(place, ScorerSpec(checkpoint))
+    trained = [
+        name
+        for name, variant in config.variants.items()
+        if variant.is_trained and variant.objective == "bradley_terry"
+    ]
+    if trained and kind != "sequence":
+        raise ConfigError(
+            f"{place} = {checkpoint!r}: variants ({', '.join(trained)}) are trained from it, which"
+            f" needs a head of one label on a causal backbone; this is"
+            f" {nature_of(checkpoint).what}; valid: another ORM, or no such variants"
+        )
+
+
+def _as_scorer(place: str, spec: ScorerSpec) -> str:
+    kind = _told(place, spec.checkpoint, lambda: kind_of(spec))
+    _check_template(place, spec.checkpoint)
+    return str(kind)
+
+
+def _as_language_model(place: str, checkpoint: str) -> None:
+    nature = _told(place, checkpoint, lambda: nature_of(checkpoint))
+    if nature.form != "language model":
+        raise ConfigError(
+            f"{place} = {checkpoint!r}: {nature.what}; valid: a causal language model"
+        )
+    _check_template(place, checkpoint)
+
+
+def _check_template(place: str, checkpoint: str) -> None:
+    """A model reads prompts as it was trained to: no format is made up for one that states none."""
+    chat = _told(place, checkpoint, lambda: load_chat(checkpoint))
+    if chat.tokenizer.chat_template is None and not chat.text_pair:
+        raise ConfigError(
+            f"{place} = {checkpoint!r}: its tokenizer has no chat template, and how it reads a"
+            " prompt is not known; valid: a checkpoint folder with a chat_template.jinja"
+        )
+
+
+def _told(place: str, checkpoint: str, look: Callable[[], Any]) -> Any:
+    """What ``look`` finds; its error as the config's."""
+    try:
+        return look()
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{place} = {checkpoint!r}: {error}") from error
