@@ -10,12 +10,12 @@ from pathlib import Path
 
 from jobs.steps.backends import ActorPolicy
 from jobs.steps.data import PAIR_SPLITS
+from jobs.steps.readers import readers, refused
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
-from orchestrator.data.rejects import refuse, too_long, write_rejects
+from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import context_of
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair, Prompt, Reject
 from orchestrator.search.engines import SampleRequest
@@ -97,24 +97,22 @@ async def _label(
 
 
 def _keep_what_fits(sweep: Sweep, splits: dict[str, list[PreferencePair]], folder: Path) -> Figures:
-    chat = load_chat(sweep.checkpoint("policy"))
-    limit = context_of(sweep.checkpoint("policy"))
+    models = readers(sweep)
     rejects: list[Reject] = []
     metrics: dict[str, float] = {}
     for name, pairs in splits.items():
         kept = []
         for number, pair in enumerate(pairs):
-            longest = max(len(chat.response_ids(text)) for text in (pair.chosen, pair.rejected))
-            tokens = len(chat.prompt_ids(pair.prompt.messages)) + longest + len(chat.closing_ids)
-            reason = too_long(tokens, limit)
+            reason = refused(models, pair.prompt.messages, (pair.chosen, pair.rejected))
             if reason:
                 rejects.append(refuse(f"pairs_{name}", number, reason, pair.pair_id))
             else:
                 kept.append(pair)
         if pairs and not kept:
             raise ValueError(
-                f"none of the {len(pairs)} pairs for {name} fits the policy's {limit} positions:"
-                " give a longer models.architecture.max_position_embeddings, or shorter pairs"
+                f"none of the {len(pairs)} pairs for {name} fits: {rejects[-1].reason}; give a"
+                " longer models.architecture.max_position_embeddings, other models, or shorter"
+                " pairs"
             )
         write_pairs(folder / f"pairs_{name}.parquet", kept)
         metrics[f"pairs_{name}"] = len(kept)

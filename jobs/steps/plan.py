@@ -148,7 +148,7 @@ class Plan:
         n = max((s.n for s in drawn if s), default=2 * config.evaluation.pairs_per_prompt)
         prompts = self._test_prompts()
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
-                    "wave_size": config.search.wave_size}  # fmt: skip
+                    "wave_size": config.search.wave_size, "readers": self._readers()}  # fmt: skip
         self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
                   estimate=PER_SAMPLE * n * prompts, unit="prompts", options={"n": n})  # fmt: skip
         cards = config.search.cards
@@ -260,8 +260,16 @@ class Plan:
             "data": to_plain(self.config.data),
             "decoding": to_plain(self.config.decoding),
             "context": self.config.models.architecture.max_position_embeddings,
+            "readers": {} if isinstance(self.config.data, HelpdeskData) else self._readers(),
             "seed": self.config.seed,
         }
+
+    def _readers(self) -> dict[str, str]:
+        """Given models, whose contexts decide which pairs of a data set and prompts are kept."""
+        config = self.config
+        given = {name: getattr(config.models, name) for name in ("orm", "reference")}
+        given |= {name: variant.checkpoint for name, variant in config.variants.items()}
+        return {name: fingerprint(place) for name, place in given.items() if place}
 
     def _pair_count(self, split: str | None = None) -> int:
         config = self.config.data

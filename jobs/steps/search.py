@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from jobs.steps.backends import WHOLE, ActorPolicy, ActorReward
+from jobs.steps.readers import readers, refused
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import BestOfNConfig, CardsConfig
 from orchestrator.data.gsm8k import extract_answer
-from orchestrator.data.rejects import refuse, too_long, write_rejects
+from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import context_of
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.search.best_of_n import (
@@ -55,12 +55,11 @@ def test_prompts(sweep: Sweep, count: int | None = None) -> list[Prompt]:
 
 
 def fitting_prompts(sweep: Sweep) -> tuple[list[Prompt], list[Reject]]:
-    """The test prompts, without those too long for the policy, and those as rejects."""
-    policy = sweep.checkpoint("policy")
-    chat, limit = load_chat(policy), context_of(policy) - sweep.config.decoding.max_new_tokens
+    """The test prompts, without those too long for a model, and those as rejects."""
+    models, room = readers(sweep), sweep.config.decoding.max_new_tokens
     kept, rejects = [], []
     for number, prompt in enumerate(read_prompts(sweep.file("data", "prompts_test.parquet"))):
-        reason = too_long(len(chat.prompt_ids(prompt.messages)), limit)
+        reason = refused(models, prompt.messages, (), room)
         if reason:
             content = prompt.messages[-1]["content"]
             rejects.append(refuse("prompts_test", number, reason, content))

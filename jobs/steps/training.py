@@ -65,6 +65,10 @@ def train(
 
     result = sweep.trainer().train(job, progress)
     held_out_curves = result["evaluation"]
+    if result["resumed_at"]:
+        sweep.console.print(
+            f"{step.stage.name}: taken up again after step {result['resumed_at']}", highlight=False
+        )
     last = result["loss"][-max(len(result["loss"]) // 10, 1) :]
     return {
         "metrics": {

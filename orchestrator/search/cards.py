@@ -20,7 +20,7 @@ class CardsParameters:
 
     Attributes:
         target_reward: r*, the threshold at the greatest length, in units of the reward.
-        beta: above 0, in units of the reward; small ones reject all below the threshold.
+        beta: not below 0, in units of the reward; 0 rejects all below the threshold.
         alpha: of 0..1, the share of r* in the threshold of the empty response
             (0.5, 64 and 20 below are from the public code of CARDS).
         entropy_threshold: tau_u in nats (paper C.5: 7.0); a segment ends before a token whose
@@ -59,7 +59,9 @@ def threshold(length: int, max_length: int, initial: float, target: float) -> fl
 
 
 def acceptance(value: float, asked: float, beta: float) -> float:
-    """min(1, exp((r - threshold) / beta))."""
+    """min(1, exp((r - threshold) / beta)); at beta 0 its limit: 1 from the threshold on, else 0."""
+    if beta == 0.0:  # of a scorer that gave all calibration responses the same reward
+        return float(value >= asked)
     return math.exp(min(0.0, (value - asked) / beta))
 
 

@@ -378,3 +378,8 @@ def test_equal_extensions_are_scored_once() -> None:
     engines = recorder(1, 2)
     run(beam_search, engines, BeamParameters(4, 8, 1))
     assert all(len(set(r.extensions)) == len(r.extensions) <= 2 for r in engines.scores)
+
+
+def test_acceptance_without_softness_is_the_threshold_itself() -> None:
+    assert [acceptance(value, 1.0, 0.0) for value in (0.999, 1.0, 2.0)] == [0.0, 1.0, 1.0]
+    assert acceptance(0.5, 1.0, 1e-6) == pytest.approx(0.0)

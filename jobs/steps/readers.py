@@ -1,0 +1,46 @@
+"""The models that read a run's texts, and what is too long for one of them.
+
+Models trained in the run read as the policy does; a given one has a tokenizer, a template and a
+context of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.steps.sweep import Sweep
+from orchestrator.data.rejects import too_long
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import context_of
+from orchestrator.records import Message
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model by its name in the run; ``context`` is the most tokens that it reads."""
+
+    name: str
+    chat: Chat
+    context: int
+
+    def refuses(
+        self, messages: Sequence[Message], responses: Sequence[str], room: int
+    ) -> str | None:
+        """Why prompt and longest response, with ``room`` tokens more, are too long; else None."""
+        longest = max((len(self.chat.response_ids(text)) for text in responses), default=0)
+        tokens = len(self.chat.prompt_ids(messages)) + longest
+        reason = too_long(tokens, self.context - room - len(self.chat.closing_ids))
+        return reason and (reason if self.name == "policy" else f"{reason} of {self.name}")
+
+
+def readers(sweep: Sweep) -> list[Reader]:
+    """The policy, and every given model."""
+    names = ["policy", *(n for n, m in sweep.models.items() if n != "policy" and m.given)]
+    checkpoints = {name: sweep.checkpoint(name) for name in names}
+    return [Reader(name, load_chat(c), context_of(c)) for name, c in checkpoints.items()]
+
+
+def refused(
+    found: Sequence[Reader], messages: Sequence[Message], responses: Sequence[str], room: int = 0
+) -> str | None:
+    """The first reader's reason to refuse a text, if one has any."""
+    return next(filter(None, (r.refuses(messages, responses, room) for r in found)), None)
