@@ -155,12 +155,12 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     pairs_file = sweep.file("pairs", "pairs_prm.parquet")
     pipeline = _pipeline(sweep, str(pairs_file), step.options["truncations"])
     total = pq.read_metadata(pairs_file).num_rows
-    tallies = {name: Tally() for name in step.options["truncations"]}
+    tallies = {name: Tally(sweep.config.weight.max) for name in step.options["truncations"]}
     done = 0
     with pq.ParquetWriter(folder / "partial_pairs.parquet", SCHEMA) as writer:
         for batch in pipeline.iter_batches(batch_size=ROWS_PER_BATCH, batch_format="pyarrow"):
             for name, tally in tallies.items():
-                tally.add(batch.filter(pc.equal(batch["truncation"], name)), sweep.config)
+                tally.add(batch.filter(pc.equal(batch["truncation"], name)))
             writer.write_table(batch.select(SCHEMA.names).cast(SCHEMA))
             done += pc.sum(pc.equal(batch["truncation"], "sst")).as_py() or 0
             meter.update(done, total)
@@ -234,40 +234,54 @@ def _shares(config: Config, prm: str, pairs_file: str, truncations: list[str]) -
 class Tally:
     """What became of one truncation's partial pairs, summed over batches."""
 
+    cap: float | None
     partial_pairs: int = 0
     same_prefix: int = 0
     disagreed: int = 0
     capped: int = 0
-    weights: list[float] = field(default_factory=list)
+    total_weight: float = 0.0
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
 
-    def add(self, rows: pa.Table, config: Config) -> None:
+    @property
+    def edges(self) -> np.ndarray:
+        """Of the histogram of w: even up to the cap, else even in their logarithms."""
+        if self.cap is not None:
+            return np.linspace(0.0, self.cap, HISTOGRAM_BINS + 1)
+        return np.geomspace(1.0, HISTOGRAM_LARGEST, HISTOGRAM_BINS + 1)
+
+    @property
+    def kept(self) -> int:
+        """Partial pairs of a weight above 0."""
+        return self.partial_pairs - self.disagreed
+
+    def add(self, rows: pa.Table) -> None:
         """Counts a batch."""
         weights = np.array(pc.list_flatten(rows["weights"].combine_chunks()).to_numpy())
         self.same_prefix += pc.sum(rows["same_prefix"]).as_py() or 0
         self.partial_pairs += weights.size
         self.disagreed += int((weights == 0).sum())
-        self.capped += int((weights == config.weight.max).sum())
-        self.weights += weights[weights > 0].tolist()
+        self.capped += int((weights == self.cap).sum())
+        finite = np.minimum(weights[weights > 0], self.edges[-1])
+        self.total_weight += float(finite.sum())
+        self.counts += np.histogram(finite, bins=self.edges)[0]
 
     def metrics(self) -> list[tuple[str, float]]:
         """Counts for MLflow."""
         return [
             ("partial_pairs", self.partial_pairs),
-            ("kept", len(self.weights)),
+            ("kept", self.kept),
             ("dropped_same_prefix", self.same_prefix),
             ("dropped_reference_disagrees", self.disagreed),
             ("capped", self.capped),
-            ("mean_weight", float(np.mean(self.weights)) if self.weights else 0.0),
+            ("mean_weight", self.total_weight / max(self.kept, 1)),
         ]
 
     def summary(self) -> dict[str, Any]:
-        """Counts and the histogram of w for the report; infinite weights stand in the last bin."""
-        finite = np.minimum(self.weights or [0.0], HISTOGRAM_LARGEST)
-        counts, edges = np.histogram(finite, bins=HISTOGRAM_BINS)
+        """Counts and the histogram of w for the report; what is past it stands in the last bin."""
         return {
             "partial_pairs": self.partial_pairs,
-            "kept": len(self.weights),
+            "kept": self.kept,
             "dropped": {"same_prefix": self.same_prefix, "reference_disagrees": self.disagreed},
             "capped": self.capped,
-            "histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+            "histogram": {"edges": self.edges.tolist(), "counts": self.counts.tolist()},
         }
