@@ -9,9 +9,9 @@ last checkpoint.
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ OWN_FAULTS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)
 
 @dataclass
 class JobState:
-    """Where one training stands."""
+    """Where one training stands; ``measures`` are the held-out ones by step, as they came."""
 
     job: TrainingJob
     done_steps: int = 0
     steps: int = 0
     loss: float = float("nan")
+    measures: dict[int, dict[str, float]] = field(default_factory=dict)
     result: dict[str, Any] | None = None
     error: str | None = None  # a fault of the training itself, which no restart mends
 
@@ -71,6 +72,10 @@ class TrainingDesk:
         """Rank 0 says how far it is."""
         state = self._jobs[number]
         state.done_steps, state.steps, state.loss = done, steps, loss
+
+    async def evaluated(self, number: int, step: int, measures: Mapping[str, float]) -> None:
+        """Rank 0 says what was measured on the held-out rows."""
+        self._jobs[number].measures[step] = dict(measures)
 
     async def finish(self, number: int, result: dict[str, Any]) -> None:
         """Rank 0 says that a job's model is written."""
@@ -113,6 +118,11 @@ class RayHost:
         """Tells the desk."""
         if self.rank == 0:
             self._desk.progress.remote(self._number, done, steps, loss)
+
+    def evaluated(self, step: int, measures: Mapping[str, float]) -> None:
+        """Tells the desk."""
+        if self.rank == 0:
+            self._desk.evaluated.remote(self._number, step, measures)
 
     def keep(self, write: Callable[[Path], None], step: int) -> None:
         """Reports this worker's files of a checkpoint; Ray Train joins those of all workers."""

@@ -11,6 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from jobs.steps.backends import ActorPolicy
+from jobs.steps.held_out import held_out_pairs
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.data.tables import count_rows, stream_pairs
 from orchestrator.engines.chat import Chat, load_chat
@@ -83,9 +84,7 @@ def _with_references(
 
 
 def _write_held_out(sweep: Sweep, policy: ActorPolicy, chat: Chat, folder: Path) -> None:
-    count = sweep.config.training.evaluation_pairs
-    pairs = islice(stream_pairs(sweep.file("pairs", "pairs_reference.parquet")), count)
-    if rows := list(_rows(pairs, chat)):
+    if rows := list(_rows(held_out_pairs(sweep, "reference"), chat)):
         with ExampleWriter(folder / "held_out.parquet") as writer:
             for row in _with_references(policy, rows, unrelated=False):
                 writer.add(row)

@@ -1,17 +1,29 @@
-"""The main job from config to report: check all of it, join Ray, run the plan, show results."""
+"""The jobs from config to results: check all of it, join Ray, run the plan, show what came of it.
+
+The whole plan is the main job, that of one model is `jobs/train.py`; `jobs/tune.py` takes its
+pieces from here.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from orchestrator.config.checks import check_checkpoints, check_files
+from orchestrator.config.checks import check_checkpoints, check_files, check_model, check_shares
 from orchestrator.config.load import ConfigError, load_config, to_yaml
 from orchestrator.config.tree import Config
 from orchestrator.masking import mask_secrets
 from orchestrator.stages.places import lasting_output_dir
+
+if TYPE_CHECKING:  # these import Ray and torch: only after the config is known to be good
+    from jobs.steps.plan import Plan
+    from jobs.steps.sweep import Sweep
+    from orchestrator.stages.store import Store
+    from orchestrator.tracking.mlflow_tracker import Tracker
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
 LOG_WIDTH = 160  # columns where the output is no terminal
@@ -21,14 +33,34 @@ def sweep_main(
     config_file: Path | None, overrides: Sequence[str], dry_run: bool, force: Sequence[str]
 ) -> int:
     """Runs the main job; its exit code is 2 for a config that cannot run, 1 for a failed stage."""
+    return guarded(
+        lambda console: _run(checked(config_file, overrides), None, dry_run, force, console)
+    )
+
+
+def train_main(
+    model: str,
+    config_file: Path | None,
+    overrides: Sequence[str],
+    dry_run: bool,
+    force: Sequence[str],
+) -> int:
+    """Trains one model with the stages that it needs; exit codes are the main job's."""
+
+    def train(console: Console) -> int:
+        config = checked(config_file, overrides)
+        check_model(config, model)
+        return _run(config, model, dry_run, force, console)
+
+    return guarded(train)
+
+
+def guarded(work: Callable[[Console], int]) -> int:
+    """Does the work of a job; a config error is shown, and gives exit code 2."""
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     try:
-        config = load_config(config_file, overrides)
-        check_files(config)
-        check_checkpoints(config)
-        _check_models(config)
-        return _run(config, dry_run, force, console)
+        return work(console)
     except ConfigError as error:
         Console(stderr=True).print(
             f"config error: {error}", style="red", markup=False, soft_wrap=True
@@ -36,63 +68,90 @@ def sweep_main(
         return BAD_CONFIG
 
 
-def _check_models(config: Config) -> None:
+def checked(config_file: Path | None, overrides: Sequence[str]) -> Config:
+    """A config, and that the files and checkpoints that it names are there.
+
+    Raises:
+        ConfigError: the message says what is wrong.
+    """
+    config = load_config(config_file, overrides)
+    check_files(config)
+    check_checkpoints(config)
     from orchestrator.config.models import check_models  # imports torch: after the quick checks
 
     check_models(config)
+    return config
 
 
-def _run(config: Config, dry_run: bool, force: Sequence[str], console: Console) -> int:
+def planned(config: Config, model: str | None, console: Console) -> tuple["Plan", str]:
+    """The plan of a config or of one of its models, and a sentence on where its output goes.
+
+    Raises:
+        ConfigError: a split that is trained on is empty.
+    """
+    from jobs.steps.plan import Plan
+    from jobs.steps.run import sweep_of
+
     output_dir, moved = lasting_output_dir(config.output_dir, config.name, Path.cwd())
-    from jobs.steps.plan import Plan  # imports Ray and torch: after the config is known to be good
-    from jobs.steps.run import print_plan, sweep_of
+    plan = Plan(sweep_of(config, output_dir, console), model)
+    check_shares(config, [step.stage.name for step in plan.steps])
+    return plan, moved or f"output: {output_dir}"
 
-    plan = Plan(sweep_of(config, output_dir, console))
-    names = [step.stage.name for step in plan.steps]
-    for name in force:
-        if name not in names:
-            raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
-    console.print(moved or f"output: {output_dir}", highlight=False, markup=False)
-    if dry_run:
-        print_plan(plan, console)
-        return OK
-    store = plan.sweep.store
+
+@contextmanager
+def writing_alone(store: "Store") -> Iterator[None]:
+    """Holds the store's lock.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
     store.local.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(store.local / ".lock", timeout=0)
     try:
-        with FileLock(store.local / ".lock", timeout=0):
-            for name in force:
-                for step in plan.after(name):
-                    store.forget(step.stage)
-            return _go(plan, console)
+        lock.acquire()
     except Timeout:
         raise ConfigError(
-            f"output_dir = {output_dir}: another sweep is writing there;"
+            f"output_dir = {store.remote or store.local}: another sweep is writing there;"
             " wait for it, or choose another"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _go(plan, console: Console) -> int:  # type: ignore[no-untyped-def]
-    from jobs.steps import cluster
-    from jobs.steps.report import report
-    from jobs.steps.run import Runner, StageFailed
+def tracker_of(sweep: "Sweep") -> "Tracker":
+    """The MLflow store of a sweep.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
     from orchestrator.tracking.mlflow_tracker import StoreNotOpened, Tracker
 
-    config, sweep = plan.sweep.config, plan.sweep
+    config = sweep.config
     uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
     try:
-        tracker = Tracker(uri, config.tracking.experiment or config.data.task)
+        return Tracker(uri, config.tracking.experiment or config.data.task)
     except StoreNotOpened as error:
         raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}") from error
-    if not all(sweep.store.done(step.stage) for step in plan.steps):
-        cluster.join(config, console)
-    key = _sweep_key(plan)
-    parent = tracker.start_sweep(
-        key, config.name, {"task": config.data.task, "seed": config.seed}, to_yaml(config)
-    )
-    runner = Runner(plan, tracker, parent)
+
+
+def tracked(
+    tracker: "Tracker",
+    key: str,
+    name: str,
+    params: Mapping[str, object],
+    sweep: "Sweep",
+    work: Callable[[str], int],
+) -> int:
+    """Does ``work`` under a parent run, whose id it gets, and ends that run as the work ended."""
+    from jobs.steps.run import StageFailed
+
+    config, console = sweep.config, sweep.console
+    told = {"task": config.data.task, "seed": config.seed, **params}
+    parent = tracker.start_sweep(key, name, told, to_yaml(config))
     try:
-        runner.run()
-        report(plan, runner, tracker, parent, key)
+        code = work(parent)
     except KeyboardInterrupt:
         tracker.finish(parent, "KILLED")
         console.print("interrupted: run the same command again, and it goes on from here")
@@ -105,11 +164,55 @@ def _go(plan, console: Console) -> int:  # type: ignore[no-untyped-def]
         return FAILED
     finally:
         sweep.close()
-    tracker.finish(parent, "FINISHED")
-    return OK
+    tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
+    return code
 
 
-def _sweep_key(plan) -> str:  # type: ignore[no-untyped-def]
-    """A sweep is its stages: the same keys, the same sweep."""
-    keys = "".join(step.stage.key for step in plan.steps)
-    return hashlib.sha256(keys.encode()).hexdigest()[:16]
+def key_of(parts: Sequence[str]) -> str:
+    """A job is its stages: the same keys, the same parent run."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def _run(
+    config: Config, model: str | None, dry_run: bool, force: Sequence[str], console: Console
+) -> int:
+    plan, where = planned(config, model, console)
+    names = [step.stage.name for step in plan.steps]
+    for name in force:
+        if name not in names:
+            raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
+    console.print(where, highlight=False, markup=False)
+    if dry_run:
+        from jobs.steps.run import print_plan
+
+        print_plan(plan, console)
+        return OK
+    with writing_alone(plan.sweep.store):
+        for name in force:
+            for step in plan.after(name):
+                plan.sweep.store.forget(step.stage)
+        return _go(plan)
+
+
+def _go(plan: "Plan") -> int:
+    from jobs.steps import cluster
+    from jobs.steps.report import report, show_model
+    from jobs.steps.run import Runner
+
+    config, sweep = plan.config, plan.sweep
+    tracker = tracker_of(sweep)
+    if not all(sweep.store.done(step.stage) for step in plan.steps):
+        cluster.join(config, sweep.console)
+    key = key_of([step.stage.key for step in plan.steps])
+
+    def work(parent: str) -> int:
+        runner = Runner(plan, tracker, parent)
+        runner.run()
+        if plan.model is None:
+            report(plan, runner, tracker, parent, key)
+        else:
+            show_model(plan, plan.model, tracker, parent)
+        return OK
+
+    name = config.name if plan.model is None else f"{config.name} {plan.model}"
+    return tracked(tracker, key, name, {}, sweep, work)

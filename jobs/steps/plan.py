@@ -17,52 +17,69 @@ from jobs.steps import (
     reward_models,
     search,
 )
+from jobs.steps.estimates import (
+    GROUP_START,
+    PER_DEMONSTRATION_STEP,
+    PER_SAMPLE,
+    PER_SCORED_RESPONSE,
+    PER_TRAINED_PAIR,
+    PIPELINE_START,
+    pair_count,
+    seconds_per_prompt,
+)
 from jobs.steps.sweep import Model, Step, Sweep
 from jobs.steps.training import training_identity
 from jobs.steps.variants import scoring_identity, variant_identity, variant_inputs
-from orchestrator.config.decoding import BeamConfig
 from orchestrator.config.sections import HelpdeskData, to_plain
-from orchestrator.config.tree import Config
 from orchestrator.stages.identity import fingerprint
 from orchestrator.stages.store import Stage
 
 METHODS = ("bon", "weighted_bon", "vote", "args", "tbs", "cbs", "cards")
-# Seconds on two cores, measured with the embedded models (0.87M parameters); an estimate only.
-PER_TRAINED_PAIR = 0.0045
-PER_DEMONSTRATION_STEP = 0.1
-PER_SAMPLE = 0.0025
-PER_SCORED_RESPONSE = 0.002
-GROUP_START = 30.0
-PIPELINE_START = 25.0
 
 
 class Plan:
-    """Builds the steps of one config, in the order in which they run."""
+    """Builds the steps of one config, in the order in which they run.
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.config = sweep, sweep.config
+    Args:
+        sweep: what the steps share; its stages and models are filled in.
+        model: policy, orm, reference or a variant: only the stage that trains it and those that it
+            reads, directly or not, are run. Their keys are the whole plan's.
+    """
+
+    def __init__(self, sweep: Sweep, model: str | None = None) -> None:
+        self.sweep, self.config, self.model = sweep, sweep.config, model
         self.steps: list[Step] = []
         self._build()
+        self._every = self.steps
+        if model is not None:
+            self.steps = self._needed_for(self._stage_of(model))
 
     def after(self, name: str) -> list[Step]:
-        """A stage and all that read it, directly or not."""
+        """A stage and all of the whole plan that read it, directly or not."""
         reached = {name}
         found = []
-        for step in self.steps:
+        for step in self._every:
             if step.stage.name in reached or any(i.name in reached for i in step.stage.inputs):
                 reached.add(step.stage.name)
                 found.append(step)
         return found
+
+    def _needed_for(self, name: str) -> list[Step]:
+        needed = {name}
+        for step in reversed(self._every):  # what reads comes after what is read
+            if step.stage.name in needed:
+                needed |= {read.name for read in step.stage.inputs}
+        return [step for step in self._every if step.stage.name in needed]
 
     def _build(self) -> None:
         config = self.config
         self._data()
         self._policy()
         self._add("pairs", pairs, pairs.run, self._pairs_identity(), ("data", "policy"),
-                  estimate=PER_SAMPLE * 2 * self._pair_count(), unit="prompts")  # fmt: skip
+                  estimate=PER_SAMPLE * 2 * pair_count(config), unit="prompts")  # fmt: skip
         self._outcome("orm")
         partial = any(v.takes_partial_pairs for v in config.variants.values())
-        if config.models.reference or partial:
+        if config.models.reference or partial or self.model == "reference":
             self._outcome("reference")
         if partial:
             self._partial_pairs()
@@ -91,11 +108,13 @@ class Plan:
         self._model("policy", "policy", given)
 
     def _outcome(self, name: str) -> None:
-        given = getattr(self.config.models, name)
+        config = self.config
+        given = getattr(config.models, name)
         if given is None:
             self._add(name, reward_models, reward_models.run_outcome,
-                      training_identity(self.config, name), ("pairs", "policy"), checkpoint=True,
-                      estimate=PER_TRAINED_PAIR * self._pair_count(name), unit="steps")  # fmt: skip
+                      training_identity(config, name), ("pairs", "policy"), checkpoint=True,
+                      unit="steps",
+                      estimate=PER_TRAINED_PAIR * pair_count(config, name))  # fmt: skip
         self._model(name, name, given)
 
     def _partial_pairs(self) -> None:
@@ -111,7 +130,7 @@ class Plan:
         }
         self._add("partial_pairs", partial_pairs, partial_pairs.run, identity,
                   ("pairs", "orm", "reference"), unit="pairs",
-                  estimate=PIPELINE_START + 2 * PER_SCORED_RESPONSE * self._pair_count("prm"),
+                  estimate=PIPELINE_START + 2 * PER_SCORED_RESPONSE * pair_count(config, "prm"),
                   options={"truncations": truncations})  # fmt: skip
 
     def _variants(self) -> None:
@@ -124,7 +143,7 @@ class Plan:
             if variant.is_trained:
                 self._add(stage, reward_models, reward_models.run_variant,
                           variant_identity(config, name), variant_inputs(variant),
-                          estimate=1.3 * PER_TRAINED_PAIR * self._pair_count("prm"), unit="steps",
+                          estimate=1.3 * PER_TRAINED_PAIR * pair_count(config, "prm"), unit="steps",
                           checkpoint=True, options={"variant": name})  # fmt: skip
                 self._model(name, stage, None)
             else:  # a density ratio without a numerator of its own takes the policy
@@ -137,7 +156,7 @@ class Plan:
             return
         unrelated = "kto" in used
         identity = {"unrelated": unrelated, "held_out": config.training.evaluation_pairs}
-        pairs = self._pair_count("orm") + self._pair_count("prm")
+        pairs = pair_count(config, "orm") + pair_count(config, "prm")
         self._add("implicit_pairs", implicit_pairs, implicit_pairs.run, identity,
                   ("pairs", "policy"), estimate=2 * PER_SCORED_RESPONSE * pairs, unit="pairs",
                   options={"unrelated": unrelated})  # fmt: skip
@@ -184,7 +203,7 @@ class Plan:
             ["calibration"] if method == "cards" and "calibration" in self.sweep.stages else []
         )
         count = min(parameters.get("prompts") or prompts, prompts)
-        seconds = count * _seconds_per_prompt(self.config, method)
+        seconds = count * seconds_per_prompt(self.config, method)
         options = {"method": method, "scorer": scorer, "prompts": parameters.get("prompts")}
         self._add(evaluation.cell_stage(method, scorer), search, search.run_cell, identity, inputs,
                   files=self._given(scorer), estimate=seconds, unit="prompts",
@@ -271,26 +290,5 @@ class Plan:
         given |= {name: variant.checkpoint for name, variant in config.variants.items()}
         return {name: fingerprint(place) for name, place in given.items() if place}
 
-    def _pair_count(self, split: str | None = None) -> int:
-        config = self.config.data
-        if not isinstance(config, HelpdeskData):
-            return 1_000
-        counts = {"orm": config.orm_pairs, "reference": config.reference_pairs,
-                  "prm": config.prm_pairs}  # fmt: skip
-        return counts[split] if split else sum(counts.values())
-
     def _test_prompts(self) -> int:
         return self.config.data.test_prompts
-
-
-def _seconds_per_prompt(config: Config, method: str) -> float:
-    """From the tokens a method asks for, at the embedded models' rates."""
-    section = getattr(config.search, method, None)
-    length = config.decoding.max_new_tokens / 2
-    if isinstance(section, BeamConfig):
-        return (
-            section.beams * section.candidates * (length / section.chunk) * PER_SCORED_RESPONSE / 4
-        )
-    if method == "args":
-        return length * PER_SCORED_RESPONSE * 2
-    return 0.03

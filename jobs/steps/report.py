@@ -1,4 +1,6 @@
-"""The end of the main job: summary.json, rejects, report.html, figures, terminal tables."""
+"""The end of a job: a sweep's summary, rejects, report, figures, tables; a model's metrics."""
+
+from rich.table import Table
 
 from jobs.steps.plan import Plan
 from jobs.steps.run import Runner, read_evaluation
@@ -31,3 +33,19 @@ def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key:
     sweep.console.print(f"summary: {where[0]}", highlight=False, soft_wrap=True)
     sweep.console.print(f"report:  {where[2]}", highlight=False, soft_wrap=True)
     sweep.console.print(f"MLflow:  {tracker.ui_command()}", highlight=False, soft_wrap=True)
+
+
+def show_model(plan: Plan, model: str, tracker: Tracker, parent: str) -> None:
+    """Shows a trained model's final metrics and its folder; the metrics go to the parent run."""
+    sweep = plan.sweep
+    stage = plan.steps[-1].stage  # the others are there for it
+    metrics = sweep.store.marker(stage)["figures"]["metrics"]
+    tracker.log(parent, metrics=metrics, tags={"kind": "training", "model": model})
+    table = Table("metric", "value", title=model, title_justify="left")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:,.6g}")
+    sweep.console.print(table)
+    for name, place in (
+        ("checkpoint:", sweep.checkpoint(model)), ("MLflow:    ", tracker.ui_command()),
+    ):  # fmt: skip
+        sweep.console.print(f"{name} {place}", highlight=False, markup=False, soft_wrap=True)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from jobs.steps.held_out import held_out_pairs
 from jobs.steps.sweep import Figures, Step, Sweep
 from jobs.steps.training import train
 from orchestrator.config.sections import Variant
@@ -96,9 +96,8 @@ def whole_pair(pair: PreferencePair, chat: Chat, grid: Sequence[int] = ()) -> Pa
 
 def _write_held_out(sweep: Sweep, split: str, chat: Chat, folder: Path) -> None:
     """Pairs on whose prompts the model is not trained: of another model's ``split``."""
-    count, grid = sweep.config.training.evaluation_pairs, sweep.config.evaluation.agreement_grid
-    pairs = islice(stream_pairs(sweep.file("pairs", f"pairs_{split}.parquet")), count)
-    rows = [whole_pair(pair, chat, grid) for pair in pairs]
+    grid = sweep.config.evaluation.agreement_grid
+    rows = [whole_pair(pair, chat, grid) for pair in held_out_pairs(sweep, split)]
     if rows:
         write_examples(folder / "held_out.parquet", rows)
 

@@ -1,7 +1,7 @@
 """What every step of a sweep shares: config, store, console, and the warm actors, started once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Stage, Store
 
 Figures = dict[str, Any]  # small JSON-able results of a stage: {"metrics": ..., "series": ...}
+Measured = Callable[[str, float, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,26 @@ class Step:
 
 @dataclass
 class Sweep:
-    """One run of the main job. ``models`` names each model's checkpoint: of a stage, or given."""
+    """One run of the main job, or of a part of it.
+
+    Attributes:
+        config: what is run.
+        store: where stages leave their outputs.
+        console: where progress is shown.
+        stages: by name, filled in by the plan.
+        models: each model's checkpoint, of a stage or given; by the plan too.
+        measured: hears of a stage's training on the way: its name, the share of the steps that are
+            done, the step and the held-out measures after it.
+        trainings: folder under the store's for Ray Train's files; one group at a time has it.
+    """
 
     config: Config
     store: Store
     console: Console
     stages: dict[str, Stage] = field(default_factory=dict)
     models: dict[str, "Model"] = field(default_factory=dict)
+    measured: Measured = field(default=lambda stage, share, step, measures: None)
+    trainings: str = "ray_train"
     _actors: dict[str, Any] = field(default_factory=dict)
 
     def file(self, stage: str, name: str) -> Path:
@@ -104,20 +118,29 @@ class Sweep:
                 gpus=cluster.train_worker_gpus,
                 threads=self.threads(training.workers),
                 data_task_cpus=cluster.data_task_cpus,
-                storage=str(self.store.local / "ray_train"),
+                storage=str(self.store.local / self.trainings),
             )
         return self._actors["trainer"]
 
     def close(self) -> None:
-        """Ends the training workers; Ray ends the actors with the driver."""
+        """Ends the training workers and the actors; a later step starts new ones."""
+        import ray
+
         trainer = self._actors.pop("trainer", None)
         if trainer is not None:
             trainer.close()
+        for actors in self._actors.values():
+            for actor in actors:
+                ray.kill(actor)
+        self._actors.clear()
 
     def _started(self, name: str, actor_class: Any, count: int) -> list[Any]:
         if name not in self._actors:
             cluster = self.config.cluster
-            options: dict[str, Any] = {"num_cpus": cluster.actor_cpus}
+            # By itself, in no placement group: a trial's has room for the trial alone.
+            options: dict[str, Any] = {
+                "num_cpus": cluster.actor_cpus, "scheduling_strategy": "DEFAULT",
+            }  # fmt: skip
             if cluster.actor_gpus:
                 options["num_gpus"] = cluster.actor_gpus
             self._actors[name] = [actor_class.options(**options).remote() for _ in range(count)]

@@ -59,9 +59,16 @@ def train(
         beta=beta,
     )
 
+    heard: set[int] = set()
+
     def progress(state: JobState) -> None:
-        if state.steps:
-            meter.update(state.done_steps, state.steps, note=f"loss {state.loss:.3f}")
+        if not state.steps:
+            return
+        meter.update(state.done_steps, state.steps, note=_note(state))
+        for number in sorted(set(state.measures) - heard):
+            heard.add(number)
+            share = number / state.steps
+            sweep.measured(step.stage.name, share, number, state.measures[number])
 
     result = sweep.trainer().train(job, progress)
     held_out_curves = result["evaluation"]
@@ -85,6 +92,15 @@ def train(
             **held_out_curves,
         },
     }
+
+
+def _note(state: JobState) -> str:
+    """The last loss, and the last held-out accuracy where there is one."""
+    last = state.measures[max(state.measures)] if state.measures else {}
+    accuracy = last.get("held_out_accuracy")
+    return f"loss {state.loss:.3f}" + (
+        "" if accuracy is None else f", held-out accuracy {accuracy:.3f}"
+    )
 
 
 def _deepspeed(training: TrainingConfig) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Checks that need the disk: files and checkpoints that a config names are there."""
+"""Checks beside the tree's own: files and checkpoints are there, what is asked for is trained."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from orchestrator.config.load import ROOT, ConfigError
-from orchestrator.config.tree import Config
+from orchestrator.config.tree import TAKEN, Config
 from orchestrator.data.rows import SUFFIXES, VALID
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -39,14 +40,40 @@ def _check_deepspeed(named: str) -> None:
 
 def check_checkpoints(config: Config) -> None:
     """Raises ConfigError for a checkpoint that is no folder with safetensors and not on the hub."""
-    named = {
-        f"models.{name}": getattr(config.models, name) for name in ("policy", "orm", "reference")
-    }
+    named = {f"models.{name}": getattr(config.models, name) for name in TAKEN}
     for part in ("checkpoint", "base"):
         named |= {f"variants.{n}.{part}": getattr(v, part) for n, v in config.variants.items()}
     for field, name in named.items():
         if name is not None:
             _check_checkpoint(field, name)
+
+
+def check_model(config: Config, model: str) -> None:
+    """Raises ConfigError for the name of a model that this config does not train."""
+    given = {name: f"models.{name}" for name in TAKEN if getattr(config.models, name) is not None}
+    given |= {n: f"variants.{n}.checkpoint" for n, v in config.variants.items() if v.checkpoint}
+    ratios = [n for n, v in config.variants.items() if not v.is_trained and n not in given]
+    valid = [name for name in (*TAKEN, *config.variants) if name not in given]
+    valid = [name for name in valid if name not in ratios]
+    if model in given:
+        reason = f"given as a checkpoint by {given[model]}, and not trained"
+    elif model in ratios:
+        reason = "a density ratio of two models that are there, and not trained"
+    elif model not in valid:
+        reason = "no such model"
+    else:
+        return
+    raise ConfigError(f"{model}: {reason}; valid: {', '.join(valid)}")
+
+
+def check_shares(config: Config, trained: Collection[str]) -> None:
+    """Raises ConfigError where a model that is trained has an empty split: a share of 0."""
+    for name in TAKEN:
+        if name in trained and getattr(config.data, f"{name}_share", None) == 0:
+            raise ConfigError(
+                f"data.{name}_share = 0: leaves no pairs to train the {name} on;"
+                f" valid: over 0, or a checkpoint as models.{name}"
+            )
 
 
 def _check_checkpoint(field: str, name: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]  # 0 where the model of the split is given
 Positive = Annotated[float, Field(gt=0)]
 Splitting = TypeVar("Splitting", bound="Section")
 

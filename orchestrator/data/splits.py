@@ -21,7 +21,8 @@ def split_pairs(
 
     Args:
         pairs: what is split, by ``prompt.prompt_id``.
-        shares: name to share (policy, orm, reference) of the prompts that are not for the test.
+        shares: name to share (policy, orm, reference) of the prompts that are not for the test; 0
+            leaves the split empty.
         test_prompts: prompts, not pairs, of the split ``test``; 0 leaves it empty.
         seed: of the order of prompts.
 
@@ -29,7 +30,7 @@ def split_pairs(
         the splits of ``shares``, then ``prm`` with what is left over, and ``test``.
 
     Raises:
-        ValueError: shares that are not positive or leave nothing, or a split would be empty.
+        ValueError: shares that are negative or leave nothing, or another split would be empty.
     """
     _check(shares, test_prompts)
     prompts = sorted({pair.prompt.prompt_id for pair in pairs}, key=lambda p: _place(seed, p))
@@ -45,7 +46,8 @@ def split_pairs(
     splits: dict[str, list[PreferencePair]] = {name: [] for name in (*shares, REMAINDER, TEST)}
     for pair in pairs:
         splits[split_of[pair.prompt.prompt_id]].append(pair)
-    wanted = [name for name in splits if name != TEST or test_prompts]
+    sizes = {**shares, REMAINDER: 1, TEST: test_prompts}
+    wanted = [name for name in splits if sizes[name]]
     if trained_on == 0 or not all(splits[name] for name in wanted):
         raise ValueError(_too_few(splits, len(prompts), test_prompts))
     return splits
@@ -59,8 +61,8 @@ def _check(shares: Mapping[str, float], test_prompts: int) -> None:
     taken = {REMAINDER, TEST} & set(shares)
     if taken:
         raise ValueError(f"shares name {sorted(taken)}: prm takes the rest, test is test_prompts")
-    if any(not share > 0 for share in shares.values()) or not sum(shares.values()) < 1:
-        raise ValueError(f"shares {dict(shares)}: each is over 0, and together they are under 1")
+    if any(not share >= 0 for share in shares.values()) or not sum(shares.values()) < 1:
+        raise ValueError(f"shares {dict(shares)}: each is 0 or more, and together they are under 1")
     if test_prompts < 0:
         raise ValueError(f"test_prompts is {test_prompts}: valid is 0 or more")
 

@@ -1,7 +1,7 @@
 """A host for a training in one process: rows straight from the file, checkpoints in a folder."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ class AloneHost:
     Args:
         checkpoints: folder where the last checkpoint is kept; None keeps none.
         progress: hears of steps done, steps in all and the last loss.
+        evaluated: hears of a step and the held-out measures after it.
     """
 
     rank, workers = 0, 1
@@ -22,9 +23,10 @@ class AloneHost:
         self,
         checkpoints: Path | None = None,
         progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
+        evaluated: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None,
     ) -> None:
         self._folder = checkpoints
-        self.progress = progress
+        self.progress, self.evaluated = progress, evaluated
 
     def rows(self, file: Path, pieces: Sequence[Sequence[int]]) -> Iterator[Example]:
         """The rows of all pieces, in order."""

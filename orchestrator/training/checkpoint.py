@@ -32,6 +32,14 @@ class Progress:
     curve: list[list[float]] = field(default_factory=list)
     evaluation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
+    def measures(self) -> dict[int, dict[str, float]]:
+        """The evaluations by step."""
+        found: dict[int, dict[str, float]] = {}
+        for name, curve in self.evaluation.items():
+            for step, value in curve:
+                found.setdefault(step, {})[name] = value
+        return found
+
 
 def write_state(engine: Any, progress: Progress, rank: int, folder: Path) -> None:
     """This worker's part of a checkpoint. All workers call it at the same step."""

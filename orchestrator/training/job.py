@@ -1,6 +1,6 @@
 """A training as plain values: what is trained, on which rows, how; and what came of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,6 +94,9 @@ class Host(Protocol):
 
     def progress(self, done: int, steps: int, loss: float) -> None:
         """Steps done, steps in all, this worker's last loss."""
+
+    def evaluated(self, step: int, measures: Mapping[str, float]) -> None:
+        """The held-out measures after ``step``; after a resumption those before it once more."""
 
     def keep(self, write: Callable[[Path], None], step: int) -> None:
         """Keeps a checkpoint: all workers ``write`` their files into a folder of their own."""

@@ -93,6 +93,8 @@ class Training:
             read_state(self.engine, folder)
         self._progress = found
         self._curve[: found.step] = torch.tensor(found.curve, dtype=torch.float64).reshape(-1, 3)
+        for step, measures in found.measures().items():
+            self._host.evaluated(step, measures)
         return found.step
 
     def go_on(self) -> None:
@@ -177,8 +179,10 @@ class Training:
     def _evaluate(self, number: int) -> None:
         if self._held_out is None:
             return
-        for name, value in self._held_out.measure(self.engine.module).items():
+        measures = self._held_out.measure(self.engine.module)
+        for name, value in measures.items():
             self._progress.evaluation.setdefault(name, []).append((number, value))
+        self._host.evaluated(number, measures)
 
     def _keep(self, number: int) -> None:
         self._reduce(number)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import reward_kinds
 
-from orchestrator.config.checks import check_checkpoints, check_files
+from orchestrator.config.checks import check_checkpoints, check_files, check_model, check_shares
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
 from orchestrator.config.tree import Config
@@ -125,6 +125,45 @@ def test_a_data_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_deepspeed_file_that_is_not_there_is_named() -> None:
     text = message("training.deepspeed=configs/none.json")
     assert text == "training.deepspeed = 'configs/none.json': no such file; valid: a JSON file"
+
+
+def test_a_model_that_is_not_trained_is_named_with_those_that_are() -> None:
+    config = load_config(
+        None,
+        [
+            "models.policy=/models/policy", "variants.mine.checkpoint=/models/prm",
+            "variants.ratio={objective: density_ratio, checkpoint: /models/tuned}",
+            "variants.ours={objective: density_ratio, base: /models/base}", "variants.prm_tlt=null",
+        ],
+    )  # fmt: skip
+    valid = "valid: orm, reference, orm_continued, prm_sst, prm_no_reference"
+    for name in ("orm", "reference", "prm_sst"):
+        check_model(config, name)
+    for name, reason in {
+        "policy": "given as a checkpoint by models.policy, and not trained",
+        "mine": "given as a checkpoint by variants.mine.checkpoint, and not trained",
+        "ratio": "given as a checkpoint by variants.ratio.checkpoint, and not trained",
+        "ours": "a density ratio of two models that are there, and not trained",
+        "prm_tlt": "no such model",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            check_model(config, name)
+        assert str(error.value) == f"{name}: {reason}; {valid}"
+
+
+def test_a_share_of_0_is_for_a_model_that_is_given(tmp_path: Path) -> None:
+    given = ["data.task=hh_rlhf", "data.pairs=x.jsonl", "data.policy_share=0", "data.orm_share=0"]
+    config = load_config(None, given)
+    check_shares(config, ["reference", "variants/prm_sst"])
+    for name in ("policy", "orm"):
+        with pytest.raises(ConfigError) as error:
+            check_shares(config, ["reference", name])
+        assert str(error.value) == (
+            f"data.{name}_share = 0: leaves no pairs to train the {name} on;"
+            f" valid: over 0, or a checkpoint as models.{name}"
+        )
+    assert "data.orm_share = -0.1" in message("data.task=hh_rlhf", "data.orm_share=-0.1")
+    check_shares(load_config(None), ["policy", "orm", "reference"])
 
 
 def test_shares_that_leave_the_prm_nothing_are_refused(tmp_path: Path) -> None:

@@ -73,6 +73,24 @@ def test_without_shares_and_test_all_is_the_prms() -> None:
     assert split_pairs(pairs, {}, test_prompts=0, seed=1) == {"prm": pairs, "test": []}
 
 
+def test_a_share_of_0_leaves_its_split_empty_and_the_others_as_they_would_be() -> None:
+    pairs = pairs_of(60)
+    shares = {"policy": 0.0, "orm": 0.5, "reference": 0.0}
+    splits = split_pairs(pairs, shares, test_prompts=10, seed=1)
+
+    assert {name: len(split) for name, split in splits.items()} == {
+        "policy": 0, "orm": 25, "reference": 0, "prm": 25, "test": 10,
+    }  # fmt: skip
+    alone = split_pairs(pairs, {"orm": 0.5}, test_prompts=10, seed=1)
+    assert all(splits[name] == alone[name] for name in alone)
+
+
+def test_shares_of_0_leave_the_prm_all_but_the_test() -> None:
+    splits = split_pairs(pairs_of(12), dict.fromkeys(SHARES, 0.0), test_prompts=2, seed=1)
+
+    assert len(splits["prm"]) == 10 and len(splits["test"]) == 2
+
+
 @pytest.mark.parametrize(
     ("prompts", "test_prompts", "message"),
     [
@@ -92,7 +110,6 @@ def test_an_empty_split_is_an_error_with_the_counts(
 @pytest.mark.parametrize(
     ("shares", "test_prompts"),
     [
-        ({"orm": 0.0}, 1),
         ({"orm": float("nan")}, 1),
         ({"orm": -0.1, "policy": 0.5}, 1),
         ({"orm": 0.5, "policy": 0.5}, 1),
@@ -102,5 +119,5 @@ def test_an_empty_split_is_an_error_with_the_counts(
     ],
 )
 def test_impossible_shares_are_refused(shares: dict[str, float], test_prompts: int) -> None:
-    with pytest.raises(ValueError, match=r"valid is|each is over 0|prm takes the rest"):
+    with pytest.raises(ValueError, match=r"valid is|each is 0 or more|prm takes the rest"):
         split_pairs(pairs_of(50), shares, test_prompts, seed=1)

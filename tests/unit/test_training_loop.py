@@ -227,13 +227,22 @@ def test_a_training_taken_up_again_ends_as_an_undisturbed_one(
     with pytest.raises(Killed):
         run_job(plain, AloneHost(tmp_path / "kept", killed_at_ten))
     seen: list[int] = []
+    heard: dict[int, dict[str, float]] = {}
     again = run_job(
-        plain, AloneHost(tmp_path / "kept", lambda done, steps, loss: seen.append(done))
+        plain,
+        AloneHost(
+            tmp_path / "kept",
+            lambda done, steps, loss: seen.append(done),
+            lambda step, measures: heard.update({step: dict(measures)}),
+        ),
     )
     assert seen == list(range(9, undisturbed.steps + 1)), "steps 9 and 10 are replayed, no other"
     assert again.resumed_at == 8
     assert again.loss == undisturbed.loss and again.accuracy == undisturbed.accuracy
     assert again.evaluation == undisturbed.evaluation
+    assert list(heard) == [3, 6, *range(9, again.steps + 1, 3)], "those before the kill too"
+    for name, curve in again.evaluation.items():
+        assert curve == [(step, measures[name]) for step, measures in heard.items()]
     for name, value in load_reward_model(plain.output).state_dict().items():
         assert torch.equal(value, weights[name]), name
 

@@ -1,0 +1,85 @@
+"""The plan of one model: what it needs and no more, under the keys of the whole plan."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.steps.held_out import held_out_pairs
+from jobs.steps.plan import Plan
+from jobs.steps.run import sweep_of
+from jobs.steps.sweep import Sweep
+from orchestrator.config.load import load_config
+from orchestrator.data.tables import write_pairs
+from orchestrator.records import PreferencePair, Prompt
+from orchestrator.stages.store import Stage, Store
+
+BEFORE_ORM = ["data", "policy", "pairs"]
+BEFORE_PRM = [*BEFORE_ORM, "orm", "reference", "partial_pairs"]
+NEEDED = {
+    "policy": ["data", "policy"],
+    "orm": [*BEFORE_ORM, "orm"],
+    "reference": [*BEFORE_ORM, "reference"],
+    "prm_sst": [*BEFORE_PRM, "variants/prm_sst"],
+    "prm_tlt": [*BEFORE_PRM, "variants/prm_sst", "variants/prm_tlt"],
+    "orm_continued": [*BEFORE_PRM, "variants/prm_sst", "variants/orm_continued"],
+    "implicit": [*BEFORE_ORM, "implicit_pairs", "variants/implicit"],
+}
+IMPLICIT = "variants.implicit.objective=dpo"
+
+
+def plan(folder: Path, model: str | None, *overrides: str) -> Plan:
+    return Plan(sweep_of(load_config(None, overrides), str(folder), Console(quiet=True)), model)
+
+
+def names(found: Plan) -> list[str]:
+    return [step.stage.name for step in found.steps]
+
+
+@pytest.mark.parametrize("model", NEEDED)
+def test_a_models_plan_is_what_it_needs_under_the_sweeps_keys(tmp_path: Path, model: str) -> None:
+    whole = {step.stage.name: step.stage.key for step in plan(tmp_path, None, IMPLICIT).steps}
+    part = plan(tmp_path, model, IMPLICIT)
+    assert names(part) == NEEDED[model]
+    assert {step.stage.name: step.stage.key for step in part.steps}.items() <= whole.items()
+
+
+def test_given_models_leave_the_stages_out_that_would_make_them(
+    tmp_path: Path, word_policy: str, word_reward: str
+) -> None:
+    given = [f"models.policy={word_policy}", f"models.orm={word_reward}"]
+    found = plan(tmp_path, "prm_sst", *given, f"models.reference={word_reward}")
+    assert names(found) == ["data", "pairs", "partial_pairs", "variants/prm_sst"]
+
+
+def test_the_reference_can_be_trained_where_no_variant_asks_for_it(tmp_path: Path) -> None:
+    only = [f"variants.{name}=null" for name in ("orm_continued", "prm_tlt", "prm_no_reference")]
+    overrides = [*only, "variants.prm_sst.objective=dpo"]
+    assert "reference" not in names(plan(tmp_path, None, *overrides))
+    assert names(plan(tmp_path, "reference", *overrides)) == NEEDED["reference"]
+
+
+def test_what_is_forced_again_takes_all_of_the_sweep_that_reads_it(tmp_path: Path) -> None:
+    forced = {step.stage.name for step in plan(tmp_path, "orm").after("orm")}
+    assert forced >= {"orm", "partial_pairs", "variants/prm_sst", "cells/bon/orm", "evaluation"}
+    assert not forced & {"data", "policy", "pairs", "reference"}
+
+
+@pytest.mark.parametrize(
+    ("reference", "test", "expected"), [(3, 2, ["r0", "r1"]), (0, 3, ["t0", "t1"]), (0, 0, [])]
+)
+def test_held_out_pairs_are_anothers_else_the_tests_else_none(
+    tmp_path: Path, reference: int, test: int, expected: list[str]
+) -> None:
+    config = load_config(None, ["training.evaluation_pairs=2"])
+    sweep = Sweep(config, Store(str(tmp_path)), Console(quiet=True))
+    sweep.stages["pairs"] = stage = Stage("pairs", "jobs.steps.pairs", {})
+    with sweep.store.writing(stage, {}) as folder:
+        for name, count in {"reference": reference, "test": test}.items():
+            pairs = [
+                PreferencePair(f"{name[0]}{i}", Prompt(str(i), ()), "a", "b") for i in range(count)
+            ]
+            write_pairs(folder / f"pairs_{name}.parquet", pairs)
+    assert [pair.pair_id for pair in held_out_pairs(sweep, "reference")] == expected
+    (sweep.file("pairs", "pairs_test.parquet")).unlink()
+    assert len(list(held_out_pairs(sweep, "reference"))) == min(reference, 2)
