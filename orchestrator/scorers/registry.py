@@ -45,7 +45,13 @@ def load_scorer(
             aggregation=spec.aggregation or "last",
             step_delimiter=spec.step_delimiter,
             step_tag=spec.step_tag,
+            branch_memory_mib=spec.branch_memory_mib,
         )
-    whole = EncoderScorer if kind == "encoder" else SequenceScorer
-    scorer = whole(spec.checkpoint, position, policy_chat, device)
+    scorer: Scorer
+    if kind == "encoder":
+        scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
+    else:
+        scorer = SequenceScorer(
+            spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib
+        )
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
