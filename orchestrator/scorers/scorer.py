@@ -46,7 +46,9 @@ class ScorerSpec:
 
 
 class RewardIsNotFinite(ValueError):
-    """A reward model gave NaN or infinity; the message names the rows."""
+    """A reward model gave NaN or infinity; the message names the rows, ``rows`` all of them."""
+
+    rows: tuple[int, ...] = ()
 
 
 class Scorer(ABC):
@@ -130,7 +132,9 @@ def check_finite(scores: Sequence[Sequence[float]]) -> None:
     """Raises RewardIsNotFinite, with the numbers of the rows, where a score is NaN or infinite."""
     bad = [i for i, values in enumerate(scores) if not all(map(math.isfinite, values))]
     if bad:
-        raise RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+        error = RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+        error.rows = tuple(bad)
+        raise error
 
 
 def _same(first: Chat, second: Chat) -> bool:
