@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -97,20 +98,7 @@ def join(config: Config, console: Console) -> None:
     Raises:
         ConfigError: the plan does not fit in the cluster; nothing is left running.
     """
-    variables = environment()
-    os.environ.update(variables)
-    if not _joined(variables, console):
-        check_budget(config, os.cpu_count() or 1)
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
-        started = ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        console.print(f"Ray: started a local cluster; dashboard http://{started.dashboard_url}")
+    connect(console, before_start=lambda: check_budget(config, os.cpu_count() or 1))
     try:
         resources = ray.cluster_resources()
         check_budget(config, float(resources.get("CPU", 0)))
@@ -118,6 +106,33 @@ def join(config: Config, console: Console) -> None:
     except ConfigError:
         ray.shutdown()
         raise
+
+
+def connect(
+    console: Console, before_start: Callable[[], None] | None = None, dashboard: bool = True
+) -> None:
+    """As ``join``, for a job without a config; ``before_start`` may refuse to start a cluster.
+
+    Raises:
+        ConfigError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    variables = environment()
+    os.environ.update(variables)
+    if _joined(variables, console):
+        return
+    if before_start is not None:
+        before_start()
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
+    started = ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=dashboard,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    where = f"; dashboard http://{started.dashboard_url}" if dashboard else ""
+    console.print(f"Ray: started a local cluster{where}")
 
 
 def _joined(variables: dict[str, str], console: Console) -> bool:

@@ -58,17 +58,31 @@ def _seconds(run: Run) -> float:
 
 def _peak(run: Run) -> float | None:
     """Rise of resident memory (MiB) in a run over the state before."""
+    before = begin_peak()
+    run()
+    return None if before is None else peak_mib() - before
+
+
+def begin_peak() -> float | None:
+    """Resident memory (MiB) of this process, from which its peak counts anew; None: not known."""
     try:
-        before = _resident("VmRSS")
+        before = resident_mib()
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:  # not Linux, or not allowed
-        run()
         return None
-    run()
-    return (_resident("VmHWM") - before) / 1024
+    return before
 
 
-def _resident(field: str) -> float:
-    """KiB."""
+def peak_mib() -> float:
+    """The most that was resident since the peak began (MiB)."""
+    return _status("VmHWM")
+
+
+def resident_mib() -> float:
+    """Resident memory of this process (MiB)."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> float:
     lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return float(lines[field].split()[0])
+    return float(lines[field].split()[0]) / 1024

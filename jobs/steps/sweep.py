@@ -72,8 +72,9 @@ class Sweep:
     def scorer(self, model: str) -> ScorerSpec:
         """How a model of the sweep scores."""
         variant = self.config.variants.get(model)
+        memory = self.config.scoring.branch_memory_mib
         if variant is None:
-            return ScorerSpec(self.checkpoint(model))
+            return ScorerSpec(self.checkpoint(model), branch_memory_mib=memory)
         log_ratio = variant.is_log_ratio
         return ScorerSpec(
             self.checkpoint(model),
@@ -83,6 +84,7 @@ class Sweep:
             step_tag=variant.step_tag,
             base=(variant.base or self.checkpoint("policy")) if log_ratio else None,
             beta=variant.beta,
+            branch_memory_mib=memory,
         )
 
     @property

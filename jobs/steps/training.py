@@ -57,6 +57,7 @@ def train(
         evaluation=str(held_out) if held_out else None,
         evaluation_steps=training.evaluation_steps,
         beta=beta,
+        branch_memory_mib=sweep.config.scoring.branch_memory_mib,
     )
 
     heard: set[int] = set()
@@ -118,7 +119,12 @@ def _curve(values: list[float]) -> list[tuple[int, float]]:
 
 
 def training_identity(sweep_config: Any, section: str) -> dict[str, Any]:
-    """What of the config decides a training: its own section, DeepSpeed's file, the position."""
+    """What of the config decides a training: its own section, DeepSpeed's file, the position.
+
+    `scoring.branch_memory_mib` is left out, here as in every stage's identity: it says in how many
+    forwards the same scores are computed, which changes their rounding and nothing else. A run that
+    is given more or less memory goes on with what it has.
+    """
     training = sweep_config.training
     return {
         "optimization": getattr(training, section).model_dump(mode="json"),

@@ -45,7 +45,7 @@ def check_checkpoints(config: Config) -> None:
         named |= {f"variants.{n}.{part}": getattr(v, part) for n, v in config.variants.items()}
     for field, name in named.items():
         if name is not None:
-            _check_checkpoint(field, name)
+            check_checkpoint(field, name)
 
 
 def check_model(config: Config, model: str) -> None:
@@ -76,7 +76,8 @@ def check_shares(config: Config, trained: Collection[str]) -> None:
             )
 
 
-def _check_checkpoint(field: str, name: str) -> None:
+def check_checkpoint(field: str, name: str) -> None:
+    """Raises ConfigError, which names ``field``, for a checkpoint that is not there."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

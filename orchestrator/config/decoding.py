@@ -21,6 +21,7 @@ class ScoringConfig(Section):
     """Where a prefix is scored: after the template's closing suffix, or at its last token."""
 
     position: Literal["closed", "open"] = "closed"
+    branch_memory_mib: Count = 256  # what the branches of a pass may take beside their trunks
 
 
 class BestOfNConfig(Section):

@@ -76,14 +76,14 @@ def _json_rows(source: str) -> Iterator[tuple[int, Row] | Reject]:
     with fsspec.open(source, "rb", compression="infer") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                row = _json_row(line)
+                row = json_row(line)
                 if isinstance(row, str):
                     yield refuse(source, number, row, line.rstrip())
                 else:
                     yield number, row
 
 
-def _json_row(line: bytes) -> Row | str:
+def json_row(line: bytes) -> Row | str:
     """The object on one line, or the reason why there is none."""
     try:
         # Some programs begin a file with a byte order mark, which JSON does not allow.
@@ -99,7 +99,7 @@ def _parquet_rows(source: str) -> Iterator[tuple[int, Row] | Reject]:
     number = 0
     with fsspec.open(source, "rb") as file:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=PARQUET_ROWS):
-            for row in _batch_rows(batch):
+            for row in batch_rows(batch):
                 number += 1
                 if isinstance(row, dict):
                     yield number, row
@@ -107,7 +107,7 @@ def _parquet_rows(source: str) -> Iterator[tuple[int, Row] | Reject]:
                     yield refuse(source, number, NOT_UTF8, str(row))
 
 
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[Row | pa.RecordBatch]:
+def batch_rows(batch: pa.RecordBatch) -> Iterator[Row | pa.RecordBatch]:
     """The rows of a batch; one whose text does not decode comes as a batch of its own."""
     try:
         yield from batch.to_pylist()

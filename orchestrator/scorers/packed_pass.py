@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.rewards.one_pass import Head, packed_scores
+from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB, Head, packed_scores
 from orchestrator.rewards.packed import Branch, PackedRow
 from orchestrator.scorers.scorer import check_finite
 from orchestrator.search.engines import Ids
@@ -18,10 +18,18 @@ class PackedPass:
     Args:
         model: on its device, in evaluation mode; ``head`` as of ``packed_scores``.
         pad_id: any token id; padding is never read.
+        branch_memory_mib: what branches may take beside their trunks.
     """
 
-    def __init__(self, model: PreTrainedModel, pad_id: int, head: Head | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pad_id: int,
+        head: Head | None = None,
+        branch_memory_mib: int = BRANCH_MEMORY_MIB,
+    ) -> None:
         self.model, self._pad_id, self._head = model, pad_id, head
+        self._branch_memory_mib = branch_memory_mib
 
     @torch.no_grad()
     def rows(self, rows: Sequence[PackedRow]) -> list[list[float]]:
@@ -33,7 +41,9 @@ class PackedPass:
         results: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([row.tokens for row in rows]):
             some = [rows[i] for i in batch]
-            scores = packed_scores(self.model, some, self._pad_id, head=self._head).cpu()
+            scores = packed_scores(
+                self.model, some, self._pad_id, self._branch_memory_mib, self._head
+            )
             for i, values in zip(batch, scores.tolist(), strict=True):
                 results[i] = values[: len(rows[i].branches)]
         check_finite(results)

@@ -1,6 +1,6 @@
 """From what a config says of a scorer to the scorer."""
 
-from orchestrator.engines.chat import Chat
+from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.encoder import EncoderScorer
@@ -9,6 +9,11 @@ from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.scorers.steps import BLANK_LINE
+
+
+def chat_of(spec: ScorerSpec) -> Chat:
+    """The tokenizer and the prompt's format of a scorer, without its model: ``Scorer.chat``."""
+    return load_chat(spec.checkpoint)
 
 
 def load_scorer(
@@ -45,7 +50,13 @@ def load_scorer(
             aggregation=spec.aggregation or "last",
             step_delimiter=spec.step_delimiter,
             step_tag=spec.step_tag,
+            branch_memory_mib=spec.branch_memory_mib,
         )
-    whole = EncoderScorer if kind == "encoder" else SequenceScorer
-    scorer = whole(spec.checkpoint, position, policy_chat, device)
+    scorer: Scorer
+    if kind == "encoder":
+        scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
+    else:
+        scorer = SequenceScorer(
+            spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib
+        )
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer

@@ -12,6 +12,7 @@ from typing import Literal
 
 from orchestrator.engines.chat import Chat
 from orchestrator.rewards.aggregation import Aggregation
+from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
@@ -30,6 +31,8 @@ class ScorerSpec:
         step_tag: text behind which the reward of a step is read; None is what the checkpoint tells.
         base: folder or hub name of a log ratio's denominator; a spec with one is a log ratio.
         beta: factor of a log ratio.
+        branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
+            without branches need none of it.
     """
 
     checkpoint: str
@@ -39,10 +42,13 @@ class ScorerSpec:
     step_tag: str | None = None
     base: str | None = None
     beta: float = 1.0
+    branch_memory_mib: int = BRANCH_MEMORY_MIB
 
 
 class RewardIsNotFinite(ValueError):
-    """A reward model gave NaN or infinity; the message names the rows."""
+    """A reward model gave NaN or infinity; the message names the rows, ``rows`` all of them."""
+
+    rows: tuple[int, ...] = ()
 
 
 class Scorer(ABC):
@@ -126,7 +132,9 @@ def check_finite(scores: Sequence[Sequence[float]]) -> None:
     """Raises RewardIsNotFinite, with the numbers of the rows, where a score is NaN or infinite."""
     bad = [i for i, values in enumerate(scores) if not all(map(math.isfinite, values))]
     if bad:
-        raise RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+        error = RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+        error.rows = tuple(bad)
+        raise error
 
 
 def _same(first: Chat, second: Chat) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_reward_model
+from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import Branch, prefix_row
 from orchestrator.scorers.packed_pass import PackedPass
 from orchestrator.scorers.scorer import Position, Scorer
@@ -24,6 +25,7 @@ class SequenceScorer(Scorer):
         position: where a prefix is scored.
         policy_chat: whose ids come in; None means the model's own.
         device: torch device name.
+        branch_memory_mib: what the branches of a pass may take beside their trunks.
     """
 
     def __init__(
@@ -32,10 +34,11 @@ class SequenceScorer(Scorer):
         position: Position = "closed",
         policy_chat: Chat | None = None,
         device: str = "cpu",
+        branch_memory_mib: int = BRANCH_MEMORY_MIB,
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
         model = load_reward_model(checkpoint).to(device).eval()
-        self._pass = PackedPass(model, self.chat.end_ids[-1])
+        self._pass = PackedPass(model, self.chat.end_ids[-1], branch_memory_mib=branch_memory_mib)
 
     def prefix_scores(
         self,

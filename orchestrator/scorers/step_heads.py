@@ -48,6 +48,21 @@ class StepHead(torch.nn.Module):
 
 
 @dataclass(frozen=True)
+class TagFormat:
+    """How tags stand in a response.
+
+    Attributes:
+        tag_ids: the step tag's tokens; the reward is read at the last.
+        delimiter: text that ends a step.
+        written: whether the tag is written behind a step; if not, the step's delimiter is its tag.
+    """
+
+    tag_ids: Ids
+    delimiter: str
+    written: bool
+
+
+@dataclass(frozen=True)
 class StepModel:
     """A loaded step-tag reward model, on its device and in evaluation mode.
 
@@ -78,19 +93,33 @@ def load_step_model(
     nature = nature_of(checkpoint)
     if nature.form not in ("process head", "token classes", "language model"):
         raise ValueError(f"{checkpoint}: it has no step tags: it is {nature.what}")
-    own = _own_tag(nature.form, chat)
-    tag_ids = _tag_ids(checkpoint, chat, tag, own)
+    form = tag_format(checkpoint, chat, delimiter, tag)
     if nature.form == "language model":
         model, head = _language_model(checkpoint, chat)
     else:
         model, head = _two_labels(checkpoint)
+    return StepModel(
+        model.to(device).eval(),
+        head.to(device).eval(),
+        form.tag_ids,
+        form.delimiter,
+        form.written,
+    )
+
+
+def tag_format(checkpoint: str, chat: Chat, delimiter: str | None, tag: str | None) -> TagFormat:
+    """How tags are written for a step-tag reward model; None is the checkpoint's own.
+
+    Raises:
+        ValueError: its tokenizer does not know the tag.
+    """
+    own = _own_tag(nature_of(checkpoint).form, chat)
+    tag_ids = _tag_ids(checkpoint, chat, tag, own)
     used = own if tag is None else tag
     if delimiter is None:
         # TRL's separator is a part of the text and ends its steps.
         delimiter = used if used.isspace() else BLANK_LINE
-    return StepModel(
-        model.to(device).eval(), head.to(device).eval(), tag_ids, delimiter, used != delimiter
-    )
+    return TagFormat(tag_ids, delimiter, used != delimiter)
 
 
 def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import Branch, PackedRow
 from orchestrator.scorers.packed_pass import PackedPass
 from orchestrator.scorers.scorer import Position, Scorer
@@ -32,6 +33,7 @@ class StepTagScorer(Scorer):
         step_delimiter: text that ends a step; None is a blank line, or the tag where that is white
             space.
         step_tag: None is the tag with which the public models of this form were trained.
+        branch_memory_mib: what the branches of a pass may take beside their trunks.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class StepTagScorer(Scorer):
         aggregation: Aggregation = "last",
         step_delimiter: str | None = None,
         step_tag: str | None = None,
+        branch_memory_mib: int = BRANCH_MEMORY_MIB,
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
         found = load_step_model(checkpoint, self.chat, step_delimiter, step_tag, device)
@@ -51,7 +54,7 @@ class StepTagScorer(Scorer):
         self._delimiter = found.delimiter
         self._tag = found.tag_ids
         self._written = self._tag if found.written else ()
-        self._pass = PackedPass(found.model, self.chat.end_ids[-1], found.head)
+        self._pass = PackedPass(found.model, self.chat.end_ids[-1], found.head, branch_memory_mib)
 
     def prefix_scores(
         self,

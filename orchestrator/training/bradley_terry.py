@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel
 
-from orchestrator.rewards.one_pass import packed_scores
+from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB, packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.training.examples import PairExample
 
@@ -28,10 +28,11 @@ def pair_loss(
     rows: Sequence[PairExample],
     closing_ids: tuple[int, ...],
     pad_id: int,
+    branch_memory_mib: int = BRANCH_MEMORY_MIB,
 ) -> tuple[Tensor, int]:
     """Loss sum of some pairs, and how many of their partial pairs are ordered right.
 
-    ``closing_ids`` is empty for open scoring.
+    ``closing_ids`` is empty for open scoring; ``branch_memory_mib`` is that of ``packed_scores``.
     """
     packed = [
         prefix_row(
@@ -42,7 +43,7 @@ def pair_loss(
         )
         for row in rows
     ]
-    scores = packed_scores(model, packed, pad_id)  # (B, 2 K)
+    scores = packed_scores(model, packed, pad_id, branch_memory_mib)  # (B, 2 K)
     chosen = torch.cat([scores[i, : row.size] for i, row in enumerate(rows)])
     rejected = torch.cat([scores[i, row.size : 2 * row.size] for i, row in enumerate(rows)])
     weights = torch.tensor([w for row in rows for w in row.weights])

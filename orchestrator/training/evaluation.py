@@ -72,7 +72,9 @@ class HeldOut:
             for row in pairs
         ]
         with objective.autocast():
-            scores = packed_scores(objective.model, packed, objective.pad_id)
+            scores = packed_scores(
+                objective.model, packed, objective.pad_id, objective.branch_memory_mib
+            )
         size = pairs[0].size
         gaps = (scores[:, :size] - scores[:, size : 2 * size]).double()  # (B, G + 1)
         whole = gaps[:, -1].cpu()

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.training.files import Example
 
 ObjectiveName = Literal["language_modelling", "bradley_terry", "dpo", "nca", "kto", "ce"]
@@ -32,6 +33,8 @@ class TrainingJob:
         precision: of autocast.
         micro_batch_tokens: most padded tokens of one forward; None is a worker's whole share.
         gradient_checkpointing: whether activations are computed again in the backward pass.
+        branch_memory_mib: what the branches of one forward may take beside their trunks, before the
+            backward pass keeps what it needs of them.
         checkpoint_steps: steps between two checkpoints of the training; None writes none.
         evaluation: Parquet file of held-out rows; None for none.
         evaluation_steps: steps between two evaluations, one more at the end.
@@ -58,6 +61,7 @@ class TrainingJob:
     evaluation: str | None = None
     evaluation_steps: int | None = None
     beta: float = 1.0
+    branch_memory_mib: int = BRANCH_MEMORY_MIB
 
 
 @dataclass

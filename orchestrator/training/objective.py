@@ -37,6 +37,7 @@ class Objective(nn.Module):
         self.model, self._job = model, job
         self.pad_id = chat.tokenizer.pad_token_id or 0
         self.closing_ids = chat.closing_ids if job.closed else ()
+        self.branch_memory_mib = job.branch_memory_mib
         self._kl = 0.0
         if job.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -49,7 +50,9 @@ class Objective(nn.Module):
                 return response_loss(self.model, texts, self.pad_id, self.device)
             if self._job.objective == "bradley_terry":
                 pairs = cast(Sequence[PairExample], rows)
-                return pair_loss(self.model, pairs, self.closing_ids, self.pad_id)
+                return pair_loss(
+                    self.model, pairs, self.closing_ids, self.pad_id, self.branch_memory_mib
+                )
             labelled = cast(Sequence[ImplicitExample], rows)
             return implicit_loss(
                 self.model, labelled, self._job.objective, self._job.beta, self.pad_id, self._kl

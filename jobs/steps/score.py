@@ -1,0 +1,158 @@
+"""jobs/score.py from options to summary: check, find the parts, score those that are missing."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from jobs.steps.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH, OK
+from jobs.steps.score_options import ScoreOptions
+from jobs.steps.score_output import Counts, ScoreOutput
+from orchestrator.config.load import ConfigError
+from orchestrator.data.parts import cut_in_parts
+from orchestrator.scorers.reading import RowReader
+from orchestrator.stages.places import lasting_output_dir
+from orchestrator.stages.progress import Meter
+
+
+def score_main(**given: Any) -> int:
+    """Scores a file by the options of ``ScoreOptions``.
+
+    The exit code is 2 for options that cannot be, 1 for a failure.
+    """
+    options = ScoreOptions(**given)
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    place, moved = lasting_output_dir(options.output, "score", Path.cwd())
+    try:
+        if "://" in place:
+            raise ConfigError(f"--output = {place!r}: valid: a folder or .parquet file on a disk")
+        options = options.resolved()
+        reader, output = options.reader(), ScoreOutput(Path(place))
+        if moved:
+            console.print(moved, highlight=False, markup=False)
+        output.folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, which a single output file ends.
+        with FileLock(output.folder.with_name(f".{output.folder.name}.lock"), timeout=0):
+            return _score(options, reader, output, console)
+    except ConfigError as error:
+        _say(f"error: {error}")
+        return BAD_CONFIG
+    except Timeout:
+        _say(f"error: --output = {place!r}: another run is writing there; wait, or choose another")
+        return BAD_CONFIG
+    except KeyboardInterrupt:
+        console.print("interrupted: run the same command again, and it goes on from here")
+        return INTERRUPTED
+
+
+def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, console: Console) -> int:
+    from jobs.steps.score_pipeline import Scoring, check_columns, run_parts  # imports Ray
+
+    identity = options.identity()
+    summary = output.begin(identity, options.force)
+    if summary is not None:
+        console.print(f"done before: {_shown(summary, output)}", highlight=False, markup=False)
+        return OK
+    file = cut_in_parts(options.input, options.part_rows, reader.check, output.folder)
+    check_columns(options.input, file.columns.schema, reader)
+    before = {counts["part"]: counts for counts in output.done()}
+    parts = [part for part in file.parts if part.number not in before]
+    scoring = Scoring(
+        file, reader, str(output.folder), options.actors, options.threads, options.batch_size,
+        options.device,
+    )  # fmt: skip
+    total, new, started = Totals(before.values()), Totals(), time.monotonic()
+    if before:
+        console.print(f"{len(before)} of {len(file.parts)} parts are done", highlight=False)
+    if parts:
+        _connect(options, console)
+        started = time.monotonic()
+        with Meter(console, "score", file.rows, "rows") as meter:
+
+            def heard(counts: Counts) -> None:
+                for totals in (total, new):
+                    totals.add(counts)
+                meter.update(total.seen)
+
+            try:
+                run_parts(scoring, parts, heard)
+            except Exception as error:
+                _say(f"failed: {_cause(error)}")
+                _say("the parts that are written are kept: mend the cause, run the command again")
+                return FAILED
+    rate = new.seen / max(time.monotonic() - started, 1e-9)
+    summary = output.finish(identity, total.counts())
+    console.print(f"{_shown(summary, output)}; {rate:,.1f} rows/s", highlight=False, markup=False)
+    return OK
+
+
+class Totals:
+    """Counts of parts, added up."""
+
+    def __init__(self, parts: Any = ()) -> None:
+        self.rows = self.rejected = self.tokens = 0
+        for counts in parts:
+            self.add(counts)
+
+    def add(self, counts: Counts) -> None:
+        """One more part."""
+        self.rows += counts["rows"]
+        self.rejected += counts["rejected"]
+        self.tokens += counts["tokens"]
+
+    @property
+    def seen(self) -> int:
+        """Rows of the file, refused ones too."""
+        return self.rows + self.rejected
+
+    def counts(self) -> Counts:
+        """As plain values."""
+        return {"rows": self.rows, "rejected": self.rejected, "tokens": self.tokens}
+
+
+def _connect(options: ScoreOptions, console: Console) -> None:
+    """Joins or starts Ray.
+
+    Raises:
+        ConfigError: it has no room for so many actors.
+    """
+    import ray
+
+    from jobs.steps import cluster
+    from jobs.steps.score_pipeline import ACTOR_CPUS, TASK_CPUS
+
+    cluster.connect(console, dashboard=False)
+    resources = ray.cluster_resources()
+    room = (resources.get("CPU", 0) - 2 * TASK_CPUS) / ACTOR_CPUS
+    if options.device == "cuda":
+        room = min(room, resources.get("GPU", 0))
+    if options.actors > room:
+        ray.shutdown()
+        raise ConfigError(
+            f"--actors = {options.actors}: the cluster has room for {max(int(room), 0)} on"
+            f" {options.device}; valid: at most that"
+        )
+
+
+def _shown(summary: dict[str, Any], output: ScoreOutput) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
+    refused = f"{summary['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
+    return (
+        f"{summary['rows']:,} rows scored, {refused}; {summary['tokens']:,} tokens; scores:"
+        f" {output.scores}; rejects: {output.rejects}"
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what went wrong: Ray wraps a worker's error in its traceback."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)

@@ -1,0 +1,159 @@
+"""The options of jobs/score.py, checked before anything starts, and which decide the scores."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.parquet as pq
+
+from orchestrator.config.checks import check_checkpoint
+from orchestrator.config.load import ConfigError
+from orchestrator.data.prefixes import Prefixes
+from orchestrator.data.rows import VALID, file_stem, read_rows
+from orchestrator.records import Reject
+from orchestrator.rewards.aggregation import Aggregation
+from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.reading import RowKind, RowReader, row_kind
+from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
+from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.stages.identity import fingerprint
+
+ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is
+# Each option that decides the scores, by the name of its field.
+DECIDING = ("prefixes", "seed", "position", "kind", "base", "beta", "aggregation",
+            "step_delimiter", "step_tag", "part_rows")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """The options of jobs/score.py; its `--help` says what they mean."""
+
+    input: str
+    output: str
+    reward: str
+    kind: Kind | None
+    base: str | None
+    beta: float | None
+    position: Position
+    prefixes: str
+    aggregation: Aggregation | None
+    step_delimiter: str | None
+    step_tag: str | None
+    branch_memory_mib: int
+    seed: int
+    actors: int
+    threads: int
+    batch_size: int
+    part_rows: int
+    device: str
+    force: bool
+
+    @property
+    def spec(self) -> ScorerSpec:
+        """The scorer."""
+        return ScorerSpec(
+            self.reward,
+            kind=self.kind,
+            aggregation=self.aggregation,
+            step_delimiter=_unescaped(self.step_delimiter),
+            step_tag=_unescaped(self.step_tag),
+            base=self.base,
+            beta=1.0 if self.beta is None else self.beta,
+            branch_memory_mib=self.branch_memory_mib,
+        )
+
+    def resolved(self) -> "ScoreOptions":
+        """With absolute paths: tasks and actors work in other folders."""
+        base = None if self.base is None else _absolute(self.base)
+        return replace(self, input=_absolute(self.input), reward=_absolute(self.reward), base=base)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores, by option: contents of files, values of all others.
+
+        How many actors, threads and rows at once it takes changes their rounding and nothing else.
+        """
+        files = {"--input": fingerprint(self.input), "--reward": fingerprint(self.reward)}
+        values = {option(name): getattr(self, name) for name in DECIDING}
+        if self.base is not None:
+            values["--base"] = fingerprint(self.base)
+        return {**files, **values}
+
+    def reader(self) -> RowReader:
+        """Checks all of them, and says how rows are read; loads no weights.
+
+        Raises:
+            ConfigError: an option cannot be; the message names it, its value and what is valid.
+        """
+        rows = _row_kind(self.input)
+        check_checkpoint("--reward", self.reward)
+        if self.base is not None:
+            check_checkpoint("--base", self.base)
+        try:
+            prefixes = Prefixes.parse(self.prefixes)
+        except ValueError as error:
+            raise ConfigError(f"--prefixes = {error}") from None
+        self._check_scorer(prefixes)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"--seed = {self.seed}: valid: a number from 0 to 2^63 - 1")
+        stem = file_stem(self.input)
+        return RowReader(self.spec, self.position, rows, prefixes, self.seed, stem)
+
+    def _check_scorer(self, prefixes: Prefixes) -> None:
+        if self.beta is not None and self.base is None:
+            raise ConfigError(f"--beta = {self.beta}: of a log ratio alone; valid: with --base")
+        try:
+            kind = kind_of(self.spec)
+            chat = chat_of(self.spec)
+            if prefixes.kind == "steps" and kind != "step_tag":
+                check_delimiter(chat, self.spec.step_delimiter or BLANK_LINE)
+        except ValueError as error:
+            raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+        if self.step_tag is not None and kind != "step_tag":
+            raise ConfigError(
+                f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind}; valid: with"
+                " one of kind step_tag"
+            )
+
+
+def option(name: str) -> str:
+    """A field's name as it stands on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _row_kind(source: str) -> RowKind:
+    """What the rows of a file hold.
+
+    Raises:
+        ConfigError: there is no such file, or it holds nothing to score.
+    """
+    try:
+        rows = read_rows(source)
+        if source.endswith(".parquet"):
+            with fsspec.open(source, "rb") as file:
+                names = pq.ParquetFile(file).schema_arrow.names
+            found = row_kind(dict.fromkeys(names, True))
+        else:
+            kinds = (None if isinstance(item, Reject) else row_kind(item[1]) for item in rows)
+            found = next(filter(None, kinds), None)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"--input = {source!r}: {error}; valid: {VALID}") from error
+    if found is None:
+        raise ConfigError(
+            f"--input = {source!r}: nothing to score; valid: rows with `prompt` and `response`, or"
+            " with `prompt`, `chosen` and `rejected`"
+        )
+    return found
+
+
+def _absolute(path: str) -> str:
+    """A path that is on this disk; a hub name or URI stays as it is."""
+    place = Path(path).expanduser()
+    return str(place.resolve()) if place.exists() else path
+
+
+def _unescaped(text: str | None) -> str | None:
+    for written, meant in ESCAPES.items():
+        text = None if text is None else text.replace(written, meant)
+    return text

@@ -1,0 +1,125 @@
+"""The pipeline of jobs/score.py: the parts of a file scored and written, by Ray Data.
+
+A part is a row of a streaming data set: read, checked and tokenized in a task, scored by an actor
+of a pool, written in a task. The driver hears of counts alone.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from actors.prefix_scores import CUTS, PROMPT, RESPONSE, PrefixScorer, from_bytes, to_bytes
+from jobs.steps.score_output import Counts, write_part
+from orchestrator.config.load import ConfigError
+from orchestrator.data.parts import Part, PartedFile, read_part
+from orchestrator.data.rejects import SCHEMA as REJECTS
+from orchestrator.scorers.reading import SIDES, RowReader
+
+# Logical CPUs, as small as a sweep's, so that both find a place in one cluster. They differ, so
+# that Ray Data does not join a task to the actor behind it.
+TASK_CPUS, ACTOR_CPUS = 0.2, 0.1
+WRITERS = 1
+_IDS = pa.list_(pa.int32())
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the pipeline needs: a file, how its rows are read, who scores them, where they go."""
+
+    file: PartedFile
+    reader: RowReader
+    folder: str
+    actors: int
+    threads: int  # of torch, each actor's
+    batch_size: int
+    device: str
+
+
+def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts], None]) -> None:
+    """Scores and writes parts; ``heard`` gets the counts of each when it is written.
+
+    Ray must be running. The order of parts is not kept.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = None  # a part stays one, however large its rows are
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by the job itself
+    spare = (os.cpu_count() or 1) - scoring.actors * scoring.threads
+    reader, file = scoring.reader, replace(scoring.file, parts=())
+    pipeline = (
+        # A block a part: a task reads one, and read_parquet's listing task, which asks for a whole
+        # CPU, is not needed.
+        ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+        .map(
+            _read,
+            fn_args=(file, reader),
+            num_cpus=TASK_CPUS,
+            compute=TaskPoolStrategy(size=max(spare, 1)),
+        )
+        .map(
+            PrefixScorer,
+            fn_constructor_args=(
+                reader.spec, reader.position, reader.rows, scoring.batch_size, scoring.device,
+                scoring.threads, file.source,
+            ),
+            num_cpus=ACTOR_CPUS,
+            num_gpus=1 if scoring.device == "cuda" else 0,
+            compute=ActorPoolStrategy(size=scoring.actors),
+        )
+        .map(
+            _write,
+            fn_args=(scoring.folder,),
+            num_cpus=TASK_CPUS,
+            compute=TaskPoolStrategy(size=WRITERS),
+        )
+    )  # fmt: skip
+    for counts in pipeline.iter_rows():
+        heard(counts)
+
+
+def _read(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str, Any]:
+    """A part's rows with their token ids and cuts, and those that are refused."""
+    found = read_part(file, Part(**part), reader.read)
+    asked: list[Any] = found.parsed
+    table = found.table.append_column("row", pa.array(found.numbers, pa.int64()))
+    table = table.append_column(PROMPT, pa.array([row.prompt_ids for row in asked], _IDS))
+    for i, side in enumerate(SIDES[reader.rows].values()):
+        ids = pa.array([row.responses[i] for row in asked], _IDS)
+        cuts = pa.array([row.cuts[i] for row in asked], _IDS)
+        table = table.append_column(RESPONSE.format(side), ids)
+        table = table.append_column(CUTS.format(side), cuts)
+    rejects = pa.Table.from_pylist([asdict(reject) for reject in found.rejects], schema=REJECTS)
+    return {
+        "part": part["number"],
+        "rows": len(asked),
+        "rejected": len(found.rejects),
+        "tokens": sum(row.tokens for row in asked),
+        "table": to_bytes(table),
+        "rejects": to_bytes(rejects),
+    }
+
+
+def _write(part: dict[str, Any], folder: str) -> Counts:
+    counts = {name: part[name] for name in ("part", "rows", "rejected", "tokens")}
+    write_part(Path(folder), counts, from_bytes(part["table"]), from_bytes(part["rejects"]))
+    return counts
+
+
+def check_columns(source: str, schema: pa.Schema, reader: RowReader) -> None:
+    """Raises ConfigError where the file has columns of the names that are added."""
+    added = {"row", PROMPT}
+    for side in SIDES[reader.rows].values():
+        added |= {CUTS.format(side), RESPONSE.format(side)}
+        added |= {f"{side}prefix_scores", f"{side}score"}
+    if taken := sorted(added & set(schema.names)):
+        raise ConfigError(
+            f"--input = {source!r}: has columns of its own named {', '.join(taken)}, which the"
+            " output adds; valid: a file without them"
+        )

@@ -1,0 +1,151 @@
+"""What a scorer is asked of a row of a file: token ids and cuts, without the weights of the scorer.
+
+A row is {prompt, response} or a pair {prompt, chosen, rejected}; what cannot be scored is a BadRow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+
+from orchestrator.data.pairs import parse_pair
+from orchestrator.data.prefixes import Prefixes
+from orchestrator.data.rejects import BadRow, conversation, field, response
+from orchestrator.data.rows import Row
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.checkpoints import context_of
+from orchestrator.records import Message
+from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.step_heads import tag_format
+from orchestrator.scorers.steps import BLANK_LINE, step_ends
+from orchestrator.search.engines import Ids
+
+RowKind = Literal["response", "pair"]
+# The responses of a row, each with the beginning of its columns' names.
+SIDES: dict[RowKind, dict[str, str]] = {
+    "response": {"response": ""},
+    "pair": {"chosen": "chosen_", "rejected": "rejected_"},
+}
+NO_TOKENS = "empty response: {} has no tokens"
+TEMPLATE_REFUSES = "the reward model's chat template refuses the conversation"
+TOO_LONG = "past the context: prompt and response take more than {} tokens"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row as a scorer is asked: one prompt, and a response and its cuts for each side."""
+
+    prompt_ids: Ids
+    responses: tuple[Ids, ...]
+    cuts: tuple[list[int], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt, and of all responses."""
+        return len(self.prompt_ids) + sum(map(len, self.responses))
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads the rows of one file for one scorer. Pickles; its tokenizer is loaded where it works.
+
+    Attributes:
+        spec: the scorer.
+        position: where it scores a prefix.
+        rows: what the rows hold.
+        prefixes: where responses are cut.
+        seed: of cuts that are drawn.
+        stem: what rows are called after: row 5 of "file.jsonl" is "file-5", as a pair's id.
+    """
+
+    spec: ScorerSpec
+    position: Position
+    rows: RowKind
+    prefixes: Prefixes
+    seed: int
+    stem: str
+
+    def check(self, number: int, row: Row) -> tuple[Sequence[Message], tuple[str, ...]]:
+        """The prompt and the responses of a row; no tokenizer is needed.
+
+        Raises:
+            BadRow: a field is missing or of another type, or a response is empty.
+        """
+        if self.rows == "pair":
+            prompt, *responses = parse_pair(row)
+            return prompt, tuple(responses)
+        text = response("response", field(row, "response"))
+        return conversation("prompt", field(row, "prompt")), (text,)
+
+    def read(self, number: int, row: Row) -> Asked:
+        """What the scorer is asked.
+
+        Raises:
+            BadRow: as ``check``; or there is no token to score, the chat template does not take the
+                conversation, or the text is longer than the model reads.
+        """
+        messages, texts = self.check(number, row)
+        reads = _reads_of(self.spec, self.position)
+        try:
+            prompt = reads.chat.prompt_ids(messages)
+        except TemplateError:
+            raise BadRow(TEMPLATE_REFUSES) from None
+        responses = tuple(reads.chat.response_ids(text) for text in texts)
+        for name, ids in zip(SIDES[self.rows], responses, strict=True):
+            if not ids:
+                raise BadRow(NO_TOKENS.format(name))
+            if reads.length(prompt, ids) > reads.context:
+                raise BadRow(TOO_LONG.format(reads.context))
+        longest = max(map(len, responses))
+        cuts = tuple(
+            self.prefixes.cuts(
+                len(ids), longest, partial(reads.step_ends, ids), self.seed, f"{self.stem}-{number}"
+            )
+            for ids in responses
+        )
+        return Asked(prompt, responses, cuts)
+
+
+def row_kind(row: dict[str, Any]) -> RowKind | None:
+    """What a row with such fields is: a response where it has one, else a pair, else nothing."""
+    if row.get("response") is not None:
+        return "response"
+    has_both = row.get("chosen") is not None and row.get("rejected") is not None
+    return "pair" if has_both else None
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """What a scorer reads beside the row itself."""
+
+    chat: Chat
+    context: int
+    closing: int  # tokens
+    tag: int  # tokens written behind each step
+    delimiter: str
+
+    def length(self, prompt: Ids, ids: Ids) -> int:
+        """Tokens that the model reads for the whole response."""
+        steps = len(self.step_ends(ids)) + 1 if self.tag else 0
+        return len(prompt) + len(ids) + self.closing + steps * self.tag
+
+    def step_ends(self, ids: Ids) -> list[int]:
+        """Token counts with which a complete step ends."""
+        return step_ends(self.chat, ids, self.delimiter)
+
+
+@lru_cache(maxsize=4)
+def _reads_of(spec: ScorerSpec, position: Position) -> _Reads:
+    """Of a scorer, found once in a process."""
+    kind, chat = kind_of(spec), chat_of(spec)
+    context = min(context_of(name) for name in (spec.checkpoint, spec.base) if name)
+    closed = position == "closed" and kind in ("sequence", "encoder")
+    closing = len(chat.closing_ids) if closed else 0
+    if kind != "step_tag":
+        return _Reads(chat, context, closing, 0, spec.step_delimiter or BLANK_LINE)
+    found = tag_format(spec.checkpoint, chat, spec.step_delimiter, spec.step_tag)
+    return _Reads(chat, context, closing, len(found.tag_ids), found.delimiter)
