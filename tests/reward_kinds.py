@@ -20,6 +20,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+    LlamaModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -98,10 +100,14 @@ def value_head(folder: Path, name: str = "v_head.summary") -> str:
     return str(folder)
 
 
-def process_head(folder: Path) -> str:
+def process_head(
+    folder: Path, tokenizer: PreTrainedTokenizerFast | None = None, llama: bool = False
+) -> str:
     """Qwen2.5-Math-PRM: a head of two layers, code of its own that nobody may run, shards."""
-    tokenizer = bytes_with("<extra_0>")
-    backbone = _seeded(Qwen2Model, _qwen2(tokenizer))
+    tokenizer = tokenizer or bytes_with("<extra_0>")
+    # AutoTokenizer makes any tokenizer of a Qwen2 model a byte-level BPE: no words there.
+    kinds = (LlamaModel, _llama) if llama else (Qwen2Model, _qwen2)
+    backbone = _seeded(kinds[0], kinds[1](tokenizer))
     _saved(folder, tokenizer, backbone)
     weights = {f"model.{name}": value for name, value in load_file(_file(folder)).items()}
     head = {
@@ -124,15 +130,19 @@ def process_head(folder: Path) -> str:
     )
 
 
-def token_classes(folder: Path) -> str:
+def token_classes(
+    folder: Path, tokenizer: PreTrainedTokenizerFast | None = None, llama: bool = False
+) -> str:
     """TRL's process reward model: two token classes, a line end behind every step."""
-    tokenizer = bytes_with()
+    tokenizer = tokenizer or bytes_with()
+    if llama:
+        return _saved(folder, tokenizer, _seeded(LlamaForTokenClassification, _llama(tokenizer)))
     return _saved(folder, tokenizer, _seeded(Qwen2ForTokenClassification, _qwen2(tokenizer)))
 
 
-def shepherd(folder: Path) -> str:
+def shepherd(folder: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> str:
     """Math-Shepherd: a language model, "+" or "-" behind the tag "ки"."""
-    tokenizer = sentence_piece("▁ки", "▁+", "▁-")
+    tokenizer = tokenizer or sentence_piece("▁ки", "▁+", "▁-")
     return _saved(folder, tokenizer, _seeded(LlamaForCausalLM, _llama(tokenizer)))
 
 

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from reward_kinds import QUESTION, STEPS
+from reward_kinds import QUESTION
 from safetensors.torch import load_file
 from transformers import (
+    AutoModel,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     LlamaForCausalLM,
     LlamaModel,
-    Qwen2ForTokenClassification,
-    Qwen2Model,
 )
 
-from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat import load_chat
 from orchestrator.search.engines import Ids
 
 USER = [{"role": "user", "content": QUESTION}]
@@ -62,48 +62,51 @@ def encoder(checkpoint: str, y: Ids) -> list[float]:
     return [float(model(**tokenizer(QUESTION, text, return_tensors="pt")).logits)]
 
 
-def tagged(chat: Chat, y: Ids, tag: Ids, replaced: bool = False) -> tuple[torch.Tensor, list[int]]:
-    """The prompt and the response with tags written in by hand, and where the tags end.
-
-    ``replaced``: the steps' own ends are tags, and only a step without one gets a tag.
-    """
-    text, ends, left = list(chat.prompt_ids(USER)), [], y
-    for step in STEPS:
-        whole = chat.response_ids(step)
-        part, left = left[: len(whole)], left[len(whole) :]
-        if not part and ends:
-            break
-        text += part
-        complete = part == whole and step.endswith("\n\n")
-        text += () if replaced and complete else tag
-        ends.append(len(text) - 1)
-    return torch.tensor([text]), ends
+def steps_of(checkpoint: str, y: Ids, delimiter: str) -> list[str]:
+    """The steps of a prefix, split as text; what begins a delimiter at its end is left away."""
+    text = load_chat(checkpoint).text(y)
+    while not text.endswith(delimiter) and delimiter.startswith(text[-1:]) and text:
+        text = text[:-1]
+    return [step for step in text.split(delimiter) if step.strip()] or [""]
 
 
-def process_head(checkpoint: str, y: Ids) -> list[float]:
-    chat = load_chat(checkpoint)
-    tag = chat.tokenizer.convert_tokens_to_ids("<extra_0>")
-    text, ends = tagged(chat, y, (tag,))
-    states = Qwen2Model.from_pretrained(checkpoint).eval()(text).last_hidden_state[0, ends]
+def process_head(checkpoint: str, y: Ids, delimiter: str = "\n\n") -> list[float]:
+    """As Qwen2.5-Math-PRM's card: the steps joined by the tag, one text tokenized whole."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    text = tokenizer.apply_chat_template(USER, tokenize=False, add_generation_prompt=True)
+    text += "<extra_0>".join(steps_of(checkpoint, y, delimiter)) + "<extra_0>"
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    states = AutoModel.from_pretrained(checkpoint).eval()(ids).last_hidden_state
+    tags = ids[0] == tokenizer.convert_tokens_to_ids("<extra_0>")
     w = load_file(Path(checkpoint) / "model-00002-of-00002.safetensors")
-    inner = torch.relu(states @ w["score.0.weight"].T + w["score.0.bias"])
+    inner = torch.relu(states[0, tags] @ w["score.0.weight"].T + w["score.0.bias"])
     logits = inner @ w["score.2.weight"].T + w["score.2.bias"]
     return [float(p) for p in logits.softmax(-1)[:, 1]]
 
 
-def token_classes(checkpoint: str, y: Ids) -> list[float]:
+def token_classes(checkpoint: str, y: Ids, separator: str = "\n\n") -> list[float]:
+    """As TRL tokenizes its training rows: prompt, then each step and the separator's tokens."""
     chat = load_chat(checkpoint)
-    text, ends = tagged(chat, y, chat.response_ids("\n\n"), replaced=True)
-    model = Qwen2ForTokenClassification.from_pretrained(checkpoint).eval()
-    return [float(p) for p in model(text).logits[0, ends].softmax(-1)[:, 1]]
+    ids, ends = list(chat.prompt_ids(USER)), []
+    for step in steps_of(checkpoint, y, separator):
+        ids += chat.response_ids(step) + chat.response_ids(separator)
+        ends.append(len(ids) - 1)
+    model = AutoModelForTokenClassification.from_pretrained(checkpoint).eval()
+    return [float(p) for p in model(torch.tensor([ids])).logits[0, ends].softmax(-1)[:, 1]]
 
 
-def shepherd(checkpoint: str, y: Ids) -> list[float]:
-    chat = load_chat(checkpoint)
-    tag, right, wrong = (chat.tokenizer.convert_tokens_to_ids(t) for t in ("▁ки", "▁+", "▁-"))
-    text, ends = tagged(chat, y, (tag,))
-    logits = LlamaForCausalLM.from_pretrained(checkpoint).eval()(text).logits[0, ends]
-    return [float(p) for p in logits[:, [right, wrong]].softmax(-1)[:, 0]]
+def shepherd(checkpoint: str, y: Ids, delimiter: str = "\n") -> list[float]:
+    """As Math-Shepherd's card: question, then steps with "ки" at each line's end, one text."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    steps = steps_of(checkpoint, y, delimiter)
+    solution = f" ки{delimiter}".join(steps)
+    text = f"{QUESTION} {solution} ки" if solution else f"{QUESTION} ки"
+    ids = tokenizer(text, return_tensors="pt")
+    tag, right, wrong = (tokenizer.encode(f"x {mark}")[-1] for mark in ("ки", "+", "-"))
+    logits = LlamaForCausalLM.from_pretrained(checkpoint).eval()(**ids).logits[0]
+    rewards = logits[:, [right, wrong]].softmax(-1)[ids["input_ids"][0] == tag, 0]
+    assert len(rewards) == len(steps)
+    return [float(p) for p in rewards]
 
 
 BY_HAND: dict[str, Callable[[str, Ids], list[float]]] = {

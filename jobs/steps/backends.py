@@ -12,8 +12,8 @@ from typing import Any
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
 from jobs.steps.sweep import Sweep
-from orchestrator.engines.chat import load_chat
 from orchestrator.records import Prompt
+from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Position
 from orchestrator.search.engines import (
     Ids,
@@ -66,7 +66,7 @@ class ActorReward:
 
     def __init__(self, sweep: Sweep, scorer: str, prompts: dict[Ids, Ids] | None = None) -> None:
         self._actors, self._prompts = sweep.reward_actors(), prompts or {}
-        self.chat = load_chat(sweep.checkpoint(scorer))
+        self.chat = chat_of(sweep.scorer(scorer))
         self._place = RewardPlace(
             sweep.scorer(scorer), sweep.config.scoring.position,
             sweep.checkpoint("policy"), sweep.device, sweep.threads(len(self._actors)),

@@ -19,6 +19,7 @@ from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
+from orchestrator.scorers.registry import chat_of
 from orchestrator.search.best_of_n import (
     BestOfNParameters,
     best_of_samples,
@@ -115,7 +116,7 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     parameters = _parameters(sweep, method, scorer)
     reward = None
     if scorer is not None:
-        chat = load_chat(sweep.checkpoint(scorer))
+        chat = chat_of(sweep.scorer(scorer))
         own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
         by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
         reward = ActorReward(sweep, scorer, by_policy)

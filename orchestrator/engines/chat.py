@@ -36,12 +36,14 @@ class Chat:
             its score at the content's last token.
         end_ids: token ids with which a policy may end its response, never empty.
         text_pair: whether prompt and response are a pair of texts, each with its separator.
+        gap: what stands between the prompt's text and the response where there is no template.
     """
 
     tokenizer: PreTrainedTokenizerBase
     closing_ids: tuple[int, ...]
     end_ids: tuple[int, ...]
     text_pair: bool = False
+    gap: str = "\n\n"
 
     def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of the conversation up to where the assistant begins to write."""
@@ -50,8 +52,7 @@ class Chat:
             if self.text_pair:
                 # All but the last separator: that one closes the response.
                 return tuple(_pair(self.tokenizer, text)[:-1])
-            text += "\n\n"
-            return tuple(self.tokenizer(text)["input_ids"])
+            return tuple(self.tokenizer(text + self.gap)["input_ids"])
         text = self.tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True
         )

@@ -7,13 +7,14 @@ from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.step_heads import step_chat
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.scorers.steps import BLANK_LINE
 
 
 def chat_of(spec: ScorerSpec) -> Chat:
     """The tokenizer and the prompt's format of a scorer, without its model: ``Scorer.chat``."""
-    return load_chat(spec.checkpoint)
+    return step_chat(spec.checkpoint) if spec.kind == "step_tag" else load_chat(spec.checkpoint)
 
 
 def load_scorer(

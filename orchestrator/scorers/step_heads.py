@@ -5,21 +5,22 @@ language model that writes "+" or "-" at the tag (Math-Shepherd). A reward is th
 the step is right.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from orchestrator.engines.chat import Chat
+from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_whole
 from orchestrator.engines.reward_heads import linear_layer
 from orchestrator.engines.weights import Weights
 from orchestrator.scorers.detect import Form, nature_of
-from orchestrator.scorers.steps import BLANK_LINE
+from orchestrator.scorers.steps import BLANK_LINE, LINE_END, check_delimiter
+from orchestrator.scorers.tagged import TagFormat
 from orchestrator.search.engines import Ids
 
-QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", "ки", "\n"  # as the models were trained
+QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # as the models were trained
 RIGHT, WRONG = "+", "-"  # what Math-Shepherd's model writes at a tag
 _LAYERS = ("score.0", "score.2", "score", "classifier")
 _RESCALED = ("logit_scale", "logits_scaling")  # of a config: the logits are not the head's own
@@ -48,37 +49,31 @@ class StepHead(torch.nn.Module):
 
 
 @dataclass(frozen=True)
-class TagFormat:
-    """How tags stand in a response.
-
-    Attributes:
-        tag_ids: the step tag's tokens; the reward is read at the last.
-        delimiter: text that ends a step.
-        written: whether the tag is written behind a step; if not, the step's delimiter is its tag.
-    """
-
-    tag_ids: Ids
-    delimiter: str
-    written: bool
-
-
-@dataclass(frozen=True)
 class StepModel:
     """A loaded step-tag reward model, on its device and in evaluation mode.
 
     Attributes:
         model: the backbone, or a model on it.
         head: what reads a step's reward from a hidden state.
-        tag_ids: the step tag's tokens; the reward is read at the last.
-        delimiter: text that ends a step.
-        written: whether the tag is written behind a step; if not, the step's delimiter is its tag.
+        form: how tags are written into a response.
     """
 
     model: PreTrainedModel
     head: StepHead
-    tag_ids: Ids
-    delimiter: str
-    written: bool
+    form: TagFormat
+
+
+def step_chat(checkpoint: str) -> Chat:
+    """The tokenizer and the prompt's format of a step-tag reward model.
+
+    Math-Shepherd's, of a language model without a chat template, is "question solution".
+    """
+    chat = load_chat(checkpoint)
+    if nature_of(checkpoint).form != "language model":
+        return chat
+    # Many tokenizers of words or pieces write the space themselves.
+    own = chat.response_ids("x x") == 2 * chat.response_ids("x")
+    return replace(chat, gap="" if own else " ")
 
 
 def load_step_model(
@@ -98,28 +93,23 @@ def load_step_model(
         model, head = _language_model(checkpoint, chat)
     else:
         model, head = _two_labels(checkpoint)
-    return StepModel(
-        model.to(device).eval(),
-        head.to(device).eval(),
-        form.tag_ids,
-        form.delimiter,
-        form.written,
-    )
+    return StepModel(model.to(device).eval(), head.to(device).eval(), form)
 
 
 def tag_format(checkpoint: str, chat: Chat, delimiter: str | None, tag: str | None) -> TagFormat:
     """How tags are written for a step-tag reward model; None is the checkpoint's own.
 
     Raises:
-        ValueError: its tokenizer does not know the tag.
+        ValueError: its tokenizer does not know the tag, or does not keep the delimiter.
     """
-    own = _own_tag(nature_of(checkpoint).form, chat)
-    tag_ids = _tag_ids(checkpoint, chat, tag, own)
-    used = own if tag is None else tag
+    form = nature_of(checkpoint).form
+    tag_ids = _tag_ids(checkpoint, form, chat, tag)
+    moved = form == "language model"
     if delimiter is None:
-        # TRL's separator is a part of the text and ends its steps.
-        delimiter = used if used.isspace() else BLANK_LINE
-    return TagFormat(tag_ids, delimiter, used != delimiter)
+        used = _own_tag(form, chat) if tag is None else tag
+        delimiter = LINE_END if moved else used if used.isspace() else BLANK_LINE
+    check_delimiter(chat, delimiter)
+    return TagFormat(tag_ids, delimiter, _behind_a_word(chat, delimiter), moved)
 
 
 def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:
@@ -170,17 +160,28 @@ def _own_tag(form: Form, chat: Chat) -> str:
     return TRL_TAG
 
 
-def _tag_ids(checkpoint: str, chat: Chat, tag: str | None, own: str) -> Ids:
-    """The tokens of a tag that was said, or of the public models' ``own``, there a single one."""
-    wanted = own if tag is None else tag
-    ids = chat.response_ids(wanted)
-    written = chat.tokenizer.decode(ids if tag is not None else ids[-1:])
-    if not ids or written not in (wanted, f" {own}"):
+def _tag_ids(checkpoint: str, form: Form, chat: Chat, tag: str | None) -> Ids:
+    """The tokens of a tag that was said, or of the public models' own, there a single one."""
+    own = _own_tag(form, chat)
+    if tag is not None:
+        ids = chat.response_ids(tag)
+        known = bool(ids) and chat.tokenizer.decode(ids) in (tag, f" {tag}")
+    else:
+        ids = _behind_a_word(chat, own) if form == "language model" else chat.response_ids(own)
+        known = chat.tokenizer.decode(ids[-1:]) in (own, own.strip(" "), f" {own}")
+    if not known:
+        wanted = own.strip(" ") if tag is None else tag
         raise ValueError(
             f"{checkpoint}: its tokenizer does not know the step tag {wanted!r}; say the one that"
             " the model was trained with (step_tag)"
         )
     return ids
+
+
+def _behind_a_word(chat: Chat, text: str) -> Ids:
+    """The tokens of a text that goes on from a word; by itself it might get a space in front."""
+    word, whole = chat.response_ids("x"), chat.response_ids(f"x{text}")
+    return whole[len(word) :] if whole[: len(word)] == word else chat.response_ids(text)
 
 
 def _verdict_id(checkpoint: str, chat: Chat, text: str) -> int:

@@ -12,50 +12,36 @@ from orchestrator.engines.chat import Chat
 from orchestrator.search.engines import Ids
 
 BLANK_LINE = "\n\n"  # the custom
-_INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that are no character (yet)
+LINE_END = "\n"  # Math-Shepherd's
+INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that are no character (yet)
 _LONGEST_WAIT = 8  # tokens that one character may take: four bytes, and special tokens among them
 
 
-class StepReader:
-    """Reads a response token by token and says which tokens end a step.
+class TextReader:
+    """Reads a response token by token and says what text each token adds.
 
     Only the last few tokens are decoded for each: a text's decoding is that of its parts, but for
     white space at a part's beginning, hence the tokens before stand in front.
     """
 
-    def __init__(self, chat: Chat, delimiter: str) -> None:
-        if not delimiter:
-            raise ValueError("the delimiter of steps is empty")
-        self._chat, self._delimiter = chat, delimiter
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
         self._window: Ids = ()  # the tokens before, and those whose text is not complete
         self._read = 0  # tokens of the window whose text is complete
-        self._known = 0  # characters of the window's text that are in `_step`, or were
-        self._step = ""  # text since the last delimiter
+        self._known = 0  # characters of the window's text that were given, or were
 
-    def copy(self) -> "StepReader":
+    def copy(self) -> "TextReader":
         """A reader that goes on from the same place."""
-        other = StepReader(self._chat, self._delimiter)
+        other = TextReader(self._chat)
         other.__dict__.update(self.__dict__)
         return other
 
-    def read(self, token_id: int) -> bool:
-        """Whether this token, the next of the response, ends a step."""
-        new = self._text_of(token_id)
-        start = max(0, len(self._step) - len(self._delimiter) + 1)
-        self._step += new
-        ended = False
-        while (found := self._step.find(self._delimiter, start)) >= 0:
-            ended |= bool(self._step[:found].strip())
-            self._step = self._step[found + len(self._delimiter) :]
-            start = 0
-        return ended
-
-    def _text_of(self, token_id: int) -> str:
+    def read(self, token_id: int) -> str:
         """The text that the next token adds; an incomplete character comes with its last token."""
         self._window += (token_id,)
         waits = len(self._window) - self._read <= _LONGEST_WAIT
         whole = self._chat.text(self._window)
-        complete = whole.rstrip(_INCOMPLETE) if waits else whole
+        complete = whole.rstrip(INCOMPLETE) if waits else whole
         new = complete[self._known :]
         self._known = max(self._known, len(complete))
         if not waits or (new and complete == whole):
@@ -74,8 +60,19 @@ def step_ends(chat: Chat, response_ids: Sequence[int], delimiter: str) -> list[i
     Raises:
         ValueError: the delimiter is empty.
     """
-    reader = StepReader(chat, delimiter)
-    return [t for t, token_id in enumerate(response_ids, 1) if reader.read(token_id)]
+    if not delimiter:
+        raise ValueError("the delimiter of steps is empty")
+    reader, ends, step = TextReader(chat), [], ""
+    for t, token_id in enumerate(response_ids, 1):
+        start = max(0, len(step) - len(delimiter) + 1)
+        step += reader.read(token_id)
+        ended = False
+        while (found := step.find(delimiter, start)) >= 0:
+            ended |= bool(step[:found].strip())
+            step, start = step[found + len(delimiter) :], 0
+        if ended:
+            ends.append(t)
+    return ends
 
 
 def check_delimiter(chat: Chat, delimiter: str) -> None:

@@ -77,16 +77,17 @@ def test_all_prefixes_come_from_one_forward(made: tuple[str, str]) -> None:
 
 
 def test_a_prefix_that_ends_with_a_step_carries_one_tag(made: tuple[str, str]) -> None:
+    """And no delimiter but Math-Shepherd's, behind the tag, where another step follows."""
     scorer = scorer_of(made, "sum")
     prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
-    first = len(scorer.chat.response_ids(STEPS[0]))
+    first, step = (len(scorer.chat.response_ids(text)) for text in (STEPS[0], STEPS[0].strip()))
     tag = len(scorer.closing("closed"))
-    kept = 0 if made[0] == "token_classes" else tag  # whose delimiter is the tag
+    between = 1 if made[0] == "shepherd" else 0
     (inside, end, behind) = (
-        scorer.score([ScoreRequest(prompt, y[:t], ((),))])[0] for t in (first - 1, first, first + 1)
+        scorer.score([ScoreRequest(prompt, y[:t], ((),))])[0] for t in (step - 1, first, first + 1)
     )
     bare = [scored.tokens_computed - len(prompt) for scored in (inside, end, behind)]
-    assert bare == [first - 1 + tag, first + kept, first + kept + 1 + tag]
+    assert bare == [step - 1 + tag, step + tag, step + tag + between + 1 + tag]
     assert bare[1] == scorer.tokens_of(prompt, y[:first]) - len(prompt)
     assert end.scores[0] == pytest.approx(sum(step_rewards(made, y[:first])), abs=TOLERANCE)
     assert len(step_rewards(made, y[:first])) == 1 and len(step_rewards(made, y[: first + 1])) == 2
@@ -95,7 +96,7 @@ def test_a_prefix_that_ends_with_a_step_carries_one_tag(made: tuple[str, str]) -
 def test_the_prefix_of_a_request_is_computed_once(made: tuple[str, str]) -> None:
     scorer = scorer_of(made)
     prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
-    several = tuple((token,) for token in y[5:9])
+    several = tuple((token,) for token in dict.fromkeys(y[:4]))
     (scored,) = scorer.score([ScoreRequest(prompt, y[:5], several)])
     tails = len(several) * (1 + len(scorer.closing("closed")))
     assert scored.tokens_computed == len(prompt) + 5 + tails
@@ -147,6 +148,8 @@ def test_a_tag_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> No
     other = MAKERS["shepherd"](tmp_path / "other")
     word_tokenizer(["ки", "+"]).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"other: .*no token '-'"):
+        StepTagScorer(other, step_delimiter="ки")
+    with pytest.raises(ValueError, match="tokenizer does not keep it, so no step would be found"):
         StepTagScorer(other)
 
 
@@ -169,8 +172,10 @@ def test_the_tag_of_token_classes_is_in_the_vocabulary_or_a_line_end(tmp_path: P
     special = StepTagScorer(checkpoint)
     assert special.closing("open") == (special.chat.tokenizer.convert_tokens_to_ids("<extra_0>"),)
     blank = special.chat.response_ids("that is 5 .\n\n")
-    assert special.tokens_of((), blank) == len(blank) + 1, "a blank line ends its steps"
-    assert special.tokens_of((), blank[:-1]) == len(blank), "one line end does not"
+    step = special.chat.response_ids("that is 5 .")
+    assert blank[: len(step)] == step and len(blank) == len(step) + 2
+    assert special.tokens_of((), blank) == len(step) + 1, "a blank line ends its steps"
+    assert special.tokens_of((), blank[:-1]) == len(blank), "one line end may go on otherwise"
 
 
 @pytest.mark.parametrize(

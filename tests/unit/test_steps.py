@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.tokenizers import byte_pair_tokenizer
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.scorers.steps import StepReader, step_ends
+from orchestrator.scorers.steps import TextReader, step_ends
 
 TEXTS = [
     "First, add 2 and 3.\n\nThat is 5.\n\nSo the answer is 5.",
@@ -129,16 +129,14 @@ def test_a_delimiter_inside_a_token_ends_the_step_after_that_token() -> None:
 
 def test_a_copied_reader_goes_on_by_itself() -> None:
     chat = CHATS["bytes"]
-    ids = chat.response_ids("one.\n\ntwo.\n\nthree.\n\n")
-    whole = step_ends(chat, ids, "\n\n")
+    ids = chat.response_ids("你好\n\none 🙂.")
     for cut in range(len(ids)):
-        first = StepReader(chat, "\n\n")
-        for token_id in ids[:cut]:
-            first.read(token_id)
+        first = TextReader(chat)
+        before = "".join(first.read(token_id) for token_id in ids[:cut])
         for _ in range(2):
             reader = first.copy()
-            rest = [t for t in range(cut, len(ids)) if reader.read(ids[t])]
-            assert [t + 1 for t in rest] == [t for t in whole if t > cut]
+            rest = "".join(reader.read(token_id) for token_id in ids[cut:])
+            assert before + rest == "你好\n\none 🙂."
 
 
 def test_the_work_is_linear_in_the_length() -> None:
