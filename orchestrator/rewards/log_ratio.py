@@ -66,7 +66,8 @@ def _log_probs(model: PreTrainedModel, rows: Sequence[Text], others: Ids, pad_id
 
     Behind the whole response there is no next token: zero there.
     """
-    _assert_known(model, rows)
+    if not all(prompt for prompt, _ in rows):
+        raise ValueError("a prompt is empty: nothing predicts the response's first token")
     device = next(model.parameters()).device
     places: list[tuple[int, ...]] = []
     targets: list[tuple[int, ...]] = []
@@ -106,9 +107,8 @@ def _hidden(
 def _by_chunks(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities (M, A) of ``targets`` (M, A) at the hidden states (M, D)."""
     head = model.get_output_embeddings()
-    config = model.config.get_text_config()
-    size = max(LOGITS_PER_CHUNK // config.vocab_size, 1)
-    cap = getattr(config, "final_logit_softcapping", None)
+    size = max(LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size, 1)
+    cap = logit_cap(model)
     logits_of = head.forward
 
     def chunked(states: Tensor) -> Tensor:
@@ -155,9 +155,12 @@ def _chunk(
     return values.masked_fill(targets == _NOTHING, 0.0)
 
 
-def _assert_known(model: PreTrainedModel, rows: Sequence[Text]) -> None:
-    if not all(prompt for prompt, _ in rows):
-        raise ValueError("a prompt is empty: nothing predicts the response's first token")
+def logit_cap(model: PreTrainedModel) -> float | None:
+    """At what an architecture softly caps its logits, as Gemma 2 does; None where it does not.
+
+    Raises:
+        ValueError: it changes them in another way, which is not known here.
+    """
     config = model.config.get_text_config()
     odd = [name for name in _OTHER_LOGITS if getattr(config, name, None) not in (None, 1.0)]
     if odd:
@@ -165,3 +168,5 @@ def _assert_known(model: PreTrainedModel, rows: Sequence[Text]) -> None:
             f"{type(model).__name__} changes its logits by {odd}: no log-probabilities of such"
             " models are computed here; known is final_logit_softcapping"
         )
+    cap: float | None = getattr(config, "final_logit_softcapping", None)
+    return cap

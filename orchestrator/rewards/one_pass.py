@@ -42,8 +42,9 @@ def packed_scores(
 
     ``model`` is an AutoModelForSequenceClassification with one label and a causal backbone, or
     with a ``head`` of the caller's any model on such a backbone. ``branch_memory_mib`` bounds what
-    branches take beside their trunks (MiB, estimated; one branch a response is the least). What is
-    returned past a row's branches means nothing.
+    branches take beside their trunks (MiB, estimated; one branch a response is the least), but not
+    with gradient checkpointing or ZeRO-3, where all branches go into one forward. What is returned
+    past a row's branches means nothing.
 
     Raises:
         ValueError: the backbone has layers of a kind that a mask does not decide.
@@ -54,7 +55,7 @@ def packed_scores(
     singles, owners = _by_response(rows)
     # Layers that are computed again in the backward pass take no cache: all is one forward then.
     again = model.training and model.is_gradient_checkpointing
-    few = again or _most_branch_tokens(singles) <= ONE_FORWARD
+    few = again or _sharded(model) or _most_branch_tokens(singles) <= ONE_FORWARD
     every = [list(range(len(row.branches))) for row in singles]
     trunk = _Trunk.of(model, rows, singles, owners, pad_id, keep=not few, share=not again)
     own = every if few else [
@@ -239,6 +240,15 @@ def _chunk_tokens(model: PreTrainedModel, rows: Sequence[PackedRow], memory_mib:
     each = keys * (heads * (2 * unit + 4) + 3 * unit) + (3 * wide + 8 * config.hidden_size) * unit
     room = memory_mib * _MIB / len(rows) - fixed
     return int(min(max(room / each, 1), CHUNK))
+
+
+def _sharded(model: PreTrainedModel) -> bool:
+    """Whether weights are sharded over workers (ZeRO-3).
+
+    All workers then gather a layer's weights together at each of its calls: how many forwards there
+    are must not depend on a worker's own rows.
+    """
+    return hasattr(next(model.parameters()), "ds_id")
 
 
 def _most_branch_tokens(rows: Sequence[PackedRow]) -> int:

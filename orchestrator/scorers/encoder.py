@@ -55,7 +55,7 @@ class EncoderScorer(Scorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; one forward a prefix.
+        """As every scorer's; one forward a prefix, of several that are the same one.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
@@ -66,9 +66,11 @@ class EncoderScorer(Scorer):
         for owner, (prompt, response, row) in enumerate(zip(prompts, responses, cuts, strict=True)):
             pairs += [(prompt, response[:t] + closing) for closing in closings for t in row]
             owners += [owner] * len(closings) * len(row)
+        distinct = list(dict.fromkeys(pairs))  # cuts past the end are all the whole response
+        scores = dict(zip(distinct, self._score(distinct), strict=True))
         results: list[list[float]] = [[] for _ in responses]
-        for owner, score in zip(owners, self._score(pairs), strict=True):
-            results[owner].append(score)
+        for owner, pair in zip(owners, pairs, strict=True):
+            results[owner].append(scores[pair])
         check_finite(results)
         return results
 

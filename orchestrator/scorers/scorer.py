@@ -13,6 +13,7 @@ from typing import Literal
 from orchestrator.engines.chat import Chat
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
+from orchestrator.scorers.steps import INCOMPLETE
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
@@ -118,10 +119,14 @@ class Scorer(ABC):
         return len(prompt) + len(response) + len(cuts) * len(self.closing(self.position))
 
     def own_ids(self, response_ids: Ids) -> Ids:
-        """A response of the policy in the model's own tokens: written out and tokenized whole."""
+        """A response of the policy in the model's own tokens: written out and tokenized whole.
+
+        A character of which the last tokens are still to come is not there yet.
+        """
         if self._policy_chat is None:
             return response_ids
-        return self.chat.response_ids(self._policy_chat.text(response_ids))
+        text = self._policy_chat.text(response_ids)
+        return self.chat.response_ids(text.rstrip(INCOMPLETE))
 
     def closing(self, position: Position) -> Ids:
         """The closing suffix of a position: empty for open scoring."""

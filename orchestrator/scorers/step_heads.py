@@ -15,6 +15,7 @@ from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_whole
 from orchestrator.engines.reward_heads import linear_layer
 from orchestrator.engines.weights import Weights
+from orchestrator.rewards.log_ratio import logit_cap
 from orchestrator.scorers.detect import Form, nature_of
 from orchestrator.scorers.steps import BLANK_LINE, LINE_END, check_delimiter
 from orchestrator.scorers.tagged import TagFormat
@@ -23,7 +24,6 @@ from orchestrator.search.engines import Ids
 QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # as the models were trained
 RIGHT, WRONG = "+", "-"  # what Math-Shepherd's model writes at a tag
 _LAYERS = ("score.0", "score.2", "score", "classifier")
-_RESCALED = ("logit_scale", "logits_scaling")  # of a config: the logits are not the head's own
 
 
 class StepHead(torch.nn.Module):
@@ -138,8 +138,10 @@ def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:
 def _language_model(checkpoint: str, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
     """A language model, its head cut down to the tokens for wrong and right."""
     model = load_whole(AutoModelForCausalLM, checkpoint, torch.float32)
-    if scaled := [name for name in _RESCALED if hasattr(model.config, name)]:
-        raise ValueError(f"{checkpoint}: logits changed by {scaled[0]} are not supported")
+    try:
+        cap = logit_cap(model)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from None
     full = model.get_output_embeddings()
     pair = [_verdict_id(checkpoint, chat, text) for text in (WRONG, RIGHT)]
     layer = torch.nn.Linear(full.in_features, 2, full.bias is not None, dtype=model.dtype)
@@ -147,7 +149,6 @@ def _language_model(checkpoint: str, chat: Chat) -> tuple[PreTrainedModel, StepH
         layer.weight.copy_(full.weight[pair])
         if full.bias is not None:
             layer.bias.copy_(full.bias[pair])
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return model, StepHead(layer, cap)
 
 

@@ -58,6 +58,18 @@ def test_padding_in_a_batch_changes_no_score(
     assert torch.tensor(together).std() > 0.05
 
 
+def test_prefixes_that_are_the_same_are_computed_once(tmp_path: Path) -> None:
+    scorer = EncoderScorer(MAKERS["bert"](tmp_path))
+    prompt, y = scorer.chat.prompt_ids(USER), scorer.chat.response_ids("".join(STEPS))
+    sizes: list[int] = []
+    scorer.model.register_forward_hook(lambda model, args, out: sizes.append(len(out.logits)))
+    cuts = [3, len(y), 10**3, 10**6, 3]
+    first, second = scorer.prefix_scores([prompt] * 2, [y] * 2, [cuts, cuts[::-1]])
+    assert sizes == [2]
+    assert first == second[::-1] and first[1] == first[2] == first[3] and first[0] == first[4]
+    assert abs(first[0] - first[1]) > 0.01
+
+
 def test_token_types_tell_bert_the_prompt_from_the_prefix(tmp_path: Path) -> None:
     """Without them the numbers are others."""
     scorer = EncoderScorer(MAKERS["bert"](tmp_path))

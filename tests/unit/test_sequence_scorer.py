@@ -148,6 +148,16 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
         assert scored.tokens_computed == count
 
 
+def test_a_cut_inside_a_character_scores_what_is_whole(word_reward: str, byte_reward: str) -> None:
+    """The policy writes bytes, the reward model pieces: half a character is none there."""
+    policy_chat = load_chat(byte_reward)
+    scorer = SequenceScorer(word_reward, policy_chat=policy_chat)
+    whole, character = policy_chat.response_ids("hello ."), policy_chat.response_ids("🙂")
+    assert len(character) > 1 and policy_chat.text(whole + character[:1]) == "hello .\ufffd"
+    assert scorer.own_ids(whole + character[:1]) == scorer.chat.response_ids("hello .")
+    assert scorer.own_ids(whole + character) == scorer.chat.response_ids("hello .🙂")
+
+
 def test_the_same_tokenizer_passes_ids_straight_through(word_policy: str, word_reward: str) -> None:
     assert SequenceScorer(word_reward, policy_chat=load_chat(word_policy)).shares_tokenizer
     assert SequenceScorer(word_reward).shares_tokenizer

@@ -1,7 +1,8 @@
-"""Implicit losses under ZeRO-3: two workers whose responses need different numbers of chunks."""
+"""Losses under ZeRO-3: two workers whose rows need different numbers of chunks."""
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from orchestrator.engines.checkpoints import load_policy
+from orchestrator.engines.checkpoints import load_policy, reward_model_from_policy
 from orchestrator.rewards import log_ratio
+from orchestrator.training.bradley_terry import pair_loss
+from orchestrator.training.examples import PairExample
 from orchestrator.training.implicit import ImplicitExample, implicit_loss
 
 SECONDS = 200
@@ -24,8 +27,18 @@ ROWS = [  # worker 0 takes the first, worker 1 the second
 ]
 
 
-class Objective(nn.Module):
+# Few branches for the first: one forward. Those of the second are 80, cut into chunks.
+CUTS = (tuple(range(1, 21)) * 4, (1, 2, 3) * 26 + (1, 2))
+PAIRS = [
+    PairExample((9,), (12, 13), (13,), (1, 2), (1, 1), (1.0, 0.5)),
+    PairExample((5, 6, 7), LONG, (8, 9, 11), *CUTS, (1.0,) * 80),
+]
+
+
+class Implicit(nn.Module):
     """A model with its loss, as the train loop has it."""
+
+    rows: Sequence[Any] = ROWS
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
@@ -37,7 +50,21 @@ class Objective(nn.Module):
         return implicit_loss(self.model, rows, "dpo", BETA, 0)[0]
 
 
-def worker(rank: int, checkpoint: str, port: int, queue: Any) -> None:
+class Pairs(nn.Module):
+    """The same of pairs with their partial pairs."""
+
+    rows: Sequence[Any] = PAIRS
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self.model = reward_model_from_policy(checkpoint, 0)
+        nn.init.normal_(self.model.score.weight, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, rows: list[PairExample]) -> Tensor:
+        return pair_loss(self.model, rows, (4,), 0)[0]
+
+
+def worker(rank: int, kind: type[Implicit | Pairs], checkpoint: str, port: int, queue: Any) -> None:
     """Trains with sharded weights; rank 0 sends the weights."""
     environment = {
         "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2,
@@ -54,9 +81,11 @@ def worker(rank: int, checkpoint: str, port: int, queue: Any) -> None:
         "optimizer": {"type": "SGD", "params": {"lr": RATE}},
         "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
     }  # fmt: skip
-    engine, *_ = deepspeed.initialize(model=Objective(checkpoint), config=config)
+    engine, *_ = deepspeed.initialize(model=kind(checkpoint), config=config)
     for _ in range(STEPS):
-        engine.backward(engine([ROWS[rank]]))  # averaged over the two workers: the mean of rows
+        engine.backward(
+            engine([kind.rows[rank]])
+        )  # averaged over the two workers: the mean of rows
         engine.step()
     parameters = list(engine.module.parameters())
     with deepspeed.zero.GatheredParameters(parameters, modifier_rank=None):
@@ -66,16 +95,17 @@ def worker(rank: int, checkpoint: str, port: int, queue: Any) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("kind", [Implicit, Pairs])
 def test_two_workers_train_as_one_does_without_sharding(
-    word_policy: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[Implicit | Pairs], word_policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_ratio, "LOGITS_PER_CHUNK", log_ratio.LOGITS_PER_CHUNK)
-    plain = Objective(word_policy)
+    plain = kind(word_policy)
     before = [p.detach().clone() for p in plain.parameters()]
     optimizer = torch.optim.SGD(plain.parameters(), lr=RATE)  # steps in proportion to gradients
     for _ in range(STEPS):
         optimizer.zero_grad()
-        (plain(ROWS) / len(ROWS)).backward()
+        (plain(kind.rows) / len(kind.rows)).backward()
         optimizer.step()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -83,7 +113,8 @@ def test_two_workers_train_as_one_does_without_sharding(
     context = mp.get_context("spawn")
     queue = context.Queue()
     workers = [
-        context.Process(target=worker, args=(rank, word_policy, port, queue)) for rank in (0, 1)
+        context.Process(target=worker, args=(rank, kind, word_policy, port, queue))
+        for rank in (0, 1)
     ]
     for process in workers:
         process.start()
