@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ray
@@ -71,6 +71,43 @@ def check_budget(config: Config, cpus: float) -> None:
         )
 
 
+def check_trials(
+    configs: Sequence[Config], concurrent: int, sampling: bool, cpus: float, gpus: float | None
+) -> None:
+    """Refuses trials of a tuning that would wait for ever for a place.
+
+    Args:
+        configs: of the trials.
+        concurrent: trials at once, each an actor with a training group and its data tasks.
+        sampling: whether a trial starts policy, reward or reference actors too.
+        cpus: logical CPUs of the cluster.
+        gpus: its GPUs; None where they are not known yet.
+
+    Raises:
+        ConfigError: they need more.
+    """
+
+    def needed_gpus(config: Config) -> float:
+        cluster = config.cluster
+        training = config.training.workers * cluster.train_worker_gpus
+        return training + sampling * _actors(config) * cluster.actor_gpus
+
+    def needed(config: Config) -> float:
+        apart = 0 if sampling else _actors(config)
+        return needed_cpus(config) + (1 - apart) * config.cluster.actor_cpus
+
+    shares = {"CPUs": (max(map(needed, configs)), cpus)}
+    if gpus is not None:
+        shares["GPUs"] = (max(map(needed_gpus, configs)), gpus)
+    for name, (each, there) in shares.items():
+        if concurrent * each > there + SMALLEST_SHARE:
+            raise ConfigError(
+                f"--concurrent {concurrent}: each trial's actor, training workers and data tasks"
+                f" need {each:g} {name}, the cluster has {there:g}; valid: at most"
+                f" {int((there + SMALLEST_SHARE) / each)}, or smaller shares in section cluster"
+            )
+
+
 def check_gpus(config: Config, gpus: float) -> None:
     """Refuses a plan for GPUs that the cluster does not have.
 
@@ -89,20 +126,32 @@ def check_gpus(config: Config, gpus: float) -> None:
         )
 
 
-def join(config: Config, console: Console) -> None:
+def join(
+    config: Config, console: Console, check: Callable[[float, float | None], None] | None = None
+) -> None:
     """Connects to the running cluster, else starts a local one with its dashboard on loopback.
 
     A cluster counts as running when this is one of its jobs, RAY_ADDRESS names it, or `ray start`
     made it on this machine; the private cluster of another sweep, which ends with it, does not.
 
+    ``check`` hears of its CPUs and GPUs (None while they are not known), and may refuse more.
+
     Raises:
         ConfigError: the plan does not fit in the cluster; nothing is left running.
     """
-    connect(console, before_start=lambda: check_budget(config, os.cpu_count() or 1))
+
+    def fits() -> None:
+        check_budget(config, os.cpu_count() or 1)
+        if check is not None:
+            check(os.cpu_count() or 1, None)
+
+    connect(console, before_start=fits)
     try:
         resources = ray.cluster_resources()
         check_budget(config, float(resources.get("CPU", 0)))
         check_gpus(config, float(resources.get("GPU", 0)))
+        if check is not None:
+            check(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
     except ConfigError:
         ray.shutdown()
         raise

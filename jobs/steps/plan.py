@@ -3,6 +3,8 @@
 Nothing is started here; keys come from config, sources and input files alone.
 """
 
+from collections.abc import Collection
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,12 @@ class Plan:
             if step.stage.name in reached or any(i.name in reached for i in step.stage.inputs):
                 reached.add(step.stage.name)
                 found.append(step)
+        return found
+
+    def part(self, names: Collection[str]) -> "Plan":
+        """This plan with the steps of these stages alone."""
+        found = copy(self)
+        found.steps = [step for step in self.steps if step.stage.name in names]
         return found
 
     def _needed_for(self, name: str) -> list[Step]:

@@ -20,6 +20,34 @@ class StageFailed(RuntimeError):
     """A stage raised; what was done before it is kept."""
 
 
+def perform(sweep: Sweep, step: Step, label: str) -> None:
+    """Does one step and shows how long it took; MLflow hears nothing of it.
+
+    Raises:
+        StageFailed: it raised, or the disk is too full to begin.
+    """
+    store, storage = sweep.store, sweep.config.storage
+    free = store.free_gib()
+    if free < storage.free_gib + CHECKPOINT_GIB:
+        raise StageFailed(
+            f"{step.stage.name}: {free:.1f} GiB of disk are free at {store.local}, fewer than"
+            f" storage.free_gib = {storage.free_gib:g}; free some and run again"
+        )
+    started = time.monotonic()
+    figures: dict[str, Any] = {}
+    try:
+        with (
+            Meter(sweep.console, label, None, step.unit) as meter,
+            store.writing(step.stage, figures) as folder,
+        ):
+            figures.update(step.run(sweep, step, folder, meter))
+    except Exception as error:
+        raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
+    seconds = time.monotonic() - started
+    line = f"{label}: {seconds:.1f} s{_shown(figures)}"
+    sweep.console.print(line, highlight=False, markup=False)
+
+
 class Runner:
     """One pass over a plan.
 
@@ -51,33 +79,19 @@ class Runner:
             self._track(step)
 
     def _run_step(self, step: Step, label: str) -> None:
-        console, store, storage = self.sweep.console, self.sweep.store, self.sweep.config.storage
-        free = store.free_gib()
-        if free < storage.free_gib + CHECKPOINT_GIB:
-            raise StageFailed(
-                f"{step.stage.name}: {free:.1f} GiB of disk are free at {store.local}, fewer than"
-                f" storage.free_gib = {storage.free_gib:g}; free some and run again"
-            )
+        store = self.sweep.store
         run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
-        started = time.monotonic()
-        figures: dict[str, Any] = {}
         try:
-            with (
-                Meter(console, label, None, step.unit) as meter,
-                store.writing(step.stage, figures) as folder,
-            ):
-                figures.update(step.run(self.sweep, step, folder, meter))
+            perform(self.sweep, step, label)
         except KeyboardInterrupt:
             self._tracker.finish(run_id, "KILLED")
             raise
-        except Exception as error:
+        except StageFailed:
             self._tracker.finish(run_id, "FAILED")
-            raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
+            raise
         self.redone.add(step.stage.name)
         if step.stage.keeps_checkpoint:
-            store.prune(step.stage, storage.checkpoints_kept)
-        seconds = time.monotonic() - started
-        console.print(f"{label}: {seconds:.1f} s{_shown(figures)}", highlight=False, markup=False)
+            store.prune(step.stage, self.sweep.config.storage.checkpoints_kept)
 
     def _track(self, step: Step) -> None:
         """The stage's MLflow run, complete; made now if a kill left it out."""
@@ -170,7 +184,16 @@ def _artifacts(folder: Path) -> list[Path]:
 
 def _shown(figures: dict[str, Any]) -> str:
     metrics = figures.get("metrics", {})
-    names = ("steps", "final_loss", "pair_accuracy", "resolved", "rubric", "accuracy", "reward")
+    names = (
+        "steps",
+        "final_loss",
+        "held_out_accuracy",
+        "pair_accuracy",
+        "resolved",
+        "rubric",
+        "accuracy",
+        "reward",
+    )
     parts = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
     return "; " + ", ".join(parts) if parts else ""
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # 0 where the model of the split is given
@@ -125,6 +125,15 @@ class TrainingConfig(Section):
     reference: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
     prm: Optimization = Optimization(learning_rate=5e-4, batch_size=128)
     implicit: Optimization = Optimization(learning_rate=1e-4, batch_size=32)  # batch in pairs
+
+    @field_validator("policy", "orm", "reference", "prm", "implicit", mode="before")
+    @classmethod
+    def _over_the_default(cls, given: Any, info: ValidationInfo) -> Any:
+        """One field of a training may be given alone: rate and batch have the defaults above."""
+        if not isinstance(given, dict):
+            return given
+        default = cls.model_fields[str(info.field_name)].default
+        return {"learning_rate": default.learning_rate, "batch_size": default.batch_size} | given
 
 
 class Variant(Section):

@@ -53,9 +53,14 @@ class Stage:
 
 
 class Store:
-    """The stages' outputs under ``root``, a local folder or an fsspec URI."""
+    """The stages' outputs under ``root``, a local folder or an fsspec URI.
 
-    def __init__(self, root: str) -> None:
+    ``alone`` is False where another process may write another key of the same stage: what is
+    half-done of other keys is then left as it is.
+    """
+
+    def __init__(self, root: str, alone: bool = True) -> None:
+        self.root, self._alone = root, alone
         self.remote = None if "://" not in root or root.startswith("file://") else root.rstrip("/")
         local = root.removeprefix("file://")
         if self.remote:
@@ -90,8 +95,9 @@ class Store:
         """
         final = self._place(stage)
         partial = final.with_name(f".{final.name}.partial")
-        for left_over in final.parent.glob(".*.partial"):  # by a kill, of this key or another
-            shutil.rmtree(left_over, ignore_errors=True)
+        if self._alone:
+            self.clear_unfinished(stage)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         started = time.time()
         yield partial
@@ -109,6 +115,11 @@ class Store:
             self._push(stage, partial)  # first: what is here must be there as well
         shutil.rmtree(final, ignore_errors=True)  # a forced stage's old output
         partial.rename(final)
+
+    def clear_unfinished(self, stage: Stage) -> None:
+        """Removes what kills left half-done of a stage, of any key."""
+        for left_over in self._place(stage).parent.glob(".*.partial"):
+            shutil.rmtree(left_over, ignore_errors=True)
 
     def forget(self, stage: Stage) -> None:
         """Removes a stage's output, so that it is done again."""

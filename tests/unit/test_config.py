@@ -127,6 +127,12 @@ def test_a_deepspeed_file_that_is_not_there_is_named() -> None:
     assert text == "training.deepspeed = 'configs/none.json': no such file; valid: a JSON file"
 
 
+def test_one_field_of_a_training_may_be_given_alone() -> None:
+    training = load_config(None, ["training.implicit.learning_rate=0.5"]).training
+    assert (training.implicit.learning_rate, training.implicit.batch_size) == (0.5, 32)
+    assert training.implicit.max_steps is None
+
+
 def test_a_model_that_is_not_trained_is_named_with_those_that_are() -> None:
     config = load_config(
         None,

@@ -1,0 +1,51 @@
+"""Tunes fields of a config for one model by Ray Tune, each trial a training of that model.
+
+    python jobs/tune.py MODEL --space 'training.prm.learning_rate=loguniform(1e-4,1e-2)' \
+        [--space FIELD=choice(A,B,...)] [--trials 8] [--config FILE] [key.sub=value ...]
+
+Distributions: choice, uniform, loguniform, quniform, randint. The best config is written as a YAML
+that jobs/full_sweep.py and jobs/train.py take.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
+
+import typer
+
+from jobs.steps.quiet import quieten
+
+quieten()  # before any library that reads its settings at import
+
+from jobs.tuning.main import tune_main  # noqa: E402
+from orchestrator.tuning.request import Mode, Request, Scheduler  # noqa: E402
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    model: Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="fields of the config, as key.sub=value")
+    ] = None,
+    space: Annotated[list[str] | None, typer.Option(help="FIELD=DISTRIBUTION; repeat it")] = None,
+    trials: Annotated[int, typer.Option(help="configs to draw")] = 8,
+    metric: Annotated[str, typer.Option(help="of the training")] = "held_out_accuracy",
+    mode: Annotated[Mode, typer.Option(help="whether more is better")] = "max",
+    concurrent: Annotated[int, typer.Option(help="trials at once")] = 1,
+    scheduler: Annotated[Scheduler, typer.Option(help="asha stops the worse half")] = "asha",
+    config: Annotated[
+        Path | None, typer.Option(help="a YAML file; without it, the embedded help desk")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file for the best config")] = None,
+) -> None:
+    """Parses, and hands over."""
+    request = Request(model, space or [], trials, metric, mode, concurrent, scheduler)
+    raise typer.Exit(tune_main(request, config, overrides or [], out))
+
+
+if __name__ == "__main__":
+    app()

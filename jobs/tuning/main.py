@@ -1,0 +1,135 @@
+"""Tuning from the command line to the best config: check, make what is shared, try, compare."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.steps.main import FAILED, OK, guarded, tracked, tracker_of, writing_alone
+from orchestrator.config.load import load_config, to_yaml
+from orchestrator.tuning.outcomes import Outcome, ranked
+from orchestrator.tuning.request import Request
+from orchestrator.tuning.space import as_overrides
+
+if TYPE_CHECKING:  # these import Ray and torch
+    from jobs.tuning.log import TrialLog
+    from jobs.tuning.study import Study
+    from orchestrator.tracking.mlflow_tracker import Tracker
+
+
+def tune_main(
+    request: Request, config_file: Path | None, overrides: Sequence[str], out: Path | None
+) -> int:
+    """Tunes; its exit code is 2 for what cannot run, 1 where a stage or every trial failed."""
+
+    def work(console: Console) -> int:
+        from jobs.tuning.study import study_of
+
+        study, where = study_of(request, config_file, overrides)
+        console.print(where, highlight=False, markup=False)
+        if len(study.trials) < request.trials:
+            console.print(f"the space has no more than {len(study.trials)} different trials")
+        sweep = study.trials[0].plan.sweep
+        sweep.console = console
+        with writing_alone(sweep.store):
+            return _tune(study, out or sweep.store.local / "tune" / f"{request.model}.yaml")
+
+    return guarded(work)
+
+
+def _tune(study: "Study", out: Path) -> int:
+    from jobs.steps.run import Runner
+    from jobs.tuning.log import TrialLog, read_outcomes
+    from jobs.tuning.trials import run_trials
+
+    request, plan = study.request, study.trials[0].plan
+    sweep = plan.sweep
+    tracker = tracker_of(sweep)
+    shared = plan.part(study.shared)
+    known = all(read_outcomes(study).values())
+    if not known or not all(sweep.store.done(step.stage) for step in shared.steps):
+        _join(study)
+
+    def work(parent: str) -> int:
+        Runner(shared, tracker, parent).run()
+        sweep.close()  # the trials start groups of their own
+        log = TrialLog(study, tracker, parent)
+        if known:
+            log.tell_known()
+        else:
+            run_trials(study, log)
+        return _show(study, log, tracker, parent, out)
+
+    told = {
+        "model": request.model, "space": list(request.space), "trials": len(study.trials),
+        "metric": request.metric, "mode": request.mode, "scheduler": request.scheduler,
+    }  # fmt: skip
+    name = f"{study.base.name} tune {request.model}"
+    return tracked(tracker, study.key, name, told, sweep, work)
+
+
+def _join(study: "Study") -> None:
+    from jobs.steps import cluster
+
+    request, sweep = study.request, study.trials[0].plan.sweep
+    configs = [trial.plan.config for trial in study.trials]
+
+    def check(cpus: float, gpus: float | None) -> None:
+        cluster.check_trials(configs, request.concurrent, study.samples, cpus, gpus)
+
+    cluster.join(study.base, sweep.console, check)
+
+
+def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out: Path) -> int:
+    """Shows the trials, writes the best config; FAILED where no trial was finished."""
+    request, sweep = study.request, study.trials[0].plan.sweep
+    order = ranked(log.outcomes, request.metric, request.mode)
+    sweep.console.print(_table(study, log.outcomes, order))
+    if not order:
+        sweep.console.print("no trial was finished: there is no best config", style="red")
+        return FAILED
+    best = study.trials[order[0] - 1]
+    config = best.plan.config
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(to_yaml(config))
+    if load_config(out) != config:
+        raise RuntimeError(f"{out}: is not read back as the config that was written")
+    value = log.outcomes[best.number].value(request.metric)
+    tracker.log(
+        parent,
+        params={f"best.{field}": value for field, value in best.values.items()},
+        metrics={f"best_{request.metric}": value},
+        tags={"kind": "tuning", "model": request.model, "best_trial": best.number},
+    )
+    model = sweep.store.folder(best.stage) / "checkpoint"
+    lines = {
+        "best:      ": f"trial {best.number}, {request.metric} {value:.6g}: "
+        + " ".join(as_overrides(best.values)),
+        "config:    ": out,
+        "checkpoint:": model if model.is_dir() else "not kept; jobs/train.py with this config",
+        "MLflow:    ": tracker.ui_command(),
+    }
+    for name, text in lines.items():
+        sweep.console.print(f"{name} {text}", highlight=False, markup=False, soft_wrap=True)
+    return OK
+
+
+def _table(study: "Study", outcomes: dict[int, Outcome], order: Sequence[int]) -> Table:
+    """The trials, the best first, then those that were not finished."""
+    fields = list(study.trials[0].values)
+    table = Table(
+        "trial", *fields, study.request.metric, "steps", "seconds", "state",
+        title=f"Trials of {study.request.model}", title_justify="left",
+    )  # fmt: skip
+    rest = [trial.number for trial in study.trials if trial.number not in order]
+    for number in [*order, *rest]:
+        outcome, values = outcomes[number], study.trials[number - 1].values
+        value = outcome.value(study.request.metric)
+        table.add_row(
+            str(number), *(str(values[field]) for field in fields),
+            "" if value is None else f"{value:.4f}", str(outcome.steps),
+            f"{outcome.seconds:.0f}", outcome.state,
+        )  # fmt: skip
+    return table

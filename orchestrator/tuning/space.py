@@ -1,0 +1,179 @@
+"""The space of a tuning: config fields and how each is drawn, parsed from `FIELD=NAME(ARGUMENTS)`.
+
+Names and meanings are Ray Tune's. Each draw is keyed by seed, field and trial: another field or a
+larger number of trials leaves the trials drawn before as they were.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from orchestrator.config.load import ConfigError
+from orchestrator.randomness import generator
+
+Scalar = str | int | float | bool | None
+DIGITS = 6  # significant ones of a drawn float: enough to tune by, and few enough to read
+REDRAWS = 100  # of a trial that is as an earlier one, before the space counts as exhausted
+_DIMENSION = re.compile(r"(?P<field>[^=\s]+)\s*=\s*(?P<name>\w+)\((?P<inside>.*)\)\s*")
+VALID = (
+    "valid: FIELD=choice(A,B,...), uniform(LOW,HIGH), loguniform(LOW,HIGH), quniform(LOW,HIGH,STEP)"
+    " or randint(LOW,HIGH), HIGH left out"
+)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A field and its distribution; ``arguments`` are those of the distribution's name."""
+
+    field: str
+    name: str
+    arguments: tuple[Scalar, ...]
+
+    def draw(self, draws: np.random.Generator) -> Scalar:
+        """A value of the field."""
+        return _DRAWN[self.name](draws, *self.arguments)
+
+
+def parse_space(texts: Sequence[str]) -> list[Dimension]:
+    """The dimensions of a space.
+
+    Args:
+        texts: such as ``training.prm.learning_rate=loguniform(1e-4,1e-2)``; values are YAML
+            scalars.
+
+    Raises:
+        ConfigError: one is no distribution, its numbers make no sense, or a field is named twice.
+    """
+    space = [_dimension(text) for text in texts]
+    fields = [dimension.field for dimension in space]
+    for field in fields:
+        if fields.count(field) > 1:
+            raise ConfigError(f"--space {field}: named twice; valid: one distribution a field")
+    if not space:
+        raise ConfigError(f"--space: nothing is searched; {VALID}")
+    return space
+
+
+def draw_trials(space: Sequence[Dimension], count: int, seed: int) -> list[dict[str, Scalar]]:
+    """The values by field of ``count`` trials, no two alike; fewer where the space has no more."""
+    found: list[dict[str, Scalar]] = []
+    for number in range(count):
+        for attempt in range(REDRAWS):
+            values = {
+                part.field: part.draw(generator(seed, "tune", part.field, number, attempt))
+                for part in space
+            }
+            if values not in found:
+                found.append(values)
+                break
+    return found
+
+
+def as_overrides(values: dict[str, Scalar]) -> list[str]:
+    """Values by field as a config's overrides; JSON's scalars are YAML's."""
+    return [f"{field}={json.dumps(value)}" for field, value in values.items()]
+
+
+def _dimension(text: str) -> Dimension:
+    parts = _DIMENSION.fullmatch(text)
+    if parts is None or parts["name"] not in _DRAWN:
+        raise ConfigError(f"--space {text!r}: no distribution of a field; {VALID}")
+    try:
+        read = OmegaConf.to_container(OmegaConf.create(f"[{parts['inside']}]"), resolve=False)
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"--space {text!r}: no list of YAML scalars; {VALID}") from error
+    if not isinstance(read, list) or not read:
+        raise ConfigError(f"--space {text!r}: no list of YAML scalars; {VALID}")
+    arguments = tuple(read)
+    if not _CHECKS[parts["name"]](arguments):
+        raise ConfigError(f"--space {text!r}: {_WANTED[parts['name']]}")
+    return Dimension(parts["field"], parts["name"], arguments)
+
+
+def _are_numbers(arguments: tuple[Scalar, ...], count: int, whole: bool = False) -> bool:
+    kinds = (int,) if whole else (int, float)
+    return len(arguments) == count and all(
+        isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        for value in arguments
+    )
+
+
+def _are_scalars(arguments: tuple[Scalar, ...]) -> bool:
+    return all(
+        value is None
+        or isinstance(value, (str, bool, int))
+        or (isinstance(value, float) and math.isfinite(value))
+        for value in arguments
+    )
+
+
+def _is_range(arguments: tuple[Scalar, ...], above: float = -math.inf, whole: bool = False) -> bool:
+    if not _are_numbers(arguments, 2, whole):
+        return False
+    low, high = (float(value) for value in arguments)  # type: ignore[arg-type]
+    return above < low < high
+
+
+def _is_grid(arguments: tuple[Scalar, ...]) -> bool:
+    if not _are_numbers(arguments, 3) or not _is_range(arguments[:2]):
+        return False
+    low, high, step = (float(value) for value in arguments)  # type: ignore[arg-type]
+    return step > 0 and all(math.isclose(end / step, round(end / step)) for end in (low, high))
+
+
+_CHECKS: dict[str, Callable[[tuple[Scalar, ...]], bool]] = {
+    "choice": _are_scalars,
+    "uniform": _is_range,
+    "loguniform": lambda arguments: _is_range(arguments, above=0),
+    "quniform": _is_grid,
+    "randint": lambda arguments: _is_range(arguments, whole=True),
+}
+_WANTED = {
+    "choice": "valid: one or more YAML scalars, numbers finite",
+    "uniform": "valid: two numbers, LOW < HIGH",
+    "loguniform": "valid: two numbers, 0 < LOW < HIGH",
+    "quniform": "valid: three numbers, LOW < HIGH, both multiples of STEP > 0",
+    "randint": "valid: two whole numbers, LOW < HIGH",
+}
+
+
+def _choice(draws: np.random.Generator, *values: Scalar) -> Scalar:
+    return values[int(draws.integers(len(values)))]
+
+
+def _uniform(draws: np.random.Generator, low: float, high: float) -> float:
+    return _short(draws.uniform(low, high), low, high)
+
+
+def _loguniform(draws: np.random.Generator, low: float, high: float) -> float:
+    return _short(math.exp(draws.uniform(math.log(low), math.log(high))), low, high)
+
+
+def _quniform(draws: np.random.Generator, low: float, high: float, step: float) -> float:
+    steps = round(draws.uniform(low, high) / step)
+    # A multiple as decimals show it, not 0.30000000000000004.
+    return steps * step if isinstance(step, int) else float(f"{steps * step:.12g}")
+
+
+def _randint(draws: np.random.Generator, low: int, high: int) -> int:
+    return int(draws.integers(low, high))
+
+
+def _short(value: float, low: float, high: float) -> float:
+    return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+
+
+_DRAWN: dict[str, Callable[..., Scalar]] = {
+    "choice": _choice,
+    "uniform": _uniform,
+    "loguniform": _loguniform,
+    "quniform": _quniform,
+    "randint": _randint,
+}
