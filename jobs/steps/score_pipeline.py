@@ -26,6 +26,9 @@ from orchestrator.scorers.reading import SIDES, RowReader
 # that Ray Data does not join a task to the actor behind it.
 TASK_CPUS, ACTOR_CPUS = 0.2, 0.1
 WRITERS = 1
+# What is read ahead of the actors waits in memory: so many parts for each, of so many bytes for a
+# byte of the file (its text, token ids and cuts), and a little where parts are very small.
+PARTS_AHEAD, GROWTH, LEAST_AHEAD = 8, 2, 2**20
 _IDS = pa.list_(pa.int32())
 
 
@@ -50,6 +53,11 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a part stays one, however large its rows are
+    ahead = scoring.actors * PARTS_AHEAD * GROWTH * scoring.file.bytes / len(scoring.file.parts)
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.copy(
+        object_store_memory=max(ahead, LEAST_AHEAD)
+    )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by the job itself
     spare = (os.cpu_count() or 1) - scoring.actors * scoring.threads
     reader, file = scoring.reader, replace(scoring.file, parts=())
