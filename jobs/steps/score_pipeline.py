@@ -66,7 +66,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
         # CPU, is not needed.
         ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         .map(
-            _read,
+            tokenized_part,
             fn_args=(file, reader),
             num_cpus=TASK_CPUS,
             compute=TaskPoolStrategy(size=max(spare, 1)),
@@ -82,7 +82,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
             compute=ActorPoolStrategy(size=scoring.actors),
         )
         .map(
-            _write,
+            written_part,
             fn_args=(scoring.folder,),
             num_cpus=TASK_CPUS,
             compute=TaskPoolStrategy(size=WRITERS),
@@ -92,7 +92,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
         heard(counts)
 
 
-def _read(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str, Any]:
+def tokenized_part(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str, Any]:
     """A part's rows with their token ids and cuts, and those that are refused."""
     found = read_part(file, Part(**part), reader.read)
     asked: list[Any] = found.parsed
@@ -114,7 +114,8 @@ def _read(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str
     }
 
 
-def _write(part: dict[str, Any], folder: str) -> Counts:
+def written_part(part: dict[str, Any], folder: str) -> Counts:
+    """Writes a scored part; what is left of it are its counts."""
     counts = {name: part[name] for name in ("part", "rows", "rejected", "tokens")}
     write_part(Path(folder), counts, from_bytes(part["table"]), from_bytes(part["rejects"]))
     return counts
