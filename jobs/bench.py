@@ -1,6 +1,6 @@
 """Benchmarks: ratios of our way and the usual one, measured in one run on this machine.
 
-    python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--repeats 3]
+    python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
 
 A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
 """
@@ -17,7 +17,8 @@ from jobs.steps.quiet import quieten
 
 quieten()
 
-from jobs.steps.bench import NAMES, bench_rewards  # noqa: E402
+from jobs.steps.bench.rewards import NAMES, bench_rewards  # noqa: E402
+from jobs.steps.bench.setting import SETTINGS  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -34,12 +35,16 @@ def rewards(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="timed runs; their median counts")] = 3,
+    rows: Annotated[int, typer.Option(min=1_000, help="of the pipeline, in all")] = 20_000,
+    device: Annotated[str, typer.Option(help="cuda takes a model of 1.2B parameters")] = "cpu",
 ) -> None:
-    """Prefix scoring against separate forwards, full-TLT training against an ORM epoch."""
+    """Prefix scoring against separate forwards, full-TLT training against an ORM epoch, scoring."""
+    if device not in SETTINGS:
+        raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
     for name in only or []:
         if name not in NAMES:
             raise typer.BadParameter(f"{name}; valid: {', '.join(NAMES)}", param_hint="--only")
-    bench_rewards(only or list(NAMES), repeats, json)
+    bench_rewards(only or list(NAMES), repeats, rows, SETTINGS[device], json)
 
 
 if __name__ == "__main__":

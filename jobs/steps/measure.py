@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from jobs.steps.cluster import MEMORY
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,10 +30,11 @@ class Measured:
 Run = Callable[[], object]  # a function that a new process can import, or a partial one of such
 
 
-def compare(ours: Run, other: Run, warm_up: Run, repeats: int) -> Measured:
+def compare(ours: Run, other: Run, warm_up: Run, repeats: int, device: str = "cpu") -> Measured:
     """Runs each once for its peak, then both in turn, so that a slow minute slows both.
 
-    ``warm_up`` comes first in each process: it loads what both need, so that no peak holds it.
+    ``warm_up`` comes first in each process: it loads what both need, so that no peak holds it. On
+    the ``device`` "cuda" the peaks are those of the card's memory.
     """
     for name, value in MEMORY.items():  # as the workers of a sweep have it; read at a start
         os.environ.setdefault(name, value)
@@ -42,22 +45,30 @@ def compare(ours: Run, other: Run, warm_up: Run, repeats: int) -> Measured:
     ):
         for pool in (first, second):
             pool.submit(warm_up).result()
-        peaks = [pool.submit(_peak, run).result() for pool, run in ((first, ours), (second, other))]
+        ways = ((first, ours), (second, other))
+        peaks = [pool.submit(_peak, run, device).result() for pool, run in ways]
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(repeats):
-            times[0].append(first.submit(_seconds, ours).result())
-            times[1].append(second.submit(_seconds, other).result())
+            times[0].append(first.submit(_seconds, ours, device).result())
+            times[1].append(second.submit(_seconds, other, device).result())
     return Measured(statistics.median(times[0]), statistics.median(times[1]), *peaks)
 
 
-def _seconds(run: Run) -> float:
+def _seconds(run: Run, device: str) -> float:
     start = time.perf_counter()
     run()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def _peak(run: Run) -> float | None:
-    """Rise of resident memory (MiB) in a run over the state before."""
+def _peak(run: Run, device: str) -> float | None:
+    """Rise of resident (or the card's allocated) memory in a run over the state before (MiB)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        run()
+        return float(torch.cuda.max_memory_allocated() - allocated) / 2**20
     before = begin_peak()
     run()
     return None if before is None else peak_mib() - before

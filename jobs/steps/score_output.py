@@ -57,6 +57,7 @@ class ScoreOutput:
         elif mark["identity"] != identity:
             raise ConfigError(self._other(mark["identity"], identity))
         if mark["summary"] is not None:
+            self._clear()
             return dict(mark["summary"])
         for folder in (self.folder / SCORES, self.folder / REFUSED):
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +77,19 @@ class ScoreOutput:
         mark = {"identity": identity, "summary": summary}
         if self._file is not None:
             _join(self._part_files(), self._file, {MARK_KEY: json.dumps(mark).encode()})
-            shutil.rmtree(self.folder)
-            return summary
-        _write_mark(self.folder / MARK, mark)
-        shutil.rmtree(self.folder / REFUSED)
-        for copy in self.folder.glob(UNPACKED):
-            copy.unlink()
+        else:
+            _write_mark(self.folder / MARK, mark)
+        self._clear()
         return summary
+
+    def _clear(self) -> None:
+        """Deletes what a finished output needs no longer."""
+        if self._file is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        shutil.rmtree(self.folder / REFUSED, ignore_errors=True)
+        for copy in self.folder.glob(UNPACKED):
+            copy.unlink(missing_ok=True)
 
     def _part_files(self) -> list[Path]:
         return sorted((self.folder / SCORES).glob("part-*.parquet"))
@@ -114,9 +121,8 @@ class ScoreOutput:
 
     def _check_free(self) -> None:
         """Nothing that is not ours is written over."""
-        taken = [self._file] if self._file else [self.folder / SCORES, self.rejects]
-        for place in taken:
-            if place.exists() or (place is self._file and self.folder.exists()):
+        for place in (self._file, self.folder / SCORES, self.rejects):
+            if place is not None and place.exists():
                 raise ConfigError(
                     f"--output = {str(self._file or self.folder)!r}: {place} is there and was not"
                     " made by this command; valid: another place, or --force to write over it"

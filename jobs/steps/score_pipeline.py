@@ -26,6 +26,9 @@ from orchestrator.scorers.reading import SIDES, RowReader
 # that Ray Data does not join a task to the actor behind it.
 TASK_CPUS, ACTOR_CPUS = 0.2, 0.1
 WRITERS = 1
+# What is read ahead of the actors waits in memory: so many parts for each, of so many bytes for a
+# byte of the file (its text, token ids and cuts), and a little where parts are very small.
+PARTS_AHEAD, GROWTH, LEAST_AHEAD = 8, 2, 2**20
 _IDS = pa.list_(pa.int32())
 
 
@@ -50,6 +53,11 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a part stays one, however large its rows are
+    ahead = scoring.actors * PARTS_AHEAD * GROWTH * scoring.file.bytes / len(scoring.file.parts)
+    limits = context.execution_options.resource_limits
+    context.execution_options.resource_limits = limits.copy(
+        object_store_memory=max(ahead, LEAST_AHEAD)
+    )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by the job itself
     spare = (os.cpu_count() or 1) - scoring.actors * scoring.threads
     reader, file = scoring.reader, replace(scoring.file, parts=())
@@ -58,7 +66,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
         # CPU, is not needed.
         ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         .map(
-            _read,
+            tokenized_part,
             fn_args=(file, reader),
             num_cpus=TASK_CPUS,
             compute=TaskPoolStrategy(size=max(spare, 1)),
@@ -74,7 +82,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
             compute=ActorPoolStrategy(size=scoring.actors),
         )
         .map(
-            _write,
+            written_part,
             fn_args=(scoring.folder,),
             num_cpus=TASK_CPUS,
             compute=TaskPoolStrategy(size=WRITERS),
@@ -84,7 +92,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
         heard(counts)
 
 
-def _read(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str, Any]:
+def tokenized_part(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str, Any]:
     """A part's rows with their token ids and cuts, and those that are refused."""
     found = read_part(file, Part(**part), reader.read)
     asked: list[Any] = found.parsed
@@ -106,7 +114,8 @@ def _read(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str
     }
 
 
-def _write(part: dict[str, Any], folder: str) -> Counts:
+def written_part(part: dict[str, Any], folder: str) -> Counts:
+    """Writes a scored part; what is left of it are its counts."""
     counts = {name: part[name] for name in ("part", "rows", "rejected", "tokens")}
     write_part(Path(folder), counts, from_bytes(part["table"]), from_bytes(part["rejects"]))
     return counts

@@ -46,6 +46,7 @@ class PartedFile:
         source: the file as its user names it.
         place: where its rows are read: the file itself, or an unpacked copy.
         rows: how many there are; blank lines of a JSONL file are none.
+        bytes: of all rows, unpacked.
         columns: what of the rows is kept, and as which types.
         parts: in order; together all rows.
     """
@@ -53,6 +54,7 @@ class PartedFile:
     source: str
     place: str
     rows: int
+    bytes: int
     columns: Columns
     parts: tuple[Part, ...]
 
@@ -135,7 +137,7 @@ def _cut_lines(source: str, rows: int, parse: Parse, folder: Path) -> PartedFile
     step = _stride(len(starts))
     edges = [*starts[::step], position]
     parts = tuple(Part(i, 1 + i * step * rows, *edge) for i, edge in enumerate(pairwise(edges)))
-    return PartedFile(source, place, count, columns, parts)
+    return PartedFile(source, place, count, position, columns, parts)
 
 
 def _learn(columns: Columns, number: int, line: bytes, parse: Parse) -> None:
@@ -155,13 +157,14 @@ def _cut_parquet(source: str, rows: int, folder: Path) -> PartedFile:
         count, groups = file.metadata.num_rows, file.metadata.num_row_groups
         rows *= _stride(-(-count // rows))
         largest = max((file.metadata.row_group(i).num_rows for i in range(groups)), default=0)
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(groups))
         columns = Columns.of(file.schema_arrow)
     if largest > LARGE_GROUP * rows:
         place = str(folder / "unpacked.parquet")
         _regroup(source, place, rows)
     starts = range(0, max(count, 1), rows)  # a file without rows has a part too
     parts = tuple(Part(i, 1 + s, s, min(s + rows, count)) for i, s in enumerate(starts))
-    return PartedFile(source, place, count, columns, parts)
+    return PartedFile(source, place, count, size, columns, parts)
 
 
 def _regroup(source: str, place: str, rows: int) -> None:

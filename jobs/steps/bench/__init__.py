@@ -1,0 +1,1 @@
+"""Benchmarks of reward models: prefixes in one pass, training on them, the scoring pipeline."""

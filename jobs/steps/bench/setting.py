@@ -1,0 +1,131 @@
+"""What the benchmarks run on: a device, a random Llama, and what its arithmetic costs."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
+
+from orchestrator.rewards.packed import PackedRow
+
+PAD = 0
+MATRIX_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A device and a model for it.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        separate_tokens: of a batch of separate forwards; what is best for them.
+        packed_pairs: of a packed batch in scoring.
+        matrix: n of the product of two n x n matrices that tells the device's rate.
+    """
+
+    device: str
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    dtype: str
+    separate_tokens: int
+    packed_pairs: int
+    matrix: int
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The model's."""
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+    @property
+    def architecture(self) -> dict[str, int]:
+        """The model's sizes in LlamaConfig's names."""
+        return {
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+        }
+
+
+SETTINGS = {
+    # 4.9M parameters; larger batches of separate forwards were slower.
+    "cpu": Setting("cpu", 2048, 256, 688, 6, 8, 4, "float32", 4096, 16, 1024),
+    # The shape of Llama-3.2-1B.
+    "cuda": Setting("cuda", 128_256, 2048, 8192, 16, 32, 8, "bfloat16", 65_536, 32, 8192),
+}
+
+
+@lru_cache(maxsize=1)
+def random_model(setting: Setting) -> PreTrainedModel:
+    """A reward model with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=setting.vocabulary, num_labels=1, pad_token_id=PAD, **setting.architecture
+    )
+    with torch.device(setting.device):
+        model = AutoModelForSequenceClassification.from_config(
+            config, attn_implementation="sdpa", dtype=setting.torch_dtype
+        )
+    return model.eval()
+
+
+def name_of(setting: Setting) -> str:
+    """The device in words."""
+    if setting.device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def forward_flops(setting: Setting, rows: Sequence[PackedRow]) -> float:
+    """Floating-point operations that packed rows need: products with weights, and attention.
+
+    A product of a and b takes two; of attention only the pairs that see each other count.
+    """
+    head = setting.hidden // setting.heads
+    projections = setting.hidden * head * 2 * (setting.heads + setting.key_value_heads)
+    weights = setting.layers * (projections + 3 * setting.hidden * setting.intermediate)
+    tokens = sum(row.tokens for row in rows)
+    pairs = sum(_attended(row) for row in rows)
+    return 2.0 * weights * tokens + 4.0 * setting.layers * setting.hidden * pairs
+
+
+def _attended(row: PackedRow) -> int:
+    """Pairs of a token and one that it sees, in one row; the prompt once."""
+    prompt = len(row.prompt_ids)
+    found = prompt * (prompt + 1) // 2
+    for response in row.responses:
+        found += len(response) * prompt + len(response) * (len(response) + 1) // 2
+    for branch in row.branches:
+        own = len(branch.token_ids)
+        found += own * (prompt + branch.attach) + own * (own + 1) // 2
+    return found
+
+
+def matrix_flops(setting: Setting) -> float:
+    """Floating-point operations a second of a plain product of two square matrices."""
+    size = (setting.matrix, setting.matrix)
+    first, second = (
+        torch.randn(size, device=setting.device, dtype=setting.torch_dtype) for _ in "ab"
+    )
+    times = []
+    for _ in range(MATRIX_REPEATS + 1):  # the first one warms up
+        start = time.perf_counter()
+        first @ second
+        finish(setting.device)
+        times.append(time.perf_counter() - start)
+    return 2.0 * setting.matrix**3 / statistics.median(times[1:])
+
+
+def finish(device: str) -> None:
+    """Waits for what a GPU was given to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()

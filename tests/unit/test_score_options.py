@@ -1,0 +1,170 @@
+"""Options of jobs/score.py that cannot be: exit code 2, the option, its value, what is valid."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from reward_kinds import MAKERS
+
+from jobs.steps.score import score_main
+from jobs.steps.score_output import MARK, ScoreOutput, write_part
+from orchestrator.config.load import ConfigError
+from orchestrator.data.rejects import SCHEMA, write_rejects
+from orchestrator.records import Reject
+
+ROWS = [{"prompt": "order .", "response": "thank you ."}]
+
+
+@pytest.fixture
+def options(word_reward: str, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return {
+        "input": str(tmp_path / "rows.jsonl"), "output": str(tmp_path / "out"),
+        "reward": word_reward, "kind": None, "base": None, "beta": None, "position": "closed",
+        "prefixes": "whole", "aggregation": None, "step_delimiter": None, "step_tag": None,
+        "branch_memory_mib": 256, "seed": 0, "actors": 1, "threads": 1, "batch_size": 4,
+        "part_rows": 2, "device": "cpu", "force": False,
+    }  # fmt: skip
+
+
+def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a run says that ends with 2 before Ray is there and before anything is written."""
+    assert score_main(**options) == 2
+    assert not ray.is_initialized()
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return said.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"input": "/nowhere.jsonl"}, "--input = '/nowhere.jsonl': /nowhere.jsonl: no such file"),
+        ({"input": "rows.csv"}, "--input = 'rows.csv': rows.csv: cannot tell the format"),
+        ({"output": "s3://bucket/x"}, "--output = 's3://bucket/x': valid: a folder or .parquet"),
+        ({"reward": "/nowhere"}, "--reward = '/nowhere': no such folder; valid: a folder with"),
+        ({"base": "./nowhere"}, "--base = './nowhere': no such folder; valid: a folder with"),
+        ({"kind": "encoder"}, "no scorer of kind 'encoder': it is a LlamaForSequence"),
+        ({"kind": "log_ratio"}, "kind 'log_ratio' with the base None"),
+        ({"beta": 2.0}, "--beta = 2.0: of a log ratio alone; valid: with --base"),
+        ({"step_tag": "+"}, "--step-tag = '+': the reward model is of kind sequence; valid:"),
+        ({"prefixes": "some"}, "--prefixes = 'some'; valid: whole (the whole response alone)"),
+        ({"prefixes": "every:0"}, "--prefixes = 'every:0'; valid: whole"),
+        ({"prefixes": "steps"}, "step_delimiter '\\n\\n': the reward model's tokenizer does not"),
+        ({"seed": -1}, "--seed = -1: valid: a number from 0"),
+    ],
+)
+def test_the_option_its_value_and_what_is_valid_are_named(
+    change: dict[str, Any], expected: str, options: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    said = refused({**options, **change}, capsys)
+    assert said.startswith("error: --") and expected in said
+    assert not Path(options["output"]).exists()
+
+
+def test_a_language_model_must_be_called_by_its_kind(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused({**options, "reward": MAKERS["shepherd"](tmp_path / "m")}, capsys)
+    assert "say its kind: step_tag, log_ratio" in said
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_file_without_anything_to_score_is_refused(
+    suffix: str, options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / f"x{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([{"prompt": "x", "chosen": "y"}]), place)
+    else:
+        place.write_text('{"prompt": "x"}\nno json\n')
+    said = refused({**options, "input": str(place)}, capsys)
+    assert "nothing to score; valid: rows with `prompt` and `response`" in said
+
+
+def test_a_parquet_file_that_is_none_is_refused(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.parquet").write_text("no Parquet")
+    assert "--input" in refused({**options, "input": str(tmp_path / "x.parquet")}, capsys)
+
+
+def test_columns_that_the_output_adds_may_not_be_there(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({**ROWS[0], "score": 1, "row": 2}) + "\n")
+    said = refused({**options, "input": str(tmp_path / "x.jsonl")}, capsys)
+    assert "has columns of its own named row, score" in said
+
+
+IDENTITY = {"--input": "a", "--prefixes": "tlt"}
+COUNTS = {"part": 0, "rows": 2, "rejected": 1, "tokens": 9}
+TABLE = pa.table({"row": [1, 3], "score": [0.5, 0.25]})
+REFUSED = [{"source": "x", "row": 2, "reason": "not JSON", "content": "{"}]
+
+
+def half_done(place: Path) -> ScoreOutput:
+    output = ScoreOutput(place)
+    assert output.begin(IDENTITY, force=False) is None
+    write_part(output.folder, COUNTS, TABLE, pa.Table.from_pylist(REFUSED, SCHEMA))
+    return output
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_parts_that_are_written_stay_and_the_end_makes_the_output_whole(
+    name: str, tmp_path: Path
+) -> None:
+    half_done(tmp_path / name)
+    torn = ScoreOutput(tmp_path / name)
+    left = torn.folder / "scores" / ".part-00001.parquet.0123.partial"
+    left.write_text("half a part")
+    assert torn.begin(IDENTITY, force=False) is None
+    assert list(torn.done()) == [COUNTS] and not left.exists()
+    more = {**COUNTS, "part": 1, "rejected": 0}
+    write_part(torn.folder, more, TABLE, SCHEMA.empty_table())
+    summary = torn.finish(IDENTITY, {"rows": 4, "rejected": 1, "tokens": 18})
+    assert summary == {"rows": 4, "rejected": 1, "tokens": 18, "reasons": {"not JSON": 1}}
+    assert pq.read_table(torn.scores).to_pylist() == 2 * TABLE.to_pylist()
+    assert pq.read_table(torn.rejects).to_pylist() == REFUSED
+    assert ScoreOutput(tmp_path / name).begin(IDENTITY, force=False) == summary
+    hidden = [path for path in tmp_path.rglob(".*")]
+    assert hidden == []
+    if name == "out.parquet":
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "out.parquet", "out.rejects.parquet",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_options_are_refused_by_name_unless_forced(
+    name: str, finished: bool, tmp_path: Path
+) -> None:
+    output = half_done(tmp_path / name)
+    if finished:
+        output.finish(IDENTITY, {"rows": 2, "rejected": 1, "tokens": 9})
+    other = {**IDENTITY, "--prefixes": "whole"}
+    with pytest.raises(ConfigError, match=r"other options: --prefixes \(there: 'tlt'\); valid"):
+        ScoreOutput(tmp_path / name).begin(other, force=False)
+    again = ScoreOutput(tmp_path / name)
+    assert again.begin(other, force=True) is None
+    assert list(again.done()) == [] and not again.rejects.exists()
+
+
+def test_what_another_program_wrote_is_not_written_over(tmp_path: Path) -> None:
+    write_rejects(tmp_path / "out" / "rejects.parquet", [Reject("x", 1, "y", "z")])
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    for name in ("out", "x.parquet"):
+        with pytest.raises(ConfigError, match="is there and was not made by this command"):
+            ScoreOutput(tmp_path / name).begin(IDENTITY, force=False)
+    mine = tmp_path / "notes" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    output = ScoreOutput(mine.parent)
+    assert output.begin(IDENTITY, force=True) is None
+    assert mine.read_text() == "mine" and (mine.parent / MARK).is_file()
