@@ -77,7 +77,7 @@ def _log_probs(model: PreTrainedModel, rows: Sequence[Text], others: Ids, pad_id
         targets += [(token, *others) for token in asked]
     row, step, place = _int64(places, 3, device).unbind(1)
     states = _hidden(model, rows, pad_id, device)[row, place]  # (M, D)
-    values = _by_chunks(model, states, _int64(targets, 1 + len(others), device))
+    values = log_probs_at(model, states, _int64(targets, 1 + len(others), device))
     longest = max(len(response) for _, response in rows)
     found = values.new_zeros((len(rows), longest + 1, 1 + len(others)))
     return found.index_put((row, step), values)
@@ -104,8 +104,8 @@ def _hidden(
     return hidden
 
 
-def _by_chunks(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities (M, A) of ``targets`` (M, A) at the hidden states (M, D)."""
+def log_probs_at(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tensor:
+    """Log-probabilities (M, A) in nats of the tokens ``targets`` (M, A) at hidden states (M, D)."""
     head = model.get_output_embeddings()
     size = max(LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size, 1)
     cap = logit_cap(model)

@@ -7,6 +7,12 @@ from transformers import PreTrainedModel
 from orchestrator.rewards.packed import Tokens, visible
 
 
+def unpackable(model: PreTrainedModel) -> list[str]:
+    """The kinds of a backbone's layers that look at tokens otherwise than a mask decides."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    return sorted(kinds - {"full_attention", "sliding_attention"})
+
+
 def additive_mask(
     model: PreTrainedModel, queries: Tokens, keys: Tokens
 ) -> Tensor | dict[str, Tensor]:
@@ -18,7 +24,7 @@ def additive_mask(
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
-    if unknown := sorted(kinds - {"full_attention", "sliding_attention"}):
+    if unknown := unpackable(model):
         raise ValueError(
             f"{config.model_type}: layers of kind {', '.join(unknown)} cannot be packed;"
             " only full_attention and sliding_attention can"

@@ -66,7 +66,7 @@ def packed_scores(
     if few:
         queries = joined(queries, branch_tokens(singles, every, pad_id).to(device))
     keys = queries if trunk.before is None else joined(trunk.before, queries)
-    hidden = _forward(model, queries, keys, trunk.cache)
+    hidden = hidden_states(model, queries, keys, trunk.cache)
     width = trunk.queries.shape[1]
     groups, found = [own], [_read(head, hidden, trunk.places(singles, own, width))]
     if not few:
@@ -113,7 +113,7 @@ class _Trunk:
         texts = [row.prompt_ids for row in rows]
         prompts = trunk_tokens(texts, [0] * len(texts), pad_id).to(device)
         cache = DynamicCache()
-        _forward(model, prompts, prompts, cache)
+        hidden_states(model, prompts, prompts, cache)
         index = torch.tensor([row for row, _ in owners], device=device)
         over = DynamicCache()
         over.layers = [OverLayer(layer, index, None, keep) for layer in cache.layers]
@@ -173,13 +173,16 @@ def _chunk(
     over.layers = [
         OverLayer(layer, None, columns.clamp(min=0), False) for layer in trunk.cache.layers
     ]
-    return _forward(model, queries, joined(known.at(columns), queries), over)
+    return hidden_states(model, queries, joined(known.at(columns), queries), over)
 
 
-def _forward(
+def hidden_states(
     model: PreTrainedModel, queries: Tokens, keys: Tokens, cache: DynamicCache | None = None
 ) -> Tensor:
-    """Last hidden states (N, Tq, D) of the backbone."""
+    """Last hidden states (N, Tq, D) of the backbone, of the last tokens of ``keys``.
+
+    A ``cache`` holds the keys before them, if any, and keeps theirs where it keeps anything.
+    """
     hidden: Tensor = model.base_model(
         input_ids=queries.ids,
         attention_mask=additive_mask(model, queries, keys),

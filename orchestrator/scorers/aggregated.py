@@ -6,19 +6,25 @@ rewards of steps of their own aggregate those themselves.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.scorers.scorer import Position, Scorer
-from orchestrator.scorers.steps import BLANK_LINE, check_delimiter, step_ends
-from orchestrator.search.engines import Ids
+from orchestrator.scorers.steps import (
+    BLANK_LINE,
+    check_delimiter,
+    extended_step_ends,
+    step_ends,
+)
+from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 
 class AggregatedScorer(Scorer):
     """A scorer whose scores are aggregates of another's over the steps of a prefix.
 
     The inner scorer's rewards are unbounded: a product is that of their sigmoids. An incomplete
-    last step counts, an empty prefix is one step. For a request every extension is scored as a
-    response of its own.
+    last step counts, an empty prefix is one step. For a request the inner scorer is asked once for
+    the steps of the prefix, and once for all that end in an extension.
 
     Args:
         inner: the scorer that is asked, in one pass a response where it has one.
@@ -59,6 +65,39 @@ class AggregatedScorer(Scorer):
             found.append([self._of([scores[s + place[t]] for t in e]) for s in starts for e in row])
         return found
 
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """As every scorer's."""
+        if not self.shares_tokenizer:
+            return super().score(requests)
+        ends = [self._extended_ends(request) for request in requests]
+        inside = [
+            sorted({t for own in rows for t in own if t < len(request.prefix_ids)})
+            for request, rows in zip(requests, ends, strict=True)
+        ]
+        prompts, prefixes = [r.prompt_ids for r in requests], [r.prefix_ids for r in requests]
+        some = [i for i, own in enumerate(inside) if own]
+        values = self._inner.prefix_scores(
+            *([column[i] for i in some] for column in (prompts, prefixes, inside))
+        )
+        known = dict(zip(some, values, strict=True))
+        parts = [_parts(request, rows) for request, rows in zip(requests, ends, strict=True)]
+        asked = [
+            replace(request, extensions=tuple(part))
+            for request, part in zip(requests, parts, strict=True)
+        ]
+        found = []
+        for i, scored in enumerate(self._inner.score(asked)):
+            before = dict(zip(inside[i], known.get(i, []), strict=True))
+            behind = dict(zip(parts[i], scored.scores, strict=True))
+            size = len(prefixes[i])
+            scores = tuple(
+                self._of([before[t] if t < size else behind[own[: t - size]] for t in rows])
+                for own, rows in zip(requests[i].extensions, ends[i], strict=True)
+            )
+            extra = self._inner.tokens_of_prefixes(prompts[i], prefixes[i], inside[i])
+            found.append(Scored(scores, scored.tokens_computed + (extra if before else 0)))
+        return found
+
     def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
         """What the inner scorer computes for all step ends."""
         ends = {end for own in self._ends(response, cuts) for end in own}
@@ -78,5 +117,26 @@ class AggregatedScorer(Scorer):
         whole = [min(t, len(response)) for t in cuts]
         return [[*(end for end in steps if end < t), t] for t in whole]
 
+    def _extended_ends(self, request: ScoreRequest) -> list[list[int]]:
+        """The same of a request's prefix with each extension."""
+        steps = extended_step_ends(
+            self.chat, request.prefix_ids, request.extensions, self._delimiter
+        )
+        whole = [len(request.prefix_ids) + len(own) for own in request.extensions]
+        return [[*(t for t in e if t < end), end] for e, end in zip(steps, whole, strict=True)]
+
     def _of(self, values: Sequence[float]) -> float:
         return aggregate(values, self._how, probabilities=False)
+
+
+def _parts(request: ScoreRequest, ends: Sequence[Sequence[int]]) -> list[Ids]:
+    """What the extensions hold up to each step end behind the prefix, each text once."""
+    size = len(request.prefix_ids)
+    return list(
+        dict.fromkeys(
+            extension[: t - size]
+            for extension, own in zip(request.extensions, ends, strict=True)
+            for t in own
+            if t >= size
+        )
+    )

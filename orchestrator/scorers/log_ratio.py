@@ -7,7 +7,7 @@ without training.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -17,10 +17,17 @@ from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_whole
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.batching import batches_by_length
+from orchestrator.rewards.extended import Extended, extended_log_probs
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
+from orchestrator.rewards.masks import unpackable
 from orchestrator.scorers.scorer import Position, Scorer, check_finite
-from orchestrator.scorers.steps import BLANK_LINE, check_delimiter, step_ends
-from orchestrator.search.engines import Ids
+from orchestrator.scorers.steps import (
+    BLANK_LINE,
+    check_delimiter,
+    extended_step_ends,
+    step_ends,
+)
+from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 
 class LogRatioScorer(Scorer):
@@ -68,6 +75,7 @@ class LogRatioScorer(Scorer):
         both = (checkpoint, base)
         loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
         self.models = [model.to(device).eval() for model in loaded]
+        self._end_id = self.chat.closing_ids[0]
         self.beta, self.aggregation, self.step_delimiter = beta, aggregation, step_delimiter
 
     def prefix_scores(
@@ -92,6 +100,48 @@ class LogRatioScorer(Scorer):
         check_finite(found)
         return found
 
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """As every scorer's; both models read the prefix of a request once for all extensions."""
+        if not self.shares_tokenizer or any(map(unpackable, self.models)):
+            return super().score(requests)
+        rows = [Extended(r.prompt_ids, r.prefix_ids, r.extensions) for r in requests]
+        found = [Scored((), 0)] * len(rows)
+        # An extension's forward sees its prefix: in the mask's memory each counts as a whole text.
+        longest = [max(map(len, row.extensions), default=0) for row in rows]
+        sizes = [
+            (1 + len(row.extensions)) * (len(row.prompt_ids + row.prefix_ids) + most)
+            for row, most in zip(rows, longest, strict=True)
+        ]
+        for batch in batches_by_length(sizes):
+            some = [rows[i] for i in batch]
+            for i, row, scores in zip(batch, some, self._extended(some), strict=True):
+                found[i] = Scored(tuple(scores), 2 * row.tokens)
+        check_finite([scored.scores for scored in found])
+        return found
+
+    def _extended(self, rows: Sequence[Extended]) -> list[list[float]]:
+        """The scores of all extensions of each row."""
+        own, base = (
+            extended_log_probs(m, rows, self._end_id, self.chat.tokenizer.eos_token_id)
+            for m in self.models
+        )
+        found = []
+        for row, ours, theirs in zip(rows, own, base, strict=True):
+            steps = self._extended_steps(row)
+            scores = []
+            for ends, up, down in zip(steps, ours, theirs, strict=True):
+                *ratios, end = (self.beta * (a - b) for a, b in zip(up, down, strict=True))
+                q = list(accumulate(ratios, initial=0.0))
+                closing = end if self.position == "closed" else 0.0
+                scores.append(self._score(q, closing, ends, len(ratios)))
+            found.append(scores)
+        return found
+
+    def _extended_steps(self, row: Extended) -> list[list[int]]:
+        if self.aggregation is None:
+            return [[] for _ in row.extensions]
+        return extended_step_ends(self.chat, row.prefix_ids, row.extensions, self.step_delimiter)
+
     def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
         """Both models read prompt and response once; closing tokens cost none."""
         return 2 * (len(prompt) + len(response))
@@ -99,7 +149,7 @@ class LogRatioScorer(Scorer):
     @torch.no_grad()
     def _ratios(self, rows: Sequence[tuple[Ids, Ids]]) -> tuple[Tensor, Tensor]:
         """Q of the first t tokens, and what ending there adds: (N, T + 1) each, t = 0..T."""
-        pad_id, end_id = self.chat.tokenizer.eos_token_id, self.chat.closing_ids[0]
+        pad_id, end_id = self.chat.tokenizer.eos_token_id, self._end_id
         (own, own_end), (base, base_end) = (
             [values.double().cpu() for values in token_and_end_log_probs(m, rows, end_id, pad_id)]
             for m in self.models

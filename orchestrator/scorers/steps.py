@@ -51,6 +51,38 @@ class TextReader:
         return new
 
 
+class StepReader:
+    """Reads a response token by token and says which tokens end a step.
+
+    Raises:
+        ValueError: the delimiter is empty.
+    """
+
+    def __init__(self, chat: Chat, delimiter: str) -> None:
+        if not delimiter:
+            raise ValueError("the delimiter of steps is empty")
+        self._texts, self._delimiter = TextReader(chat), delimiter
+        self._step = ""  # text since the last delimiter
+
+    def copy(self) -> "StepReader":
+        """A reader that goes on from the same place."""
+        other = object.__new__(StepReader)
+        other.__dict__.update(self.__dict__)
+        other._texts = self._texts.copy()
+        return other
+
+    def read(self, token_id: int) -> bool:
+        """Whether this token, the next of the response, ends a step."""
+        start = max(0, len(self._step) - len(self._delimiter) + 1)
+        self._step += self._texts.read(token_id)
+        ended = False
+        while (found := self._step.find(self._delimiter, start)) >= 0:
+            ended |= bool(self._step[:found].strip())
+            self._step = self._step[found + len(self._delimiter) :]
+            start = 0
+        return ended
+
+
 def step_ends(chat: Chat, response_ids: Sequence[int], delimiter: str) -> list[int]:
     """Token counts t, rising, with which y_<t ends a step: its delimiter is complete there.
 
@@ -60,19 +92,22 @@ def step_ends(chat: Chat, response_ids: Sequence[int], delimiter: str) -> list[i
     Raises:
         ValueError: the delimiter is empty.
     """
-    if not delimiter:
-        raise ValueError("the delimiter of steps is empty")
-    reader, ends, step = TextReader(chat), [], ""
-    for t, token_id in enumerate(response_ids, 1):
-        start = max(0, len(step) - len(delimiter) + 1)
-        step += reader.read(token_id)
-        ended = False
-        while (found := step.find(delimiter, start)) >= 0:
-            ended |= bool(step[:found].strip())
-            step, start = step[found + len(delimiter) :], 0
-        if ended:
-            ends.append(t)
-    return ends
+    reader = StepReader(chat, delimiter)
+    return [t for t, token_id in enumerate(response_ids, 1) if reader.read(token_id)]
+
+
+def extended_step_ends(
+    chat: Chat, prefix_ids: Sequence[int], extensions: Sequence[Sequence[int]], delimiter: str
+) -> list[list[int]]:
+    """The step ends of a prefix with each of some extensions; the prefix is read once."""
+    reader = StepReader(chat, delimiter)
+    before = [t for t, token_id in enumerate(prefix_ids, 1) if reader.read(token_id)]
+    found = []
+    for extension in extensions:
+        own = reader.copy()
+        ends = [t for t, i in enumerate(extension, len(prefix_ids) + 1) if own.read(i)]
+        found.append(before + ends)
+    return found
 
 
 def check_delimiter(chat: Chat, delimiter: str) -> None:

@@ -64,15 +64,34 @@ def test_a_prefix_scores_as_its_values_at_step_ends_by_hand(
     assert closed == pytest.approx(expected[len(ENDS) :], abs=TOLERANCE)
 
 
-def test_it_costs_the_inner_scorers_one_pass(word_reward: str) -> None:
+@pytest.mark.parametrize("how", HOWS)
+def test_an_extension_scores_as_the_whole_text(word_reward: str, how: Aggregation) -> None:
+    inner = SequenceScorer(word_reward)
+    scorer = AggregatedScorer(inner, how, ".")
+    prompt, y = ids_of(inner)
+    requests = [
+        ScoreRequest(prompt, y[:split], (y[split:], (), y[split : split + 1], y, y[split:]))
+        for split in (0, 1, 2, 3, 7, 8)
+    ]
+    for request, scored in zip(requests, scorer.score(requests), strict=True):
+        whole = [request.prefix_ids + extension for extension in request.extensions]
+        alone = [scorer.prefix_scores([prompt], [ids], [[len(ids)]])[0][0] for ids in whole]
+        assert scored.scores == pytest.approx(alone, abs=TOLERANCE)
+
+
+def test_the_prefix_is_computed_once_for_its_steps_and_once_for_all_extensions(
+    word_reward: str,
+) -> None:
     inner = SequenceScorer(word_reward)
     scorer = AggregatedScorer(inner, "min", ".")
     prompt, response = ids_of(inner)
     (scored,) = scorer.score([ScoreRequest(prompt, response[:7], ((), response[7:]))])
     expected = scorer.prefix_scores([prompt], [response], [[7, 10]])[0]
     assert scored.scores == pytest.approx(expected, abs=TOLERANCE)
-    # Two responses of their own, with a closing token at two and at three ends.
-    assert scored.tokens_computed == (len(prompt) + 7 + 2) + (len(prompt) + 10 + 3)
+    # A closing token at the one end inside the prefix; behind it, at its own end and after three.
+    assert scored.tokens_computed == (len(prompt) + 7 + 1) + (len(prompt) + 7 + 1 + 3 + 1)
+    (scored,) = scorer.score([ScoreRequest(prompt, (), (response[:2],))])
+    assert scored.tokens_computed == len(prompt) + 2 + 1
 
 
 def test_with_another_tokenizer_than_the_policys_the_text_decides(

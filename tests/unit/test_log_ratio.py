@@ -7,6 +7,7 @@ from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2Fo
 
 from orchestrator.engines.checkpoints import load_policy
 from orchestrator.rewards import log_ratio
+from orchestrator.rewards.extended import Extended, extended_log_probs
 from orchestrator.rewards.log_ratio import (
     response_log_probs,
     token_and_end_log_probs,
@@ -29,13 +30,13 @@ def slow(model: nn.Module, prompt: tuple[int, ...], response: tuple[int, ...]) -
     return torch.log_softmax(logits, -1)
 
 
-def gemma() -> nn.Module:
-    """A model that caps its logits, low enough to matter."""
+def gemma(window: int = 4_096) -> nn.Module:
+    """A model that caps its logits, low enough to matter; every other layer has a window."""
     torch.manual_seed(0)
     config = Gemma2Config(
         vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=8, initializer_range=0.5,
-        final_logit_softcapping=2.0, attn_implementation="eager",
+        final_logit_softcapping=2.0, sliding_window=window, attn_implementation="eager",
     )  # fmt: skip
     return Gemma2ForCausalLM(config).double().eval()
 
@@ -163,3 +164,27 @@ def test_an_empty_prompt_and_unknown_logits_are_refused(llama: nn.Module) -> Non
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"CohereForCausalLM .*logit_scale"):
         token_log_probs(CohereForCausalLM(config), ROWS, PAD)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_extensions_of_a_prefix_have_the_log_probabilities_of_whole_texts(
+    kind: str, llama: nn.Module
+) -> None:
+    """Also where a window is shorter than the text; rows of their own sizes, and empty ones."""
+    model = llama if kind == "llama" else gemma(window=3)
+    rows = [
+        Extended((5, 6, 7), (8, 9), ((10,), (), (11, 12, 13), (10, 4, 0, 14, 15))),
+        Extended((9,), (), ((12,),)),
+        Extended((30, 31, 32, 33, 34, 35), (40, 0, 41, 42), ((0, 9), ())),
+        Extended((7, 8), (9,), ()),
+    ]
+    for some in (rows, rows[3:], [Extended((7, 8), (9, 10), ((),))]):
+        found = extended_log_probs(model, some, END, PAD)
+        for row, own in zip(some, found, strict=True):
+            for extension, values in zip(row.extensions, own, strict=True):
+                y = row.prefix_ids + extension
+                logits = slow(model, row.prompt_ids, y).detach()
+                wanted = [float(logits[t, token]) for t, token in enumerate((*y, END))]
+                assert values == pytest.approx(wanted, abs=TOLERANCE)
+    with pytest.raises(ValueError, match="a prompt is empty"):
+        extended_log_probs(model, [Extended((), (8,), ((9,),))], END, PAD)

@@ -86,8 +86,8 @@ def test_every_prefix_scores_as_separate_forwards_of_it(
         x = request.prompt_ids
         wanted = [slow(word_policy, base, x, y[:t], position) for t in (2, 5, len(y))]
         assert scored.scores == pytest.approx(wanted, abs=TOLERANCE)
-        # Two models read the texts, and nothing is written behind them.
-        assert scored.tokens_computed == 2 * (3 * len(x) + 2 + 5 + len(y))
+        # Two models read the prefix once; nothing is written behind the extensions.
+        assert scored.tokens_computed == 2 * (len(x) + 2 + 3 + len(y) - 2)
 
 
 def test_both_positions_come_from_one_pass(word_policy: str, base: str) -> None:
@@ -201,3 +201,30 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
     prompts, responses = ids_of(word_policy, 2)
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\) are not finite"):
         scorer.prefix_scores(prompts, responses, [[3], [3]])
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("how", [None, "min", "sum"])
+def test_an_extension_scores_as_the_whole_text_from_two_forwards_of_each_model(
+    word_policy: str, base: str, how: Aggregation | None, position: Position
+) -> None:
+    scorer = LogRatioScorer(word_policy, base, BETA, position, aggregation=how, step_delimiter=".")
+    prompts, responses = ids_of(word_policy, 3)
+    requests = [
+        ScoreRequest(
+            x, y[:split], (y[split : split + 1], (), y[split:], y[:1], y[split : split + 9])
+        )
+        for split, x, y in zip((0, 4, 12), prompts, responses, strict=True)
+    ]
+    calls: list[int] = []
+    for model in scorer.models:
+        model.base_model.register_forward_hook(lambda *_: calls.append(1))
+    found = scorer.score(requests)
+    assert len(calls) == 4, "the prefixes and the extensions of all requests, twice"
+    for request, scored in zip(requests, found, strict=True):
+        whole = [request.prefix_ids + extension for extension in request.extensions]
+        alone = [scorer.prefix_scores([request.prompt_ids], [y], [[len(y)]])[0][0] for y in whole]
+        assert scored.scores == pytest.approx(alone, abs=TOLERANCE)
+    (none,) = scorer.score([ScoreRequest(prompts[0], responses[0][:3], ((),))])
+    three = scorer.prefix_scores(prompts[:1], responses[:1], [[3]])[0]
+    assert none.scores == pytest.approx(three, abs=TOLERANCE)
