@@ -23,10 +23,10 @@ def check_files(config: Config) -> None:
             raise ConfigError(f"data.{name} = {path!r}: its format is not known; {valid}")
         if "://" not in path and not Path(path).expanduser().is_file():
             raise ConfigError(f"data.{name} = {path!r}: no such file; {valid}")
-    _check_deepspeed(config.training.deepspeed)
+    _check_deepspeed(config.training.deepspeed, config.training.zero_stage)
 
 
-def _check_deepspeed(named: str) -> None:
+def _check_deepspeed(named: str, stage: int) -> None:
     file = Path(named) if Path(named).is_file() else ROOT / named
     if not file.is_file():
         raise ConfigError(f"training.deepspeed = {named!r}: no such file; valid: a JSON file")
@@ -36,6 +36,13 @@ def _check_deepspeed(named: str) -> None:
         raise ConfigError(f"training.deepspeed = {named!r}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"training.deepspeed = {named!r}: valid: a JSON object of settings")
+    zero = content.get("zero_optimization", {})
+    for part, least in {"offload_param": 3, "offload_optimizer": 1}.items():
+        if part in zero and stage < least:
+            raise ConfigError(
+                f"training.zero_stage = {stage}: {named} has {part}, which needs stage {least};"
+                f" valid: at least {least}, or another training.deepspeed"
+            )
 
 
 def check_checkpoints(config: Config) -> None:

@@ -127,6 +127,13 @@ def test_a_deepspeed_file_that_is_not_there_is_named() -> None:
     assert text == "training.deepspeed = 'configs/none.json': no such file; valid: a JSON file"
 
 
+def test_offload_needs_the_stage_that_shards_what_is_offloaded() -> None:
+    named = "training.deepspeed=configs/deepspeed/zero3_offload.json"
+    shown = message(named, "training.zero_stage=2")
+    assert "training.zero_stage = 2" in shown and "offload_param, which needs stage 3" in shown
+    check_files(load_config(None, [named, "training.zero_stage=3"]))
+
+
 def test_one_field_of_a_training_may_be_given_alone() -> None:
     training = load_config(None, ["training.implicit.learning_rate=0.5"]).training
     assert (training.implicit.learning_rate, training.implicit.batch_size) == (0.5, 32)

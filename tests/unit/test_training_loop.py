@@ -1,5 +1,6 @@
 """The train loop with real DeepSpeed on one process: it learns, and leaves a checkpoint."""
 
+import json
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForSequenceClassification
 
+from orchestrator.config.load import ROOT
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_reward_model
 from orchestrator.engines.policy import HuggingFacePolicy
@@ -126,6 +128,22 @@ def test_the_zero_stages_train_alike(group: None, word_policy: str, tmp_path: Pa
         losses.append(run_job(job(word_policy, folder, zero, epochs=2), AloneHost()).loss)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[2] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_offloaded_to_the_cpu_it_trains_as_it_does_otherwise(
+    group: None, word_policy: str, tmp_path: Path
+) -> None:
+    preferences(word_policy, tmp_path)
+    file = ROOT / "configs" / "deepspeed" / "zero3_offload.json"
+    offloaded = json.loads(file.read_text())
+    assert set(offloaded["zero_optimization"]) >= {"offload_param", "offload_optimizer"}
+    plain = {**offloaded, "zero_optimization": {"stage": 3}}
+    found, wanted = (
+        run_job(job(word_policy, tmp_path, 3, deepspeed=settings), AloneHost())
+        for settings in (offloaded, plain)
+    )
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-5)
+    assert found.loss[-1] < 0.3 * found.loss[0]
 
 
 def test_it_trains_on_from_a_reward_model_for_an_exact_number_of_steps(
