@@ -77,7 +77,7 @@ class AggregatedScorer(Scorer):
         prompts, prefixes = [r.prompt_ids for r in requests], [r.prefix_ids for r in requests]
         some = [i for i, own in enumerate(inside) if own]
         values = self._inner.prefix_scores(
-            *([column[i] for i in some] for column in (prompts, prefixes, inside))
+            [prompts[i] for i in some], [prefixes[i] for i in some], [inside[i] for i in some]
         )
         known = dict(zip(some, values, strict=True))
         parts = [_parts(request, rows) for request, rows in zip(requests, ends, strict=True)]
