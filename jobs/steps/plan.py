@@ -173,7 +173,7 @@ class Plan:
         config = self.config
         drawn = (getattr(config.search, name) for name in search.OF_SAMPLES)
         n = max((s.n for s in drawn if s), default=2 * config.evaluation.pairs_per_prompt)
-        prompts = self._test_prompts()
+        prompts = config.data.test_prompts
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
                     "wave_size": config.search.wave_size, "readers": self._readers()}  # fmt: skip
         self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
@@ -297,6 +297,3 @@ class Plan:
         given = {name: getattr(config.models, name) for name in ("orm", "reference")}
         given |= {name: variant.checkpoint for name, variant in config.variants.items()}
         return {name: fingerprint(place) for name, place in given.items() if place}
-
-    def _test_prompts(self) -> int:
-        return self.config.data.test_prompts
