@@ -8,9 +8,11 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ray.tune.experiment import Trial as TuneTrial
 
+from jobs.steps.main import FAILED, OK
 from jobs.tuning.log import TrialLog
+from jobs.tuning.main import _show
 from jobs.tuning.study import Study, study_of
-from orchestrator.config.load import ROOT
+from orchestrator.config.load import ROOT, load_config
 from orchestrator.tracking.mlflow_tracker import Tracker
 from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
 from orchestrator.tuning.request import Request
@@ -141,3 +143,22 @@ def test_of_more_models_than_are_kept_the_worst_that_it_made_is_forgotten(
     tell(log, 4, 0.65)
     assert [store.done(trial.stage) for trial in study.trials] == [False, False, True, True]
     assert ranked(log.outcomes, METRIC, "max") == [3, 4, 1, 2], "what is known of them stays"
+
+
+def test_the_best_config_is_written_and_where_all_failed_the_job_fails(
+    study: Study, tmp_path: Path
+) -> None:
+    tracker, out = (
+        Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tuning"),
+        tmp_path / "a" / "best.yaml",
+    )
+    parent = tracker.start_sweep(study.key, "tune", {}, "")
+    log = TrialLog(study, tracker, parent)
+    log.outcomes = {n: Outcome("failed", study.key, error="no") for n in (1, 2, 3, 4)}
+    assert _show(study, log, tracker, parent, out) == FAILED and not out.exists()
+    make(study, 2, 0.7)
+    log.outcomes[2] = finished(0.7)
+    assert _show(study, log, tracker, parent, out) == OK
+    assert load_config(out) == study.trials[1].plan.config
+    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(parent)
+    assert run.data.metrics[f"best_{METRIC}"] == 0.7 and run.data.tags["best_trial"] == "2"
