@@ -16,6 +16,8 @@ from orchestrator.scorers.reading import RowReader
 from orchestrator.stages.places import lasting_output_dir
 from orchestrator.stages.progress import Meter
 
+FOLLOWS = "The above exception was the direct cause"  # Python's own words
+
 
 def score_main(**given: Any) -> int:
     """Scores a file by the options of ``ScoreOptions``.
@@ -147,11 +149,10 @@ def _shown(summary: dict[str, Any], output: ScoreOutput) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The last line of what went wrong: Ray wraps a worker's error in its traceback."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    """What went wrong, in a line: Ray's errors are a worker's traceback, then their own advice."""
+    text = str(error).split(FOLLOWS)[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _say(text: str) -> None:

@@ -47,7 +47,9 @@ FLOOR = 0.85
 PROMPT, RESPONSE, CUTS = 32, 64, (11, 22, 32, 43, 54)  # tokens
 TEMPLATE = 3  # tokens of the prompt that the template writes
 BATCH_SIZE = 32
-PART_ROWS = 128  # small parts: a round is short, and its ends are left out by parts
+PART_ROWS = 128  # at most: a round is short, and its ends are left out by parts
+PARTS_OF_AN_ACTOR = 6  # at least, in a round
+MOST_ACTORS = 8
 ROUNDS = 3
 ENDS = 0.05  # of a round's parts, at each end, that do not count: starting, and running dry
 BARE_ROWS = 2_000
@@ -83,7 +85,7 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
         checkpoint = _checkpoint(setting, folder / "model")
         reader = _rows_file(rows, setting, checkpoint, folder)
         cluster.connect(console, dashboard=False)
-        scoring, parts = _scoring(setting, reader, folder)
+        scoring, parts = _scoring(rows, setting, reader, folder)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             threads = scoring.actors * scoring.threads
@@ -139,14 +141,16 @@ def _result(
     }
 
 
-def _scoring(setting: Setting, reader: RowReader, folder: Path) -> tuple[Scoring, list[Part]]:
+def _scoring(
+    rows: int, setting: Setting, reader: RowReader, folder: Path
+) -> tuple[Scoring, list[Part]]:
     """On a CPU an actor a core, each with one thread; on a GPU one actor."""
-    file = cut_in_parts(str(folder / "rows.jsonl"), PART_ROWS, reader.check, folder)
+    actors = 1 if setting.device == "cuda" else min(os.cpu_count() or 1, MOST_ACTORS)
+    part_rows = max(min(PART_ROWS, rows // (ROUNDS * PARTS_OF_AN_ACTOR * actors)), 1)
+    file = cut_in_parts(str(folder / "rows.jsonl"), part_rows, reader.check, folder)
     output = ScoreOutput(folder / "scored")
     output.begin({}, force=False)
-    cores = os.cpu_count() or 1
-    actors, threads = (cores, 1) if setting.device == "cpu" else (1, 1)
-    scoring = Scoring(file, reader, str(output.folder), actors, threads, BATCH_SIZE, setting.device)
+    scoring = Scoring(file, reader, str(output.folder), actors, 1, BATCH_SIZE, setting.device)
     return scoring, list(file.parts)
 
 

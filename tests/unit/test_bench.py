@@ -1,0 +1,80 @@
+"""The benchmark's arithmetic by hand, and its cases on a model that takes no time."""
+
+import dataclasses
+
+import pytest
+import torch
+from rich.console import Console
+
+from jobs.steps.bench.pipeline import PIPELINE, Round, pipeline_result
+from jobs.steps.bench.prefixes import CASES, prefix_result
+from jobs.steps.bench.setting import (
+    SETTINGS,
+    Setting,
+    forward_flops,
+    matrix_flops,
+    name_of,
+    random_model,
+)
+from orchestrator.rewards.packed import Branch, PackedRow
+
+TINY = Setting("cpu", 64, 16, 24, 2, 4, 2, "float32", 4096, 8, 64)
+FIELDS = {"name", "ours_s", "other_s", "ratio", "floor", "ceiling", "ours_peak_mib",
+          "other_peak_mib", "flops"}  # fmt: skip
+
+
+def test_the_arithmetic_of_a_forward_is_that_of_its_products_and_attention() -> None:
+    # A prompt of 2 tokens, a response of 3, a branch of 2 tokens behind the first of these.
+    row = PackedRow((1, 2), ((3, 4, 5),), (Branch(1, (6, 7)), Branch(2)))
+    heads_of_four = 16 * 16 + 2 * (16 * 8) + 16 * 16  # queries, keys and values, output
+    products = 2 * 2 * (heads_of_four + 3 * 16 * 24) * 7
+    # Seen: 1 + 2 in the prompt, 3 + 4 + 5 in the response, 4 + 5 in the branch.
+    attention = 2 * 2 * 2 * 16 * (3 + 12 + 9)
+    assert forward_flops(TINY, [row, row]) == 2 * (products + attention)
+
+
+def test_the_large_setting_has_the_shape_of_llama_3_2_1b() -> None:
+    large = SETTINGS["cuda"]
+    weights = sum(p.numel() for p in random_model(dataclasses.replace(TINY, layers=1)).parameters())
+    tiny_layer = 16 * 16 * 2 + 2 * 16 * 8 + 3 * 16 * 24 + 2 * 16
+    assert weights == 64 * 16 + tiny_layer + 16 + 16  # embeddings, a layer, last norm, head
+    layer = 2048 * 2048 * 2 + 2 * 2048 * 512 + 3 * 2048 * 8192 + 2 * 2048
+    assert large.vocabulary * large.hidden + large.layers * layer + 2048 == 1_235_814_400
+    assert large.heads == 32 and large.key_value_heads == 8 and large.dtype == "bfloat16"
+    assert large.matrix == 8192
+
+
+def test_a_matrix_product_has_a_rate_and_the_device_a_name() -> None:
+    assert matrix_flops(TINY) > 1e6
+    assert name_of(TINY) == f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def test_the_rate_of_a_round_leaves_out_its_ends() -> None:
+    # Two actors, each 10 rows a second; the first and the last two parts do not count.
+    times = [5.0, 5.0, 6.0, 6.0, 7.0, 7.0, 8.0, 8.0, 30.0, 30.0]
+    assert Round(2, [(t, 10) for t in times]).rate == pytest.approx(20.0)
+    # One part more than a multiple: it does not count either.
+    assert Round(2, [(t, 10) for t in [*times[:8], 8.5, 30.0, 30.0]]).rate == pytest.approx(20.0)
+    with pytest.raises(ValueError, match="4 parts are too few"):
+        _ = Round(2, [(t, 10) for t in times[:4]]).rate
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sst5_closed", "train_tlt_open"])
+def test_a_case_runs_at_any_size(name: str) -> None:
+    found = prefix_result(name, 1, TINY)
+    assert set(found) == FIELDS and found["name"] == name
+    times = float(str(found["ours_s"])), float(str(found["other_s"]))
+    quotient = times[0] / times[1] if CASES[name].training else times[1] / times[0]
+    assert found["ratio"] == pytest.approx(quotient)
+    assert float(str(found["flops"])) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_pipeline_is_measured_at_any_size() -> None:
+    setting = dataclasses.replace(TINY, vocabulary=100)
+    found = pipeline_result(900, setting, Console(quiet=True))
+    assert set(found) == FIELDS and found["name"] == PIPELINE
+    assert float(str(found["ours_s"])) > 0 and float(str(found["ratio"])) > 0
+    assert float(str(found["ours_peak_mib"])) < 50
