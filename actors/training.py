@@ -66,7 +66,10 @@ class TrainingDesk:
 
     async def first_unfinished(self) -> int:
         """The job that a group, new or started again, begins with."""
-        return next((i for i, s in enumerate(self._jobs) if s.result is None), len(self._jobs))
+        return next(
+            (i for i, s in enumerate(self._jobs) if s.result is None and s.error is None),
+            len(self._jobs),
+        )
 
     async def progress(self, number: int, done: int, steps: int, loss: float) -> None:
         """Rank 0 says how far it is."""

@@ -22,6 +22,7 @@ from orchestrator.training.files import write_examples
 from orchestrator.training.job import ObjectiveName
 
 _PER_PARTIAL_PAIR = ("chosen_cuts", "rejected_cuts", "weights")
+ROWS_AT_ONCE = 512
 
 
 def run_outcome(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
@@ -140,9 +141,9 @@ def _weights(sweep: Sweep, file: pq.ParquetFile, truncation: str, kind: Kind) ->
 def _rows(
     file: pq.ParquetFile, truncation: str, columns: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a truncation, a row group in memory at a time."""
+    """The rows of a truncation, some hundred in memory at a time."""
     named = None if columns is None else ["truncation", *columns]
-    for batch in file.iter_batches(columns=named):
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=named):
         yield from (row for row in batch.to_pylist() if row["truncation"] == truncation)
 
 

@@ -52,7 +52,8 @@ class ImplicitExample:
     @property
     def tokens(self) -> int:
         """Tokens of the longest text times the texts: each response is read behind the prompt."""
-        return len(self.responses) * (len(self.prompt_ids) + max(map(len, self.responses)))
+        longest = max(len(ids) for ids in (*self.responses, self.unrelated_ids))
+        return len(self.responses) * (len(self.prompt_ids) + longest)
 
 
 def implicit_loss(
@@ -102,13 +103,16 @@ def kl_terms(
     """Sum over the unrelated responses of log pi_theta - log pi_ref (nats), and their count.
 
     The mean over all workers, no less than 0, is KTO's estimate of KL(pi_theta || pi_ref).
+
+    Raises:
+        ValueError: a row has no unrelated response.
     """
-    asked = [row for row in rows if row.unrelated_ids]
-    if not asked:
-        return 0.0, 0
-    texts = [(row.prompt_ids, row.unrelated_ids) for row in asked]
+    if bad := sum(not row.unrelated_ids for row in rows):
+        # Not left out: under ZeRO every worker must make as many forwards as the others.
+        raise ValueError(f"kto's KL term needs an unrelated response; {bad} rows have none")
+    texts = [(row.prompt_ids, row.unrelated_ids) for row in rows]
     found = token_log_probs(model, texts, pad_id).double().sum()
-    return float(found) - sum(row.unrelated_reference for row in asked), len(asked)
+    return float(found) - sum(row.unrelated_reference for row in rows), len(rows)
 
 
 def with_unrelated(rows: Sequence[ImplicitExample]) -> list[ImplicitExample]:

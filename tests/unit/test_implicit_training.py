@@ -138,9 +138,10 @@ def test_the_kl_term_is_the_log_ratio_of_the_unrelated_responses(model: nn.Modul
             float(log_prob(model, row.prompt_ids, row.unrelated_ids)) - row.unrelated_reference
             for row in (PAIRS[0], PAIRS[2])
         )
-    total, count = kl_terms(model, PAIRS, PAD)
+    total, count = kl_terms(model, [PAIRS[0], PAIRS[2]], PAD)
     assert (total, count) == (pytest.approx(expected, abs=1e-10), 2)
-    assert kl_terms(model, UNPAIRED, PAD) == (0.0, 0)
+    with pytest.raises(ValueError, match="1 rows have none"):
+        kl_terms(model, PAIRS[:2], PAD)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "nca"])
