@@ -91,6 +91,7 @@ def settled(parts: Path) -> dict[str, int]:
             return found
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_every_row_is_scored_or_refused(
     word_reward: str, tmp_path: Path
 ) -> None:
