@@ -12,6 +12,7 @@ from orchestrator.data.rejects import too_long
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.records import Message
+from orchestrator.scorers.registry import chat_of
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,12 @@ class Reader:
 
 def readers(sweep: Sweep) -> list[Reader]:
     """The policy, and every given model."""
-    names = ["policy", *(n for n, m in sweep.models.items() if n != "policy" and m.given)]
-    checkpoints = {name: sweep.checkpoint(name) for name in names}
-    return [Reader(name, load_chat(c), context_of(c)) for name, c in checkpoints.items()]
+    policy = sweep.checkpoint("policy")
+    given = [name for name, model in sweep.models.items() if name != "policy" and model.given]
+    return [
+        Reader("policy", load_chat(policy), context_of(policy)),
+        *(Reader(n, chat_of(sweep.scorer(n)), context_of(sweep.checkpoint(n))) for n in given),
+    ]
 
 
 def refused(

@@ -60,7 +60,8 @@ def _as_orm(config: Config, checkpoint: str) -> None:
 
 def _as_scorer(place: str, spec: ScorerSpec) -> str:
     kind = _told(place, spec.checkpoint, lambda: kind_of(spec))
-    _check_template(place, spec.checkpoint)
+    if kind != "step_tag" or nature_of(spec.checkpoint).form != "language model":
+        _check_template(place, spec.checkpoint)  # Math-Shepherd's format is known without one
     return str(kind)
 
 

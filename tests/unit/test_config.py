@@ -367,6 +367,13 @@ def test_a_tokenizer_without_a_chat_template_is_refused(word_reward: str, tmp_pa
     assert "no chat template" in text and "valid: a checkpoint folder with a chat_template" in text
 
 
+def test_math_shepherd_needs_no_template_its_format_is_known(tmp_path: Path) -> None:
+    shepherd = reward_kinds.shepherd(tmp_path / "shepherd")
+    (tmp_path / "shepherd" / "chat_template.jinja").unlink(missing_ok=True)
+    check_models(load_config(None, [f"variants.math={{checkpoint: {shepherd}, kind: step_tag}}"]))
+    assert "no reward head" in wrong_model(f"variants.math.checkpoint={shepherd}")
+
+
 @pytest.mark.parametrize("field", ["weighted_bon", "vote"])
 def test_votes_need_answers_to_count(field: str) -> None:
     text = message(f"search.{field}={{n: 4}}")
