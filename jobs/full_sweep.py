@@ -8,7 +8,6 @@ Its steps are the paper's: data -> policy -> pairs -> ORM, reference -> partial 
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
@@ -18,6 +17,7 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
+from jobs.steps.arguments import ConfigFile, DryRun, Force, Overrides  # noqa: E402
 from jobs.steps.main import sweep_main  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -25,16 +25,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="fields of the config, as key.sub=value")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="a YAML file; without it, the embedded help desk")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="print the plan and stop")] = False,
-    force: Annotated[
-        list[str] | None, typer.Option(help="do this stage, and what follows, again")
-    ] = None,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    dry_run: DryRun = False,
+    force: Force = None,
 ) -> None:
     """Parses, and hands over."""
     raise typer.Exit(sweep_main(config, overrides or [], dry_run, force or []))

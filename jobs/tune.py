@@ -19,6 +19,7 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
+from jobs.steps.arguments import ConfigFile, Model, Overrides  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402
 from orchestrator.tuning.request import Mode, Request, Scheduler  # noqa: E402
 
@@ -27,19 +28,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
-    model: Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="fields of the config, as key.sub=value")
-    ] = None,
+    model: Model,
+    overrides: Overrides = None,
     space: Annotated[list[str] | None, typer.Option(help="FIELD=DISTRIBUTION; repeat it")] = None,
     trials: Annotated[int, typer.Option(help="configs to draw")] = 8,
     metric: Annotated[str, typer.Option(help="of the training")] = "held_out_accuracy",
     mode: Annotated[Mode, typer.Option(help="whether more is better")] = "max",
     concurrent: Annotated[int, typer.Option(help="trials at once")] = 1,
     scheduler: Annotated[Scheduler, typer.Option(help="asha stops the worse half")] = "asha",
-    config: Annotated[
-        Path | None, typer.Option(help="a YAML file; without it, the embedded help desk")
-    ] = None,
+    config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="file for the best config")] = None,
 ) -> None:
     """Parses, and hands over."""

@@ -7,6 +7,8 @@ logits and scores differ from token to token.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before any library that reads them at import: where DeepSpeed's op is built, and by which ninja.
@@ -112,6 +114,22 @@ def smoke_command(folder: Path, *overrides: str) -> list[str]:
 def own_cluster() -> dict[str, str]:
     """The environment of a sweep that starts its own Ray, as on a machine without a cluster."""
     return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+
+
+@contextmanager
+def own_ray() -> Iterator[None]:
+    """A Ray of two CPUs in this process, its workers set up as the jobs do it."""
+    import ray
+
+    from jobs.steps.cluster import environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+                 logging_level="ERROR")  # fmt: skip
+        yield
+        ray.shutdown()
 
 
 def run_smoke(folder: Path) -> subprocess.CompletedProcess[str]:

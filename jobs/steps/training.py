@@ -1,6 +1,7 @@
 """What all trainings share: the job of a config section, progress, curves for MLflow."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,16 @@ def train(
         beta=beta,
         branch_memory_mib=sweep.config.scoring.branch_memory_mib,
     )
+    result = sweep.trainer().train(job, _progress(sweep, step, meter))
+    if result["resumed_at"]:
+        sweep.console.print(
+            f"{step.stage.name}: taken up again after step {result['resumed_at']}", highlight=False
+        )
+    return _figures(result)
 
+
+def _progress(sweep: Sweep, step: Step, meter: Meter) -> Callable[[JobState], None]:
+    """What hears of a training under way: shows it, and passes each measurement on once."""
     heard: set[int] = set()
 
     def progress(state: JobState) -> None:
@@ -71,12 +81,11 @@ def train(
             share = number / state.steps
             sweep.measured(step.stage.name, share, number, state.measures[number])
 
-    result = sweep.trainer().train(job, progress)
-    held_out_curves = result["evaluation"]
-    if result["resumed_at"]:
-        sweep.console.print(
-            f"{step.stage.name}: taken up again after step {result['resumed_at']}", highlight=False
-        )
+    return progress
+
+
+def _figures(result: Mapping[str, Any]) -> Figures:
+    """Metrics and curves of a finished training; the final loss is that of its last tenth."""
     last = result["loss"][-max(len(result["loss"]) // 10, 1) :]
     return {
         "metrics": {
@@ -85,12 +94,12 @@ def train(
             "partial_pairs": result["partial_pairs"],
             "train_seconds": result["seconds"],
             "final_loss": sum(last) / len(last),
-            **{name: curve[-1][1] for name, curve in held_out_curves.items()},
+            **{name: curve[-1][1] for name, curve in result["evaluation"].items()},
         },
         "series": {
             "loss": _curve(result["loss"]),
             "train_accuracy": _curve(result["accuracy"]),
-            **held_out_curves,
+            **result["evaluation"],
         },
     }
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import ray
+from conftest import own_ray
 
 from actors.training import JobState
-from jobs.steps.cluster import environment
 from jobs.steps.trainer import TrainerGroup
 from orchestrator.engines.chat import load_chat
 from orchestrator.training.examples import PairExample
@@ -27,13 +26,8 @@ TOLERANCE = 1e-4  # relative, of each step's loss
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment().items():
-            patch.setenv(name, value)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-                 logging_level="ERROR")  # fmt: skip
+    with own_ray():
         yield
-        ray.shutdown()
 
 
 def job(checkpoint: str, folder: Path) -> TrainingJob:

@@ -13,12 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from conftest import own_cluster
+from conftest import own_cluster, own_ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from jobs.steps.cluster import environment
 from jobs.tuning.log import TrialLog
 from jobs.tuning.study import study_of
 from jobs.tuning.trials import run_trials
@@ -102,13 +101,8 @@ def test_three_learning_rates_are_tried_and_the_best_is_written(
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment().items():
-            patch.setenv(name, value)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-                 logging_level="ERROR")  # fmt: skip
+    with own_ray():
         yield
-        ray.shutdown()
 
 
 def running() -> list[str]:
