@@ -70,7 +70,7 @@ def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, consol
     if before:
         console.print(f"{len(before)} of {len(file.parts)} parts are done", highlight=False)
     if parts:
-        _connect(options, console)
+        _connect(options, scoring.readers, console)
         started = time.monotonic()
         with Meter(console, "score", file.rows, "rows") as meter:
 
@@ -115,7 +115,7 @@ class Totals:
         return {"rows": self.rows, "rejected": self.rejected, "tokens": self.tokens}
 
 
-def _connect(options: ScoreOptions, console: Console) -> None:
+def _connect(options: ScoreOptions, readers: int, console: Console) -> None:
     """Joins or starts Ray.
 
     Raises:
@@ -124,11 +124,11 @@ def _connect(options: ScoreOptions, console: Console) -> None:
     import ray
 
     from jobs.steps import cluster
-    from jobs.steps.score_pipeline import ACTOR_CPUS, TASK_CPUS
+    from jobs.steps.score_pipeline import ACTOR_CPUS, WRITERS
 
     cluster.connect(console, dashboard=False)
     resources = ray.cluster_resources()
-    room = (resources.get("CPU", 0) - 2 * TASK_CPUS) / ACTOR_CPUS
+    room = resources.get("CPU", 0) / ACTOR_CPUS - readers - WRITERS
     if options.device == "cuda":
         room = min(room, resources.get("GPU", 0))
     if options.actors > room:

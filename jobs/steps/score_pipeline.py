@@ -1,7 +1,8 @@
 """The pipeline of jobs/score.py: the parts of a file scored and written, by Ray Data.
 
-A part is a row of a streaming data set: read, checked and tokenized in a task, scored by an actor
-of a pool, written in a task. The driver hears of counts alone.
+A part is a row of a streaming data set: one actor reads, checks and tokenizes it, another scores
+it, a third writes it. The driver hears of counts alone. Readers and writer are actors and not tasks:
+Ray ends a process that had no task for a second, and the next one would import torch again.
 """
 
 import logging
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data import ActorPoolStrategy
 
 from actors.prefix_scores import CUTS, PROMPT, RESPONSE, PrefixScorer, from_bytes, to_bytes
 from jobs.steps.score_output import Counts, write_part
@@ -22,9 +23,7 @@ from orchestrator.data.parts import Part, PartedFile, read_part
 from orchestrator.data.rejects import SCHEMA as REJECTS
 from orchestrator.scorers.reading import SIDES, RowReader
 
-# Logical CPUs, as small as a sweep's, so that both find a place in one cluster. They differ, so
-# that Ray Data does not join a task to the actor behind it.
-TASK_CPUS, ACTOR_CPUS = 0.2, 0.1
+ACTOR_CPUS = 0.1  # logical, as small as a sweep's, so that both find a place in one cluster
 WRITERS = 1
 # What is read ahead of the actors waits in memory: so many parts for each, of so many bytes for a
 # byte of the file (its text, token ids and cuts), and a little where parts are very small.
@@ -44,6 +43,11 @@ class Scoring:
     batch_size: int
     device: str
 
+    @property
+    def readers(self) -> int:
+        """Actors that tokenize: as many as there are cores that do not score."""
+        return max((os.cpu_count() or 1) - self.actors * self.threads, 1)
+
 
 def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts], None]) -> None:
     """Scores and writes parts; ``heard`` gets the counts of each when it is written.
@@ -59,17 +63,16 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
         object_store_memory=max(ahead, LEAST_AHEAD)
     )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are told by the job itself
-    spare = (os.cpu_count() or 1) - scoring.actors * scoring.threads
     reader, file = scoring.reader, replace(scoring.file, parts=())
     pipeline = (
         # A block a part: a task reads one, and read_parquet's listing task, which asks for a whole
         # CPU, is not needed.
         ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
         .map(
-            tokenized_part,
-            fn_args=(file, reader),
-            num_cpus=TASK_CPUS,
-            compute=TaskPoolStrategy(size=max(spare, 1)),
+            PartReader,
+            fn_constructor_args=(file, reader),
+            num_cpus=ACTOR_CPUS,
+            compute=ActorPoolStrategy(size=scoring.readers),
         )
         .map(
             PrefixScorer,
@@ -82,43 +85,55 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
             compute=ActorPoolStrategy(size=scoring.actors),
         )
         .map(
-            written_part,
-            fn_args=(scoring.folder,),
-            num_cpus=TASK_CPUS,
-            compute=TaskPoolStrategy(size=WRITERS),
+            PartWriter,
+            fn_constructor_args=(scoring.folder,),
+            num_cpus=ACTOR_CPUS,
+            compute=ActorPoolStrategy(size=WRITERS),
         )
     )  # fmt: skip
     for counts in pipeline.iter_rows():
         heard(counts)
 
 
-def tokenized_part(part: dict[str, int], file: PartedFile, reader: RowReader) -> dict[str, Any]:
-    """A part's rows with their token ids and cuts, and those that are refused."""
-    found = read_part(file, Part(**part), reader.read)
-    asked: list[Any] = found.parsed
-    table = found.table.append_column("row", pa.array(found.numbers, pa.int64()))
-    table = table.append_column(PROMPT, pa.array([row.prompt_ids for row in asked], _IDS))
-    for i, side in enumerate(SIDES[reader.rows].values()):
-        ids = pa.array([row.responses[i] for row in asked], _IDS)
-        cuts = pa.array([row.cuts[i] for row in asked], _IDS)
-        table = table.append_column(RESPONSE.format(side), ids)
-        table = table.append_column(CUTS.format(side), cuts)
-    rejects = pa.Table.from_pylist([asdict(reject) for reject in found.rejects], schema=REJECTS)
-    return {
-        "part": part["number"],
-        "rows": len(asked),
-        "rejected": len(found.rejects),
-        "tokens": sum(row.tokens for row in asked),
-        "table": to_bytes(table),
-        "rejects": to_bytes(rejects),
-    }
+class PartReader:
+    """A worker that reads the parts of a file as a scorer is asked."""
+
+    def __init__(self, file: PartedFile, reader: RowReader) -> None:
+        self._file, self._reader = file, reader
+
+    def __call__(self, part: dict[str, int]) -> dict[str, Any]:
+        """A part's rows with their token ids and cuts, and those that are refused."""
+        found = read_part(self._file, Part(**part), self._reader.read)
+        asked: list[Any] = found.parsed
+        table = found.table.append_column("row", pa.array(found.numbers, pa.int64()))
+        table = table.append_column(PROMPT, pa.array([row.prompt_ids for row in asked], _IDS))
+        for i, side in enumerate(SIDES[self._reader.rows].values()):
+            ids = pa.array([row.responses[i] for row in asked], _IDS)
+            cuts = pa.array([row.cuts[i] for row in asked], _IDS)
+            table = table.append_column(RESPONSE.format(side), ids)
+            table = table.append_column(CUTS.format(side), cuts)
+        refused = [asdict(reject) for reject in found.rejects]
+        return {
+            "part": part["number"],
+            "rows": len(asked),
+            "rejected": len(refused),
+            "tokens": sum(row.tokens for row in asked),
+            "table": to_bytes(table),
+            "rejects": to_bytes(pa.Table.from_pylist(refused, schema=REJECTS)),
+        }
 
 
-def written_part(part: dict[str, Any], folder: str) -> Counts:
-    """Writes a scored part; what is left of it are its counts."""
-    counts = {name: part[name] for name in ("part", "rows", "rejected", "tokens")}
-    write_part(Path(folder), counts, from_bytes(part["table"]), from_bytes(part["rejects"]))
-    return counts
+class PartWriter:
+    """A worker that writes scored parts."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def __call__(self, part: dict[str, Any]) -> Counts:
+        """Writes a part; what is left of it are its counts."""
+        counts = {name: part[name] for name in ("part", "rows", "rejected", "tokens")}
+        write_part(self._folder, counts, from_bytes(part["table"]), from_bytes(part["rejects"]))
+        return counts
 
 
 def check_columns(source: str, schema: pa.Schema, reader: RowReader) -> None:

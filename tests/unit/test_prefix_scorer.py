@@ -12,7 +12,7 @@ from reward_kinds import MAKERS, QUESTION, STEPS
 
 from actors.prefix_scores import PrefixScorer
 from jobs.steps.score_output import ScoreOutput
-from jobs.steps.score_pipeline import tokenized_part, written_part
+from jobs.steps.score_pipeline import PartReader, PartWriter
 from orchestrator.data.parts import cut_in_parts
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.engines.checkpoints import new_policy, save_checkpoint
@@ -43,10 +43,11 @@ def scored(
     file = cut_in_parts(str(source), 3, reader.check, folder)
     output = ScoreOutput(folder / "out")
     assert output.begin({}, force=False) is None
+    read, write = PartReader(file, reader), PartWriter(str(output.folder))
     actor = PrefixScorer(spec, position, kind, batch_size, "cpu", 1, "rows.jsonl")
     for part in file.parts:
         row = {"number": part.number, "first": part.first, "start": part.start, "stop": part.stop}
-        counts = written_part(actor(tokenized_part(row, file, reader)), str(output.folder))
+        counts = write(actor(read(row)))
         assert counts["part"] == part.number
     return pq.read_table(output.scores)
 
