@@ -17,7 +17,7 @@ from jobs.steps.quiet import quieten
 
 quieten()
 
-from jobs.steps.bench.rewards import NAMES, bench_rewards  # noqa: E402
+from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E402
 from jobs.steps.bench.setting import SETTINGS  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -31,7 +31,11 @@ def main() -> None:
 @app.command()
 def rewards(
     only: Annotated[
-        list[str] | None, typer.Option(help=f"one of {', '.join(NAMES)}; may be repeated")
+        list[str] | None,
+        typer.Option(
+            help=f"one of {', '.join(NAMES)}; may be repeated; with an extra of vLLM also"
+            f" {', '.join(OPTIONAL)}"
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="timed runs; their median counts")] = 3,
@@ -42,9 +46,13 @@ def rewards(
     if device not in SETTINGS:
         raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
     for name in only or []:
-        if name not in NAMES:
-            raise typer.BadParameter(f"{name}; valid: {', '.join(NAMES)}", param_hint="--only")
-    bench_rewards(only or list(NAMES), repeats, rows, SETTINGS[device], json)
+        if name not in NAMES + OPTIONAL:
+            valid = ", ".join(NAMES + OPTIONAL)
+            raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
+    try:
+        bench_rewards(only or list(NAMES), repeats, rows, SETTINGS[device], json)
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 if __name__ == "__main__":

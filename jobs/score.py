@@ -25,6 +25,7 @@ quieten()  # before any library that reads its settings at import
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Ways = Literal["last", "min", "mean", "sum", "product"]
+Engines = Literal["transformers", "vllm"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -42,6 +43,9 @@ def main(
     step_delimiter: An[str | None, Opt(help=r"text that ends a step; \n is a line end")] = None,
     step_tag: An[str | None, Opt(help="where a step's reward is read")] = None,
     branch_memory_mib: An[int, Opt(min=1, help="of a pass's closing suffixes")] = 256,
+    engine: An[
+        Engines, Opt(help="vllm (an extra): open scores of the kind sequence")
+    ] = "transformers",
     seed: An[int, Opt(help="of the lengths that sst draws")] = 0,
     actors: An[int, Opt(min=1, help="processes that score, each with the model")] = min(CORES, 2),
     threads: An[int | None, Opt(min=1, help="torch threads of each; default: a share")] = None,

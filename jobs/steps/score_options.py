@@ -11,13 +11,15 @@ from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rows import VALID, file_stem, read_rows
+from orchestrator.engines.chat import Chat
 from orchestrator.records import Reject
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.reading import RowKind, RowReader, row_kind
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
+from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.scorers.token_classify import check_model
 from orchestrator.stages.identity import fingerprint
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is
@@ -42,6 +44,7 @@ class ScoreOptions:
     step_delimiter: str | None
     step_tag: str | None
     branch_memory_mib: int
+    engine: Engine
     seed: int
     actors: int
     threads: int
@@ -62,6 +65,7 @@ class ScoreOptions:
             base=self.base,
             beta=1.0 if self.beta is None else self.beta,
             branch_memory_mib=self.branch_memory_mib,
+            engine=self.engine,
         )
 
     def resolved(self) -> "ScoreOptions":
@@ -110,11 +114,24 @@ class ScoreOptions:
                 check_delimiter(chat, self.spec.step_delimiter or BLANK_LINE)
         except ValueError as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+        if self.engine == "vllm":
+            self._check_vllm(kind, chat)
         if self.step_tag is not None and kind != "step_tag":
             raise ConfigError(
                 f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind}; valid: with"
                 " one of kind step_tag"
             )
+
+    def _check_vllm(self, kind: Kind, chat: Chat) -> None:
+        if kind != "sequence":
+            raise ConfigError(
+                f"--engine = 'vllm': the reward model is of kind {kind}; valid: transformers, or"
+                " one of kind sequence"
+            )
+        try:
+            check_model(self.reward, chat, self.position)
+        except (ValueError, ModuleNotFoundError) as error:
+            raise ConfigError(f"--engine = 'vllm': {error}") from error
 
 
 def option(name: str) -> str:

@@ -1,7 +1,7 @@
 """The pipeline of jobs/score.py: the parts of a file scored and written, by Ray Data.
 
 A part is a row of a streaming data set: one actor reads, checks and tokenizes it, another scores
-it, a third writes it. The driver hears of counts alone. Readers and writer are actors and not tasks:
+it, a third writes it. The driver hears of counts alone. Readers and writer are actors, not tasks:
 Ray ends a process that had no task for a second, and the next one would import torch again.
 """
 

@@ -10,6 +10,7 @@ from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_heads import step_chat
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.scorers.steps import BLANK_LINE
+from orchestrator.scorers.token_classify import TokenClassifyScorer
 
 
 def chat_of(spec: ScorerSpec) -> Chat:
@@ -26,9 +27,16 @@ def load_scorer(
     """Loads a scorer's models; the other arguments are those of ``Scorer``.
 
     Raises:
-        ValueError: the checkpoint is no reward model of the kind that is said, or of any.
+        ValueError: the checkpoint is no reward model of the kind that is said, or of any; or the
+            engine does not compute this kind, position or head.
+        ModuleNotFoundError: the engine is not installed.
     """
     kind = kind_of(spec)
+    if spec.engine == "vllm" and kind != "sequence":
+        raise ValueError(
+            f"{spec.checkpoint}: engine 'vllm' scores the kind 'sequence', and this is {kind!r};"
+            " use engine: transformers"
+        )
     delimiter = spec.step_delimiter or BLANK_LINE
     if kind == "log_ratio":
         assert spec.base is not None  # kind_of has seen to it
@@ -56,6 +64,8 @@ def load_scorer(
     scorer: Scorer
     if kind == "encoder":
         scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
+    elif spec.engine == "vllm":
+        scorer = TokenClassifyScorer(spec.checkpoint, position, policy_chat, device)
     else:
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib

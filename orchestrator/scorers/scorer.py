@@ -18,6 +18,7 @@ from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
 Kind = Literal["sequence", "encoder", "step_tag", "log_ratio"]
+Engine = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ScorerSpec:
         beta: factor of a log ratio.
         branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
             without branches need none of it.
+        engine: what computes; ``vllm`` only open scores of the kind ``sequence``.
     """
 
     checkpoint: str
@@ -44,6 +46,7 @@ class ScorerSpec:
     base: str | None = None
     beta: float = 1.0
     branch_memory_mib: int = BRANCH_MEMORY_MIB
+    engine: Engine = "transformers"
 
 
 class RewardIsNotFinite(ValueError):

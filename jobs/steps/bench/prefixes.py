@@ -59,7 +59,7 @@ def prefix_result(name: str, repeats: int, setting: Setting) -> dict[str, object
         ceiling = ceiling or 1.5 * _tokens(name, case, setting) / _tokens(name, None, setting)
     else:
         ratio = found.other_s / found.ours_s
-    rows = [_row(pair, case) for pair in _pairs(case.pairs, setting.vocabulary)]
+    rows = [_row(pair, case) for pair in pairs_of(case.pairs, setting.vocabulary)]
     # A training step goes forward once and backward at twice that price.
     flops = (3 if case.training else 1) * forward_flops(setting, rows)
     return {
@@ -81,13 +81,13 @@ def _warm(name: str, setting: Setting) -> None:
         if CASES[name].training:
             scores.sum().backward()
             model.zero_grad()
-    _pairs(CASES[name].pairs, setting.vocabulary)
+    pairs_of(CASES[name].pairs, setting.vocabulary)
 
 
 @torch.no_grad()
 def _packed(name: str, setting: Setting) -> None:
     case, model = CASES[name], random_model(setting)
-    pairs = _pairs(case.pairs, setting.vocabulary)
+    pairs = pairs_of(case.pairs, setting.vocabulary)
     for start in range(0, len(pairs), setting.packed_pairs):
         rows = [_row(pair, case) for pair in pairs[start : start + setting.packed_pairs]]
         packed_scores(model, rows, PAD)
@@ -101,7 +101,7 @@ def _separate(name: str, setting: Setting) -> None:
     texts = sorted(
         (
             x + y[:t] + closing
-            for x, *ys in _pairs(case.pairs, setting.vocabulary)
+            for x, *ys in pairs_of(case.pairs, setting.vocabulary)
             for y in ys
             for t in _cuts(y, case)
         ),
@@ -138,7 +138,7 @@ def _epoch(case: Case, setting: Setting, example: Callable[[Pair], PairExample])
     """An epoch of AdamW steps over the pairs, as the train loop takes them."""
     model = random_model(setting)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    pairs = _pairs(case.pairs, setting.vocabulary)
+    pairs = pairs_of(case.pairs, setting.vocabulary)
     closing = SUFFIX if case.closed else ()
     for start in range(0, len(pairs), STEP_PAIRS):
         rows = [example(pair) for pair in pairs[start : start + STEP_PAIRS]]
@@ -151,7 +151,7 @@ def _epoch(case: Case, setting: Setting, example: Callable[[Pair], PairExample])
 def _tokens(name: str, case: Case | None, setting: Setting) -> int:
     """Tokens that an epoch computes: of the case's prefixes, or (None) of whole responses."""
     closing = SUFFIX if CASES[name].closed else ()
-    pairs = _pairs(TRAINED_PAIRS, setting.vocabulary)
+    pairs = pairs_of(TRAINED_PAIRS, setting.vocabulary)
     if case is None:
         rows = [prefix_row(x, ys, [[len(y)] for y in ys], closing) for x, *ys in pairs]
     else:
@@ -180,7 +180,8 @@ def _example(pair: Pair, cuts: Sequence[int]) -> PairExample:
 
 
 @lru_cache
-def _pairs(count: int, vocabulary: int) -> list[Pair]:
+def pairs_of(count: int, vocabulary: int) -> list[Pair]:
+    """Random pairs of about 60 prompt and 200 response tokens, the same ones every time."""
     draw = generator(0, "bench")
 
     def text(low: int, high: int) -> Ids:

