@@ -168,6 +168,8 @@ class _Engine:
         """The score at every token of each text: arrays (T,) float32."""
         if not self.close.alive:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
+        if not texts:
+            return []  # vLLM wants at least one
         with contextlib.suppress(OSError):  # where it has ended, the answer says so
             self._connection.send([list(text) for text in texts])
         found: list[np.ndarray] = self._answer()

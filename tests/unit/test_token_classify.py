@@ -138,7 +138,7 @@ def test_texts_that_are_cut_between_batches_score_as_whole_ones(
     llama: TokenClassifyScorer, llama_reward: str
 ) -> None:
     draw = np.random.default_rng(5)
-    ids = draw.integers(3, 300, (64, 201)).tolist()
+    ids = draw.integers(3, len(llama.chat.tokenizer), (64, 201)).tolist()
     prompts, responses = [tuple(row[:20]) for row in ids], [tuple(row[20:]) for row in ids]
     assert sum(map(len, ids)) > 1.5 * TOKENS_PER_BATCH and TOKENS_PER_BATCH % 201 > 0
     cuts = [range(len(y) + 1) for y in responses]
