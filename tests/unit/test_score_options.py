@@ -1,5 +1,6 @@
 """Options of jobs/score.py that cannot be: exit code 2, the option, its value, what is valid."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ def options(word_reward: str, tmp_path: Path) -> dict[str, Any]:
         "input": str(tmp_path / "rows.jsonl"), "output": str(tmp_path / "out"),
         "reward": word_reward, "kind": None, "base": None, "beta": None, "position": "closed",
         "prefixes": "whole", "aggregation": None, "step_delimiter": None, "step_tag": None,
-        "branch_memory_mib": 256, "seed": 0, "actors": 1, "threads": 1, "batch_size": 4,
-        "part_rows": 2, "device": "cpu", "force": False,
+        "branch_memory_mib": 256, "engine": "transformers", "seed": 0, "actors": 1, "threads": 1,
+        "batch_size": 4, "part_rows": 2, "device": "cpu", "force": False,
     }  # fmt: skip
 
 
@@ -65,6 +66,20 @@ def test_the_option_its_value_and_what_is_valid_are_named(
     said = refused({**options, **change}, capsys)
     assert said.startswith("error: --") and expected in said
     assert not Path(options["output"]).exists()
+
+
+def test_what_vllm_does_not_score_is_refused(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vllm = {**options, "engine": "vllm"}
+    said = refused(vllm, capsys)
+    assert said.startswith("error: --engine = 'vllm': ") and "gives open scores" in said
+    shepherd = {"reward": MAKERS["shepherd"](tmp_path / "m"), "kind": "step_tag"}
+    said = refused({**vllm, **shepherd, "position": "open"}, capsys)
+    assert "the reward model is of kind step_tag; valid: transformers" in said
+    if importlib.util.find_spec("vllm") is None:
+        said = refused({**vllm, "position": "open"}, capsys)
+        assert "which is not installed: pip install" in said
 
 
 def test_a_language_model_must_be_called_by_its_kind(
