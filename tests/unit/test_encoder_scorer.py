@@ -49,6 +49,7 @@ def test_padding_in_a_batch_changes_no_score(
     forwards: list[int] = []
     scorer.model.register_forward_hook(lambda *_: forwards.append(1))
     args = ([prompt], [y], [range(len(y) + 1)])
+    monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 10**6)
     together = scorer.prefix_scores(*args)[0]
     assert len(forwards) == 1
     bound = 3 * (len(prompt) + len(y) + 1)
