@@ -26,6 +26,7 @@ from orchestrator.training.loop import run_job
 
 # What raises these would do so again. All else may come of another worker's death: Ray Train tries
 # again.
+PLACE_NOTE = "placement_group"  # a file beside Ray Train's own: which place the group has
 OWN_FAULTS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)
 
 
@@ -154,6 +155,7 @@ def training_worker(config: dict[str, Any]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
         torch.set_num_threads(config["threads"])
+    _note_place(Path(config["storage"]))
     number = ray.get(desk.first_unfinished.remote())
     while (job := ray.get(desk.take.remote(number))) is not None:
         host = RayHost(desk, number, config["data_task_cpus"])
@@ -166,3 +168,11 @@ def training_worker(config: dict[str, Any]) -> None:
             ray.get(desk.finish.remote(number, result.to_dict()))
         ray.train.report({"job": number, "loss": result.loss[-1], "steps": result.steps})
         number += 1
+
+
+def _note_place(storage: Path) -> None:
+    """Rank 0 writes down the group's place, for whoever has to give it back."""
+    place = ray.util.get_current_placement_group()
+    if place is not None and ray.train.get_context().get_world_rank() == 0:
+        storage.mkdir(parents=True, exist_ok=True)
+        (storage / PLACE_NOTE).write_text(place.id.hex())

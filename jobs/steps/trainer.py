@@ -3,13 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import PlacementGroupID
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
-from actors.training import JobState, TrainingDesk, training_worker
+from actors.training import PLACE_NOTE, JobState, TrainingDesk, training_worker
 from orchestrator.training.job import TrainingJob
 
 POLL_SECONDS = 0.5
@@ -45,7 +48,9 @@ class TrainerGroup:
         )
         self._backend = "nccl" if gpus else "gloo"
         self._storage = storage
-        self._settings = {"gpus": gpus, "threads": threads, "data_task_cpus": data_task_cpus}
+        self._settings = {
+            "gpus": gpus, "threads": threads, "data_task_cpus": data_task_cpus, "storage": storage,
+        }  # fmt: skip
         self._desk: Any = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -103,3 +108,16 @@ class TrainerGroup:
             trainer.fit()
         except BaseException as error:  # handed to the thread that waits for the job
             self._error = error
+
+
+def free_place(storage: Path) -> None:
+    """Gives back the place of a group whose processes were ended from outside.
+
+    Ray keeps the placement group that an actor made until the whole job ends, also where the actor
+    is gone; the next group would wait for that place for ever.
+    """
+    note = storage / PLACE_NOTE
+    if ray.is_initialized() and note.is_file():
+        number = PlacementGroupID(bytes.fromhex(note.read_text()))
+        ray.util.remove_placement_group(PlacementGroup(number))
+        note.unlink(missing_ok=True)

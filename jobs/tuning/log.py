@@ -7,8 +7,10 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from jobs.steps.run import StageFailed
+from jobs.steps.trainer import free_place
 from jobs.tuning.study import Study, Trial
-from jobs.tuning.trial import FINISHED, PERCENT, STEP, WHOLE
+from jobs.tuning.trial import FINISHED, PERCENT, STEP, WHOLE, trainings_of
 from orchestrator.tracking.mlflow_tracker import Status, Tracker
 from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
 
@@ -102,8 +104,9 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
         """Ends the run of a trial that raised; the others go on."""
         found = self._trial(trial)
-        error = trial.get_pickled_error()
-        message = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        # Ray's own way reads the error where it is copied to later on.
+        error = Path(trial.error_file)
+        message = cause_of(error.read_text() if error.is_file() else "")
         seconds = time.monotonic() - self._started.get(found.number, time.monotonic())
         points = self._points.get(found.number, [])
         outcome = Outcome("failed", self.study.key, points, seconds=seconds, error=message)
@@ -121,6 +124,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._tracker.log_series(self._runs[number], series)
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
+        free_place(self._store.local / trainings_of(trial.stage))
         run, metric = self._runs[trial.number], self.study.request.metric
         if outcome.state == "finished" and self._store.done(trial.stage):
             series = self._store.marker(trial.stage)["figures"]["series"]
@@ -158,6 +162,16 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
 
     def _trial(self, trial: TuneTrial) -> Trial:
         return self.study.trials[int(trial.config["number"]) - 1]
+
+
+def cause_of(text: str) -> str:
+    """What went wrong, in a line, of what Ray says of a trial that raised or died."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = f"{StageFailed.__name__}: "
+    for number in range(len(lines) - 1, -1, -1):
+        if named in lines[number]:
+            return " ".join([lines[number].split(named, 1)[1], *lines[number + 1 :]])
+    return lines[-1] if lines else "it ended without a word"
 
 
 def read_outcomes(study: Study) -> dict[int, Outcome | None]:
