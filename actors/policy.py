@@ -25,6 +25,7 @@ class PolicyPlace:
     top_p: float
     device: str
     threads: int
+    ends: bool = True  # whether the end token ends a response
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
@@ -51,7 +52,7 @@ class PolicyActor:
         torch.set_num_threads(place.threads)
         if self._engine is None or self._place != place:
             self._engine = HuggingFacePolicy(
-                place.checkpoint, place.temperature, place.top_p, place.device
+                place.checkpoint, place.temperature, place.top_p, place.device, ends=place.ends
             )
             self._place = place
         return self._engine

@@ -1,13 +1,14 @@
 """Benchmarks: ratios of our way and the usual one, measured in one run on this machine.
 
     python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
+    python jobs/bench.py search [--only args30] [--position closed] [--json FILE] [--device cuda]
 
 A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
 """
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
@@ -18,6 +19,8 @@ from jobs.steps.quiet import quieten
 quieten()
 
 from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E402
+from jobs.steps.bench.search import bench_search  # noqa: E402
+from jobs.steps.bench.search_setting import CASES as SEARCHES  # noqa: E402
 from jobs.steps.bench.setting import SETTINGS  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -53,6 +56,26 @@ def rewards(
         bench_rewards(only or list(NAMES), repeats, rows, SETTINGS[device], json)
     except ModuleNotFoundError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+@app.command()
+def search(
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"one of {', '.join(SEARCHES)}; may be repeated")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs; their median counts")] = 3,
+    prompts: Annotated[int, typer.Option(min=1, help="at once")] = 32,
+    position: Annotated[Literal["open", "closed"], typer.Option(help="of scoring")] = "open",
+    device: Annotated[str, typer.Option(help="cuda takes models of 1.2B parameters")] = "cpu",
+) -> None:
+    """Every search method against a straightforward loop and against the bare engines."""
+    if device not in SETTINGS:
+        raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
+    for name in only or []:
+        if name not in SEARCHES:
+            raise typer.BadParameter(f"{name}; valid: {', '.join(SEARCHES)}", param_hint="--only")
+    bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class Cost:
     policy_tokens_sampled: int = 0
     policy_tokens_computed: int = 0
     reward_tokens_computed: int = 0
+    reward_tokens_reused: int = 0
     policy_calls: int = 0
     reward_calls: int = 0
     seconds: float = 0.0
@@ -62,6 +63,7 @@ class Cost:
             self.policy_tokens_sampled + other.policy_tokens_sampled,
             self.policy_tokens_computed + other.policy_tokens_computed,
             self.reward_tokens_computed + other.reward_tokens_computed,
+            self.reward_tokens_reused + other.reward_tokens_reused,
             self.policy_calls + other.policy_calls,
             self.reward_calls + other.reward_calls,
             self.seconds + other.seconds,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.steps.backends import WHOLE, ActorReward
+from actors.backends import ActorReward
+from jobs.steps.backends import WHOLE, reward_of
 from jobs.steps.responses import read_drawn
 from jobs.steps.search import test_prompts
 from jobs.steps.sweep import Figures, Step, Sweep
@@ -55,7 +56,7 @@ def test_pairs(sweep: Sweep) -> list[PreferencePair]:
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Writes scores.npz: float64 (N, G + 1) for each position and side, the whole response last."""
     pairs = test_pairs(sweep)
-    reward = ActorReward(sweep, step.options["scorer"])
+    reward = reward_of(sweep, step.options["scorer"])
     arrays = asyncio.run(_scores(reward, pairs, sweep.config.evaluation.agreement_grid, meter))
     np.savez(folder / "scores.npz", **arrays)  # type: ignore[arg-type]
     right = arrays["closed_chosen"][:, -1] > arrays["closed_rejected"][:, -1]

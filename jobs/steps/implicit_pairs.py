@@ -10,7 +10,8 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
-from jobs.steps.backends import ActorPolicy
+from actors.backends import ActorPolicy
+from jobs.steps.backends import policy_of
 from jobs.steps.held_out import held_out_pairs
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.data.tables import count_rows, stream_pairs
@@ -31,7 +32,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     total = sum(map(count_rows, files))
     meter.update(0, total)
     pairs = chain.from_iterable(map(stream_pairs, files))
-    policy, unrelated = ActorPolicy(sweep), step.options["unrelated"]
+    policy, unrelated = policy_of(sweep), step.options["unrelated"]
     with ExampleWriter(folder / "examples.parquet") as writer:
         for rows in _chunks(_rows(pairs, chat)):
             for row in _with_references(policy, rows, unrelated):

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.steps.backends import ActorPolicy
+from actors.backends import ActorPolicy
+from jobs.steps.backends import policy_of
 from jobs.steps.data import PAIR_SPLITS
 from jobs.steps.readers import readers, refused
 from jobs.steps.sweep import Figures, Step, Sweep
@@ -58,7 +59,7 @@ async def _label_all(
     sweep: Sweep, data: HelpdeskData, prompts: Sequence[Prompt], meter: Meter
 ) -> list[PreferencePair | None]:
     """The pair of each prompt; while one call's samples are labelled, the next are drawn."""
-    policy, places = ActorPolicy(sweep), asyncio.Semaphore(CALLS_IN_FLIGHT)
+    policy, places = policy_of(sweep), asyncio.Semaphore(CALLS_IN_FLIGHT)
     meter.update(0, len(prompts))
 
     async def label(chunk: Sequence[Prompt]) -> list[PreferencePair | None]:

@@ -20,6 +20,7 @@ COSTS = (
     "policy_tokens_sampled",
     "policy_tokens_computed",
     "reward_tokens_computed",
+    "reward_tokens_reused",
     "policy_calls",
     "reward_calls",
     "seconds",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.steps.backends import WHOLE, ActorPolicy, ActorReward
+from jobs.steps.backends import WHOLE, policy_of, reward_of
 from jobs.steps.readers import readers, refused
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
@@ -77,7 +77,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         run_waves(
             problems,
             lambda problem, policy, reward: draw_samples(problem, policy, reward, parameters),
-            ActorPolicy(sweep),
+            policy_of(sweep),
             None,
             wave_size=sweep.config.search.wave_size,
             waves_in_flight=1,
@@ -101,7 +101,7 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
         )
         for p in problems
     ]
-    sampled = asyncio.run(ActorPolicy(sweep).sample(requests))
+    sampled = asyncio.run(policy_of(sweep).sample(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
     quantile = sweep.config.search.cards.entropy_quantile  # type: ignore[union-attr]
     meter.update(len(problems), len(problems))
@@ -119,12 +119,12 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         chat = chat_of(sweep.scorer(scorer))
         own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
         by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
-        reward = ActorReward(sweep, scorer, by_policy)
+        reward = reward_of(sweep, scorer, by_policy)
     responses = asyncio.run(
         run_waves(
             problems,
             _start(sweep, method, parameters),
-            ActorPolicy(sweep),
+            policy_of(sweep),
             reward,
             wave_size=sweep.config.search.wave_size,
             finished=_counter(meter, len(problems)),
@@ -195,10 +195,10 @@ def _calibration_rewards(sweep: Sweep, scorer: str) -> list[float]:
 
 def whole_rewards(sweep: Sweep, scorer: str, texts: Sequence[tuple[Prompt, str]]) -> list[float]:
     """r(x, y) of whole responses, given as texts."""
-    scores = asyncio.run(ActorReward(sweep, scorer).prefix_scores(texts, [WHOLE]))
+    scores = asyncio.run(reward_of(sweep, scorer).prefix_scores(texts, [WHOLE]))
     return [score[0] for score in scores]
 
 
-def _counter(meter: Meter, total: int) -> Callable[[str], None]:
+def _counter(meter: Meter, total: int) -> Callable[[object], None]:
     meter.update(0, total)
-    return lambda prompt_id: meter.advance()
+    return lambda outcome: meter.advance()

@@ -1,25 +1,25 @@
 """The Hugging Face policy engine: batches of requests in, continuations out.
 
-Each different prefix is computed once, its key/value cache then repeated for its samples. Every
-sample draws from its own keyed stream of uniform numbers (inverse of the cumulative distribution,
-one number a token), so that no draw depends on the batch. Knows nothing of search or of Ray.
+Each different prefix is read on from where it was read before (``reading.py``), its keys and
+values then repeated for its samples. Every sample draws from its own keyed stream of uniform
+numbers (inverse of the cumulative distribution, one number a token), so that no draw depends on the
+batch. Knows nothing of search or of Ray.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from orchestrator.engines.cache import growing_cache
+from orchestrator.engines.cache import GrowingLayer, growing_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
-from orchestrator.randomness import uniforms
+from orchestrator.engines.draws import DrawnRow, append, inverse, new_row, sampled_of
+from orchestrator.engines.key_values import MEMORY_MIB, Pair
+from orchestrator.engines.reading import Reader
 from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.search.engines import (
-    Continuation,
     Ids,
     Sampled,
     SampleRequest,
@@ -29,21 +29,6 @@ from orchestrator.search.engines import (
 
 ROWS_PER_BATCH = 512  # past this, plain decoding on a CPU gains nothing and memory grows
 COMPACT_BELOW = 0.7  # share of unfinished rows at which the finished ones are dropped
-
-
-@dataclass
-class _Row:
-    """One sample on its way."""
-
-    request: int
-    prefix: int
-    limit: int
-    entropy_stop: float
-    greedy: bool
-    draws: np.ndarray
-    tokens: list[int]
-    entropies: list[float]
-    stop: str | None = None
 
 
 class PolicyIsNotFinite(ValueError):
@@ -58,35 +43,49 @@ class HuggingFacePolicy:
         temperature: divides the logits; the same for every method.
         top_p: nucleus; 1 is the whole distribution.
         device: torch device name.
+        memory_mib: of keys and values that are kept.
+        ends: whether the end token ends a response; if not it is a token like all others.
     """
 
     def __init__(
-        self, checkpoint: str, temperature: float = 1.0, top_p: float = 1.0, device: str = "cpu"
+        self,
+        checkpoint: str,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        device: str = "cpu",
+        memory_mib: int = MEMORY_MIB,
+        ends: bool = True,
     ) -> None:
         self.chat = load_chat(checkpoint)
         self.model: PreTrainedModel = load_policy(checkpoint).to(device).eval()
+        self._reader = Reader(self.model, self._last_logits, 0, memory_mib)
+        self._end_ids = self.chat.end_ids if ends else ()
         self.temperature, self.top_p, self.device = temperature, top_p, device
-        self._ends = torch.tensor(self.chat.end_ids, device=device)
+
+    def forget(self) -> None:
+        """Drops all keys and values that are kept."""
+        self._reader.forget()
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
         """Samples all requests; result i belongs to request i."""
-        rows: list[_Row] = []
+        rows: list[DrawnRow] = []
         prefixes: dict[Ids, int] = {}
         first_request: dict[int, int] = {}
+        computed: dict[int, int] = {}
         for i, request in enumerate(requests):
             prefix = prefixes.setdefault(request.prompt_ids + request.prefix_ids, len(prefixes))
             first_request.setdefault(prefix, i)
             for key in request.keys:
-                rows.append(_row(i, prefix, key, request))
+                rows.append(new_row(i, prefix, key, request))
         texts = list(prefixes)
         for batch in _batches(rows, texts):
-            self._decode(batch, texts)
-        owned: list[list[_Row]] = [[] for _ in requests]
+            computed.update(self._decode(batch, texts))
+        owned: list[list[DrawnRow]] = [[] for _ in requests]
         for row in rows:
             owned[row.request].append(row)
-        prefill = {i: len(texts[prefix]) for prefix, i in first_request.items()}
-        return [_sampled(owned[i], prefill.get(i, 0)) for i in range(len(requests))]
+        prefill = {i: computed[prefix] for prefix, i in first_request.items()}
+        return [sampled_of(owned[i], prefill.get(i, 0)) for i in range(len(requests))]
 
     @torch.no_grad()
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
@@ -94,13 +93,23 @@ class HuggingFacePolicy:
         results: list[TopTokens] = []
         for start in range(0, len(requests), ROWS_PER_BATCH):
             chunk = requests[start : start + ROWS_PER_BATCH]
-            texts = [request.prompt_ids + request.prefix_ids for request in chunk]
-            logits, _, _ = self._prefill(texts)
-            for text, request, row in zip(texts, chunk, logits.float().cpu(), strict=True):
-                values, ids = torch.sort(row, descending=True, stable=True)
-                kept = range(min(request.count, len(ids)))
-                tokens = tuple(self._content(int(ids[k])) for k in kept)
-                results.append(TopTokens(tokens, tuple(float(values[k]) for k in kept), len(text)))
+            texts = list(dict.fromkeys(r.prompt_ids + r.prefix_ids for r in chunk))
+            logits, computed = self._next_logits(texts)
+            values, ids = (
+                found.cpu() for found in torch.sort(logits.float(), descending=True, stable=True)
+            )
+            place = {text: i for i, text in enumerate(texts)}
+            for request in chunk:
+                i = place[request.prompt_ids + request.prefix_ids]
+                kept = ids[i, : request.count].tolist()
+                results.append(
+                    TopTokens(
+                        tuple(map(self._content, kept)),
+                        tuple(values[i, : request.count].tolist()),
+                        computed[i],
+                    )
+                )
+                computed[i] = 0  # paid for by the first who asks
         return results
 
     def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
@@ -108,47 +117,50 @@ class HuggingFacePolicy:
         return response_log_probs(self.model, texts, self.chat.tokenizer.eos_token_id)
 
     def _content(self, token: int) -> int | None:
-        return None if token in self.chat.end_ids else token
+        return None if token in self._end_ids else token
 
-    def _prefill(self, texts: Sequence[Ids]) -> tuple[Tensor, DynamicCache, Tensor]:
-        """Left-padded prefill: last logits (P, V), the cache, and the mask (P, T)."""
-        width = max(map(len, texts))
-        ids = torch.zeros((len(texts), width), dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for i, text in enumerate(texts):
-            ids[i, width - len(text) :] = torch.tensor(text)
-            mask[i, width - len(text) :] = 1
-        mask = mask.to(self.device)
+    def _last_logits(self, **inputs: object) -> Tensor:
+        logits: Tensor = self.model(**inputs, logits_to_keep=1).logits
+        return logits
+
+    def _next_logits(self, texts: list[Ids]) -> tuple[Tensor, list[int]]:
+        """Logits (P, V) of the token after each of P different texts, and the tokens computed."""
+        found = self._reader.read(texts, [()] * len(texts), [True] * len(texts))
+        logits = torch.stack([read.last for read in found if read.last is not None])
+        _assert_numbers(logits)
+        return logits, [read.computed for read in found]
+
+    def _repeated(self, texts: list[Ids], index: Tensor) -> tuple[DynamicCache, Tensor]:
+        """The cache of some texts, text ``index[r]`` in row r, and its mask (R, T)."""
+        store = self._reader.store
+        known = store.known(texts)
+        width = max(known.lengths)
+        lengths = torch.tensor(known.lengths, device=self.device)
+        mask = (torch.arange(width, device=self.device) >= width - lengths[:, None]).long()[index]
         cache = growing_cache(self.model.config)
-        out = self.model(
-            input_ids=ids.to(self.device),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        _assert_numbers(out.logits)
-        return out.logits[:, -1], cache, mask
+        for number, layer in enumerate(cache.layers):
+            layer.update(*(part[index] for part in store.taken(known, known.lengths, number)))
+        return cache, mask
 
-    def _decode(self, rows: list[_Row], texts: list[Ids]) -> None:
-        """Samples one batch of rows to their ends."""
+    def _decode(self, rows: list[DrawnRow], texts: list[Ids]) -> dict[int, int]:
+        """Samples one batch of rows to their ends; gives the tokens computed of each prefix."""
         used = sorted({row.prefix for row in rows})
         place = {prefix: k for k, prefix in enumerate(used)}
-        logits, cache, mask = self._prefill([texts[prefix] for prefix in used])
+        logits, computed = self._next_logits([texts[prefix] for prefix in used])
         index = torch.tensor([place[row.prefix] for row in rows], device=self.device)
-        logits, mask = logits[index], mask[index]
-        cache.batch_select_indices(index)
-        live = rows
+        tokens = self._choose(rows, logits, index)
+        keep = [i for i, row in enumerate(rows) if row.stop is None]
+        if keep:
+            live = [rows[i] for i in keep]
+            kept = torch.tensor(keep, device=self.device)
+            self._go_on(live, [texts[prefix] for prefix in used], index[kept], tokens[kept])
+        return dict(zip(used, computed, strict=True))
+
+    def _go_on(self, live: list[DrawnRow], texts: list[Ids], index: Tensor, tokens: Tensor) -> None:
+        """Samples rows from their second tokens on; row r goes on from text ``index[r]``."""
+        cache, mask = self._repeated(texts, index)
+        begun = mask.shape[1]
         while True:
-            tokens = self._choose(live, logits)
-            keep = [i for i, row in enumerate(live) if row.stop is None]
-            if not keep:
-                return
-            if len(keep) < COMPACT_BELOW * len(live):
-                index = torch.tensor(keep, device=self.device)
-                live, tokens, mask = [live[i] for i in keep], tokens[index], mask[index]
-                cache.batch_select_indices(index)
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
             logits = self.model(
                 input_ids=tokens[:, None],
@@ -157,23 +169,57 @@ class HuggingFacePolicy:
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+            tokens = self._choose(live, logits)
+            keep = [i for i, row in enumerate(live) if row.stop is None]
+            if not keep or len(keep) < COMPACT_BELOW * len(live):
+                self._remember(live, texts, index, cache, begun)
+            if not keep:
+                return
+            if len(keep) < COMPACT_BELOW * len(live):
+                kept = torch.tensor(keep, device=self.device)
+                live, tokens, mask, index = (
+                    [live[i] for i in keep], tokens[kept], mask[kept], index[kept],
+                )  # fmt: skip
+                cache.batch_select_indices(kept)
 
-    def _choose(self, rows: list[_Row], logits: Tensor) -> Tensor:
-        """The next token of each row (R,) from its logits (R, V); marks the rows that stop."""
+    def _remember(
+        self, rows: list[DrawnRow], texts: list[Ids], index: Tensor, cache: DynamicCache, begun: int
+    ) -> None:
+        """Keeps what was computed of the rows that stopped and may be gone on from."""
+        chosen = [i for i, row in enumerate(rows) if row.stop in ("length", "entropy")]
+        layers = cache.layers
+        if not chosen or any(type(layer) is not GrowingLayer for layer in layers):
+            return
+        size = layers[0].keys.shape[2] - begun
+        parents, pieces = [], []
+        places = index.tolist()
+        for i in chosen:
+            parents.append(texts[places[i]])
+            pieces.append([(tuple(rows[i].tokens[:size]), 0)])
+        at = torch.tensor(chosen, device=self.device)
+        whole = len(chosen) == len(rows)
+        new: list[Pair] = []
+        for layer in layers:
+            pair = layer.keys[:, :, begun:], layer.values[:, :, begun:]
+            new.append(pair if whole else (pair[0][at], pair[1][at]))
+        self._reader.store.remember(parents, pieces, new)
+
+    def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
+        """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
+        at = slice(None) if index is None else index
         probabilities = self._distribution(logits.float())
-        entropy = torch.special.entr(probabilities).sum(-1).tolist()
+        entropy = torch.special.entr(probabilities).sum(-1)[at].tolist()
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
             dtype=torch.float64, device=logits.device,
         )  # fmt: skip
         cumulative = probabilities.double().cumsum(-1)
-        target = draws[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-        tokens = tokens.clamp(max=logits.shape[-1] - 1)
-        greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
-        tokens = torch.where(greedy, logits.argmax(-1), tokens)
+        tokens = inverse(cumulative, draws, index).clamp(max=logits.shape[-1] - 1)
+        if any(row.greedy for row in rows):
+            greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
+            tokens = torch.where(greedy, logits.argmax(-1)[at], tokens)
         for row, token, uncertainty in zip(rows, tokens.tolist(), entropy, strict=True):
-            _append(row, token, uncertainty, self.chat.end_ids)
+            append(row, token, uncertainty, self._end_ids)
         return tokens
 
     def _distribution(self, logits: Tensor) -> Tensor:
@@ -192,38 +238,7 @@ def _assert_numbers(logits: Tensor) -> None:
         raise PolicyIsNotFinite("the policy's logits are NaN: its weights or its dtype are broken")
 
 
-def _row(index: int, prefix: int, key: int, request: SampleRequest) -> _Row:
-    stop = float("inf") if request.entropy_stop is None else request.entropy_stop
-    draws = np.zeros(0) if request.greedy else uniforms(key, request.max_new_tokens)
-    if request.greedy:
-        draws = np.zeros(request.max_new_tokens)
-    return _Row(index, prefix, request.max_new_tokens, stop, request.greedy, draws, [], [])
-
-
-def _append(row: _Row, token: int, entropy: float, ends: tuple[int, ...]) -> None:
-    if row.stop is not None:
-        return
-    if row.tokens and entropy >= row.entropy_stop:
-        row.stop = "entropy"
-        return
-    row.entropies.append(entropy)
-    if token in ends:
-        row.stop = "end"
-        return
-    row.tokens.append(token)
-    if len(row.tokens) == row.limit:
-        row.stop = "length"
-
-
-def _batches(rows: list[_Row], texts: list[Ids]) -> list[list[_Row]]:
+def _batches(rows: list[DrawnRow], texts: list[Ids]) -> list[list[DrawnRow]]:
     """Rows in batches of like prefix length, in an order that only the requests decide."""
     ordered = sorted(rows, key=lambda row: (len(texts[row.prefix]), row.prefix))
     return [ordered[i : i + ROWS_PER_BATCH] for i in range(0, len(ordered), ROWS_PER_BATCH)]
-
-
-def _sampled(rows: list[_Row], prefill: int) -> Sampled:
-    done = tuple(Continuation(tuple(r.tokens), r.stop, tuple(r.entropies)) for r in rows)  # type: ignore[arg-type]
-    sampled = sum(len(row.entropies) for row in rows)
-    # Every token but the one at the limit goes through the model, to see what comes after it.
-    computed = sum(len(row.tokens) - (row.stop == "length") for row in rows)
-    return Sampled(done, sampled, prefill + computed)

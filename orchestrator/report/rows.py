@@ -28,6 +28,7 @@ PER_PROMPT = {
     "policy_tokens_sampled": "policy tokens sampled",
     "policy_tokens_computed": "policy tokens computed",
     "reward_tokens_computed": "reward tokens computed",
+    "reward_tokens_reused": "reward tokens reused",
     "policy_calls": "policy calls",
     "reward_calls": "reward calls",
 }

@@ -1,20 +1,28 @@
 """Causal sequence classifiers with one label: ORMs, SP-PRMs and most public reward models.
 
-Their head may have another trainer's name (`engines/reward_heads.py`). A request's prefix is the
-trunk of a packed row, each extension (with the closing suffix, for closed scoring) a branch; long
-extensions are spread over several rows.
+Their head may have another trainer's name (`engines/reward_heads.py`). A request's prefix is read
+on from where it was read before, its extensions (with the closing suffix, for closed scoring) are
+tails behind it; the one that is chosen is not computed again.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
+
+import torch
+from torch import Tensor
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import load_reward_model
+from orchestrator.engines.key_values import MEMORY_MIB
+from orchestrator.engines.reading import Reader, Tails
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
-from orchestrator.rewards.packed import Branch, prefix_row
+from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.packed_pass import PackedPass
-from orchestrator.scorers.scorer import Position, Scorer
+from orchestrator.scorers.scorer import Position, Scorer, check_finite
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
+
+LEAST_GROUP = 64  # tokens of extensions that are read at once
 
 
 class SequenceScorer(Scorer):
@@ -26,6 +34,7 @@ class SequenceScorer(Scorer):
         policy_chat: whose ids come in; None means the model's own.
         device: torch device name.
         branch_memory_mib: what the branches of a pass may take beside their trunks.
+        memory_mib: of keys and values that are kept between requests.
     """
 
     def __init__(
@@ -35,10 +44,17 @@ class SequenceScorer(Scorer):
         policy_chat: Chat | None = None,
         device: str = "cpu",
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
+        memory_mib: int = MEMORY_MIB,
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
-        model = load_reward_model(checkpoint).to(device).eval()
-        self._pass = PackedPass(model, self.chat.end_ids[-1], branch_memory_mib=branch_memory_mib)
+        self.model = load_reward_model(checkpoint).to(device).eval()
+        pad_id = self.chat.end_ids[-1]
+        self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
+        self._reader = Reader(self.model, self._hidden, pad_id, memory_mib)
+
+    def forget(self) -> None:
+        """Drops all keys and values that are kept."""
+        self._reader.forget()
 
     def prefix_scores(
         self,
@@ -57,15 +73,78 @@ class SequenceScorer(Scorer):
         return self._pass.rows(rows)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """As every scorer's; the prefix of a request is computed once for all its extensions."""
-        if not self.shares_tokenizer:
-            return super().score(requests)
+        """As every scorer's; what was read before of a request's prefix is not computed again."""
         closing = self.closing(self.position)
-        scores, tokens = self._pass.branches(
-            [(request.prompt_ids, request.prefix_ids) for request in requests],
-            [
-                [Branch(len(request.prefix_ids), ext + closing) for ext in request.extensions]
-                for request in requests
-            ],
-        )
-        return [Scored(tuple(own), count) for own, count in zip(scores, tokens, strict=True)]
+        own = [self._own(request) for request in requests]
+        found: dict[tuple[Ids, Ids], float] = {}
+        tokens: dict[Ids, int] = {}
+        waiting: dict[Ids, dict[Ids, None]] = {}
+        for text, extensions in own:
+            waiting.setdefault(text, {}).update(dict.fromkeys(extensions))
+        groups = {text: _groups(len(text), list(asked), closing) for text, asked in waiting.items()}
+        while groups:
+            self._read({text: parts.pop() for text, parts in groups.items()}, found, tokens)
+            groups = {text: parts for text, parts in groups.items() if parts}
+        results = []
+        for text, extensions in own:
+            values = tuple(found[text, extension] for extension in extensions)
+            computed = tokens.pop(text, 0)  # paid for by the first who asks
+            whole = sum(len(text) + len(extension) + len(closing) for extension in extensions)
+            results.append(Scored(values, computed, whole - computed))
+        check_finite([one.scores for one in results])
+        return results
+
+    def _own(self, request: ScoreRequest) -> tuple[Ids, tuple[Ids, ...]]:
+        """Prompt and prefix in the model's tokens, as far as all extensions agree, and the rest."""
+        if self.shares_tokenizer:
+            return request.prompt_ids + request.prefix_ids, request.extensions
+        whole = [self.own_ids(request.prefix_ids + extension) for extension in request.extensions]
+        columns = zip(*whole, strict=False)
+        shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
+        return request.prompt_ids + whole[0][:shared], tuple(y[shared:] for y in whole)
+
+    @torch.no_grad()
+    def _read(
+        self,
+        asked: dict[Ids, list[Ids]],
+        found: dict[tuple[Ids, Ids], float],
+        tokens: dict[Ids, int],
+    ) -> None:
+        """Scores some extensions of each text."""
+        closing = self.closing(self.position)
+        tails: list[Tails] = [[(y, closing) for y in own if y + closing] for own in asked.values()]
+        last = [() in own and not closing for own in asked.values()]
+        texts = list(asked)
+        places, hidden = [], []
+        for text, own, read in zip(
+            texts, tails, self._reader.read(texts, tails, last), strict=True
+        ):
+            places += [(text, extension) for extension, _ in own]
+            hidden.append(read.tails)
+            if read.last is not None:
+                places.append((text, ()))
+                hidden.append(read.last[None])
+            tokens[text] = tokens.get(text, 0) + read.computed
+        scores = self.model.score(torch.cat(hidden)).squeeze(-1)
+        found.update(zip(places, scores.tolist(), strict=True))
+
+    def _hidden(self, **inputs: object) -> Tensor:
+        hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
+        return hidden
+
+
+def _groups(room: int, extensions: list[Ids], closing: Ids) -> list[list[Ids]]:
+    """Extensions in groups of at most ``room`` tokens, or of one, the last group first.
+
+    Extensions do not see each other, but a dense mask pays for all pairs of positions.
+    """
+    groups: list[list[Ids]] = []
+    used = 0
+    for extension in extensions:
+        size = len(extension) + len(closing)
+        if not groups or used + size > max(room, LEAST_GROUP):
+            groups.append([])
+            used = 0
+        groups[-1].append(extension)
+        used += size
+    return groups[::-1]

@@ -74,10 +74,14 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores in the order of the request's extensions, and the reward tokens computed."""
+    """Scores in the order of the request's extensions, and what they cost.
+
+    ``tokens_reused`` are those that a forward for each extension would have computed besides.
+    """
 
     scores: tuple[float, ...]
     tokens_computed: int
+    tokens_reused: int = 0
 
 
 class Policy(Protocol):

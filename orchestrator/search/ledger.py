@@ -65,7 +65,11 @@ class Ledger:
         answer = await self.reward.score(
             ScoreRequest(self.problem.prompt_ids, prefix_ids, distinct)
         )
-        self.cost += Cost(reward_tokens_computed=answer.tokens_computed, reward_calls=1)
+        self.cost += Cost(
+            reward_tokens_computed=answer.tokens_computed,
+            reward_tokens_reused=answer.tokens_reused,
+            reward_calls=1,
+        )
         scores = dict(zip(distinct, answer.scores, strict=True))
         return tuple(scores[extension] for extension in extensions)
 

@@ -1,7 +1,8 @@
 """Many problems in lockstep: what all of them ask for goes to the engines as one batch.
 
 A batch is sent when every unfinished problem of a wave waits for an answer, so that batches depend
-on the requests alone, never on timing. Knows neither methods nor what stands behind a backend.
+on the requests alone, never on timing; where a problem ends, the next one takes its place at once.
+Knows neither methods nor what stands behind a backend.
 """
 
 import asyncio
@@ -65,25 +66,24 @@ async def run_waves(
     *,
     wave_size: int,
     waves_in_flight: int = 2,
-    finished: Callable[[str], None] | None = None,
+    finished: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Runs problems in waves of ``wave_size``, in order; outcome i belongs to problem i.
+    """Runs problems in waves, ``wave_size`` of each at once; outcome i belongs to problem i.
 
-    At most ``waves_in_flight`` run at once, so that one may sample while another scores; the
-    seconds of such waves overlap, and so the sum over problems may pass the wall time.
+    There are ``waves_in_flight`` of them, so that one may sample while another scores: every
+    second problem is the second wave's, and so on. The seconds of waves overlap, and so the sum
+    over problems may pass the wall time.
 
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
-    places = asyncio.Semaphore(waves_in_flight)
-
-    async def run(wave: Sequence[Problem]) -> list[Outcome]:
-        async with places:
-            return await run_wave(wave, start, policy, reward, finished=finished)
-
-    starts = range(0, len(problems), wave_size)
-    waves = await _together(run(problems[i : i + wave_size]) for i in starts)
-    return [outcome for wave in waves for outcome in wave]
+    waves = max(1, min(waves_in_flight, -(-len(problems) // wave_size)))
+    found = await _together(
+        run_wave(problems[n::waves], start, policy, reward, places=wave_size, finished=finished)
+        for n in range(waves)
+    )
+    outcomes = {n + i * waves: one for n, own in enumerate(found) for i, one in enumerate(own)}
+    return [outcomes[i] for i in range(len(problems))]
 
 
 async def run_wave(
@@ -92,9 +92,10 @@ async def run_wave(
     policy: PolicyBackend,
     reward: RewardBackend | None,
     *,
-    finished: Callable[[str], None] | None = None,
+    places: int | None = None,
+    finished: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Runs all problems at once, in lockstep; outcome i belongs to problem i.
+    """Runs problems in lockstep; outcome i belongs to problem i.
 
     Args:
         problems: what to answer.
@@ -102,34 +103,40 @@ async def run_wave(
             several things at once with ``asyncio.gather``; they go into the same batch.
         policy: answers batches of samples and of likeliest tokens.
         reward: answers batches of scores; None where no method asks for any.
-        finished: called with the prompt id of each problem as it ends.
+        places: how many problems are worked on at once; None is all. A waiting problem takes the
+            place of one that ends, and its first requests go into the next batch.
+        finished: called with the outcome of each problem as it ends.
 
     Returns:
-        Outcomes whose ``cost.seconds`` grew by the wave's wall time divided by its problems: a
-        problem's own time has no meaning, since its requests travel with the others'.
+        Outcomes whose ``cost.seconds`` grew by each batch's wall time divided by the problems it
+        kept waiting: a problem's own time has no meaning, since its requests travel with others'.
 
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
-    began = time.perf_counter()
-    wave = _Wave(len(problems), policy, reward)
+    count = len(problems) if places is None else min(places, len(problems))
+    wave = _Wave(count, policy, reward)
+    waiting = iter(range(count, len(problems)))
+    outcomes: dict[int, Outcome] = {}
 
-    async def run(index: int, problem: Problem) -> Outcome:
-        engines = _Engines(wave, index)
-        try:
-            outcome = await start(problem, engines, engines)
-        except Exception as error:
-            error.add_note(f"while answering prompt {problem.prompt_id}")
-            raise
-        wave.leave(index)
-        if finished is not None:
-            finished(problem.prompt_id)
-        return outcome
+    async def run(index: int | None) -> None:
+        """One place: problem after problem."""
+        while index is not None:
+            engines, problem = _Engines(wave, index), problems[index]
+            try:
+                outcome = await start(problem, engines, engines)
+            except Exception as error:
+                error.add_note(f"while answering prompt {problem.prompt_id}")
+                raise
+            following = next(waiting, None)
+            share = Cost(seconds=wave.leave(index, following))
+            outcomes[index] = replace(outcome, cost=outcome.cost + share)
+            if finished is not None:
+                finished(outcomes[index])
+            index = following
 
-    runs = (run(index, problem) for index, problem in enumerate(problems))
-    outcomes: list[Outcome] = (await _together([wave.serve(), *runs]))[1:]
-    share = Cost(seconds=(time.perf_counter() - began) / max(1, len(problems)))
-    return [replace(outcome, cost=outcome.cost + share) for outcome in outcomes]
+    await _together([wave.serve(), *map(run, range(count))])
+    return [outcomes[index] for index in range(len(problems))]
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,7 @@ class _Wave:
         if reward is not None:
             self._backends["score"] = reward.score
         self._live = set(range(count))
+        self._seconds: dict[int, float] = {}
         self._waiting: set[int] = set()
         self._questions: list[_Question] = []
         self._all_wait = asyncio.Event()
@@ -164,10 +172,13 @@ class _Wave:
         self._check()
         return await answer
 
-    def leave(self, index: int) -> None:
-        """A problem is done: the others wait for it no longer."""
+    def leave(self, index: int, following: int | None = None) -> float:
+        """A problem is done, its share of the time so far; the others wait for the next instead."""
         self._live.discard(index)
+        if following is not None:
+            self._live.add(following)
         self._check()
+        return self._seconds.pop(index, 0.0)
 
     async def serve(self) -> None:
         """Answers batch after batch until no problem is left.
@@ -175,26 +186,36 @@ class _Wave:
         What a problem asks at once (``asyncio.gather``) is asked in one turn of the event loop,
         and this coroutine wakes in the next turn: it never sees a part of it.
         """
+        began = time.perf_counter()
         while self._live:
             await self._all_wait.wait()
             self._all_wait.clear()
             self._waiting.clear()
             questions, self._questions = self._questions, []
-            await self._answer(sorted(questions, key=lambda question: question.index))
+            answers = await self._answers(sorted(questions, key=lambda question: question.index))
+            now = time.perf_counter()
+            for index in self._live:
+                share = (now - began) / len(self._live)
+                self._seconds[index] = self._seconds.get(index, 0.0) + share
+            began = now
+            for question, answer in answers:
+                question.answer.set_result(answer)
 
     def _check(self) -> None:
         if self._live <= self._waiting:
             self._all_wait.set()
 
-    async def _answer(self, questions: list[_Question]) -> None:
-        """Sends the batch of each kind, all kinds at once, and hands out the answers together."""
+    async def _answers(self, questions: list[_Question]) -> list[tuple[_Question, Any]]:
+        """Sends the batch of each kind, all kinds at once; the answers, to be given together."""
         kinds: dict[Kind, list[_Question]] = {}
         for question in questions:
             kinds.setdefault(question.kind, []).append(question)
         answers = await _together(self._send(kind, batch) for kind, batch in kinds.items())
-        for batch, results in zip(kinds.values(), answers, strict=True):
-            for question, answer in zip(batch, results, strict=True):
-                question.answer.set_result(answer)
+        return [
+            (question, answer)
+            for batch, results in zip(kinds.values(), answers, strict=True)
+            for question, answer in zip(batch, results, strict=True)
+        ]
 
     async def _send(self, kind: Kind, batch: list[_Question]) -> list[Any]:
         answers: list[Any] = await self._backends[kind]([question.request for question in batch])

@@ -179,9 +179,20 @@ def test_without_a_reward_backend_only_scores_are_refused() -> None:
 
 def test_progress_names_each_prompt_once_and_results_keep_the_order_of_problems() -> None:
     named: list[str] = []
+
+    def told(response: Response) -> None:
+        named.append(response.prompt_id)
+
     backend = Backend()
     longest_first = PROBLEMS[::-1]
-    run = run_waves(longest_first, CBS, backend, backend, wave_size=2, finished=named.append)
+    run = run_waves(
+        longest_first,
+        CBS,
+        backend,
+        backend,
+        wave_size=2,
+        finished=told,
+    )
     responses = asyncio.run(run)
     assert [r.prompt_id for r in responses] == [p.prompt_id for p in longest_first]
     assert sorted(named) == [f"p{i}" for i in range(5)]
@@ -207,12 +218,43 @@ def test_no_more_waves_than_asked_are_in_flight(in_flight: int) -> None:
     assert most == in_flight
 
 
-def test_a_problems_seconds_are_its_share_of_the_waves_wall_time() -> None:
+def test_a_problems_seconds_are_its_share_of_the_batches_that_it_waited_for() -> None:
     began = time.perf_counter()
-    responses = wave(Backend(delay=0.01))
+    backend = Backend(delay=0.01)
+    responses = wave(backend)
     wall = time.perf_counter() - began
     seconds = [response.cost.seconds for response in responses]
-    assert len(set(seconds)) == 1 and 0.03 < sum(seconds) <= wall
+    assert 0.03 < sum(seconds) <= wall
+    waited = [sum(p in batch for batch in _prompts(backend)) for p in range(len(PROBLEMS))]
+    assert len(set(waited)) > 1
+    assert [waited[i] for i in sorted(range(5), key=lambda i: seconds[i])] == sorted(waited)
+
+
+def _prompts(backend: Backend, kind: str | None = None) -> list[list[int]]:
+    """The first prompt token of each request, by batch."""
+    some = [requests for name, requests in backend.batches if kind in (None, name)]
+    return [[request.prompt_ids[0] for request in requests] for requests in some]
+
+
+def test_a_waiting_problem_takes_the_place_of_one_that_ends_at_once() -> None:
+    """Its first request goes into the very next batch, beside the later steps of the others."""
+    backend = Backend()
+    lengths = (2, 6, 2, 2)
+    problems = [Problem(f"p{i}", (i, 9), 1, n) for i, n in enumerate(lengths)]
+    args = METHODS["args"].bind(ArgsParameters(1.0, 3))
+    responses = asyncio.run(run_wave(problems, args, backend, backend, places=2))
+    left = [len(response.step_scores) for response in responses]
+    expected, live, waiting = [], [0, 1], [2, 3]
+    while live:
+        expected.append(sorted(live))
+        for i in live:
+            left[i] -= 1
+        ended = [i for i in live if not left[i]]
+        live = [i for i in live if left[i]] + waiting[: len(ended)]
+        waiting = waiting[len(ended) :]
+    assert _prompts(backend, "top") == expected
+    whole = asyncio.run(run_wave(problems, args, Backend(), Backend()))
+    assert [r.token_ids for r in responses] == [r.token_ids for r in whole]
 
 
 def test_no_problems_give_no_responses() -> None:

@@ -66,7 +66,8 @@ def test_a_texts_score_is_the_same_number_whichever_path_computes_it(
         request = ScoreRequest(prompt, y[:split], tuple(y[split:t] for t in later))
         (scored,) = scorer.score([request])
         assert list(scored.scores) == pytest.approx(wanted[-len(later) :], abs=TOLERANCE)
-        assert scored.tokens_computed >= len(prompt) + len(y)
+        # Later splits may go on from what was read for the first.
+        assert scored.tokens_computed >= (len(prompt) + len(y) if split == 0 else 1)
 
 
 def test_a_text_of_the_policys_decides_where_tokenizers_differ(
@@ -84,7 +85,8 @@ def test_a_text_of_the_policys_decides_where_tokenizers_differ(
     (scored,) = scorer.score([request])
     alone = [scorer.prefix_scores([prompt], [ids], [[len(ids)]])[0][0] for ids in own]
     assert list(scored.scores) == pytest.approx(alone, abs=TOLERANCE)
-    assert scored.tokens_computed == sum(scorer.tokens_of(prompt, ids) for ids in own)
+    most = sum(scorer.tokens_of(prompt, ids) for ids in own)
+    assert len(prompt) + max(map(len, own)) <= scored.tokens_computed <= most
     if kind not in STEP_TAGS:  # whose oracle knows the steps' own tokens only
         assert alone == pytest.approx(expected(kind, checkpoint, own), abs=TOLERANCE)
 

@@ -110,7 +110,7 @@ def test_extensions_of_one_prefix_score_as_separate_texts_and_cost_it_once(
 
 
 def test_extensions_longer_than_their_prefix_are_spread_over_rows(word_reward: str) -> None:
-    """A dense mask pays for all pairs of positions: past its length the trunk is computed again."""
+    """A dense mask pays for all pairs of positions; the trunk is computed once all the same."""
     engine = SequenceScorer(word_reward)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": texts(1)[0][0]}])
     long = [engine.chat.response_ids(y) for _, y in texts(4)]
@@ -118,10 +118,10 @@ def test_extensions_longer_than_their_prefix_are_spread_over_rows(word_reward: s
     (scored,) = engine.score([ScoreRequest(prompt, (), (*long, ()))])
     alone = [engine.score([ScoreRequest(prompt, (), (y,))])[0] for y in (*long, ())]
     assert scored.scores == pytest.approx([s.scores[0] for s in alone], abs=TOLERANCE)
-    # Each of the four has a row of its own, but for the empty one, which joins where it fits.
-    rows = 4 + (len(long[-1]) + 2 > len(prompt))
     tails = sum(len(y) + 1 for y in (*long, ()))
-    assert scored.tokens_computed == rows * len(prompt) + tails
+    assert scored.tokens_computed == len(prompt) + tails
+    assert scored.tokens_reused == 4 * len(prompt), "five texts, one of them computed"
+    assert [one.tokens_computed for one in alone] == [len(y) + 1 for y in (*long, ())]
 
 
 @pytest.mark.parametrize("position", ["closed", "open"])
@@ -132,7 +132,7 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
     policy_chat, own = load_chat(word_policy), load_chat(byte_reward)
     engine = SequenceScorer(byte_reward, position, policy_chat)  # type: ignore[arg-type]
     assert not engine.shares_tokenizer
-    requests, wanted, tokens = [], [], []
+    requests, wanted, tokens = [], [], list[int]()
     for x, y in texts(4):
         prompt = own.prompt_ids([{"role": "user", "content": x}])
         ids = policy_chat.response_ids(y)
@@ -141,11 +141,19 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
         pieces = [own.response_ids(" ".join(words[:n])) for n in (5, 8, len(words))]
         closing = own.closing_ids if position == "closed" else ()
         wanted.append([prompt + piece + closing for piece in pieces])
-        tokens.append(sum(map(len, wanted[-1])))
+        tokens.append(_distinct(prompt, pieces) + 3 * len(closing))
         assert own.response_ids(y) != ids
     for scored, rows, count in zip(engine.score(requests), wanted, tokens, strict=True):
         assert scored.scores == pytest.approx(by_hand(byte_reward, rows), abs=TOLERANCE)
         assert scored.tokens_computed == count
+
+
+def _distinct(prompt: Ids, pieces: list[Ids]) -> int:
+    """Tokens of a prompt, of what all pieces begin with, and of what each has of its own."""
+    shared = 0
+    while len({piece[shared : shared + 1] for piece in pieces}) == 1:
+        shared += 1
+    return len(prompt) + shared + sum(len(piece) - shared for piece in pieces)
 
 
 def test_a_cut_inside_a_character_scores_what_is_whole(word_reward: str, byte_reward: str) -> None:

@@ -1,0 +1,112 @@
+"""Pools of policy and reward actors as the library's search asks for them: in batches."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from actors.policy import PolicyPlace
+from actors.pool import Pool
+from actors.reward import RewardPlace
+from orchestrator.engines.chat import Chat
+from orchestrator.records import Prompt
+from orchestrator.scorers.scorer import Position
+from orchestrator.search.engines import (
+    Ids,
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+
+
+class ActorPolicy:
+    """The policy actors as a search backend."""
+
+    def __init__(self, actors: Sequence[Any], place: PolicyPlace) -> None:
+        self._pool, self._place = Pool("policy", actors), place
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        """Draws the continuations of all requests."""
+        return await self._pool.ask(
+            requests,
+            [request.prompt_ids for request in requests],
+            [len(request.keys) * request.max_new_tokens for request in requests],
+            lambda actor, share: actor.sample.remote(self._place, share),
+        )
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        """Gives the likeliest next tokens of all requests."""
+        return await self._pool.ask(
+            requests,
+            [request.prompt_ids for request in requests],
+            [1] * len(requests),
+            lambda actor, share: actor.top.remote(self._place, share),
+        )
+
+    async def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Log pi(y | x) in nats of whole responses (x, y)."""
+        return await self._pool.ask(
+            texts,
+            list(range(len(texts))),
+            [len(x) + len(y) for x, y in texts],
+            lambda actor, share: actor.log_probs.remote(self._place, share),
+        )
+
+
+class ActorReward:
+    """The reward actors as a search backend, and as a scorer of prefixes.
+
+    ``chat`` is the reward model's own; ``prompts`` gives its prompt ids for the policy's, where
+    their templates differ.
+    """
+
+    def __init__(
+        self,
+        actors: Sequence[Any],
+        place: RewardPlace,
+        chat: Chat,
+        prompts: dict[Ids, Ids] | None = None,
+    ) -> None:
+        self._pool, self._place = Pool("reward", actors), place
+        self._prompts, self.chat = prompts, chat
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        """Scores all requests."""
+        own = requests
+        if self._prompts is not None:
+            own = [replace(r, prompt_ids=self._prompts[r.prompt_ids]) for r in requests]
+        return await self._pool.ask(
+            own,
+            [request.prompt_ids for request in own],
+            [sum(map(len, request.extensions)) + len(request.extensions) for request in own],
+            lambda actor, share: actor.score.remote(self._place, share),
+        )
+
+    async def prefix_scores(
+        self,
+        texts: Sequence[tuple[Prompt, str]],
+        cuts: Sequence[int],
+        positions: Sequence[Position] = (),
+    ) -> list[list[float]]:
+        """r(x, y_<t) of responses given as texts, for each t of ``cuts`` (past the end: all).
+
+        Without ``positions`` in the config's; with several, all cuts of one after the other.
+        """
+        rows = [
+            (self.chat.prompt_ids(prompt.messages), self.chat.response_ids(text))
+            for prompt, text in texts
+        ]
+        return await self._pool.ask(
+            rows,
+            list(range(len(rows))),
+            [len(x) + len(y) for x, y in rows],
+            lambda actor, share: actor.prefix_scores.remote(
+                self._place,
+                [x for x, _ in share],
+                [y for _, y in share],
+                [cuts] * len(share),
+                positions,
+            ),
+        )

@@ -1,0 +1,278 @@
+"""`jobs/bench.py search`: our search against a straightforward loop, and against the bare engines.
+
+Ours: search actors under Ray, one a core. The loop: `tests/search_loop.py`, one prompt
+at a time, on all cores. The limit: the requests of our own run, all known in advance, put through
+the engines alone, first those of the policy, then those of the reward model, in as many processes
+as there are cores, without Ray and without search.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from actors.policy import PolicyPlace
+from actors.reward import RewardPlace
+from actors.search import Search, SearchActor, search_all
+from jobs.steps import cluster
+from jobs.steps.bench.search_setting import CASES, Case, calibrated, problems, save_models
+from jobs.steps.bench.setting import Setting, finish, name_of
+from orchestrator.config.load import ROOT
+from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import load_policy, load_reward_model
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.records import Cost
+from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.search.engines import (
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.lockstep import Kind, run_wave
+from orchestrator.search.problem import Problem
+from orchestrator.search.registry import METHODS
+
+ACTOR_CPUS = 0.1
+Batch = tuple[Kind, list[Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the models are, and how they are asked."""
+
+    folder: str
+    position: Position
+    setting: Setting
+    processes: int  # of the policy, and of the reward model
+    threads: int  # of each
+
+
+@dataclass
+class Recorded:
+    """Both engines, with what they are asked."""
+
+    place: Place
+    batches: list[Batch] = field(default_factory=list)
+
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+        """As the policy's."""
+        self.batches.append(("sample", requests))
+        return _policy(self.place).sample(requests)
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        """As the policy's."""
+        self.batches.append(("top", requests))
+        return _policy(self.place).top(requests)
+
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        """As the reward model's."""
+        self.batches.append(("score", requests))
+        return _reward(self.place).score(requests)
+
+
+def bench_search(
+    names: Sequence[str],
+    repeats: int,
+    prompts: int,
+    position: Position,
+    setting: Setting,
+    file: Path | None,
+) -> None:
+    """Measures, prints a table and a line of JSON, and writes it where ``file`` says."""
+    console = Console(stderr=True)
+    processes = 1 if setting.device == "cuda" else os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        save_models(setting, Path(folder))
+        place = Place(folder, position, setting, processes, 1)
+        cluster.connect(console, dashboard=False)
+        cards = calibrated(setting, Path(folder), position)
+        results = []
+        for name in names:
+            case = CASES[name]
+            if case.parameters is None:
+                case = replace(case, parameters=cards)
+            console.print(f"{name} ...", highlight=False)
+            results.append({"name": name, **_result(case, repeats, prompts, place, console)})
+        ray.shutdown()
+    Console(width=120).print(_table(results))
+    line = json.dumps({"device": name_of(setting), "position": position, "results": results})
+    print(line)
+    if file is not None:
+        file.write_text(line + "\n")
+
+
+def _result(
+    case: Case, repeats: int, prompts: int, place: Place, console: Console
+) -> dict[str, object]:
+    """Seconds a prompt of the three ways, in turn."""
+    context = multiprocessing.get_context("spawn")
+    ours, loops, limits, costs = [], [], [], []
+    actors = _actors(place)
+    with (
+        ProcessPoolExecutor(1, mp_context=context) as alone,
+        ExitStack() as stack,
+    ):
+        bare = [
+            stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
+            for _ in range(place.processes)
+        ]
+        for repeat in range(-1, repeats):  # the first one, of few prompts, warms up
+            count = prompts if repeat >= 0 else place.processes * 2
+            asked = problems(place.setting, count, repeat + 1)
+            search = Search(case.method, case.parameters, -(-count // place.processes))
+            start = time.perf_counter()
+            responses = asyncio.run(search_all(actors, search, asked))
+            ours.append((time.perf_counter() - start) / count)
+            few = asked[: case.loop_prompts if repeat >= 0 else 1]
+            loops.append(alone.submit(_loop, place, case, few).result() / len(few))
+            halves = [asked[n :: place.processes] for n in range(place.processes)]
+            limits.append(_limit(bare, place, case, halves) / count)
+            costs.append(sum((r.cost for r in responses), Cost()))
+            console.print(
+                f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g}, limit {limits[-1]:.3g}",
+                highlight=False,
+            )
+    median = [statistics.median(times[1:]) for times in (ours, loops, limits)]
+    quotients = zip(ours[1:], loops[1:], limits[1:], strict=True)
+    ratios = [(loop / own, own / limit) for own, loop, limit in quotients]
+    cost = costs[-1]
+    return {
+        "ours_s": median[0],
+        "loop_s": median[1],
+        "ratio": statistics.median(ratio for ratio, _ in ratios),
+        "floor": case.floor if place.position == "open" else None,
+        "limit_s": median[2],
+        "over_limit": statistics.median(over for _, over in ratios),
+        "policy_tokens": (cost.policy_tokens_computed) / prompts,
+        "reward_tokens": cost.reward_tokens_computed / prompts,
+    }
+
+
+def _actors(place: Place) -> list[Any]:
+    """Search actors of both models, each with its threads."""
+    setting = place.setting
+    policy, reward = f"{place.folder}/policy", f"{place.folder}/reward"
+    places = (
+        PolicyPlace(policy, 1.0, 1.0, setting.device, place.threads, ends=False),
+        RewardPlace(ScorerSpec(reward), place.position, policy, setting.device, place.threads),
+    )
+    options = {"num_cpus": ACTOR_CPUS, "num_gpus": int(setting.device == "cuda")}
+    actors = [
+        SearchActor.options(**options).remote(*places)  # type: ignore[attr-defined]
+        for _ in range(place.processes)
+    ]
+    ray.get([actor.ready.remote() for actor in actors])
+    return actors
+
+
+def _limit(
+    bare: Sequence[ProcessPoolExecutor],
+    place: Place,
+    case: Case,
+    halves: Sequence[Sequence[Problem]],
+) -> float:
+    """Seconds of all of the policy's requests, then of all of the reward model's, on all cores."""
+    runs = [one.submit(_record, place, case, own) for one, own in zip(bare, halves, strict=True)]
+    batches = [run.result() for run in runs]
+    total = 0.0
+    for kinds in (("sample", "top"), ("score",)):
+        some = [[batch for batch in part if batch[0] in kinds] for part in batches]
+        replays = [one.submit(_replay, place, own) for one, own in zip(bare, some, strict=True)]
+        total += max(replay.result() for replay in replays)
+    return total
+
+
+def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
+    """What the search of some prompts asks for."""
+    torch.set_num_threads(place.threads)
+    recorded = Recorded(place)
+    asyncio.run(run_wave(asked, METHODS[case.method].bind(case.parameters), recorded, recorded))
+    return recorded.batches
+
+
+def _replay(place: Place, batches: list[Batch]) -> float:
+    """Seconds that one process takes for some batches, with an engine that has read nothing."""
+    torch.set_num_threads(place.threads)
+    policy, reward = _policy(place), _reward(place)
+    policy.forget()
+    reward.forget()
+    start = time.perf_counter()
+    for kind, requests in batches:
+        engine: Any = reward if kind == "score" else policy
+        getattr(engine, kind)(requests)
+    finish(place.setting.device)
+    return time.perf_counter() - start
+
+
+@lru_cache(maxsize=1)
+def _policy(place: Place) -> HuggingFacePolicy:
+    return HuggingFacePolicy(f"{place.folder}/policy", device=place.setting.device, ends=False)
+
+
+@lru_cache(maxsize=1)
+def _reward(place: Place) -> SequenceScorer:
+    return SequenceScorer(f"{place.folder}/reward", place.position, device=place.setting.device)
+
+
+@lru_cache(maxsize=1)
+def _loop_models(place: Place) -> Any:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from search_loop import Loop  # type: ignore[import-not-found]
+
+    device = place.setting.device
+    closing = load_chat(f"{place.folder}/reward").closing_ids if place.position == "closed" else ()
+    return Loop(
+        load_policy(f"{place.folder}/policy").to(device).eval(),
+        load_reward_model(f"{place.folder}/reward").to(device).eval(),
+        closing=closing,
+    )
+
+
+def _loop(place: Place, case: Case, asked: Sequence[Problem]) -> float:
+    """Seconds of the straightforward loop over some prompts."""
+    torch.set_num_threads(place.threads * place.processes)
+    loop, own = _loop_models(place), case.parameters
+    start = time.perf_counter()
+    for problem in asked:
+        if case.method == "bon":
+            loop.best_of_n(problem, own.n)
+        elif case.method == "args":
+            loop.args(problem, own.weight, own.k)
+        elif case.method == "cards":
+            loop.cards(problem, own)
+        else:
+            loop.beams(problem, own.beams, own.candidates, own.chunk, case.method)
+    finish(place.setting.device)
+    return time.perf_counter() - start
+
+
+def _table(results: Sequence[dict[str, object]]) -> Table:
+    table = Table(title="Search: seconds a prompt; ratio = loop / ours, over_limit = ours / limit")
+    headings = ("name", "ours_s", "loop_s", "ratio", "floor", "limit_s", "over_limit",
+                "policy_tokens", "reward_tokens")  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "name" else "right")
+    for result in results:
+        cells = [result[heading] for heading in headings]
+        table.add_row(*(f"{c:.3g}" if isinstance(c, float) else str(c or "") for c in cells))
+    return table

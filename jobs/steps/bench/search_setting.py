@@ -1,0 +1,99 @@
+"""The setting of `jobs/bench.py search`: random models, prompts, and the methods' parameters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+from jobs.steps.bench.setting import Setting
+from orchestrator.engines.checkpoints import save_checkpoint
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
+from orchestrator.randomness import generator, stream_key
+from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.search.args import ArgsParameters
+from orchestrator.search.beam import BeamParameters
+from orchestrator.search.best_of_n import BestOfNParameters
+from orchestrator.search.cards import CardsParameters
+from orchestrator.search.engines import SampleRequest, ScoreRequest
+from orchestrator.search.problem import Problem
+
+PROMPT, NEW = 60, 64  # tokens
+CALIBRATION = 32  # prompts
+ENTROPY_QUANTILE, REWARD_QUANTILE, ALPHA, CAP, REJECTIONS = 0.9, 0.7, 0.5, 16, 8  # CARDS
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method of the search registry with its parameters, and the least ratio to the loop.
+
+    ``limit`` is what it may take of the bare engines' time. The slow loop takes ``loop_prompts``.
+    """
+
+    method: str
+    parameters: Any
+    floor: float
+    limit: float
+    loop_prompts: int
+
+
+CASES = {
+    "bon16": Case("bon", BestOfNParameters(16), 1.5, 1.25, 4),
+    "args30": Case("args", ArgsParameters(1.5, 30), 50.0, 1.6, 1),
+    "tbs8x8": Case("tbs", BeamParameters(8, 8, 1), 40.0, 1.6, 1),
+    "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2),
+    "cards": Case("cards", None, 5.0, 1.25, 8),
+}
+
+
+def save_models(setting: Setting, folder: Path) -> None:
+    """A random policy (untied) and a random reward model, in folders of their names."""
+    tokenizer = word_tokenizer([f"w{i}" for i in range(setting.vocabulary - len(SPECIAL))])
+    for name, kind in (("policy", LlamaForCausalLM), ("reward", LlamaForSequenceClassification)):
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=setting.vocabulary,
+            num_labels=1,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            tie_word_embeddings=False,
+            **setting.architecture,
+        )
+        save_checkpoint(kind(config).to(setting.torch_dtype), tokenizer, folder / name)
+
+
+def problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
+    """Prompts of random words; no two repeats share any."""
+    draw = generator(0, "search", repeat)
+    ids = draw.integers(len(SPECIAL), setting.vocabulary, (count, PROMPT)).tolist()
+    return [Problem(f"{repeat}-{i}", tuple(row), 0, NEW) for i, row in enumerate(ids)]
+
+
+def calibrated(setting: Setting, folder: Path, position: str) -> CardsParameters:
+    """CARDS with thresholds by quantile of whole responses to other prompts."""
+    policy = HuggingFacePolicy(str(folder / "policy"), device=setting.device, ends=False)
+    reward = SequenceScorer(str(folder / "reward"), position, device=setting.device)  # type: ignore[arg-type]
+    asked = problems(setting, CALIBRATION, -1)
+    drawn = policy.sample(
+        [
+            SampleRequest(p.prompt_ids, (), (stream_key("calibration", p.prompt_id),), NEW)
+            for p in asked
+        ]
+    )
+    texts = [answer.continuations[0] for answer in drawn]
+    entropies = [e for text in texts for e in text.entropies]
+    scored = reward.score(
+        [ScoreRequest(p.prompt_ids, (), (y.token_ids,)) for p, y in zip(asked, texts, strict=True)]
+    )
+    rewards = [one.scores[0] for one in scored]
+    return CardsParameters(
+        target_reward=float(np.quantile(rewards, REWARD_QUANTILE)),
+        beta=float(np.std(rewards)),
+        alpha=ALPHA,
+        entropy_threshold=float(np.quantile(entropies, ENTROPY_QUANTILE)),
+        segment_cap=CAP,
+        max_rejections=REJECTIONS,
+    )

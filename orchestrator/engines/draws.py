@@ -1,0 +1,73 @@
+"""Samples on their way: their keyed draws, what each has so far, and when it stops."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orchestrator.randomness import uniforms
+from orchestrator.search.engines import Continuation, Sampled, SampleRequest
+
+
+@dataclass
+class DrawnRow:
+    """One sample on its way."""
+
+    request: int
+    prefix: int
+    limit: int
+    entropy_stop: float
+    greedy: bool
+    draws: np.ndarray
+    tokens: list[int]
+    entropies: list[float]
+    stop: str | None = None
+
+
+def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:
+    """Where each draw (R,) falls in its row (``index``) of cumulative probabilities (P, V)."""
+    if index is None:
+        target = draws[:, None] * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    target = draws * cumulative[index, -1]
+    tokens = torch.empty_like(index)
+    order = torch.argsort(index, stable=True)
+    counts = torch.bincount(index, minlength=len(cumulative)).tolist()
+    for place, own in enumerate(order.split(counts)):
+        tokens[own] = torch.searchsorted(cumulative[place], target[own], right=True)
+    return tokens
+
+
+def new_row(index: int, prefix: int, key: int, request: SampleRequest) -> DrawnRow:
+    """A sample of a request's ``key``, before its first token."""
+    stop = float("inf") if request.entropy_stop is None else request.entropy_stop
+    draws = np.zeros(0) if request.greedy else uniforms(key, request.max_new_tokens)
+    if request.greedy:
+        draws = np.zeros(request.max_new_tokens)
+    return DrawnRow(index, prefix, request.max_new_tokens, stop, request.greedy, draws, [], [])
+
+
+def append(row: DrawnRow, token: int, entropy: float, ends: tuple[int, ...]) -> None:
+    """Gives a row its next token, of such an entropy (nats); it may stop by that."""
+    if row.stop is not None:
+        return
+    if row.tokens and entropy >= row.entropy_stop:
+        row.stop = "entropy"
+        return
+    row.entropies.append(entropy)
+    if token in ends:
+        row.stop = "end"
+        return
+    row.tokens.append(token)
+    if len(row.tokens) == row.limit:
+        row.stop = "length"
+
+
+def sampled_of(rows: list[DrawnRow], prefill: int) -> Sampled:
+    """The answer of a request's rows; ``prefill`` tokens were computed of its prefix."""
+    done = tuple(Continuation(tuple(r.tokens), r.stop, tuple(r.entropies)) for r in rows)  # type: ignore[arg-type]
+    sampled = sum(len(row.entropies) for row in rows)
+    # Every token but the one at the limit goes through the model, to see what comes after it.
+    computed = sum(len(row.tokens) - (row.stop == "length") for row in rows)
+    return Sampled(done, sampled, prefill + computed)

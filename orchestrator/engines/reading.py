@@ -1,0 +1,199 @@
+"""A causal model that reads texts on from where they were read before.
+
+Scores of candidates and logits of next tokens come from one forward over the new tokens alone:
+each text's own, and its *tails* (candidates with what closes them), each of which sees the text and
+itself. Design: token-level search needs no forward for each candidate.
+"""
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from orchestrator.engines.key_values import MEMORY_MIB, KeyValues, Known, Pair
+from orchestrator.rewards.batching import batches_by_length
+from orchestrator.rewards.masks import additive_mask
+from orchestrator.rewards.packed import Ids, Tokens, joined
+
+TRUNK, PADDING = -1, -2  # as in packed tokens
+FEW = 8  # new tokens of a text up to which it is not held up by longer ones
+TOKENS_PER_FORWARD = 8_192  # queries of a forward, padding included
+Tails = Sequence[tuple[Ids, Ids]]  # candidates, each with what closes it and is not kept
+
+
+@dataclass(frozen=True)
+class Read:
+    """Outputs of one text: (D,) at its last token, if wanted, and (K, D) at the ends of its tails.
+
+    ``computed`` is how many tokens that took.
+    """
+
+    last: Tensor | None
+    tails: Tensor
+    computed: int
+
+
+class Reader:
+    """One model with its store of keys and values.
+
+    Args:
+        model: in evaluation mode, on its device; layers that a mask decides alone.
+        forward: gives the output (N, Tq, D) of the model for its own arguments, or (N, 1, D) that
+            of the last token, where no tails are read.
+        pad_id: any token id; padding is never read.
+        memory_mib: of the store.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        forward: Callable[..., Tensor],
+        pad_id: int,
+        memory_mib: int = MEMORY_MIB,
+    ) -> None:
+        self._model, self._output, self._pad_id = model, forward, pad_id
+        self._count = model.config.get_text_config().num_hidden_layers
+        self._memory_mib = memory_mib
+        self.store = KeyValues(memory_mib)
+
+    def forget(self) -> None:
+        """Drops all keys and values that are kept."""
+        self.store = KeyValues(self._memory_mib)
+
+    @torch.no_grad()
+    def read(
+        self, texts: Sequence[Ids], tails: Sequence[Tails], last: Sequence[bool]
+    ) -> list[Read]:
+        """Reads N different texts that are not empty, with their tails; result i is text i's.
+
+        ``last[i]``: whether the output at the last token of text i is wanted.
+        """
+        results: dict[int, Read] = {}
+        known = self.store.known(texts)
+        for i, (text, own) in enumerate(zip(texts, tails, strict=True)):
+            if known.lengths[i] == len(text) and not own and not last[i]:
+                results[i] = Read(None, torch.empty(0), 0)
+        for batch in _batches(texts, known, tails, skipped=set(results)):
+            part = Known([known.rows[i] for i in batch], [known.lengths[i] for i in batch])
+            found = self._forward(
+                [texts[i] for i in batch], part, [tails[i] for i in batch], [last[i] for i in batch]
+            )
+            results.update(zip(batch, found, strict=True))
+        return [results[i] for i in range(len(texts))]
+
+    def _forward(
+        self, texts: list[Ids], known: Known, tails: list[Tails], last: list[bool]
+    ) -> list[Read]:
+        # Where the last output is wanted the last token is read again, if it was read before.
+        used = [
+            min(n, len(text) - 1) if want else n
+            for text, n, want in zip(texts, known.lengths, last, strict=True)
+        ]
+        width = max(len(text) - n for text, n in zip(texts, used, strict=True))
+        device = self._model.device
+        queries = _queries(texts, used, tails, width, self._pad_id).to(device)
+        before = _before(used).to(device)
+        keys = joined(before, queries)
+        cache = DynamicCache()
+        layers = [_Layer(self.store, known, used, number) for number in range(self._count)]
+        cache.layers = layers
+        output = self._output(
+            input_ids=queries.ids,
+            attention_mask=additive_mask(self._model, queries, keys),
+            position_ids=queries.position,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        new = [layer.new for layer in layers]
+        starts = [
+            width - (len(text) - n) for text, n in zip(texts, known.lengths, strict=True)
+        ]  # fmt: skip
+        self.store.write(texts, known, new, starts)
+        total = queries.shape[1]
+        results: list[Read] = []
+        pieces: list[list[tuple[Ids, int]]] = []
+        for i, (text, own) in enumerate(zip(texts, tails, strict=True)):
+            ends, column = [], width
+            pieces.append([])
+            for candidate, closing in own:
+                pieces[-1].append((candidate, column))
+                column += len(candidate) + len(closing)
+                ends.append(column - 1 - total)
+            found = output[i, torch.tensor(ends, dtype=torch.int64, device=device)]
+            ending = output[i, width - 1 - total] if last[i] else None
+            results.append(Read(ending, found, len(text) - used[i] + column - width))
+        if any(map(len, tails)):
+            self.store.remember(texts, pieces, new)
+        return results
+
+
+class _Layer(DynamicLayer):  # type: ignore[misc]
+    """One layer of a forward over the store; ``new`` is what the forward computed."""
+
+    new: Pair
+
+    def __init__(self, store: KeyValues, known: Known, used: list[int], number: int) -> None:
+        super().__init__()
+        self._store, self._known, self._used, self._number = store, known, used, number
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> Pair:
+        """All that the queries may see, (N, H, T + Tq, D) each."""
+        self.new = key_states, value_states
+        if not max(self._used):
+            return self.new
+        keys, values = self._store.taken(self._known, self._used, self._number)
+        return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+
+    def get_seq_length(self) -> int:
+        """T, what was read before."""
+        return max(self._used)
+
+
+def _queries(
+    texts: Sequence[Ids], used: Sequence[int], tails: Sequence[Tails], width: int, pad_id: int
+) -> Tokens:
+    """The new tokens of texts, aligned on the right in ``width`` columns, their tails behind."""
+    most = max(sum(len(a) + len(b) for a, b in own) for own in tails)
+    fields = np.empty((4, len(texts), width + most), np.int64)
+    fields[:] = np.array([pad_id, 0, 0, PADDING])[:, None, None]
+    for i, (text, n, own) in enumerate(zip(texts, used, tails, strict=True)):
+        place = np.arange(n, len(text))
+        first = width - len(place)
+        fields[0, i, first:width] = text[n:]
+        fields[1, i, first:width], fields[2, i, first:width] = place, place + 1
+        fields[3, i, first:width] = TRUNK
+        tokens = [a + b for a, b in own]
+        end = width + sum(map(len, tokens))
+        fields[0, i, width:end] = [token for tail in tokens for token in tail]
+        fields[1, i, width:end] = [len(text) + j for tail in tokens for j in range(len(tail))]
+        fields[2, i, width:end] = len(text)
+        fields[3, i, width:end] = [k for k, tail in enumerate(tokens) for _ in tail]
+    return Tokens(*torch.from_numpy(fields).unbind(0))
+
+
+def _before(used: Sequence[int]) -> Tokens:
+    """What was read before, aligned on the right."""
+    lengths, width = torch.tensor(used)[:, None], max(used)
+    position = torch.arange(width) - (width - lengths)
+    branch = torch.where(position >= 0, TRUNK, PADDING)
+    return Tokens(torch.zeros_like(position), position, position + 1, branch)
+
+
+def _batches(
+    texts: Sequence[Ids], known: Known, tails: Sequence[Tails], skipped: Container[int]
+) -> list[list[int]]:
+    """Numbers of texts, those with few new tokens apart from those with many."""
+    new = [len(text) - n for text, n in zip(texts, known.lengths, strict=True)]
+    size = [n + sum(len(a) + len(b) for a, b in own) for n, own in zip(new, tails, strict=True)]
+    batches: list[list[int]] = []
+    for many in (False, True):
+        some = [i for i, n in enumerate(new) if (n > FEW) == many and i not in skipped]
+        for part in batches_by_length([size[i] for i in some], TOKENS_PER_FORWARD):
+            batches.append([some[k] for k in part])
+    return batches

@@ -1,0 +1,180 @@
+"""Reward-guided search the straightforward way: one prompt at a time, with plain transformers.
+
+The policy goes on with a key/value cache, the reward model scores all candidates of a step in one
+batch without any. What other code of this field does, written down in full, as the oracle of every
+method's text and the other side of `jobs/bench.py search`. Draws are keyed as the methods' are.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from orchestrator.randomness import uniforms
+from orchestrator.search.cards import CardsParameters
+from orchestrator.search.engines import Ids
+from orchestrator.search.problem import Problem
+
+
+@dataclass
+class Grown:
+    """A beginning of a response, whether it is finished, and its score."""
+
+    ids: Ids = ()
+    finished: bool = False
+    score: float = -math.inf
+
+
+@dataclass
+class Loop:
+    """Both models, in evaluation mode, on one device.
+
+    ``ends`` are token ids that end a response; ``closing`` ids are put behind what is scored.
+    """
+
+    policy: PreTrainedModel
+    reward: PreTrainedModel
+    ends: Ids = ()
+    closing: Ids = ()
+    temperature: float = 1.0
+    policy_tokens: int = 0
+    reward_tokens: int = 0
+
+    @torch.no_grad()
+    def best_of_n(self, problem: Problem, n: int) -> Ids:
+        """N responses, the best by reward."""
+        keys = [problem.key("sample", i) for i in range(n)]
+        drawn = self.samples(problem.prompt_ids, keys, problem.max_new_tokens)
+        scores = self.scores([problem.prompt_ids + y for y, _ in drawn])
+        return drawn[scores.index(max(scores))][0]
+
+    @torch.no_grad()
+    def args(self, problem: Problem, weight: float, k: int) -> Ids:
+        """The next token by logit + weight * reward, of the policy's top k."""
+        response: Ids = ()
+        cache = DynamicCache()
+        new = problem.prompt_ids
+        while len(response) < problem.max_new_tokens:
+            logits = self._forward(torch.tensor([new]), cache)[0].float()
+            values, ids = torch.sort(logits, descending=True, stable=True)
+            tokens = ids[:k].tolist()
+            texts = [
+                problem.prompt_ids + response + (() if t in self.ends else (t,)) for t in tokens
+            ]
+            scores = self.scores(texts)
+            totals = [v + weight * s for v, s in zip(values[:k].tolist(), scores, strict=True)]
+            token = tokens[totals.index(max(totals))]
+            if token in self.ends:
+                break
+            response, new = (*response, token), (token,)
+        return response
+
+    @torch.no_grad()
+    def beams(self, problem: Problem, width: int, candidates: int, chunk: int, name: str) -> Ids:
+        """From each of some beams so many chunks, the best of all are kept; finished ones stay."""
+        kept = [Grown() for _ in range(width)]
+        step = 0
+        while any(self._room(problem, one) for one in kept):
+            pool: list[Grown] = []
+            for i, one in enumerate(kept):
+                room = self._room(problem, one)
+                if not room:
+                    pool.append(one)
+                    continue
+                keys = [problem.key(name, step, i, c) for c in range(candidates)]
+                drawn = self.samples(problem.prompt_ids + one.ids, keys, min(chunk, room))
+                pool += [Grown(one.ids + y, end) for y, end in drawn]
+            fresh = [one for one in pool if one.score == -math.inf]
+            scores = self.scores([problem.prompt_ids + one.ids for one in fresh])
+            for one, score in zip(fresh, scores, strict=True):
+                one.score = score
+            kept = sorted(pool, key=lambda one: -one.score)[:width]
+            step += 1
+        finished = [one for one in kept if one.finished] or kept
+        return max(finished, key=lambda one: one.score).ids
+
+    @torch.no_grad()
+    def cards(self, problem: Problem, own: CardsParameters) -> Ids:
+        """Segments up to an uncertain token, drawn until one is accepted."""
+        (empty,) = self.scores([problem.prompt_ids])
+        first = (1 - own.alpha) * empty + own.alpha * own.target_reward
+        kept, step = Grown(), 0
+        while self._room(problem, kept):
+            limit = min(own.segment_cap, self._room(problem, kept))
+            best = Grown()
+            for attempt in range(own.max_rejections):
+                key = problem.key("cards", step, attempt)
+                ((y, end),) = self.samples(
+                    problem.prompt_ids + kept.ids, [key], limit, own.entropy_threshold
+                )
+                (score,) = self.scores([problem.prompt_ids + kept.ids + y])
+                found = Grown(kept.ids + y, end, score)
+                share = len(found.ids) / problem.max_new_tokens
+                asked = first + (own.target_reward - first) * share
+                draw = float(uniforms(problem.key("cards-accept", step, attempt), 1)[0])
+                sure = score >= asked
+                if sure or (own.beta and draw < math.exp((score - asked) / own.beta)):
+                    best = found
+                    break
+                best = max(best, found, key=lambda one: one.score)
+            kept, step = best, step + 1
+        return kept.ids
+
+    def samples(
+        self, text: Ids, keys: Sequence[int], most: int, threshold: float = math.inf
+    ) -> list[tuple[Ids, bool]]:
+        """A continuation for each key, and whether it came to an end token."""
+        cache = DynamicCache()
+        logits = self._forward(torch.tensor([text]), cache).expand(len(keys), -1)
+        cache.batch_repeat_interleave(len(keys))
+        draws = torch.stack([torch.from_numpy(uniforms(key, most)) for key in keys])
+        drawn: list[list[int]] = [[] for _ in keys]
+        stopped, ended = [False] * len(keys), [False] * len(keys)
+        for place in range(most):
+            probabilities = torch.softmax(logits.float() / self.temperature, -1)
+            entropy = torch.special.entr(probabilities).sum(-1)
+            cumulative = probabilities.double().cumsum(-1)
+            target = draws[:, place : place + 1] * cumulative[:, -1:]
+            tokens = torch.searchsorted(cumulative, target, right=True)
+            tokens = tokens.clamp(max=logits.shape[-1] - 1)
+            for i, token in enumerate(tokens.flatten().tolist()):
+                if stopped[i]:
+                    continue
+                uncertain = bool(drawn[i]) and float(entropy[i]) >= threshold
+                ended[i] = not uncertain and token in self.ends
+                stopped[i] = uncertain or ended[i]
+                if not stopped[i]:
+                    drawn[i].append(token)
+            if all(stopped) or place == most - 1:
+                break
+            logits = self._forward(tokens, cache)
+        return [(tuple(ids), end) for ids, end in zip(drawn, ended, strict=True)]
+
+    def scores(self, texts: Sequence[Ids]) -> list[float]:
+        """The reward of each text, all in one batch, padded on the right."""
+        whole = [text + self.closing for text in texts]
+        width = max(map(len, whole))
+        ids = torch.tensor([text + (0,) * (width - len(text)) for text in whole])
+        lengths = torch.tensor([len(text) for text in whole])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        hidden = self.reward.base_model(
+            input_ids=ids, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        self.reward_tokens += int(lengths.sum())
+        last = hidden[torch.arange(len(whole)), lengths - 1]
+        found: list[float] = self.reward.score(last).squeeze(-1).tolist()
+        return found
+
+    def _forward(self, ids: Tensor, cache: DynamicCache) -> Tensor:
+        """Logits (N, V) of the next tokens; ``ids`` (N, T) go on from the cache."""
+        self.policy_tokens += ids.numel()
+        logits: Tensor = self.policy(
+            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits
+        return logits[:, -1]
+
+    def _room(self, problem: Problem, one: Grown) -> int:
+        return 0 if one.finished else problem.max_new_tokens - len(one.ids)

@@ -1,0 +1,111 @@
+"""Texts read on from a store of keys and values, against forwards over whole texts in float64."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+)
+
+from orchestrator.engines import key_values
+from orchestrator.engines.reading import Reader
+from orchestrator.rewards.packed import Ids
+
+WORDS = 20
+SIZES = {
+    "vocab_size": WORDS, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "num_labels": 1, "pad_token_id": 0,
+    "initializer_range": 0.4, "head_dim": 4,
+}  # fmt: skip
+CONFIGS = (
+    LlamaConfig(**SIZES),
+    Gemma2Config(sliding_window=6, query_pre_attn_scalar=4, **SIZES),
+    MistralConfig(sliding_window=5, **SIZES),
+)
+
+
+def model_of(number: int) -> PreTrainedModel:
+    torch.manual_seed(number)
+    model = AutoModelForSequenceClassification.from_config(
+        CONFIGS[number], attn_implementation="sdpa"
+    )
+    return model.double().eval()
+
+
+MODELS = [model_of(number) for number in range(len(CONFIGS))]
+
+
+def reader_of(model: PreTrainedModel, memory_mib: int) -> Reader:
+    def hidden(**inputs: object) -> Tensor:
+        found: Tensor = model.base_model(**inputs).last_hidden_state
+        return found
+
+    return Reader(model, hidden, 0, memory_mib)
+
+
+def alone(model: PreTrainedModel, text: Ids) -> Tensor:
+    with torch.no_grad():
+        hidden: Tensor = model.base_model(input_ids=torch.tensor([text])).last_hidden_state
+    return hidden[0, -1]
+
+
+token = st.integers(1, WORDS - 1)
+text = st.lists(token, min_size=1, max_size=12).map(tuple)
+piece = st.lists(token, min_size=1, max_size=3).map(tuple)
+tail = st.tuples(piece, st.sampled_from([(), (3,), (4, 5)]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_what_is_read_on_equals_a_forward_over_the_whole_text(data: st.DataObject) -> None:
+    """Forks, crops, chosen and new tails, in any batch, with memory for all of it or for little."""
+    model = MODELS[data.draw(st.integers(0, len(MODELS) - 1))]
+    reader = reader_of(model, data.draw(st.sampled_from([0, 256])))
+    texts = data.draw(st.lists(text, min_size=1, max_size=4, unique=True))
+    for _ in range(data.draw(st.integers(1, 5))):
+        tails = [data.draw(st.lists(tail, max_size=3)) for _ in texts]
+        last = [data.draw(st.booleans()) for _ in texts]
+        found = reader.read(texts, tails, last)
+        for whole, own, wanted, read in zip(texts, tails, last, found, strict=True):
+            assert (read.last is not None) == wanted
+            if read.last is not None:
+                torch.testing.assert_close(read.last, alone(model, whole), rtol=0, atol=1e-9)
+            expected = [alone(model, whole + a + b) for a, b in own]
+            if expected:
+                torch.testing.assert_close(read.tails, torch.stack(expected), rtol=0, atol=1e-9)
+        choices = [whole + a for whole, own in zip(texts, tails, strict=True) for a, _ in own]
+        choices += [*texts, *(whole[:-1] for whole in texts if len(whole) > 1)]
+        choices += [(*whole, 7, 8) for whole in texts]
+        texts = data.draw(st.lists(st.sampled_from(choices), min_size=1, max_size=5, unique=True))
+
+
+def test_only_new_tokens_are_computed() -> None:
+    reader = reader_of(MODELS[0], 256)
+
+    def computed(texts: list[Ids], tails: list[list[tuple[Ids, Ids]]], last: bool) -> list[int]:
+        return [read.computed for read in reader.read(texts, tails, [last] * len(texts))]
+
+    first, second = (1, 2, 3, 4), (5, 6, 7)
+    assert computed([first, second], [[((8,), ()), ((9,), (3,))], []], True) == [4 + 1 + 2, 3]
+    # A tail that was chosen is known; the last token is read again where its output is wanted.
+    assert computed([(*first, 8)], [[((10,), ())]], False) == [1]
+    assert computed([(*first, 8)], [[]], True) == [1]
+    # A fork of the same text, a text that goes on, one that goes back.
+    assert computed([(*first, 9, 11)], [[]], False) == [1]
+    assert computed([(*second, 12, 13)], [[]], True) == [2]
+    assert computed([first[:2]], [[((7,), ())]], False) == [2 + 1], "no name of its own"
+
+
+def test_what_has_no_memory_is_computed_again_and_rows_stay_few() -> None:
+    reader = reader_of(MODELS[0], 0)
+    texts: list[Ids] = [(1 + i % 9, 2, 3 + i % 7, 1 + i % 13) for i in range(63)]
+    for one in dict.fromkeys(texts):
+        (read,) = reader.read([one], [[]], [True])
+        assert read.last is not None
+        torch.testing.assert_close(read.last, alone(MODELS[0], one), rtol=0, atol=1e-9)
+    assert len(reader.store._texts) == key_values.LEAST_ROWS
