@@ -27,8 +27,8 @@ METHODS, SCORERS = ("bon", "args", "tbs", "cbs", "cards"), ("orm", "prm_sst")
 CELLS = {("base", None), ("greedy", None), *((m, s) for m in METHODS for s in SCORERS)}
 SMALL = ("args", "tbs", "cards")  # methods that run on half of the prompts there
 COSTS = (
-    "policy_tokens_sampled", "policy_tokens_computed", "reward_tokens_computed", "policy_calls",
-    "reward_calls", "seconds",
+    "policy_tokens_sampled", "policy_tokens_computed", "reward_tokens_computed",
+    "reward_tokens_reused", "policy_calls", "reward_calls", "seconds",
 )  # fmt: skip
 
 
