@@ -17,9 +17,8 @@ from transformers.cache_utils import DynamicLayer
 from orchestrator.engines.key_values import MEMORY_MIB, KeyValues, Known, Pair
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.masks import additive_mask
-from orchestrator.rewards.packed import Ids, Tokens, joined
+from orchestrator.rewards.packed import PADDING, TRUNK, Ids, Tokens, joined
 
-TRUNK, PADDING = -1, -2  # as in packed tokens
 FEW = 8  # new tokens of a text up to which it is not held up by longer ones
 TOKENS_PER_FORWARD = 8_192  # queries of a forward, padding included
 Tails = Sequence[tuple[Ids, Ids]]  # candidates, each with what closes it and is not kept

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Ids = tuple[int, ...]
-_TRUNK, _PADDING = -1, -2  # in place of a branch's number
+TRUNK, PADDING = -1, -2  # in place of a branch's number
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Tokens:
         """The tokens at ``columns`` (N, C) int64; -1 is padding."""
         parts = (getattr(self, field.name) for field in fields(self))
         found = Tokens(*(part.gather(1, columns.clamp(min=0)) for part in parts))
-        return replace(found, branch=found.branch.masked_fill(columns < 0, _PADDING))
+        return replace(found, branch=found.branch.masked_fill(columns < 0, PADDING))
 
 
 def prefix_row(
@@ -94,7 +94,7 @@ def prefix_row(
 def trunk_tokens(texts: Sequence[Ids], starts: Sequence[int], pad_id: int) -> Tokens:
     """Pieces of trunks: text i from position ``starts[i]`` on. Padding is never read."""
     return _padded(
-        [_part(ids, start, None, _TRUNK) for ids, start in zip(texts, starts, strict=True)], pad_id
+        [_part(ids, start, None, TRUNK) for ids, start in zip(texts, starts, strict=True)], pad_id
     )
 
 
@@ -127,7 +127,7 @@ def visible(queries: Tokens, keys: Tokens, window: int | None = None) -> Tensor:
     size, width = queries.shape[1], keys.shape[1]
     place = torch.arange(width - size, width, device=queries.ids.device)[:, None]
     column = torch.arange(width, device=queries.ids.device)
-    trunk = (keys.branch == _TRUNK)[:, None] & (keys.position[:, None] < queries.reach[..., None])
+    trunk = (keys.branch == TRUNK)[:, None] & (keys.position[:, None] < queries.reach[..., None])
     own = (queries.branch[..., None] == keys.branch[:, None]) & (keys.branch >= 0)[:, None]
     seen = trunk | (own & (column <= place))
     if window is not None:
@@ -145,7 +145,7 @@ def _part(ids: Ids, start: int, reach: int | None, branch: int) -> np.ndarray:
 
 def _padded(parts: Sequence[np.ndarray], pad_id: int) -> Tokens:
     width = max(part.shape[1] for part in parts)
-    filler = np.array([pad_id, 0, 0, _PADDING])[:, None]
+    filler = np.array([pad_id, 0, 0, PADDING])[:, None]
     whole = np.stack(
         [np.concatenate([part, filler.repeat(width - part.shape[1], 1)], 1) for part in parts]
     )
