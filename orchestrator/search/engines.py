@@ -16,7 +16,8 @@ class SampleRequest:
 
     Sampling stops at the end token, after ``max_new_tokens``, or, with ``entropy_stop`` (nats),
     before the first token (but the first of the request) whose next-token entropy reaches it.
-    ``greedy`` takes the likeliest token and ignores the streams.
+    ``greedy`` takes the likeliest token and ignores the streams. With ``stops`` it ends behind the
+    token that completes one of these texts within the continuation's own text.
     """
 
     prompt_ids: Ids
@@ -25,6 +26,7 @@ class SampleRequest:
     max_new_tokens: int
     greedy: bool = False
     entropy_stop: float | None = None
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Continuation:
     """Sampled tokens, the end token left out. ``entropies`` (nats) are those before each token."""
 
     token_ids: Ids
-    stop: Literal["end", "length", "entropy"]
+    stop: Literal["end", "length", "entropy", "stop"]
     entropies: tuple[float, ...] = ()
 
 
