@@ -54,7 +54,6 @@ def engines(number: int, closed: bool) -> tuple[HuggingFacePolicy, SequenceScore
     position = "closed" if closed else "open"
     reward = SequenceScorer(str(folder / "r"), position, memory_mib=number % 2)
     for model in (policy.model, reward.model):
-        model.set_attn_implementation("sdpa")
         model.double()
     return policy, reward
 

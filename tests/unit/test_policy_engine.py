@@ -24,7 +24,6 @@ def engine(word_policy: str) -> HuggingFacePolicy:
     With SDPA: eager attention's float32 softmax has no number for a padding row's float64 mask.
     """
     engine = HuggingFacePolicy(word_policy)
-    engine.model.set_attn_implementation("sdpa")
     engine.model.double()
     return engine
 
