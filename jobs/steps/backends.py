@@ -1,7 +1,8 @@
 """The pools of a sweep: its policy and reward actors, with the models that they answer by.
 
 Each actor computes with its share of the cores: on a CPU two processes of one thread each are
-faster than one of two.
+faster than one of two. Each stage finds them with no keys and values kept: what it computes, and
+counts, does not depend on what ran before it.
 """
 
 from actors.backends import ActorPolicy, ActorReward
@@ -21,6 +22,8 @@ def policy_of(sweep: Sweep) -> ActorPolicy:
         sweep.checkpoint("policy"), decoding.temperature, decoding.top_p, sweep.device,
         sweep.threads(len(actors)),
     )  # fmt: skip
+    for actor in actors:
+        actor.forget.remote(place)  # an actor's calls are done in their order
     return ActorPolicy(actors, place)
 
 
@@ -31,4 +34,6 @@ def reward_of(sweep: Sweep, scorer: str, prompts: dict[Ids, Ids] | None = None) 
         spec, sweep.config.scoring.position, sweep.checkpoint("policy"), sweep.device,
         sweep.threads(len(actors)),
     )  # fmt: skip
+    for actor in actors:
+        actor.forget.remote(place)
     return ActorReward(actors, place, chat_of(spec), prompts)
