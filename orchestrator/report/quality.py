@@ -17,7 +17,7 @@ from orchestrator.report.style import INK, label, logarithmic, new_figure
 
 RIGHT = ("resolved", "accuracy", "rubric")  # the first that was measured stands beside the reward
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
-BAND = 0.12  # opacity of a line's interval
+BAND = 0.08  # opacity of a line's interval
 
 
 def quality_figures(summary: Summary, colour: Mapping[str | None, str]) -> dict[str, Figure | None]:
