@@ -4,7 +4,7 @@ BoN is what everything has to beat: it needs no search at all. The n is the larg
 whose mean cost over the same prompts does not exceed the method's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs.steps.cells import COMPARED, Cell, interval_of, paired
@@ -23,10 +23,10 @@ def equal_budget(sweep: Sweep, cells: Sequence[Cell], curves: Curves) -> list[di
     method's, ``tests`` the paired differences, method less BoN, by metric.
     """
     return [
-        _against(sweep, cell, curves[cell.scorer], budget)
+        entry
         for cell in cells
         if cell.method != "bon" and cell.scorer in curves
-        for budget in BUDGETS
+        for entry in _entries(sweep, cell, curves[cell.scorer])
     ]
 
 
@@ -50,24 +50,31 @@ def curve_summaries(sweep: Sweep, curves: Curves) -> list[dict[str, Any]]:
     ]
 
 
-def _against(sweep: Sweep, cell: Cell, curve: Sequence[Cell], budget: str) -> dict[str, Any]:
+def _entries(sweep: Sweep, cell: Cell, curve: Sequence[Cell]) -> Iterator[dict[str, Any]]:
     count = min(len(cell.prompt_ids), len(curve[0].prompt_ids))  # both took the first so many
     own, others = cell.first(count), [other.first(count) for other in curve]
-    costs = [other.mean(budget) for other in others]
-    chosen = largest_within(costs, own.mean(budget))
-    other = others[chosen]
+    tests: dict[int, dict[str, Any]] = {}  # by place in the curve: both budgets may meet there
+    for budget in BUDGETS:
+        costs = [other.mean(budget) for other in others]
+        chosen = largest_within(costs, own.mean(budget))
+        if chosen not in tests:
+            tests[chosen] = _tests(sweep, own, others[chosen])
+        yield {
+            "method": cell.method,
+            "scorer": cell.scorer,
+            "budget": budget,
+            "n": others[chosen].parameters["n"],
+            "most": others[-1].parameters["n"],
+            "share": costs[chosen] / own.mean(budget),
+            "tests": tests[chosen],
+        }
+
+
+def _tests(sweep: Sweep, own: Cell, other: Cell) -> dict[str, Any]:
     return {
-        "method": cell.method,
-        "scorer": cell.scorer,
-        "budget": budget,
-        "n": other.parameters["n"],
-        "most": others[-1].parameters["n"],
-        "share": costs[chosen] / own.mean(budget),
-        "tests": {
-            metric: paired(sweep, own, other, metric)
-            for metric in COMPARED
-            if metric in own.values and metric in other.values
-        },
+        metric: paired(sweep, own, other, metric)
+        for metric in COMPARED
+        if metric in own.values and metric in other.values
     }
 
 

@@ -6,7 +6,6 @@ Knows neither methods nor what stands behind a backend.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import Field, dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -23,6 +22,7 @@ from orchestrator.search.engines import (
     TopTokens,
 )
 from orchestrator.search.problem import Problem
+from orchestrator.search.shared_time import SharedTime
 
 Kind = Literal["sample", "top", "score"]
 
@@ -78,7 +78,7 @@ async def run_waves(
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
     waves = max(1, min(waves_in_flight, -(-len(problems) // wave_size)))
-    clock = _SharedTime()
+    clock = SharedTime()
     found = await _together(
         _run_wave(
             problems[n::waves], start, _Wave(policy, reward, clock),
@@ -118,7 +118,7 @@ async def run_wave(
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
-    wave = _Wave(policy, reward, _SharedTime())
+    wave = _Wave(policy, reward, SharedTime())
     return await _run_wave(problems, start, wave, places=places, finished=finished)
 
 
@@ -165,30 +165,11 @@ class _Question:
     answer: asyncio.Future[Any]
 
 
-class _SharedTime:
-    """Wall time divided by the number of waves that run: what all of them spend sums up to it."""
-
-    def __init__(self) -> None:
-        self._running, self._spent, self._seen = 0, 0.0, time.perf_counter()
-
-    def spent(self) -> float:
-        """Seconds of each wave that has run all the while."""
-        now = time.perf_counter()
-        self._spent += (now - self._seen) / max(self._running, 1)
-        self._seen = now
-        return self._spent
-
-    def change(self, waves: int) -> None:
-        """So many waves begin (or, below zero, end)."""
-        self.spent()
-        self._running += waves
-
-
 class _Wave:
     """Collects the questions of the problems and has them answered together."""
 
     def __init__(
-        self, policy: PolicyBackend, reward: RewardBackend | None, clock: _SharedTime
+        self, policy: PolicyBackend, reward: RewardBackend | None, clock: SharedTime
     ) -> None:
         self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top}
         if reward is not None:
