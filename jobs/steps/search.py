@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,13 @@ import numpy as np
 
 from jobs.steps.backends import WHOLE, policy_of, reward_of
 from jobs.steps.readers import readers, refused
-from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
+from jobs.steps.responses import (
+    cell_figures,
+    read_drawn,
+    write_curve,
+    write_drawn,
+    write_responses,
+)
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import BestOfNConfig, CardsConfig
 from orchestrator.data.gsm8k import extract_answer
@@ -22,7 +27,6 @@ from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
 from orchestrator.search.best_of_n import (
     BestOfNParameters,
-    best_of_samples,
     draw_samples,
     majority_of_samples,
     weighted_of_samples,
@@ -36,6 +40,7 @@ from orchestrator.search.engines import (
 from orchestrator.search.lockstep import run_waves
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
+from orchestrator.search.shared_samples import best_of_first, first_samples, judge_samples
 from orchestrator.stages.progress import Meter
 
 OF_SAMPLES = ("bon", "weighted_bon", "vote")  # methods that choose among the shared samples
@@ -120,7 +125,7 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
         by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
         reward = reward_of(sweep, scorer, by_policy)
-    responses = asyncio.run(
+    found = asyncio.run(
         run_waves(
             problems,
             _start(sweep, method, parameters),
@@ -130,24 +135,30 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
             finished=_counter(meter, len(problems)),
         )
     )
-    write_responses(folder / "responses.parquet", sweep, prompts, responses)
+    responses = found
+    if method == "bon":
+        write_curve(folder / "curve.parquet", sweep, prompts, found, scorer)
+        responses = [best_of_first(judged, parameters.n) for judged in found]
+    write_responses(folder / "responses.parquet", sweep, prompts, responses, scorer)
     shown = {} if parameters is None else dict(vars(parameters))
     return cell_figures(sweep, step, prompts, responses, folder, shown)
 
 
 def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
-    """What is started for each problem; BoN and the votes take the shared samples."""
+    """What is started for each problem; BoN and the votes take the shared samples.
+
+    Its outcome is a Response, but for BoN what was judged: every smaller n can be told from it.
+    """
     if method not in OF_SAMPLES:
         return METHODS[method].bind(parameters)
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
     chat = load_chat(sweep.checkpoint("policy"))
 
     def choose(problem: Problem, policy: Policy, reward: Reward) -> Any:
-        samples = drawn[problem.prompt_id].continuations[: parameters.n]
-        shared = replace(drawn[problem.prompt_id], continuations=samples)
+        shared = first_samples(drawn[problem.prompt_id], parameters.n)
         if method == "bon":
-            return best_of_samples(problem, policy, reward, shared)
-        answers = [extract_answer(chat.text(sample.token_ids)) for sample in samples]
+            return judge_samples(problem, policy, reward, shared)
+        answers = [extract_answer(chat.text(s.token_ids)) for s in shared.continuations]
         voted = majority_of_samples if method == "vote" else weighted_of_samples
         return voted(problem, policy, reward, shared, answers)
 

@@ -50,9 +50,13 @@ async def best_of_samples(
     ask = Ledger(problem, policy, reward)
     ask.cost += drawn.cost
     scores = await ask.score((), tuple(sample.token_ids for sample in drawn.continuations))
-    scored = zip(drawn.continuations, scores, strict=True)
-    candidates = ranked(Candidate().extended(sample, score) for sample, score in scored)
-    return ask.response(candidates[0])
+    return ask.response(best_candidate(drawn.continuations, scores))
+
+
+def best_candidate(samples: Sequence[Continuation], scores: Sequence[float]) -> Candidate:
+    """The best of scored samples, truncated ones among them; of equal ones the first."""
+    scored = zip(samples, scores, strict=True)
+    return ranked(Candidate().extended(sample, score) for sample, score in scored)[0]
 
 
 async def weighted_of_samples(
