@@ -13,8 +13,8 @@ from orchestrator.engines.chat import load_chat
 from orchestrator.evaluation.diversity import diversity
 from orchestrator.evaluation.graders import COUNTED, GRADERS
 from orchestrator.records import Cost, Prompt, Response
-from orchestrator.search.best_of_n import Drawn
-from orchestrator.search.engines import Continuation
+from orchestrator.search.best_of_n import SamplesState
+from orchestrator.search.problem import Candidate, Problem
 
 COSTS = (
     "policy_tokens_sampled",
@@ -27,30 +27,31 @@ COSTS = (
 )
 
 
-def write_drawn(file: Path, drawn: Sequence[Drawn]) -> None:
+def write_drawn(file: Path, problems: Sequence[Problem], drawn: Sequence[SamplesState]) -> None:
     """Writes shared samples: a row a prompt, with lists of token ids and stop reasons."""
     rows = [
         {
-            "prompt_id": d.prompt_id,
-            "token_ids": [list(c.token_ids) for c in d.continuations],
-            "stop": [c.stop for c in d.continuations],
-            **_costs(d.cost),
+            "prompt_id": problem.prompt_id,
+            "token_ids": [list(sample.token_ids) for sample in state.candidates],
+            "stop": ["end" if sample.finished else "length" for sample in state.candidates],
+            "margin": state.margin,
+            **_costs(state.cost),
         }
-        for d in drawn
+        for problem, state in zip(problems, drawn, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(rows), file)
 
 
-def read_drawn(file: Path) -> dict[str, Drawn]:
-    """Reads shared samples by prompt id."""
+def read_drawn(file: Path) -> dict[str, SamplesState]:
+    """Reads shared samples by prompt id: best-of-N's state before anything is scored."""
     return {
-        row["prompt_id"]: Drawn(
-            row["prompt_id"],
+        row["prompt_id"]: SamplesState(
             tuple(
-                Continuation(tuple(ids), stop)
+                Candidate(tuple(ids), stop == "end")
                 for ids, stop in zip(row["token_ids"], row["stop"], strict=True)
             ),
-            Cost(**{name: row[name] for name in COSTS}),
+            cost=Cost(**{name: row[name] for name in COSTS}),
+            margin=row["margin"],
         )
         for row in pq.read_table(file).to_pylist()
     }
@@ -74,6 +75,7 @@ def write_responses(
                 "stop": response.stop,
                 "score": response.score,
                 "step_scores": list(response.step_scores),
+                "margin": response.margin,
                 "diversity": diversity(text),
                 **grader(prompt, text, response.stop == "end"),
                 **_costs(response.cost),

@@ -12,28 +12,18 @@ from jobs.steps.backends import WHOLE, policy_of, reward_of
 from jobs.steps.readers import readers, refused
 from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.config.decoding import BestOfNConfig, CardsConfig
-from orchestrator.data.gsm8k import extract_answer
+from orchestrator.config.decoding import CardsConfig
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
-from orchestrator.search.best_of_n import (
-    BestOfNParameters,
-    best_of_samples,
-    draw_samples,
-    majority_of_samples,
-    weighted_of_samples,
-)
+from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.cards import CardsParameters
-from orchestrator.search.engines import (
-    Policy,
-    Reward,
-    SampleRequest,
-)
+from orchestrator.search.engines import Policy, Reward, SampleRequest
 from orchestrator.search.lockstep import run_waves
+from orchestrator.search.method import Search
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
 from orchestrator.stages.progress import Meter
@@ -76,7 +66,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     drawn = asyncio.run(
         run_waves(
             problems,
-            lambda problem, policy, reward: draw_samples(problem, policy, reward, parameters),
+            lambda problem, policy, reward: _drawn(problem, policy, reward, parameters),
             policy_of(sweep),
             None,
             wave_size=sweep.config.search.wave_size,
@@ -84,10 +74,18 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
             finished=_counter(meter, len(problems)),
         )
     )
-    write_drawn(folder / "samples.parquet", drawn)
+    write_drawn(folder / "samples.parquet", problems, drawn)
     write_rejects(folder / "rejects.parquet", fitting_prompts(sweep)[1])
-    lengths = [len(c.token_ids) for d in drawn for c in d.continuations]
+    lengths = [len(sample.token_ids) for state in drawn for sample in state.candidates]
     return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
+
+
+async def _drawn(
+    problem: Problem, policy: Policy, reward: Reward, parameters: BestOfNParameters
+) -> SamplesState:
+    state = await METHODS["bon"].begun(problem, policy, reward, parameters)
+    assert isinstance(state, SamplesState)
+    return state
 
 
 def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
@@ -135,23 +133,20 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     return cell_figures(sweep, step, prompts, responses, folder, shown)
 
 
-def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
-    """What is started for each problem; BoN and the votes take the shared samples."""
+def _start(sweep: Sweep, method: str, parameters: Any) -> Search:
+    """What is started for each problem; BoN and the votes go on from the shared samples."""
     if method not in OF_SAMPLES:
         return METHODS[method].bind(parameters)
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
     chat = load_chat(sweep.checkpoint("policy"))
 
-    def choose(problem: Problem, policy: Policy, reward: Reward) -> Any:
-        samples = drawn[problem.prompt_id].continuations[: parameters.n]
-        shared = replace(drawn[problem.prompt_id], continuations=samples)
+    def begun(problem: Problem) -> SamplesState:
+        state = drawn[problem.prompt_id].first(parameters.n)
         if method == "bon":
-            return best_of_samples(problem, policy, reward, shared)
-        answers = [extract_answer(chat.text(sample.token_ids)) for sample in samples]
-        voted = majority_of_samples if method == "vote" else weighted_of_samples
-        return voted(problem, policy, reward, shared, answers)
+            return state
+        return replace(state, texts=tuple(chat.text(one.token_ids) for one in state.candidates))
 
-    return choose
+    return METHODS[method].bind(parameters, begun=begun)
 
 
 def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
@@ -161,8 +156,6 @@ def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
     section = getattr(sweep.config.search, method)
     if isinstance(section, CardsConfig):
         return _cards(sweep, section, str(scorer))
-    if isinstance(section, BestOfNConfig):
-        return BestOfNParameters(section.n)
     return METHODS[method].parameters(**section.model_dump(exclude={"prompts"}))
 
 
