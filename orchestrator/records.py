@@ -3,6 +3,7 @@
 No record knows of Ray, of a model or of a file; shapes and units stand at each field.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,7 +80,8 @@ class Response:
 
     ``score`` is the scorer's value of the whole response (None without a scorer); ``step_scores``
     are the scores of what was kept at each step, in order; ``stop`` says whether the response came
-    to its end token or to the length limit.
+    to its end token or to the length limit. ``margin`` is that of the nearest decision on the way
+    (``search/ledger.py``): a run with other rounding can only differ where it is small.
     """
 
     prompt_id: str
@@ -88,3 +90,4 @@ class Response:
     score: float | None
     step_scores: tuple[float, ...]
     cost: Cost
+    margin: float = math.inf

@@ -38,14 +38,14 @@ def test_pairs(sweep: Sweep) -> list[PreferencePair]:
     chat = load_chat(sweep.checkpoint("policy"))
     pairs = []
     for prompt in test_prompts(sweep):
-        samples = drawn[prompt.prompt_id].continuations
+        samples = drawn[prompt.prompt_id].candidates
         neighbours = list(pairwise(samples))[::2][: sweep.config.evaluation.pairs_per_prompt]
         for first, second in neighbours:
             pair = label_pair(
                 prompt,
                 chat.text(first.token_ids),
                 chat.text(second.token_ids),
-                (first.stop == "end", second.stop == "end"),
+                (first.finished, second.finished),
                 data.preference_sharpness,
                 sweep.config.seed,
             )

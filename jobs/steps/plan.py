@@ -33,10 +33,9 @@ from jobs.steps.sweep import Model, Step, Sweep
 from jobs.steps.training import training_identity
 from jobs.steps.variants import scoring_identity, variant_identity, variant_inputs
 from orchestrator.config.sections import HelpdeskData, to_plain
+from orchestrator.report.rows import METHODS
 from orchestrator.stages.identity import fingerprint
 from orchestrator.stages.store import Stage
-
-METHODS = ("bon", "weighted_bon", "vote", "args", "tbs", "cbs", "cards")
 
 
 class Plan:
@@ -186,7 +185,7 @@ class Plan:
         for method in ("base", "greedy"):
             self._cell(method, None, {}, decoding, prompts)
         for method in METHODS:
-            section = getattr(config.search, method)
+            section = getattr(config.search, method, None)  # the policy alone has none
             if section is not None:
                 for scorer in [None] if method == "vote" else config.scorers:
                     self._cell(method, scorer, to_plain(section), decoding, prompts)

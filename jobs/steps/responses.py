@@ -17,8 +17,8 @@ from orchestrator.evaluation.flops import FLOPS, Sizes
 from orchestrator.evaluation.graders import COUNTED, GRADERS
 from orchestrator.records import Cost, Prompt, Response
 from orchestrator.scorers.parameters import scorer_parameters
-from orchestrator.search.best_of_n import Drawn
-from orchestrator.search.engines import Continuation
+from orchestrator.search.best_of_n import SamplesState
+from orchestrator.search.problem import Candidate, Problem
 from orchestrator.search.shared_samples import Judged, best_of_first, curve_sizes
 
 COUNTS = tuple(field.name for field in fields(Cost))
@@ -26,30 +26,31 @@ COSTS = (*COUNTS, *FLOPS)
 Row = Callable[[Prompt, Response], dict[str, Any]]
 
 
-def write_drawn(file: Path, drawn: Sequence[Drawn]) -> None:
+def write_drawn(file: Path, problems: Sequence[Problem], drawn: Sequence[SamplesState]) -> None:
     """Writes shared samples: a row a prompt, with lists of token ids and stop reasons."""
     rows = [
         {
-            "prompt_id": d.prompt_id,
-            "token_ids": [list(c.token_ids) for c in d.continuations],
-            "stop": [c.stop for c in d.continuations],
-            **asdict(d.cost),
+            "prompt_id": problem.prompt_id,
+            "token_ids": [list(sample.token_ids) for sample in state.candidates],
+            "stop": ["end" if sample.finished else "length" for sample in state.candidates],
+            "margin": state.margin,
+            **asdict(state.cost),
         }
-        for d in drawn
+        for problem, state in zip(problems, drawn, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(rows), file)
 
 
-def read_drawn(file: Path) -> dict[str, Drawn]:
-    """Reads shared samples by prompt id."""
+def read_drawn(file: Path) -> dict[str, SamplesState]:
+    """Reads shared samples by prompt id: best-of-N's state before anything is scored."""
     return {
-        row["prompt_id"]: Drawn(
-            row["prompt_id"],
+        row["prompt_id"]: SamplesState(
             tuple(
-                Continuation(tuple(ids), stop)
+                Candidate(tuple(ids), stop == "end")
                 for ids, stop in zip(row["token_ids"], row["stop"], strict=True)
             ),
-            Cost(**{name: row[name] for name in COUNTS}),
+            cost=Cost(**{name: row[name] for name in COUNTS}),
+            margin=row["margin"],
         )
         for row in pq.read_table(file).to_pylist()
     }
@@ -89,7 +90,7 @@ def write_curve(
     A row has ``n`` and what a row of responses.parquet has, without token ids.
     """
     row = _row_of(sweep, scorer)
-    sizes = curve_sizes(min(len(one.scores) for one in judged))
+    sizes = curve_sizes(min(len(one.scored) for one in judged))
     _write(file, [
         {"n": n, **row(prompt, best_of_first(one, n))}
         for n in sizes
@@ -134,6 +135,7 @@ def _row_of(sweep: Sweep, scorer: str | None) -> Row:
             "length": len(response.token_ids),
             "stop": response.stop,
             "score": response.score,
+            "margin": response.margin,
             "diversity": diversity(text),
             **grader(prompt, text, response.stop == "end"),
             **asdict(response.cost),

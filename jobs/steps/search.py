@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,16 @@ from jobs.steps.responses import (
     write_responses,
 )
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.config.decoding import BestOfNConfig, CardsConfig
-from orchestrator.data.gsm8k import extract_answer
+from orchestrator.config.decoding import CardsConfig
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
-from orchestrator.search.best_of_n import (
-    BestOfNParameters,
-    draw_samples,
-    majority_of_samples,
-    weighted_of_samples,
-)
+from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.cards import CardsParameters
-from orchestrator.search.engines import (
-    Policy,
-    Reward,
-    SampleRequest,
-)
+from orchestrator.search.engines import Policy, Reward, SampleRequest
 from orchestrator.search.lockstep import run_waves
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
@@ -81,7 +72,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     drawn = asyncio.run(
         run_waves(
             problems,
-            lambda problem, policy, reward: draw_samples(problem, policy, reward, parameters),
+            lambda problem, policy, reward: _drawn(problem, policy, reward, parameters),
             policy_of(sweep),
             None,
             wave_size=sweep.config.search.wave_size,
@@ -89,10 +80,18 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
             finished=_counter(meter, len(problems)),
         )
     )
-    write_drawn(folder / "samples.parquet", drawn)
+    write_drawn(folder / "samples.parquet", problems, drawn)
     write_rejects(folder / "rejects.parquet", fitting_prompts(sweep)[1])
-    lengths = [len(c.token_ids) for d in drawn for c in d.continuations]
+    lengths = [len(sample.token_ids) for state in drawn for sample in state.candidates]
     return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
+
+
+async def _drawn(
+    problem: Problem, policy: Policy, reward: Reward, parameters: BestOfNParameters
+) -> SamplesState:
+    state = await METHODS["bon"].begun(problem, policy, reward, parameters)
+    assert isinstance(state, SamplesState)
+    return state
 
 
 def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
@@ -145,7 +144,7 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
 
 
 def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
-    """What is started for each problem; BoN and the votes take the shared samples.
+    """What is started for each problem; BoN and the votes go on from the shared samples.
 
     Its outcome is a Response, but for BoN what was judged: every smaller n can be told from it.
     """
@@ -154,15 +153,18 @@ def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
     chat = load_chat(sweep.checkpoint("policy"))
 
-    def choose(problem: Problem, policy: Policy, reward: Reward) -> Any:
+    def judge(problem: Problem, policy: Policy, reward: Reward) -> Any:
         shared = first_samples(drawn[problem.prompt_id], parameters.n)
-        if method == "bon":
-            return judge_samples(problem, policy, reward, shared)
-        answers = [extract_answer(chat.text(s.token_ids)) for s in shared.continuations]
-        voted = majority_of_samples if method == "vote" else weighted_of_samples
-        return voted(problem, policy, reward, shared, answers)
+        return judge_samples(problem, policy, reward, shared)
 
-    return choose
+    def begun(problem: Problem) -> SamplesState:
+        state = first_samples(drawn[problem.prompt_id], parameters.n)
+        return replace(state, texts=tuple(chat.text(one.token_ids) for one in state.candidates))
+
+    if method == "bon":
+        return judge
+
+    return METHODS[method].bind(parameters, begun=begun)
 
 
 def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
@@ -172,8 +174,6 @@ def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
     section = getattr(sweep.config.search, method)
     if isinstance(section, CardsConfig):
         return _cards(sweep, section, str(scorer))
-    if isinstance(section, BestOfNConfig):
-        return BestOfNParameters(section.n)
     return METHODS[method].parameters(**section.model_dump(exclude={"prompts"}))
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from orchestrator.config.sections import Count, Positive, Section
 
 Quantile = Annotated[float, Field(ge=0, le=1)]
+Delimiter = Annotated[str, Field(min_length=1)]
 
 
 class DecodingConfig(Section):
@@ -31,12 +32,24 @@ class BestOfNConfig(Section):
     n: Count = 16
 
 
+class VoteConfig(BestOfNConfig):
+    """Weighted BoN and majority vote; ``answers`` names how an answer is found in a text."""
+
+    answers: Literal["gsm8k", "last_number", "boxed"] = "gsm8k"
+
+
 class ArgsConfig(Section):
     """ARGS-greedy (Algorithm 2); the paper: weight 1.5, k 30."""
 
     prompts: Count | None = None
     weight: float = 1.5
     k: Count = 30
+
+
+class StochasticArgsConfig(ArgsConfig):
+    """ARGS that draws the next token from softmax(value / temperature)."""
+
+    temperature: Positive = 0.7
 
 
 class BeamConfig(Section):
@@ -52,6 +65,35 @@ class TokenBeamConfig(BeamConfig):
     """TBS: CBS with chunks of one token."""
 
     chunk: Literal[1] = 1
+
+
+class StepBeamConfig(Section):
+    """Beam search over steps, which end with the delimiter."""
+
+    prompts: Count | None = None
+    beams: Count = 4
+    candidates: Count = 4
+    delimiter: Delimiter = "\n"
+
+
+class DvtsConfig(Section):
+    """DVTS: so many subtrees, each greedy over candidates for the next step."""
+
+    prompts: Count | None = None
+    subtrees: Count = 4
+    candidates: Count = 4
+    delimiter: Delimiter = "\n"
+
+
+class GeneralConfig(Section):
+    """Algorithm 1 at any granularity."""
+
+    prompts: Count | None = None
+    granularity: Literal["token", "chunk", "sentence", "step", "response"] = "sentence"
+    sequences: Count = 4
+    candidates: Count = 4
+    chunk: Count = 30  # of granularity chunk
+    delimiter: Delimiter = "\n"  # of granularity step
 
 
 class CardsConfig(Section):
@@ -78,12 +120,16 @@ class SearchConfig(Section):
     scorers: Annotated[list[str], Field(min_length=1)] | None = None  # null: ORM, all variants
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     bon: BestOfNConfig | None = BestOfNConfig()
-    weighted_bon: BestOfNConfig | None = None  # where answers can be extracted
-    vote: BestOfNConfig | None = None  # majority vote, without a scorer; likewise
+    weighted_bon: VoteConfig | None = None  # where answers can be extracted
+    vote: VoteConfig | None = None  # majority vote, without a scorer; likewise
     args: ArgsConfig | None = ArgsConfig()
+    args_stochastic: StochasticArgsConfig | None = None
     tbs: TokenBeamConfig | None = TokenBeamConfig()
     cbs: BeamConfig | None = BeamConfig()
     cards: CardsConfig | None = CardsConfig()
+    general: GeneralConfig | None = None
+    step_beam: StepBeamConfig | None = None
+    dvts: DvtsConfig | None = None
 
 
 class EvaluationConfig(Section):

@@ -61,6 +61,11 @@ def extract_answer(text: str) -> str | None:
         answer = _marked(text, mark)
         if answer is not None:
             return answer
+    return last_number(text)
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text, written as ``extract_answer`` does; None where there is none."""
     numbers = _NUMBER.findall(_plain(text))
     return _canonical(numbers[-1]) if numbers else None
 

@@ -1,13 +1,16 @@
 """Samples on their way: their keyed draws, what each has so far, and when it stops."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.stops import StopReader
 from orchestrator.randomness import uniforms
-from orchestrator.search.engines import Continuation, Sampled, SampleRequest
+from orchestrator.search.engines import Continuation, Sampled, SampleRequest, Stop
 
 
 @dataclass
@@ -22,7 +25,9 @@ class DrawnRow:
     draws: np.ndarray
     tokens: list[int]
     entropies: list[float]
-    stop: str | None = None
+    stop: Stop | None = None
+    margin: float = math.inf
+    stops: StopReader | None = None
 
 
 def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:
@@ -39,35 +44,65 @@ def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:
     return tokens
 
 
-def new_row(index: int, prefix: int, key: int, request: SampleRequest) -> DrawnRow:
+def border_distance(
+    cumulative: Tensor, draws: Tensor, tokens: Tensor, index: Tensor | None
+) -> Tensor:
+    """How far each draw (R,) is from the nearer border of its token's interval, in probability.
+
+    A draw past the last border, which only rounding can bring about, is at distance 0.
+    """
+    rows = torch.arange(len(tokens), device=tokens.device) if index is None else index
+    target = draws * cumulative[rows, -1]
+    below = cumulative[rows, (tokens - 1).clamp(min=0)].masked_fill(tokens == 0, 0.0)
+    return torch.minimum(target - below, cumulative[rows, tokens] - target).clamp(min=0.0)
+
+
+def new_row(
+    index: int, prefix: int, key: int, request: SampleRequest, stops: StopReader | None = None
+) -> DrawnRow:
     """A sample of a request's ``key``, before its first token."""
     stop = float("inf") if request.entropy_stop is None else request.entropy_stop
     draws = np.zeros(0) if request.greedy else uniforms(key, request.max_new_tokens)
     if request.greedy:
         draws = np.zeros(request.max_new_tokens)
-    return DrawnRow(index, prefix, request.max_new_tokens, stop, request.greedy, draws, [], [])
+    return DrawnRow(
+        index, prefix, request.max_new_tokens, stop, request.greedy, draws, [], [], stops=stops
+    )
 
 
-def append(row: DrawnRow, token: int, entropy: float, ends: tuple[int, ...]) -> None:
-    """Gives a row its next token, of such an entropy (nats); it may stop by that."""
+def append(row: DrawnRow, token: int, entropy: float, margin: float, ends: tuple[int, ...]) -> None:
+    """Gives a row its next token, of such an entropy (nats) and margin; it may stop by that."""
     if row.stop is not None:
         return
-    if row.tokens and entropy >= row.entropy_stop:
-        row.stop = "entropy"
-        return
+    if row.tokens:
+        row.margin = min(row.margin, abs(entropy - row.entropy_stop))
+        if entropy >= row.entropy_stop:
+            row.stop = "entropy"
+            return
+    row.margin = min(row.margin, margin)
     row.entropies.append(entropy)
     if token in ends:
         row.stop = "end"
         return
     row.tokens.append(token)
-    if len(row.tokens) == row.limit:
+    if row.stops is not None and row.stops.completed(row.tokens):
+        row.stop = "stop"
+    elif len(row.tokens) == row.limit:
         row.stop = "length"
 
 
-def sampled_of(rows: list[DrawnRow], prefill: int) -> Sampled:
-    """The answer of a request's rows; ``prefill`` tokens were computed of its prefix."""
-    done = tuple(Continuation(tuple(r.tokens), r.stop, tuple(r.entropies)) for r in rows)  # type: ignore[arg-type]
+def sampled_of(rows: list[DrawnRow], prefill: int, chat: Chat | None) -> Sampled:
+    """The answer of a request's rows, with texts where ``chat`` is there to write them.
+
+    ``prefill`` tokens were computed of its prefix.
+    """
+    done = []
+    for row in rows:
+        assert row.stop is not None
+        text = None if chat is None else chat.text(row.tokens)
+        entropies = tuple(row.entropies)
+        done.append(Continuation(tuple(row.tokens), row.stop, entropies, row.margin, text))
     sampled = sum(len(row.entropies) for row in rows)
-    # Every token but the one at the limit goes through the model, to see what comes after it.
-    computed = sum(len(row.tokens) - (row.stop == "length") for row in rows)
-    return Sampled(done, sampled, prefill + computed)
+    # Every token but one that stops a row goes through the model, to see what comes after it.
+    computed = sum(len(row.tokens) - (row.stop in ("length", "stop")) for row in rows)
+    return Sampled(tuple(done), sampled, prefill + computed)

@@ -6,6 +6,7 @@ numbers (inverse of the cumulative distribution, one number a token), so that no
 batch. Knows nothing of search or of Ray.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import count
 
@@ -17,9 +18,17 @@ from orchestrator.engines.attention import Groups
 from orchestrator.engines.cache import SamplesLayer, samples_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
-from orchestrator.engines.draws import DrawnRow, append, inverse, new_row, sampled_of
+from orchestrator.engines.draws import (
+    DrawnRow,
+    append,
+    border_distance,
+    inverse,
+    new_row,
+    sampled_of,
+)
 from orchestrator.engines.key_values import MEMORY_MIB, Known, Pair
 from orchestrator.engines.reading import Reader, before
+from orchestrator.engines.stops import StopReader
 from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.packed import TRUNK, Tokens, joined
@@ -64,6 +73,7 @@ class HuggingFacePolicy:
         self.model: PreTrainedModel = load_policy(checkpoint).to(device).eval()
         self._reader = Reader(self.model, self._last_logits, 0, memory_mib)
         self._end_ids = self.chat.end_ids if ends else ()
+        self._stop_readers: dict[tuple[str, ...], StopReader] = {}
         self.temperature, self.top_p, self.device = temperature, top_p, device
 
     def forget(self) -> None:
@@ -81,7 +91,7 @@ class HuggingFacePolicy:
             prefix = prefixes.setdefault(request.prompt_ids + request.prefix_ids, len(prefixes))
             first_request.setdefault(prefix, i)
             for key in request.keys:
-                rows.append(new_row(i, prefix, key, request))
+                rows.append(new_row(i, prefix, key, request, self._stop_reader(request.stops)))
         texts = list(prefixes)
         for batch in _batches(rows, texts):
             computed.update(self._decode(batch, texts))
@@ -89,7 +99,10 @@ class HuggingFacePolicy:
         for row in rows:
             owned[row.request].append(row)
         prefill = {i: computed[prefix] for prefix, i in first_request.items()}
-        return [sampled_of(owned[i], prefill.get(i, 0)) for i in range(len(requests))]
+        return [
+            sampled_of(owned[i], prefill.get(i, 0), self.chat if request.texts else None)
+            for i, request in enumerate(requests)
+        ]
 
     @torch.no_grad()
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
@@ -106,11 +119,14 @@ class HuggingFacePolicy:
             for request in chunk:
                 i = place[request.prompt_ids + request.prefix_ids]
                 kept = ids[i, : request.count].tolist()
+                found_values = values[i, : request.count + 1].tolist()
+                last = found_values[request.count - 1 :]
                 results.append(
                     TopTokens(
                         tuple(map(self._content, kept)),
-                        tuple(values[i, : request.count].tolist()),
+                        tuple(found_values[: request.count]),
                         computed[i],
+                        last[0] - last[1] if len(last) > 1 else math.inf,
                     )
                 )
                 computed[i] = 0  # paid for by the first who asks
@@ -119,6 +135,11 @@ class HuggingFacePolicy:
     def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
         """Log pi(y | x) in nats of whole responses (x, y), at temperature 1."""
         return response_log_probs(self.model, texts, self.chat.tokenizer.eos_token_id)
+
+    def _stop_reader(self, stops: tuple[str, ...]) -> StopReader | None:
+        if stops and stops not in self._stop_readers:
+            self._stop_readers[stops] = StopReader(self.chat, stops)
+        return self._stop_readers.get(stops)
 
     def _content(self, token: int) -> int | None:
         return None if token in self._end_ids else token
@@ -216,18 +237,22 @@ class HuggingFacePolicy:
         """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
         at = slice(None) if index is None else index
         probabilities = self._distribution(logits.float())
-        entropy = torch.special.entr(probabilities).sum(-1)[at].tolist()
+        entropy = torch.special.entr(probabilities).sum(-1)[at]
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
             dtype=torch.float64, device=logits.device,
         )  # fmt: skip
         cumulative = probabilities.double().cumsum(-1)
         tokens = inverse(cumulative, draws, index).clamp(max=logits.shape[-1] - 1)
+        margins = border_distance(cumulative, draws, tokens, index)
         if any(row.greedy for row in rows):
             greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
             tokens = torch.where(greedy, logits.argmax(-1)[at], tokens)
-        for row, token, uncertainty in zip(rows, tokens.tolist(), entropy, strict=True):
-            append(row, token, uncertainty, self._end_ids)
+            largest = logits.topk(2, dim=-1).values.double()
+            margins = torch.where(greedy, (largest[:, 0] - largest[:, 1])[at], margins)
+        told = torch.stack([entropy.double(), margins]).tolist()
+        for row, token, uncertainty, margin in zip(rows, tokens.tolist(), *told, strict=True):
+            append(row, token, uncertainty, margin, self._end_ids)
         return tokens
 
     def _distribution(self, logits: Tensor) -> Tensor:

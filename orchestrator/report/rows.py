@@ -19,7 +19,10 @@ from orchestrator.report.notation import (
 )
 
 Summary = Mapping[str, Any]
-METHODS = ("base", "greedy", "bon", "weighted_bon", "vote", "args", "tbs", "cbs", "cards")  # rows
+METHODS = (  # rows, in this order
+    "base", "greedy", "bon", "weighted_bon", "vote", "args", "args_stochastic", "tbs", "cbs",
+    "cards", "general", "step_beam", "dvts",
+)  # fmt: skip
 INTERVAL = "[95 % interval]"
 # Measures that are higher for a better response and mean the same for every scorer.
 BEST = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward", "diversity", "finished")

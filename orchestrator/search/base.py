@@ -3,12 +3,11 @@
 Asks for no score: the response's ``score`` is None.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.records import Response
-from orchestrator.search.engines import Policy, Reward
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Candidate, Problem
+from orchestrator.search.problem import Candidate
+from orchestrator.search.state import State
 
 
 @dataclass(frozen=True)
@@ -16,21 +15,17 @@ class NoParameters:
     """The policy alone has nothing to set."""
 
 
-async def base(
-    problem: Problem, policy: Policy, reward: Reward, parameters: NoParameters
-) -> Response:
+async def base_step(ask: Ledger, state: State, parameters: NoParameters) -> State:
     """One sample of the policy; its stream is keyed by (seed, prompt id, "base")."""
-    return await _one_response(Ledger(problem, policy, reward), problem, greedy=False)
+    return await _whole_response(ask, state, greedy=False)
 
 
-async def greedy(
-    problem: Problem, policy: Policy, reward: Reward, parameters: NoParameters
-) -> Response:
+async def greedy_step(ask: Ledger, state: State, parameters: NoParameters) -> State:
     """The response of likeliest tokens."""
-    return await _one_response(Ledger(problem, policy, reward), problem, greedy=True)
+    return await _whole_response(ask, state, greedy=True)
 
 
-async def _one_response(ask: Ledger, problem: Problem, greedy: bool) -> Response:
-    keys = (problem.key("base"),)
-    (drawn,) = await ask.sample((), keys, problem.max_new_tokens, greedy=greedy)
-    return ask.response(Candidate(drawn.token_ids, drawn.stop == "end"))
+async def _whole_response(ask: Ledger, state: State, greedy: bool) -> State:
+    keys = (ask.problem.key("base"),)
+    (drawn,) = await ask.sample((), keys, ask.problem.max_new_tokens, greedy=greedy)
+    return replace(state, candidates=(Candidate(drawn.token_ids, drawn.stop == "end"),))

@@ -1,15 +1,14 @@
-"""Chunk-level and token-level beam search, CBS and TBS (Algorithm 3, Zhou et al. 2024).
+"""Beam search: CBS and TBS (Algorithm 3, Zhou et al. 2024), and beams over reasoning steps.
 
-Both are Algorithm 1 with W sequences kept, in chunks of L tokens or of one.
+All are Algorithm 1 with W sequences kept: in chunks of L tokens, of one token, or in steps up to a
+delimiter, as search-and-learn does (Beeching et al. 2024).
 """
 
 from dataclasses import dataclass
 
-from orchestrator.records import Response
-from orchestrator.search.engines import Policy, Reward
-from orchestrator.search.general import KeepTheBest
+from orchestrator.search.general import Pieces, equal_beginnings, keep_the_best
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Problem
+from orchestrator.search.state import State
 
 
 @dataclass(frozen=True)
@@ -24,20 +23,31 @@ class BeamParameters:
     chunk: int = 30
 
 
-async def beam_search(
-    problem: Problem, policy: Policy, reward: Reward, parameters: BeamParameters
-) -> Response:
+@dataclass(frozen=True)
+class StepBeamParameters:
+    """W ``beams``, K ``candidates`` of each; a step ends with ``delimiter``, never empty."""
+
+    beams: int = 4
+    candidates: int = 4
+    delimiter: str = "\n"
+
+
+async def begin_beams(ask: Ledger, parameters: BeamParameters | StepBeamParameters) -> State:
+    """W beams, all of them empty."""
+    return equal_beginnings(parameters.beams)
+
+
+async def beam_step(ask: Ledger, state: State, parameters: BeamParameters) -> State:
     """From each of W beams K chunks of L tokens; the best W by reward are kept.
 
-    Finished beams stay and compete. The answer is the best finished beam or, where none finished
-    within the problem's length, the best one.
+    Finished beams stay and compete.
     """
-    search = KeepTheBest(
-        problem=problem,
-        ask=Ledger(problem, policy, reward),
-        method="tbs" if parameters.chunk == 1 else "cbs",
-        width=parameters.beams,
-        candidates=parameters.candidates,
-        length=parameters.chunk,
-    )
-    return await search.run()
+    name = "tbs" if parameters.chunk == 1 else "cbs"
+    pieces = Pieces(name, parameters.candidates, parameters.chunk)
+    return await keep_the_best(ask, state, pieces, parameters.beams)
+
+
+async def step_beam_step(ask: Ledger, state: State, parameters: StepBeamParameters) -> State:
+    """From each of W beams K steps; the best W by reward are kept. Finished beams stay."""
+    pieces = Pieces("step_beam", parameters.candidates, stops=(parameters.delimiter,))
+    return await keep_the_best(ask, state, pieces, parameters.beams)

@@ -1,17 +1,14 @@
 """Best-of-N (section 5.1, appendix C.5): N whole responses, the best one by reward.
 
-The N samples may be drawn once and given to many scorers: ``draw_samples``, then
-``best_of_samples`` with each. Knows no scorer but as an engine.
+The N samples are the method's state before its one step, which scores them: drawn once, that state
+may be given to many scorers and to the votes (``vote.py``).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.records import Cost, Response
-from orchestrator.search.engines import Continuation, Policy, Reward
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Candidate, Problem, ranked
-from orchestrator.search.vote import weighted_choice
+from orchestrator.search.problem import Candidate, Problem
+from orchestrator.search.state import State
 
 
 @dataclass(frozen=True)
@@ -22,70 +19,41 @@ class BestOfNParameters:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The N samples of a prompt, not yet scored, and what drawing them cost."""
+class SamplesState(State):
+    """N whole responses; ``texts`` are theirs, where a vote needs them, else there are none."""
 
-    prompt_id: str
-    continuations: tuple[Continuation, ...]
-    cost: Cost
+    texts: tuple[str, ...] = ()
 
 
 async def draw_samples(
-    problem: Problem, policy: Policy, reward: Reward, parameters: BestOfNParameters
-) -> Drawn:
-    """Draws N responses with the streams (seed, prompt id, "sample", i); asks for no score."""
-    ask = Ledger(problem, policy, reward)
-    keys = tuple(problem.key("sample", i) for i in range(parameters.n))
-    continuations = await ask.sample((), keys, problem.max_new_tokens)
-    return Drawn(problem.prompt_id, continuations, ask.cost)
+    ask: Ledger, parameters: BestOfNParameters, *, texts: bool = False
+) -> SamplesState:
+    """Draws N responses with the streams (seed, prompt id, "sample", i); asks for no score.
 
-
-async def best_of_samples(
-    problem: Problem, policy: Policy, reward: Reward, drawn: Drawn
-) -> Response:
-    """The best by reward of samples that were drawn before, truncated ones among them.
-
-    The cost is that of drawing all of them (as if drawn for this scorer alone) and of the scores.
+    Raises:
+        ValueError: ``texts`` are wanted of a policy engine that gives none.
     """
-    ask = Ledger(problem, policy, reward)
-    ask.cost += drawn.cost
-    scores = await ask.score((), tuple(sample.token_ids for sample in drawn.continuations))
-    return ask.response(best_candidate(drawn.continuations, scores))
+    keys = tuple(ask.problem.key("sample", i) for i in range(parameters.n))
+    drawn = await ask.sample((), keys, ask.problem.max_new_tokens, texts=texts)
+    known = tuple(one.text for one in drawn if one.text is not None)
+    if texts and len(known) < len(drawn):
+        raise ValueError("a vote needs the samples' texts, and this policy engine gave none")
+    samples = tuple(Candidate(one.token_ids, one.stop == "end") for one in drawn)
+    return SamplesState(samples, texts=known)
 
 
-def best_candidate(samples: Sequence[Continuation], scores: Sequence[float]) -> Candidate:
-    """The best of scored samples, truncated ones among them; of equal ones the first."""
-    scored = zip(samples, scores, strict=True)
-    return ranked(Candidate().extended(sample, score) for sample, score in scored)[0]
+async def score_samples(
+    ask: Ledger, state: SamplesState, parameters: BestOfNParameters
+) -> SamplesState:
+    """Scores all samples; the answer is the best one."""
+    scores = await ask.score((), tuple(sample.token_ids for sample in state.candidates))
+    scored = zip(state.candidates, scores, strict=True)
+    candidates = tuple(
+        replace(sample, score=score, step_scores=(score,)) for sample, score in scored
+    )
+    return replace(state, candidates=candidates)
 
 
-async def weighted_of_samples(
-    problem: Problem, policy: Policy, reward: Reward, drawn: Drawn, answers: Sequence[str | None]
-) -> Response:
-    """Weighted best-of-N: the best sample of the answer with the most summed reward.
-
-    ``answers`` are the samples' extracted answers, in their order.
-    """
-    ask = Ledger(problem, policy, reward)
-    ask.cost += drawn.cost
-    scores = await ask.score((), tuple(sample.token_ids for sample in drawn.continuations))
-    chosen = weighted_choice(answers, scores)
-    return ask.response(Candidate().extended(drawn.continuations[chosen], scores[chosen]))
-
-
-async def majority_of_samples(
-    problem: Problem, policy: Policy, reward: Reward, drawn: Drawn, answers: Sequence[str | None]
-) -> Response:
-    """Majority vote: the first sample of the most frequent answer; no score is asked for."""
-    ask = Ledger(problem, policy, reward)
-    ask.cost += drawn.cost
-    sample = drawn.continuations[weighted_choice(answers)]
-    return ask.response(Candidate(sample.token_ids, sample.stop == "end"))
-
-
-async def best_of_n(
-    problem: Problem, policy: Policy, reward: Reward, parameters: BestOfNParameters
-) -> Response:
-    """Draws N responses and returns the best by reward."""
-    drawn = await draw_samples(problem, policy, reward, parameters)
-    return await best_of_samples(problem, policy, reward, drawn)
+def are_scored(problem: Problem, state: SamplesState) -> bool:
+    """Whether the one step is done."""
+    return state.step > 0

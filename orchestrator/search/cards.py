@@ -5,13 +5,12 @@ rises with the length. All quantities are absolute: quantiles are resolved by th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.randomness import uniforms
-from orchestrator.records import Response
-from orchestrator.search.engines import Policy, Reward
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Candidate, Problem, ranked
+from orchestrator.search.problem import Candidate
+from orchestrator.search.state import State
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,36 @@ class CardsParameters:
     max_rejections: int = 20
 
 
-async def cards(
-    problem: Problem, policy: Policy, reward: Reward, parameters: CardsParameters
-) -> Response:
-    """Grows a response by segments, each drawn until one is accepted."""
-    ask = Ledger(problem, policy, reward)
+@dataclass(frozen=True)
+class CardsState(State):
+    """``initial`` is r_0, the threshold of the empty response."""
+
+    initial: float = 0.0
+
+
+async def begin_cards(ask: Ledger, parameters: CardsParameters) -> CardsState:
+    """The empty response, whose reward says where the threshold begins."""
     (empty_reward,) = await ask.score((), ((),))
     alpha = parameters.alpha
-    initial = (1 - alpha) * empty_reward + alpha * parameters.target_reward  # r_0
-    kept, step = Candidate(), 0
-    while problem.room(kept):
-        kept = await _next_segment(problem, ask, kept, step, initial, parameters)
-        step += 1
-    return ask.response(kept)
+    initial = (1 - alpha) * empty_reward + alpha * parameters.target_reward
+    return CardsState((Candidate(),), initial=initial)
+
+
+async def cards_step(ask: Ledger, state: CardsState, parameters: CardsParameters) -> CardsState:
+    """The next segment: the first accepted or, after ``max_rejections``, the best refused one."""
+    refused: list[Candidate] = []
+    while len(refused) < parameters.max_rejections:
+        grown = await _segment(ask, state, len(refused), parameters)
+        length, most = len(grown.token_ids), ask.problem.max_new_tokens
+        asked = threshold(length, most, state.initial, parameters.target_reward)
+        probability = acceptance(grown.score, asked, parameters.beta)
+        key = ask.problem.key("cards-accept", state.step, len(refused))
+        draw = float(uniforms(key, 1)[0])
+        ask.decided(abs(draw - probability))
+        if draw < probability:
+            return replace(state, candidates=(grown,))
+        refused.append(grown)
+    return replace(state, candidates=ask.select(refused, 1))
 
 
 def threshold(length: int, max_length: int, initial: float, target: float) -> float:
@@ -65,32 +81,16 @@ def acceptance(value: float, asked: float, beta: float) -> float:
     return math.exp(min(0.0, (value - asked) / beta))
 
 
-async def _next_segment(
-    problem: Problem,
-    ask: Ledger,
-    kept: Candidate,
-    step: int,
-    initial: float,
-    parameters: CardsParameters,
+async def _segment(
+    ask: Ledger, state: CardsState, attempt: int, parameters: CardsParameters
 ) -> Candidate:
-    """The first accepted segment or, after ``max_rejections``, the best of the refused."""
-    limit = min(parameters.segment_cap, problem.room(kept))
-    refused: list[Candidate] = []
-    while len(refused) < parameters.max_rejections:
-        attempt = len(refused)
-        (segment,) = await ask.sample(
-            kept.token_ids,
-            (problem.key("cards", step, attempt),),
-            limit,
-            entropy_stop=parameters.entropy_threshold,
-        )
-        (score,) = await ask.score(kept.token_ids, (segment.token_ids,))
-        grown = kept.extended(segment, score)
-        asked = threshold(
-            len(grown.token_ids), problem.max_new_tokens, initial, parameters.target_reward
-        )
-        draw = float(uniforms(problem.key("cards-accept", step, attempt), 1)[0])
-        if draw < acceptance(score, asked, parameters.beta):
-            return grown
-        refused.append(grown)
-    return ranked(refused)[0]
+    """The response with a scored segment more, of the stream of (..., "cards", step, attempt)."""
+    (kept,) = state.candidates
+    (segment,) = await ask.sample(
+        kept.token_ids,
+        (ask.problem.key("cards", state.step, attempt),),
+        min(parameters.segment_cap, ask.problem.room(kept)),
+        entropy_stop=parameters.entropy_threshold,
+    )
+    (score,) = await ask.score(kept.token_ids, (segment.token_ids,))
+    return kept.extended(segment, score)

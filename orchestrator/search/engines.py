@@ -4,10 +4,12 @@ A method knows these records and protocols and nothing else: no tokenizer, no Ra
 Token ids are the policy's; an engine whose reward model has another tokenizer converts them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Ids = tuple[int, ...]
+Stop = Literal["end", "length", "entropy", "stop"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class SampleRequest:
     Sampling stops at the end token, after ``max_new_tokens``, or, with ``entropy_stop`` (nats),
     before the first token (but the first of the request) whose next-token entropy reaches it.
     ``greedy`` takes the likeliest token and ignores the streams. With ``stops`` it ends behind the
-    token that completes one of these texts within the continuation's own text.
+    token that completes one of these texts within the continuation's own text. With ``texts`` the
+    answers hold that text.
     """
 
     prompt_ids: Ids
@@ -27,15 +30,23 @@ class SampleRequest:
     greedy: bool = False
     entropy_stop: float | None = None
     stops: tuple[str, ...] = ()
+    texts: bool = False
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Sampled tokens, the end token left out. ``entropies`` (nats) are those before each token."""
+    """Sampled tokens, the end token left out. ``entropies`` (nats) are those before each token.
+
+    ``margin`` tells how near its nearest decision was: the least distance of a token's draw to a
+    border of its interval of the cumulative distribution (greedy: the gap of the two largest
+    logits), or of an entropy to ``entropy_stop``. ``text`` is there where it was asked for.
+    """
 
     token_ids: Ids
-    stop: Literal["end", "length", "entropy", "stop"]
+    stop: Stop
     entropies: tuple[float, ...] = ()
+    margin: float = math.inf
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,15 @@ class TopRequest:
 
 @dataclass(frozen=True)
 class TopTokens:
-    """Next tokens by falling logit; ``None`` stands for the end token. Logits are the model's."""
+    """Next tokens by falling logit; ``None`` stands for the end token. Logits are the model's.
+
+    ``margin`` is the gap between the last one given and the likeliest one left out.
+    """
 
     token_ids: tuple[int | None, ...]
     logits: tuple[float, ...]
     tokens_computed: int
+    margin: float = math.inf
 
 
 @dataclass(frozen=True)

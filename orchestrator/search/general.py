@@ -1,101 +1,118 @@
 """Algorithm 1 (section 4.2): reward-guided search at any granularity.
 
-Beam search is its chunk case. Granularities are token, chunk and response; sentences would need
-token ids at which sampling stops, which a SampleRequest does not have. Knows no tokenizer.
+Beam search is its chunk case. Knows no tokenizer: where a sentence or a step ends is for the policy
+engine to see.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
-from orchestrator.records import Response
-from orchestrator.search.engines import Policy, Reward
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Candidate, Problem, best_finished, ranked
+from orchestrator.search.problem import Candidate
+from orchestrator.search.state import State
 
-Granularity = Literal["token", "chunk", "response"]
+Granularity = Literal["token", "chunk", "sentence", "step", "response"]
+SENTENCE_ENDS = (".", "!", "?", "\n")  # a stop within a number ends a piece too, and does no harm
 
 
 @dataclass(frozen=True)
 class GeneralParameters:
     """Algorithm 1's inputs, each count at least 1.
 
-    ``sequences`` is N, how many are kept; ``candidates`` is K, drawn from each of them;
-    ``chunk`` is in tokens and is read for granularity ``chunk`` only.
+    ``sequences`` is N, how many are kept; ``candidates`` is K, drawn from each of them; ``chunk``,
+    in tokens, is read for granularity ``chunk`` only, ``delimiter`` for ``step`` only.
     """
 
     granularity: Granularity = "chunk"
     sequences: int = 8
     candidates: int = 8
     chunk: int = 30
+    delimiter: str = "\n"
 
 
-async def general_search(
-    problem: Problem, policy: Policy, reward: Reward, parameters: GeneralParameters
-) -> Response:
-    """The best of the N return sequences of Algorithm 1."""
-    lengths: dict[Granularity, int] = {
-        "token": 1, "chunk": parameters.chunk, "response": problem.max_new_tokens,
-    }  # fmt: skip
-    search = KeepTheBest(
-        problem=problem,
-        ask=Ledger(problem, policy, reward),
-        method="general",
-        width=parameters.sequences,
-        candidates=parameters.candidates,
-        length=lengths[parameters.granularity],
-    )
-    return await search.run()
+async def begin_general(ask: Ledger, parameters: GeneralParameters) -> State:
+    """N return sequences, all of them empty."""
+    return equal_beginnings(parameters.sequences)
+
+
+async def general_step(ask: Ledger, state: State, parameters: GeneralParameters) -> State:
+    """Lines 5 to 10 of Algorithm 1: K pieces of each sequence, the best N of all are kept."""
+    name, count = "general", parameters.candidates
+    pieces: dict[Granularity, Pieces] = {
+        "token": Pieces(name, count, 1),
+        "chunk": Pieces(name, count, parameters.chunk),
+        "sentence": Pieces(name, count, stops=SENTENCE_ENDS),
+        "step": Pieces(name, count, stops=(parameters.delimiter,)),
+        "response": Pieces(name, count),
+    }
+    return await keep_the_best(ask, state, pieces[parameters.granularity], parameters.sequences)
 
 
 @dataclass(frozen=True)
-class KeepTheBest:
-    """Expand, score, select: ``width`` sequences kept, ``candidates`` pieces drawn from each.
+class Pieces:
+    """What is drawn from a sequence: ``count`` pieces, each to the response's end at most.
 
-    A piece is at most ``length`` tokens. Random streams are keyed by (seed, prompt id, ``method``,
-    step, index of the kept sequence, index of the candidate).
+    A piece is no longer than ``length`` tokens and ends with a text of ``stops``. Random streams
+    are keyed by (seed, prompt id, ``method``, step, index of the sequence, index of the piece).
     """
 
-    problem: Problem
-    ask: Ledger
     method: str
-    width: int
-    candidates: int
-    length: int
+    count: int
+    length: int | None = None
+    stops: tuple[str, ...] = ()
 
-    async def run(self) -> Response:
-        """Returns the best finished sequence or, where none finished in time, the best of all.
 
-        Finished sequences stay and compete for the places with the newly grown. Candidates of an
-        earlier kept sequence come earlier, which decides ties. Equal sequences are not merged.
-        """
-        # The first sequences are equal, all empty: one request draws the candidates of every one.
-        keys = chain.from_iterable(self._keys(0, index) for index in range(self.width))
-        pool = await self._expand(Candidate(), tuple(keys))
-        kept = ranked(pool)[: self.width]
-        step = 1
-        while any(self.problem.room(sequence) for sequence in kept):
-            pools = await asyncio.gather(
-                *(self._expand(kept[i], self._keys(step, i)) for i in range(len(kept)))
-            )
-            kept = ranked(chain.from_iterable(pools))[: self.width]
-            step += 1
-        return self.ask.response(best_finished(kept))
+def equal_beginnings(count: int) -> State:
+    """So many candidates, all of them empty."""
+    return State((Candidate(),) * count)
 
-    def _keys(self, step: int, index: int) -> tuple[int, ...]:
-        return tuple(
-            self.problem.key(self.method, step, index, candidate)
-            for candidate in range(self.candidates)
-        )
 
-    async def _expand(self, sequence: Candidate, keys: tuple[int, ...]) -> list[Candidate]:
-        """The scored candidates of one kept sequence: itself, if it cannot grow."""
-        room = self.problem.room(sequence)
-        if not room:
-            return [sequence]
-        pieces = await self.ask.sample(sequence.token_ids, keys, min(self.length, room))
-        extensions = tuple(piece.token_ids for piece in pieces)
-        scores = await self.ask.score(sequence.token_ids, extensions)
-        scored = zip(pieces, scores, strict=True)
-        return [sequence.extended(piece, score) for piece, score in scored]
+async def keep_the_best(ask: Ledger, state: State, pieces: Pieces, width: int) -> State:
+    """Expand, score, select: of all sequences with all their pieces the best ``width``.
+
+    Finished sequences stay and compete for the places with the newly grown. Candidates of an
+    earlier kept sequence come earlier, which decides ties. Equal sequences are not merged.
+    """
+    pools = await expanded(ask, state, pieces)
+    return replace(state, candidates=ask.select(chain.from_iterable(pools), width))
+
+
+async def expanded(ask: Ledger, state: State, pieces: Pieces) -> list[list[Candidate]]:
+    """The scored candidates of each sequence: itself alone, if it cannot grow.
+
+    Equal sequences are asked about together: they are read once.
+    """
+    pools: list[list[Candidate]] = [[] for _ in state.candidates]
+
+    async def expand(sequence: Candidate, places: Sequence[int]) -> None:
+        grown = await _grown(ask, state.step, sequence, places, pieces)
+        share = len(grown) // len(places)
+        for number, place in enumerate(places):
+            pools[place] = grown[number * share : (number + 1) * share]
+
+    equal: dict[Candidate, list[int]] = {}
+    for place, sequence in enumerate(state.candidates):
+        equal.setdefault(sequence, []).append(place)
+    await asyncio.gather(*(expand(sequence, places) for sequence, places in equal.items()))
+    return pools
+
+
+async def _grown(
+    ask: Ledger, step: int, sequence: Candidate, places: Sequence[int], pieces: Pieces
+) -> list[Candidate]:
+    """A sequence with its pieces, as many for each of the places that it has."""
+    room = ask.problem.room(sequence)
+    if not room:
+        return [sequence] * len(places)
+    keys = tuple(
+        ask.problem.key(pieces.method, step, place, number)
+        for place in places
+        for number in range(pieces.count)
+    )
+    length = min(pieces.length or room, room)
+    drawn = await ask.sample(sequence.token_ids, keys, length, stops=pieces.stops)
+    scores = await ask.score(sequence.token_ids, tuple(piece.token_ids for piece in drawn))
+    return [sequence.extended(piece, score) for piece, score in zip(drawn, scores, strict=True)]

@@ -1,10 +1,13 @@
 """What a search works on: a prompt to answer, candidates for its answer, and which one is better.
 
 The tie rule is stated here once: the higher score wins, among equal scores the earlier candidate.
+Only finished candidates compete for the answer while there are any.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from orchestrator.randomness import Key, stream_key
 from orchestrator.search.engines import Continuation, Ids
@@ -58,7 +61,24 @@ def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda candidate: candidate.score, reverse=True)
 
 
-def best_finished(candidates: Sequence[Candidate]) -> Candidate:
-    """The best finished candidate or, where none is finished, the best of all."""
-    finished = [candidate for candidate in candidates if candidate.finished]
-    return ranked(finished or candidates)[0]
+def gap(order: Sequence[Candidate], count: int) -> float:
+    """How near the choice of the first ``count`` of some ranked candidates was.
+
+    The least difference of score between one of them and the next one of another text: what is
+    kept is also told apart by its place, on which its random streams depend. Infinite where nothing
+    was decided.
+    """
+    pairs = pairwise(order[: count + 1])
+    return min(
+        (
+            one.score - other.score
+            for one, other in pairs
+            if (one.token_ids, one.finished) != (other.token_ids, other.finished)
+        ),
+        default=math.inf,
+    )
+
+
+def competing(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that the answer is among: the finished ones, or all where none is finished."""
+    return [candidate for candidate in candidates if candidate.finished] or list(candidates)

@@ -1,48 +1,54 @@
 """The search methods by name: the one place where a new one is added."""
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from orchestrator.search.args import (
+    ArgsParameters,
+    StochasticArgsParameters,
+    args_step,
+    stochastic_args_step,
+)
+from orchestrator.search.base import NoParameters, base_step, greedy_step
+from orchestrator.search.beam import (
+    BeamParameters,
+    StepBeamParameters,
+    beam_step,
+    begin_beams,
+    step_beam_step,
+)
+from orchestrator.search.best_of_n import (
+    BestOfNParameters,
+    SamplesState,
+    are_scored,
+    draw_samples,
+    score_samples,
+)
+from orchestrator.search.cards import CardsParameters, CardsState, begin_cards, cards_step
+from orchestrator.search.dvts import DvtsParameters, begin_dvts, dvts_step
+from orchestrator.search.general import GeneralParameters, begin_general, general_step
+from orchestrator.search.method import Method
+from orchestrator.search.vote import (
+    VoteParameters,
+    are_drawn,
+    draw_texts,
+    most_frequent,
+    most_rewarded,
+)
 
-from orchestrator.records import Response
-from orchestrator.search.args import ArgsParameters, args_greedy
-from orchestrator.search.base import NoParameters, base, greedy
-from orchestrator.search.beam import BeamParameters, beam_search
-from orchestrator.search.best_of_n import BestOfNParameters, best_of_n
-from orchestrator.search.cards import CardsParameters, cards
-from orchestrator.search.engines import Policy, Reward
-from orchestrator.search.general import GeneralParameters, general_search
-from orchestrator.search.problem import Problem
-
-Parameters = TypeVar("Parameters")
-Search = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Response]]
-
-
-@dataclass(frozen=True)
-class Method(Generic[Parameters]):
-    """A method's coroutine and the frozen dataclass of what can be set about it."""
-
-    parameters: type[Parameters]
-    run: Callable[[Problem, Policy, Reward, Parameters], Coroutine[Any, Any, Response]]
-
-    def bind(self, parameters: Parameters) -> Search:
-        """The method with its parameters set: what a runner starts for each problem."""
-
-        def search(
-            problem: Problem, policy: Policy, reward: Reward
-        ) -> Coroutine[Any, Any, Response]:
-            return self.run(problem, policy, reward, parameters)
-
-        return search
-
-
-METHODS: dict[str, Method[Any]] = {
-    "base": Method(NoParameters, base),
-    "greedy": Method(NoParameters, greedy),
-    "bon": Method(BestOfNParameters, best_of_n),
-    "args": Method(ArgsParameters, args_greedy),
-    "tbs": Method(BeamParameters, beam_search),  # chunk = 1
-    "cbs": Method(BeamParameters, beam_search),
-    "cards": Method(CardsParameters, cards),
-    "general": Method(GeneralParameters, general_search),
+METHODS: dict[str, Method] = {
+    "base": Method(NoParameters, base_step),
+    "greedy": Method(NoParameters, greedy_step),
+    "bon": Method(BestOfNParameters, score_samples, draw_samples, are_scored, state=SamplesState),
+    "weighted_bon": Method(
+        VoteParameters, score_samples, draw_texts, are_scored, most_rewarded, SamplesState
+    ),
+    "vote": Method(
+        VoteParameters, score_samples, draw_texts, are_drawn, most_frequent, SamplesState
+    ),
+    "args": Method(ArgsParameters, args_step),
+    "args_stochastic": Method(StochasticArgsParameters, stochastic_args_step),
+    "tbs": Method(BeamParameters, beam_step, begin_beams),  # chunk = 1
+    "cbs": Method(BeamParameters, beam_step, begin_beams),
+    "cards": Method(CardsParameters, cards_step, begin_cards, state=CardsState),
+    "general": Method(GeneralParameters, general_step, begin_general),
+    "step_beam": Method(StepBeamParameters, step_beam_step, begin_beams),
+    "dvts": Method(DvtsParameters, dvts_step, begin_dvts),
 }

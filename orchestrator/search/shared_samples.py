@@ -9,50 +9,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.records import Cost, Response
-from orchestrator.search.best_of_n import Drawn, best_candidate
-from orchestrator.search.engines import Continuation, Policy, Reward
+from orchestrator.search.best_of_n import BestOfNParameters, SamplesState, score_samples
+from orchestrator.search.engines import Policy, Reward
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Problem
+from orchestrator.search.problem import Candidate, Problem, competing, gap, ranked
 
 FINE = 8  # sizes of a curve lie at most a share of 1/8 apart
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The samples of a prompt with a score for each; ``cost`` is that of the scores alone."""
+    """The samples of a prompt, scored; ``cost`` is that of the scores alone."""
 
-    drawn: Drawn
-    scores: tuple[float, ...]
+    prompt_id: str
+    drawn: SamplesState
+    scored: tuple[Candidate, ...]
     cost: Cost
 
 
-async def judge_samples(problem: Problem, policy: Policy, reward: Reward, drawn: Drawn) -> Judged:
-    """Scores all samples of a prompt, as ``best_of_samples`` does."""
+async def judge_samples(
+    problem: Problem, policy: Policy, reward: Reward, drawn: SamplesState
+) -> Judged:
+    """Scores all samples of a prompt, as best-of-N does."""
     ask = Ledger(problem, policy, reward)
-    scores = await ask.score((), tuple(sample.token_ids for sample in drawn.continuations))
-    return Judged(drawn, scores, ask.cost)
+    state = await score_samples(ask, drawn, BestOfNParameters(len(drawn.candidates)))
+    return Judged(problem.prompt_id, drawn, state.candidates, ask.cost)
 
 
 def best_of_first(judged: Judged, n: int) -> Response:
     """What best-of-n answers, and what it costs: n of 1..N samples drawn and scored."""
     drawn = first_samples(judged.drawn, n)
-    chosen = best_candidate(drawn.continuations, judged.scores[:n])
+    order = ranked(competing(judged.scored[:n]))
     return Response(
-        prompt_id=drawn.prompt_id,
-        token_ids=chosen.token_ids,
-        stop="end" if chosen.finished else "length",
-        score=chosen.score,
-        step_scores=chosen.step_scores,
+        prompt_id=judged.prompt_id,
+        token_ids=order[0].token_ids,
+        stop="end" if order[0].finished else "length",
+        score=order[0].score,
+        step_scores=order[0].step_scores,
         cost=drawn.cost + _scoring(judged, n),
+        margin=min(drawn.margin, gap(order, 1)),
     )
 
 
-def first_samples(drawn: Drawn, n: int) -> Drawn:
+def first_samples(drawn: SamplesState, n: int) -> SamplesState:
     """The first n samples and what drawing them alone costs: the prompt is read once.
 
     The seconds are shared out by the tokens computed.
     """
-    left = drawn.continuations[n:]
+    left = drawn.candidates[n:]
     if not left:
         return drawn
     cost = drawn.cost
@@ -60,11 +64,11 @@ def first_samples(drawn: Drawn, n: int) -> Drawn:
     part = replace(
         cost,
         policy_tokens_sampled=cost.policy_tokens_sampled
-        - sum(len(sample.token_ids) + (sample.stop == "end") for sample in left),
+        - sum(len(sample.token_ids) + sample.finished for sample in left),
         policy_tokens_computed=computed,
         seconds=cost.seconds * computed / cost.policy_tokens_computed,
     )
-    return Drawn(drawn.prompt_id, drawn.continuations[:n], part)
+    return replace(drawn, candidates=drawn.candidates[:n], texts=drawn.texts[:n], cost=part)
 
 
 def curve_sizes(most: int) -> list[int]:
@@ -79,9 +83,9 @@ def _step(n: int) -> int:
     return step
 
 
-def _computed(sample: Continuation) -> int:
+def _computed(sample: Candidate) -> int:
     """Every token but the one at the limit goes through the policy."""
-    return len(sample.token_ids) - (sample.stop == "length")
+    return len(sample.token_ids) - (not sample.finished)
 
 
 def _scoring(judged: Judged, n: int) -> Cost:
@@ -92,7 +96,7 @@ def _scoring(judged: Judged, n: int) -> Cost:
     by their lengths in the policy's, and are right on average.
     """
     cost = judged.cost
-    texts = [sample.token_ids for sample in judged.drawn.continuations]
+    texts = [sample.token_ids for sample in judged.scored]
     all_texts, own = list(dict.fromkeys(texts)), list(dict.fromkeys(texts[:n]))
     if len(own) == len(all_texts):
         return cost

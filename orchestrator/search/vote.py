@@ -1,13 +1,64 @@
-"""Majority vote and weighted best-of-N (design, section 2): which answer N samples stand for.
+"""Majority vote and weighted best-of-N (Wang et al. 2023): which answer N samples stand for.
 
-The samples are those of best-of-N; answers come from a task's own extraction (of GSM8K:
-``data.gsm8k.extract_answer`` of each sample's text). Knows no engine, text or task.
+The samples are those of best-of-N; the answer in a sample's text is found by an extraction that the
+parameters name (``data/answers.py``). Knows no engine and no task.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from scipy.special import expit
+
+from orchestrator.data.answers import extraction
+from orchestrator.search.best_of_n import BestOfNParameters, SamplesState, draw_samples
+from orchestrator.search.ledger import Ledger
+from orchestrator.search.problem import Candidate, Problem, competing
+
+
+@dataclass(frozen=True)
+class VoteParameters(BestOfNParameters):
+    """``answers`` names how the answer is found in a text: a name in ``data.answers.ANSWERS``."""
+
+    answers: str = "last_number"
+
+
+async def draw_texts(ask: Ledger, parameters: VoteParameters) -> SamplesState:
+    """Draws N responses, those of best-of-N, with their texts."""
+    extraction(parameters.answers)  # an unknown name ends here, before anything is drawn
+    return await draw_samples(ask, parameters, texts=True)
+
+
+def are_drawn(problem: Problem, state: SamplesState) -> bool:
+    """A majority vote scores nothing: it is done once there are samples."""
+    return True
+
+
+def most_frequent(ask: Ledger, state: SamplesState, parameters: VoteParameters) -> Candidate:
+    """Majority vote: the first sample of the most frequent answer; no score is asked for."""
+    samples, answers = _voters(state, parameters)
+    return samples[weighted_choice(answers)]
+
+
+def most_rewarded(ask: Ledger, state: SamplesState, parameters: VoteParameters) -> Candidate:
+    """Weighted best-of-N: the best sample of the answer with the most summed reward."""
+    samples, answers = _voters(state, parameters)
+    chosen, margin = decided_vote(answers, [sample.score for sample in samples])
+    ask.decided(margin)
+    return samples[chosen]
+
+
+def _voters(
+    state: SamplesState, parameters: VoteParameters
+) -> tuple[list[Candidate], list[str | None]]:
+    """The samples that the answer is among, and their answers."""
+    answer_in, samples = extraction(parameters.answers), competing(state.candidates)
+    answers = [
+        answer_in(text)
+        for sample, text in zip(state.candidates, state.texts, strict=True)
+        if sample.finished or not samples[0].finished
+    ]
+    return samples, answers
 
 
 def weighted_choice(
@@ -29,6 +80,20 @@ def weighted_choice(
     Raises:
         ValueError: no answers, another number of scores, or a score that is NaN.
     """
+    return decided_vote(answers, scores, probabilities=probabilities)[0]
+
+
+def decided_vote(
+    answers: Sequence[str | None],
+    scores: Sequence[float] | None = None,
+    *,
+    probabilities: bool = False,
+) -> tuple[int, float]:
+    """As ``weighted_choice``, and how near it was.
+
+    That is the lesser of the winner's lead in summed weight and its best response's lead in score:
+    infinite without ``scores``, for counts of votes do not depend on rounding.
+    """
     if not answers:
         raise ValueError("a vote without answers")
     if scores is not None and (len(scores) != len(answers) or any(map(math.isnan, scores))):
@@ -48,5 +113,9 @@ def weighted_choice(
         total = math.fsum(weights[i] for i in group)
         return total, max(ranks[i] for i in group), -group[0]
 
-    winner = max(groups.values(), key=standing)
-    return max(winner, key=lambda i: ranks[i])
+    winner, *others = sorted(groups.values(), key=standing, reverse=True)
+    first, *rest = sorted(winner, key=lambda i: ranks[i], reverse=True)
+    if scores is None:
+        return first, math.inf
+    lead = standing(winner)[0] - max((standing(group)[0] for group in others), default=-math.inf)
+    return first, min(lead, ranks[first] - max((ranks[i] for i in rest), default=-math.inf))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.randomness import generator, stream_key
 from orchestrator.records import Response
 from orchestrator.search.args import ArgsParameters
-from orchestrator.search.beam import BeamParameters, beam_search
+from orchestrator.search.beam import BeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (
@@ -62,7 +62,7 @@ def test_a_score_consistent_reward_guides_beams_to_its_optimum(
     policy = random_policy(seed, 3, spread=0.5)
     problem = Problem("p", (9,), seed, max_new_tokens=5)
     parameters = BeamParameters(width, COVERING, chunk)
-    response = asyncio.run(beam_search(problem, policy, reward, parameters))
+    response = asyncio.run(METHODS["cbs"].bind(parameters)(problem, policy, reward))
     complete = [path for length in range(5) for path in product(range(2), repeat=length)]
     assert max(complete, key=lambda path: reward.value((9,), path)) == best
     assert (response.token_ids, response.stop) == (best, "end")
@@ -103,7 +103,7 @@ def test_chunk_beams_equal_algorithm_3_written_out(
         reward = TabularReward(lambda x, y: float(sum(y) % 2))
     problem = Problem("p", (5, 6), seed, max_new_tokens=6)
     parameters = BeamParameters(width, k, chunk)
-    response = asyncio.run(beam_search(problem, policy, reward, parameters))
+    response = asyncio.run(METHODS["cbs"].bind(parameters)(problem, policy, reward))
     path, finished = slow_beams(problem, policy, reward, width, k, chunk)
     assert (response.token_ids, response.stop == "end") == (path, finished)
 

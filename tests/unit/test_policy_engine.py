@@ -2,13 +2,14 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from scipy.stats import chisquare
 
 from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.randomness import stream_key
+from orchestrator.randomness import stream_key, uniforms
 from orchestrator.search.engines import Ids, SampleRequest, TopRequest
 from orchestrator.world import agents
 
@@ -102,8 +103,6 @@ def test_a_continuation_equals_a_slow_oracle_token_by_token(
     engine: HuggingFacePolicy, prompts: list[Ids]
 ) -> None:
     """One forward a token without cache, the inverse of the cumulative distribution by hand."""
-    from orchestrator.randomness import uniforms
-
     for key in keys("oracle", 4):
         found = engine.sample([SampleRequest(prompts[0], (), (key,), MOST)])[0].continuations[0]
         tokens: list[int] = []
@@ -167,12 +166,72 @@ def test_with_an_entropy_stop_a_continuation_ends_before_the_first_uncertain_tok
     for whole, part in zip(free, stopped, strict=True):
         cut = next((i for i, e in enumerate(whole.entropies) if i and e >= threshold), None)
         if cut is None:
-            assert part == whole
+            assert replace(part, margin=whole.margin) == whole
         else:
             assert part.token_ids == whole.token_ids[:cut] and part.stop == "entropy"
             assert part.entropies == pytest.approx(whole.entropies[:cut])
     longest = max(len(c.token_ids) for c in stopped)
     assert 1 <= min(len(c.token_ids) for c in stopped if c.stop == "entropy") <= longest
+
+
+def test_with_stops_a_continuation_ends_behind_the_token_that_completes_one(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    streams = keys("stops", 12)
+    free = engine.sample([SampleRequest(prompts[0], (), streams, MOST)])[0].continuations
+    texts = [engine.chat.text(c.token_ids) for c in free]
+    words = [word for text in texts for word in text.split()]
+    common = max(sorted(set(words)), key=words.count)
+    request = SampleRequest(prompts[0], (), streams, MOST, stops=(common, "never"), texts=True)
+    answer = engine.sample([request])[0]
+    assert {c.stop for c in answer.continuations} >= {"stop"}
+    for whole, part in zip(free, answer.continuations, strict=True):
+        shorter = [whole.token_ids[:t] for t in range(1, len(whole.token_ids) + 1)]
+        cut = next((ids for ids in shorter if common in engine.chat.text(ids)), None)
+        assert (part.token_ids, part.stop) == (
+            (whole.token_ids, whole.stop) if cut is None else (cut, "stop")
+        )
+        assert part.text == engine.chat.text(part.token_ids) and whole.text is None
+    longer = replace(request, prefix_ids=answer.continuations[0].token_ids, stops=(common,))
+    (again,) = engine.sample([longer])
+    assert all(c.token_ids for c in again.continuations), (
+        "the prefix holds the stop, and counts not"
+    )
+    with pytest.raises(ValueError, match="valid are texts that are not empty"):
+        engine.sample([replace(request, stops=("",))])
+
+
+def test_the_margin_is_the_least_distance_of_a_draw_to_a_border(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    stream = keys("margin", 3)
+    found = engine.sample([SampleRequest(prompts[0], (), stream, 6)])[0].continuations
+    for key, one in zip(stream, found, strict=True):
+        distances = []
+        drawn = (*one.token_ids, engine.chat.end_ids[0])[: len(one.entropies)]
+        for place, token in enumerate(drawn):
+            logits = logits_of(engine, prompts[0] + one.token_ids[:place])
+            borders = [0.0, *torch.softmax(logits, -1).cumsum(0).tolist()]
+            draw = uniforms(key, 6)[place]
+            distances.append(min(draw - borders[token], borders[token + 1] - draw))
+        assert one.margin == pytest.approx(min(distances), abs=1e-6)
+    (greedy,) = engine.sample([SampleRequest(prompts[0], (), (0,), 4, greedy=True)])
+    (one,) = greedy.continuations
+    gaps = []
+    for place in range(len(one.entropies)):
+        largest = logits_of(engine, prompts[0] + one.token_ids[:place]).topk(2).values
+        gaps.append(float(largest[0] - largest[1]))
+    assert one.margin == pytest.approx(min(gaps), abs=1e-5)
+
+
+def test_a_margin_knows_how_near_an_entropy_was_to_its_stop(
+    engine: HuggingFacePolicy, prompts: list[Ids]
+) -> None:
+    (free,) = engine.sample([SampleRequest(prompts[0], (), keys("near", 1), MOST)])[0].continuations
+    stop = max(free.entropies[1:]) + 1e-7
+    near = SampleRequest(prompts[0], (), keys("near", 1), MOST, entropy_stop=stop)
+    (one,) = engine.sample([near])[0].continuations
+    assert one.token_ids == free.token_ids and 0 < one.margin < 1e-6
 
 
 def test_stops_say_end_or_length_and_the_end_token_is_left_out(
@@ -204,6 +263,10 @@ def test_top_gives_the_sorted_logits_with_none_for_the_end_token(
         assert found.logits == pytest.approx([logits[token] for token in order], abs=1e-5)
         assert 1 <= found.tokens_computed <= len(text), "what was read before is not read again"
         assert len(found.token_ids) == min(request.count, whole)
+        margin = logits[order[-1]] - max(
+            set(logits) - {logits[t] for t in order}, default=-math.inf
+        )
+        assert found.margin == pytest.approx(margin, abs=1e-5)
     assert None in engine.top(requests)[1].token_ids
 
 
@@ -215,20 +278,21 @@ def test_tokens_sampled_and_computed_are_those_counted_by_hand(
         SampleRequest(prompts[0], (), keys("count", 60), 8),
         SampleRequest(prompts[0], (), keys("again", 2), 8),  # the same prefix: paid for above
         SampleRequest(prompts[1], (5, 6), keys("stop", 6), 8, entropy_stop=3.0),
+        SampleRequest(prompts[2], (), keys("at", 20), 8, stops=("a", "e")),
     ]
     answers = fresh.sample(requests)
-    prefills = [len(prompts[0]), 0, len(prompts[1]) + 2]
+    prefills = [len(prompts[0]), 0, len(prompts[1]) + 2, len(prompts[2])]
     stops = set()
     for answer, prefill in zip(answers, prefills, strict=True):
         sampled = computed = 0
         for c in answer.continuations:
             stops.add(c.stop)
             sampled += len(c.token_ids) + (c.stop == "end")
-            # Only a token at the length limit is not put through the model any more.
-            computed += len(c.token_ids) - (c.stop == "length")
+            # Only a token at the length limit or a stop is not put through the model any more.
+            computed += len(c.token_ids) - (c.stop in ("length", "stop"))
         assert answer.tokens_sampled == sampled
         assert answer.tokens_computed == prefill + computed
-    assert stops == {"end", "length", "entropy"}
+    assert stops == {"end", "length", "entropy", "stop"}
 
 
 def test_more_rows_than_a_batch_holds_give_the_same_samples(

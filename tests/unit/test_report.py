@@ -250,9 +250,9 @@ def test_a_sign_is_told_only_where_the_interval_excludes_zero(low, high, expecte
 
 
 def test_methods_stand_in_the_order_of_the_paper_and_unknown_ones_last():
-    rows = [{"method": m} for m in ("mcts", "cards", "dvts", "base", "mcts", "bon")]
+    rows = [{"method": m} for m in ("mcts", "cards", "particles", "base", "mcts", "bon")]
     order = [row["method"] for row in method_order(rows)]
-    assert order == ["base", "bon", "cards", "mcts", "mcts", "dvts"]
+    assert order == ["base", "bon", "cards", "mcts", "mcts", "particles"]
 
 
 def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(full):

@@ -10,9 +10,8 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Response
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.search.best_of_n import BestOfNParameters, Drawn, best_of_n, draw_samples
+from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.engines import (
-    Continuation,
     Sampled,
     SampleRequest,
     Scored,
@@ -20,7 +19,8 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.problem import Problem
+from orchestrator.search.problem import Candidate, Problem
+from orchestrator.search.registry import METHODS
 from orchestrator.search.shared_samples import (
     Judged,
     best_of_first,
@@ -54,8 +54,14 @@ def problem_of(engines: Engines) -> Problem:
 
 
 async def judged_of(engines: Engines, problem: Problem, n: int) -> Judged:
-    drawn = await draw_samples(problem, engines, engines, BestOfNParameters(n))
+    drawn = await METHODS["bon"].begun(problem, engines, engines, BestOfNParameters(n))
+    assert isinstance(drawn, SamplesState)
     return await judge_samples(problem, engines, engines, drawn)
+
+
+def best_of(engines: Engines, problem: Problem, n: int) -> Response:
+    search = METHODS["bon"].bind(BestOfNParameters(n))
+    return asyncio.run(search(problem, engines, engines))
 
 
 def without_time(response: Response) -> Response:
@@ -69,10 +75,11 @@ def test_each_point_is_the_run_that_drew_so_many(word_policy: str, word_reward: 
     judged = asyncio.run(judged_of(engines, problem, 9))
     answers = set()
     for n in (1, 2, 5, 8, 9):
-        alone = asyncio.run(best_of_n(problem, engines, engines, BestOfNParameters(n)))
+        alone = best_of(engines, problem, n)
         mine = without_time(best_of_first(judged, n))
         assert mine.score == pytest.approx(alone.score, abs=1e-5)
-        same = replace(alone, score=mine.score, step_scores=mine.step_scores)
+        assert mine.margin <= alone.margin + 1e-5, "all samples were drawn, and the nearest counts"
+        same = replace(alone, score=mine.score, step_scores=mine.step_scores, margin=mine.margin)
         assert mine == same, n
         answers.add(mine.token_ids)
     assert len(answers) > 1
@@ -82,36 +89,38 @@ def test_a_log_ratios_points_cost_as_much_on_average(word_policy: str, word_rewa
     engines = Engines(word_policy, ScorerSpec(word_policy, base=word_policy))
     problem = problem_of(engines)
     judged = asyncio.run(judged_of(engines, problem, 6))
-    whole = asyncio.run(best_of_n(problem, engines, engines, BestOfNParameters(6))).cost
+    whole = best_of(engines, problem, 6).cost
     assert replace(best_of_first(judged, 6).cost, seconds=0.0) == whole
     # Two models read the prompt once for six samples.
     assert whole.reward_tokens_reused == 2 * 5 * len(problem.prompt_ids)
-    half = asyncio.run(best_of_n(problem, engines, engines, BestOfNParameters(3))).cost
+    half = best_of(engines, problem, 3).cost
     found = best_of_first(judged, 3).cost
     assert found.reward_tokens_reused == half.reward_tokens_reused
     assert found.reward_tokens_computed == pytest.approx(half.reward_tokens_computed, rel=0.25)
 
 
 def test_costs_by_hand() -> None:
-    """A prompt of 10 tokens; samples of 4 (ended), 6 (at the limit), 4 (the first's again)."""
+    """A prompt of 10 tokens; samples of 4 (ended), 6 (at the limit), 4 (the first's again), 1."""
     samples = (
-        Continuation((1, 2, 3, 4), "end"),
-        Continuation((1, 2, 3, 4, 5, 6), "length"),
-        Continuation((1, 2, 3, 4), "end"),
-        Continuation((7,), "end"),
+        Candidate((1, 2, 3, 4), True),
+        Candidate((1, 2, 3, 4, 5, 6)),
+        Candidate((1, 2, 3, 4), True),
+        Candidate((7,), True),
     )
     drawing = Cost(5 + 6 + 5 + 2, 10 + 4 + 5 + 4 + 1, policy_calls=1, seconds=2.4)
-    drawn = Drawn("p0", samples, drawing)
+    drawn = SamplesState(samples, cost=drawing)
     # Scored are three different texts, each with a closing token behind it.
     scoring = Cost(
         reward_tokens_computed=10 + 5 + 7 + 2, reward_tokens_reused=20, reward_calls=1, seconds=0.24
     )
-    judged = Judged(drawn, (1.0, 3.0, 1.0, 2.0), scoring)
+    scores = (1.0, 3.0, 1.0, 2.0)
+    scored = tuple(replace(one, score=r) for one, r in zip(samples, scores, strict=True))
+    judged = Judged("p0", drawn, scored, scoring)
     for n, token_ids, sampled, computed, scored, reused in (
         (1, (1, 2, 3, 4), 5, 14, 15, 0),
-        (2, (1, 2, 3, 4, 5, 6), 11, 19, 22, 10),
-        (3, (1, 2, 3, 4, 5, 6), 16, 23, 22, 10),
-        (4, (1, 2, 3, 4, 5, 6), 18, 24, 24, 20),
+        (2, (1, 2, 3, 4), 11, 19, 22, 10),
+        (3, (1, 2, 3, 4), 16, 23, 22, 10),
+        (4, (7,), 18, 24, 24, 20),
     ):
         response = best_of_first(judged, n)
         assert response.token_ids == token_ids
