@@ -27,6 +27,7 @@ from orchestrator.engines.draws import (
     sampled_of,
 )
 from orchestrator.engines.key_values import MEMORY_MIB, Known, Pair
+from orchestrator.engines.next_logits import NextLogits
 from orchestrator.engines.reading import Reader, before
 from orchestrator.engines.stops import StopReader
 from orchestrator.rewards.log_ratio import response_log_probs
@@ -72,6 +73,7 @@ class HuggingFacePolicy:
         self.chat = load_chat(checkpoint)
         self.model: PreTrainedModel = load_policy(checkpoint).to(device).eval()
         self._reader = Reader(self.model, self._last_logits, 0, memory_mib)
+        self._behind = NextLogits()
         self._end_ids = self.chat.end_ids if ends else ()
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}
         self.temperature, self.top_p, self.device = temperature, top_p, device
@@ -79,6 +81,7 @@ class HuggingFacePolicy:
     def forget(self) -> None:
         """Drops all keys and values that are kept."""
         self._reader.forget()
+        self._behind = NextLogits()
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
@@ -150,8 +153,12 @@ class HuggingFacePolicy:
 
     def _next_logits(self, texts: list[Ids]) -> tuple[Tensor, list[int]]:
         """Logits (P, V) of the token after each of P different texts, and the tokens computed."""
-        found = self._reader.read(texts, [()] * len(texts), [True] * len(texts))
-        logits = torch.stack([read.last for read in found if read.last is not None])
+        known = [self._behind.of(text) for text in texts]
+        found = self._reader.read(texts, [()] * len(texts), [one is None for one in known])
+        both = [
+            one if one is not None else read.last for one, read in zip(known, found, strict=True)
+        ]
+        logits = torch.stack([one for one in both if one is not None])
         _assert_numbers(logits)
         return logits, [read.computed for read in found]
 
@@ -160,6 +167,8 @@ class HuggingFacePolicy:
         used = sorted({row.prefix for row in rows})
         place = {prefix: k for k, prefix in enumerate(used)}
         logits, computed = self._next_logits([texts[prefix] for prefix in used])
+        for prefix, own in zip(used, logits, strict=True):
+            self._behind.keep(texts[prefix], own)
         index = torch.tensor([place[row.prefix] for row in rows], device=self.device)
         tokens = self._choose(rows, logits, index)
         keep = [i for i, row in enumerate(rows) if row.stop is None]
@@ -184,7 +193,11 @@ class HuggingFacePolicy:
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+            going = [row.stop is None for row in live]
             tokens = self._choose(live, logits)
+            for i, row in enumerate(live):
+                if going[i] and row.stop == "entropy":  # what comes next is known already
+                    self._behind.keep(texts[index[i]] + tuple(row.tokens), logits[i])
             keep = [i for i, row in enumerate(live) if row.stop is None]
             few = len(keep) < COMPACT_BELOW * len(live)
             if not keep or few:
