@@ -6,13 +6,14 @@ method's text and the other side of `jobs/bench.py search`. Draws are keyed as t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from orchestrator.data.answers import last_number
 from orchestrator.randomness import uniforms
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import Ids
@@ -33,6 +34,8 @@ class Loop:
     """Both models, in evaluation mode, on one device.
 
     ``ends`` are token ids that end a response; ``closing`` ids are put behind what is scored.
+    ``text`` writes the policy's ids, for stops and votes; ``own`` gives the reward model's ids of a
+    prompt and a response, where its tokenizer is another one.
     """
 
     policy: PreTrainedModel
@@ -42,18 +45,40 @@ class Loop:
     temperature: float = 1.0
     policy_tokens: int = 0
     reward_tokens: int = 0
+    text: Callable[[Ids], str] = str
+    own: Callable[[Ids, Ids], Ids] = lambda prompt, response: prompt + response
 
     @torch.no_grad()
     def best_of_n(self, problem: Problem, n: int) -> Ids:
         """N responses, the best by reward."""
-        keys = [problem.key("sample", i) for i in range(n)]
-        drawn = self.samples(problem.prompt_ids, keys, problem.max_new_tokens)
-        scores = self.scores([problem.prompt_ids + y for y, _ in drawn])
-        return drawn[scores.index(max(scores))][0]
+        drawn = self._whole(problem, n)
+        scores = self.scores(problem, drawn)
+        return drawn[scores.index(max(scores))]
 
     @torch.no_grad()
-    def args(self, problem: Problem, weight: float, k: int) -> Ids:
-        """The next token by logit + weight * reward, of the policy's top k."""
+    def vote(self, problem: Problem, n: int, weighted: bool) -> Ids:
+        """N responses, one of the answer with the most votes, or with the most sigma(reward)."""
+        drawn = self._whole(problem, n)
+        scores = self.scores(problem, drawn) if weighted else [0.0] * len(drawn)
+        answers = [last_number(self.text(y)) for y in drawn]
+        voters = [i for i, answer in enumerate(answers) if answer is not None] or range(len(drawn))
+        most, chosen = -1.0, 0
+        for i in voters:  # the first of equals
+            own = [j for j in voters if answers[j] == answers[i]]
+            weight = sum(1 / (1 + math.exp(-scores[j])) for j in own)
+            if weight > most + 1e-12:
+                most, chosen = weight, max(own, key=lambda j: scores[j])
+        return drawn[chosen]
+
+    def _whole(self, problem: Problem, n: int) -> list[Ids]:
+        """N samples, without those cut off at the length, unless all are."""
+        keys = [problem.key("sample", i) for i in range(n)]
+        drawn = self.samples(problem.prompt_ids, keys, problem.max_new_tokens)
+        return [y for y, end in drawn if end] or [y for y, _ in drawn]
+
+    @torch.no_grad()
+    def args(self, problem: Problem, weight: float, k: int, temperature: float = 0.0) -> Ids:
+        """The next token by logit + weight * reward, of the policy's top k; drawn, or the best."""
         response: Ids = ()
         cache = DynamicCache()
         new = problem.prompt_ids
@@ -61,37 +86,63 @@ class Loop:
             logits = self._forward(torch.tensor([new]), cache)[0].float()
             values, ids = torch.sort(logits, descending=True, stable=True)
             tokens = ids[:k].tolist()
-            texts = [
-                problem.prompt_ids + response + (() if t in self.ends else (t,)) for t in tokens
-            ]
-            scores = self.scores(texts)
+            scores = self.scores(
+                problem, [response + (() if t in self.ends else (t,)) for t in tokens]
+            )
             totals = [v + weight * s for v, s in zip(values[:k].tolist(), scores, strict=True)]
             token = tokens[totals.index(max(totals))]
+            if temperature:
+                order = sorted(
+                    range(len(tokens)), key=lambda i: (tokens[i] in self.ends, tokens[i])
+                )
+                exact = torch.tensor([totals[i] for i in order], dtype=torch.float64)
+                cumulative = torch.softmax(exact / temperature, -1).cumsum(-1)
+                draw = uniforms(problem.key("args_stochastic", len(response)), 1)[0]
+                place = torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True)
+                token = tokens[order[int(place)]]
             if token in self.ends:
                 break
             response, new = (*response, token), (token,)
         return response
 
     @torch.no_grad()
-    def beams(self, problem: Problem, width: int, candidates: int, chunk: int, name: str) -> Ids:
-        """From each of some beams so many chunks, the best of all are kept; finished ones stay."""
+    def beams(
+        self,
+        problem: Problem,
+        width: int,
+        candidates: int,
+        chunk: int,
+        name: str,
+        stops: Sequence[str] = (),
+        apart: bool = False,
+    ) -> Ids:
+        """From each of some beams so many chunks, the best of all are kept; finished ones stay.
+
+        A chunk ends with one of ``stops``, too. Beams that are ``apart`` do not compete: of each
+        the best chunk is kept.
+        """
         kept = [Grown() for _ in range(width)]
         step = 0
         while any(self._room(problem, one) for one in kept):
-            pool: list[Grown] = []
+            pools: list[list[Grown]] = []
             for i, one in enumerate(kept):
                 room = self._room(problem, one)
                 if not room:
-                    pool.append(one)
+                    pools.append([one])
                     continue
                 keys = [problem.key(name, step, i, c) for c in range(candidates)]
-                drawn = self.samples(problem.prompt_ids + one.ids, keys, min(chunk, room))
-                pool += [Grown(one.ids + y, end) for y, end in drawn]
-            fresh = [one for one in pool if one.score == -math.inf]
-            scores = self.scores([problem.prompt_ids + one.ids for one in fresh])
+                text = problem.prompt_ids + one.ids
+                drawn = self.samples(text, keys, min(chunk, room), stops=stops)
+                pools.append([Grown(one.ids + y, end) for y, end in drawn])
+            fresh = [one for pool in pools for one in pool if one.score == -math.inf]
+            scores = self.scores(problem, [one.ids for one in fresh])
             for one, score in zip(fresh, scores, strict=True):
                 one.score = score
-            kept = sorted(pool, key=lambda one: -one.score)[:width]
+            if apart:
+                kept = [max(pool, key=lambda one: one.score) for pool in pools]
+            else:
+                every = [one for pool in pools for one in pool]
+                kept = sorted(every, key=lambda one: -one.score)[:width]
             step += 1
         finished = [one for one in kept if one.finished] or kept
         return max(finished, key=lambda one: one.score).ids
@@ -99,7 +150,7 @@ class Loop:
     @torch.no_grad()
     def cards(self, problem: Problem, own: CardsParameters) -> Ids:
         """Segments up to an uncertain token, drawn until one is accepted."""
-        (empty,) = self.scores([problem.prompt_ids])
+        (empty,) = self.scores(problem, [()])
         first = (1 - own.alpha) * empty + own.alpha * own.target_reward
         kept, step = Grown(), 0
         while self._room(problem, kept):
@@ -110,7 +161,7 @@ class Loop:
                 ((y, end),) = self.samples(
                     problem.prompt_ids + kept.ids, [key], limit, own.entropy_threshold
                 )
-                (score,) = self.scores([problem.prompt_ids + kept.ids + y])
+                (score,) = self.scores(problem, [kept.ids + y])
                 found = Grown(kept.ids + y, end, score)
                 share = len(found.ids) / problem.max_new_tokens
                 asked = first + (own.target_reward - first) * share
@@ -124,7 +175,12 @@ class Loop:
         return kept.ids
 
     def samples(
-        self, text: Ids, keys: Sequence[int], most: int, threshold: float = math.inf
+        self,
+        text: Ids,
+        keys: Sequence[int],
+        most: int,
+        threshold: float = math.inf,
+        stops: Sequence[str] = (),
     ) -> list[tuple[Ids, bool]]:
         """A continuation for each key, and whether it came to an end token."""
         cache = DynamicCache()
@@ -148,14 +204,15 @@ class Loop:
                 stopped[i] = uncertain or ended[i]
                 if not stopped[i]:
                     drawn[i].append(token)
+                    stopped[i] = any(stop in self.text(tuple(drawn[i])) for stop in stops)
             if all(stopped) or place == most - 1:
                 break
             logits = self._forward(tokens, cache)
         return [(tuple(ids), end) for ids, end in zip(drawn, ended, strict=True)]
 
-    def scores(self, texts: Sequence[Ids]) -> list[float]:
-        """The reward of each text, all in one batch, padded on the right."""
-        whole = [text + self.closing for text in texts]
+    def scores(self, problem: Problem, responses: Sequence[Ids]) -> list[float]:
+        """The reward of each response, all in one batch, padded on the right."""
+        whole = [self.own(problem.prompt_ids, y) + self.closing for y in responses]
         width = max(map(len, whole))
         ids = torch.tensor([text + (0,) * (width - len(text)) for text in whole])
         lengths = torch.tensor([len(text) for text in whole])

@@ -1,6 +1,7 @@
 """Every method's text on the Hugging Face engines equals the straightforward loop's, in float64."""
 
 import asyncio
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,13 +14,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from orchestrator.engines.checkpoints import save_checkpoint
 from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
+from orchestrator.engines.tokenizers import SPECIAL, byte_pair_tokenizer, word_tokenizer
 from orchestrator.records import Response
+from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.args import ArgsParameters
-from orchestrator.search.beam import BeamParameters
+from orchestrator.search.args import ArgsParameters, StochasticArgsParameters
+from orchestrator.search.beam import BeamParameters, StepBeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
+from orchestrator.search.dvts import DvtsParameters
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -29,32 +32,46 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
+from orchestrator.search.general import SENTENCE_ENDS, GeneralParameters
 from orchestrator.search.lockstep import run_waves
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
+from orchestrator.search.vote import VoteParameters
 
+SENTENCES = (".", "!", "no.")  # words that end a sentence
 WORDS = 24
 MODELS = 3  # pairs of a policy and a reward model
 
 
 @cache
-def engines(number: int, closed: bool) -> tuple[HuggingFacePolicy, SequenceScorer]:
-    """Random models in float64, with attention of groups of heads."""
-    tokenizer = word_tokenizer([f"w{i}" for i in range(WORDS - len(SPECIAL))])
+def engines(
+    number: int, closed: bool, own: bool = False, dtype: torch.dtype = torch.float64
+) -> tuple[HuggingFacePolicy, SequenceScorer]:
+    """Random models, with attention of groups of heads.
+
+    A reward model with its ``own`` tokenizer reads parts of words.
+    """
+    plain = WORDS - len(SPECIAL) - len(SENTENCES)
+    words = [*(f"w{i}" for i in range(plain)), *SENTENCES]
+    tokenizers = {"p": word_tokenizer(words), "r": word_tokenizer(words)}
+    if own:
+        tokenizers["r"] = byte_pair_tokenizer([" ".join(words)], 280)
     folder = Path(mkdtemp())
     for name, kind in (("p", LlamaForCausalLM), ("r", LlamaForSequenceClassification)):
         torch.manual_seed(2 * number + (name == "r"))
+        tokenizer = tokenizers[name]
         config = LlamaConfig(
-            vocab_size=WORDS, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, num_labels=1, initializer_range=0.6,
             pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
         save_checkpoint(kind(config), tokenizer, folder / name)
     policy = HuggingFacePolicy(str(folder / "p"), memory_mib=number % 2)
-    position = "closed" if closed else "open"
-    reward = SequenceScorer(str(folder / "r"), position, memory_mib=number % 2)
+    position: Position = "closed" if closed else "open"
+    reward = SequenceScorer(str(folder / "r"), position, policy.chat, memory_mib=number % 2)
     for model in (policy.model, reward.model):
-        model.double()
+        model.to(dtype)
+    assert reward.shares_tokenizer is not own
     return policy, reward
 
 
@@ -71,10 +88,15 @@ class Backend:
         return self._policy.top(requests)
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+        if not self._reward.shares_tokenizer:
+            prompts = [self._reward.own_ids(request.prompt_ids) for request in requests]
+            pairs = zip(requests, prompts, strict=True)
+            requests = [replace(request, prompt_ids=prompt) for request, prompt in pairs]
         return self._reward.score(requests)
 
 
 prompt = st.lists(st.integers(len(SPECIAL), WORDS - 1), min_size=1, max_size=8).map(tuple)
+delimiter = st.sampled_from(["w1", "w2 w", ".", "3", " ", "never"])
 method = st.one_of(
     st.builds(BestOfNParameters, st.integers(1, 6)).map(lambda own: ("bon", own)),
     st.builds(ArgsParameters, st.floats(-3, 3), st.integers(1, WORDS)).map(
@@ -90,27 +112,62 @@ method = st.one_of(
         CardsParameters, st.floats(-1, 2), st.floats(0, 2), st.floats(0, 1), st.floats(1, 4),
         st.integers(1, 6), st.integers(1, 5),
     ).map(lambda own: ("cards", own)),
+    st.builds(
+        StochasticArgsParameters, st.floats(-3, 3), st.integers(1, WORDS), st.floats(0.1, 3)
+    ).map(lambda own: ("args_stochastic", own)),
+    st.builds(VoteParameters, st.integers(1, 8)).map(lambda own: ("vote", own)),
+    st.builds(VoteParameters, st.integers(1, 8)).map(lambda own: ("weighted_bon", own)),
+    st.builds(StepBeamParameters, st.integers(1, 4), st.integers(1, 4), delimiter).map(
+        lambda own: ("step_beam", own)
+    ),
+    st.builds(DvtsParameters, st.integers(1, 4), st.integers(1, 4), delimiter).map(
+        lambda own: ("dvts", own)
+    ),
+    st.builds(
+        GeneralParameters,
+        st.sampled_from(["token", "chunk", "sentence", "sentence", "step", "response"]),
+        st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), delimiter,
+    ).map(lambda own: ("general", own)),
 )  # fmt: skip
 
 
 def by_loop(loop: Loop, name: str, own: object, problem: Problem) -> Ids:
     """The oracle's answer."""
-    if isinstance(own, BestOfNParameters):
-        return loop.best_of_n(problem, own.n)
-    if isinstance(own, ArgsParameters):
-        return loop.args(problem, own.weight, own.k)
-    if isinstance(own, BeamParameters):
-        return loop.beams(problem, own.beams, own.candidates, own.chunk, name)
+    most = problem.max_new_tokens
+    match own:
+        case VoteParameters():
+            return loop.vote(problem, own.n, weighted=name == "weighted_bon")
+        case BestOfNParameters():
+            return loop.best_of_n(problem, own.n)
+        case StochasticArgsParameters():
+            return loop.args(problem, own.weight, own.k, own.temperature)
+        case ArgsParameters():
+            return loop.args(problem, own.weight, own.k)
+        case BeamParameters():
+            return loop.beams(problem, own.beams, own.candidates, own.chunk, name)
+        case StepBeamParameters():
+            stops = (own.delimiter,)
+            return loop.beams(problem, own.beams, own.candidates, most, name, stops)
+        case DvtsParameters():
+            stops = (own.delimiter,)
+            return loop.beams(problem, own.subtrees, own.candidates, most, name, stops, apart=True)
+        case GeneralParameters():
+            chunk = {"token": 1, "chunk": own.chunk}.get(own.granularity, most)
+            ends = {"sentence": SENTENCE_ENDS, "step": (own.delimiter,)}.get(own.granularity, ())
+            return loop.beams(problem, own.sequences, own.candidates, chunk, name, ends)
     assert isinstance(own, CardsParameters)
     return loop.cards(problem, own)
 
 
-@settings(max_examples=250, deadline=None)
-@given(
+SETTING = (
     st.integers(0, MODELS - 1), st.booleans(), method,
     st.lists(prompt, min_size=1, max_size=4), st.integers(0, 2**32), st.integers(1, 10),
     st.integers(1, 4),
 )  # fmt: skip
+
+
+@settings(max_examples=250, deadline=None)
+@given(*SETTING)
 def test_every_methods_text_is_the_loops(
     number: int,
     closed: bool,
@@ -120,14 +177,43 @@ def test_every_methods_text_is_the_loops(
     limit: int,
     places: int,
 ) -> None:
-    policy, reward = engines(number, closed)
+    check(engines(number, closed), chosen, prompts, seed, limit, places)
+
+
+@settings(max_examples=40, deadline=None)
+@given(*SETTING)
+def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
+    number: int,
+    closed: bool,
+    chosen: tuple[str, object],
+    prompts: list[Ids],
+    seed: int,
+    limit: int,
+    places: int,
+) -> None:
+    check(engines(number, closed, own=True), chosen, prompts, seed, limit, places)
+
+
+def check(
+    models: tuple[HuggingFacePolicy, SequenceScorer],
+    chosen: tuple[str, object],
+    prompts: list[Ids],
+    seed: int,
+    limit: int,
+    places: int,
+) -> None:
+    """A method's responses are the loop's."""
+    policy, reward = models
     name, own = chosen
     problems = [Problem(f"p{i}", ids, seed, limit) for i, ids in enumerate(prompts)]
     backend = Backend(policy, reward)
     responses: list[Response] = asyncio.run(
         run_waves(problems, METHODS[name].bind(own), backend, backend, wave_size=places)
     )
-    closing = reward.chat.closing_ids if closed else ()
-    loop = Loop(policy.model, reward.model, policy.chat.end_ids, closing)
+    loop = Loop(
+        policy.model, reward.model, policy.chat.end_ids, reward.closing(reward.position),
+        text=policy.chat.text,
+        own=lambda prompt, response: reward.own_ids(prompt) + reward.own_ids(response),
+    )  # fmt: skip
     expected = [by_loop(loop, name, own, problem) for problem in problems]
     assert [response.token_ids for response in responses] == expected

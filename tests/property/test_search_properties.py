@@ -1,7 +1,6 @@
 """Search methods over random tabular worlds: against brute force, and free of batch and order."""
 
 import asyncio
-from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -29,43 +28,6 @@ from orchestrator.search.registry import METHODS
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
 SEEDS = st.integers(0, 2**32)
-COVERING = 300  # candidates: each of 7 chunks is drawn, but for a chance of under 1e-9
-
-
-@st.composite
-def consistent_rewards(draw: st.DrawFn) -> tuple[Ids, TabularReward]:
-    """A best response of two words and a reward that is score-consistent for it.
-
-    Each token of the best response met in order adds a gain; every other token costs something,
-    so that each prefix of the best response scores above every other prefix of its length.
-    """
-    best = tuple(draw(st.lists(st.integers(0, 1), max_size=4)))
-    gains = draw(st.lists(st.floats(0.1, 5), min_size=4, max_size=4))
-    fault = draw(st.floats(0.1, 5))
-
-    def value(prompt_ids: Ids, response: Ids) -> float:
-        same = 0
-        while same < min(len(best), len(response)) and best[same] == response[same]:
-            same += 1
-        return sum(gains[:same]) - fault * (len(response) - same)
-
-    return best, TabularReward(value)
-
-
-@settings(max_examples=40, deadline=None)
-@given(consistent_rewards(), SEEDS, st.integers(1, 3), st.integers(1, 2))
-def test_a_score_consistent_reward_guides_beams_to_its_optimum(
-    world: tuple[Ids, TabularReward], seed: int, width: int, chunk: int
-) -> None:
-    """Theorem 1: where the candidates hold every chunk, any granularity finds the best response."""
-    best, reward = world
-    policy = random_policy(seed, 3, spread=0.5)
-    problem = Problem("p", (9,), seed, max_new_tokens=5)
-    parameters = BeamParameters(width, COVERING, chunk)
-    response = asyncio.run(METHODS["cbs"].bind(parameters)(problem, policy, reward))
-    complete = [path for length in range(5) for path in product(range(2), repeat=length)]
-    assert max(complete, key=lambda path: reward.value((9,), path)) == best
-    assert (response.token_ids, response.stop) == (best, "end")
 
 
 def slow_beams(

@@ -7,9 +7,19 @@ import pytest
 import reward_kinds
 
 from orchestrator.config.checks import check_checkpoints, check_files, check_model, check_shares
+from orchestrator.config.decoding import (
+    DvtsConfig,
+    GeneralConfig,
+    SearchConfig,
+    StepBeamConfig,
+    StochasticArgsConfig,
+    VoteConfig,
+)
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
 from orchestrator.config.tree import Config
+from orchestrator.report.rows import METHODS as SHOWN
+from orchestrator.search.registry import METHODS
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Override -> pieces of the message: field, value, what is valid.
@@ -393,3 +403,28 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_fields_of_a_variant_that_do_not_go_together_are_named(variant: str) -> None:
     assert VARIANTS[variant] in message(f"variants.new={variant}")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("search.dvts={delimiter: ''}", "search.dvts.delimiter = ''"),
+        ("search.step_beam={beams: 0}", "search.step_beam.beams = 0"),
+        ("search.general={granularity: word}", "search.general.granularity = 'word'"),
+        ("search.args_stochastic={temperature: 0}", "search.args_stochastic.temperature = 0"),
+        ("search.vote={answers: sympy}", "search.vote.answers = 'sympy'"),
+    ],
+)
+def test_fields_of_a_method_are_checked(override: str, told: str) -> None:
+    assert told in message(override)
+
+
+def test_every_section_of_a_method_is_its_parameters() -> None:
+    sections = SearchConfig(
+        weighted_bon=VoteConfig(), vote=VoteConfig(), general=GeneralConfig(),
+        args_stochastic=StochasticArgsConfig(), step_beam=StepBeamConfig(), dvts=DvtsConfig(),
+    )  # fmt: skip
+    for name in sorted(set(METHODS) - {"base", "greedy", "cards"}):  # CARDS' are calibrated
+        section = getattr(sections, name)
+        METHODS[name].parameters(**section.model_dump(exclude={"prompts"}))
+    assert set(SHOWN) == set(METHODS)
