@@ -48,6 +48,10 @@ class PolicyActor:
         """Log pi(y | x) in nats of whole responses."""
         return self._engine_at(place).log_probs(texts)
 
+    def forget(self, place: PolicyPlace) -> None:
+        """Drops the keys and values that are kept."""
+        self._engine_at(place).forget()
+
     def _engine_at(self, place: PolicyPlace) -> HuggingFacePolicy:
         torch.set_num_threads(place.threads)
         if self._engine is None or self._place != place:

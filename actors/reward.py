@@ -50,6 +50,10 @@ class RewardActor:
         """r(x, y_<t) for each t of ``cuts[i]``, in each position; ids are the reward model's."""
         return _scorer(place).prefix_scores(prompts, responses, cuts, positions)
 
+    def forget(self, place: RewardPlace) -> None:
+        """Drops the keys and values that are kept."""
+        _scorer(place).forget()
+
 
 @lru_cache(maxsize=SCORERS_KEPT)
 def _loaded(spec: ScorerSpec, position: Position, policy: str, device: str) -> Scorer:

@@ -1,97 +1,61 @@
 """Step 8b: what the cells and the prefix scores say, with intervals and paired tests.
 
-Writes evaluation.json, the statistical part of the summary: cells, comparisons, agreement, premise.
+Writes evaluation.json, the statistical part of the summary: cells, comparisons, equal budgets,
+agreement, premise.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
+from jobs.steps.cells import (
+    AVERAGED,
+    COMPARED,
+    Cell,
+    counted,
+    interval_of,
+    paired,
+    rate,
+    read_cell,
+    read_curve,
+)
+from jobs.steps.equal_budget import curve_summaries, equal_budget
 from jobs.steps.prefix_evaluation import agreement
 from jobs.steps.responses import COSTS
-from jobs.steps.search import test_prompts, whole_rewards
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.evaluation.graders import COUNTED, JUDGED_BY
-from orchestrator.evaluation.statistics import mean_interval, paired_test, rate_interval
+from orchestrator.evaluation.graders import JUDGED_BY
 from orchestrator.evaluation.win_tie import outcomes
 from orchestrator.stages.progress import Meter
 
-AVERAGED = ("rubric", "resolved", "accuracy", "diversity")
-COMPARED = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward")
-RATES = ("resolved", "accuracy", "win_tie", "finished")
 BASELINES = ("orm", "orm_continued")
-
-
-@dataclass
-class Cell:
-    """A cell's rows: one value a prompt for each metric, in the order of the prompts."""
-
-    method: str
-    scorer: str | None
-    prompt_ids: list[str]
-    values: dict[str, np.ndarray]
-    parameters: dict[str, Any]
 
 
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Reads all cells, adds the ORM's reward and the win-tie outcomes, and tests."""
-    cells = [_read(sweep, options) for options in step.options["cells"]]
-    _rate(sweep, cells)
+    cells = [read_cell(sweep, options) for options in step.options["cells"]]
+    curves = {
+        options["scorer"]: read_curve(sweep, options)
+        for options in step.options["cells"]
+        if options["method"] == "bon"
+    }
+    points = [cell for curve in curves.values() for cell in curve]
+    rate(sweep, [*cells, *points])
     base = next(cell for cell in cells if cell.method == "base")
-    for cell in cells:
+    for cell in [*cells, *points]:
         _win_tie(sweep, cell, base)
-        meter.advance()
+    meter.advance(len(cells))
     found = {
         "cells": [_summary(sweep, cell) for cell in cells],
         "comparisons": _comparisons(sweep, cells, COMPARED),
-        "count_comparisons": _comparisons(sweep, cells, _counted(sweep)),
+        "count_comparisons": _comparisons(sweep, cells, counted(sweep)),
+        "bon_curves": curve_summaries(sweep, curves),
+        "equal_budget": equal_budget(sweep, cells, curves),
         **agreement(sweep, step.options["scored"], meter),
     }
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1, allow_nan=False))
     holds = found["premise"]["holds"]
     return {"metrics": {} if holds is None else {"premise_holds": float(holds)}}
-
-
-def _read(sweep: Sweep, options: dict[str, Any]) -> Cell:
-    table = pq.read_table(sweep.file(options["stage"], "responses.parquet"))
-    values = {
-        n: np.asarray(table[n].to_numpy(), float)
-        for n in (*COSTS, *AVERAGED, *_counted(sweep))
-        if n in table.column_names
-    }
-    values["length"] = np.array([len(ids) for ids in table["token_ids"].to_pylist()], float)
-    values["finished"] = np.array([stop == "end" for stop in table["stop"].to_pylist()], float)
-    if table["score"].null_count == 0:
-        values["reward"] = np.asarray(table["score"].to_numpy(), float)
-    marker = sweep.store.marker(sweep.stages[options["stage"]])
-    parameters = marker["figures"].get("parameters", {})
-    return Cell(
-        options["method"], options["scorer"], table["prompt_id"].to_pylist(), values, parameters
-    )
-
-
-def _counted(sweep: Sweep) -> tuple[str, ...]:
-    return COUNTED.get(sweep.config.data.task, ())
-
-
-def _rate(sweep: Sweep, cells: list[Cell]) -> None:
-    """The response-level reward of every cell by the same model, the ORM (appendix C.2)."""
-    prompts = {prompt.prompt_id: prompt for prompt in test_prompts(sweep)}
-    texts, owners = [], []
-    for cell in cells:
-        stage = sweep.stages[cell_stage(cell.method, cell.scorer)]
-        table = pq.read_table(sweep.store.folder(stage) / "responses.parquet")
-        responses = table["response"].to_pylist()
-        texts += [(prompts[i], y) for i, y in zip(cell.prompt_ids, responses, strict=True)]
-        owners.append(len(responses))
-    rewards = np.array(whole_rewards(sweep, "orm", texts))
-    for cell, part in zip(cells, np.split(rewards, np.cumsum(owners)[:-1]), strict=True):
-        cell.values["orm_reward"] = part
 
 
 def cell_stage(method: str, scorer: str | None) -> str:
@@ -110,7 +74,7 @@ def _win_tie(sweep: Sweep, cell: Cell, base: Cell) -> None:
 def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     config = sweep.config
     names = ("reward", "orm_reward", *AVERAGED, "win_tie", "length", "finished")
-    metrics: dict[str, Any] = {name: _interval(sweep, cell, name) for name in names}
+    metrics: dict[str, Any] = {name: interval_of(sweep, cell, name) for name in names}
     reward = cell.values.get("reward")
     metrics["reward_std"] = None if reward is None else float(reward.std())
     return {
@@ -121,25 +85,9 @@ def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
         "prompts": len(cell.prompt_ids),
         "parameters": cell.parameters,
         "metrics": metrics,
-        "counts": {name: _interval(sweep, cell, name) for name in _counted(sweep)},
-        "cost": {name: float(cell.values[name].mean()) for name in COSTS},
+        "counts": {name: interval_of(sweep, cell, name) for name in counted(sweep)},
+        "cost": {name: cell.mean(name) for name in COSTS},
     }
-
-
-def _interval(sweep: Sweep, cell: Cell, name: str) -> dict[str, Any] | None:
-    if name not in cell.values:
-        return None
-    if name in RATES:  # a row a prompt, each 0 or 1
-        return asdict(rate_interval(cell.values[name]))
-    found = mean_interval(
-        cell.values[name],
-        sweep.config.seed,
-        "cell",
-        name,
-        groups=cell.prompt_ids,
-        samples=sweep.config.evaluation.bootstrap_samples,
-    )
-    return asdict(found)
 
 
 def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -160,7 +108,7 @@ def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> lis
                     "scorer": cell.scorer,
                     "baseline": name,
                     "metric": metric,
-                    "test": _paired(sweep, cell, other, metric),
+                    "test": paired(sweep, cell, other, metric),
                 }
                 for metric in metrics
                 if metric in cell.values
@@ -169,18 +117,3 @@ def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> lis
                 and not (metric == "win_tie" and name == "base")
             ]
     return found
-
-
-def _paired(sweep: Sweep, cell: Cell, other: Cell, metric: str) -> dict[str, Any]:
-    size = len(cell.prompt_ids)
-    return asdict(
-        paired_test(
-            cell.values[metric],
-            other.values[metric][:size],
-            sweep.config.seed,
-            "paired",
-            metric,
-            groups=cell.prompt_ids,
-            samples=sweep.config.evaluation.bootstrap_samples,
-        )
-    )

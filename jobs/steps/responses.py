@@ -1,6 +1,7 @@
 """What a cell leaves: responses.parquet with step scores, grades and costs, and its own metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,19 @@ import pyarrow.parquet as pq
 
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.parameters import matrix_parameters
 from orchestrator.evaluation.diversity import diversity
+from orchestrator.evaluation.flops import FLOPS, Sizes
 from orchestrator.evaluation.graders import COUNTED, GRADERS
 from orchestrator.records import Cost, Prompt, Response
+from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.search.best_of_n import SamplesState
 from orchestrator.search.problem import Candidate, Problem
+from orchestrator.search.shared_samples import Judged, best_of_first, curve_sizes
 
-COSTS = (
-    "policy_tokens_sampled",
-    "policy_tokens_computed",
-    "reward_tokens_computed",
-    "reward_tokens_reused",
-    "policy_calls",
-    "reward_calls",
-    "seconds",
-)
+COUNTS = tuple(field.name for field in fields(Cost))
+COSTS = (*COUNTS, *FLOPS)
+Row = Callable[[Prompt, Response], dict[str, Any]]
 
 
 def write_drawn(file: Path, problems: Sequence[Problem], drawn: Sequence[SamplesState]) -> None:
@@ -35,7 +34,7 @@ def write_drawn(file: Path, problems: Sequence[Problem], drawn: Sequence[Samples
             "token_ids": [list(sample.token_ids) for sample in state.candidates],
             "stop": ["end" if sample.finished else "length" for sample in state.candidates],
             "margin": state.margin,
-            **_costs(state.cost),
+            **asdict(state.cost),
         }
         for problem, state in zip(problems, drawn, strict=True)
     ]
@@ -50,42 +49,53 @@ def read_drawn(file: Path) -> dict[str, SamplesState]:
                 Candidate(tuple(ids), stop == "end")
                 for ids, stop in zip(row["token_ids"], row["stop"], strict=True)
             ),
-            cost=Cost(**{name: row[name] for name in COSTS}),
+            cost=Cost(**{name: row[name] for name in COUNTS}),
             margin=row["margin"],
         )
         for row in pq.read_table(file).to_pylist()
     }
 
 
+def sizes_of(sweep: Sweep, scorer: str | None) -> Sizes:
+    """N of the policy and of a cell's scorer, from the headers of their checkpoints."""
+    policy = matrix_parameters(sweep.checkpoint("policy"), language_head=True)
+    return Sizes(policy, 0.0 if scorer is None else scorer_parameters(sweep.scorer(scorer)))
+
+
 def write_responses(
-    file: Path, sweep: Sweep, prompts: Sequence[Prompt], responses: Sequence[Response]
+    file: Path,
+    sweep: Sweep,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    scorer: str | None,
 ) -> None:
     """Writes a cell's responses in the order of the prompts."""
-    chat = load_chat(sweep.checkpoint("policy"))
-    grader = GRADERS[sweep.config.data.task]
-    rows = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        text = chat.text(response.token_ids)
-        rows.append(
-            {
-                "prompt_id": prompt.prompt_id,
-                "prompt": prompt.messages[-1]["content"],
-                "response": text,
-                "token_ids": list(response.token_ids),
-                "stop": response.stop,
-                "score": response.score,
-                "step_scores": list(response.step_scores),
-                "margin": response.margin,
-                "diversity": diversity(text),
-                **grader(prompt, text, response.stop == "end"),
-                **_costs(response.cost),
-            }
-        )
-    schema = pa.Table.from_pylist(rows).schema
-    for name in ("score", "step_scores"):  # all null or empty without a scorer: no type to infer
-        kind = pa.float64() if name == "score" else pa.list_(pa.float64())
-        schema = schema.set(schema.get_field_index(name), pa.field(name, kind))
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
+    row = _row_of(sweep, scorer)
+    _write(file, [
+        {
+            **row(prompt, response),
+            "prompt": prompt.messages[-1]["content"],
+            "token_ids": list(response.token_ids),
+            "step_scores": list(response.step_scores),
+        }
+        for prompt, response in zip(prompts, responses, strict=True)
+    ])  # fmt: skip
+
+
+def write_curve(
+    file: Path, sweep: Sweep, prompts: Sequence[Prompt], judged: Sequence[Judged], scorer: str
+) -> None:
+    """Writes best-of-n for each n of a curve: for each n the rows of all prompts, in their order.
+
+    A row has ``n`` and what a row of responses.parquet has, without token ids.
+    """
+    row = _row_of(sweep, scorer)
+    sizes = curve_sizes(min(len(one.scored) for one in judged))
+    _write(file, [
+        {"n": n, **row(prompt, best_of_first(one, n))}
+        for n in sizes
+        for prompt, one in zip(prompts, judged, strict=True)
+    ])  # fmt: skip
 
 
 def cell_figures(
@@ -112,5 +122,33 @@ def cell_figures(
     return {"metrics": metrics, "parameters": parameters}
 
 
-def _costs(cost: Cost) -> dict[str, float]:
-    return {name: getattr(cost, name) for name in COSTS}
+def _row_of(sweep: Sweep, scorer: str | None) -> Row:
+    """What a response's row holds: text, score, grades and costs."""
+    chat, sizes = load_chat(sweep.checkpoint("policy")), sizes_of(sweep, scorer)
+    grader = GRADERS[sweep.config.data.task]
+
+    def row(prompt: Prompt, response: Response) -> dict[str, Any]:
+        text = chat.text(response.token_ids)
+        return {
+            "prompt_id": prompt.prompt_id,
+            "response": text,
+            "length": len(response.token_ids),
+            "stop": response.stop,
+            "score": response.score,
+            "margin": response.margin,
+            "diversity": diversity(text),
+            **grader(prompt, text, response.stop == "end"),
+            **asdict(response.cost),
+            **sizes.flops(response.cost),
+        }
+
+    return row
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    schema = pa.Table.from_pylist(rows).schema
+    # All null or empty without a scorer: no type to infer.
+    for name, kind in (("score", pa.float64()), ("step_scores", pa.list_(pa.float64()))):
+        if (index := schema.get_field_index(name)) >= 0:
+            schema = schema.set(index, pa.field(name, kind))
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)

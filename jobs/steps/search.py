@@ -10,7 +10,13 @@ import numpy as np
 
 from jobs.steps.backends import WHOLE, policy_of, reward_of
 from jobs.steps.readers import readers, refused
-from jobs.steps.responses import cell_figures, read_drawn, write_drawn, write_responses
+from jobs.steps.responses import (
+    cell_figures,
+    read_drawn,
+    write_curve,
+    write_drawn,
+    write_responses,
+)
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import CardsConfig
 from orchestrator.data.rejects import refuse, write_rejects
@@ -23,9 +29,9 @@ from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import Policy, Reward, SampleRequest
 from orchestrator.search.lockstep import run_waves
-from orchestrator.search.method import Search
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
+from orchestrator.search.shared_samples import best_of_first, first_samples, judge_samples
 from orchestrator.stages.progress import Meter
 
 OF_SAMPLES = ("bon", "weighted_bon", "vote")  # methods that choose among the shared samples
@@ -118,7 +124,7 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
         by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
         reward = reward_of(sweep, scorer, by_policy)
-    responses = asyncio.run(
+    found = asyncio.run(
         run_waves(
             problems,
             _start(sweep, method, parameters),
@@ -128,23 +134,35 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
             finished=_counter(meter, len(problems)),
         )
     )
-    write_responses(folder / "responses.parquet", sweep, prompts, responses)
+    responses = found
+    if method == "bon":
+        write_curve(folder / "curve.parquet", sweep, prompts, found, scorer)
+        responses = [best_of_first(judged, parameters.n) for judged in found]
+    write_responses(folder / "responses.parquet", sweep, prompts, responses, scorer)
     shown = {} if parameters is None else dict(vars(parameters))
     return cell_figures(sweep, step, prompts, responses, folder, shown)
 
 
-def _start(sweep: Sweep, method: str, parameters: Any) -> Search:
-    """What is started for each problem; BoN and the votes go on from the shared samples."""
+def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
+    """What is started for each problem; BoN and the votes go on from the shared samples.
+
+    Its outcome is a Response, but for BoN what was judged: every smaller n can be told from it.
+    """
     if method not in OF_SAMPLES:
         return METHODS[method].bind(parameters)
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
     chat = load_chat(sweep.checkpoint("policy"))
 
+    def judge(problem: Problem, policy: Policy, reward: Reward) -> Any:
+        shared = first_samples(drawn[problem.prompt_id], parameters.n)
+        return judge_samples(problem, policy, reward, shared)
+
     def begun(problem: Problem) -> SamplesState:
-        state = drawn[problem.prompt_id].first(parameters.n)
-        if method == "bon":
-            return state
+        state = first_samples(drawn[problem.prompt_id], parameters.n)
         return replace(state, texts=tuple(chat.text(one.token_ids) for one in state.candidates))
+
+    if method == "bon":
+        return judge
 
     return METHODS[method].bind(parameters, begun=begun)
 

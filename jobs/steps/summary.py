@@ -49,6 +49,8 @@ def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[st
         "cells": evaluation["cells"],
         "comparisons": evaluation["comparisons"],
         "count_comparisons": evaluation["count_comparisons"],
+        "bon_curves": evaluation["bon_curves"],
+        "equal_budget": evaluation["equal_budget"],
         "agreement": evaluation["agreement"],
         "agreement_comparisons": evaluation["agreement_comparisons"],
         "rejects": {"count": len(rejects), "reasons": reasons(rejects)},

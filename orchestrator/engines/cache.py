@@ -1,60 +1,84 @@
-"""A key/value cache that grows in place: decoding writes a token, it does not copy the prefix.
+"""The keys and values of samples on their way: of the beginnings once, of each sample its own.
 
-transformers' DynamicLayer concatenates at every token, which on a CPU costs as much as the model.
+A token is written behind its sample's others in place; neither it nor the beginnings are copied.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from orchestrator.engines.attention import Groups, Parts
+from orchestrator.engines.key_values import Pair
 
 ROOM = 64  # tokens of spare room, made when the last is used up
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values, (B, H, T, D) views into storage with room for more tokens."""
+class SamplesLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer of N samples that go on from P beginnings.
+
+    Args:
+        before: keys and values (P, H, T, D) of the beginnings.
+        groups: which beginning each sample has.
+        in_parts: whether the model's attention takes parts.
+    """
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, before: Pair, groups: Groups, in_parts: bool) -> None:
         super().__init__()
-        self._storage: tuple[Tensor, Tensor] | None = None
+        self._before, self._groups, self._in_parts = before, groups, in_parts
+        self._count = 0
+        self._storage: Pair | None = None
+
+    @property
+    def own(self) -> Pair:
+        """Keys and values (N, H, t, D) of the samples behind their beginnings."""
+        assert self._storage is not None
+        keys, values = self._storage
+        return keys[:, :, : self._count], values[:, :, : self._count]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Writes (B, H, new, D) behind what is there; gives all of it, (B, H, T + new, D)."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
-        if self._storage is None or end > self._storage[0].shape[-2]:
-            old = (self.keys, self.values) if start else (None, None)
-            self._storage = tuple(
-                _with_room(new, kept, start, end)
-                for new, kept in zip((key_states, value_states), old, strict=True)
-            )  # type: ignore[assignment]
-        keys, values = self._storage  # type: ignore[misc]
-        keys[..., start:end, :], values[..., start:end, :] = key_states, value_states
-        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
-        return self.keys, self.values
+    ) -> tuple[Tensor | Parts, Tensor | Parts]:
+        """Writes (N, H, new, D) behind what is there; gives all that the samples see."""
+        new = (key_states, value_states)
+        start, self._count = self._count, self._count + key_states.shape[2]
+        if self._storage is None or self._storage[0].shape[2] < self._count:
+            self._storage = self._with_room(new, start)
+        for storage, states in zip(self._storage, new, strict=True):
+            storage[:, :, start : self._count] = states
+        parts = [
+            Parts(before, own, self._groups)
+            for before, own in zip(self._before, self.own, strict=True)
+        ]
+        keys, values = parts if self._in_parts else [part.whole() for part in parts]
+        return keys, values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps, repeats or reorders rows: ``indices`` (B',) int64."""
-        super().batch_select_indices(indices)
-        self._storage = None  # the rows kept are a copy without room
+    def get_seq_length(self) -> int:
+        """T + t."""
+        return int(self._before[0].shape[2]) + self._count
+
+    def take(self, rows: Tensor, groups: Groups) -> None:
+        """Keeps some samples, ``rows`` (N',) int64, of the same beginnings."""
+        assert self._storage is not None
+        keys, values = self._storage
+        self._storage, self._groups = (keys[rows], values[rows]), groups
+
+    def _with_room(self, like: Pair, kept: int) -> Pair:
+        keys, values = (
+            part.new_empty((*part.shape[:2], self._count + ROOM, part.shape[3])) for part in like
+        )
+        if self._storage is not None:
+            for old, new in zip(self._storage, (keys, values), strict=True):
+                new[:, :, :kept] = old[:, :, :kept]
+        return keys, values
 
 
-def growing_cache(config: PretrainedConfig) -> DynamicCache:
-    """An empty cache for a model; layers with a sliding window stay transformers' own."""
-    cache = DynamicCache(config=config)
-    cache.layers = [
-        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
+def samples_cache(layers: Sequence[SamplesLayer]) -> DynamicCache:
+    """The cache that transformers' models take."""
+    cache = DynamicCache()
+    cache.layers = list(layers)
     return cache
-
-
-def _with_room(new: Tensor, kept: Tensor | None, start: int, end: int) -> Tensor:
-    storage = new.new_empty((*new.shape[:-2], end + ROOM, new.shape[-1]))
-    if kept is not None:
-        storage[..., :start, :] = kept
-    return storage

@@ -73,6 +73,11 @@ class KeyValues:
         self._piece_bytes = 0
         self._lengths: Counter[int] = Counter()  # of names and pieces
 
+    @property
+    def layers(self) -> int:
+        """How many layers it holds; 0 before anything is kept."""
+        return len(self._layers)
+
     def known(self, texts: Sequence[Ids]) -> Known:
         """Gives each of N different texts a row, with as much of it as was read before.
 

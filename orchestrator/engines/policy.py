@@ -8,12 +8,14 @@ batch. Knows nothing of search or of Ray.
 
 import math
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from orchestrator.engines.cache import GrowingLayer, growing_cache
+from orchestrator.engines.attention import Groups
+from orchestrator.engines.cache import SamplesLayer, samples_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
 from orchestrator.engines.draws import (
@@ -24,10 +26,13 @@ from orchestrator.engines.draws import (
     new_row,
     sampled_of,
 )
-from orchestrator.engines.key_values import MEMORY_MIB, Pair
-from orchestrator.engines.reading import Reader
+from orchestrator.engines.key_values import MEMORY_MIB, Known, Pair
+from orchestrator.engines.next_logits import NextLogits
+from orchestrator.engines.reading import Reader, before
 from orchestrator.engines.stops import StopReader
 from orchestrator.rewards.log_ratio import response_log_probs
+from orchestrator.rewards.masks import additive_mask
+from orchestrator.rewards.packed import TRUNK, Tokens, joined
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -68,6 +73,7 @@ class HuggingFacePolicy:
         self.chat = load_chat(checkpoint)
         self.model: PreTrainedModel = load_policy(checkpoint).to(device).eval()
         self._reader = Reader(self.model, self._last_logits, 0, memory_mib)
+        self._behind = NextLogits()
         self._end_ids = self.chat.end_ids if ends else ()
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}
         self.temperature, self.top_p, self.device = temperature, top_p, device
@@ -75,6 +81,7 @@ class HuggingFacePolicy:
     def forget(self) -> None:
         """Drops all keys and values that are kept."""
         self._reader.forget()
+        self._behind = NextLogits()
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
@@ -146,28 +153,22 @@ class HuggingFacePolicy:
 
     def _next_logits(self, texts: list[Ids]) -> tuple[Tensor, list[int]]:
         """Logits (P, V) of the token after each of P different texts, and the tokens computed."""
-        found = self._reader.read(texts, [()] * len(texts), [True] * len(texts))
-        logits = torch.stack([read.last for read in found if read.last is not None])
+        known = [self._behind.of(text) for text in texts]
+        found = self._reader.read(texts, [()] * len(texts), [one is None for one in known])
+        both = [
+            one if one is not None else read.last for one, read in zip(known, found, strict=True)
+        ]
+        logits = torch.stack([one for one in both if one is not None])
         _assert_numbers(logits)
         return logits, [read.computed for read in found]
-
-    def _repeated(self, texts: list[Ids], index: Tensor) -> tuple[DynamicCache, Tensor]:
-        """The cache of some texts, text ``index[r]`` in row r, and its mask (R, T)."""
-        store = self._reader.store
-        known = store.known(texts)
-        width = max(known.lengths)
-        lengths = torch.tensor(known.lengths, device=self.device)
-        mask = (torch.arange(width, device=self.device) >= width - lengths[:, None]).long()[index]
-        cache = growing_cache(self.model.config)
-        for number, layer in enumerate(cache.layers):
-            layer.update(*(part[index] for part in store.taken(known, known.lengths, number)))
-        return cache, mask
 
     def _decode(self, rows: list[DrawnRow], texts: list[Ids]) -> dict[int, int]:
         """Samples one batch of rows to their ends; gives the tokens computed of each prefix."""
         used = sorted({row.prefix for row in rows})
         place = {prefix: k for k, prefix in enumerate(used)}
         logits, computed = self._next_logits([texts[prefix] for prefix in used])
+        for prefix, own in zip(used, logits, strict=True):
+            self._behind.keep(texts[prefix], own)
         index = torch.tensor([place[row.prefix] for row in rows], device=self.device)
         tokens = self._choose(rows, logits, index)
         keep = [i for i, row in enumerate(rows) if row.stop is None]
@@ -179,50 +180,70 @@ class HuggingFacePolicy:
 
     def _go_on(self, live: list[DrawnRow], texts: list[Ids], index: Tensor, tokens: Tensor) -> None:
         """Samples rows from their second tokens on; row r goes on from text ``index[r]``."""
-        cache, mask = self._repeated(texts, index)
-        begun = mask.shape[1]
-        while True:
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+        known = self._reader.store.known(texts)
+        layers = self._layers(known, Groups(index, len(texts)))
+        cache = samples_cache(layers)
+        lengths = torch.tensor(known.lengths, device=self.device)
+        begun = before(known.lengths).to(self.device)
+        for step in count():
             logits = self.model(
                 input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
+                attention_mask=self._mask(begun, lengths, index, step),
+                position_ids=(lengths[index] + step)[:, None],
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+            going = [row.stop is None for row in live]
             tokens = self._choose(live, logits)
+            for i, row in enumerate(live):
+                if going[i] and row.stop == "entropy":  # what comes next is known already
+                    self._behind.keep(texts[index[i]] + tuple(row.tokens), logits[i])
             keep = [i for i, row in enumerate(live) if row.stop is None]
-            if not keep or len(keep) < COMPACT_BELOW * len(live):
-                self._remember(live, texts, index, cache, begun)
+            few = len(keep) < COMPACT_BELOW * len(live)
+            if not keep or few:
+                self._remember(live, texts, index, layers)
             if not keep:
                 return
-            if len(keep) < COMPACT_BELOW * len(live):
+            if few:
                 kept = torch.tensor(keep, device=self.device)
-                live, tokens, mask, index = (
-                    [live[i] for i in keep], tokens[kept], mask[kept], index[kept],
-                )  # fmt: skip
-                cache.batch_select_indices(kept)
+                live, tokens, index = [live[i] for i in keep], tokens[kept], index[kept]
+                groups = Groups(index, len(texts))
+                for layer in layers:
+                    layer.take(kept, groups)
+
+    def _layers(self, known: Known, groups: Groups) -> list[SamplesLayer]:
+        """Caches of samples behind some texts that were read."""
+        store, in_parts = self._reader.store, self._reader.in_parts
+        return [
+            SamplesLayer(store.taken(known, known.lengths, number), groups, in_parts)
+            for number in range(store.layers)
+        ]
+
+    def _mask(
+        self, begun: Tokens, lengths: Tensor, index: Tensor, step: int
+    ) -> Tensor | dict[str, Tensor]:
+        """The additive mask of the samples' token ``step`` (from 0) behind their beginnings."""
+        place = lengths[index][:, None] + torch.arange(step + 1, device=lengths.device)
+        own = Tokens(place, place, place + 1, torch.full_like(place, TRUNK))
+        last = torch.full_like(index, step)[:, None]
+        return additive_mask(self.model, own.at(last), joined(begun.rows(index), own))
 
     def _remember(
-        self, rows: list[DrawnRow], texts: list[Ids], index: Tensor, cache: DynamicCache, begun: int
+        self, rows: list[DrawnRow], texts: list[Ids], index: Tensor, layers: list[SamplesLayer]
     ) -> None:
         """Keeps what was computed of the rows that stopped and may be gone on from."""
         chosen = [i for i, row in enumerate(rows) if row.stop in ("length", "entropy", "stop")]
-        layers = cache.layers
-        if not chosen or any(type(layer) is not GrowingLayer for layer in layers):
+        if not chosen:
             return
-        size = layers[0].keys.shape[2] - begun
-        parents, pieces = [], []
+        size = layers[0].own[0].shape[2]
         places = index.tolist()
-        for i in chosen:
-            parents.append(texts[places[i]])
-            pieces.append([(tuple(rows[i].tokens[:size]), 0)])
+        parents = [texts[places[i]] for i in chosen]
+        pieces = [[(tuple(rows[i].tokens[:size]), 0)] for i in chosen]
         at = torch.tensor(chosen, device=self.device)
-        whole = len(chosen) == len(rows)
         new: list[Pair] = []
         for layer in layers:
-            pair = layer.keys[:, :, begun:], layer.values[:, :, begun:]
-            new.append(pair if whole else (pair[0][at], pair[1][at]))
+            keys, values = layer.own
+            new.append((keys[at], values[at]))
         self._reader.store.remember(parents, pieces, new)
 
     def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from orchestrator.engines.attention import Parts, takes_parts
 from orchestrator.engines.key_values import MEMORY_MIB, KeyValues, Known, Pair
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.masks import additive_mask
@@ -55,8 +56,10 @@ class Reader:
         memory_mib: int = MEMORY_MIB,
     ) -> None:
         self._model, self._output, self._pad_id = model, forward, pad_id
+        self._device = model.device  # transformers walks through all weights at each question
         self._count = model.config.get_text_config().num_hidden_layers
         self._memory_mib = memory_mib
+        self.in_parts = takes_parts(model)
         self.store = KeyValues(memory_mib)
 
     def forget(self) -> None:
@@ -93,12 +96,13 @@ class Reader:
             for text, n, want in zip(texts, known.lengths, last, strict=True)
         ]
         width = max(len(text) - n for text, n in zip(texts, used, strict=True))
-        device = self._model.device
+        device = self._device
         queries = _queries(texts, used, tails, width, self._pad_id).to(device)
-        before = _before(used).to(device)
-        keys = joined(before, queries)
+        keys = joined(before(used).to(device), queries)
         cache = DynamicCache()
-        layers = [_Layer(self.store, known, used, number) for number in range(self._count)]
+        layers = [
+            _Layer(self.store, known, used, number, self.in_parts) for number in range(self._count)
+        ]
         cache.layers = layers
         output = self._output(
             input_ids=queries.ids,
@@ -135,19 +139,23 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
 
     new: Pair
 
-    def __init__(self, store: KeyValues, known: Known, used: list[int], number: int) -> None:
+    def __init__(
+        self, store: KeyValues, known: Known, used: list[int], number: int, in_parts: bool
+    ) -> None:
         super().__init__()
         self._store, self._known, self._used, self._number = store, known, used, number
+        self._in_parts = in_parts
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> Pair:
+    ) -> tuple[Tensor | Parts, Tensor | Parts]:
         """All that the queries may see, (N, H, T + Tq, D) each."""
         self.new = key_states, value_states
         if not max(self._used):
             return self.new
-        keys, values = self._store.taken(self._known, self._used, self._number)
-        return torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+        known = self._store.taken(self._known, self._used, self._number)
+        keys, values = (Parts(*both) for both in zip(known, self.new, strict=True))
+        return (keys, values) if self._in_parts else (keys.whole(), values.whole())
 
     def get_seq_length(self) -> int:
         """T, what was read before."""
@@ -176,7 +184,7 @@ def _queries(
     return Tokens(*torch.from_numpy(fields).unbind(0))
 
 
-def _before(used: Sequence[int]) -> Tokens:
+def before(used: Sequence[int]) -> Tokens:
     """What was read before, aligned on the right."""
     lengths, width = torch.tensor(used)[:, None], max(used)
     position = torch.arange(width) - (width - lengths)

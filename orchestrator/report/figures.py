@@ -1,4 +1,4 @@
-"""The figures of the sweep: reward against cost, agreement by length, paired differences, training.
+"""The figures of the sweep: quality and cost, agreement by length, paired differences, training.
 
 Figures of section 5 and appendix B, each with its intervals. Pure matplotlib (Agg), no pyplot.
 """
@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.report.forest import forests
-from orchestrator.report.rows import METRICS, Summary, method_order, tokens_per_prompt
+from orchestrator.report.quality import quality_figures
+from orchestrator.report.rows import Summary
 from orchestrator.report.style import (
     INK,
     PALETTE,
@@ -26,8 +27,6 @@ from orchestrator.report.style import (
 )
 
 RATES = ("AR_RM-SC", "AR_SC-HP", "AR_RM-HP", "prefix_accuracy")
-QUALITY = ("resolved", "accuracy", "rubric", "orm_reward", "win_tie")  # the first that was measured
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
 LINES: dict[str, Literal["-", "--"]] = {"closed": "-", "open": "--"}
 BANDS = {"closed": 0.18, "open": 0.07}  # opacity
 WIDE_RANGE = 50  # of the largest weight to the smallest: from there on the axis is logarithmic
@@ -36,14 +35,14 @@ WIDE_RANGE = 50  # of the largest weight to the smallest: from there on the axis
 def figures(summary: Summary) -> dict[str, Figure]:
     """The figures by name; one that has no data is left out."""
     drawing: dict[str, Callable[[Summary], Figure | None]] = {
-        "quality_and_cost": quality_and_cost,
         "agreement": agreement,
         "reward_gap": reward_gap,
         "training_loss": training_loss,
         "weights": weights,
     }
     with matplotlib.rc_context(STYLE):
-        drawn = {name: draw(summary) for name, draw in drawing.items()}
+        drawn = quality_figures(summary, _colours(summary))
+        drawn |= {name: draw(summary) for name, draw in drawing.items()}
         return {n: f for n, f in drawn.items() if f is not None} | forests(summary)
 
 
@@ -53,38 +52,6 @@ def save_figures(summary: Summary, folder: Path) -> list[Path]:
     return [
         path for name, figure in figures(summary).items() for path in save(name, figure, folder)
     ]
-
-
-def quality_and_cost(summary: Summary) -> Figure | None:
-    """Each cell's quality against the tokens computed for a prompt: what to choose a method by."""
-    cells = [cell for cell in method_order(summary["cells"]) if tokens_per_prompt(cell)]
-    metric = next((m for m in QUALITY if any(c["metrics"].get(m) for c in cells)), None)
-    if metric is None:
-        return None
-    figure, (axes,) = new_figure(width=9, height=5)
-    colour = _colours(summary)
-    names = list(dict.fromkeys(cell["method"] for cell in cells))
-    marker = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
-    for cell in cells:
-        if (found := cell["metrics"].get(metric)) is not None:
-            axes.errorbar(
-                [float(tokens_per_prompt(cell) or 0)], [found["value"]],
-                yerr=[[found["value"] - found["low"]], [found["high"] - found["value"]]],
-                fmt=marker[cell["method"]], color=colour[cell["scorer"]],
-                markersize=7, elinewidth=1.2, capsize=2.5, alpha=0.9,
-            )  # fmt: skip
-    logarithmic(axes)
-    axes.set_xlabel("policy + reward tokens computed per prompt")
-    axes.set_ylabel(METRICS[metric])
-    dots = [
-        Line2D([], [], color=INK, marker=marker[n], linestyle="", label=label(n)) for n in names
-    ]
-    lines = [
-        Line2D([], [], color=colour[scorer], linewidth=4, label=label(scorer))
-        for scorer in dict.fromkeys(cell["scorer"] for cell in cells)
-    ]
-    figure.legend(handles=[*dots, *lines], loc="outside right upper")
-    return figure
 
 
 def agreement(summary: Summary) -> Figure | None:

@@ -5,12 +5,13 @@ Knows single values only: no table, no summary.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 NOTHING = "\N{EN DASH}"  # what was not measured
 DIGITS = 2  # of a metric
 DIFFERENCE_DIGITS = 3  # of a paired difference: one more, so that a bound near zero keeps its sign
+FLOPS = ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 SMALLEST_P = 0.001  # under it only the bound is written
 
 
@@ -54,6 +55,12 @@ def sign(test: Mapping[str, Any] | None) -> str:
     if test is None or test["low"] <= 0 <= test["high"]:
         return ""
     return "+" if test["low"] > 0 else "-"
+
+
+def flops_unit(values: Iterable[float]) -> tuple[float, str]:
+    """The unit in which the smallest of some FLOPs is at least 1, e.g. ``(1e9, "GFLOP")``."""
+    least = min((value for value in values if value > 0), default=0.0)
+    return next(((scale, name) for scale, name in FLOPS if least >= scale), (1.0, "FLOP"))
 
 
 def duration(seconds: float | None) -> str:

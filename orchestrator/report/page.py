@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.report import provenance, rows
+from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.figures import figures
 from orchestrator.report.notation import duration, printable
 from orchestrator.report.reasons import counts_table, reasons
@@ -50,6 +51,7 @@ def render(summary: Mapping[str, Any], ui_command: str) -> str:
         figures={name: Markup(svg) for name, svg in svgs.items()},
         tables={
             "cells": rows.cells_table(summary, detail=True),
+            "equal_budget": equal_budget_table(summary),
             "counts": counts_table(summary),
             "agreement": rows.agreement_table(summary),
             "agreement_comparisons": rows.agreement_comparisons_table(summary),
@@ -61,5 +63,6 @@ def render(summary: Mapping[str, Any], ui_command: str) -> str:
             "versions": provenance.versions_table(summary),
         },
         comparisons=rows.comparison_tables(summary),
+        budget_marks=budget_marks(summary),
         reasons=reasons(summary),
     )

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.report.notation import NOTHING, facts, interval, number, paired, printable, sign
+from orchestrator.report.notation import (
+    NOTHING,
+    facts,
+    flops_unit,
+    interval,
+    number,
+    paired,
+    printable,
+    sign,
+)
 
 Summary = Mapping[str, Any]
 METHODS = (  # rows, in this order
@@ -35,6 +44,7 @@ PER_PROMPT = {
     "policy_calls": "policy calls",
     "reward_calls": "reward calls",
 }
+DETAIL_FLOPS = {"policy_flops": "policy", "reward_flops": "reward"}
 
 
 @dataclass(frozen=True)
@@ -121,17 +131,22 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
     if len({cell["seed"] for cell in cells}) > 1:
         lead["seed"] = lambda cell: str(cell["seed"])
     metrics = {**METRICS, **(DETAIL_METRICS if detail else {})}
-    others = [*metrics.values(), "tokens/prompt", "s/prompt"]
+    scale, unit = flops_unit(_costs(cells, "flops"))
+    others = [*metrics.values(), "tokens/prompt", f"{unit}/prompt", "s/prompt"]
     others[others.index(METRICS["reward"])] += " \N{PLUS-MINUS SIGN} std"
-    others += [*PER_PROMPT.values(), "parameters"] if detail and "parameters" not in lead else []
+    longer = detail and "parameters" not in lead
+    if longer:
+        others += [*PER_PROMPT.values(), *(f"{name} {unit}" for name in DETAIL_FLOPS.values())]
+        others.append("parameters")
     best = _best(cells)
     rows = []
     for cell in cells:
         row = [Entry(write(cell)) for write in lead.values()]
         row += [_metric(cell, name, best) for name in metrics]
         row += [Entry(number(tokens_per_prompt(cell), 0))]
+        row += [Entry(_scaled(cell, "flops", scale))]
         row += [Entry(number((cell.get("cost") or {}).get("seconds"), 3))]
-        row += _details(cell) if len(others) > len(metrics) + 2 else []
+        row += _details(cell, scale) if longer else []
         rows.append(row)
     return make_table(f"Cells {INTERVAL}", lead, others, rows).without_empty()
 
@@ -156,10 +171,21 @@ def _metric(cell: Mapping[str, Any], name: str, best: Mapping[tuple[str, str], f
     return Entry(text, best=measured is not None and measured["value"] == highest)
 
 
-def _details(cell: Mapping[str, Any]) -> list[Entry]:
+def _costs(cells: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    found = ((cell.get("cost") or {}).get(name) for cell in cells)
+    return [float(cost) for cost in found if cost is not None]
+
+
+def _scaled(cell: Mapping[str, Any], name: str, scale: float) -> str:
+    """A mean of FLOPs in the table's unit."""
+    return number(next((cost / scale for cost in _costs([cell], name)), None), 1)
+
+
+def _details(cell: Mapping[str, Any], scale: float) -> list[Entry]:
     cost = cell.get("cost") or {}
     return [
         *(Entry(number(cost.get(name), 1)) for name in PER_PROMPT),
+        *(Entry(_scaled(cell, name, scale)) for name in DETAIL_FLOPS),
         Entry(facts(cell["parameters"])),
     ]
 

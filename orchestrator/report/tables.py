@@ -1,4 +1,4 @@
-"""The terminal's tables: premise, cells, paired comparisons, agreement means, with rich.
+"""The terminal's tables: premise, cells, comparisons, equal budgets, agreement means, with rich.
 
 A table wider than the console is cut into several that repeat the columns naming the row, so that
 no number is ever truncated. The rows come from rows.py, which the page shares.
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.notation import interval, paired, printable
 from orchestrator.report.reasons import counts_table, reasons
 from orchestrator.report.rows import (
@@ -35,6 +36,7 @@ def terminal(summary: Summary, console: Console) -> None:
     tables = [
         cells_table(summary),
         *comparison_tables(summary).values(),
+        equal_budget_table(summary),
         counts_table(summary),
         agreement_table(summary),
     ]
@@ -46,7 +48,7 @@ def terminal(summary: Summary, console: Console) -> None:
             console.print()
     if tables[0].rows:
         console.print(Text("bold: best of its method; + or -: the interval excludes zero."))
-    for line in (*reasons(summary), *summary["notes"]):
+    for line in (*budget_marks(summary), *reasons(summary), *summary["notes"]):
         console.print(Text(printable(line)))
 
 

@@ -95,8 +95,13 @@ class AggregatedScorer(Scorer):
                 for own, rows in zip(requests[i].extensions, ends[i], strict=True)
             )
             extra = self._inner.tokens_of_prefixes(prompts[i], prefixes[i], inside[i])
-            found.append(Scored(scores, scored.tokens_computed + (extra if before else 0)))
+            computed = scored.tokens_computed + (extra if before else 0)
+            found.append(Scored(scores, computed, scored.tokens_reused))
         return found
+
+    def forget(self) -> None:
+        """As the inner scorer."""
+        self._inner.forget()
 
     def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
         """What the inner scorer computes for all step ends."""

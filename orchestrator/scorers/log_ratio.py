@@ -115,7 +115,8 @@ class LogRatioScorer(Scorer):
         for batch in batches_by_length(sizes):
             some = [rows[i] for i in batch]
             for i, row, scores in zip(batch, some, self._extended(some), strict=True):
-                found[i] = Scored(tuple(scores), 2 * row.tokens)
+                again = (len(row.extensions) - 1) * len(row.prompt_ids + row.prefix_ids)
+                found[i] = Scored(tuple(scores), 2 * row.tokens, 2 * max(again, 0))
         check_finite([scored.scores for scored in found])
         return found
 

@@ -113,6 +113,9 @@ class Scorer(ABC):
             start = end
         return found
 
+    def forget(self) -> None:  # noqa: B027 - a kind that keeps nothing needs none of its own
+        """Drops what is kept between requests."""
+
     def tokens_of(self, prompt: Ids, response: Ids) -> int:
         """Tokens computed for the score of one whole response by itself."""
         return self.tokens_of_prefixes(prompt, response, [len(response)])

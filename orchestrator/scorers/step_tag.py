@@ -84,9 +84,13 @@ class StepTagScorer(Scorer):
         trunks = [(row.prompt_ids, plan.trunk) for row, plan in zip(requests, plans, strict=True)]
         rewards, tokens = self._pass.branches(trunks, [plan.branches for plan in plans])
         found = []
-        for plan, own, count in zip(plans, rewards, tokens, strict=True):
+        for (prompt, trunk), plan, own, count in zip(trunks, plans, rewards, tokens, strict=True):
             scores = (aggregate([own[i] for i in numbers], self._how) for numbers in plan.steps)
-            found.append(Scored(tuple(scores), count))
+            whole = sum(
+                len(prompt + trunk) + sum(len(plan.branches[i].token_ids) for i in numbers)
+                for numbers in plan.steps
+            )
+            found.append(Scored(tuple(scores), count, max(whole - count, 0)))
         return found
 
     def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:

@@ -24,10 +24,6 @@ class SamplesState(State):
 
     texts: tuple[str, ...] = ()
 
-    def first(self, n: int) -> "SamplesState":
-        """The first ``n`` of the samples, at the cost of all."""
-        return replace(self, candidates=self.candidates[:n], texts=self.texts[:n])
-
 
 async def draw_samples(
     ask: Ledger, parameters: BestOfNParameters, *, texts: bool = False

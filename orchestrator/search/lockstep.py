@@ -6,7 +6,6 @@ Knows neither methods nor what stands behind a backend.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import Field, dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
@@ -23,6 +22,7 @@ from orchestrator.search.engines import (
     TopTokens,
 )
 from orchestrator.search.problem import Problem
+from orchestrator.search.shared_time import SharedTime
 
 Kind = Literal["sample", "top", "score"]
 
@@ -71,17 +71,21 @@ async def run_waves(
     """Runs problems in waves, ``wave_size`` of each at once; outcome i belongs to problem i.
 
     There are ``waves_in_flight`` of them, so that one may sample while another scores: every
-    second problem is the second wave's, and so on. The seconds of waves overlap, and so the sum
-    over problems may pass the wall time.
+    second problem is the second wave's, and so on. The time in which several run is shared between
+    them, so that the seconds of all problems sum up to the wall time.
 
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
     waves = max(1, min(waves_in_flight, -(-len(problems) // wave_size)))
+    clock = SharedTime()
     found = await _together(
-        run_wave(problems[n::waves], start, policy, reward, places=wave_size, finished=finished)
+        _run_wave(
+            problems[n::waves], start, _Wave(policy, reward, clock),
+            places=wave_size, finished=finished,
+        )
         for n in range(waves)
-    )
+    )  # fmt: skip
     outcomes = {n + i * waves: one for n, own in enumerate(found) for i, one in enumerate(own)}
     return [outcomes[i] for i in range(len(problems))]
 
@@ -114,8 +118,20 @@ async def run_wave(
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
+    wave = _Wave(policy, reward, SharedTime())
+    return await _run_wave(problems, start, wave, places=places, finished=finished)
+
+
+async def _run_wave(
+    problems: Sequence[Problem],
+    start: Start[Outcome],
+    wave: "_Wave",
+    *,
+    places: int | None,
+    finished: Callable[[Outcome], None] | None,
+) -> list[Outcome]:
     count = len(problems) if places is None else min(places, len(problems))
-    wave = _Wave(count, policy, reward)
+    wave.begin(count)
     waiting = iter(range(count, len(problems)))
     outcomes: dict[int, Outcome] = {}
 
@@ -152,15 +168,23 @@ class _Question:
 class _Wave:
     """Collects the questions of the problems and has them answered together."""
 
-    def __init__(self, count: int, policy: PolicyBackend, reward: RewardBackend | None) -> None:
+    def __init__(
+        self, policy: PolicyBackend, reward: RewardBackend | None, clock: SharedTime
+    ) -> None:
         self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top}
         if reward is not None:
             self._backends["score"] = reward.score
-        self._live = set(range(count))
+        self._clock = clock
+        self._live: set[int] = set()
         self._seconds: dict[int, float] = {}
         self._waiting: set[int] = set()
         self._questions: list[_Question] = []
         self._all_wait = asyncio.Event()
+
+    def begin(self, count: int) -> None:
+        """There are so many places."""
+        self._live = set(range(count))
+        self._clock.change(1)
 
     async def ask(self, index: int, kind: Kind, request: Any) -> Any:
         """Waits for the answer to one request of a problem."""
@@ -186,20 +210,21 @@ class _Wave:
         What a problem asks at once (``asyncio.gather``) is asked in one turn of the event loop,
         and this coroutine wakes in the next turn: it never sees a part of it.
         """
-        began = time.perf_counter()
+        began = self._clock.spent()
         while self._live:
             await self._all_wait.wait()
             self._all_wait.clear()
             self._waiting.clear()
             questions, self._questions = self._questions, []
             answers = await self._answers(sorted(questions, key=lambda question: question.index))
-            now = time.perf_counter()
+            now = self._clock.spent()
             for index in self._live:
                 share = (now - began) / len(self._live)
                 self._seconds[index] = self._seconds.get(index, 0.0) + share
             began = now
             for question, answer in answers:
                 question.answer.set_result(answer)
+        self._clock.change(-1)
 
     def _check(self) -> None:
         if self._live <= self._waiting:

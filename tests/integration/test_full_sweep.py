@@ -17,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from orchestrator.data.tables import read_pairs_table, read_prompts
+from orchestrator.engines.chat import load_chat
 from orchestrator.rewards.weights import reference_weights
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.world.rubric import grade
@@ -29,6 +30,7 @@ SMALL = ("args", "tbs", "cards")  # methods that run on half of the prompts ther
 COSTS = (
     "policy_tokens_sampled", "policy_tokens_computed", "reward_tokens_computed",
     "reward_tokens_reused", "policy_calls", "reward_calls", "seconds",
+    "policy_flops", "reward_flops", "flops",
 )  # fmt: skip
 
 
@@ -98,6 +100,69 @@ def test_the_tables_figures_are_those_of_the_responses(
             assert cell["cost"][name] == pytest.approx(np.mean([r[name] for r in rows]))
 
 
+def _matrices(model: Any) -> int:
+    """Entries of all matrices of a Llama, the embeddings once: looked up in, or the tied head."""
+    return sum(p.numel() for p in model.parameters() if p.ndim == 2)
+
+
+def test_every_response_pays_for_its_prompt_and_its_flops(smoke: tuple[Path, str]) -> None:
+    """Whatever ran before it on the same actors."""
+    folder = smoke[0]
+    policy = AutoModelForCausalLM.from_pretrained(stage_file(folder, "policy", "checkpoint"))
+    chat = load_chat(str(stage_file(folder, "policy", "checkpoint")))
+    read = {p.prompt_id: len(chat.prompt_ids(p.messages)) for p in
+            read_prompts(stage_file(folder, "data", "prompts_test.parquet"))}  # fmt: skip
+    for method, scorer in CELLS:
+        size = 0
+        if scorer is not None:
+            stage = "orm" if scorer == "orm" else f"variants/{scorer}"
+            model = AutoModelForSequenceClassification.from_pretrained(
+                stage_file(folder, stage, "checkpoint")
+            )
+            size = _matrices(model) - model.get_input_embeddings().weight.numel()
+        for row in responses(folder, method, scorer).to_pylist():
+            tokens = row["policy_tokens_computed"]
+            assert tokens >= read[row["prompt_id"]] + row["length"] - (row["stop"] == "length")
+            assert row["policy_flops"] == 2 * _matrices(policy) * tokens
+            assert row["reward_flops"] == 2 * size * row["reward_tokens_computed"]
+            assert row["flops"] == row["policy_flops"] + row["reward_flops"]
+            if scorer is not None:
+                assert row["reward_tokens_computed"] >= read[row["prompt_id"]] + row["length"]
+
+
+def test_bon_leaves_its_curve_and_every_method_meets_it_at_equal_budget(
+    smoke: tuple[Path, str], summary: dict[str, Any]
+) -> None:
+    cells = {(cell["method"], cell["scorer"]): cell for cell in summary["cells"]}
+    for curve in summary["bon_curves"]:
+        bon = cells["bon", curve["scorer"]]
+        assert [point["n"] for point in curve["points"]] == [1, 2, 4, 8]
+        last = curve["points"][-1]
+        assert last["cost"] == pytest.approx(bon["cost"])
+        for metric, value in last["metrics"].items():
+            assert value == (None if value is None else pytest.approx(bon["metrics"][metric]))
+        costs = [point["cost"]["flops"] for point in curve["points"]]
+        assert costs == sorted(costs) and costs[0] < costs[-1] / 2
+    assert [curve["scorer"] for curve in summary["bon_curves"]] == list(SCORERS)
+    entries = {(e["method"], e["scorer"], e["budget"]): e for e in summary["equal_budget"]}
+    assert set(entries) == {
+        (m, s, b) for m in METHODS if m != "bon" for s in SCORERS for b in ("flops", "seconds")
+    }
+    for (method, scorer, budget), entry in entries.items():
+        own = responses(smoke[0], method, scorer)
+        curve = pq.read_table(stage_file(smoke[0], f"cells/bon/{scorer}", "curve.parquet"))
+        rows = [r for r in curve.to_pylist() if r["prompt_id"] in own["prompt_id"].to_pylist()]
+        means = {n: np.mean([r[budget] for r in rows if r["n"] == n]) for n in range(1, 9)}
+        allowed = np.mean(own[budget].to_numpy())
+        n = max((n for n, mean in means.items() if mean <= allowed), default=1)
+        assert (entry["n"], entry["most"]) == (n, 8)
+        assert entry["share"] == pytest.approx(means[n] / allowed)
+        rubric = np.mean(own["rubric"].to_numpy())
+        rubric -= np.mean([row["rubric"] for row in rows if row["n"] == n])
+        assert entry["tests"]["rubric"]["difference"] == pytest.approx(rubric, abs=1e-9)
+        assert entry["tests"]["rubric"]["count"] == len(own)
+
+
 def test_a_score_of_the_search_is_that_of_the_response_scored_alone(
     smoke: tuple[Path, str],
 ) -> None:
@@ -122,10 +187,11 @@ def test_a_score_of_the_search_is_that_of_the_response_scored_alone(
 def test_report_figures_rejects_and_models_are_there(smoke: tuple[Path, str]) -> None:
     folder = smoke[0]
     report = (folder / "report.html").read_text()
-    for word in ("<html", "prm_no_reference", "cards", "resolved"):
+    for word in ("<html", "prm_no_reference", "cards", "resolved", "At equal budget"):
         assert word in report
     assert pq.read_table(folder / "rejects.parquet").num_rows == 0
-    assert len(list((folder / "figures").glob("*.png"))) >= 5
+    figures = {file.stem for file in (folder / "figures").glob("*.png")}
+    assert len(figures) >= 5 and {"quality_and_flops", "quality_and_seconds"} <= figures
     AutoModelForCausalLM.from_pretrained(stage_file(folder, "policy", "checkpoint"))
     for stage in ("orm", "reference", "variants/prm_sst", "variants/orm_continued"):
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -177,7 +243,9 @@ def test_mlflow_holds_a_run_of_the_sweep_and_one_child_a_stage(
         run = by_stage[f"cells/{cell['method']}/{cell['scorer'] or 'none'}"]
         assert run.data.params["method"] == cell["method"]
         assert run.data.metrics["resolved"] == pytest.approx(cell["metrics"]["resolved"]["value"])
-        assert {"resolved_low", "resolved_high", "win_tie", "cost_seconds"} <= set(run.data.metrics)
+        assert {"resolved_low", "resolved_high", "win_tie", "cost_seconds", "cost_flops"} <= set(
+            run.data.metrics
+        )
 
 
 def bytes_of(folder: Path) -> dict[str, str]:

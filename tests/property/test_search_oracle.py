@@ -70,7 +70,6 @@ def engines(
     position: Position = "closed" if closed else "open"
     reward = SequenceScorer(str(folder / "r"), position, policy.chat, memory_mib=number % 2)
     for model in (policy.model, reward.model):
-        model.set_attn_implementation("sdpa")
         model.to(dtype)
     assert reward.shares_tokenizer is not own
     return policy, reward

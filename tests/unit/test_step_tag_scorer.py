@@ -100,6 +100,7 @@ def test_the_prefix_of_a_request_is_computed_once(made: tuple[str, str]) -> None
     (scored,) = scorer.score([ScoreRequest(prompt, y[:5], several)])
     tails = len(several) * (1 + len(scorer.closing("closed")))
     assert scored.tokens_computed == len(prompt) + 5 + tails
+    assert scored.tokens_reused == (len(several) - 1) * (len(prompt) + 5)
 
 
 def test_the_empty_prefix_is_judged_by_a_tag_behind_the_prompt(made: tuple[str, str]) -> None:

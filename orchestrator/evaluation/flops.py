@@ -1,0 +1,26 @@
+"""FLOPs of a response by the standard estimate: 2N for each token that a model computes.
+
+N are the parameters that take part in a token's matrix products (``engines/parameters.py``):
+embedding look-up left out, language-model head counted; one multiplication and one addition each.
+Attention over earlier tokens, norms and sampling are not in it. Knows no checkpoint.
+"""
+
+from dataclasses import dataclass
+
+from orchestrator.records import Cost
+
+FLOPS = ("policy_flops", "reward_flops", "flops")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """N of the policy and of the scorer (0 without one), each for one of its counted tokens."""
+
+    policy: float
+    reward: float = 0.0
+
+    def flops(self, cost: Cost) -> dict[str, float]:
+        """FLOPs of the policy, of the scorer, and of both, by the names in ``FLOPS``."""
+        policy = 2.0 * self.policy * cost.policy_tokens_computed
+        reward = 2.0 * self.reward * cost.reward_tokens_computed
+        return dict(zip(FLOPS, (policy, reward, policy + reward), strict=True))

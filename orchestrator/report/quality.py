@@ -1,0 +1,104 @@
+"""Quality against cost, in FLOPs and in seconds: the picture that a method is chosen from.
+
+One mark a cell, and for each scorer the line of best-of-n through n = 1, 2, 4, ..., N: what every
+method has to lie above.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from orchestrator.report.notation import flops_unit
+from orchestrator.report.rows import METRICS, Summary, method_order
+from orchestrator.report.style import INK, label, logarithmic, new_figure
+
+RIGHT = ("resolved", "accuracy", "rubric")  # the first that was measured stands beside the reward
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
+BAND = 0.08  # opacity of a line's interval
+
+
+def quality_figures(summary: Summary, colour: Mapping[str | None, str]) -> dict[str, Figure | None]:
+    """A figure a kind of cost; None where nothing was measured."""
+    costs = [cell["cost"]["flops"] for cell in summary["cells"] if _cost(cell, "flops")]
+    scale, unit = flops_unit(costs)
+    return {
+        "quality_and_flops": _figure(summary, colour, "flops", scale, f"{unit} per prompt"),
+        "quality_and_seconds": _figure(summary, colour, "seconds", 1.0, "seconds per prompt"),
+    }
+
+
+def _figure(
+    summary: Summary, colour: Mapping[str | None, str], cost: str, scale: float, axis: str
+) -> Figure | None:
+    cells = [cell for cell in method_order(summary["cells"]) if _cost(cell, cost)]
+    measured = [m for m in METRICS if any(cell["metrics"].get(m) for cell in cells)]
+    metrics = [m for m in RIGHT if m in measured][:1]
+    metrics = ["orm_reward", *metrics] if "orm_reward" in measured else metrics
+    if not metrics:
+        return None
+    width, height = 4.4 * len(metrics) + 1.9, 4.4
+    figure, panels = new_figure(len(metrics), width=width, height=height)
+    names = list(dict.fromkeys(cell["method"] for cell in cells))
+    marker = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(names)}
+    for axes, metric in zip(panels, metrics, strict=True):
+        for curve in summary["bon_curves"]:
+            _line(axes, curve["points"], metric, cost, scale, colour[curve["scorer"]])
+        for cell in cells:
+            found = cell["metrics"].get(metric)
+            if found is not None:
+                axes.errorbar(
+                    [cell["cost"][cost] / scale], [found["value"]],
+                    yerr=[[found["value"] - found["low"]], [found["high"] - found["value"]]],
+                    fmt=marker[cell["method"]], color=colour[cell["scorer"]],
+                    markersize=7, elinewidth=1.2, capsize=2.5, alpha=0.9,
+                )  # fmt: skip
+        logarithmic(axes)
+        axes.set_xlabel(axis)
+        axes.set_ylabel(METRICS[metric])
+    figure.legend(handles=_legend(summary, cells, marker, colour), loc="outside right upper")
+    return figure
+
+
+def _line(
+    axes: Axes,
+    points: Sequence[Mapping[str, Any]],
+    metric: str,
+    cost: str,
+    scale: float,
+    colour: str,
+) -> None:
+    known = [point for point in points if point["metrics"].get(metric) is not None]
+    places = [point["cost"][cost] / scale for point in known]
+    value, low, high = (
+        [point["metrics"][metric][part] for point in known] for part in ("value", "low", "high")
+    )
+    axes.fill_between(places, low, high, color=colour, alpha=BAND, linewidth=0)
+    axes.plot(places, value, color=colour, linewidth=1.4, marker=".", markersize=4)
+
+
+def _legend(
+    summary: Summary,
+    cells: Sequence[Mapping[str, Any]],
+    marker: Mapping[str, str],
+    colour: Mapping[str | None, str],
+) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=INK, marker=shape, linestyle="", label=label(name))
+        for name, shape in marker.items()
+    ]
+    if summary["bon_curves"]:
+        handles.append(
+            Line2D([], [], color=INK, marker=".", linewidth=1.4, label="bon, n = 1, 2, 4, ..., N")
+        )
+    return handles + [
+        Line2D([], [], color=colour[scorer], linewidth=4, label=label(scorer))
+        for scorer in dict.fromkeys(cell["scorer"] for cell in cells)
+    ]
+
+
+def _cost(cell: Mapping[str, Any], name: str) -> float | None:
+    found = (cell.get("cost") or {}).get(name)
+    return float(found) if found else None
