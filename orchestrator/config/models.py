@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.config.load import ConfigError
-from orchestrator.config.sections import Variant
+from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
-from orchestrator.engines.chat import load_chat
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.steps import is_written
+from orchestrator.world.words import vocabulary
 
 
 def check_models(config: Config) -> None:
@@ -19,7 +22,8 @@ def check_models(config: Config) -> None:
 
     Raises:
         ConfigError: a model is not of a kind that its place needs (a reward model without a reward
-            head, a policy that is none), or its tokenizer has no chat template.
+            head, a policy that is none), its tokenizer has no chat template, or a policy cannot
+            write what ends the steps of a search.
     """
     models = config.models
     if models.policy is not None:
@@ -30,6 +34,25 @@ def check_models(config: Config) -> None:
         _as_scorer("models.reference", ScorerSpec(models.reference))
     for name, variant in config.variants.items():
         _check_variant(f"variants.{name}", variant)
+    for name in ("step_beam", "dvts", "general"):
+        section = getattr(config.search, name)
+        if section is not None and getattr(section, "granularity", "step") == "step":
+            _check_delimiter(config, f"search.{name}.delimiter", section.delimiter)
+
+
+def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
+    """A step that no text of the policy can end would be the whole response."""
+    if config.models.policy is not None:
+        chat = load_chat(config.models.policy)
+    elif isinstance(config.data, HelpdeskData):
+        chat = Chat(word_tokenizer(vocabulary()), (), ())
+    else:
+        return  # the run's own byte-level tokenizer writes any text
+    if not is_written(chat, delimiter):
+        raise ConfigError(
+            f"{place} = {delimiter!r}: the policy's tokenizer does not keep it, so no step would"
+            " ever end; valid: a text that it keeps, such as '.'"
+        )
 
 
 def _check_variant(place: str, variant: Variant) -> None:

@@ -110,13 +110,18 @@ def extended_step_ends(
     return found
 
 
+def is_written(chat: Chat, delimiter: str) -> bool:
+    """Whether a tokenizer keeps the delimiter, beside other text or apart from it."""
+    written = (chat.text(chat.response_ids(text.format(delimiter))) for text in ("x{}x", "x {} x"))
+    return any(delimiter in text for text in written)
+
+
 def check_delimiter(chat: Chat, delimiter: str) -> None:
     """Raises ValueError where a tokenizer cannot write the delimiter.
 
     Those of most encoders turn line breaks into spaces: no step would ever be found.
     """
-    written = (chat.text(chat.response_ids(text.format(delimiter))) for text in ("x{}x", "x {} x"))
-    if not any(delimiter in text for text in written):
+    if not is_written(chat, delimiter):
         raise ValueError(
             f"step_delimiter {delimiter!r}: the reward model's tokenizer does not keep it, so no"
             " step would be found; give a text that it keeps"

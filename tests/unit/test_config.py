@@ -428,3 +428,16 @@ def test_every_section_of_a_method_is_its_parameters() -> None:
         section = getattr(sections, name)
         METHODS[name].parameters(**section.model_dump(exclude={"prompts"}))
     assert set(SHOWN) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", ["dvts={}", "step_beam={}", "general={granularity: step}"])
+def test_a_step_must_be_able_to_end(method: str, word_policy: str) -> None:
+    for given in ([], [f"models.policy={word_policy}"]):
+        told = wrong_model(f"search.{method}", *given)
+        assert "delimiter = '\\n': the policy's tokenizer does not keep it" in told
+    check_models(load_config(None, [f"search.{method}", *_with_point(method)]))
+    check_models(load_config(None, ["search.general={granularity: sentence}"]))
+
+
+def _with_point(method: str) -> list[str]:
+    return [f"search.{method.partition('=')[0]}.delimiter=."]
