@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Qw
 from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.engines.vllm_process import TOKENS_PER_BATCH
+from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
@@ -105,6 +106,7 @@ def test_every_prefix_of_a_llama_scores_as_in_the_packed_pass(
     assert llama.prefix_scores(prompts[:1], responses[:1], [[]]) == [[]]
 
 
+@pytest.mark.slow
 def test_every_prefix_of_a_qwen2_scores_as_in_the_packed_pass(qwen_reward: str) -> None:
     scorer, other = TokenClassifyScorer(qwen_reward), SequenceScorer(qwen_reward, "open")
     prompts, responses = rows(other, 12)
@@ -186,17 +188,14 @@ def test_aggregates_are_of_the_same_values(llama: TokenClassifyScorer, llama_rew
     spec = ScorerSpec(llama_reward, aggregation="min", step_delimiter=".")
     prompts, responses = rows(llama, 2)
     cuts = [[6, 10**6]] * 2
-    scorer = load_scorer(
-        ScorerSpec(llama_reward, aggregation="min", step_delimiter=".", engine="vllm"),
-        "open",
-        whole_texts=True,
-    )
+    scorer = AggregatedScorer(llama, "min", ".")
     same(
         scorer.prefix_scores(prompts, responses, cuts),
         load_scorer(spec, "open").prefix_scores(prompts, responses, cuts),
     )
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
     llama_reward: str, tmp_path: Path
 ) -> None:
@@ -208,11 +207,12 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
         scorer.prefix_scores([(3,)] * 2, [(4, 5)] * 2, [[1], [2]])
 
 
+@pytest.mark.slow
 def test_what_vllm_does_not_support_is_told_at_the_start_and_leaves_no_process(
     llama_reward: str, word_reward: str
 ) -> None:
     before = engines()
-    with pytest.raises(RuntimeError, match=r"llama_reward: the vLLM engine: ValueError: .*cuda"):
+    with pytest.raises(RuntimeError, match=r"wide_reward: the vLLM engine: ValueError: .*cuda"):
         TokenClassifyScorer(llama_reward, device="cuda")
     with pytest.raises(RuntimeError, match=r"word_reward: the vLLM engine: .*head_dim=8"):
         TokenClassifyScorer(word_reward)
@@ -230,6 +230,7 @@ def test_a_head_of_another_trainer_is_left_to_transformers(
         load_scorer(ScorerSpec(str(tmp_path / "headed"), engine="vllm"), "open")
 
 
+@pytest.mark.slow
 def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     before = engines()
     scorer = TokenClassifyScorer(llama_reward)
@@ -249,7 +250,14 @@ def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     assert engines() == before
 
 
-@pytest.mark.parametrize("way", ["leave", "kill", "kill in a batch"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("leave", marks=pytest.mark.slow),
+        pytest.param("kill", marks=pytest.mark.slow),
+        "kill in a batch",
+    ],
+)
 def test_no_process_outlives_the_one_that_started_it(llama_reward: str, way: str) -> None:
     batch = "scorer.prefix_scores([(3,) * 56] * 9**5, [(4,) * 200] * 9**5, [[1]] * 9**5)"
     script = (
