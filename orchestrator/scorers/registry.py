@@ -11,6 +11,7 @@ from orchestrator.scorers.step_heads import step_chat
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.scorers.steps import BLANK_LINE
 from orchestrator.scorers.token_classify import TokenClassifyScorer
+from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 
 
 def chat_of(spec: ScorerSpec) -> Chat:
@@ -23,8 +24,13 @@ def load_scorer(
     position: Position = "closed",
     policy_chat: Chat | None = None,
     device: str = "cpu",
+    *,
+    whole_texts: bool = False,
 ) -> Scorer:
     """Loads a scorer's models; the other arguments are those of ``Scorer``.
+
+    ``whole_texts``: it is for prefixes of responses that are known whole, as those of a file. vLLM
+    then scores all open prefixes of a response in one pass, and closed ones not at all.
 
     Raises:
         ValueError: the checkpoint is no reward model of the kind that is said, or of any; or the
@@ -65,7 +71,8 @@ def load_scorer(
     if kind == "encoder":
         scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
     elif spec.engine == "vllm":
-        scorer = TokenClassifyScorer(spec.checkpoint, position, policy_chat, device)
+        engine = TokenClassifyScorer if whole_texts else VllmSequenceScorer
+        scorer = engine(spec.checkpoint, position, policy_chat, device)
     else:
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib

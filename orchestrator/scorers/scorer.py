@@ -35,7 +35,7 @@ class ScorerSpec:
         beta: factor of a log ratio.
         branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
             without branches need none of it.
-        engine: what computes; ``vllm`` only open scores of the kind ``sequence``.
+        engine: what computes; ``vllm`` only the kind ``sequence``.
     """
 
     checkpoint: str

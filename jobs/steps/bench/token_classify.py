@@ -56,7 +56,7 @@ def _score(folder: str, engine: Engine, setting: Setting) -> None:
 
 @lru_cache(maxsize=1)
 def _scorer(folder: str, engine: Engine, device: str) -> Scorer:
-    return load_scorer(ScorerSpec(folder, engine=engine), "open", None, device)
+    return load_scorer(ScorerSpec(folder, engine=engine), "open", None, device, whole_texts=True)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,285 @@
+"""The vLLM policy engine, asked like the Hugging Face one and with the same keyed draws.
+
+Each sample is a request of its own to vLLM, which batches them continuously and reads what begins
+as an earlier text did from its prefix cache, in whole blocks. Knows nothing of search or of Ray.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from orchestrator.engines.chat import load_chat
+from orchestrator.engines.policy import PolicyIsNotFinite
+from orchestrator.engines.vllm_process import VllmProcess, language_model
+from orchestrator.search.engines import (
+    Continuation,
+    Ids,
+    Sampled,
+    SampleRequest,
+    TopRequest,
+    TopTokens,
+)
+
+ROWS_PER_BATCH = 512
+
+
+@dataclass
+class _Row:
+    """One sample on its way: the tokens drawn so far, the end token among them."""
+
+    request: int
+    text: Ids
+    key: int
+    asked: SampleRequest
+    tokens: list[int] = field(default_factory=list)
+    sampled: int = 0
+    computed: int = 0
+    stop: Literal["end", "length", "stop"] | None = None
+
+
+class VllmPolicy:
+    """A causal language model that samples, behind vLLM.
+
+    Args:
+        checkpoint: folder or hub name.
+        temperature: divides the logits; the same for every method.
+        top_p: nucleus; 1 is the whole distribution.
+        device: torch device name; vLLM is built for one kind of device.
+        ends: whether the end token ends a response; if not it is a token like all others.
+        dtype: of weights and arithmetic, in vLLM's words.
+
+    The engine takes as many threads as torch has in this process.
+
+    Raises:
+        ModuleNotFoundError: vLLM is not installed.
+        RuntimeError: vLLM cannot serve the model.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        device: str = "cpu",
+        ends: bool = True,
+        dtype: str = "float32",
+    ) -> None:
+        self.chat = load_chat(checkpoint)
+        self.temperature, self.top_p, self.device = temperature, top_p, device
+        self._checkpoint = checkpoint
+        self._end_ids = self.chat.end_ids if ends else ()
+        start = partial(_Generator, temperature=temperature, top_p=top_p, dtype=dtype)
+        self._engine = VllmProcess(checkpoint, device, start)
+
+    def close(self) -> None:
+        """Ends the engine's process; a policy that is no longer used does so by itself."""
+        self._engine.close()
+
+    def forget(self) -> None:
+        """Drops all keys and values that are kept."""
+        self._engine.ask("forget")
+
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
+        """Samples all requests; result i belongs to request i. Entropies are not given.
+
+        Raises:
+            ValueError: a request would stop by entropy, which vLLM does not tell.
+            TextDoesNotFit: a text is empty, or longer than vLLM reads with all its new tokens.
+            PolicyIsNotFinite: some logits were NaN.
+            RuntimeError: the engine's process has ended.
+        """
+        if any(request.entropy_stop is not None for request in requests):
+            raise ValueError(
+                f"{self._checkpoint}: engine 'vllm' does not stop by entropy; methods that do"
+                " (cards) run on engine: transformers"
+            )
+        texts = [request.prompt_ids + request.prefix_ids for request in requests]
+        self._engine.check_fits(
+            [
+                (len(text), len(text) + request.max_new_tokens)
+                for text, request in zip(texts, requests, strict=True)
+            ]
+        )
+        owned = [
+            [_Row(i, texts[i], key, request) for key in request.keys]
+            for i, request in enumerate(requests)
+        ]
+        waiting = [row for rows in owned for row in rows]
+        while waiting:
+            self._go_on(waiting)
+            # One goes on where vLLM saw a stop in the text that is not in the continuation's own,
+            # such as a space that only stands between the prompt and the continuation.
+            waiting = [row for row in waiting if row.stop is None]
+        return [_sampled(rows) for rows in owned]
+
+    def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
+        """Next-token candidates of each request by falling log-probability; ties by the smaller id.
+
+        Log-probabilities stand for logits: they differ by a constant of the position.
+        """
+        counts: dict[Ids, int] = {}
+        for request in requests:
+            text = request.prompt_ids + request.prefix_ids
+            counts[text] = max(counts.get(text, 0), request.count)
+        self._engine.check_fits([(len(r.prompt_ids + r.prefix_ids) + 1,) for r in requests])
+        asked = [(list(text), count) for text, count in counts.items()]
+        answers = self._engine.ask("top", asked) if asked else []
+        found = dict(zip(counts, answers, strict=True))
+        results = []
+        for request in requests:
+            text = request.prompt_ids + request.prefix_ids
+            ids, values, computed = found[text]
+            results.append(
+                TopTokens(
+                    tuple(None if i in self._end_ids else i for i in ids[: request.count]),
+                    tuple(values[: request.count]),
+                    computed,
+                )
+            )
+            found[text] = ids, values, 0  # paid for by the first who asks
+        return results
+
+    def _go_on(self, rows: list[_Row]) -> None:
+        """Samples rows from where they are until vLLM stops; marks those that have to."""
+        asked = [
+            _Ask(
+                [*row.text, *row.tokens],
+                None if row.asked.greedy else row.key,
+                len(row.tokens),
+                row.asked.max_new_tokens,
+                row.asked.stops,
+                self._end_ids,
+            )
+            for row in rows
+        ]
+        answers, broken = self._engine.ask("sample", asked)
+        if broken:
+            raise PolicyIsNotFinite(
+                f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype are"
+                " broken"
+            )
+        for row, (tokens, computed) in zip(rows, answers, strict=True):
+            row.tokens += tokens
+            row.sampled += len(tokens)
+            row.computed += computed
+            self._mark(row)
+
+    def _mark(self, row: _Row) -> None:
+        """Says why a row stops, and cuts it behind a stop."""
+        content = row.tokens[:-1] if row.tokens[-1] in self._end_ids else row.tokens
+        place = self._stop_place(content, row.asked.stops)
+        if place is not None:
+            row.tokens, row.stop = row.tokens[:place], "stop"
+        elif len(content) < len(row.tokens):
+            row.tokens, row.stop = content, "end"
+        elif len(row.tokens) == row.asked.max_new_tokens:
+            row.stop = "length"
+
+    def _stop_place(self, tokens: list[int], stops: tuple[str, ...]) -> int | None:
+        """How many tokens it takes until one of the texts stands in their own text."""
+        if not stops or not self._holds(tokens, stops):
+            return None
+        if not self._holds(tokens[:-1], stops):
+            return len(tokens)
+        return next(n for n in range(len(tokens)) if self._holds(tokens[:n], stops))
+
+    def _holds(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
+        text = self.chat.text(tokens)
+        return any(stop in text for stop in stops)
+
+
+def _sampled(rows: list[_Row]) -> Sampled:
+    return Sampled(
+        tuple(Continuation(tuple(row.tokens), row.stop) for row in rows),  # type: ignore[arg-type]
+        sum(row.sampled for row in rows),
+        sum(row.computed for row in rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What the engine's process is asked for: a text to go on from, its draws, when to stop."""
+
+    text: list[int]
+    key: int | None  # None takes the likeliest token
+    start: int  # how many of ``count`` tokens there are
+    count: int
+    stops: tuple[str, ...]
+    ends: tuple[int, ...]
+
+
+class _Generator:
+    """The engine, in its process."""
+
+    def __init__(
+        self, checkpoint: str, device: str, *, temperature: float, top_p: float, dtype: str
+    ) -> None:
+        from orchestrator.engines.vllm_draws import keyed_draws
+
+        self._draws = keyed_draws(temperature, top_p)
+        self._model: Any = language_model(
+            checkpoint,
+            device,
+            dtype=dtype,
+            enable_prefix_caching=True,
+            max_num_seqs=ROWS_PER_BATCH,
+            max_logprobs=-1,  # as many as there are tokens
+            logits_processors=[self._draws],
+            generation_config="vllm",  # what the checkpoint recommends is not asked for
+            enforce_eager=device == "cpu",
+        )
+        self.longest = int(self._model.model_config.max_model_len)
+
+    def sample(self, asked: list[_Ask]) -> tuple[list[tuple[list[int], int]], bool]:
+        """The new tokens of each row and those computed; whether some logits were NaN."""
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                temperature=0.0,  # the draws leave one token
+                max_tokens=one.count - one.start,
+                ignore_eos=True,  # the ends are named
+                stop_token_ids=list(one.ends),
+                stop=list(one.stops),
+                detokenize=bool(one.stops),
+                extra_args=None
+                if one.key is None
+                else {"key": one.key, "start": one.start, "count": one.count},
+            )
+            for one in asked
+        ]
+        answers = []
+        found = self._model.generate(
+            [{"prompt_token_ids": one.text} for one in asked], parameters, use_tqdm=False
+        )
+        for one, output in zip(asked, found, strict=True):
+            tokens = list(output.outputs[0].token_ids)
+            # Every token but the last goes through the model, to see what comes after it.
+            computed = len(one.text) - output.num_cached_tokens + len(tokens) - 1
+            answers.append((tokens, computed))
+        broken, self._draws.broken = bool(self._draws.broken), False
+        return answers, broken
+
+    def top(self, asked: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:
+        """The likeliest next tokens of each text, their log-probabilities, the tokens computed."""
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, detokenize=False)
+            for _, count in asked
+        ]
+        found = self._model.generate(
+            [{"prompt_token_ids": text} for text, _ in asked], parameters, use_tqdm=False
+        )
+        answers = []
+        for (text, _), output in zip(asked, found, strict=True):
+            values = {i: one.logprob for i, one in output.outputs[0].logprobs[0].items()}
+            ids = sorted(values, key=lambda i: (-values[i], i))
+            computed = len(text) - output.num_cached_tokens
+            answers.append((ids, [values[i] for i in ids], computed))
+        return answers
+
+    def forget(self) -> None:
+        """Empties the prefix cache."""
+        self._model.reset_prefix_cache()

