@@ -48,9 +48,10 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import Kind, run_wave
+from orchestrator.search.lockstep import run_wave
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
+from orchestrator.search.wave import Kind
 
 ACTOR_CPUS = 0.1
 Batch = tuple[Kind, list[Any]]
