@@ -4,6 +4,7 @@ Every call names the checkpoint and how to sample, so that an actor that was sta
 as before; the engine of the last checkpoint stays loaded.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,10 @@ class PolicyActor:
     def __init__(self) -> None:
         self._engine: HuggingFacePolicy | None = None
         self._place: PolicyPlace | None = None
+
+    def process(self) -> int:
+        """The number of its process."""
+        return os.getpid()
 
     def sample(
         self, place: PolicyPlace, requests: Sequence[SampleRequest]

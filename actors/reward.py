@@ -4,6 +4,7 @@ Every call names the scorer, so that an actor that was started again answers as 
 few stay loaded.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,10 @@ class RewardPlace:
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
 class RewardActor:
     """Scores extensions of prefixes, and all prefixes of responses."""
+
+    def process(self) -> int:
+        """The number of its process."""
+        return os.getpid()
 
     def score(
         self, place: RewardPlace, requests: Sequence[ScoreRequest]
