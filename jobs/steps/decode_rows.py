@@ -14,7 +14,7 @@ from jobs.steps.decode_output import DecodeOutput
 from jobs.steps.responses import COSTS
 from orchestrator.config.load import ConfigError
 from orchestrator.data.parts import PartedFile, cut_in_parts, read_part
-from orchestrator.data.rejects import refuse
+from orchestrator.data.rejects import BadRow, refuse
 from orchestrator.data.rows import Row
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import Chat
@@ -66,8 +66,10 @@ def prompts(
 ) -> Iterator[tuple[PromptRow, Problem]]:
     """The rows that are not done; those that cannot be answered go to the writer."""
 
-    def read(number: int, row: Row) -> Problem | None:
-        return None if number in done else reader.read(number, row)
+    def read(number: int, row: Row) -> Problem:
+        if number in done:
+            raise BadRow("done")
+        return reader.read(number, row)
 
     for part in file.parts:
         found = read_part(file, part, read)
@@ -75,8 +77,8 @@ def prompts(
             if reject.row not in done:
                 writer.refuse(reject)
         for i, (number, problem) in enumerate(zip(found.numbers, found.parsed, strict=True)):
-            if isinstance(problem, Problem):
-                yield PromptRow(number, found.table.slice(i, 1)), problem
+            assert isinstance(problem, Problem)
+            yield PromptRow(number, found.table.slice(i, 1)), problem
 
 
 class RowWriter:

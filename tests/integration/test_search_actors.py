@@ -184,7 +184,7 @@ def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_
     failed = {n: str(one) for n, one in found.items() if isinstance(one, PromptFailed)}
     own = {n for n, problem in enumerate(problems, start=1) if bad in problem.prompt_ids}
     assert own and own <= set(failed) and set(failed.values()) == {NOT_A_NUMBER}
-    assert len(answered) > PROMPTS / 4, "the others go on"
+    assert len(answered) > PROMPTS / 10, "the others go on"
     assert texts(answered) == {r.prompt_id: undisturbed[r.prompt_id] for r in answered}
 
     del processes[0]
