@@ -71,6 +71,7 @@ def killed_in_the_middle(arguments: list[str], parts: Path) -> None:
     assert driver.wait(timeout=60) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_and_every_prompt_is_answered_or_refused_once(
     source: str, word_policy: str, nan_reward: str, tmp_path: Path
 ) -> None:

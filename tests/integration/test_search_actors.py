@@ -161,22 +161,22 @@ def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_
 
     def source() -> Iterator[tuple[int, Problem]]:
         nonlocal read
+        read = 0
         for problem in problems:
             read += 1
             yield read, problem
 
-    async def run(last: int) -> dict[int, Outcome]:
+    async def run() -> dict[int, Outcome]:
         found: dict[int, Outcome] = {}
         async for number, outcome in stream(pair, CBS, source()):
             assert number not in found
             assert read - len(found) <= 2 * 2 * PLACES, "no more are read than there is room for"
             found[number] = outcome
             if len(found) == KILLED_AT:
-                for process in processes[:last]:
-                    os.kill(process, signal.SIGKILL)
+                os.kill(processes.pop(), signal.SIGKILL)
         return found
 
-    found = asyncio.run(run(1))
+    found = asyncio.run(run())
     chat = load_chat(word_policy)
     (bad,) = chat.response_ids(NAN_WORD)
     assert len(found) == PROMPTS
@@ -187,6 +187,5 @@ def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_
     assert len(answered) > PROMPTS / 10, "the others go on"
     assert texts(answered) == {r.prompt_id: undisturbed[r.prompt_id] for r in answered}
 
-    del processes[0]
     with pytest.raises(PoolIsDead, match="all 2 search actors are dead, the last one: "):
-        asyncio.run(run(1))
+        asyncio.run(run())
