@@ -19,6 +19,7 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
+from orchestrator.search.problem import PromptFailed
 
 
 class ActorPolicy:
@@ -27,7 +28,7 @@ class ActorPolicy:
     def __init__(self, actors: Sequence[Any], place: PolicyPlace) -> None:
         self._pool, self._place = Pool("policy", actors), place
 
-    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
+    async def sample(self, requests: list[SampleRequest]) -> list[Sampled | PromptFailed]:
         """Draws the continuations of all requests."""
         return await self._pool.ask(
             requests,
@@ -36,7 +37,16 @@ class ActorPolicy:
             lambda actor, share: actor.sample.remote(self._place, share),
         )
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+    async def drawn(self, requests: list[SampleRequest]) -> list[Sampled]:
+        """As ``sample``; a request that fails by itself raises its PromptFailed."""
+        found: list[Sampled] = []
+        for answer in await self.sample(requests):
+            if isinstance(answer, PromptFailed):
+                raise answer
+            found.append(answer)
+        return found
+
+    async def top(self, requests: list[TopRequest]) -> list[TopTokens | PromptFailed]:
         """Gives the likeliest next tokens of all requests."""
         return await self._pool.ask(
             requests,
@@ -72,7 +82,7 @@ class ActorReward:
         self._pool, self._place = Pool("reward", actors), place
         self._prompts, self.chat = prompts, chat
 
-    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+    async def score(self, requests: list[ScoreRequest]) -> list[Scored | PromptFailed]:
         """Scores all requests."""
         own = requests
         if self._prompts is not None:

@@ -4,14 +4,18 @@ Every call names the checkpoint and how to sample, so that an actor that was sta
 as before; the engine of the last checkpoint stays loaded.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ray
 import torch
 
+from orchestrator.decoding.apart import each_apart
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
+from orchestrator.search.problem import PromptFailed
 
 RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
 
@@ -26,6 +30,19 @@ class PolicyPlace:
     device: str
     threads: int
     ends: bool = True  # whether the end token ends a response
+    dtype: Dtype = "float32"
+
+
+def load_engine(place: PolicyPlace) -> HuggingFacePolicy:
+    """Loads the policy of a place."""
+    return HuggingFacePolicy(
+        place.checkpoint,
+        place.temperature,
+        place.top_p,
+        place.device,
+        ends=place.ends,
+        dtype=place.dtype,
+    )
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
@@ -36,13 +53,23 @@ class PolicyActor:
         self._engine: HuggingFacePolicy | None = None
         self._place: PolicyPlace | None = None
 
-    def sample(self, place: PolicyPlace, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Draws the continuations of all requests."""
-        return self._engine_at(place).sample(requests)
+    def process(self) -> int:
+        """The number of its process."""
+        return os.getpid()
 
-    def top(self, place: PolicyPlace, requests: Sequence[TopRequest]) -> list[TopTokens]:
-        """Gives the likeliest next tokens of all requests."""
-        return self._engine_at(place).top(requests)
+    def sample(
+        self, place: PolicyPlace, requests: Sequence[SampleRequest]
+    ) -> list[Sampled | PromptFailed]:
+        """Draws the continuations of all requests; one that fails by itself has its fault."""
+        engine = self._engine_at(place)
+        return each_apart(engine.sample, requests, engine.forget)
+
+    def top(
+        self, place: PolicyPlace, requests: Sequence[TopRequest]
+    ) -> list[TopTokens | PromptFailed]:
+        """Gives the likeliest next tokens of all requests, as ``sample``."""
+        engine = self._engine_at(place)
+        return each_apart(engine.top, requests, engine.forget)
 
     def log_probs(self, place: PolicyPlace, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
         """Log pi(y | x) in nats of whole responses."""
@@ -55,8 +82,6 @@ class PolicyActor:
     def _engine_at(self, place: PolicyPlace) -> HuggingFacePolicy:
         torch.set_num_threads(place.threads)
         if self._engine is None or self._place != place:
-            self._engine = HuggingFacePolicy(
-                place.checkpoint, place.temperature, place.top_p, place.device, ends=place.ends
-            )
+            self._engine = load_engine(place)
             self._place = place
         return self._engine

@@ -4,6 +4,7 @@ Every call names the scorer, so that an actor that was started again answers as 
 few stay loaded.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,10 +12,13 @@ from functools import lru_cache
 import ray
 import torch
 
+from orchestrator.decoding.apart import each_apart
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
+from orchestrator.search.problem import PromptFailed
 
 RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
 SCORERS_KEPT = 2  # the scorer of a cell, and the ORM that rates every response
@@ -29,15 +33,23 @@ class RewardPlace:
     policy: str
     device: str
     threads: int
+    dtype: Dtype = "float32"
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
 class RewardActor:
     """Scores extensions of prefixes, and all prefixes of responses."""
 
-    def score(self, place: RewardPlace, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """Scores all requests."""
-        return _scorer(place).score(requests)
+    def process(self) -> int:
+        """The number of its process."""
+        return os.getpid()
+
+    def score(
+        self, place: RewardPlace, requests: Sequence[ScoreRequest]
+    ) -> list[Scored | PromptFailed]:
+        """Scores all requests; one that fails by itself has its fault for an answer."""
+        scorer = _scorer(place)
+        return each_apart(scorer.score, requests, scorer.forget)
 
     def prefix_scores(
         self,
@@ -56,10 +68,10 @@ class RewardActor:
 
 
 @lru_cache(maxsize=SCORERS_KEPT)
-def _loaded(spec: ScorerSpec, position: Position, policy: str, device: str) -> Scorer:
-    return load_scorer(spec, position, load_chat(policy), device)
+def _loaded(spec: ScorerSpec, position: Position, policy: str, device: str, dtype: Dtype) -> Scorer:
+    return load_scorer(spec, position, load_chat(policy), device, dtype)
 
 
 def _scorer(place: RewardPlace) -> Scorer:
     torch.set_num_threads(place.threads)
-    return _loaded(place.scorer, place.position, place.policy, place.device)
+    return _loaded(place.scorer, place.position, place.policy, place.device, place.dtype)

@@ -2,6 +2,7 @@
 
     python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
     python jobs/bench.py search [--only args30] [--position closed] [--json FILE] [--device cuda]
+    python jobs/bench.py pools [--json FILE]
 
 A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
 """
@@ -18,6 +19,7 @@ from jobs.steps.quiet import quieten
 
 quieten()
 
+from jobs.steps.bench.pools import COUNTS, MEMORY_AT, bench_pools  # noqa: E402
 from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E402
 from jobs.steps.bench.search import bench_search  # noqa: E402
 from jobs.steps.bench.search_setting import CASES as SEARCHES  # noqa: E402
@@ -76,6 +78,20 @@ def search(
         if name not in SEARCHES:
             raise typer.BadParameter(f"{name}; valid: {', '.join(SEARCHES)}", param_hint="--only")
     bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
+
+
+@app.command()
+def pools(
+    actors: Annotated[
+        list[int] | None, typer.Option(min=1, help="how many; may be repeated")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
+    prompts: Annotated[int, typer.Option(min=0, help="streamed for the driver's memory")] = (
+        MEMORY_AT[-1]
+    ),
+) -> None:
+    """Search actors on stand-in engines: throughput by their number, memory of the driver."""
+    bench_pools(actors or COUNTS, prompts, json)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,20 @@ def broken_reward(word_reward: str, checkpoints: Path) -> str:
     return str(folder)
 
 
+NAN_WORD = "angry"  # of the help desk's words
+
+
+@pytest.fixture(scope="session")
+def nan_reward(word_reward: str, checkpoints: Path) -> str:
+    """A reward model that scores NaN where NAN_WORD is read, and else as ``word_reward``."""
+    folder, tokenizer = checkpoints / "nan_reward", word_tokenizer(vocabulary())
+    model = load_reward_model(word_reward)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(NAN_WORD)] = torch.nan
+    save_checkpoint(model, tokenizer, folder)
+    return str(folder)
+
+
 SMOKE_SECONDS = 550  # for the smallest sweep, which takes 90 alone on two cores
 
 

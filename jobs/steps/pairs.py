@@ -89,7 +89,7 @@ async def _label(
         for prompt in prompts
     ]
     pairs = []
-    for prompt, answer in zip(prompts, await policy.sample(requests), strict=True):
+    for prompt, answer in zip(prompts, await policy.drawn(requests), strict=True):
         first, second = answer.continuations
         texts = chat.text(first.token_ids), chat.text(second.token_ids)
         finished = first.stop == "end", second.stop == "end"

@@ -40,10 +40,10 @@ def score_main(**given: Any) -> int:
         with FileLock(output.folder.with_name(f".{output.folder.name}.lock"), timeout=0):
             return _score(options, reader, output, console)
     except ConfigError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return BAD_CONFIG
     except Timeout:
-        _say(f"error: --output = {place!r}: another run is writing there; wait, or choose another")
+        say(f"error: --output = {place!r}: another run is writing there; wait, or choose another")
         return BAD_CONFIG
     except KeyboardInterrupt:
         console.print("interrupted: run the same command again, and it goes on from here")
@@ -82,8 +82,8 @@ def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, consol
             try:
                 run_parts(scoring, parts, heard)
             except Exception as error:
-                _say(f"failed: {_cause(error)}")
-                _say("the parts that are written are kept: mend the cause, run the command again")
+                say(f"failed: {cause(error)}")
+                say("the parts that are written are kept: mend the cause, run the command again")
                 return FAILED
     rate = new.seen / max(time.monotonic() - started, 1e-9)
     summary = output.finish(identity, total.counts())
@@ -148,12 +148,13 @@ def _shown(summary: dict[str, Any], output: ScoreOutput) -> str:
     )
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
     """What went wrong, in a line: Ray's errors are a worker's traceback, then their own advice."""
     text = str(error).split(FOLLOWS)[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Shows an error."""
     Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)

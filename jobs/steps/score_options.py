@@ -70,8 +70,8 @@ class ScoreOptions:
 
     def resolved(self) -> "ScoreOptions":
         """With absolute paths: tasks and actors work in other folders."""
-        base = None if self.base is None else _absolute(self.base)
-        return replace(self, input=_absolute(self.input), reward=_absolute(self.reward), base=base)
+        base = None if self.base is None else absolute(self.base)
+        return replace(self, input=absolute(self.input), reward=absolute(self.reward), base=base)
 
     def identity(self) -> dict[str, Any]:
         """What decides the scores, by option: contents of files, values of all others.
@@ -165,7 +165,7 @@ def _row_kind(source: str) -> RowKind:
     return found
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """A path that is on this disk; a hub name or URI stays as it is."""
     place = Path(path).expanduser()
     return str(place.resolve()) if place.exists() else path

@@ -63,7 +63,7 @@ class ScoreOutput:
             folder.mkdir(parents=True, exist_ok=True)
         for torn in self.folder.glob("*/*.partial"):
             torn.unlink(missing_ok=True)
-        _write_mark(self.folder / MARK, mark)
+        write_mark(self.folder / MARK, mark)
         return None
 
     def done(self) -> Iterator[Counts]:
@@ -78,7 +78,7 @@ class ScoreOutput:
         if self._file is not None:
             _join(self._part_files(), self._file, {MARK_KEY: json.dumps(mark).encode()})
         else:
-            _write_mark(self.folder / MARK, mark)
+            write_mark(self.folder / MARK, mark)
         self._clear()
         return summary
 
@@ -98,7 +98,7 @@ class ScoreOutput:
         """How many rows were refused for each reason, most frequent first."""
         pieces = sorted((self.folder / REFUSED).glob("part-*.parquet"))
         reasons: Counter[str] = Counter()
-        partial = _partial(self.rejects)
+        partial = partial_of(self.rejects)
         with pq.ParquetWriter(partial, REJECTS) as writer:
             for piece in pieces:
                 table = pq.read_table(piece)
@@ -149,20 +149,21 @@ def write_part(folder: Path, counts: Counts, table: pa.Table, rejects: pa.Table)
     """Writes a part with its counts in the metadata, the rows that it refused before it."""
     name = f"part-{counts['part']:05d}.parquet"
     if rejects.num_rows:
-        _write(folder / REFUSED / name, rejects)
+        write_table(folder / REFUSED / name, rejects)
     metadata = {**(table.schema.metadata or {}), PART_KEY: json.dumps(counts).encode()}
-    _write(folder / SCORES / name, table.replace_schema_metadata(metadata))
+    write_table(folder / SCORES / name, table.replace_schema_metadata(metadata))
 
 
-def _write(file: Path, table: pa.Table) -> None:
-    partial = _partial(file)
+def write_table(file: Path, table: pa.Table) -> None:
+    """Writes a Parquet file that is there wholly or not at all."""
+    partial = partial_of(file)
     pq.write_table(table, partial)
     os.replace(partial, file)
 
 
 def _join(parts: list[Path], file: Path, metadata: dict[bytes, bytes]) -> None:
     """One file of all parts, a row group each."""
-    partial = _partial(file)
+    partial = partial_of(file)
     schema = pq.read_schema(parts[0])
     kept = {k: v for k, v in (schema.metadata or {}).items() if k != PART_KEY}
     schema = schema.with_metadata({**kept, **metadata})
@@ -172,12 +173,13 @@ def _join(parts: list[Path], file: Path, metadata: dict[bytes, bytes]) -> None:
     os.replace(partial, file)
 
 
-def _write_mark(file: Path, mark: dict[str, Any]) -> None:
-    partial = _partial(file)
+def write_mark(file: Path, mark: dict[str, Any]) -> None:
+    """Writes a JSON file that is there wholly or not at all."""
+    partial = partial_of(file)
     partial.write_text(json.dumps(mark, indent=1))
     os.replace(partial, file)
 
 
-def _partial(file: Path) -> Path:
+def partial_of(file: Path) -> Path:
     """A name of its own: a worker that outlives its driver may still be writing."""
     return file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")

@@ -105,7 +105,7 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
         )
         for p in problems
     ]
-    sampled = asyncio.run(policy_of(sweep).sample(requests))
+    sampled = asyncio.run(policy_of(sweep).drawn(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
     quantile = sweep.config.search.cards.entropy_quantile  # type: ignore[union-attr]
     meter.update(len(problems), len(problems))

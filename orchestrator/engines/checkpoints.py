@@ -5,7 +5,7 @@ Everything downstream takes a folder or a hub name; nothing knows how small or l
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from orchestrator.engines.weights import Weights
 # With the small models of a CPU run, plain attention is faster than SDPA, in training by 1.8 times.
 CPU_ATTENTION = "eager"
 NO_LIMIT = 10**9
+Dtype = Literal["float32", "float64", "bfloat16"]
+DTYPES: dict[Dtype, torch.dtype] = {
+    "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16,
+}  # fmt: skip
 # Encoders whose first position is the one behind their pad token's id: 514 places, 512 tokens.
 COUNT_FROM_PAD = (
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
@@ -167,6 +171,7 @@ def save_checkpoint(
 
 def _loading(dtype: torch.dtype) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    if not torch.cuda.is_available():
+    # Plain attention takes its softmax in float32, whatever the weights are in.
+    if not torch.cuda.is_available() and dtype != torch.float64:
         options["attn_implementation"] = CPU_ATTENTION
     return options

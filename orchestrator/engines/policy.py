@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from orchestrator.engines.attention import Groups
 from orchestrator.engines.cache import SamplesLayer, samples_cache
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_policy
+from orchestrator.engines.checkpoints import DTYPES, Dtype, load_policy
 from orchestrator.engines.draws import (
     DrawnRow,
     append,
@@ -60,6 +60,7 @@ class HuggingFacePolicy:
         device: torch device name.
         memory_mib: of keys and values that are kept.
         ends: whether the end token ends a response; if not it is a token like all others.
+        dtype: of the weights; logits are read in float32 at least.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class HuggingFacePolicy:
         device: str = "cpu",
         memory_mib: int = MEMORY_MIB,
         ends: bool = True,
+        dtype: Dtype = "float32",
     ) -> None:
         self.chat = load_chat(checkpoint)
-        self.model: PreTrainedModel = load_policy(checkpoint).to(device).eval()
+        self.model: PreTrainedModel = load_policy(checkpoint, DTYPES[dtype]).to(device).eval()
         self._reader = Reader(self.model, self._last_logits, 0, memory_mib)
         self._behind = NextLogits()
         self._end_ids = self.chat.end_ids if ends else ()
@@ -117,7 +119,7 @@ class HuggingFacePolicy:
             texts = list(dict.fromkeys(r.prompt_ids + r.prefix_ids for r in chunk))
             logits, computed = self._next_logits(texts)
             values, ids = (
-                found.cpu() for found in torch.sort(logits.float(), descending=True, stable=True)
+                found.cpu() for found in torch.sort(_wide(logits), descending=True, stable=True)
             )
             place = {text: i for i, text in enumerate(texts)}
             for request in chunk:
@@ -250,7 +252,7 @@ class HuggingFacePolicy:
     def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
         """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
         at = slice(None) if index is None else index
-        probabilities = distribution(logits.float(), self.temperature, self.top_p)
+        probabilities = distribution(_wide(logits), self.temperature, self.top_p)
         entropy = torch.special.entr(probabilities).sum(-1)[at]
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
@@ -268,6 +270,11 @@ class HuggingFacePolicy:
         for row, token, uncertainty, margin in zip(rows, tokens.tolist(), *told, strict=True):
             append(row, token, uncertainty, margin, self._end_ids)
         return tokens
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32, or float64 where they are so."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _assert_numbers(logits: Tensor) -> None:

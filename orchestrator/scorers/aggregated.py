@@ -5,6 +5,7 @@ and at the prefix's own end; their minimum, say, is a solution's weakest moment.
 rewards of steps of their own aggregate those themselves.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -131,6 +132,8 @@ class AggregatedScorer(Scorer):
         return [[*(t for t in e if t < end), end] for e, end in zip(steps, whole, strict=True)]
 
     def _of(self, values: Sequence[float]) -> float:
+        if not all(map(math.isfinite, values)):
+            return math.nan  # a minimum may hide it
         return aggregate(values, self._how, probabilities=False)
 
 

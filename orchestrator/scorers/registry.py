@@ -1,6 +1,7 @@
 """From what a config says of a scorer to the scorer."""
 
 from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.encoder import EncoderScorer
@@ -24,20 +25,27 @@ def load_scorer(
     position: Position = "closed",
     policy_chat: Chat | None = None,
     device: str = "cpu",
+    dtype: Dtype = "float32",
     *,
     whole_texts: bool = False,
 ) -> Scorer:
     """Loads a scorer's models; the other arguments are those of ``Scorer``.
 
+    ``dtype`` is the weights'; another than float32 is for the kind ``sequence`` alone.
     ``whole_texts``: it is for prefixes of responses that are known whole, as those of a file. vLLM
     then scores all open prefixes of a response in one pass, and closed ones not at all.
 
     Raises:
         ValueError: the checkpoint is no reward model of the kind that is said, or of any; or the
-            engine does not compute this kind, position or head.
+            engine does not compute this kind, position, dtype or head.
         ModuleNotFoundError: the engine is not installed.
     """
     kind = kind_of(spec)
+    if dtype != "float32" and (kind != "sequence" or spec.engine == "vllm"):
+        raise ValueError(
+            f"{spec.checkpoint}: dtype {dtype!r} is for the kind 'sequence' on engine transformers,"
+            f" and this is {kind!r} on {spec.engine}; use float32"
+        )
     if spec.engine == "vllm" and kind != "sequence":
         raise ValueError(
             f"{spec.checkpoint}: engine 'vllm' scores the kind 'sequence', and this is {kind!r};"
@@ -75,6 +83,6 @@ def load_scorer(
         scorer = engine(spec.checkpoint, position, policy_chat, device)
     else:
         scorer = SequenceScorer(
-            spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib
+            spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib, dtype=dtype
         )
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer

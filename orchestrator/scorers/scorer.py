@@ -92,11 +92,18 @@ class Scorer(ABC):
             RewardIsNotFinite: some score is NaN or infinite.
         """
 
+    def forget(self) -> None:  # noqa: B027
+        """Drops what is kept between requests; a kind that keeps something overrides this."""
+
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Scores all requests; result i belongs to request i.
 
         Every extension is scored as a response of its own. Kinds that can share the prefix's
         computation override this.
+
+        Raises:
+            RewardIsNotFinite: some score is NaN or infinite. A kind that knows whose it is may give
+                the NaN instead, and scores the others.
         """
         prompts, responses = [], []
         for request in requests:
@@ -112,9 +119,6 @@ class Scorer(ABC):
             found.append(Scored(values, sum(tokens[start:end])))
             start = end
         return found
-
-    def forget(self) -> None:  # noqa: B027 - a kind that keeps nothing needs none of its own
-        """Drops what is kept between requests."""
 
     def tokens_of(self, prompt: Ids, response: Ids) -> int:
         """Tokens computed for the score of one whole response by itself."""

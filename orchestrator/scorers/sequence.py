@@ -8,18 +8,19 @@ tails behind it; the one that is chosen is not computed again.
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import load_reward_model
+from orchestrator.engines.checkpoints import DTYPES, Dtype, load_reward_model
 from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.engines.reading import Reader, Tails
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.packed_pass import PackedPass
-from orchestrator.scorers.scorer import Position, Scorer, check_finite
+from orchestrator.scorers.scorer import Position, Scorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 LEAST_GROUP = 64  # tokens of extensions that are read at once
@@ -35,6 +36,7 @@ class SequenceScorer(Scorer):
         device: torch device name.
         branch_memory_mib: what the branches of a pass may take beside their trunks.
         memory_mib: of keys and values that are kept between requests.
+        dtype: of the weights.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class SequenceScorer(Scorer):
         device: str = "cpu",
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
         memory_mib: int = MEMORY_MIB,
+        dtype: Dtype = "float32",
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
-        self.model = load_reward_model(checkpoint).to(device).eval()
+        self.model = load_reward_model(checkpoint, DTYPES[dtype]).to(device).eval()
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
         self._reader = Reader(self.model, self._hidden, pad_id, memory_mib)
@@ -73,7 +76,10 @@ class SequenceScorer(Scorer):
         return self._pass.rows(rows)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """As every scorer's; what was read before of a request's prefix is not computed again."""
+        """As every scorer's; what was read before of a request's prefix is not computed again.
+
+        A score that is NaN or infinite is given as it is.
+        """
         closing = self.closing(self.position)
         own = [self._own(request) for request in requests]
         found: dict[tuple[Ids, Ids], float] = {}
@@ -91,7 +97,8 @@ class SequenceScorer(Scorer):
             computed = tokens.pop(text, 0)  # paid for by the first who asks
             whole = sum(len(text) + len(extension) + len(closing) for extension in extensions)
             results.append(Scored(values, computed, whole - computed))
-        check_finite([one.scores for one in results])
+        if not all(isfinite(value) for one in results for value in one.scores):
+            self.forget()  # keys and values of NaN, where others' padding may come to stand
         return results
 
     def _own(self, request: ScoreRequest) -> tuple[Ids, tuple[Ids, ...]]:

@@ -19,7 +19,14 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.problem import Candidate, Problem, gap, ranked
+from orchestrator.search.problem import (
+    NOT_A_NUMBER,
+    Candidate,
+    Problem,
+    PromptFailed,
+    gap,
+    ranked,
+)
 
 
 @dataclass
@@ -73,16 +80,22 @@ class Ledger:
         return answer
 
     async def score(self, prefix_ids: Ids, extensions: tuple[Ids, ...]) -> tuple[float, ...]:
-        """Scores of the prefix with each extension; equal extensions are scored once."""
+        """Scores of the prefix with each extension; equal extensions are scored once.
+
+        Raises:
+            PromptFailed: a score is NaN or infinite.
+        """
         distinct = tuple(dict.fromkeys(extensions))
         answer = await self.reward.score(
-            ScoreRequest(self.problem.prompt_ids, prefix_ids, distinct)
+            ScoreRequest(self.problem.scored_prompt_ids, prefix_ids, distinct)
         )
         self.cost += Cost(
             reward_tokens_computed=answer.tokens_computed,
             reward_tokens_reused=answer.tokens_reused,
             reward_calls=1,
         )
+        if not all(map(math.isfinite, answer.scores)):
+            raise PromptFailed(NOT_A_NUMBER)
         scores = dict(zip(distinct, answer.scores, strict=True))
         return tuple(scores[extension] for extension in extensions)
 

@@ -13,6 +13,15 @@ from orchestrator.randomness import Key, stream_key
 from orchestrator.search.engines import Continuation, Ids
 
 UNSCORED = float("-inf")  # what was never scored loses to whatever was
+NOT_A_NUMBER = "the reward model's score is NaN or infinite"
+
+
+class PromptFailed(Exception):
+    """One prompt cannot be answered, by a fault of its own; the text is the reason.
+
+    The reason is one of few, without the prompt's own content. A backend gives it in the place of
+    a request's answer, or an engine raises it for a request; the other prompts go on.
+    """
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt in the policy's token ids, to be answered in at most ``max_new_tokens``."""
+    """A prompt in the policy's token ids, to be answered in at most ``max_new_tokens``.
+
+    ``reward_prompt_ids`` are the reward model's own ids of it, where its template is another.
+    """
 
     prompt_id: str
     prompt_ids: Ids
     seed: int
     max_new_tokens: int
+    reward_prompt_ids: Ids | None = None
+
+    @property
+    def scored_prompt_ids(self) -> Ids:
+        """The prompt as the reward model is asked about it."""
+        return self.prompt_ids if self.reward_prompt_ids is None else self.reward_prompt_ids
 
     def key(self, *purpose: Key) -> int:
         """The random stream for one purpose (method, step, candidate, ...) on this prompt."""

@@ -1,33 +1,49 @@
-"""Search actors under Ray: the same responses as in one process, also when one is killed."""
+"""Search under Ray: the same responses as in one process, also when actors are killed or hang."""
 
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import ray
-from conftest import own_ray
+from conftest import NAN_WORD, own_ray
 
-from actors.policy import PolicyPlace
-from actors.reward import RewardPlace
-from actors.search import Search, SearchActor, search_all
+from actors.backends import ActorPolicy, ActorReward
+from actors.policy import PolicyActor, PolicyPlace
+from actors.pool import PoolIsDead
+from actors.reward import RewardActor, RewardPlace
+from actors.search import ModelEngines, Outcome, Search, SearchActor
+from actors.search_stream import Health, search_all, stream
 from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.beam import BeamParameters
-from orchestrator.search.problem import Problem
+from orchestrator.search.lockstep import run_wave, run_waves
+from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
+from orchestrator.search.registry import METHODS
 from orchestrator.world import agents
 
 PROMPTS, PLACES = 200, 8
-ALIKE = 0.99  # of the texts, in float32, whose rounding depends on the batch
 CBS = Search("cbs", BeamParameters(2, 3, 4), PLACES)
+START = METHODS[CBS.method].bind(CBS.parameters)
+KILLED_AT = PROMPTS // 4
+Text = tuple[int, ...]
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     with own_ray():
         yield
+
+
+def engines(policy: str, reward: str) -> ModelEngines:
+    """In float64: there a text does not depend on what else is in a batch."""
+    return ModelEngines(
+        PolicyPlace(policy, 1.0, 1.0, "cpu", 1, dtype="float64"),
+        RewardPlace(ScorerSpec(reward), "closed", policy, "cpu", 1, "float64"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,39 +53,139 @@ def problems(word_policy: str) -> list[Problem]:
     return [Problem(p.prompt_id, chat.prompt_ids(p.messages), 0, 16) for p in prompts]
 
 
-def actors(count: int, policy: str, reward: str) -> list[SearchActor]:
-    places = (
-        PolicyPlace(policy, 1.0, 1.0, "cpu", 1),
-        RewardPlace(ScorerSpec(reward), "closed", policy, "cpu", 1),
-    )
-    return [SearchActor.options(num_cpus=0.1).remote(*places) for _ in range(count)]  # type: ignore[attr-defined]
+@pytest.fixture(scope="module")
+def undisturbed(word_policy: str, word_reward: str, problems: list[Problem]) -> dict[str, Text]:
+    """Token ids by prompt, without Ray."""
+    backend = engines(word_policy, word_reward).load()
+    return texts(asyncio.run(run_wave(problems, START, backend, backend, places=PLACES)))
 
 
-def alike(found: list[Response], expected: list[Response]) -> float:
-    same = [a.token_ids == b.token_ids for a, b in zip(found, expected, strict=True)]
-    return sum(same) / len(same)
+def texts(responses: list[Response]) -> dict[str, Text]:
+    return {response.prompt_id: response.token_ids for response in responses}
 
 
-def test_one_actor_of_two_is_killed_and_every_prompt_is_answered_once(
-    word_policy: str, word_reward: str, problems: list[Problem], cluster: None
-) -> None:
-    (one,) = actors(1, word_policy, word_reward)
-    expected = asyncio.run(search_all([one], CBS, problems))
-    assert [response.prompt_id for response in expected] == [p.prompt_id for p in problems]
-    ray.kill(one)
+def actors(count: int, of: ModelEngines, **options: Any) -> list[Any]:
+    return [
+        SearchActor.options(num_cpus=0.1, **options).remote(of)  # type: ignore[attr-defined]
+        for _ in range(count)
+    ]
 
-    pair = actors(2, word_policy, word_reward)
-    ray.get([actor.ready.remote() for actor in pair])
-    pid = ray.get(pair[0].process.remote())
-    told: list[str] = []
+
+def stopping(processes: list[int], told: list[str], how: int) -> Callable[[Response], None]:
+    """Counts responses; signals the processes in the middle."""
 
     def finished(response: Response) -> None:
         told.append(response.prompt_id)
-        if len(told) == PROMPTS // 4:
-            os.kill(pid, signal.SIGKILL)
+        if len(told) == KILLED_AT:
+            for process in processes:
+                os.kill(process, how)
 
+    return finished
+
+
+def test_one_search_actor_of_two_is_killed_and_all_responses_are_as_if_it_were_not(
+    word_policy: str,
+    word_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    pair = actors(2, engines(word_policy, word_reward))
+    _, process = ray.get(pair[0].process.remote())
+    told: list[str] = []
+    finished = stopping([process], told, signal.SIGKILL)
     found = asyncio.run(search_all(pair, CBS, problems, finished))
     assert sorted(told) == sorted(problem.prompt_id for problem in problems)
     assert [response.prompt_id for response in found] == [p.prompt_id for p in problems]
-    assert alike(found, expected) >= ALIKE
-    assert ray.get(pair[0].process.remote()) != pid, "Ray started it again"
+    assert texts(found) == undisturbed
+    assert ray.get(pair[0].process.remote())[1] != process, "Ray started it again"
+
+    told.clear()
+    _, process = ray.get(pair[1].process.remote())
+    said: list[str] = []
+
+    async def with_one_that_hangs() -> list[Response]:
+        responses = []
+        finished = stopping([process], told, signal.SIGSTOP)
+        health = Health(every=0.1, limit=3)
+        async for _, outcome in stream(pair, CBS, enumerate(problems), health, said.append):
+            assert isinstance(outcome, Response)
+            finished(outcome)
+            responses.append(outcome)
+        return responses
+
+    found = asyncio.run(with_one_that_hangs())
+    assert len(found) == PROMPTS and texts(found) == undisturbed
+    assert said == [
+        f"a search actor (process {process}) did not answer for 3 s: it is started again"
+    ]
+
+
+def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_not(
+    word_policy: str,
+    word_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    places = engines(word_policy, word_reward)
+    assert places.reward is not None
+    pools = [
+        [of.options(num_cpus=0.1).remote() for _ in range(2)]  # type: ignore[attr-defined]
+        for of in (PolicyActor, RewardActor)
+    ]
+    policy = ActorPolicy(pools[0], places.policy)
+    reward = ActorReward(pools[1], places.reward, load_chat(word_reward))
+    told: list[str] = []
+    processes = [ray.get(pool[0].process.remote()) for pool in pools]
+    finished = stopping(processes, told, signal.SIGKILL)
+    found = asyncio.run(
+        run_waves(problems, START, policy, reward, wave_size=PLACES, finished=finished)
+    )
+    assert sorted(told) == sorted(problem.prompt_id for problem in problems)
+    assert texts(found) == undisturbed
+    for pool, process in zip(pools, processes, strict=True):
+        assert ray.get(pool[0].process.remote()) != process, "Ray started it again"
+
+
+def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_to_nobody(
+    word_policy: str,
+    nan_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    pair = actors(2, engines(word_policy, nan_reward), max_restarts=0, max_task_retries=0)
+    processes = [ray.get(actor.process.remote())[1] for actor in pair]
+    read = 0
+
+    def source() -> Iterator[tuple[int, Problem]]:
+        nonlocal read
+        read = 0
+        for problem in problems:
+            read += 1
+            yield read, problem
+
+    async def run() -> dict[int, Outcome]:
+        found: dict[int, Outcome] = {}
+        async for number, outcome in stream(pair, CBS, source()):
+            assert number not in found
+            assert read - len(found) <= 2 * 2 * PLACES, "no more are read than there is room for"
+            found[number] = outcome
+            if len(found) == KILLED_AT:
+                os.kill(processes.pop(), signal.SIGKILL)
+        return found
+
+    found = asyncio.run(run())
+    chat = load_chat(word_policy)
+    (bad,) = chat.response_ids(NAN_WORD)
+    assert len(found) == PROMPTS
+    answered = [outcome for outcome in found.values() if isinstance(outcome, Response)]
+    failed = {n: str(one) for n, one in found.items() if isinstance(one, PromptFailed)}
+    own = {n for n, problem in enumerate(problems, start=1) if bad in problem.prompt_ids}
+    assert own and own <= set(failed) and set(failed.values()) == {NOT_A_NUMBER}
+    assert len(answered) > PROMPTS / 10, "the others go on"
+    assert texts(answered) == {r.prompt_id: undisturbed[r.prompt_id] for r in answered}
+
+    with pytest.raises(PoolIsDead, match="all 2 search actors are dead, the last one: "):
+        asyncio.run(run())

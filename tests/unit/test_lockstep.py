@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from orchestrator.search.beam import BeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (
+    Ids,
     Policy,
     Reward,
     Sampled,
@@ -34,8 +35,8 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import Start, run_wave, run_waves
-from orchestrator.search.problem import Problem
+from orchestrator.search.lockstep import Lockstep, Start, run_wave, run_waves
+from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
 from orchestrator.search.registry import METHODS
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
@@ -271,6 +272,106 @@ def test_no_problems_give_no_responses() -> None:
     assert wave(Backend(), problems=[]) == []
     backend = Backend()
     assert asyncio.run(run_waves([], CBS, backend, backend, wave_size=3)) == []
+
+
+def nan_for(prompt: int) -> Backend:
+    """Engines whose reward of one prompt's texts of more than two tokens is NaN."""
+    usual = random_reward(0).value
+
+    def value(prompt_ids: Ids, response_ids: Ids) -> float:
+        broken = prompt_ids[0] == prompt and len(response_ids) > 2
+        return float("nan") if broken else usual(prompt_ids, response_ids)
+
+    return Backend(reward=TabularReward(value))
+
+
+@pytest.mark.parametrize("places", [1, 2, None])
+def test_a_prompt_that_fails_by_itself_leaves_the_others_as_they_are(places: int | None) -> None:
+    failed: list[tuple[str, str]] = []
+    expected = {r.prompt_id: r.token_ids for r in wave(Backend())}
+
+    def told(problem: Problem, why: PromptFailed) -> None:
+        failed.append((problem.prompt_id, str(why)))
+
+    backend = nan_for(2)
+    found = asyncio.run(run_wave(PROBLEMS, CBS, backend, backend, places=places, failed=told))
+    assert failed == [("p2", NOT_A_NUMBER)]
+    del expected["p2"]
+    assert {r.prompt_id: r.token_ids for r in found} == expected
+    with pytest.raises(PromptFailed, match="NaN") as caught:
+        wave(nan_for(2))
+    assert caught.value.__notes__ == ["while answering prompt p2"]
+
+
+def test_a_backend_may_answer_one_request_with_its_fault() -> None:
+    class Small(Backend):
+        async def sample(self, requests: list[SampleRequest]) -> list[Any]:
+            found = await super().sample(requests)
+            return [PromptFailed("no room") if r.prompt_ids[0] == 1 else one
+                    for r, one in zip(requests, found, strict=True)]  # fmt: skip
+
+    failed: list[str] = []
+    backend = Small()
+    found = asyncio.run(
+        run_waves(
+            PROBLEMS, CBS, backend, backend, wave_size=2,
+            failed=lambda problem, why: failed.append(f"{problem.prompt_id}: {why}"),
+        )
+    )  # fmt: skip
+    assert [r.prompt_id for r in found] == ["p0", "p2", "p3", "p4"]
+    assert failed == ["p1: no room"]
+
+
+def test_problems_are_read_one_by_one_as_places_become_free() -> None:
+    read, ended = 0, 0
+
+    def endless() -> Iterator[Problem]:
+        nonlocal read
+        for problem in PROBLEMS * 3:
+            assert read - ended <= 2  # the one that ends is told of when the next is there
+            read += 1
+            yield problem
+
+    def told(response: Response) -> None:
+        nonlocal ended
+        ended += 1
+
+    backend = Backend()
+    found = asyncio.run(run_wave(endless(), CBS, backend, backend, places=2, finished=told))
+    assert len(found) == read == ended == 3 * len(PROBLEMS)
+
+
+def test_problems_that_come_at_any_time_are_answered_as_in_one_wave() -> None:
+    expected = {r.prompt_id: r.token_ids for r in wave(Backend())}
+
+    async def run() -> None:
+        backend = nan_for(2)
+        lockstep = Lockstep(CBS, backend, backend, places=2)
+        for _ in range(2):  # between the rounds nothing is asked
+            some = [asyncio.ensure_future(lockstep.answer(p)) for p in PROBLEMS[:4]]
+            await asyncio.sleep(0.001)
+            late = asyncio.ensure_future(lockstep.answer(PROBLEMS[4]))
+            found = await asyncio.gather(*some, late, return_exceptions=True)
+            assert isinstance(found.pop(2), PromptFailed)
+            answered = {r.prompt_id: r.token_ids for r in found if isinstance(r, Response)}
+            assert answered == {n: ids for n, ids in expected.items() if n != "p2"}
+        assert _prompts(backend)[0] == [0, 1], "problems that come together begin together"
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_dies_is_raised_in_all_who_wait_for_it() -> None:
+    class Failing(Backend):
+        async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
+            raise RuntimeError("the score engine died")
+
+    async def run() -> None:
+        backend = Failing()
+        lockstep = Lockstep(CBS, backend, backend, places=2)
+        found = await asyncio.gather(*map(lockstep.answer, PROBLEMS), return_exceptions=True)
+        assert [str(error) for error in found] == ["the score engine died"] * len(PROBLEMS)
+
+    asyncio.run(run())
 
 
 @dataclass

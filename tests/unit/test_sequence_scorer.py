@@ -1,9 +1,11 @@
 """The Hugging Face reward engine against AutoModelForSequenceClassification called by hand."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import NAN_WORD
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from orchestrator.engines.chat import load_chat
@@ -188,7 +190,26 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(broken_reward
     engine = SequenceScorer(broken_reward)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": "hello"}])
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\) are not finite"):
-        engine.score([ScoreRequest(prompt, (7,), ((), (8,)))] * 2)
+        engine.prefix_scores([prompt] * 2, [(7,)] * 2, [[1]] * 2)
+
+
+def test_what_is_nan_of_a_batch_leaves_the_other_scores_alone(
+    nan_reward: str, word_reward: str
+) -> None:
+    engine, whole = (SequenceScorer(name, memory_mib=0) for name in (nan_reward, word_reward))
+    bad = engine.chat.response_ids(NAN_WORD)
+    assert len(bad) == 1
+    for round_ in range(3):  # keys and values of NaN are not read as others' padding later on
+        requests = [
+            ScoreRequest((9,) * n, bad * (n == 3), ((7 + round_,), (8,))) for n in range(1, 9)
+        ]
+        for n, (found, expected) in enumerate(
+            zip(engine.score(requests), whole.score(requests), strict=True), start=1
+        ):
+            if n == 3:
+                assert all(map(math.isnan, found.scores))
+            else:
+                assert found.scores == pytest.approx(expected.scores, abs=TOLERANCE)
 
 
 def test_a_classifier_of_two_labels_is_refused(word_policy: str, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from rich.table import Table
 
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
-from actors.search import Search, SearchActor, search_all
+from actors.search import ModelEngines, Search, SearchActor
+from actors.search_stream import search_all
 from jobs.steps import cluster
 from jobs.steps.bench.search_setting import CASES, Case, calibrated, problems, save_models
 from jobs.steps.bench.setting import Setting, finish, name_of
@@ -48,9 +49,10 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import Kind, run_wave
+from orchestrator.search.lockstep import run_wave
 from orchestrator.search.problem import Problem
 from orchestrator.search.registry import METHODS
+from orchestrator.search.wave import Kind
 
 ACTOR_CPUS = 0.1
 Batch = tuple[Kind, list[Any]]
@@ -172,13 +174,13 @@ def _actors(place: Place) -> list[Any]:
     """Search actors of both models, each with its threads."""
     setting = place.setting
     policy, reward = f"{place.folder}/policy", f"{place.folder}/reward"
-    places = (
+    engines = ModelEngines(
         PolicyPlace(policy, 1.0, 1.0, setting.device, place.threads, ends=False),
         RewardPlace(ScorerSpec(reward), place.position, policy, setting.device, place.threads),
     )
     options = {"num_cpus": ACTOR_CPUS, "num_gpus": int(setting.device == "cuda")}
     actors = [
-        SearchActor.options(**options).remote(*places)  # type: ignore[attr-defined]
+        SearchActor.options(**options).remote(engines)  # type: ignore[attr-defined]
         for _ in range(place.processes)
     ]
     ray.get([actor.ready.remote() for actor in actors])

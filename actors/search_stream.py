@@ -1,0 +1,212 @@
+"""Any number of prompts through a pool of search actors: given as there is room, told as they end.
+
+An actor has as many prompts as it works on at once, and as many again that wait there, so that a
+place that becomes free is taken at once; further prompts are not read before. Restarts and retries
+are Ray's own; what an actor that is gone for good had not answered goes to the others.
+"""
+
+import asyncio
+import os
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.pool import PoolIsDead
+from actors.search import Outcome, Search
+from orchestrator.records import Response
+from orchestrator.search.problem import Problem, PromptFailed
+
+WAITING = 1.0  # prompts that wait in an actor, for each that it works on
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Health:
+    """An actor is asked for its process every ``every`` seconds once it has loaded its engines.
+
+    One that does not answer within ``limit`` seconds hangs: its process is ended, and Ray starts it
+    again. Engines compute in a thread, so that a long batch is no hang.
+    """
+
+    every: float = 20.0
+    limit: float = 60.0
+
+
+async def stream(
+    actors: Sequence[Any],
+    search: Search,
+    items: Iterable[tuple[Item, Problem]],
+    health: Health | None = None,
+    said: Callable[[str], None] | None = None,
+) -> AsyncIterator[tuple[Item, Outcome]]:
+    """Gives the outcome of each problem with its item, in the order in which they end.
+
+    Args:
+        actors: handles of SearchActor.
+        search: the method, and how many problems an actor works on at once.
+        items: anything, with its problem; read as there is room.
+        health: how hanging actors are found; None is the default.
+        said: called with a sentence where an actor is ended because it hangs.
+
+    Raises:
+        PoolIsDead: no actor is left.
+        Exception: of a method or an engine, which ends the stream.
+    """
+    run: _Stream[Item] = _Stream(actors, search, items)
+    watch = health or Health()
+    watchers = [asyncio.ensure_future(_watch(actor, watch, said)) for actor in actors]
+    try:
+        while run.fill():
+            for found in await run.take():
+                yield found
+    finally:
+        for task in (*watchers, *run.calls):
+            task.cancel()
+        await asyncio.gather(*watchers, *run.calls, return_exceptions=True)
+
+
+async def search_all(
+    actors: Sequence[Any],
+    search: Search,
+    problems: Sequence[Problem],
+    finished: Callable[[Response], None] | None = None,
+) -> list[Response]:
+    """Response i to problem i, all of them in memory; ``finished`` hears of each as it ends.
+
+    Raises:
+        PromptFailed: a problem fails by itself.
+        Exception: as of ``stream``.
+    """
+    answers: dict[int, Response] = {}
+    async for number, outcome in stream(actors, search, enumerate(problems)):
+        if isinstance(outcome, PromptFailed):
+            outcome.add_note(f"while answering prompt {problems[number].prompt_id}")
+            raise outcome
+        answers[number] = outcome
+        if finished is not None:
+            finished(outcome)
+    return [answers[number] for number in range(len(problems))]
+
+
+class _Stream(Generic[Item]):
+    """The state of one stream: who has how much, and what has come."""
+
+    def __init__(
+        self, actors: Sequence[Any], search: Search, items: Iterable[tuple[Item, Problem]]
+    ) -> None:
+        self._actors, self._search, self._source = list(actors), search, iter(items)
+        self._most = search.places + round(WAITING * search.places)
+        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of those that are left
+        self._back: deque[tuple[Item, Problem]] = deque()  # what lost actors had
+        self._news: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
+        self._asked = 0  # calls that have not ended
+        self.calls: set[asyncio.Task[None]] = set()
+
+    def fill(self) -> bool:
+        """Gives problems to the least loaded actors while any has room; whether any is left."""
+        shares: dict[int, list[tuple[Item, Problem]]] = {}
+        while self._loads and min(self._loads.values()) < self._most:
+            following = self._back.popleft() if self._back else next(self._source, None)
+            if following is None:
+                break
+            actor = min(self._loads, key=lambda actor: self._loads[actor])
+            self._loads[actor] += 1
+            shares.setdefault(actor, []).append(following)
+        for actor, share in shares.items():
+            self._asked += 1
+            call = asyncio.ensure_future(self._call(actor, share))
+            self.calls.add(call)
+            call.add_done_callback(self.calls.discard)
+        return self._asked > 0 or not self._news.empty()
+
+    async def take(self) -> list[tuple[Item, Outcome]]:
+        """What has come; waits for something, be it the end of a call."""
+        found: list[tuple[Item, Outcome]] = []
+        news = [await self._news.get()]
+        while not self._news.empty():
+            news.append(self._news.get_nowait())
+        for one in news:
+            if isinstance(one, Exception):
+                raise one
+            if one is not None:
+                found.append(one)
+        return found
+
+    async def _call(self, actor: int, share: list[tuple[Item, Problem]]) -> None:
+        """One call of an actor; what it does not answer is given back.
+
+        An actor that was started again runs the call anew and may give outcomes in another order;
+        Ray leaves out as many of them as it had given.
+        """
+        left = dict(enumerate(share))
+        try:
+            problems = [problem for _, problem in share]
+            call = self._actors[actor].run.options(num_returns="streaming")
+            async for reference in call.remote(self._search, problems):
+                number, outcome = await reference
+                if number in left:
+                    item, _ = left.pop(number)
+                    self._ended(actor, 1)
+                    self._news.put_nowait((item, outcome))
+        except RayActorError as error:
+            self._lose(actor, error)
+        except Exception as error:
+            self._news.put_nowait(error)
+        finally:
+            self._asked -= 1
+            self._ended(actor, len(left))
+            self._back.extend(left.values())
+            self._news.put_nowait(None)
+
+    def _ended(self, actor: int, count: int) -> None:
+        if actor in self._loads:
+            self._loads[actor] -= count
+
+    def _lose(self, actor: int, why: RayActorError) -> None:
+        self._loads.pop(actor, None)
+        if not self._loads:
+            dead = PoolIsDead(
+                f"all {len(self._actors)} search actors are dead, the last one: {why}"
+            )
+            dead.__cause__ = why
+            self._news.put_nowait(dead)
+
+
+async def _watch(actor: Any, health: Health, said: Callable[[str], None] | None) -> None:
+    """Ends an actor's process whenever it hangs, until the actor is gone for good."""
+    while True:
+        try:
+            node, process = await actor.process.remote()  # waits for engines that are loading
+        except RayActorError:
+            return
+        await asyncio.sleep(health.every)
+        # Not asked again of an actor that Ray starts anew: loading may take longer than the limit.
+        ping = _answer(actor.process.options(max_task_retries=0).remote())
+        try:
+            await asyncio.wait_for(ping, health.limit)
+        except RayActorError:
+            continue
+        except TimeoutError:
+            if said is not None:
+                said(f"a search actor (process {process}) did not answer for {health.limit:g} s:"
+                     " it is started again")  # fmt: skip
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            await _ending.options(scheduling_strategy=there).remote(process)
+
+
+async def _answer(reference: Any) -> Any:
+    return await reference
+
+
+def _end_process(number: int) -> None:
+    """Runs on the process's own node."""
+    os.kill(number, signal.SIGKILL)
+
+
+_ending = ray.remote(num_cpus=0, max_retries=0)(_end_process)

@@ -1,0 +1,59 @@
+"""Answers a file of prompts with your own policy, guided by your own reward model.
+
+    python jobs/decode.py --policy P --reward R --method cbs --prompts F --out F beams=4 chunk=16
+
+A run that was ended goes on where the same command is given again. docs/decoding.md
+"""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated as An
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
+
+import typer
+from typer import Option as Opt
+
+from jobs.steps.quiet import quieten
+
+quieten()  # before any library that reads its settings at import
+CORES = os.cpu_count() or 1
+Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
+Ways = Literal["last", "min", "mean", "sum", "product"]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def main(
+    policy: An[str, Opt(help="the model that writes: a checkpoint folder or hub name")],
+    method: An[str, Opt(help="base, greedy, bon, args, tbs, cbs, cards, ...")],
+    prompts: An[str, Opt(help=".jsonl, .jsonl.gz, .parquet with `prompt`; .txt, one a line")],
+    out: An[str, Opt(help="a folder, or a file that ends with .parquet or .jsonl")],
+    fields: An[list[str] | None, typer.Argument(help="of the method: beams=4 chunk=16")] = None,
+    reward: An[str | None, Opt(help="the reward model; base and greedy need none")] = None,
+    kind: An[Kinds | None, Opt(help="of the reward model; default: what its files tell")] = None,
+    base: An[str | None, Opt(help="of a log ratio: its denominator")] = None,
+    aggregation: An[Ways | None, Opt(help="of step rewards; default: the kind's own")] = None,
+    position: An[Literal["closed", "open"], Opt(help="where a prefix is scored")] = "closed",
+    max_new_tokens: An[int, Opt(min=1, help="of a response")] = 256,
+    temperature: An[float, Opt(help="of the policy")] = 1.0,
+    top_p: An[float, Opt(help="of the policy")] = 1.0,
+    seed: An[int, Opt(help="with a prompt's id it decides all draws")] = 0,
+    actors: An[int, Opt(min=1, help="processes that search, each with both models")] = 1,
+    threads: An[int | None, Opt(min=1, help="torch threads of each; default: a share")] = None,
+    places: An[int, Opt(min=1, help="prompts that an actor works on at once")] = 32,
+    part_rows: An[int, Opt(min=1, help="rows of a part, the unit of writing")] = 256,
+    dtype: An[Literal["float32", "float64", "bfloat16"], Opt(help="of weights")] = "float32",
+    device: An[Literal["cpu", "cuda"], Opt(help="cuda: a GPU for each actor")] = "cpu",
+    force: An[bool, Opt("--force", help="answer anew what was answered otherwise")] = False,
+) -> None:
+    """Parses, and hands over; what is imported late is not waited for by --help."""
+    given = {**locals(), "threads": threads or max(CORES // actors, 1), "fields": fields or []}
+    raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
+
+
+if __name__ == "__main__":
+    app()

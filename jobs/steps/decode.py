@@ -1,0 +1,155 @@
+"""jobs/decode.py from options to summary: check, then answer the prompts that are missing."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from jobs.steps.decode_options import DecodeOptions
+from jobs.steps.decode_output import DecodeOutput
+from jobs.steps.decode_rows import RowWriter, cut, prompts
+from jobs.steps.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH, OK
+from jobs.steps.score import cause, say
+from orchestrator.config.load import ConfigError
+from orchestrator.data.parts import PartedFile
+from orchestrator.decoding.prompts import PromptReader
+from orchestrator.engines.chat import load_chat
+from orchestrator.search.problem import PromptFailed
+from orchestrator.stages.places import lasting_output_dir
+from orchestrator.stages.progress import Meter
+
+ACTOR_CPUS = 0.1  # logical, as small as a sweep's, so that both find a place in one cluster
+
+
+def decode_main(**given: Any) -> int:
+    """Answers a file of prompts by the options of ``DecodeOptions``.
+
+    The exit code is 2 for options that cannot be, 1 for a failure.
+    """
+    options = DecodeOptions(**given)
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    place, moved = lasting_output_dir(options.out, "decode", Path.cwd())
+    try:
+        if "://" in place:
+            raise ConfigError(f"--out = {place!r}: valid: a folder or file on a disk")
+        options = options.resolved()
+        reader, output = options.reader(), DecodeOutput(Path(place))
+        if moved:
+            console.print(moved, highlight=False, markup=False)
+        output.folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, which a single output file ends.
+        with FileLock(output.folder.with_name(f".{output.folder.name}.lock"), timeout=0):
+            return _decode(options, reader, output, console)
+    except ConfigError as error:
+        say(f"error: {error}")
+        return BAD_CONFIG
+    except Timeout:
+        say(f"error: --out = {place!r}: another run is writing there; wait, or choose another")
+        return BAD_CONFIG
+    except KeyboardInterrupt:
+        console.print("interrupted: run the same command again, and it goes on from here")
+        return INTERRUPTED
+
+
+def _decode(
+    options: DecodeOptions, reader: PromptReader, output: DecodeOutput, console: Console
+) -> int:
+    identity = options.identity()
+    summary = output.begin(identity, options.force)
+    if summary is not None:
+        console.print("done before:", highlight=False)
+        _show(summary, output, console)
+        return OK
+    file = cut(options.prompts, reader, output.folder)
+    done = output.done()
+    if done:
+        console.print(f"{len(done):,} of {file.rows:,} prompts are done", highlight=False)
+    writer = RowWriter(output, options.prompts, load_chat(options.policy), options.part_rows)
+    started = time.monotonic()
+    actors = _actors(options, console)
+    try:
+        with Meter(console, "decode", file.rows, "prompts") as meter:
+            asyncio.run(_answer(options, reader, file, actors, done, writer, meter, console))
+    except Exception as error:
+        say(f"failed: {cause(error)}")
+        say("the parts that are written are kept: mend the cause, run the command again")
+        return FAILED
+    finally:
+        writer.flush()
+    writer.close()
+    _show(output.finish(identity, time.monotonic() - started), output, console)
+    return OK
+
+
+async def _answer(
+    options: DecodeOptions,
+    reader: PromptReader,
+    file: PartedFile,
+    actors: Sequence[Any],
+    done: set[int],
+    writer: RowWriter,
+    meter: Meter,
+    console: Console,
+) -> None:
+    """Streams the prompts that are missing through the actors."""
+    from actors.search_stream import stream
+
+    started, tokens = time.monotonic(), 0
+    meter.update(len(done))
+    rows = prompts(file, reader, done, writer)
+    async for row, outcome in stream(actors, options.search, rows, said=console.print):
+        if isinstance(outcome, PromptFailed):
+            writer.fail(row, str(outcome))
+        else:
+            writer.answer(row, outcome)
+            tokens += outcome.cost.policy_tokens_computed
+        rate = tokens / max(time.monotonic() - started, 1e-9)
+        meter.update(len(done) + writer.seen, note=f"{rate:,.0f} policy tokens/s")
+
+
+def _actors(options: DecodeOptions, console: Console) -> list[Any]:
+    """Search actors, whose engines load while prompts are read; joins or starts Ray.
+
+    Raises:
+        ConfigError: it has no room for so many.
+    """
+    import ray
+
+    from actors.search import SearchActor
+    from jobs.steps import cluster
+
+    cluster.connect(console, dashboard=False)
+    resources = ray.cluster_resources()
+    room = resources.get("CPU", 0) / ACTOR_CPUS
+    if options.device == "cuda":
+        room = min(room, resources.get("GPU", 0))
+    if options.actors > room:
+        ray.shutdown()
+        raise ConfigError(
+            f"--actors = {options.actors}: the cluster has room for {int(room)} on"
+            f" {options.device}; valid: at most that"
+        )
+    own = {"num_cpus": ACTOR_CPUS, "num_gpus": int(options.device == "cuda")}
+    return [
+        SearchActor.options(**own).remote(options.engines)  # type: ignore[attr-defined]
+        for _ in range(options.actors)
+    ]
+
+
+def _show(summary: dict[str, Any], output: DecodeOutput, console: Console) -> None:
+    """A line for people, and one of JSON."""
+    refused = sum(summary["reasons"].values())
+    console.print(
+        f"{summary['answered']:,} prompts answered, {refused:,} rejected; responses:"
+        f" {output.responses}; rejects: {output.rejects}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    print(json.dumps(summary))

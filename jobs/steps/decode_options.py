@@ -1,0 +1,165 @@
+"""The options of jobs/decode.py, checked before anything starts, and which decide the responses."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from actors.policy import PolicyPlace
+from actors.reward import RewardPlace
+from actors.search import ModelEngines, Search
+from jobs.steps.score_options import absolute, option
+from orchestrator.config.checks import check_checkpoint
+from orchestrator.config.load import ConfigError
+from orchestrator.data.rows import SUFFIXES, VALID, file_stem
+from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of, parsed
+from orchestrator.decoding.prompts import PromptReader
+from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import Dtype, context_of
+from orchestrator.rewards.aggregation import Aggregation
+from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
+from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.stages.identity import fingerprint
+
+LINES = ".txt"  # one prompt a line
+DECIDING = ("method", "kind", "aggregation", "position", "max_new_tokens", "temperature", "top_p",
+            "seed", "dtype")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """The options of jobs/decode.py; its `--help` says what they mean."""
+
+    policy: str
+    method: str
+    prompts: str
+    out: str
+    fields: list[str]
+    reward: str | None
+    kind: Kind | None
+    base: str | None
+    aggregation: Aggregation | None
+    position: Position
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    actors: int
+    threads: int
+    places: int
+    part_rows: int
+    dtype: Dtype
+    device: str
+    force: bool
+
+    @property
+    def spec(self) -> ScorerSpec | None:
+        """The scorer, where the method asks one."""
+        if self.reward is None or self.method in UNSCORED_METHODS:
+            return None
+        return ScorerSpec(
+            self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base
+        )  # fmt: skip
+
+    @property
+    def engines(self) -> ModelEngines:
+        """What each actor loads."""
+        policy = PolicyPlace(
+            self.policy, self.temperature, self.top_p, self.device, self.threads, dtype=self.dtype
+        )
+        if self.spec is None:
+            return ModelEngines(policy, None)
+        return ModelEngines(
+            policy,
+            RewardPlace(
+                self.spec, self.position, self.policy, self.device, self.threads, self.dtype
+            ),
+        )
+
+    @property
+    def search(self) -> Search:
+        """What each actor does."""
+        return Search(self.method, self._parameters(), self.places)
+
+    def resolved(self) -> "DecodeOptions":
+        """With absolute paths: actors work in other folders."""
+        return replace(
+            self,
+            policy=absolute(self.policy),
+            prompts=absolute(self.prompts),
+            reward=None if self.reward is None else absolute(self.reward),
+            base=None if self.base is None else absolute(self.base),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the responses, by option: contents of files, values of all others.
+
+        How many actors, threads and prompts at once it takes changes rounding and nothing else.
+        """
+        found = {option(name): getattr(self, name) for name in DECIDING}
+        found |= {f"method.{name}": value for name, value in asdict(self._parameters()).items()}
+        for name in ("policy", "prompts", "reward", "base"):
+            value = getattr(self, name)
+            found[option(name)] = None if value is None else fingerprint(value)
+        return found
+
+    def reader(self) -> PromptReader:
+        """Checks all of them, and says how prompts are read; loads no weights.
+
+        Raises:
+            ConfigError: an option cannot be; the message names it, its value and what is valid.
+        """
+        self._parameters()
+        self._check_numbers()
+        known = self.prompts.endswith((*SUFFIXES, LINES))
+        if not known or ("://" not in self.prompts and not Path(self.prompts).is_file()):
+            wrong = "no such file" if known else "its format is not known"
+            raise ConfigError(f"--prompts = {self.prompts!r}: {wrong}; valid: {VALID}, or .txt")
+        if self.reward is None and self.method not in UNSCORED_METHODS:
+            raise ConfigError(
+                f"--reward: missing; --method {self.method} asks for scores; valid: a reward model,"
+                f" or --method {' or '.join(UNSCORED_METHODS)}"
+            )
+        for name in ("policy", "reward", "base"):
+            if (value := getattr(self, name)) is not None:
+                check_checkpoint(option(name), value)
+        self._check_models()
+        stem = file_stem(self.prompts).removesuffix(LINES)
+        return PromptReader(self.policy, self.spec, self.seed, self.max_new_tokens, stem)
+
+    def _parameters(self) -> Any:
+        return parameters_of(self.method, parsed(self.fields))
+
+    def _check_numbers(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"--temperature = {self.temperature}: valid: a number over 0")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"--top-p = {self.top_p}: valid: a number over 0, at most 1")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"--seed = {self.seed}: valid: a number from 0 to 2^63 - 1")
+
+    def _check_models(self) -> None:
+        try:
+            load_chat(self.policy)
+            context = context_of(self.policy)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"--policy = {self.policy!r}: {error}") from error
+        if self.max_new_tokens >= context:
+            raise ConfigError(
+                f"--max-new-tokens = {self.max_new_tokens}: the policy reads {context} tokens, and"
+                f" the prompt needs some; valid: at most {context - 1}"
+            )
+        if self.spec is None:
+            return
+        try:
+            kind, chat = kind_of(self.spec), chat_of(self.spec)
+            if self.aggregation is not None and kind in ("sequence", "encoder"):
+                check_delimiter(chat, BLANK_LINE)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+        if self.dtype != "float32" and kind != "sequence":
+            raise ConfigError(
+                f"--dtype = {self.dtype!r}: the reward model is of kind {kind}; valid: float32, or"
+                " one of kind sequence"
+            )

@@ -1,0 +1,128 @@
+"""Reward-guided decoding from Python: policy, scorer, a list of prompts, a method by its name."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from orchestrator.data.rejects import BadRow
+from orchestrator.decoding.backend import Loaded, ModelBackend
+from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of
+from orchestrator.decoding.prompts import PromptReader
+from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import Dtype
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.records import Cost, Message
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.search.lockstep import run_wave
+from orchestrator.search.problem import Problem, PromptFailed
+from orchestrator.search.registry import METHODS
+
+Chats = Sequence[str | Sequence[Message]]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The answer to one prompt; ``failed`` says why there is none, and all else is empty then.
+
+    The other fields are those of a Response, ``text`` its tokens written out.
+    """
+
+    prompt_id: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    stop: Literal["end", "length"] | None = None
+    score: float | None = None
+    step_scores: tuple[float, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    failed: str | None = None
+
+
+class Decoder:
+    """A policy and, for methods that ask for scores, a reward model, in this process.
+
+    Args:
+        policy: checkpoint folder or hub name.
+        reward: likewise, or a spec that says more of it; None for plain decoding.
+        position: where a prefix is scored.
+        temperature: of the policy.
+        top_p: of the policy.
+        device: torch device name.
+        dtype: of both models' weights.
+
+    Raises:
+        ValueError: a checkpoint is no policy, or no reward model.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        reward: str | ScorerSpec | None = None,
+        *,
+        position: Position = "closed",
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        device: str = "cpu",
+        dtype: Dtype = "float32",
+    ) -> None:
+        self._policy, self._spec = policy, ScorerSpec(reward) if isinstance(reward, str) else reward
+
+        def load() -> Loaded:
+            engine = HuggingFacePolicy(policy, temperature, top_p, device, dtype=dtype)
+            if self._spec is None:
+                return engine, None
+            return engine, load_scorer(self._spec, position, load_chat(policy), device, dtype)
+
+        self._backend = ModelBackend(load)
+
+    def decode(
+        self,
+        prompts: Chats,
+        method: str = "cbs",
+        *,
+        max_new_tokens: int = 64,
+        seed: int = 0,
+        places: int = 32,
+        prompt_ids: Sequence[str] | None = None,
+        **fields: Any,
+    ) -> list[Decoded]:
+        """Answers prompts, each a text or a list of messages; answer i belongs to prompt i.
+
+        Args:
+            prompts: what to answer.
+            method: by its name in ``METHODS``.
+            max_new_tokens: of a response.
+            seed: with a prompt's id it decides all draws.
+            places: prompts at once.
+            prompt_ids: different ones; default: "prompt-" and their numbers from 0 on.
+            fields: of the method, e.g. ``beams=4``.
+
+        Raises:
+            ConfigError: there is no such method or field, or a value cannot be.
+        """
+        parameters = parameters_of(method, fields)
+        if self._spec is None and method not in UNSCORED_METHODS:
+            raise ValueError(f"method {method!r} asks for scores; valid: with a reward model")
+        reader = PromptReader(self._policy, self._spec, seed, max_new_tokens)
+        problems: list[Problem] = []
+        answers: dict[str, Decoded] = {}
+        names = prompt_ids or [f"{reader.stem}-{number}" for number in range(len(prompts))]
+        for number, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
+            try:
+                problems.append(reader.read(number, {"prompt_id": name, "prompt": prompt}))
+            except BadRow as bad:
+                answers[name] = Decoded(name, failed=str(bad))
+
+        def failed(problem: Problem, why: PromptFailed) -> None:
+            answers[problem.prompt_id] = Decoded(problem.prompt_id, failed=str(why))
+
+        start = METHODS[method].bind(parameters)
+        backend, chat = self._backend, load_chat(self._policy)
+        run = run_wave(problems, start, backend, backend, places=places, failed=failed)
+        for one in asyncio.run(run):
+            answers[one.prompt_id] = Decoded(
+                one.prompt_id, chat.text(one.token_ids), one.token_ids, one.stop, one.score,
+                one.step_scores, one.cost,
+            )  # fmt: skip
+        return [answers[name] for name in names]

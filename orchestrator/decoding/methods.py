@@ -1,0 +1,101 @@
+"""A search method by its name, with some of its fields set: what a command line or a call gives.
+
+Defaults and bounds are those of the config's section of the method where it has one, else those of
+the method's own parameters. Loads no model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestrator.config.decoding import SearchConfig
+from orchestrator.config.load import ConfigError
+from orchestrator.search.registry import METHODS
+
+UNSCORED_METHODS = ("base", "greedy")  # they ask for no score
+_OF_A_SWEEP = ("prompts",)  # fields of a section that are not the method's
+
+
+def parameters_of(method: str, given: Mapping[str, Any]) -> Any:
+    """The parameters of a method, the fields in ``given`` set.
+
+    Raises:
+        ConfigError: there is no such method or field, a value cannot be, or a field without a
+            default is missing (CARDS: ``target_reward`` and ``beta``).
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method = {method!r}: no such method; valid: {', '.join(METHODS)}")
+    kind = METHODS[method].parameters
+    names = [field.name for field in fields(kind)]
+    for name, value in given.items():
+        if name not in names:
+            valid = ", ".join(names) or "none, it has nothing to set"
+            raise ConfigError(
+                f"method.{name} = {value!r}: {method} has no such field; valid: {valid}"
+            )
+    values = {name: _checked(kind, name, value) for name, value in given.items()}
+    values = {**_from_section(method, values), **values}
+    for field in fields(kind):
+        if field.name not in values and field.default is MISSING:
+            raise ConfigError(
+                f"method.{field.name}: missing; {method} needs it as a number on the reward model's"
+                f" own scale; valid: {field.name}=NUMBER"
+            )
+    return kind(**values)
+
+
+def parsed(overrides: Sequence[str]) -> dict[str, Any]:
+    """Fields from ``name=value`` or ``method.name=value``, values in YAML notation.
+
+    Raises:
+        ConfigError: one of them is not of that form.
+    """
+    found: dict[str, Any] = {}
+    for override in overrides:
+        name, equals, value = override.removeprefix("method.").partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{override!r}: valid: the method's fields as name=value")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{override!r}: its value is not readable as YAML") from error
+    return found
+
+
+def _checked(kind: type, name: str, value: Any) -> Any:
+    """The value in the field's type; counts are 1 at least, and numbers are finite."""
+    hint = get_type_hints(kind)[name]
+    try:
+        found = TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        raise _refused(name, value, error) from None
+    if isinstance(found, int) and not isinstance(found, bool) and found < 1:
+        raise ConfigError(f"method.{name} = {value!r}: valid: a number of at least 1")
+    if isinstance(found, float) and not abs(found) < float("inf"):
+        raise ConfigError(f"method.{name} = {value!r}: valid: a finite number")
+    return found
+
+
+def _from_section(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the method as the config's section gives them; checks those that are given."""
+    if method not in SearchConfig.model_fields:
+        return {}
+    hint = SearchConfig.model_fields[method].annotation
+    section = next(part for part in get_args(hint) if issubclass(part, BaseModel))
+    known = {name: value for name, value in values.items() if name in section.model_fields}
+    try:
+        found = section.model_validate(known)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise _refused(name, known.get(name), error) from None
+    names = {field.name for field in fields(METHODS[method].parameters)}
+    plain = found.model_dump(exclude={*_OF_A_SWEEP})
+    return {n: value for n, value in plain.items() if n in names and value is not None}
+
+
+def _refused(name: str, value: Any, error: ValidationError) -> ConfigError:
+    message = error.errors()[0]["msg"]
+    return ConfigError(f"method.{name} = {value!r}: {message[0].lower()}{message[1:]}")

@@ -1,0 +1,82 @@
+"""From a prompt, text or messages, to what the search works on; what cannot be is a BadRow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError
+
+from orchestrator.data.rejects import BadRow, conversation, field, text, too_long
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import context_of
+from orchestrator.records import Message
+from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.search.engines import Ids
+from orchestrator.search.problem import Problem
+
+TEMPLATE_REFUSES = "the chat template of the {} refuses the conversation"
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """Reads prompts for a policy and, where there is one, a scorer.
+
+    Attributes:
+        policy: checkpoint folder or hub name.
+        scorer: whose context a prompt must fit in too.
+        seed: of all draws.
+        max_new_tokens: of a response; they must find room in both contexts.
+        stem: what prompts without an id are called after: row 5 of "file.jsonl" is "file-5".
+    """
+
+    policy: str
+    scorer: ScorerSpec | None
+    seed: int
+    max_new_tokens: int
+    stem: str = "prompt"
+
+    def check(self, number: int, row: Mapping[str, Any]) -> tuple[str, Sequence[Message]]:
+        """The id and the messages of a row; no tokenizer is needed.
+
+        Raises:
+            BadRow: the prompt is missing, empty or neither text nor messages, or its id no text.
+        """
+        name = row.get("prompt_id")
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        name = f"{self.stem}-{number}" if name is None else text("prompt_id", name)
+        return name, conversation("prompt", field(row, "prompt"))
+
+    def read(self, number: int, row: Mapping[str, Any]) -> Problem:
+        """The problem of a row.
+
+        Raises:
+            BadRow: as ``check``; or a chat template does not take the conversation, or prompt and
+                response do not fit in the context of a model.
+        """
+        name, messages = self.check(number, row)
+        ids = self._ids("policy", load_chat(self.policy), self.policy, messages)
+        own = None
+        if self.scorer is not None:
+            found = self._ids(
+                "reward model", _scorer_chat(self.scorer), self.scorer.checkpoint, messages
+            )
+            own = None if found == ids else found
+        return Problem(name, ids, self.seed, self.max_new_tokens, own)
+
+    def _ids(self, model: str, chat: Chat, checkpoint: str, messages: Sequence[Message]) -> Ids:
+        try:
+            ids = chat.prompt_ids(messages)
+        except TemplateError:
+            raise BadRow(TEMPLATE_REFUSES.format(model)) from None
+        closing = 0 if model == "policy" else len(chat.closing_ids)
+        room = _context(checkpoint) - self.max_new_tokens - closing
+        if reason := too_long(len(ids), max(room, 0)):
+            raise BadRow(f"{reason} of the {model}, {self.max_new_tokens} new ones left room for")
+        return ids
+
+
+_context = lru_cache(maxsize=8)(context_of)
+_scorer_chat = lru_cache(maxsize=4)(chat_of)

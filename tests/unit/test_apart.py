@@ -1,0 +1,44 @@
+"""Whose fault a failing batch is."""
+
+import pytest
+import torch
+
+from orchestrator.decoding.apart import NO_MEMORY, each_apart
+from orchestrator.search.problem import PromptFailed
+
+
+class Allocating:
+    """Answers a request of n bytes by allocating them, all of a batch together."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.forgotten = 0
+
+    def answer(self, requests: list[int]) -> list[int]:
+        self.batches.append(requests)
+        torch.empty(sum(requests), dtype=torch.uint8)
+        if -1 in requests:
+            raise KeyError("a fault of the code")
+        return [2 * n for n in requests]
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+def test_a_request_that_does_not_fit_the_memory_alone_fails_and_the_others_are_answered() -> None:
+    engine = Allocating()
+    found = each_apart(engine.answer, [1, 2, 2**60, 3, 4], engine.forget)
+    assert [one for one in found if not isinstance(one, PromptFailed)] == [2, 4, 6, 8]
+    assert str(found[2]) == NO_MEMORY and isinstance(found[2], PromptFailed)
+    assert engine.batches[0] == [1, 2, 2**60, 3, 4] and [2**60] in engine.batches
+    assert engine.forgotten == sum(2**60 in batch for batch in engine.batches)
+
+
+def test_a_batch_that_fits_is_asked_once_and_faults_of_code_are_raised() -> None:
+    engine = Allocating()
+    assert each_apart(engine.answer, [1, 2], engine.forget) == [2, 4]
+    assert each_apart(engine.answer, [], engine.forget) == []
+    assert engine.batches == [[1, 2], []] and not engine.forgotten
+    with pytest.raises(KeyError):
+        each_apart(engine.answer, [5, -1], engine.forget)
+    assert engine.batches[2:] == [[5, -1]]

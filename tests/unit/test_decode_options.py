@@ -1,0 +1,85 @@
+"""What jobs/decode.py and the Decoder refuse, and what they make of a method's fields."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NAN_WORD
+
+from jobs.steps.decode_options import DecodeOptions
+from orchestrator.config.load import ConfigError
+from orchestrator.decoding.decoder import Decoder
+from orchestrator.decoding.methods import parameters_of, parsed
+from orchestrator.search.beam import BeamParameters
+from orchestrator.search.cards import CardsParameters
+from orchestrator.search.general import GeneralParameters
+from orchestrator.search.problem import NOT_A_NUMBER
+
+GIVEN: dict[str, Any] = {
+    "method": "cbs", "fields": [], "kind": None, "base": None, "aggregation": None,
+    "position": "closed", "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
+    "actors": 1, "threads": 1, "places": 4, "part_rows": 4, "dtype": "float32", "device": "cpu",
+    "force": False, "out": "out",
+}  # fmt: skip
+
+
+@pytest.fixture
+def options(word_policy: str, word_reward: str, tmp_path: Path) -> DecodeOptions:
+    source = tmp_path / "prompts.jsonl"
+    source.write_text('{"prompt": "order 1 ."}\n')
+    return DecodeOptions(policy=word_policy, reward=word_reward, prompts=str(source), **GIVEN)
+
+
+def test_fields_are_set_over_the_configs_defaults() -> None:
+    assert parameters_of("cbs", parsed(["beams=4", "method.chunk=16"])) == BeamParameters(4, 8, 16)
+    assert parameters_of("tbs", {}).chunk == 1
+    assert parameters_of("general", {"granularity": "token"}) == GeneralParameters("token")
+    cards = parameters_of("cards", parsed(["target_reward=-1", "beta=0.5"]))
+    assert isinstance(cards, CardsParameters) and cards.entropy_threshold == 7.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"method": "beam"}, r"method = 'beam': no such method; valid: base, greedy, bon, "),
+        ({"fields": ["width=4"]}, r"method\.width = 4: cbs has no such field; valid: beams, "),
+        ({"fields": ["beams=0"]}, r"method\.beams = 0: .*(at least|greater than or equal to) 1"),
+        ({"fields": ["beams=many"]}, r"method\.beams = 'many': .*integer"),
+        ({"fields": ["beams"]}, r"'beams': valid: the method's fields as name=value"),
+        ({"method": "cards"}, r"method\.target_reward: missing; cards needs it as a number"),
+        ({"method": "tbs", "fields": ["chunk=2"]}, r"method\.chunk = 2: "),
+        ({"reward": None}, r"--reward: missing; --method cbs asks for scores; valid: .*greedy"),
+        ({"reward": "/no/model"}, r"--reward = '/no/model': no such folder"),
+        ({"policy": "/no/model"}, r"--policy = '/no/model': no such folder"),
+        ({"prompts": "/no/file.jsonl"}, r"--prompts = '/no/file.jsonl': no such file; valid: "),
+        ({"prompts": "/no/file.csv"}, r"--prompts = '/no/file.csv': its format is not known"),
+        ({"temperature": 0.0}, r"--temperature = 0.0: valid: a number over 0"),
+        ({"top_p": 1.5}, r"--top-p = 1.5: valid: "),
+        ({"max_new_tokens": 256}, r"--max-new-tokens = 256: the policy reads 256 .*at most 255"),
+        ({"kind": "encoder"}, r"--reward = '.*': "),
+    ],
+)
+def test_options_that_cannot_be_are_refused_with_what_is_valid(
+    options: DecodeOptions, changed: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        DecodeOptions(**{**vars(options), **changed}).reader()
+
+
+def test_a_policy_alone_needs_no_reward_model(options: DecodeOptions) -> None:
+    alone = DecodeOptions(**{**vars(options), "reward": None, "method": "greedy"})
+    assert alone.reader().scorer is None and alone.engines.reward is None
+
+
+def test_prompts_from_python_are_answered_in_order_and_bad_ones_say_why(
+    word_policy: str, nan_reward: str
+) -> None:
+    decoder = Decoder(word_policy, nan_reward)
+    chat = [{"role": "user", "content": "order 2 ."}]
+    prompts = ["order 1 .", "", f"order {NAN_WORD} .", "order " * 300, chat]
+    found = decoder.decode(prompts, "bon", n=3, max_new_tokens=6)
+    assert [one.prompt_id for one in found] == [f"prompt-{n}" for n in range(5)]
+    assert [one.failed for one in found[:3]] == [None, "empty prompt", NOT_A_NUMBER]
+    assert str(found[3].failed).startswith("prompt past the context: more than 250 tokens")
+    assert found[0].text and found[4].text and found[4].score is not None
+    assert found[4].cost.policy_tokens_sampled >= 3
