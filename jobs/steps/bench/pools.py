@@ -143,8 +143,8 @@ def _memory(prompts: int, console: Console) -> dict[str, float]:
             console.print(f"{count:,} prompts: {resident_mib():.0f} MiB", highlight=False)
 
     asyncio.run(_run(actors, QUICK, prompts, seen))
-    first, *_, last = found.values()
-    found |= {"grown_mib": last - first, "most_mib": MEMORY_MIB}
+    seen_mib = list(found.values())
+    found |= {"grown_mib": seen_mib[-1] - seen_mib[0], "most_mib": MEMORY_MIB}
     return {**found, "prompts_per_s": prompts / (time.perf_counter() - started)}
 
 
