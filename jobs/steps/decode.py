@@ -70,7 +70,8 @@ def _decode(
     done = output.done()
     if done:
         console.print(f"{len(done):,} of {file.rows:,} prompts are done", highlight=False)
-    writer = RowWriter(output, options.prompts, load_chat(options.policy), options.part_rows)
+    chat, sizes = load_chat(options.policy), options.sizes()
+    writer = RowWriter(output, options.prompts, chat, sizes, options.part_rows)
     started = time.monotonic()
     actors = _actors(options, console)
     try:

@@ -15,8 +15,11 @@ from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of, parse
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import Dtype, context_of
+from orchestrator.engines.parameters import matrix_parameters
+from orchestrator.evaluation.flops import Sizes
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
@@ -81,6 +84,11 @@ class DecodeOptions:
     def search(self) -> Search:
         """What each actor does."""
         return Search(self.method, self._parameters(), self.places)
+
+    def sizes(self) -> Sizes:
+        """N of both models, from the headers of their checkpoints."""
+        policy = matrix_parameters(self.policy, language_head=True)
+        return Sizes(policy, 0.0 if self.spec is None else scorer_parameters(self.spec))
 
     def resolved(self) -> "DecodeOptions":
         """With absolute paths: actors work in other folders."""

@@ -11,18 +11,20 @@ import pyarrow as pa
 
 from jobs.steps.decode_options import LINES
 from jobs.steps.decode_output import DecodeOutput
-from jobs.steps.responses import COSTS
+from jobs.steps.responses import COSTS, COUNTS
 from orchestrator.config.load import ConfigError
 from orchestrator.data.parts import PartedFile, cut_in_parts, read_part
 from orchestrator.data.rejects import BadRow, refuse
 from orchestrator.data.rows import Row
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import Chat
+from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Reject, Response
 from orchestrator.search.problem import Problem
 
 READ_ROWS = 256  # of the file, read at once
 SECONDS = 30.0  # after which rows are written, be they few
+WHOLE = tuple(name for name in COUNTS if name != "seconds")
 ADDED = pa.schema(
     [
         ("row", pa.int64()),
@@ -32,7 +34,8 @@ ADDED = pa.schema(
         ("stop", pa.string()),
         ("score", pa.float64()),
         ("step_scores", pa.list_(pa.float64())),
-        *((name, pa.float64() if name == "seconds" else pa.int64()) for name in COSTS),
+        ("margin", pa.float64()),
+        *((name, pa.int64() if name in WHOLE else pa.float64()) for name in COSTS),
     ]
 )
 
@@ -88,11 +91,15 @@ class RowWriter:
         output: where to.
         source: the prompts' file, as rejects name it.
         chat: the policy's, which writes responses out.
+        sizes: of both models, for FLOPs.
         part_rows: of a part.
     """
 
-    def __init__(self, output: DecodeOutput, source: str, chat: Chat, part_rows: int) -> None:
+    def __init__(
+        self, output: DecodeOutput, source: str, chat: Chat, sizes: Sizes, part_rows: int
+    ) -> None:
         self._output, self._source, self._chat, self._most = output, source, chat, part_rows
+        self._sizes = sizes
         self._kept: list[pa.Table] = []
         self._rows: list[dict[str, Any]] = []
         self._rejects: list[dict[str, Any]] = []
@@ -111,7 +118,9 @@ class RowWriter:
                 "stop": response.stop,
                 "score": response.score,
                 "step_scores": response.step_scores,
-                **{name: getattr(response.cost, name) for name in COSTS},
+                "margin": response.margin,
+                **asdict(response.cost),
+                **self._sizes.flops(response.cost),
             }
         )
         self._one_more()

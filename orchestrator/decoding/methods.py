@@ -15,7 +15,7 @@ from orchestrator.config.decoding import SearchConfig
 from orchestrator.config.load import ConfigError
 from orchestrator.search.registry import METHODS
 
-UNSCORED_METHODS = ("base", "greedy")  # they ask for no score
+UNSCORED_METHODS = ("base", "greedy", "vote")  # they ask for no score
 _OF_A_SWEEP = ("prompts",)  # fields of a section that are not the method's
 
 

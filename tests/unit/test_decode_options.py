@@ -33,7 +33,7 @@ def options(word_policy: str, word_reward: str, tmp_path: Path) -> DecodeOptions
 def test_fields_are_set_over_the_configs_defaults() -> None:
     assert parameters_of("cbs", parsed(["beams=4", "method.chunk=16"])) == BeamParameters(4, 8, 16)
     assert parameters_of("tbs", {}).chunk == 1
-    assert parameters_of("general", {"granularity": "token"}) == GeneralParameters("token")
+    assert parameters_of("general", {"granularity": "token"}) == GeneralParameters("token", 4, 4)
     cards = parameters_of("cards", parsed(["target_reward=-1", "beta=0.5"]))
     assert isinstance(cards, CardsParameters) and cards.entropy_threshold == 7.0
 
