@@ -163,7 +163,7 @@ def test_closed_scores_are_refused_before_anything_starts(word_reward: str) -> N
     with pytest.raises(
         ValueError, match=r"open scores of whole files, not closed ones.*engine: transformers"
     ):
-        load_scorer(ScorerSpec(word_reward, engine="vllm"))
+        load_scorer(ScorerSpec(word_reward, engine="vllm"), whole_texts=True)
 
 
 def test_closed_scores_are_refused_when_asked_for(llama: TokenClassifyScorer) -> None:
