@@ -21,6 +21,7 @@ STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes
 # no page faults (a third of the CPU time while sampling).
 MEMORY = {
     "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_ARENA_MAX": "1",  # search actors compute in a thread: its own arena would be trimmed
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),

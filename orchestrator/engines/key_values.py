@@ -112,16 +112,17 @@ class KeyValues:
         return Known(placed, lengths)
 
     def taken(self, known: Known, lengths: Sequence[int], layer: int) -> Pair:
-        """A layer's keys and values (N, H, T, D) of the first ``lengths``, aligned on the right."""
+        """A layer's keys and values (N, H, T, D) of the first ``lengths``, T the most of them.
+
+        What stands behind a shorter one means nothing, and is for a mask to hide.
+        """
         width = max(lengths)
         keys, values = self._layers[layer]
         index = torch.tensor(known.rows, device=keys.device)
-        if min(lengths) == width:
-            return keys[:, :, :width][index], values[:, :, :width][index]
-        shift = torch.tensor([width - n for n in lengths], device=keys.device)
-        columns = (torch.arange(width, device=keys.device) - shift[:, None]).clamp(min=0)
-        at = index[:, None], columns
-        return tuple(part.transpose(1, 2)[at].transpose(1, 2) for part in (keys, values))  # type: ignore[return-value]
+        return (
+            keys[:, :, :width].index_select(0, index),
+            values[:, :, :width].index_select(0, index),
+        )
 
     def write(
         self, texts: Sequence[Ids], known: Known, new: Sequence[Pair], starts: Sequence[int]
@@ -216,7 +217,8 @@ class KeyValues:
         target = torch.tensor([row for _, row, _ in copies], device=device)
         for pair in self._layers:
             for part in pair:
-                part[target, :, :width] = part[source, :, :width]
+                some = part[:, :, :width]
+                some.index_copy_(0, target, some.index_select(0, source))
 
     def _join(
         self, rows: Sequence[int], found: Sequence[tuple[int | None, int, _Piece | None]]

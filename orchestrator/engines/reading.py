@@ -185,10 +185,9 @@ def _queries(
 
 
 def before(used: Sequence[int]) -> Tokens:
-    """What was read before, aligned on the right."""
-    lengths, width = torch.tensor(used)[:, None], max(used)
-    position = torch.arange(width) - (width - lengths)
-    branch = torch.where(position >= 0, TRUNK, PADDING)
+    """What was read before: the first ``used`` tokens of each text, padded on the right."""
+    position = torch.arange(max(used)).expand(len(used), -1)
+    branch = torch.where(position < torch.tensor(used)[:, None], TRUNK, PADDING)
     return Tokens(torch.zeros_like(position), position, position + 1, branch)
 
 
