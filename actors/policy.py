@@ -12,8 +12,10 @@ import ray
 import torch
 
 from orchestrator.decoding.apart import each_apart
+from orchestrator.decoding.backend import PolicyEngine
 from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.scorers.scorer import Engine
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
 from orchestrator.search.problem import PromptFailed
 
@@ -31,10 +33,27 @@ class PolicyPlace:
     threads: int
     ends: bool = True  # whether the end token ends a response
     dtype: Dtype = "float32"
+    engine: Engine = "transformers"
 
 
-def load_engine(place: PolicyPlace) -> HuggingFacePolicy:
+def load_engine(place: PolicyPlace) -> PolicyEngine:
     """Loads the policy of a place."""
+    if place.engine == "vllm":
+        from orchestrator.engines.vllm_policy import VllmPolicy
+
+        return VllmPolicy(
+            place.checkpoint,
+            place.temperature,
+            place.top_p,
+            place.device,
+            ends=place.ends,
+            dtype=place.dtype,
+        )
+    return load_transformers(place)
+
+
+def load_transformers(place: PolicyPlace) -> HuggingFacePolicy:
+    """Loads the policy of a place with transformers, which gives log-probabilities too."""
     return HuggingFacePolicy(
         place.checkpoint,
         place.temperature,
@@ -82,6 +101,6 @@ class PolicyActor:
     def _engine_at(self, place: PolicyPlace) -> HuggingFacePolicy:
         torch.set_num_threads(place.threads)
         if self._engine is None or self._place != place:
-            self._engine = load_engine(place)
+            self._engine = load_transformers(place)
             self._place = place
         return self._engine

@@ -47,6 +47,7 @@ def main(
     places: An[int, Opt(min=1, help="prompts that an actor works on at once")] = 32,
     part_rows: An[int, Opt(min=1, help="rows of a part, the unit of writing")] = 256,
     dtype: An[Literal["float32", "float64", "bfloat16"], Opt(help="of weights")] = "float32",
+    engine: An[Literal["auto", "transformers", "vllm"], Opt(help="auto: the faster")] = "auto",
     device: An[Literal["cpu", "cuda"], Opt(help="cuda: a GPU for each actor")] = "cpu",
     force: An[bool, Opt("--force", help="answer anew what was answered otherwise")] = False,
 ) -> None:

@@ -17,6 +17,7 @@ from jobs.steps.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH, OK
 from jobs.steps.score import cause, say
 from orchestrator.config.load import ConfigError
 from orchestrator.data.parts import PartedFile
+from orchestrator.decoding.engines import told
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
 from orchestrator.search.problem import PromptFailed
@@ -72,6 +73,8 @@ def _decode(
         console.print(f"{len(done):,} of {file.rows:,} prompts are done", highlight=False)
     chat, sizes = load_chat(options.policy), options.sizes()
     writer = RowWriter(output, options.prompts, chat, sizes, options.part_rows)
+    if choice := told(options.engine, options.device):
+        console.print(choice, highlight=False)
     started = time.monotonic()
     actors = _actors(options, console)
     try:

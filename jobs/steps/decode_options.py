@@ -11,6 +11,7 @@ from jobs.steps.score_options import absolute, option
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
+from orchestrator.decoding.engines import Wanted, engine_of
 from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of, parsed
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
@@ -27,7 +28,7 @@ from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
 DECIDING = ("method", "kind", "aggregation", "position", "max_new_tokens", "temperature", "top_p",
-            "seed", "dtype")  # fmt: skip
+            "seed", "dtype", "engine")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class DecodeOptions:
     places: int
     part_rows: int
     dtype: Dtype
+    engine: Wanted
     device: str
     force: bool
 
@@ -62,15 +64,17 @@ class DecodeOptions:
         if self.reward is None or self.method in UNSCORED_METHODS:
             return None
         return ScorerSpec(
-            self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base
+            self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base,
+            engine="vllm" if self.engine == "vllm" else "transformers",
         )  # fmt: skip
 
     @property
     def engines(self) -> ModelEngines:
         """What each actor loads."""
         policy = PolicyPlace(
-            self.policy, self.temperature, self.top_p, self.device, self.threads, dtype=self.dtype
-        )
+            self.policy, self.temperature, self.top_p, self.device, self.threads, dtype=self.dtype,
+            engine="vllm" if self.engine == "vllm" else "transformers",
+        )  # fmt: skip
         if self.spec is None:
             return ModelEngines(policy, None)
         return ModelEngines(
@@ -159,6 +163,7 @@ class DecodeOptions:
                 f" the prompt needs some; valid: at most {context - 1}"
             )
         if self.spec is None:
+            self._check_engine(None)
             return
         try:
             kind, chat = kind_of(self.spec), chat_of(self.spec)
@@ -166,8 +171,17 @@ class DecodeOptions:
                 check_delimiter(chat, BLANK_LINE)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+        self._check_engine(kind)
         if self.dtype != "float32" and kind != "sequence":
             raise ConfigError(
                 f"--dtype = {self.dtype!r}: the reward model is of kind {kind}; valid: float32, or"
                 " one of kind sequence"
             )
+
+    def _check_engine(self, kind: Kind | None) -> None:
+        try:
+            engine = engine_of(self.engine, self.method, kind)
+        except ValueError as error:
+            raise ConfigError(f"--engine = {self.engine!r}: {error}; valid: transformers") from None
+        if engine == "vllm" and self.dtype != "float32":
+            raise ConfigError(f"--dtype = {self.dtype!r}: not with --engine vllm; valid: float32")

@@ -111,7 +111,7 @@ class VllmPolicy:
             # One goes on where vLLM saw a stop in the text that is not in the continuation's own,
             # such as a space that only stands between the prompt and the continuation.
             waiting = [row for row in waiting if row.stop is None]
-        return [_sampled(rows) for rows in owned]
+        return [self._sampled(rows) for rows in owned]
 
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Next-token candidates of each request by falling log-probability; ties by the smaller id.
@@ -188,13 +188,19 @@ class VllmPolicy:
         text = self.chat.text(tokens)
         return any(stop in text for stop in stops)
 
-
-def _sampled(rows: list[_Row]) -> Sampled:
-    return Sampled(
-        tuple(Continuation(tuple(row.tokens), row.stop) for row in rows),  # type: ignore[arg-type]
-        sum(row.sampled for row in rows),
-        sum(row.computed for row in rows),
-    )
+    def _sampled(self, rows: list[_Row]) -> Sampled:
+        return Sampled(
+            tuple(
+                Continuation(
+                    tuple(row.tokens),
+                    row.stop,  # type: ignore[arg-type]
+                    text=self.chat.text(row.tokens) if row.asked.texts else None,
+                )
+                for row in rows
+            ),
+            sum(row.sampled for row in rows),
+            sum(row.computed for row in rows),
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from conftest import NAN_WORD
 from jobs.steps.decode_options import DecodeOptions
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
+from orchestrator.decoding.engines import engine_of, told
 from orchestrator.decoding.methods import parameters_of, parsed
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.cards import CardsParameters
@@ -19,7 +20,7 @@ GIVEN: dict[str, Any] = {
     "method": "cbs", "fields": [], "kind": None, "base": None, "aggregation": None,
     "position": "closed", "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
     "actors": 1, "threads": 1, "places": 4, "part_rows": 4, "dtype": "float32", "device": "cpu",
-    "force": False, "out": "out",
+    "engine": "auto", "force": False, "out": "out",
 }  # fmt: skip
 
 
@@ -57,6 +58,10 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
         ({"top_p": 1.5}, r"--top-p = 1.5: valid: "),
         ({"max_new_tokens": 256}, r"--max-new-tokens = 256: the policy reads 256 .*at most 255"),
         ({"kind": "encoder"}, r"--reward = '.*': "),
+        (
+            {"method": "cards", "fields": ["target_reward=1", "beta=1"], "engine": "vllm"},
+            r"--engine = 'vllm': cards ends segments by entropy, .*; valid: transformers",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused_with_what_is_valid(
@@ -64,6 +69,28 @@ def test_options_that_cannot_be_are_refused_with_what_is_valid(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         DecodeOptions(**{**vars(options), **changed}).reader()
+
+
+def test_auto_is_the_engine_that_was_measured_faster(options: DecodeOptions) -> None:
+    assert options.engines.policy.engine == "transformers"
+    assert engine_of("auto", "cbs", "sequence") == "transformers"
+    assert "measured faster than vLLM on CPUs" in told("auto", "cpu")
+    assert "not measured on cuda" in told("auto", "cuda")
+    assert told("transformers", "cpu") == ""
+
+
+def test_vllm_is_refused_for_what_it_does_not_score() -> None:
+    with pytest.raises(ValueError, match="the reward model is 'step_tag'"):
+        engine_of("vllm", "cbs", "step_tag")
+
+
+def test_vllm_runs_both_models_where_it_is_asked_for(options: DecodeOptions, vllm: None) -> None:
+    chosen = DecodeOptions(**{**vars(options), "engine": "vllm"})
+    assert chosen.reader() is not None and chosen.engines.policy.engine == "vllm"
+    assert chosen.engines.reward is not None and chosen.engines.reward.scorer.engine == "vllm"
+    wide = DecodeOptions(**{**vars(chosen), "dtype": "bfloat16"})
+    with pytest.raises(ConfigError, match="--dtype = 'bfloat16': not with --engine vllm"):
+        wide.reader()
 
 
 def test_a_policy_alone_needs_no_reward_model(options: DecodeOptions) -> None:

@@ -3,10 +3,12 @@
 Ours: search actors under Ray, one a core. The loop: `tests/search_loop.py`, one prompt
 at a time, on all cores. The limit: the requests of our own run, all known in advance, put through
 the engines alone, first those of the policy, then those of the reward model, in as many processes
-as there are cores, without Ray and without search.
+as there are cores, without Ray and without search: in the run's own batches, or all at once, or,
+where no single tokens are looked at and it is installed, by vLLM, whichever is fastest.
 """
 
 import asyncio
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -20,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -38,8 +40,10 @@ from orchestrator.config.load import ROOT
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy, load_reward_model
 from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.vllm_policy import VllmPolicy
 from orchestrator.records import Cost
-from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import (
     Sampled,
@@ -56,6 +60,7 @@ from orchestrator.search.wave import Kind
 
 ACTOR_CPUS = 0.1
 Batch = tuple[Kind, list[Any]]
+Way = Literal["in batches", "at once", "vLLM"]
 
 
 @dataclass(frozen=True)
@@ -148,10 +153,12 @@ def _result(
             few = asked[: case.loop_prompts if repeat >= 0 else 1]
             loops.append(alone.submit(_loop, place, case, few).result() / len(few))
             halves = [asked[n :: place.processes] for n in range(place.processes)]
-            limits.append(_limit(bare, place, case, halves) / count)
+            limit, fastest = _limit(bare, place, case, halves)
+            limits.append(limit / count)
             costs.append(sum((r.cost for r in responses), Cost()))
             console.print(
-                f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g}, limit {limits[-1]:.3g}",
+                f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g}, limit {limits[-1]:.3g}"
+                f" ({fastest})",
                 highlight=False,
             )
     median = [statistics.median(times[1:]) for times in (ours, loops, limits)]
@@ -165,6 +172,8 @@ def _result(
         "floor": case.floor if place.position == "open" else None,
         "limit_s": median[2],
         "over_limit": statistics.median(over for _, over in ratios),
+        "ceiling": case.limit if place.position == "open" else None,
+        "limit_by": fastest,
         "policy_tokens": (cost.policy_tokens_computed) / prompts,
         "reward_tokens": cost.reward_tokens_computed / prompts,
     }
@@ -192,16 +201,36 @@ def _limit(
     place: Place,
     case: Case,
     halves: Sequence[Sequence[Problem]],
-) -> float:
-    """Seconds of all of the policy's requests, then of all of the reward model's, on all cores."""
+) -> tuple[float, str]:
+    """Seconds of all of the policy's requests, then of all of the reward model's, on all cores.
+
+    And which way was the fastest for each.
+    """
     runs = [one.submit(_record, place, case, own) for one, own in zip(bare, halves, strict=True)]
     batches = [run.result() for run in runs]
-    total = 0.0
+    ways: list[Way] = ["in batches"]
+    if case.in_pieces:
+        ways.append("at once")
+        if importlib.util.find_spec("vllm") is not None and place.position == "open":
+            ways.append("vLLM")
+    total, fastest = 0.0, []
     for kinds in (("sample", "top"), ("score",)):
         some = [[batch for batch in part if batch[0] in kinds] for part in batches]
-        replays = [one.submit(_replay, place, own) for one, own in zip(bare, some, strict=True)]
-        total += max(replay.result() for replay in replays)
-    return total
+        seconds = {way: _replayed(bare, place, some, way) for way in ways}
+        fastest.append(min(seconds, key=lambda way: seconds[way]))
+        total += seconds[fastest[-1]]
+    return total, ", ".join(fastest)
+
+
+def _replayed(
+    bare: Sequence[ProcessPoolExecutor],
+    place: Place,
+    parts: Sequence[Sequence[Batch]],
+    way: Way,
+) -> float:
+    """Seconds of the slowest process."""
+    replays = [one.submit(_replay, place, own, way) for one, own in zip(bare, parts, strict=True)]
+    return max(replay.result() for replay in replays)
 
 
 def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
@@ -212,16 +241,21 @@ def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
     return recorded.batches
 
 
-def _replay(place: Place, batches: list[Batch]) -> float:
+def _replay(place: Place, batches: Sequence[Batch], way: Way) -> float:
     """Seconds that one process takes for some batches, with an engine that has read nothing."""
     torch.set_num_threads(place.threads)
-    policy, reward = _policy(place), _reward(place)
+    if not batches:
+        return 0.0
+    kind = batches[0][0]  # of all, where they go at once
+    policy: Any = _vllm_policy(place) if way == "vLLM" else _policy(place)
+    reward: Any = _vllm_reward(place) if way == "vLLM" else _reward(place)
     policy.forget()
     reward.forget()
+    if way != "in batches":
+        batches = [(kind, [request for _, requests in batches for request in requests])]
     start = time.perf_counter()
     for kind, requests in batches:
-        engine: Any = reward if kind == "score" else policy
-        getattr(engine, kind)(requests)
+        getattr(reward if kind == "score" else policy, kind)(requests)
     finish(place.setting.device)
     return time.perf_counter() - start
 
@@ -234,6 +268,17 @@ def _policy(place: Place) -> HuggingFacePolicy:
 @lru_cache(maxsize=1)
 def _reward(place: Place) -> SequenceScorer:
     return SequenceScorer(f"{place.folder}/reward", place.position, device=place.setting.device)
+
+
+@lru_cache(maxsize=1)
+def _vllm_policy(place: Place) -> VllmPolicy:
+    return VllmPolicy(f"{place.folder}/policy", device=place.setting.device, ends=False)
+
+
+@lru_cache(maxsize=1)
+def _vllm_reward(place: Place) -> Scorer:
+    spec = ScorerSpec(f"{place.folder}/reward", engine="vllm")
+    return load_scorer(spec, place.position, device=place.setting.device)
 
 
 @lru_cache(maxsize=1)
@@ -270,7 +315,7 @@ def _loop(place: Place, case: Case, asked: Sequence[Problem]) -> float:
 
 def _table(results: Sequence[dict[str, object]]) -> Table:
     table = Table(title="Search: seconds a prompt; ratio = loop / ours, over_limit = ours / limit")
-    headings = ("name", "ours_s", "loop_s", "ratio", "floor", "limit_s", "over_limit",
+    headings = ("name", "ours_s", "loop_s", "ratio", "floor", "limit_s", "over_limit", "ceiling",
                 "policy_tokens", "reward_tokens")  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "name" else "right")

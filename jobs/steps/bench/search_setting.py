@@ -31,21 +31,23 @@ class Case:
     """A method of the search registry with its parameters, and the least ratio to the loop.
 
     ``limit`` is what it may take of the bare engines' time. The slow loop takes ``loop_prompts``.
+    ``in_pieces``: it asks for pieces of many tokens, all of which could be known in advance.
     """
 
     method: str
     parameters: Any
     floor: float
-    limit: float
+    limit: float | None
     loop_prompts: int
+    in_pieces: bool = False
 
 
 CASES = {
-    "bon16": Case("bon", BestOfNParameters(16), 1.5, 1.25, 4),
+    "bon16": Case("bon", BestOfNParameters(16), 1.5, 1.25, 4, in_pieces=True),
     "args30": Case("args", ArgsParameters(1.5, 30), 50.0, 1.6, 1),
     "tbs8x8": Case("tbs", BeamParameters(8, 8, 1), 40.0, 1.6, 1),
-    "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2),
-    "cards": Case("cards", None, 5.0, 1.25, 8),
+    "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2, in_pieces=True),
+    "cards": Case("cards", None, 5.0, None, 32),
 }
 
 

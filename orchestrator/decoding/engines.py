@@ -1,0 +1,46 @@
+"""Which engine runs a method: the measured better one, unless the user names one.
+
+Measured so far on CPUs alone (docs/benchmarks.md): there transformers is faster at every method. It
+reads a prompt once for all its samples, and keeps what it computed for a score; vLLM asks for each
+sample and each score by itself, and reads a prompt again up to the last whole block.
+"""
+
+import importlib.util
+from typing import Literal
+
+from orchestrator.engines.vllm_process import INSTALL
+from orchestrator.scorers.scorer import Engine, Kind
+
+Wanted = Literal["auto", "transformers", "vllm"]
+BY_ENTROPY = ("cards",)  # a segment ends at an uncertain token, which vLLM does not tell
+
+
+def engine_of(wanted: Wanted, method: str, kind: Kind | None) -> Engine:
+    """The engine of a method's policy and reward model.
+
+    Args:
+        wanted: what the user says; ``auto`` is the measured better one.
+        method: by its name in ``METHODS``.
+        kind: of the reward model; None where the method asks for no score.
+
+    Raises:
+        ValueError: vLLM is asked for, and does not run the method or the kind, or is not installed.
+    """
+    if wanted != "vllm":
+        return "transformers"
+    if method in BY_ENTROPY:
+        raise ValueError(f"{method} ends segments by entropy, which vLLM does not tell")
+    if kind not in (None, "sequence"):
+        raise ValueError(f"vLLM scores the kind 'sequence', and the reward model is {kind!r}")
+    if importlib.util.find_spec("vllm") is None:
+        raise ValueError(INSTALL)
+    return "vllm"
+
+
+def told(wanted: Wanted, device: str) -> str:
+    """A sentence on the choice of ``auto``, or nothing where the user chose."""
+    if wanted != "auto":
+        return ""
+    if device == "cpu":
+        return "engine: transformers, measured faster than vLLM on CPUs (docs/benchmarks.md)"
+    return f"engine: transformers; vLLM is not measured on {device} yet, engine vllm takes it"
