@@ -1,7 +1,6 @@
 """Pools of policy and reward actors as the library's search asks for them: in batches."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from actors.policy import PolicyPlace
@@ -68,29 +67,18 @@ class ActorPolicy:
 class ActorReward:
     """The reward actors as a search backend, and as a scorer of prefixes.
 
-    ``chat`` is the reward model's own; ``prompts`` gives its prompt ids for the policy's, where
-    their templates differ.
+    ``chat`` is the reward model's own.
     """
 
-    def __init__(
-        self,
-        actors: Sequence[Any],
-        place: RewardPlace,
-        chat: Chat,
-        prompts: dict[Ids, Ids] | None = None,
-    ) -> None:
-        self._pool, self._place = Pool("reward", actors), place
-        self._prompts, self.chat = prompts, chat
+    def __init__(self, actors: Sequence[Any], place: RewardPlace, chat: Chat) -> None:
+        self._pool, self._place, self.chat = Pool("reward", actors), place, chat
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored | PromptFailed]:
         """Scores all requests."""
-        own = requests
-        if self._prompts is not None:
-            own = [replace(r, prompt_ids=self._prompts[r.prompt_ids]) for r in requests]
         return await self._pool.ask(
-            own,
-            [request.prompt_ids for request in own],
-            [sum(map(len, request.extensions)) + len(request.extensions) for request in own],
+            requests,
+            [request.prompt_ids for request in requests],
+            [sum(map(len, request.extensions)) + len(request.extensions) for request in requests],
             lambda actor, share: actor.score.remote(self._place, share),
         )
 

@@ -9,16 +9,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import ray
 
 from actors.policy import RESTARTS, PolicyPlace, load_engine
-from actors.reward import RewardPlace
-from orchestrator.decoding.backend import Loaded, ModelBackend
+from actors.reward import SCORERS_KEPT, RewardPlace
+from orchestrator.decoding.backend import Loaded, ModelBackend, PolicyEngine
 from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.lockstep import Lockstep
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.registry import METHODS
@@ -27,15 +29,22 @@ from orchestrator.search.wave import PolicyBackend, RewardBackend
 
 @dataclass(frozen=True)
 class Search:
-    """A method by its name in the registry, its parameters, and how many prompts at once."""
+    """A method by its name in the registry, its parameters, and how many prompts at once.
+
+    ``engines`` are those to search with; None: those that the actor was started with.
+    """
 
     method: str
     parameters: Any
     places: int
+    engines: "Engines | None" = None
 
 
 class Backend(PolicyBackend, RewardBackend, Protocol):
     """Both engines of an actor."""
+
+    def close(self) -> None:
+        """Ends what it holds beside the models."""
 
 
 class Engines(Protocol):
@@ -47,7 +56,10 @@ class Engines(Protocol):
 
 @dataclass(frozen=True)
 class ModelEngines:
-    """A policy, and a reward model where the method asks for scores, on transformers."""
+    """A policy, and a reward model where the method asks for scores.
+
+    A process keeps the last policy and the last few scorers that it loaded.
+    """
 
     policy: PolicyPlace
     reward: RewardPlace | None
@@ -57,11 +69,24 @@ class ModelEngines:
         return ModelBackend(self._models, self.policy.threads)
 
     def _models(self) -> Loaded:
-        policy, place = load_engine(self.policy), self.reward
-        if place is None:
+        policy = _policy(self.policy)
+        policy.forget()  # what a search counts does not depend on what ran before
+        if self.reward is None:
             return policy, None
-        chat = load_chat(place.policy)
-        return policy, load_scorer(place.scorer, place.position, chat, place.device, place.dtype)
+        scorer = _scorer(self.reward)
+        scorer.forget()
+        return policy, scorer
+
+
+@lru_cache(maxsize=1)
+def _policy(place: PolicyPlace) -> PolicyEngine:
+    return load_engine(place)
+
+
+@lru_cache(maxsize=SCORERS_KEPT)
+def _scorer(place: RewardPlace) -> Scorer:
+    chat = load_chat(place.policy)
+    return load_scorer(place.scorer, place.position, chat, place.device, place.dtype)
 
 
 Outcome = Response | PromptFailed
@@ -71,13 +96,16 @@ Outcome = Response | PromptFailed
 class SearchActor:
     """Searches with engines of its own."""
 
-    def __init__(self, engines: Engines) -> None:
-        self._backend = engines.load()
+    def __init__(self, engines: Engines | None = None) -> None:
+        self._engines, self._loading = engines, asyncio.Lock()
+        self._backend = None if engines is None else engines.load()
         self._search: Search | None = None
         self._lockstep: Lockstep[Response] | None = None
 
-    async def ready(self) -> None:
-        """Answers once both engines are loaded."""
+    async def ready(self, search: Search | None = None) -> None:
+        """Answers once both engines are loaded, those of ``search`` where it names any."""
+        if search is not None:
+            await self._lockstep_of(search)
 
     async def process(self) -> tuple[str, int]:
         """The node of its process, and the process's number; answers while engines compute."""
@@ -87,12 +115,9 @@ class SearchActor:
         self, search: Search, problems: Sequence[Problem]
     ) -> AsyncIterator[tuple[int, Outcome]]:
         """Gives each problem's number and outcome as it ends; all calls search together."""
-        if self._lockstep is None or self._search != search:
-            start = METHODS[search.method].bind(search.parameters)
-            self._lockstep = Lockstep(start, self._backend, self._backend, search.places)
-            self._search = search
+        lockstep = await self._lockstep_of(search)
         found = [
-            asyncio.ensure_future(_outcome(self._lockstep, number, problem))
+            asyncio.ensure_future(_outcome(lockstep, number, problem))
             for number, problem in enumerate(problems)
         ]
         try:
@@ -101,6 +126,22 @@ class SearchActor:
         finally:
             for task in found:
                 task.cancel()
+
+    async def _lockstep_of(self, search: Search) -> Lockstep[Response]:
+        async with self._loading:
+            if search.engines is not None and search.engines != self._engines:
+                if self._backend is not None:
+                    self._backend.close()
+                # In a thread: an actor that loads a large model still answers that it is alive.
+                self._backend = await asyncio.to_thread(search.engines.load)
+                self._engines = search.engines
+            if self._backend is None:
+                raise ValueError("a search without engines, and this actor has none of its own")
+            if self._lockstep is None or self._search != search:
+                start = METHODS[search.method].bind(search.parameters)
+                self._lockstep = Lockstep(start, self._backend, self._backend, search.places)
+                self._search = search
+            return self._lockstep
 
 
 async def _outcome(

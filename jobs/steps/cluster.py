@@ -52,7 +52,8 @@ def needed_cpus(config: Config) -> float:
 
 def _actors(config: Config) -> int:
     cluster = config.cluster
-    return cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
+    pools = cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
+    return pools + cluster.search_actors
 
 
 def check_budget(config: Config, cpus: float) -> None:

@@ -174,7 +174,8 @@ class Plan:
         n = max((s.n for s in drawn if s), default=2 * config.evaluation.pairs_per_prompt)
         prompts = config.data.test_prompts
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
-                    "wave_size": config.search.wave_size, "readers": self._readers()}  # fmt: skip
+                    "wave_size": config.search.wave_size, "engine": config.search.engine,
+                    "readers": self._readers()}  # fmt: skip
         self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
                   estimate=PER_SAMPLE * n * prompts, unit="prompts", options={"n": n})  # fmt: skip
         cards = config.search.cards

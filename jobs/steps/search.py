@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.steps.backends import WHOLE, policy_of, reward_of
+from jobs.steps.backends import WHOLE, policy_of, reward_of, searched
 from jobs.steps.readers import readers, refused
 from jobs.steps.responses import (
     cell_figures,
@@ -118,22 +118,26 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     prompts = test_prompts(sweep, step.options["prompts"])
     problems = problems_of(sweep, prompts)
     parameters = _parameters(sweep, method, scorer)
-    reward = None
     if scorer is not None:
         chat = chat_of(sweep.scorer(scorer))
-        own = [chat.prompt_ids(prompt.messages) for prompt in prompts]
-        by_policy = {problem.prompt_ids: ids for problem, ids in zip(problems, own, strict=True)}
-        reward = reward_of(sweep, scorer, by_policy)
-    found = asyncio.run(
-        run_waves(
-            problems,
-            _start(sweep, method, parameters),
-            policy_of(sweep),
-            reward,
-            wave_size=sweep.config.search.wave_size,
-            finished=_counter(meter, len(problems)),
+        problems = [
+            replace(problem, reward_prompt_ids=chat.prompt_ids(prompt.messages))
+            for problem, prompt in zip(problems, prompts, strict=True)
+        ]
+    counter = _counter(meter, len(problems))
+    if method in OF_SAMPLES or not sweep.config.cluster.search_actors:
+        found = asyncio.run(
+            run_waves(
+                problems,
+                _start(sweep, method, parameters),
+                policy_of(sweep),
+                None if scorer is None else reward_of(sweep, scorer),
+                wave_size=sweep.config.search.wave_size,
+                finished=counter,
+            )
         )
-    )
+    else:
+        found = searched(sweep, method, parameters, scorer, problems, counter)
     responses = found
     if method == "bon":
         write_curve(folder / "curve.parquet", sweep, prompts, found, scorer)

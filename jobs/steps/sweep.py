@@ -108,6 +108,12 @@ class Sweep:
 
         return self._started("reward", RewardActor, self.config.cluster.reward_actors)
 
+    def search_actors(self) -> list[Any]:
+        """The actors that hold both models, started at their first use."""
+        from actors.search import SearchActor
+
+        return self._started("search", SearchActor, self.config.cluster.search_actors)
+
     def trainer(self) -> Any:
         """The warm training group, started at its first job."""
         from jobs.steps.trainer import TrainerGroup

@@ -119,6 +119,7 @@ class SearchConfig(Section):
 
     scorers: Annotated[list[str], Field(min_length=1)] | None = None  # null: ORM, all variants
     wave_size: Count = 75  # prompts that search in step, their requests batched together
+    engine: Literal["auto", "transformers", "vllm"] = "auto"  # auto: what was measured faster
     bon: BestOfNConfig | None = BestOfNConfig()
     weighted_bon: VoteConfig | None = None  # where answers can be extracted
     vote: VoteConfig | None = None  # majority vote, without a scorer; likewise
@@ -157,6 +158,7 @@ class ClusterConfig(Section):
     train_worker_gpus: Annotated[float, Field(ge=0)] = 0
     policy_actors: Count = 2
     reward_actors: Count = 2
+    search_actors: Annotated[int, Field(ge=0)] = 2  # of both models; 0: policy and reward apart
     reference_actors: Count = 1
     threads: Count | None = None  # torch threads that a pool's processes share; null: all cores
 

@@ -9,10 +9,11 @@ from typing import Any
 from orchestrator.config.load import ConfigError
 from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
+from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.scorers.detect import kind_of, nature_of
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.scorer import Kind, ScorerSpec
 from orchestrator.scorers.steps import is_written
 from orchestrator.world.words import vocabulary
 
@@ -34,6 +35,7 @@ def check_models(config: Config) -> None:
         _as_scorer("models.reference", ScorerSpec(models.reference))
     for name, variant in config.variants.items():
         _check_variant(f"variants.{name}", variant)
+    _check_engine(config)
     for name in ("step_beam", "dvts", "general"):
         section = getattr(config.search, name)
         if section is not None and getattr(section, "granularity", "step") == "step":
@@ -53,6 +55,31 @@ def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
             f"{place} = {delimiter!r}: the policy's tokenizer does not keep it, so no step would"
             " ever end; valid: a text that it keeps, such as '.'"
         )
+
+
+def _check_engine(config: Config) -> None:
+    """Raises ConfigError where vLLM is asked for what it does not run."""
+    wanted, methods = config.search.engine, ["cbs"]
+    methods += ["cards"] if config.search.cards is not None else []
+    if wanted == "vllm" and not config.cluster.search_actors:
+        raise ConfigError("cluster.search_actors = 0: search.engine vllm is theirs; valid: over 0")
+    given = {"orm": config.models.orm, "reference": config.models.reference}
+    for scorer in config.scorers:
+        variant = config.variants.get(scorer, Variant())
+        checkpoint = variant.checkpoint or given.get(scorer)
+        kind: Kind = "sequence"
+        if variant.is_log_ratio:
+            kind = "log_ratio"
+        elif checkpoint is not None:
+            kind = kind_of(ScorerSpec(checkpoint, variant.kind, step_tag=variant.step_tag))
+        for method in methods:
+            try:
+                engine_of(wanted, method, kind)
+            except ValueError as error:
+                raise ConfigError(
+                    f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
+                    " transformers, or without that method or scorer"
+                ) from None
 
 
 def _check_variant(place: str, variant: Variant) -> None:

@@ -55,6 +55,10 @@ class ModelBackend:
             self._thread.submit(torch.set_num_threads, threads).result()
         self.policy, self.scorer = self._thread.submit(load).result()
 
+    def close(self) -> None:
+        """Ends the thread; models that nobody else holds go with it."""
+        self._thread.shutdown(wait=False)
+
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled | PromptFailed]:
         """Draws the continuations of all requests."""
         return await self._apart(self.policy.sample, requests, self.policy.forget)

@@ -72,6 +72,9 @@ class _Sleeping:
         self._policy = TabularPolicy(lambda x, y: (0.0, 0.1, 0.2, -1e9), END)
         self._reward = TabularReward(lambda x, y: float(sum(y)))
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         await self._wait()
         return [await self._policy.sample(request) for request in requests]

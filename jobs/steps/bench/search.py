@@ -8,7 +8,6 @@ where no single tokens are looked at and it is installed, by vLLM, whichever is 
 """
 
 import asyncio
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -19,10 +18,10 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import torch
@@ -34,67 +33,17 @@ from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search, SearchActor
 from actors.search_stream import search_all
 from jobs.steps import cluster
-from jobs.steps.bench.search_setting import CASES, Case, calibrated, problems, save_models
+from jobs.steps.bench.search_limit import limit_of
+from jobs.steps.bench.search_setting import CASES, Case, Place, calibrated, problems, save_models
 from jobs.steps.bench.setting import Setting, finish, name_of
 from orchestrator.config.load import ROOT
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy, load_reward_model
-from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.engines.vllm_policy import VllmPolicy
 from orchestrator.records import Cost
-from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
-from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.engines import (
-    Sampled,
-    SampleRequest,
-    Scored,
-    ScoreRequest,
-    TopRequest,
-    TopTokens,
-)
-from orchestrator.search.lockstep import run_wave
+from orchestrator.scorers.scorer import Position, ScorerSpec
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
-from orchestrator.search.wave import Kind
 
 ACTOR_CPUS = 0.1
-Batch = tuple[Kind, list[Any]]
-Way = Literal["in batches", "at once", "vLLM"]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the models are, and how they are asked."""
-
-    folder: str
-    position: Position
-    setting: Setting
-    processes: int  # of the policy, and of the reward model
-    threads: int  # of each
-
-
-@dataclass
-class Recorded:
-    """Both engines, with what they are asked."""
-
-    place: Place
-    batches: list[Batch] = field(default_factory=list)
-
-    async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
-        """As the policy's."""
-        self.batches.append(("sample", requests))
-        return _policy(self.place).sample(requests)
-
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-        """As the policy's."""
-        self.batches.append(("top", requests))
-        return _policy(self.place).top(requests)
-
-    async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
-        """As the reward model's."""
-        self.batches.append(("score", requests))
-        return _reward(self.place).score(requests)
 
 
 def bench_search(
@@ -153,7 +102,7 @@ def _result(
             few = asked[: case.loop_prompts if repeat >= 0 else 1]
             loops.append(alone.submit(_loop, place, case, few).result() / len(few))
             halves = [asked[n :: place.processes] for n in range(place.processes)]
-            limit, fastest = _limit(bare, place, case, halves)
+            limit, fastest = limit_of(bare, place, case, halves)
             limits.append(limit / count)
             costs.append(sum((r.cost for r in responses), Cost()))
             console.print(
@@ -194,91 +143,6 @@ def _actors(place: Place) -> list[Any]:
     ]
     ray.get([actor.ready.remote() for actor in actors])
     return actors
-
-
-def _limit(
-    bare: Sequence[ProcessPoolExecutor],
-    place: Place,
-    case: Case,
-    halves: Sequence[Sequence[Problem]],
-) -> tuple[float, str]:
-    """Seconds of all of the policy's requests, then of all of the reward model's, on all cores.
-
-    And which way was the fastest for each.
-    """
-    runs = [one.submit(_record, place, case, own) for one, own in zip(bare, halves, strict=True)]
-    batches = [run.result() for run in runs]
-    ways: list[Way] = ["in batches"]
-    if case.in_pieces:
-        ways.append("at once")
-        if importlib.util.find_spec("vllm") is not None and place.position == "open":
-            ways.append("vLLM")
-    total, fastest = 0.0, []
-    for kinds in (("sample", "top"), ("score",)):
-        some = [[batch for batch in part if batch[0] in kinds] for part in batches]
-        seconds = {way: _replayed(bare, place, some, way) for way in ways}
-        fastest.append(min(seconds, key=lambda way: seconds[way]))
-        total += seconds[fastest[-1]]
-    return total, ", ".join(fastest)
-
-
-def _replayed(
-    bare: Sequence[ProcessPoolExecutor],
-    place: Place,
-    parts: Sequence[Sequence[Batch]],
-    way: Way,
-) -> float:
-    """Seconds of the slowest process."""
-    replays = [one.submit(_replay, place, own, way) for one, own in zip(bare, parts, strict=True)]
-    return max(replay.result() for replay in replays)
-
-
-def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
-    """What the search of some prompts asks for."""
-    torch.set_num_threads(place.threads)
-    recorded = Recorded(place)
-    asyncio.run(run_wave(asked, METHODS[case.method].bind(case.parameters), recorded, recorded))
-    return recorded.batches
-
-
-def _replay(place: Place, batches: Sequence[Batch], way: Way) -> float:
-    """Seconds that one process takes for some batches, with an engine that has read nothing."""
-    torch.set_num_threads(place.threads)
-    if not batches:
-        return 0.0
-    kind = batches[0][0]  # of all, where they go at once
-    policy: Any = _vllm_policy(place) if way == "vLLM" else _policy(place)
-    reward: Any = _vllm_reward(place) if way == "vLLM" else _reward(place)
-    policy.forget()
-    reward.forget()
-    if way != "in batches":
-        batches = [(kind, [request for _, requests in batches for request in requests])]
-    start = time.perf_counter()
-    for kind, requests in batches:
-        getattr(reward if kind == "score" else policy, kind)(requests)
-    finish(place.setting.device)
-    return time.perf_counter() - start
-
-
-@lru_cache(maxsize=1)
-def _policy(place: Place) -> HuggingFacePolicy:
-    return HuggingFacePolicy(f"{place.folder}/policy", device=place.setting.device, ends=False)
-
-
-@lru_cache(maxsize=1)
-def _reward(place: Place) -> SequenceScorer:
-    return SequenceScorer(f"{place.folder}/reward", place.position, device=place.setting.device)
-
-
-@lru_cache(maxsize=1)
-def _vllm_policy(place: Place) -> VllmPolicy:
-    return VllmPolicy(f"{place.folder}/policy", device=place.setting.device, ends=False)
-
-
-@lru_cache(maxsize=1)
-def _vllm_reward(place: Place) -> Scorer:
-    spec = ScorerSpec(f"{place.folder}/reward", engine="vllm")
-    return load_scorer(spec, place.position, device=place.setting.device)
 
 
 @lru_cache(maxsize=1)

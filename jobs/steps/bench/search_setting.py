@@ -13,6 +13,7 @@ from orchestrator.engines.checkpoints import save_checkpoint
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.randomness import generator, stream_key
+from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.args import ArgsParameters
 from orchestrator.search.beam import BeamParameters
@@ -49,6 +50,17 @@ CASES = {
     "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2, in_pieces=True),
     "cards": Case("cards", None, 5.0, None, 32),
 }
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the models are, and how they are asked."""
+
+    folder: str
+    position: Position
+    setting: Setting
+    processes: int  # of the policy, and of the reward model
+    threads: int  # of each
 
 
 def save_models(setting: Setting, folder: Path) -> None:
