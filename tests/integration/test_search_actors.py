@@ -100,8 +100,18 @@ def test_one_search_actor_of_two_is_killed_and_all_responses_are_as_if_it_were_n
     assert texts(found) == undisturbed
     assert ray.get(pair[0].process.remote())[1] != process, "Ray started it again"
 
-    told.clear()
+
+@pytest.mark.slow
+def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_not(
+    word_policy: str,
+    word_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    pair = actors(2, engines(word_policy, word_reward))
     _, process = ray.get(pair[1].process.remote())
+    told: list[str] = []
     said: list[str] = []
 
     async def with_one_that_hangs() -> list[Response]:
