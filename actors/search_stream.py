@@ -1,8 +1,8 @@
 """Any number of prompts through a pool of search actors: given as there is room, told as they end.
 
 An actor has as many prompts as it works on at once, and as many again that wait there, so that a
-place that becomes free is taken at once; further prompts are not read before. Restarts and retries
-are Ray's own; what an actor that is gone for good had not answered goes to the others.
+place that becomes free is taken at once; further prompts are not read before. Ray starts an actor
+that died again; what it had not answered goes to the others meanwhile.
 """
 
 import asyncio
@@ -66,9 +66,10 @@ async def stream(
             for found in await run.take():
                 yield found
     finally:
-        for task in (*watchers, *run.calls):
+        tasks = (*watchers, *run.calls, *run.returning)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*watchers, *run.calls, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def search_all(
@@ -102,11 +103,13 @@ class _Stream(Generic[Item]):
     ) -> None:
         self._actors, self._search, self._source = list(actors), search, iter(items)
         self._most = search.places + round(WAITING * search.places)
-        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of those that are left
-        self._back: deque[tuple[Item, Problem]] = deque()  # what lost actors had
+        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of those that are there
+        self._gone = 0  # actors that Ray does not start any more
+        self._back: deque[tuple[Item, Problem]] = deque()  # what actors that died had
         self._news: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
         self._asked = 0  # calls that have not ended
         self.calls: set[asyncio.Task[None]] = set()
+        self.returning: set[asyncio.Task[None]] = set()  # one for each actor that is started again
 
     def fill(self) -> bool:
         """Gives problems to the least loaded actors while any has room; whether any is left."""
@@ -123,7 +126,8 @@ class _Stream(Generic[Item]):
             call = asyncio.ensure_future(self._call(actor, share))
             self.calls.add(call)
             call.add_done_callback(self.calls.discard)
-        return self._asked > 0 or not self._news.empty()
+        waits = bool(self.returning) and (bool(self._back) or not self._loads)
+        return self._asked > 0 or not self._news.empty() or waits
 
     async def take(self) -> list[tuple[Item, Outcome]]:
         """What has come; waits for something, be it the end of a call."""
@@ -141,21 +145,22 @@ class _Stream(Generic[Item]):
     async def _call(self, actor: int, share: list[tuple[Item, Problem]]) -> None:
         """One call of an actor; what it does not answer is given back.
 
-        An actor that was started again runs the call anew and may give outcomes in another order;
-        Ray leaves out as many of them as it had given.
+        Ray does not make it again: an actor that was started again may give outcomes in another
+        order, of which Ray would leave out as many as had been given.
         """
         left = dict(enumerate(share))
         try:
             problems = [problem for _, problem in share]
-            call = self._actors[actor].run.options(num_returns="streaming")
+            run = self._actors[actor].run
+            call = run.options(num_returns="streaming", max_task_retries=0)
             async for reference in call.remote(self._search, problems):
                 number, outcome = await reference
                 if number in left:
                     item, _ = left.pop(number)
                     self._ended(actor, 1)
                     self._news.put_nowait((item, outcome))
-        except RayActorError as error:
-            self._lose(actor, error)
+        except RayActorError:
+            self._await_return(actor)
         except Exception as error:
             self._news.put_nowait(error)
         finally:
@@ -166,16 +171,29 @@ class _Stream(Generic[Item]):
 
     def _ended(self, actor: int, count: int) -> None:
         if actor in self._loads:
-            self._loads[actor] -= count
+            self._loads[actor] = max(self._loads[actor] - count, 0)
 
-    def _lose(self, actor: int, why: RayActorError) -> None:
-        self._loads.pop(actor, None)
-        if not self._loads:
-            dead = PoolIsDead(
-                f"all {len(self._actors)} search actors are dead, the last one: {why}"
-            )
-            dead.__cause__ = why
-            self._news.put_nowait(dead)
+    def _await_return(self, actor: int) -> None:
+        """An actor has died: it gets nothing until Ray has started it again."""
+        if self._loads.pop(actor, None) is not None:
+            task = asyncio.ensure_future(self._return(actor))
+            self.returning.add(task)
+            task.add_done_callback(self.returning.discard)
+
+    async def _return(self, actor: int) -> None:
+        try:
+            await self._actors[actor].process.remote()
+        except RayActorError as why:
+            self._gone += 1
+            if self._gone == len(self._actors):
+                dead = PoolIsDead(
+                    f"all {len(self._actors)} search actors are dead, the last one: {why}"
+                )
+                dead.__cause__ = why
+                self._news.put_nowait(dead)
+        else:
+            self._loads[actor] = 0
+        self._news.put_nowait(None)
 
 
 async def _watch(actor: Any, health: Health, said: Callable[[str], None] | None) -> None:
