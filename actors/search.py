@@ -43,6 +43,9 @@ class Search:
 class Backend(PolicyBackend, RewardBackend, Protocol):
     """Both engines of an actor."""
 
+    async def forget(self) -> None:
+        """Drops what engines keep between searches."""
+
     def close(self) -> None:
         """Ends what it holds beside the models."""
 
@@ -69,13 +72,7 @@ class ModelEngines:
         return ModelBackend(self._models, self.policy.threads)
 
     def _models(self) -> Loaded:
-        policy = _policy(self.policy)
-        policy.forget()  # what a search counts does not depend on what ran before
-        if self.reward is None:
-            return policy, None
-        scorer = _scorer(self.reward)
-        scorer.forget()
-        return policy, scorer
+        return _policy(self.policy), None if self.reward is None else _scorer(self.reward)
 
 
 @lru_cache(maxsize=1)
@@ -132,12 +129,14 @@ class SearchActor:
             if search.engines is not None and search.engines != self._engines:
                 if self._backend is not None:
                     self._backend.close()
+                self._engines = self._backend = None  # should loading fail
                 # In a thread: an actor that loads a large model still answers that it is alive.
                 self._backend = await asyncio.to_thread(search.engines.load)
                 self._engines = search.engines
             if self._backend is None:
                 raise ValueError("a search without engines, and this actor has none of its own")
             if self._lockstep is None or self._search != search:
+                await self._backend.forget()
                 start = METHODS[search.method].bind(search.parameters)
                 self._lockstep = Lockstep(start, self._backend, self._backend, search.places)
                 self._search = search

@@ -6,6 +6,7 @@ that died again; what it had not answered goes to the others meanwhile.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import deque
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.pool import PoolIsDead
@@ -105,6 +106,7 @@ class _Stream(Generic[Item]):
         self._most = search.places + round(WAITING * search.places)
         self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of those that are there
         self._gone = 0  # actors that Ray does not start any more
+        self._lives = [0] * len(self._actors)  # how often each was started again
         self._back: deque[tuple[Item, Problem]] = deque()  # what actors that died had
         self._news: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
         self._asked = 0  # calls that have not ended
@@ -148,7 +150,7 @@ class _Stream(Generic[Item]):
         Ray does not make it again: an actor that was started again may give outcomes in another
         order, of which Ray would leave out as many as had been given.
         """
-        left = dict(enumerate(share))
+        left, life = dict(enumerate(share)), self._lives[actor]
         try:
             problems = [problem for _, problem in share]
             run = self._actors[actor].run
@@ -157,25 +159,25 @@ class _Stream(Generic[Item]):
                 number, outcome = await reference
                 if number in left:
                     item, _ = left.pop(number)
-                    self._ended(actor, 1)
+                    self._ended(actor, life, 1)
                     self._news.put_nowait((item, outcome))
         except RayActorError:
-            self._await_return(actor)
+            self._await_return(actor, life)
         except Exception as error:
             self._news.put_nowait(error)
         finally:
             self._asked -= 1
-            self._ended(actor, len(left))
+            self._ended(actor, life, len(left))
             self._back.extend(left.values())
             self._news.put_nowait(None)
 
-    def _ended(self, actor: int, count: int) -> None:
-        if actor in self._loads:
-            self._loads[actor] = max(self._loads[actor] - count, 0)
+    def _ended(self, actor: int, life: int, count: int) -> None:
+        if actor in self._loads and life == self._lives[actor]:
+            self._loads[actor] -= count
 
-    def _await_return(self, actor: int) -> None:
+    def _await_return(self, actor: int, life: int) -> None:
         """An actor has died: it gets nothing until Ray has started it again."""
-        if self._loads.pop(actor, None) is not None:
+        if life == self._lives[actor] and self._loads.pop(actor, None) is not None:
             task = asyncio.ensure_future(self._return(actor))
             self.returning.add(task)
             task.add_done_callback(self.returning.discard)
@@ -183,7 +185,7 @@ class _Stream(Generic[Item]):
     async def _return(self, actor: int) -> None:
         try:
             await self._actors[actor].process.remote()
-        except RayActorError as why:
+        except Exception as why:
             self._gone += 1
             if self._gone == len(self._actors):
                 dead = PoolIsDead(
@@ -192,6 +194,7 @@ class _Stream(Generic[Item]):
                 dead.__cause__ = why
                 self._news.put_nowait(dead)
         else:
+            self._lives[actor] += 1
             self._loads[actor] = 0
         self._news.put_nowait(None)
 
@@ -215,7 +218,8 @@ async def _watch(actor: Any, health: Health, said: Callable[[str], None] | None)
                 said(f"a search actor (process {process}) did not answer for {health.limit:g} s:"
                      " it is started again")  # fmt: skip
             there = NodeAffinitySchedulingStrategy(node, soft=False)
-            await _ending.options(scheduling_strategy=there).remote(process)
+            with contextlib.suppress(RayError):  # it has ended by itself
+                await _ending.options(scheduling_strategy=there).remote(process)
 
 
 async def _answer(reference: Any) -> Any:

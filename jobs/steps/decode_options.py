@@ -22,13 +22,13 @@ from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
+from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
 from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
 DECIDING = ("method", "kind", "aggregation", "position", "max_new_tokens", "temperature", "top_p",
-            "seed", "dtype", "engine")  # fmt: skip
+            "seed", "dtype")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,19 @@ class DecodeOptions:
             return None
         return ScorerSpec(
             self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base,
-            engine="vllm" if self.engine == "vllm" else "transformers",
+            engine=self._engine,
         )  # fmt: skip
+
+    @property
+    def _engine(self) -> Engine:
+        return "vllm" if self.engine == "vllm" else "transformers"
 
     @property
     def engines(self) -> ModelEngines:
         """What each actor loads."""
         policy = PolicyPlace(
             self.policy, self.temperature, self.top_p, self.device, self.threads, dtype=self.dtype,
-            engine="vllm" if self.engine == "vllm" else "transformers",
+            engine=self._engine,
         )  # fmt: skip
         if self.spec is None:
             return ModelEngines(policy, None)
@@ -110,6 +114,7 @@ class DecodeOptions:
         How many actors, threads and prompts at once it takes changes rounding and nothing else.
         """
         found = {option(name): getattr(self, name) for name in DECIDING}
+        found[option("engine")] = self._engine
         found |= {f"method.{name}": value for name, value in asdict(self._parameters()).items()}
         for name in ("policy", "prompts", "reward", "base"):
             value = getattr(self, name)

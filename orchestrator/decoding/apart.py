@@ -9,11 +9,13 @@ from typing import TypeVar
 import torch
 
 from orchestrator.engines.policy import PolicyIsNotFinite
+from orchestrator.engines.vllm_process import TextDoesNotFit
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 
 NO_LOGITS = "the policy's logits are NaN"
 NO_MEMORY = "its request does not fit the memory"
+NO_ROOM = "its text is longer than the engine reads"
 _CPU_ALLOCATOR = "DefaultCPUAllocator"  # how torch names who had no memory on a CPU
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -51,6 +53,8 @@ def _own_fault(error: Exception) -> str | None:
         return NOT_A_NUMBER
     if isinstance(error, PolicyIsNotFinite):
         return NO_LOGITS
+    if isinstance(error, TextDoesNotFit):
+        return NO_ROOM
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error):
         return NO_MEMORY
     return None

@@ -55,6 +55,13 @@ class ModelBackend:
             self._thread.submit(torch.set_num_threads, threads).result()
         self.policy, self.scorer = self._thread.submit(load).result()
 
+    async def forget(self) -> None:
+        """Drops all keys and values: what a search counts does not depend on what ran before."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self.policy.forget)
+        if self.scorer is not None:
+            await loop.run_in_executor(self._thread, self.scorer.forget)
+
     def close(self) -> None:
         """Ends the thread; models that nobody else holds go with it."""
         self._thread.shutdown(wait=False)

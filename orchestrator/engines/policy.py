@@ -259,6 +259,7 @@ class HuggingFacePolicy:
             dtype=torch.float64, device=logits.device,
         )  # fmt: skip
         cumulative = probabilities.double().cumsum(-1)
+        _assert_numbers(cumulative[:, -1])
         tokens = inverse(cumulative, draws, index).clamp(max=logits.shape[-1] - 1)
         margins = border_distance(cumulative, draws, tokens, index)
         if any(row.greedy for row in rows):

@@ -72,6 +72,9 @@ class _Sleeping:
         self._policy = TabularPolicy(lambda x, y: (0.0, 0.1, 0.2, -1e9), END)
         self._reward = TabularReward(lambda x, y: float(sum(y)))
 
+    async def forget(self) -> None:
+        """Keeps nothing."""
+
     def close(self) -> None:
         """Holds nothing."""
 
