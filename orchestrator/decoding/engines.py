@@ -1,6 +1,6 @@
 """Which engine runs a method: the measured better one, unless the user names one.
 
-Measured so far on CPUs alone (docs/benchmarks.md): there transformers is faster at every method. It
+Measured so far on CPUs alone (docs/benchmarks.md): there transformers samples and scores faster. It
 reads a prompt once for all its samples, and keeps what it computed for a score; vLLM asks for each
 sample and each score by itself, and reads a prompt again up to the last whole block.
 """

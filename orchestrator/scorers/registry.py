@@ -6,7 +6,7 @@ from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
-from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Kind, Position, Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_heads import step_chat
 from orchestrator.scorers.step_tag import StepTagScorer
@@ -41,16 +41,7 @@ def load_scorer(
         ModuleNotFoundError: the engine is not installed.
     """
     kind = kind_of(spec)
-    if dtype != "float32" and (kind != "sequence" or spec.engine == "vllm"):
-        raise ValueError(
-            f"{spec.checkpoint}: dtype {dtype!r} is for the kind 'sequence' on engine transformers,"
-            f" and this is {kind!r} on {spec.engine}; use float32"
-        )
-    if spec.engine == "vllm" and kind != "sequence":
-        raise ValueError(
-            f"{spec.checkpoint}: engine 'vllm' scores the kind 'sequence', and this is {kind!r};"
-            " use engine: transformers"
-        )
+    _check_engine(spec, kind, dtype)
     delimiter = spec.step_delimiter or BLANK_LINE
     if kind == "log_ratio":
         assert spec.base is not None  # kind_of has seen to it
@@ -86,3 +77,17 @@ def load_scorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib, dtype=dtype
         )
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
+
+
+def _check_engine(spec: ScorerSpec, kind: Kind, dtype: Dtype) -> None:
+    """Raises ValueError where the engine does not compute a kind, or not in a dtype."""
+    if dtype != "float32" and (kind != "sequence" or spec.engine == "vllm"):
+        raise ValueError(
+            f"{spec.checkpoint}: dtype {dtype!r} is for the kind 'sequence' on engine transformers,"
+            f" and this is {kind!r} on {spec.engine}; use float32"
+        )
+    if spec.engine == "vllm" and kind != "sequence":
+        raise ValueError(
+            f"{spec.checkpoint}: engine 'vllm' scores the kind 'sequence', and this is {kind!r};"
+            " use engine: transformers"
+        )
