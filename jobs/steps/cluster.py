@@ -45,15 +45,23 @@ def environment() -> dict[str, str]:
 
 def needed_cpus(config: Config) -> float:
     """Logical CPUs that stand at once: training workers, actors, the data tasks between them."""
+    return _cpus(config, _actors(config))
+
+
+def _cpus(config: Config, actors: int) -> float:
     cluster = config.cluster
     training = config.training.workers * cluster.train_worker_cpus
-    return training + _actors(config) * cluster.actor_cpus + 2 * cluster.data_task_cpus
+    return training + actors * cluster.actor_cpus + 2 * cluster.data_task_cpus
+
+
+def _pools(config: Config) -> int:
+    """Actors that make the data; those that search come on top of them, in a sweep alone."""
+    cluster = config.cluster
+    return cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
 
 
 def _actors(config: Config) -> int:
-    cluster = config.cluster
-    pools = cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
-    return pools + cluster.search_actors
+    return _pools(config) + config.cluster.search_actors
 
 
 def check_budget(config: Config, cpus: float) -> None:
@@ -92,11 +100,10 @@ def check_trials(
     def needed_gpus(config: Config) -> float:
         cluster = config.cluster
         training = config.training.workers * cluster.train_worker_gpus
-        return training + sampling * _actors(config) * cluster.actor_gpus
+        return training + sampling * _pools(config) * cluster.actor_gpus
 
     def needed(config: Config) -> float:
-        apart = 0 if sampling else _actors(config)
-        return needed_cpus(config) + (1 - apart) * config.cluster.actor_cpus
+        return _cpus(config, 1 + sampling * _pools(config))
 
     shares = {"CPUs": (max(map(needed, configs)), cpus)}
     if gpus is not None:
