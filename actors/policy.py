@@ -14,6 +14,7 @@ import torch
 from orchestrator.decoding.apart import each_apart
 from orchestrator.decoding.backend import PolicyEngine
 from orchestrator.engines.checkpoints import Dtype
+from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.scorers.scorer import Engine
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
@@ -34,6 +35,7 @@ class PolicyPlace:
     ends: bool = True  # whether the end token ends a response
     dtype: Dtype = "float32"
     engine: Engine = "transformers"
+    cache_mib: int | None = None  # of keys and values; None is the engine's default
 
 
 def load_engine(place: PolicyPlace) -> PolicyEngine:
@@ -48,6 +50,7 @@ def load_engine(place: PolicyPlace) -> PolicyEngine:
             place.device,
             ends=place.ends,
             dtype=place.dtype,
+            cache_mib=place.cache_mib,
         )
     return load_transformers(place)
 
@@ -59,6 +62,7 @@ def load_transformers(place: PolicyPlace) -> HuggingFacePolicy:
         place.temperature,
         place.top_p,
         place.device,
+        memory_mib=place.cache_mib or MEMORY_MIB,
         ends=place.ends,
         dtype=place.dtype,
     )

@@ -34,6 +34,16 @@ class RewardPlace:
     device: str
     threads: int
     dtype: Dtype = "float32"
+    cache_mib: int | None = None  # of keys and values; None is the engine's default
+
+
+@lru_cache(maxsize=SCORERS_KEPT)
+def scorer_at(place: RewardPlace) -> Scorer:
+    """The scorer of a place; a process keeps the last few that it loaded."""
+    chat = load_chat(place.policy)
+    return load_scorer(
+        place.scorer, place.position, chat, place.device, place.dtype, cache_mib=place.cache_mib
+    )
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
@@ -67,11 +77,6 @@ class RewardActor:
         _scorer(place).forget()
 
 
-@lru_cache(maxsize=SCORERS_KEPT)
-def _loaded(spec: ScorerSpec, position: Position, policy: str, device: str, dtype: Dtype) -> Scorer:
-    return load_scorer(spec, position, load_chat(policy), device, dtype)
-
-
 def _scorer(place: RewardPlace) -> Scorer:
     torch.set_num_threads(place.threads)
-    return _loaded(place.scorer, place.position, place.policy, place.device, place.dtype)
+    return scorer_at(place)

@@ -15,12 +15,9 @@ from typing import Any, Protocol
 import ray
 
 from actors.policy import RESTARTS, PolicyPlace, load_engine
-from actors.reward import SCORERS_KEPT, RewardPlace
+from actors.reward import RewardPlace, scorer_at
 from orchestrator.decoding.backend import Loaded, ModelBackend, PolicyEngine
-from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
-from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.lockstep import Lockstep
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.registry import METHODS
@@ -72,18 +69,12 @@ class ModelEngines:
         return ModelBackend(self._models, self.policy.threads)
 
     def _models(self) -> Loaded:
-        return _policy(self.policy), None if self.reward is None else _scorer(self.reward)
+        return _policy(self.policy), None if self.reward is None else scorer_at(self.reward)
 
 
 @lru_cache(maxsize=1)
 def _policy(place: PolicyPlace) -> PolicyEngine:
     return load_engine(place)
-
-
-@lru_cache(maxsize=SCORERS_KEPT)
-def _scorer(place: RewardPlace) -> Scorer:
-    chat = load_chat(place.policy)
-    return load_scorer(place.scorer, place.position, chat, place.device, place.dtype)
 
 
 Outcome = Response | PromptFailed

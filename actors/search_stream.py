@@ -6,18 +6,15 @@ that died again; what it had not answered goes to the others meanwhile.
 """
 
 import asyncio
-import contextlib
-import os
-import signal
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import RayActorError
 
+from actors.health import Health, watch
 from actors.pool import PoolIsDead
 from actors.search import Outcome, Search
 from orchestrator.records import Response
@@ -28,15 +25,16 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Health:
-    """An actor is asked for its process every ``every`` seconds once it has loaded its engines.
+class Growth:
+    """A pool that grows while prompts wait for a place in it.
 
-    One that does not answer within ``limit`` seconds hangs: its process is ended, and Ray starts it
-    again. Engines compute in a thread, so that a long batch is no hang.
+    ``start`` makes a further actor, up to ``most`` in all. One at a time is waited for: where no
+    machine has room, it is what Ray's autoscaler adds one for.
     """
 
-    every: float = 20.0
-    limit: float = 60.0
+    start: Callable[[], Any]
+    most: int
+    every: float = 2.0  # seconds between looks at the pool
 
 
 async def stream(
@@ -45,6 +43,7 @@ async def stream(
     items: Iterable[tuple[Item, Problem]],
     health: Health | None = None,
     said: Callable[[str], None] | None = None,
+    growth: Growth | None = None,
 ) -> AsyncIterator[tuple[Item, Outcome]]:
     """Gives the outcome of each problem with its item, in the order in which they end.
 
@@ -53,21 +52,30 @@ async def stream(
         search: the method, and how many problems an actor works on at once.
         items: anything, with its problem; read as there is room.
         health: how hanging actors are found; None is the default.
-        said: called with a sentence where an actor is ended because it hangs.
+        said: called with a sentence where an actor is ended because it hangs, or is added.
+        growth: how the pool grows; None leaves it as it is.
 
     Raises:
         PoolIsDead: no actor is left.
         Exception: of a method or an engine, which ends the stream.
     """
     run: _Stream[Item] = _Stream(actors, search, items)
-    watch = health or Health()
-    watchers = [asyncio.ensure_future(_watch(actor, watch, said)) for actor in actors]
+    looking = {asyncio.ensure_future(watch(one, health or Health(), said)) for one in actors}
+
+    def added(actor: Any) -> None:
+        run.add(actor)
+        looking.add(asyncio.ensure_future(watch(actor, health or Health(), said)))
+        if said is not None:
+            said(f"prompts wait: {run.size} search actors now")
+
+    if growth is not None:
+        looking.add(asyncio.ensure_future(_grow(run, growth, added)))
     try:
         while run.fill():
             for found in await run.take():
                 yield found
     finally:
-        tasks = (*watchers, *run.calls, *run.returning)
+        tasks = (*looking, *run.calls, *run.returning)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -110,8 +118,26 @@ class _Stream(Generic[Item]):
         self._back: deque[tuple[Item, Problem]] = deque()  # what actors that died had
         self._news: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
         self._asked = 0  # calls that have not ended
+        self._read_all = False  # whether the source has no more
         self.calls: set[asyncio.Task[None]] = set()
         self.returning: set[asyncio.Task[None]] = set()  # one for each actor that is started again
+
+    @property
+    def size(self) -> int:
+        """How many actors there are, those that are started again too."""
+        return len(self._actors) - self._gone
+
+    @property
+    def is_full(self) -> bool:
+        """Whether problems wait that no actor has room for."""
+        return not self._read_all and all(n >= self._most for n in self._loads.values())
+
+    def add(self, actor: Any) -> None:
+        """One more actor, which has loaded its engines."""
+        self._loads[len(self._actors)] = 0
+        self._actors.append(actor)
+        self._lives.append(0)
+        self._news.put_nowait(None)
 
     def fill(self) -> bool:
         """Gives problems to the least loaded actors while any has room; whether any is left."""
@@ -119,6 +145,7 @@ class _Stream(Generic[Item]):
         while self._loads and min(self._loads.values()) < self._most:
             following = self._back.popleft() if self._back else next(self._source, None)
             if following is None:
+                self._read_all = True
                 break
             actor = min(self._loads, key=lambda actor: self._loads[actor])
             self._loads[actor] += 1
@@ -199,36 +226,18 @@ class _Stream(Generic[Item]):
         self._news.put_nowait(None)
 
 
-async def _watch(actor: Any, health: Health, said: Callable[[str], None] | None) -> None:
-    """Ends an actor's process whenever it hangs, until the actor is gone for good."""
-    while True:
-        try:
-            node, process = await actor.process.remote()  # waits for engines that are loading
-        except RayActorError:
-            return
-        await asyncio.sleep(health.every)
-        # Not asked again of an actor that Ray starts anew: loading may take longer than the limit.
-        ping = _answer(actor.process.options(max_task_retries=0).remote())
-        try:
-            await asyncio.wait_for(ping, health.limit)
-        except RayActorError:
+async def _grow(run: _Stream[Any], growth: Growth, added: Callable[[Any], None]) -> None:
+    """Starts actors, one after the other, while problems wait."""
+    while run.size < growth.most:
+        await asyncio.sleep(growth.every)
+        if not run.is_full:
             continue
-        except TimeoutError:
-            if said is not None:
-                said(f"a search actor (process {process}) did not answer for {health.limit:g} s:"
-                     " it is started again")  # fmt: skip
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            with contextlib.suppress(RayError):  # it has ended by itself
-                await _ending.options(scheduling_strategy=there).remote(process)
-
-
-async def _answer(reference: Any) -> Any:
-    return await reference
-
-
-def _end_process(number: int) -> None:
-    """Runs on the process's own node."""
-    os.kill(number, signal.SIGKILL)
-
-
-_ending = ray.remote(num_cpus=0, max_retries=0)(_end_process)
+        actor = growth.start()
+        try:
+            await actor.process.remote()  # has found a place, and loaded its engines
+        except RayActorError:  # those that are there go on without it
+            return
+        except asyncio.CancelledError:
+            ray.kill(actor)
+            raise
+        added(actor)

@@ -44,6 +44,11 @@ def main(
     seed: An[int, Opt(help="with a prompt's id it decides all draws")] = 0,
     actors: An[int, Opt(min=1, help="processes that search, each with both models")] = 1,
     threads: An[int | None, Opt(min=1, help="torch threads of each; default: a share")] = None,
+    max_actors: An[
+        int | None, Opt(min=1, help="to start while prompts wait; default: none")
+    ] = None,
+    policy_cache_mib: An[int | None, Opt(min=1, help="of keys and values, in an actor")] = None,
+    reward_cache_mib: An[int | None, Opt(min=1, help="of keys and values, in an actor")] = None,
     places: An[int, Opt(min=1, help="prompts that an actor works on at once")] = 32,
     part_rows: An[int, Opt(min=1, help="rows of a part, the unit of writing")] = 256,
     dtype: An[Literal["float32", "float64", "bfloat16"], Opt(help="of weights")] = "float32",
@@ -52,7 +57,9 @@ def main(
     force: An[bool, Opt("--force", help="answer anew what was answered otherwise")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""
-    given = {**locals(), "threads": threads or max(CORES // actors, 1), "fields": fields or []}
+    processes = max(actors, max_actors or 1)
+    given = {**locals(), "threads": threads or max(CORES // processes, 1), "fields": fields or []}
+    del given["processes"]
     raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
 
 

@@ -16,32 +16,27 @@ from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search
 from actors.search_stream import search_all
 from jobs.steps.sweep import Sweep
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.records import Response
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Engine
+from orchestrator.scorers.scorer import Engine, ScorerSpec
 from orchestrator.search.problem import Problem
 
 WHOLE = 10**6  # a cut past every response: the whole of it
 
 
-def policy_of(sweep: Sweep) -> ActorPolicy:
+def policy_of(sweep: Sweep, dtype: Dtype = "float32") -> ActorPolicy:
     """The sweep's policy."""
-    decoding, actors = sweep.config.decoding, sweep.policy_actors()
-    place = PolicyPlace(
-        sweep.checkpoint("policy"), decoding.temperature, decoding.top_p, sweep.device,
-        sweep.threads(len(actors)),
-    )  # fmt: skip
+    actors = sweep.policy_actors()
+    place = _policy_place(sweep, len(actors), dtype)
     _prepare(actors, place)
     return ActorPolicy(actors, place)
 
 
-def reward_of(sweep: Sweep, scorer: str) -> ActorReward:
+def reward_of(sweep: Sweep, scorer: str, dtype: Dtype = "float32") -> ActorReward:
     """A scorer of the sweep."""
     actors, spec = sweep.reward_actors(), sweep.scorer(scorer)
-    place = RewardPlace(
-        spec, sweep.config.scoring.position, sweep.checkpoint("policy"), sweep.device,
-        sweep.threads(len(actors)),
-    )  # fmt: skip
+    place = _reward_place(sweep, spec, len(actors), dtype)
     _prepare(actors, place)
     return ActorReward(actors, place, chat_of(spec))
 
@@ -60,24 +55,39 @@ def searched(
     """
     import ray
 
-    actors, config = sweep.search_actors(), sweep.config
-    threads = sweep.threads(len(actors))
-    engine: Engine = "vllm" if config.search.engine == "vllm" else "transformers"
-    checkpoint, decoding = sweep.checkpoint("policy"), config.decoding
-    policy = PolicyPlace(
-        checkpoint, decoding.temperature, decoding.top_p, sweep.device, threads, engine=engine
-    )
+    actors, asked = sweep.search_actors(), sweep.config.search
+    engine: Engine = "vllm" if asked.engine == "vllm" else "transformers"
+    policy = replace(_policy_place(sweep, len(actors), asked.dtype), engine=engine)
     reward = None
     if scorer is not None:
         spec = replace(sweep.scorer(scorer), engine=engine)
-        reward = RewardPlace(spec, config.scoring.position, checkpoint, sweep.device, threads)
-    search = Search(method, parameters, config.search.wave_size, ModelEngines(policy, reward))
+        reward = _reward_place(sweep, spec, len(actors), asked.dtype)
+    search = Search(method, parameters, asked.wave_size, ModelEngines(policy, reward))
     ray.wait([actor.ready.remote(search) for actor in actors], num_returns=len(actors))
     found = asyncio.run(search_all(actors, search, problems, finished))
     return [
         replace(one, cost=replace(one.cost, seconds=one.cost.seconds / len(actors)))
         for one in found
     ]
+
+
+def _policy_place(sweep: Sweep, actors: int, dtype: Dtype) -> PolicyPlace:
+    """The policy in one of so many actors."""
+    config = sweep.config
+    return PolicyPlace(
+        sweep.checkpoint("policy"), config.decoding.temperature, config.decoding.top_p,
+        sweep.device, sweep.threads(actors), dtype=dtype,
+        cache_mib=config.cluster.policy_cache_mib,
+    )  # fmt: skip
+
+
+def _reward_place(sweep: Sweep, spec: ScorerSpec, actors: int, dtype: Dtype) -> RewardPlace:
+    """A scorer in one of so many actors."""
+    config = sweep.config
+    return RewardPlace(
+        spec, config.scoring.position, sweep.checkpoint("policy"), sweep.device,
+        sweep.threads(actors), dtype, config.cluster.reward_cache_mib,
+    )  # fmt: skip
 
 
 def _prepare(actors: Sequence[Any], place: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,16 @@ async def _answer(
     console: Console,
 ) -> None:
     """Streams the prompts that are missing through the actors."""
-    from actors.search_stream import stream
+    from actors.search_stream import Growth, stream
 
+    growth = None
+    if options.max_actors is not None:
+        growth = Growth(partial(_actor, options), options.max_actors)
     started, tokens = time.monotonic(), 0
     meter.update(len(done))
     rows = prompts(file, reader, done, writer)
-    async for row, outcome in stream(actors, options.search, rows, said=console.print):
+    found = stream(actors, options.search, rows, said=console.print, growth=growth)
+    async for row, outcome in found:
         if isinstance(outcome, PromptFailed):
             writer.fail(row, str(outcome))
         else:
@@ -125,12 +130,11 @@ def _actors(options: DecodeOptions, console: Console) -> list[Any]:
     """
     import ray
 
-    from actors.search import SearchActor
     from jobs.steps import cluster
 
     cluster.connect(console, dashboard=False)
     resources = ray.cluster_resources()
-    room = resources.get("CPU", 0) / ACTOR_CPUS
+    room = resources.get("CPU", 0) / _cpus(options)
     if options.device == "cuda":
         room = min(room, resources.get("GPU", 0))
     if options.actors > room:
@@ -139,11 +143,19 @@ def _actors(options: DecodeOptions, console: Console) -> list[Any]:
             f"--actors = {options.actors}: the cluster has room for {int(room)} on"
             f" {options.device}; valid: at most that"
         )
-    own = {"num_cpus": ACTOR_CPUS, "num_gpus": int(options.device == "cuda")}
-    return [
-        SearchActor.options(**own).remote(options.engines)  # type: ignore[attr-defined]
-        for _ in range(options.actors)
-    ]
+    return [_actor(options) for _ in range(options.actors)]
+
+
+def _actor(options: DecodeOptions) -> Any:
+    from actors.search import SearchActor
+
+    own = {"num_cpus": _cpus(options), "num_gpus": int(options.device == "cuda")}
+    return SearchActor.options(**own).remote(options.engines)  # type: ignore[attr-defined]
+
+
+def _cpus(options: DecodeOptions) -> float:
+    """Of an actor: those of a pool that grows take what they use, for room decides when it does."""
+    return ACTOR_CPUS if options.max_actors is None else options.threads
 
 
 def _show(summary: dict[str, Any], output: DecodeOutput, console: Console) -> None:

@@ -51,6 +51,9 @@ class DecodeOptions:
     seed: int
     actors: int
     threads: int
+    max_actors: int | None
+    policy_cache_mib: int | None
+    reward_cache_mib: int | None
     places: int
     part_rows: int
     dtype: Dtype
@@ -77,16 +80,17 @@ class DecodeOptions:
         """What each actor loads."""
         policy = PolicyPlace(
             self.policy, self.temperature, self.top_p, self.device, self.threads, dtype=self.dtype,
-            engine=self._engine,
+            engine=self._engine, cache_mib=self.policy_cache_mib,
         )  # fmt: skip
         if self.spec is None:
             return ModelEngines(policy, None)
         return ModelEngines(
             policy,
             RewardPlace(
-                self.spec, self.position, self.policy, self.device, self.threads, self.dtype
+                self.spec, self.position, self.policy, self.device, self.threads, self.dtype,
+                self.reward_cache_mib,
             ),
-        )
+        )  # fmt: skip
 
     @property
     def search(self) -> Search:
@@ -153,6 +157,10 @@ class DecodeOptions:
             raise ConfigError(f"--temperature = {self.temperature}: valid: a number over 0")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"--top-p = {self.top_p}: valid: a number over 0, at most 1")
+        if self.max_actors is not None and self.max_actors < self.actors:
+            raise ConfigError(
+                f"--max-actors = {self.max_actors}: valid: --actors = {self.actors} or more"
+            )
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"--seed = {self.seed}: valid: a number from 0 to 2^63 - 1")
 

@@ -19,7 +19,8 @@ from orchestrator.scorers.reading import RowKind, RowReader, row_kind
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
-from orchestrator.scorers.token_classify import check_model, check_open
+from orchestrator.scorers.token_classify import check_open
+from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.stages.identity import fingerprint
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is

@@ -73,7 +73,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         run_waves(
             problems,
             lambda problem, policy, reward: _drawn(problem, policy, reward, parameters),
-            policy_of(sweep),
+            policy_of(sweep, sweep.config.search.dtype),
             None,
             wave_size=sweep.config.search.wave_size,
             waves_in_flight=1,
@@ -124,14 +124,14 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
             replace(problem, reward_prompt_ids=chat.prompt_ids(prompt.messages))
             for problem, prompt in zip(problems, prompts, strict=True)
         ]
-    counter = _counter(meter, len(problems))
+    counter, dtype = _counter(meter, len(problems)), sweep.config.search.dtype
     if method in OF_SAMPLES or not sweep.config.cluster.search_actors:
         found = asyncio.run(
             run_waves(
                 problems,
                 _start(sweep, method, parameters),
-                policy_of(sweep),
-                None if scorer is None else reward_of(sweep, scorer),
+                policy_of(sweep, dtype),
+                None if scorer is None else reward_of(sweep, scorer, dtype),
                 wave_size=sweep.config.search.wave_size,
                 finished=counter,
             )

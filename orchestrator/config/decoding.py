@@ -120,6 +120,7 @@ class SearchConfig(Section):
     scorers: Annotated[list[str], Field(min_length=1)] | None = None  # null: ORM, all variants
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     engine: Literal["auto", "transformers", "vllm"] = "auto"  # auto: what was measured faster
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of both models' weights
     bon: BestOfNConfig | None = BestOfNConfig()
     weighted_bon: VoteConfig | None = None  # where answers can be extracted
     vote: VoteConfig | None = None  # majority vote, without a scorer; likewise
@@ -160,6 +161,8 @@ class ClusterConfig(Section):
     reward_actors: Count = 2
     search_actors: Annotated[int, Field(ge=0)] = 2  # of both models; 0: policy and reward apart
     reference_actors: Count = 1
+    policy_cache_mib: Count | None = None  # of keys and values; null: the engine's default
+    reward_cache_mib: Count | None = None
     threads: Count | None = None  # torch threads that a pool's processes share; null: all cores
 
 

@@ -57,6 +57,9 @@ def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
         )
 
 
+EVERY_DTYPE = (("sequence", "auto"), ("sequence", "transformers"))  # kind, engine
+
+
 def _check_engine(config: Config) -> None:
     """Raises ConfigError where vLLM is asked for what it does not run."""
     wanted, methods = config.search.engine, ["cbs"]
@@ -72,6 +75,11 @@ def _check_engine(config: Config) -> None:
             kind = "log_ratio"
         elif checkpoint is not None:
             kind = kind_of(ScorerSpec(checkpoint, variant.kind, step_tag=variant.step_tag))
+        if (dtype := config.search.dtype) != "float32" and (kind, wanted) not in EVERY_DTYPE:
+            raise ConfigError(
+                f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind}, search.engine is"
+                f" {wanted}; valid: float32, or scorers of kind sequence alone on transformers"
+            )
         for method in methods:
             try:
                 engine_of(wanted, method, kind)

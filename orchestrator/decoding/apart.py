@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from orchestrator.engines.checkpoints import TextDoesNotFit
 from orchestrator.engines.policy import PolicyIsNotFinite
-from orchestrator.engines.vllm_process import TextDoesNotFit
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 

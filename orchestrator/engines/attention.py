@@ -3,11 +3,13 @@
 transformers' own functions repeat keys and values for each query head of a group, a cache joins old
 and new ones in a new tensor at every forward, and samples of one prompt each hold the prompt. On a
 CPU these copies took three times as long as the model's products. Here a layer's cache gives its
-keys and values in two parts, *before* and *own*, of which several rows of queries may share the
-first; both stay where they are. Works for every backbone of transformers that takes its attention
-from the AttentionInterface, and changes no modelling file.
+keys and values in *parts*, one behind the other: the prompts, what a beam has so far, a sample's
+own. Several rows of queries may share a row of a part, and each part stays where it is. Works for
+every backbone of transformers that takes its attention from the AttentionInterface, and changes no
+modelling file.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -55,21 +57,42 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A layer's keys (or values) in two parts, both seen in this order.
+class Part:
+    """Keys (or values) ``states`` (P, H, T, D), of which each of N rows of queries sees one row.
 
-    ``before`` is (P, H, T, D); ``own`` (N, H, t, D). ``groups`` tells which beginning each of N
-    rows has; None: each its own.
+    ``groups`` tells which; None: each its own, N = P.
     """
 
-    before: Tensor
-    own: Tensor
+    states: Tensor
     groups: Groups | None = None
 
+    def products(self, queries: Tensor) -> Tensor:
+        """Queries (N, H, M, D) by these keys: (N, H, M, T)."""
+        keys = self.states.transpose(2, 3)
+        if self.groups is None:
+            return queries @ keys
+        return self.groups.scattered(self.groups.gathered(queries) @ keys)
+
+    def sums(self, shares: Tensor) -> Tensor:
+        """These values by shares (N, H, M, T): (N, H, M, D)."""
+        if self.groups is None:
+            return shares @ self.states
+        return self.groups.scattered(self.groups.gathered(shares) @ self.states)
+
+    def by_row(self) -> Tensor:
+        """(N, H, T, D): a copy for each row of queries that shares them."""
+        return self.states if self.groups is None else self.states[self.groups.index]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A layer's keys (or values), all of which each row of queries sees, in this order."""
+
+    parts: tuple[Part, ...]
+
     def whole(self) -> Tensor:
-        """Both in one tensor (N, H, T + t, D), for attention functions of other kinds."""
-        before = self.before if self.groups is None else self.before[self.groups.index]
-        return torch.cat([before, self.own], 2)
+        """All in one tensor (N, H, T, D), for attention functions of other kinds."""
+        return torch.cat([part.by_row() for part in self.parts], 2)
 
 
 def takes_parts(model: PreTrainedModel) -> bool:
@@ -109,11 +132,11 @@ def attend(
         (N, Tq, H, D), and None in place of the probabilities.
     """
     count, heads, width, size = query.shape
-    own = key.own if isinstance(key, Parts) else key
+    keys, values = _parts(key), _parts(value)
     # (N, Hkv, G * Tq, D): the heads of a group are further queries to the same keys.
-    queries = query.reshape(count, own.shape[1], -1, size)
+    queries = query.reshape(count, keys[-1].states.shape[1], -1, size)
     queries = queries * (size**-0.5 if scaling is None else scaling)
-    logits = _products(queries, key)
+    logits = torch.cat([part.products(queries) for part in keys], -1)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     if attention_mask is not None:
@@ -122,33 +145,14 @@ def attend(
     wide = torch.promote_types(logits.dtype, torch.float32)
     shares = torch.softmax(logits, dim=-1, dtype=wide).to(query.dtype)
     shares = nn.functional.dropout(shares, dropout, module.training)
-    found = _sums(shares, value).reshape(count, heads, width, -1)
+    apart = shares.split([part.states.shape[2] for part in values], -1)
+    sums = [part.sums(own) for part, own in zip(values, apart, strict=True)]
+    found = functools.reduce(torch.add, sums).reshape(count, heads, width, -1)
     return found.transpose(1, 2).contiguous(), None
 
 
-def _products(queries: Tensor, keys: Tensor | Parts) -> Tensor:
-    """Queries (N, Hkv, M, D) by keys: (N, Hkv, M, Tk)."""
-    if not isinstance(keys, Parts):
-        return queries @ keys.transpose(2, 3)
-    groups = keys.groups
-    if groups is None:
-        before = queries @ keys.before.transpose(2, 3)
-    else:
-        before = groups.scattered(groups.gathered(queries) @ keys.before.transpose(2, 3))
-    return torch.cat([before, queries @ keys.own.transpose(2, 3)], -1)
-
-
-def _sums(shares: Tensor, values: Tensor | Parts) -> Tensor:
-    """Values by shares (N, Hkv, M, Tk): (N, Hkv, M, D)."""
-    first: Tensor
-    second: Tensor
-    if not isinstance(values, Parts):
-        return shares @ values
-    first, second = shares.split([values.before.shape[2], values.own.shape[2]], -1)
-    groups = values.groups
-    if groups is None:
-        return first @ values.before + second @ values.own
-    return groups.scattered(groups.gathered(first) @ values.before) + second @ values.own
+def _parts(states: Tensor | Parts) -> tuple[Part, ...]:
+    return states.parts if isinstance(states, Parts) else (Part(states),)
 
 
 AttentionInterface.register(NAME, attend)

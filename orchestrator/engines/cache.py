@@ -1,4 +1,4 @@
-"""The keys and values of samples on their way: of the beginnings once, of each sample its own.
+"""The keys and values of samples on their way: of their beginnings once, of each sample its own.
 
 A token is written behind its sample's others in place; neither it nor the beginnings are copied.
 """
@@ -9,25 +9,27 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from orchestrator.engines.attention import Groups, Parts
-from orchestrator.engines.key_values import Pair
+from orchestrator.engines.attention import Groups, Part, Parts
+from orchestrator.engines.rows import Pair
 
 ROOM = 64  # tokens of spare room, made when the last is used up
 
 
 class SamplesLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer of N samples that go on from P beginnings.
+    """One layer of N samples that go on from texts that were read.
 
     Args:
-        before: keys and values (P, H, T, D) of the beginnings.
-        groups: which beginning each sample has.
+        before: keys and values (P, H, T, D) of the texts, in one part or several.
+        groups: which row of each part a sample sees.
         in_parts: whether the model's attention takes parts.
     """
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, before: Pair, groups: Groups, in_parts: bool) -> None:
+    def __init__(
+        self, before: Sequence[Pair], groups: Sequence[Groups | None], in_parts: bool
+    ) -> None:
         super().__init__()
         self._before, self._groups, self._in_parts = before, groups, in_parts
         self._count = 0
@@ -50,19 +52,14 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
             self._storage = self._with_room(new, start)
         for storage, states in zip(self._storage, new, strict=True):
             storage[:, :, start : self._count] = states
-        parts = [
-            Parts(before, own, self._groups)
-            for before, own in zip(self._before, self.own, strict=True)
-        ]
-        keys, values = parts if self._in_parts else [part.whole() for part in parts]
-        return keys, values
+        return attended(self._before, self._groups, self.own, self._in_parts)
 
     def get_seq_length(self) -> int:
         """T + t."""
-        return int(self._before[0].shape[2]) + self._count
+        return sum(int(keys.shape[2]) for keys, _ in self._before) + self._count
 
-    def take(self, rows: Tensor, groups: Groups) -> None:
-        """Keeps some samples, ``rows`` (N',) int64, of the same beginnings."""
+    def take(self, rows: Tensor, groups: Sequence[Groups | None]) -> None:
+        """Keeps some samples, ``rows`` (N',) int64, of the same texts."""
         assert self._storage is not None
         keys, values = self._storage
         self._storage, self._groups = (keys[rows], values[rows]), groups
@@ -75,6 +72,21 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
             for old, new in zip(self._storage, (keys, values), strict=True):
                 new[:, :, :kept] = old[:, :, :kept]
         return keys, values
+
+
+def attended(
+    before: Sequence[Pair], groups: Sequence[Groups | None], own: Pair, in_parts: bool
+) -> tuple[Tensor | Parts, Tensor | Parts]:
+    """A layer's keys and its values: what was read before, in parts, and each row's ``own``.
+
+    Joined in one tensor for attention that takes no parts.
+    """
+    both: list[Parts] = []
+    for i, last in enumerate(own):
+        first = [Part(pair[i], of) for pair, of in zip(before, groups, strict=True)]
+        both.append(Parts((*first, Part(last))))
+    keys, values = both if in_parts else [parts.whole() for parts in both]
+    return keys, values
 
 
 def samples_cache(layers: Sequence[SamplesLayer]) -> DynamicCache:

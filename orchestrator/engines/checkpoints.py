@@ -149,6 +149,14 @@ def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
     return model
 
 
+class TextDoesNotFit(ValueError):
+    """Texts that are empty or longer than an engine reads; ``rows`` are their numbers."""
+
+    def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
 def context_of(checkpoint: str) -> int:
     """Most tokens that a model reads at once; without a stated limit, a number past any text."""
     config = AutoConfig.from_pretrained(checkpoint).get_text_config()

@@ -1,33 +1,29 @@
 """Keys and values of texts that a causal model has read, kept for the texts that go on from them.
 
-A row of the store holds one text. A text that goes on from a row's whole content is written behind
-it, in place; one that forks from it gets a row of its own. *Pieces* are candidates (chunks, single
-tokens) that were computed behind a text: the one that is chosen is copied behind its text when it
-is asked for, the others are forgotten with the next ones. What has no room any longer is forgotten
-too, and computed again when it is asked for: the store never decides a result.
+A row of the store holds a text, or what stands behind a text of another row, its *root*. A text
+that goes on from a row's whole content is written behind it, in place; those that fork from it get
+rows of their own behind it. *Pieces* are candidates (chunks, single tokens) that were computed
+behind a text: the one that is chosen is copied behind its text when it is asked for, the others are
+forgotten with the next ones. What has no room any longer is forgotten too, and computed again when
+it is asked for: the store never decides a result.
+
+Beam search, with a prompt ``p`` of 60 tokens in row 0: ``p a`` and ``p b`` were candidates, and go
+on. Both fork, so ``a`` is copied to row 1 and ``b`` to row 2, both with row 0 for their root. Then
+``p a c`` and ``p a d`` go on: ``c`` is written behind ``a`` in row 1, row 3 gets a copy of ``a``
+and ``d``, of the same root. The 60 tokens of ``p`` are never copied, and attention reads them once
+for all beams.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from orchestrator.engines.known import Known
+from orchestrator.engines.rows import Columns, Pair, Rows
 from orchestrator.rewards.packed import Ids
 
 MEMORY_MIB = 256  # of rows, and as much again of pieces
-STEP = 64  # by how many tokens rows grow
 LEAST_ROWS = 16
-Pair = tuple[Tensor, Tensor]  # a layer's keys and values, (N, H, T, D) each
-
-
-@dataclass(frozen=True)
-class Known:
-    """N texts: text i stands in row ``rows[i]`` of the store, up to ``lengths[i]`` tokens."""
-
-    rows: list[int]
-    lengths: list[int]
 
 
 @dataclass(eq=False)
@@ -54,6 +50,25 @@ class _Piece:
         return len(self.text) - len(self.parent)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The row that holds the most of a text, how much, and a piece that goes on from there."""
+
+    row: int | None = None
+    length: int = 0
+    piece: _Piece | None = None
+
+
+@dataclass
+class _Row:
+    """``text`` as far as it is known here, its first ``offset`` tokens in row ``root``."""
+
+    text: Ids = ()
+    root: int | None = None
+    offset: int = 0
+    behind: int = 0  # rows that have this one for a root
+
+
 class KeyValues:
     """The store of one model.
 
@@ -63,11 +78,12 @@ class KeyValues:
 
     def __init__(self, memory_mib: int = MEMORY_MIB) -> None:
         self._memory = memory_mib * 2**20
-        self._layers: list[Pair] = []  # (R, H, C, D)
-        self._texts: list[Ids] = []  # by row: what it holds
+        self._stored = Rows()
+        self._rows: list[_Row] = []
         self._names: dict[Ids, int] = {}  # a text, and the row that begins with it
         self._names_of: list[list[Ids]] = []
-        self._used: OrderedDict[int, None] = OrderedDict()  # rows, the latest used last
+        # Rows, the latest used last; a root behind all that stand behind it, to outlive them.
+        self._used: OrderedDict[int, None] = OrderedDict()
         self._pieces: dict[Ids, _Piece] = {}
         self._computed: OrderedDict[int, _Computed] = OrderedDict()
         self._piece_bytes = 0
@@ -76,7 +92,12 @@ class KeyValues:
     @property
     def layers(self) -> int:
         """How many layers it holds; 0 before anything is kept."""
-        return len(self._layers)
+        return len(self._stored.layers)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return len(self._rows)
 
     def known(self, texts: Sequence[Ids]) -> Known:
         """Gives each of N different texts a row, with as much of it as was read before.
@@ -84,59 +105,56 @@ class KeyValues:
         Rows that the texts are not wholly in are theirs alone, to be written behind.
         """
         found = [self._find(text) for text in texts]
-        rows: list[int | None] = [None] * len(texts)
-        held = {row for row, _, _ in found if row is not None}
-        own: set[int] = set()
-        for i, (row, length, piece) in enumerate(found):
-            whole = piece is None and length == len(texts[i])
-            at_end = row is not None and length == len(self._texts[row]) and row not in own
-            if row is not None and (whole or at_end):
-                rows[i] = row
-                own |= set() if whole else {row}
+        held = {one.row for one in found if one.row is not None}
+        held |= {root for row in held if (root := self._rows[row].root) is not None}
+        rows = self._in_place(texts, found)
         copies: list[tuple[int, int, int]] = []
-        for i, (row, length, _) in enumerate(found):
-            if rows[i] is None:
+        for i, one in enumerate(found):
+            if i not in rows:
                 rows[i] = new = self._free_row(held)
                 held.add(new)
-                if row is not None and length:
-                    copies.append((row, new, length))
-                    self._texts[new] = texts[i][:length]
-        placed = [row for row in rows if row is not None]
-        if self._layers:
-            self._make_room(0, self._layers)
-        self._copy(copies)
+                if one.row is not None:
+                    copies.append(self._fork(one.row, new, texts[i][: one.length]))
+        placed = [rows[i] for i in range(len(texts))]
+        self._stored.make_room(len(self._rows), 0)
+        self._stored.copy_beginnings(copies)
         self._join(placed, found)
         for row in placed:
             self._used.move_to_end(row)
-        lengths = [n + (piece.count if piece else 0) for _, n, piece in found]
-        return Known(placed, lengths)
+            if (root := self._rows[row].root) is not None:
+                self._used.move_to_end(root)
+        lengths = [one.length + (one.piece.count if one.piece else 0) for one in found]
+        own = [self._rows[row] for row in placed]
+        roots = [
+            row if one.root is None else one.root for row, one in zip(placed, own, strict=True)
+        ]
+        shared = [
+            n if one.root is None else one.offset for n, one in zip(lengths, own, strict=True)
+        ]
+        return Known(placed, roots, shared, lengths)
 
-    def taken(self, known: Known, lengths: Sequence[int], layer: int) -> Pair:
-        """A layer's keys and values (N, H, T, D) of the first ``lengths``, T the most of them.
+    def taken(self, known: Known, layer: int) -> list[Pair]:
+        """A layer's keys and values of the parts of some texts: (P, H, T, D) of each part's rows.
 
         What stands behind a shorter one means nothing, and is for a mask to hide.
         """
-        width = max(lengths)
-        keys, values = self._layers[layer]
-        index = torch.tensor(known.rows, device=keys.device)
-        return (
-            keys[:, :, :width].index_select(0, index),
-            values[:, :, :width].index_select(0, index),
-        )
+        parts = zip(known.places, known.widths, strict=True)
+        return [self._stored.taken(rows, width, layer) for rows, width in parts]
 
     def write(
         self, texts: Sequence[Ids], known: Known, new: Sequence[Pair], starts: Sequence[int]
     ) -> None:
         """Writes the rest of each text, in ``new`` (N, H, Tq, D) from column ``starts[i]`` on."""
-        wanted = [len(text) - n for text, n in zip(texts, known.lengths, strict=True)]
-        at = _Columns()
-        for i, count in enumerate(wanted):
-            at.add(known.rows[i], known.lengths[i], i, starts[i], count)
-        self._make_room(max(map(len, texts)), new)
-        at.copy(new, self._layers)
-        for row, text, count in zip(known.rows, texts, wanted, strict=True):
-            if count > 0:
-                self._texts[row] = text
+        at, longest = Columns(), 0
+        for i, (text, row, length) in enumerate(zip(texts, known.rows, known.lengths, strict=True)):
+            offset = self._rows[row].offset
+            at.add(row, length - offset, i, starts[i], len(text) - length)
+            longest = max(longest, len(text) - offset)
+        self._stored.make_room(len(self._rows), longest, new)
+        at.copy(new, self._stored.layers)
+        for row, text, length in zip(known.rows, texts, known.lengths, strict=True):
+            if len(text) > length:
+                self._rows[row].text = text
             self._name(text, row)
 
     def remember(
@@ -162,35 +180,67 @@ class KeyValues:
             for text in oldest.texts:
                 self._forget_piece(text)
 
-    def _find(self, text: Ids) -> tuple[int | None, int, _Piece | None]:
-        """The row that holds the most of a text, how much, and a piece that goes on from there."""
+    def _find(self, text: Ids) -> _Found:
         for length in sorted((n for n in self._lengths if n <= len(text)), reverse=True):
             head = text[:length]
             if head in self._names:
-                return self._names[head], length, None
+                return _Found(self._names[head], length)
             piece = self._pieces.get(head)
             if piece is not None and piece.parent in self._names:
-                return self._names[piece.parent], len(piece.parent), piece
-        return None, 0, None
+                return _Found(self._names[piece.parent], len(piece.parent), piece)
+        return _Found()
+
+    def _in_place(self, texts: Sequence[Ids], found: Sequence[_Found]) -> dict[int, int]:
+        """The row of each text that needs no new one.
+
+        It stands in one wholly, or goes on from the end of one: the first of those that go on from
+        a row behind a root, and the only one that goes on from a root, which stays short.
+        """
+        rows: dict[int, int] = {}
+        going: dict[int, list[int]] = {}
+        for i, (text, one) in enumerate(zip(texts, found, strict=True)):
+            if one.row is None:
+                continue
+            if one.piece is None and one.length == len(text):
+                rows[i] = one.row
+            elif one.length == len(self._rows[one.row].text):
+                going.setdefault(one.row, []).append(i)
+        for number, (first, *others) in going.items():
+            row = self._rows[number]
+            if row.root is not None or not (others or row.behind):
+                rows[first] = number
+        return rows
+
+    def _fork(self, source: int, target: int, text: Ids) -> tuple[int, int, int]:
+        """Row ``target`` begins with ``text``, as ``source`` does; what is to be copied for it."""
+        root, offset = self._rows[source].root, self._rows[source].offset
+        if root is None:
+            root, offset = source, len(text)
+        self._rows[root].behind += 1
+        self._rows[target] = _Row(text, root, offset)
+        return source, target, len(text) - offset
 
     def _free_row(self, held: set[int]) -> int:
         """A row that holds nothing, made if there is memory, else of the text longest not used."""
-        size = sum(part[0].nbytes for pair in self._layers for part in pair) if self._texts else 0
-        if size * (len(self._texts) + 1) > self._memory or not self._used:
+        if self._stored.bytes_of_one * (len(self._rows) + 1) > self._memory or not self._used:
             for row in self._used:
-                if row not in held and len(self._texts) >= LEAST_ROWS:
+                if row not in held and len(self._rows) >= LEAST_ROWS:
                     self._forget_row(row)
                     return row
-        self._texts.append(())
+        self._rows.append(_Row())
         self._names_of.append([])
-        self._used[len(self._texts) - 1] = None
-        return len(self._texts) - 1
+        self._used[len(self._rows) - 1] = None
+        return len(self._rows) - 1
 
-    def _forget_row(self, row: int) -> None:
-        for text in self._names_of[row]:
+    def _forget_row(self, number: int) -> None:
+        row = self._rows[number]
+        assert not row.behind
+        if row.root is not None:
+            self._rows[row.root].behind -= 1
+        for text in self._names_of[number]:
             del self._names[text]
             self._count_down(len(text))
-        self._texts[row], self._names_of[row] = (), []
+        self._rows[number], self._names_of[number] = _Row(), []
 
     def _forget_piece(self, text: Ids) -> None:
         if self._pieces.pop(text, None) is not None:
@@ -207,86 +257,21 @@ class KeyValues:
             self._names_of[row].append(text)
             self._lengths[len(text)] += 1
 
-    def _copy(self, copies: Sequence[tuple[int, int, int]]) -> None:
-        """Beginnings of rows: (from, to, tokens)."""
-        if not copies:
-            return
-        width = max(length for _, _, length in copies)
-        device = self._layers[0][0].device
-        source = torch.tensor([row for row, _, _ in copies], device=device)
-        target = torch.tensor([row for _, row, _ in copies], device=device)
-        for pair in self._layers:
-            for part in pair:
-                some = part[:, :, :width]
-                some.index_copy_(0, target, some.index_select(0, source))
-
-    def _join(
-        self, rows: Sequence[int], found: Sequence[tuple[int | None, int, _Piece | None]]
-    ) -> None:
+    def _join(self, rows: Sequence[int], found: Sequence[_Found]) -> None:
         """Copies pieces behind their texts."""
-        groups: dict[int, tuple[_Computed, _Columns]] = {}
+        groups: dict[int, tuple[_Computed, Columns]] = {}
         longest = 0
-        for row, (_, length, piece) in zip(rows, found, strict=True):
-            if piece is not None:
-                _, at = groups.setdefault(id(piece.computed), (piece.computed, _Columns()))
-                at.add(row, length, piece.row, piece.start, piece.count)
-                longest = max(longest, length + piece.count)
-        if groups:
-            self._make_room(longest, self._layers)
+        for row, one in zip(rows, found, strict=True):
+            if (piece := one.piece) is not None:
+                _, at = groups.setdefault(id(piece.computed), (piece.computed, Columns()))
+                column = one.length - self._rows[row].offset
+                at.add(row, column, piece.row, piece.start, piece.count)
+                longest = max(longest, column + piece.count)
+        self._stored.make_room(len(self._rows), longest)
         for computed, at in groups.values():
-            at.copy(computed.layers, self._layers)
-        for row, (_, _, piece) in zip(rows, found, strict=True):
-            if piece is not None:
-                self._texts[row] = piece.text
-                self._forget_piece(piece.text)
-                self._name(piece.text, row)
-
-    def _make_room(self, tokens: int, like: Sequence[Pair]) -> None:
-        """Rows and columns for what is to be written."""
-        rows, columns = len(self._texts), -(-tokens // STEP) * STEP
-        if self._layers:
-            had_rows, _, had_columns, _ = self._layers[0][0].shape
-            if had_rows >= rows and had_columns >= columns:
-                return
-            rows = had_rows if had_rows >= rows else max(rows, 2 * had_rows)
-            columns = max(columns, had_columns)
-        self._layers = [
-            tuple(  # type: ignore[misc]
-                _enlarged(part, old, rows, columns)
-                for part, old in zip(
-                    pair, self._layers[i] if self._layers else (None, None), strict=True
-                )
-            )
-            for i, pair in enumerate(like)
-        ]
-
-
-class _Columns:
-    """Tokens to copy from some rows and columns to others, one by one."""
-
-    def __init__(self) -> None:
-        self._parts: list[Tensor] = []
-
-    def add(self, row: int, column: int, source: int, start: int, count: int) -> None:
-        """``count`` tokens of row ``source`` from ``start`` on, to ``row`` from ``column`` on."""
-        if count > 0:
-            places = torch.arange(count)
-            rows = torch.tensor([[row], [source]]).expand(2, count)
-            self._parts.append(torch.cat([rows, torch.stack([column + places, start + places])]))
-
-    def copy(self, source: Sequence[Pair], target: Sequence[Pair]) -> None:
-        """Copies them in all layers."""
-        if not self._parts:
-            return
-        whole = torch.cat(self._parts, 1).to(source[0][0].device)
-        row, origin, column, start = whole.unbind()
-        for old, new in zip(source, target, strict=True):
-            for here, there in zip(old, new, strict=True):
-                there[row, :, column] = here[origin, :, start]
-
-
-def _enlarged(part: Tensor, old: Tensor | None, rows: int, columns: int) -> Tensor:
-    found = part.new_zeros((rows, part.shape[1], columns, part.shape[3]))
-    if old is not None:
-        found[: old.shape[0], :, : old.shape[2]] = old
-    return found
+            at.copy(computed.layers, self._stored.layers)
+        for row, one in zip(rows, found, strict=True):
+            if one.piece is not None:
+                self._rows[row].text = one.piece.text
+                self._forget_piece(one.piece.text)
+                self._name(one.piece.text, row)

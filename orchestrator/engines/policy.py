@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from orchestrator.engines.attention import Groups
 from orchestrator.engines.cache import SamplesLayer, samples_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import DTYPES, Dtype, load_policy
@@ -27,9 +26,11 @@ from orchestrator.engines.draws import (
     new_row,
     sampled_of,
 )
-from orchestrator.engines.key_values import MEMORY_MIB, Known, Pair
+from orchestrator.engines.key_values import MEMORY_MIB
+from orchestrator.engines.known import Known
 from orchestrator.engines.next_logits import NextLogits
-from orchestrator.engines.reading import Reader, before
+from orchestrator.engines.reading import Reader
+from orchestrator.engines.rows import Pair
 from orchestrator.engines.stops import StopReader
 from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.rewards.masks import additive_mask
@@ -184,10 +185,10 @@ class HuggingFacePolicy:
     def _go_on(self, live: list[DrawnRow], texts: list[Ids], index: Tensor, tokens: Tensor) -> None:
         """Samples rows from their second tokens on; row r goes on from text ``index[r]``."""
         known = self._reader.store.known(texts)
-        layers = self._layers(known, Groups(index, len(texts)))
+        layers = self._layers(known, index)
         cache = samples_cache(layers)
         lengths = torch.tensor(known.lengths, device=self.device)
-        begun = before(known.lengths).to(self.device)
+        begun = known.tokens().to(self.device)
         for step in count():
             logits = self.model(
                 input_ids=tokens[:, None],
@@ -210,15 +211,16 @@ class HuggingFacePolicy:
             if few:
                 kept = torch.tensor(keep, device=self.device)
                 live, tokens, index = [live[i] for i in keep], tokens[kept], index[kept]
-                groups = Groups(index, len(texts))
+                groups = known.groups(index, self.device)
                 for layer in layers:
                     layer.take(kept, groups)
 
-    def _layers(self, known: Known, groups: Groups) -> list[SamplesLayer]:
-        """Caches of samples behind some texts that were read."""
+    def _layers(self, known: Known, index: Tensor) -> list[SamplesLayer]:
+        """Caches of samples behind some texts that were read, ``index[r]`` that of row r."""
         store, in_parts = self._reader.store, self._reader.in_parts
+        groups = known.groups(index, self.device)
         return [
-            SamplesLayer(store.taken(known, known.lengths, number), groups, in_parts)
+            SamplesLayer(store.taken(known, number), groups, in_parts)
             for number in range(store.layers)
         ]
 

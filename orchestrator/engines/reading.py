@@ -14,8 +14,11 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from orchestrator.engines.attention import Parts, takes_parts
-from orchestrator.engines.key_values import MEMORY_MIB, KeyValues, Known, Pair
+from orchestrator.engines.attention import Groups, Parts, takes_parts
+from orchestrator.engines.cache import attended
+from orchestrator.engines.key_values import MEMORY_MIB, KeyValues
+from orchestrator.engines.known import Known
+from orchestrator.engines.rows import Pair
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.packed import PADDING, TRUNK, Ids, Tokens, joined
@@ -80,7 +83,7 @@ class Reader:
             if known.lengths[i] == len(text) and not own and not last[i]:
                 results[i] = Read(None, torch.empty(0), 0)
         for batch in _batches(texts, known, tails, skipped=set(results)):
-            part = Known([known.rows[i] for i in batch], [known.lengths[i] for i in batch])
+            part = known.some(batch)
             found = self._forward(
                 [texts[i] for i in batch], part, [tails[i] for i in batch], [last[i] for i in batch]
             )
@@ -98,10 +101,12 @@ class Reader:
         width = max(len(text) - n for text, n in zip(texts, used, strict=True))
         device = self._device
         queries = _queries(texts, used, tails, width, self._pad_id).to(device)
-        keys = joined(before(used).to(device), queries)
-        cache = DynamicCache()
+        begun = known.cut(used)
+        keys = joined(begun.tokens().to(device), queries)
+        cache, groups = DynamicCache(), begun.groups(None, device)
         layers = [
-            _Layer(self.store, known, used, number, self.in_parts) for number in range(self._count)
+            _Layer(self.store, begun, groups, number, self.in_parts)
+            for number in range(self._count)
         ]
         cache.layers = layers
         output = self._output(
@@ -140,26 +145,30 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
     new: Pair
 
     def __init__(
-        self, store: KeyValues, known: Known, used: list[int], number: int, in_parts: bool
+        self,
+        store: KeyValues,
+        known: Known,
+        groups: Sequence[Groups | None],
+        number: int,
+        in_parts: bool,
     ) -> None:
         super().__init__()
-        self._store, self._known, self._used, self._number = store, known, used, number
-        self._in_parts = in_parts
+        self._store, self._known, self._groups = store, known, groups
+        self._number, self._in_parts = number, in_parts
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor | Parts, Tensor | Parts]:
         """All that the queries may see, (N, H, T + Tq, D) each."""
         self.new = key_states, value_states
-        if not max(self._used):
+        if not max(self._known.lengths):
             return self.new
-        known = self._store.taken(self._known, self._used, self._number)
-        keys, values = (Parts(*both) for both in zip(known, self.new, strict=True))
-        return (keys, values) if self._in_parts else (keys.whole(), values.whole())
+        known = self._store.taken(self._known, self._number)
+        return attended(known, self._groups, self.new, self._in_parts)
 
     def get_seq_length(self) -> int:
-        """T, what was read before."""
-        return max(self._used)
+        """T, the columns of what was read before."""
+        return sum(self._known.widths)
 
 
 def _queries(
@@ -184,13 +193,6 @@ def _queries(
     return Tokens(*torch.from_numpy(fields).unbind(0))
 
 
-def before(used: Sequence[int]) -> Tokens:
-    """What was read before: the first ``used`` tokens of each text, padded on the right."""
-    position = torch.arange(max(used)).expand(len(used), -1)
-    branch = torch.where(position < torch.tensor(used)[:, None], TRUNK, PADDING)
-    return Tokens(torch.zeros_like(position), position, position + 1, branch)
-
-
 def _batches(
     texts: Sequence[Ids], known: Known, tails: Sequence[Tails], skipped: Container[int]
 ) -> list[list[int]]:
@@ -201,5 +203,6 @@ def _batches(
     for many in (False, True):
         some = [i for i, n in enumerate(new) if (n > FEW) == many and i not in skipped]
         for part in batches_by_length([size[i] for i in some], TOKENS_PER_FORWARD):
-            batches.append([some[k] for k in part])
+            # Texts of a root one after the other: attention then has nothing to rearrange.
+            batches.append(sorted((some[k] for k in part), key=lambda i: (known.roots[i], i)))
     return batches

@@ -48,6 +48,7 @@ class VllmPolicy:
         device: torch device name; vLLM is built for one kind of device.
         ends: whether the end token ends a response; if not it is a token like all others.
         dtype: of weights and arithmetic, in vLLM's words.
+        cache_mib: of keys and values; None is the default of the device.
 
     The engine takes as many threads as torch has in this process.
 
@@ -64,13 +65,14 @@ class VllmPolicy:
         device: str = "cpu",
         ends: bool = True,
         dtype: str = "float32",
+        cache_mib: int | None = None,
     ) -> None:
         self.chat = load_chat(checkpoint)
         self.temperature, self.top_p, self.device = temperature, top_p, device
         self._checkpoint = checkpoint
         self._end_ids = self.chat.end_ids if ends else ()
         start = partial(_Generator, temperature=temperature, top_p=top_p, dtype=dtype)
-        self._engine = VllmProcess(checkpoint, device, start)
+        self._engine = VllmProcess(checkpoint, device, start, cache_mib)
 
     def close(self) -> None:
         """Ends the engine's process; a policy that is no longer used does so by itself."""
@@ -219,7 +221,14 @@ class _Generator:
     """The engine, in its process."""
 
     def __init__(
-        self, checkpoint: str, device: str, *, temperature: float, top_p: float, dtype: str
+        self,
+        checkpoint: str,
+        device: str,
+        cache_mib: int | None,
+        *,
+        temperature: float,
+        top_p: float,
+        dtype: str,
     ) -> None:
         from orchestrator.engines.vllm_draws import keyed_draws
 
@@ -227,6 +236,7 @@ class _Generator:
         self._model: Any = language_model(
             checkpoint,
             device,
+            cache_mib,
             dtype=dtype,
             enable_prefix_caching=True,
             max_num_seqs=ROWS_PER_BATCH,

@@ -13,6 +13,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -20,7 +21,10 @@ from typing import Any, Protocol
 import torch
 import torch._dynamo.config
 
-CACHE_GIB = {"cpu": 1, "cuda": 8}  # of keys and values; a text whose own do not fit is refused
+from orchestrator.engines.checkpoints import TextDoesNotFit
+
+CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # of keys and values; longer texts are refused
+FREE = 0.05  # of the memory, at the start: not all, for two engines share a card
 BLOCK = {"cpu": 32, "cuda": 16}  # tokens of a cache block, the least: only whole ones are reused
 TOKENS_PER_BATCH = 8192  # of a forward; longer texts are computed in pieces
 SHUTDOWN_S = 2.0  # given to an idle engine before it is killed
@@ -43,12 +47,6 @@ class Served(Protocol):
     longest: int
 
 
-class TextDoesNotFit(ValueError):
-    """Texts that are empty or longer than the engine reads; ``rows`` are their numbers."""
-
-    rows: tuple[int, ...] = ()
-
-
 def check_installed() -> None:
     """Checks that vLLM is there, without importing it.
 
@@ -65,19 +63,27 @@ class VllmProcess:
     Args:
         checkpoint: folder or hub name.
         device: torch device name; vLLM is built for one kind of device.
-        start: makes what answers there, from the checkpoint and the kind of device; a function at
-            the top of a module, or a partial of one.
+        start: makes what answers there, from the checkpoint, the kind of device and ``cache_mib``;
+            a function at the top of a module, or a partial of one.
+        cache_mib: of keys and values; None is the default of the device.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
         RuntimeError: vLLM cannot serve the model.
     """
 
-    def __init__(self, checkpoint: str, device: str, start: Callable[[str, str], Served]) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        device: str,
+        start: Callable[[str, str, int | None], Served],
+        cache_mib: int | None = None,
+    ) -> None:
         check_installed()
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        given = theirs, checkpoint, torch.device(device).type, torch.get_num_threads(), start
+        kind, threads = torch.device(device).type, torch.get_num_threads()
+        given = theirs, threads, partial(start, checkpoint, kind, cache_mib)
         process = context.Process(target=_serve, args=given, daemon=True)
         process.start()
         theirs.close()  # so that its end is seen here
@@ -115,13 +121,12 @@ class VllmProcess:
         ]
         if bad:
             most = max(max(lengths[i]) for i in bad)
-            error = TextDoesNotFit(
+            raise TextDoesNotFit(
                 f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) have up to {most}"
                 f" tokens: engine 'vllm' reads {self._longest} of this model at most (its context,"
-                " or what fits the cache of keys and values) and one at least"
+                " or what fits the cache of keys and values) and one at least",
+                tuple(bad),
             )
-            error.rows = tuple(bad)
-            raise error
 
     def _answer(self) -> Any:
         try:
@@ -135,12 +140,14 @@ class VllmProcess:
         return answer
 
 
-def language_model(checkpoint: str, device: str, **settings: Any) -> Any:
+def language_model(checkpoint: str, device: str, cache_mib: int | None, **settings: Any) -> Any:
     """A vLLM engine in this process, with the settings that all have in common.
 
     Raises:
         ValueError: the installed vLLM is built for another kind of device.
     """
+    if device == "cpu":  # models run as they are; what vLLM would still compile takes 17 s
+        torch._dynamo.config.disable = True
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -153,7 +160,8 @@ def language_model(checkpoint: str, device: str, **settings: Any) -> Any:
         load_format="safetensors",
         use_tqdm_on_load=False,
         max_model_len=-1,  # the model's context, or what fits the cache
-        kv_cache_memory_bytes=CACHE_GIB[device] * 2**30,
+        kv_cache_memory_bytes=(cache_mib or CACHE_MIB[device]) * 2**20,
+        gpu_memory_utilization=FREE,
         block_size=BLOCK[device],
         max_num_batched_tokens=TOKENS_PER_BATCH,
         disable_log_stats=True,
@@ -172,10 +180,8 @@ def _end(process: BaseProcess, connection: Connection) -> None:
 
 def _serve(
     connection: Connection,
-    checkpoint: str,
-    device: str,
     threads: int,
-    start: Callable[[str, str], Served],
+    start: Callable[[], Served],
 ) -> None:
     """The engine's process: sends the longest text it reads, then answers until the pipe closes.
 
@@ -184,12 +190,10 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(SETTINGS, OMP_NUM_THREADS=str(threads))  # read at vLLM's import
-    if device == "cpu":  # models run as they are; what vLLM would still compile takes 17 s
-        torch._dynamo.config.disable = True
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     torch.set_num_threads(threads)
     try:
-        engine = start(checkpoint, device)
+        engine = start()
         connection.send((None, engine.longest))
     except Exception as error:
         connection.send((f"{type(error).__name__}: {error}", None))

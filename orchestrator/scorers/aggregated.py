@@ -109,9 +109,9 @@ class AggregatedScorer(Scorer):
         ends = {end for own in self._ends(response, cuts) for end in own}
         return self._inner.tokens_of_prefixes(prompt, response, sorted(ends))
 
-    def own_ids(self, response_ids: Ids) -> Ids:
+    def own_ids(self, prefix_ids: Ids, extension: Ids = ()) -> Ids:
         """As the inner scorer's."""
-        return self._inner.own_ids(response_ids)
+        return self._inner.own_ids(prefix_ids, extension)
 
     def closing(self, position: Position) -> Ids:
         """As the inner scorer's."""

@@ -46,7 +46,7 @@ class EncoderScorer(Scorer):
                 f" {model.config.num_labels} labels"
             )
         self.model: PreTrainedModel = model.to(device).eval()
-        self._context = context_of(checkpoint)
+        self.context = context_of(checkpoint)
 
     def prefix_scores(
         self,
@@ -59,7 +59,7 @@ class EncoderScorer(Scorer):
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
-            ValueError: a text is longer than the model reads.
+            TextDoesNotFit: a text is longer than the model reads.
         """
         closings = [self.closing(position) for position in positions or (self.position,)]
         pairs, owners = [], []
@@ -83,10 +83,7 @@ class EncoderScorer(Scorer):
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
         """The scores of texts, each given by its part up to the prompt's separator and the rest."""
         lengths = [len(first) + len(second) for first, second in pairs]
-        if max(lengths, default=0) > self._context:
-            raise ValueError(
-                f"a text of {max(lengths)} tokens: the reward model reads {self._context} at most"
-            )
+        self.check_room(lengths)
         scores = [0.0] * len(pairs)
         for batch in batches_by_length(lengths):
             logits = self.model(**self._inputs([pairs[i] for i in batch])).logits

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import load_whole
+from orchestrator.engines.checkpoints import context_of, load_whole
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.extended import Extended, extended_log_probs
@@ -73,6 +73,7 @@ class LogRatioScorer(Scorer):
         if aggregation is not None:
             check_delimiter(self.chat, step_delimiter)
         both = (checkpoint, base)
+        self.context = min(map(context_of, both))
         loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
         self.models = [model.to(device).eval() for model in loaded]
         self._end_id = self.chat.closing_ids[0]

@@ -2,6 +2,7 @@
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import Dtype
+from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.encoder import EncoderScorer
@@ -28,12 +29,14 @@ def load_scorer(
     dtype: Dtype = "float32",
     *,
     whole_texts: bool = False,
+    cache_mib: int | None = None,
 ) -> Scorer:
     """Loads a scorer's models; the other arguments are those of ``Scorer``.
 
     ``dtype`` is the weights'; another than float32 is for the kind ``sequence`` alone.
     ``whole_texts``: it is for prefixes of responses that are known whole, as those of a file. vLLM
     then scores all open prefixes of a response in one pass, and closed ones not at all.
+    ``cache_mib`` is for keys and values of the kind ``sequence``; None is the engine's default.
 
     Raises:
         ValueError: the checkpoint is no reward model of the kind that is said, or of any; or the
@@ -71,11 +74,12 @@ def load_scorer(
         scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
     elif spec.engine == "vllm":
         engine = TokenClassifyScorer if whole_texts else VllmSequenceScorer
-        scorer = engine(spec.checkpoint, position, policy_chat, device)
+        scorer = engine(spec.checkpoint, position, policy_chat, device, cache_mib)
     else:
         scorer = SequenceScorer(
-            spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib, dtype=dtype
-        )
+            spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib,
+            cache_mib or MEMORY_MIB, dtype,
+        )  # fmt: skip
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 
 

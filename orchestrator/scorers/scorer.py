@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.checkpoints import NO_LIMIT, TextDoesNotFit
+from orchestrator.engines.retokenizing import Retokenizer
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
-from orchestrator.scorers.steps import INCOMPLETE
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
@@ -66,14 +67,18 @@ class Scorer(ABC):
             the model's own. Its prompt ids are always the model's own (another template).
     """
 
+    context: int = NO_LIMIT  # most tokens that the model reads at once
+
     def __init__(self, chat: Chat, position: Position, policy_chat: Chat | None) -> None:
         self.chat, self.position = chat, position
-        self._policy_chat = None if policy_chat and _same(policy_chat, chat) else policy_chat
+        self._retokenizer: Retokenizer | None = None
+        if policy_chat is not None and not _same(policy_chat, chat):
+            self._retokenizer = Retokenizer(policy_chat, chat)
 
     @property
     def shares_tokenizer(self) -> bool:
         """Whether the policy's token ids are the model's own, and pass straight through."""
-        return self._policy_chat is None
+        return self._retokenizer is None
 
     @abstractmethod
     def prefix_scores(
@@ -104,14 +109,18 @@ class Scorer(ABC):
         Raises:
             RewardIsNotFinite: some score is NaN or infinite. A kind that knows whose it is may give
                 the NaN instead, and scores the others.
+            TextDoesNotFit: a response and its closing have no room in the model's context.
         """
-        prompts, responses = [], []
+        prompts, responses, closing = [], [], self.closing(self.position)
         for request in requests:
             for extension in request.extensions:
                 prompts.append(request.prompt_ids)
-                responses.append(self.own_ids(request.prefix_ids + extension))
+                responses.append(self.own_ids(request.prefix_ids, extension))
         scores = self.prefix_scores(prompts, responses, [[len(y)] for y in responses])
         tokens = [self.tokens_of(x, y) for x, y in zip(prompts, responses, strict=True)]
+        self.check_room(
+            [len(x) + len(y) + len(closing) for x, y in zip(prompts, responses, strict=True)]
+        )
         found, start = [], 0
         for request in requests:
             end = start + len(request.extensions)
@@ -128,15 +137,30 @@ class Scorer(ABC):
         """Tokens computed for the scores of some prefixes of one response, in one pass."""
         return len(prompt) + len(response) + len(cuts) * len(self.closing(self.position))
 
-    def own_ids(self, response_ids: Ids) -> Ids:
-        """A response of the policy in the model's own tokens: written out and tokenized whole.
+    def own_ids(self, prefix_ids: Ids, extension: Ids = ()) -> Ids:
+        """A response of the policy in the model's own tokens, as its whole text is tokenized.
 
-        A character of which the last tokens are still to come is not there yet.
+        A character of which the last tokens are still to come is not there yet. With a prefix that
+        was asked for before only its last words are tokenized again.
         """
-        if self._policy_chat is None:
-            return response_ids
-        text = self._policy_chat.text(response_ids)
-        return self.chat.response_ids(text.rstrip(INCOMPLETE))
+        if self._retokenizer is None:
+            return prefix_ids + extension
+        return self._retokenizer.ids(prefix_ids, extension)
+
+    def check_room(self, lengths: Sequence[int]) -> None:
+        """Checks that texts of so many tokens fit the model's context.
+
+        A prompt whose response fits by the policy's tokens may not do so by the model's own.
+
+        Raises:
+            TextDoesNotFit: some do not.
+        """
+        bad = tuple(i for i, length in enumerate(lengths) if length > self.context)
+        if bad:
+            raise TextDoesNotFit(
+                f"a text of {max(lengths)} tokens: the reward model reads {self.context} at most",
+                bad,
+            )
 
     def closing(self, position: Position) -> Ids:
         """The closing suffix of a position: empty for open scoring."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import DTYPES, Dtype, load_reward_model
+from orchestrator.engines.checkpoints import DTYPES, Dtype, context_of, load_reward_model
 from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.engines.reading import Reader, Tails
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
@@ -51,6 +51,7 @@ class SequenceScorer(Scorer):
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
         self.model = load_reward_model(checkpoint, DTYPES[dtype]).to(device).eval()
+        self.context = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
         self._reader = Reader(self.model, self._hidden, pad_id, memory_mib)
@@ -82,6 +83,9 @@ class SequenceScorer(Scorer):
         """
         closing = self.closing(self.position)
         own = [self._own(request) for request in requests]
+        self.check_room(
+            [len(text) + max(map(len, some), default=0) + len(closing) for text, some in own]
+        )
         found: dict[tuple[Ids, Ids], float] = {}
         tokens: dict[Ids, int] = {}
         waiting: dict[Ids, dict[Ids, None]] = {}
@@ -105,7 +109,7 @@ class SequenceScorer(Scorer):
         """Prompt and prefix in the model's tokens, as far as all extensions agree, and the rest."""
         if self.shares_tokenizer:
             return request.prompt_ids + request.prefix_ids, request.extensions
-        whole = [self.own_ids(request.prefix_ids + extension) for extension in request.extensions]
+        whole = [self.own_ids(request.prefix_ids, extension) for extension in request.extensions]
         columns = zip(*whole, strict=False)
         shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
         return request.prompt_ids + whole[0][:shared], tuple(y[shared:] for y in whole)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.checkpoints import context_of
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import Branch, PackedRow
@@ -51,6 +52,7 @@ class StepTagScorer(Scorer):
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
     ) -> None:
         super().__init__(step_chat(checkpoint), position, policy_chat)
+        self.context = context_of(checkpoint)
         found = load_step_model(checkpoint, self.chat, step_delimiter, step_tag, device)
         self._how: Aggregation = aggregation
         self._every = aggregation != "last"  # whether earlier steps' rewards are read too

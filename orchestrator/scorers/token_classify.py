@@ -9,31 +9,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.reward_heads import find_head
-from orchestrator.engines.vllm_process import VllmProcess, check_installed, language_model
-from orchestrator.engines.weights import Weights
-from orchestrator.scorers.scorer import Position, Scorer, check_finite
+from orchestrator.scorers.scorer import Position, check_finite
+from orchestrator.scorers.vllm_scorer import PoolingEngine, VllmScorer
 from orchestrator.search.engines import Ids
 
-TEXTS_PER_BATCH = 256
+
+class TokenScores(PoolingEngine):
+    """The engine, in its process: the score at every token of a text."""
+
+    task, caching = "token_classify", False  # every-token pooling reads no cached prefix
+
+    def scores(self, texts: list[list[int]]) -> list[np.ndarray]:
+        """The score at every token of each text: arrays (T,) float32."""
+        return [output.outputs.data[:, 0].float().cpu().numpy() for output in self.encoded(texts)]
 
 
-class TokenClassifyScorer(Scorer):
-    """A one-label causal reward model behind vLLM, for open scores of texts known whole.
+class TokenClassifyScorer(VllmScorer):
+    """A reward model behind vLLM, for open scores of texts known whole.
 
-    Args:
-        checkpoint: folder or hub name; its head is `score`, transformers' own.
-        position: ``open``, or ``closed`` for a model whose turns have no closing suffix.
-        policy_chat: whose ids come in; None means the model's own.
-        device: torch device name; vLLM is built for one kind of device.
-
-    The engine takes as many threads as torch has in this process.
+    ``position`` is ``open``, or ``closed`` for a model whose turns have no closing suffix.
 
     Raises:
-        ModuleNotFoundError: vLLM is not installed.
-        ValueError: the position needs a closing suffix, or the head is another trainer's.
-        RuntimeError: vLLM cannot serve the model.
+        ValueError: the position needs a closing suffix.
     """
+
+    _engine_kind = TokenScores
 
     def __init__(
         self,
@@ -41,16 +41,10 @@ class TokenClassifyScorer(Scorer):
         position: Position = "open",
         policy_chat: Chat | None = None,
         device: str = "cpu",
+        cache_mib: int | None = None,
     ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat)
-        self._checkpoint = checkpoint
-        check_open(checkpoint, self.chat, position)
-        check_model(checkpoint)
-        self._engine = VllmProcess(checkpoint, device, _TokenScores)
-
-    def close(self) -> None:
-        """Ends the engine's process; a scorer that is no longer used does so by itself."""
-        self._engine.close()
+        check_open(checkpoint, load_chat(checkpoint), position)
+        super().__init__(checkpoint, position, policy_chat, device, cache_mib)
 
     def prefix_scores(
         self,
@@ -80,22 +74,6 @@ class TokenClassifyScorer(Scorer):
         return results
 
 
-def check_model(checkpoint: str) -> None:
-    """Checks that vLLM can score with a model, without loading its weights.
-
-    Raises:
-        ValueError: the head is another trainer's.
-        ModuleNotFoundError: vLLM is not installed; the message says what to install.
-    """
-    head = find_head(Weights.of(checkpoint))
-    if head is None or not head.own or head.labels != 1:
-        raise ValueError(
-            f"{checkpoint}: engine 'vllm' reads a head `score` of one label and no bias;"
-            f" this one is {head}; use engine: transformers"
-        )
-    check_installed()
-
-
 def check_open(checkpoint: str, chat: Chat, position: Position) -> None:
     """Checks that a position is scored at the content's last token.
 
@@ -108,38 +86,3 @@ def check_open(checkpoint: str, chat: Chat, position: Position) -> None:
             " closing suffix would make a text of every prefix; use position: open or engine:"
             " transformers"
         )
-
-
-class _TokenScores:
-    """The engine, in its process."""
-
-    def __init__(self, checkpoint: str, device: str) -> None:
-        from vllm import PoolingParams
-        from vllm.config import PoolerConfig
-
-        self._model = language_model(
-            checkpoint,
-            device,
-            runner="pooling",
-            convert="classify",
-            pooler_config=PoolerConfig(task="token_classify", use_activation=False),
-            hf_overrides={"num_labels": 1},
-            dtype="float32",  # as the other scorers
-            skip_tokenizer_init=True,
-            enable_prefix_caching=False,  # every-token pooling does not read it
-            max_num_seqs=TEXTS_PER_BATCH,
-            enforce_eager=True,
-        )
-        self._parameters = PoolingParams(use_activation=False)
-        self.scores([[0]])  # what its kernels do not support (small heads, say) shows here
-        self.longest = int(self._model.model_config.max_model_len)
-
-    def scores(self, texts: list[list[int]]) -> list[np.ndarray]:
-        """The score at every token of each text: arrays (T,) float32."""
-        found = self._model.encode(
-            [{"prompt_token_ids": text} for text in texts],
-            pooling_params=self._parameters,
-            pooling_task="token_classify",
-            use_tqdm=False,
-        )
-        return [output.outputs.data[:, 0].float().cpu().numpy() for output in found]

@@ -5,48 +5,29 @@ is read from vLLM's prefix cache, in whole blocks.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.vllm_process import VllmProcess, language_model
-from orchestrator.scorers.scorer import Position, Scorer, check_finite
-from orchestrator.scorers.token_classify import check_model
+from orchestrator.scorers.scorer import Position, check_finite
+from orchestrator.scorers.vllm_scorer import PoolingEngine, VllmScorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
-TEXTS_PER_BATCH = 256
+
+class LastScores(PoolingEngine):
+    """The engine, in its process: the score at the last token of a text."""
+
+    task, caching = "classify", True
+
+    def scores(self, texts: list[list[int]]) -> list[tuple[float, int]]:
+        """The score at the last token of each text, and the tokens computed for it."""
+        return [
+            (float(output.outputs.data[0]), len(text) - output.num_cached_tokens)
+            for text, output in zip(texts, self.encoded(texts), strict=True)
+        ]
 
 
-class VllmSequenceScorer(Scorer):
-    """A one-label causal reward model behind vLLM, open or closed.
+class VllmSequenceScorer(VllmScorer):
+    """A reward model behind vLLM that scores texts as a search makes them, open or closed."""
 
-    Args:
-        checkpoint: folder or hub name; its head is `score`, transformers' own.
-        position: where a prefix is scored.
-        policy_chat: whose ids come in; None means the model's own.
-        device: torch device name; vLLM is built for one kind of device.
-
-    The engine takes as many threads as torch has in this process.
-
-    Raises:
-        ModuleNotFoundError: vLLM is not installed.
-        ValueError: the head is another trainer's.
-        RuntimeError: vLLM cannot serve the model.
-    """
-
-    def __init__(
-        self,
-        checkpoint: str,
-        position: Position = "closed",
-        policy_chat: Chat | None = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat)
-        check_model(checkpoint)
-        self._engine = VllmProcess(checkpoint, device, _LastScores)
-
-    def close(self) -> None:
-        """Ends the engine's process; a scorer that is no longer used does so by itself."""
-        self._engine.close()
+    _engine_kind = LastScores
 
     def forget(self) -> None:
         """Drops all keys and values that are kept."""
@@ -80,7 +61,7 @@ class VllmSequenceScorer(Scorer):
         closing = self.closing(self.position)
         texts = [
             [
-                request.prompt_ids + self.own_ids(request.prefix_ids + extension) + closing
+                request.prompt_ids + self.own_ids(request.prefix_ids, extension) + closing
                 for extension in request.extensions
             ]
             for request in requests
@@ -107,44 +88,3 @@ class VllmSequenceScorer(Scorer):
                 found[places[text]] = value, 0
             results.append(own)
         return results
-
-
-class _LastScores:
-    """The engine, in its process."""
-
-    def __init__(self, checkpoint: str, device: str) -> None:
-        from vllm import PoolingParams
-        from vllm.config import PoolerConfig
-
-        self._model: Any = language_model(
-            checkpoint,
-            device,
-            runner="pooling",
-            convert="classify",
-            pooler_config=PoolerConfig(task="classify", use_activation=False),
-            hf_overrides={"num_labels": 1},
-            dtype="float32",  # as the other scorers
-            enable_prefix_caching=True,
-            max_num_seqs=TEXTS_PER_BATCH,
-            enforce_eager=True,
-        )
-        self._parameters = PoolingParams(use_activation=False)
-        self.scores([[0]])  # what its kernels do not support (small heads, say) shows here
-        self.longest = int(self._model.model_config.max_model_len)
-
-    def scores(self, texts: list[list[int]]) -> list[tuple[float, int]]:
-        """The score at the last token of each text, and the tokens computed for it."""
-        found = self._model.encode(
-            [{"prompt_token_ids": text} for text in texts],
-            pooling_params=self._parameters,
-            pooling_task="classify",
-            use_tqdm=False,
-        )
-        return [
-            (float(output.outputs.data[0]), len(text) - output.num_cached_tokens)
-            for text, output in zip(texts, found, strict=True)
-        ]
-
-    def forget(self) -> None:
-        """Empties the prefix cache."""
-        self._model.reset_prefix_cache()

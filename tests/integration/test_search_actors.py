@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import ray
 from conftest import NAN_WORD, own_ray
+from ray.exceptions import RayActorError
 
 from actors.backends import ActorPolicy, ActorReward
+from actors.health import Health
 from actors.policy import PolicyActor, PolicyPlace
 from actors.pool import PoolIsDead
 from actors.reward import RewardActor, RewardPlace
 from actors.search import ModelEngines, Outcome, Search, SearchActor
-from actors.search_stream import Health, search_all, stream
+from actors.search_stream import Growth, search_all, stream
 from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import ScorerSpec
@@ -129,6 +131,53 @@ def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_n
     assert said == [
         f"a search actor (process {process}) did not answer for 3 s: it is started again"
     ]
+
+
+def test_a_pool_grows_while_prompts_wait_and_no_further(
+    word_policy: str,
+    word_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    of = engines(word_policy, word_reward)
+    pool, said = actors(1, of), list[str]()
+
+    def start() -> Any:
+        pool.extend(actors(1, of))
+        return pool[-1]
+
+    async def growing() -> list[Response]:
+        run = stream(pool[:1], CBS, enumerate(problems), said=said.append, growth=growth)
+        return [outcome async for _, outcome in run if isinstance(outcome, Response)]
+
+    growth = Growth(start, most=2, every=0.01)
+    assert texts(asyncio.run(growing())) == undisturbed
+    assert len(pool) == 2 and said == ["prompts wait: 2 search actors now"]
+
+
+def test_an_actor_that_found_no_room_is_not_waited_for(
+    word_policy: str,
+    word_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    of = engines(word_policy, word_reward)
+    pool, asked = actors(1, of), list[Any]()
+
+    def start() -> Any:
+        asked.append(SearchActor.options(num_cpus=64).remote(of))  # type: ignore[attr-defined]
+        return asked[-1]
+
+    async def growing() -> list[Response]:
+        run = stream(pool, CBS, enumerate(problems), growth=Growth(start, most=4, every=0.01))
+        return [outcome async for _, outcome in run if isinstance(outcome, Response)]
+
+    assert texts(asyncio.run(growing())) == undisturbed
+    (actor,) = asked
+    with pytest.raises(RayActorError):
+        ray.get(actor.process.remote(), timeout=60)
 
 
 def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_not(

@@ -12,7 +12,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from orchestrator.engines.attention import NAME, Groups, Parts, attend, takes_parts
+from orchestrator.engines.attention import NAME, Groups, Part, Parts, attend, takes_parts
 
 HEADS, SHARED, SIZE = 4, 2, 8  # of queries, of keys and values, of a head
 MODULE = nn.Identity()
@@ -53,7 +53,7 @@ def test_parts_give_what_the_whole_gives(
     query = drawn(rows, HEADS, width, SIZE)
     mask = torch.zeros(rows, 1, width, 9, dtype=torch.float64)
     mask[1, :, :, :3] = mask[4, :, 0, 6:] = torch.finfo(torch.float64).min
-    keys, values = (Parts(a, b, groups) for a, b in zip(before, own, strict=True))
+    keys, values = (Parts((Part(a, groups), Part(b))) for a, b in zip(before, own, strict=True))
     found, _ = attend(MODULE, query, keys, values, mask, softcap=softcap)
     expected = written_out(query, keys.whole(), values.whole(), mask, softcap)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -63,7 +63,7 @@ def test_parts_give_what_the_whole_gives(
 
 def test_whole_repeats_the_beginning_of_each_row() -> None:
     before, own = torch.arange(2.0).view(2, 1, 1, 1), torch.full((3, 1, 1, 1), 9.0)
-    whole = Parts(before, own, Groups(torch.tensor([1, 0, 1]), 2)).whole()
+    whole = Parts((Part(before, Groups(torch.tensor([1, 0, 1]), 2)), Part(own))).whole()
     assert whole.flatten(1).tolist() == [[1.0, 9.0], [0.0, 9.0], [1.0, 9.0]]
 
 

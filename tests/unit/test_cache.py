@@ -18,14 +18,14 @@ def new(rows: int, tokens: int) -> tuple[Tensor, Tensor]:
 
 def test_it_holds_what_concatenation_would_hold() -> None:
     torch.manual_seed(0)
-    layer, theirs = SamplesLayer(BEFORE, Groups(INDEX, 2), in_parts=False), DynamicLayer()
+    layer, theirs = SamplesLayer([BEFORE], [Groups(INDEX, 2)], in_parts=False), DynamicLayer()
     theirs.update(*(part[INDEX] for part in BEFORE))
     index = INDEX
     for step in [1, 1, [2, 0], *[1] * (ROOM + 3), [1], 4, 1]:
         if isinstance(step, list):
             rows = torch.tensor(step)
             index = index[rows]
-            layer.take(rows, Groups(index, 2))
+            layer.take(rows, [Groups(index, 2)])
             theirs.batch_select_indices(rows)
             continue
         states = new(len(index), step)
@@ -35,10 +35,10 @@ def test_it_holds_what_concatenation_would_hold() -> None:
 
 
 def test_neither_beginnings_nor_tokens_are_copied() -> None:
-    layer = SamplesLayer(BEFORE, Groups(INDEX, 2), in_parts=True)
+    layer = SamplesLayer([BEFORE], [Groups(INDEX, 2)], in_parts=True)
     first, _ = layer.update(*new(3, 1))
     second, _ = layer.update(*new(3, 1))
     assert isinstance(first, Parts) and isinstance(second, Parts)
-    assert first.before is second.before is BEFORE[0]
-    assert first.own.data_ptr() == second.own.data_ptr()
-    assert torch.equal(second.own[:, :, :1], first.own)
+    assert first.parts[0].states is second.parts[0].states is BEFORE[0]
+    assert first.parts[1].states.data_ptr() == second.parts[1].states.data_ptr()
+    assert torch.equal(second.parts[1].states[:, :, :1], first.parts[1].states)

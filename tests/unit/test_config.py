@@ -459,5 +459,17 @@ def test_vllm_is_refused_where_it_does_not_run(vllm: None, overrides: list[str],
         check_models(load_config(None, ["search.engine=vllm", *overrides]))
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [["search.engine=vllm", "search.cards=null"], ["variants.dpo={objective: dpo}"]],
+)
+def test_other_dtypes_are_refused_where_they_are_not_computed(
+    vllm: None, overrides: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"search\.dtype = 'float64': scorer .*valid: float32"):
+        check_models(load_config(None, ["search.dtype=float64", *overrides]))
+    check_models(load_config(None, ["search.dtype=float64"]))
+
+
 def test_vllm_is_taken_where_it_runs(vllm: None) -> None:
     check_models(load_config(None, ["search.engine=vllm", "search.cards=null"]))

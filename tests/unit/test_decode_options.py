@@ -19,7 +19,9 @@ from orchestrator.search.problem import NOT_A_NUMBER
 GIVEN: dict[str, Any] = {
     "method": "cbs", "fields": [], "kind": None, "base": None, "aggregation": None,
     "position": "closed", "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
-    "actors": 1, "threads": 1, "places": 4, "part_rows": 4, "dtype": "float32", "device": "cpu",
+    "actors": 1, "threads": 1, "max_actors": None, "places": 4,
+    "policy_cache_mib": None, "reward_cache_mib": 16,
+    "part_rows": 4, "dtype": "float32", "device": "cpu",
     "engine": "auto", "force": False, "out": "out",
 }  # fmt: skip
 
@@ -55,6 +57,7 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
         ({"prompts": "/no/file.jsonl"}, r"--prompts = '/no/file.jsonl': no such file; valid: "),
         ({"prompts": "/no/file.csv"}, r"--prompts = '/no/file.csv': its format is not known"),
         ({"temperature": 0.0}, r"--temperature = 0.0: valid: a number over 0"),
+        ({"actors": 3, "max_actors": 2}, r"--max-actors = 2: valid: --actors = 3 or more"),
         ({"top_p": 1.5}, r"--top-p = 1.5: valid: "),
         ({"max_new_tokens": 256}, r"--max-new-tokens = 256: the policy reads 256 .*at most 255"),
         ({"kind": "encoder"}, r"--reward = '.*': "),
@@ -91,6 +94,12 @@ def test_vllm_runs_both_models_where_it_is_asked_for(options: DecodeOptions, vll
     wide = DecodeOptions(**{**vars(chosen), "dtype": "bfloat16"})
     with pytest.raises(ConfigError, match="--dtype = 'bfloat16': not with --engine vllm"):
         wide.reader()
+
+
+def test_the_split_of_the_memory_reaches_both_models(options: DecodeOptions) -> None:
+    places = DecodeOptions(**{**vars(options), "policy_cache_mib": 9}).engines
+    assert places.policy.cache_mib == 9
+    assert places.reward is not None and places.reward.cache_mib == 16
 
 
 def test_a_policy_alone_needs_no_reward_model(options: DecodeOptions) -> None:

@@ -101,6 +101,25 @@ def test_only_new_tokens_are_computed() -> None:
     assert computed([first[:2]], [[((7,), ())]], False) == [2 + 1], "no name of its own"
 
 
+def test_beams_of_a_prompt_share_it() -> None:
+    """The example of key_values.py: two candidates go on, then two from the first of them."""
+    reader, prompt = reader_of(MODELS[0], 256), (1, 2, 3, 4)
+    reader.read([prompt], [[((5,), ()), ((6,), ()), ((7,), ())]], [False])
+    beams: list[Ids] = [(*prompt, 5), (*prompt, 6)]
+    known = reader.store.known(beams)
+    assert len(set(known.roots)) == 1 and known.shared == [4, 4] and known.lengths == [5, 5]
+    assert len({*known.rows, *known.roots}) == 3
+    reader.read(beams, [[((8,), ()), ((9,), ())], [((8,), ())]], [False] * 2)
+    forks: list[Ids] = [(*beams[0], 8), (*beams[0], 9)]
+    both = reader.store.known(forks)
+    assert both.roots == known.roots and both.rows[0] == known.rows[0] and both.lengths == [6, 6]
+    assert both.rows[1] not in (*known.rows, *known.roots)
+    assert [keys.shape[:3] for keys, _ in reader.store.taken(both, 0)] == [(1, 2, 4), (2, 2, 2)]
+    # A text alone goes on in place: no row of its own is made for it.
+    (alone,) = reader.store.known([(*forks[1], 3)]).rows
+    assert alone == both.rows[1]
+
+
 def test_what_has_no_memory_is_computed_again_and_rows_stay_few() -> None:
     reader = reader_of(MODELS[0], 0)
     texts: list[Ids] = [(1 + i % 9, 2, 3 + i % 7, 1 + i % 13) for i in range(63)]
@@ -108,4 +127,4 @@ def test_what_has_no_memory_is_computed_again_and_rows_stay_few() -> None:
         (read,) = reader.read([one], [[]], [True])
         assert read.last is not None
         torch.testing.assert_close(read.last, alone(MODELS[0], one), rtol=0, atol=1e-9)
-    assert len(reader.store._texts) == key_values.LEAST_ROWS
+    assert reader.store.rows == key_values.LEAST_ROWS

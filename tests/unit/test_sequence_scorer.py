@@ -8,11 +8,13 @@ import torch
 from conftest import NAN_WORD
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from orchestrator.decoding.apart import each_apart
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
+from orchestrator.engines.checkpoints import TextDoesNotFit, load_reward_model, save_checkpoint
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.engines import Ids, ScoreRequest
+from orchestrator.search.engines import Ids, Scored, ScoreRequest
+from orchestrator.search.problem import PromptFailed
 from orchestrator.world import agents
 
 TOLERANCE = 1e-4
@@ -166,6 +168,21 @@ def test_a_cut_inside_a_character_scores_what_is_whole(word_reward: str, byte_re
     assert len(character) > 1 and policy_chat.text(whole + character[:1]) == "hello .\ufffd"
     assert scorer.own_ids(whole + character[:1]) == scorer.chat.response_ids("hello .")
     assert scorer.own_ids(whole + character) == scorer.chat.response_ids("hello .🙂")
+
+
+def test_a_response_that_outgrows_the_model_in_its_own_tokens_is_refused_alone(
+    word_policy: str, byte_reward: str
+) -> None:
+    policy_chat = load_chat(word_policy)
+    engine = SequenceScorer(byte_reward, "open", policy_chat)
+    prompt = engine.chat.prompt_ids([{"role": "user", "content": "order 1 ."}])
+    word = policy_chat.response_ids("order")
+    short, long = (ScoreRequest(prompt, word, (word * n,)) for n in (2, 100))
+    engine.context = len(prompt) + 60  # the words fit by the policy's count, their pieces do not
+    with pytest.raises(TextDoesNotFit, match=rf"the reward model reads {engine.context} at most"):
+        engine.score([short, long])
+    first, second = each_apart(engine.score, [short, long], engine.forget)
+    assert isinstance(first, Scored) and isinstance(second, PromptFailed)
 
 
 def test_the_same_tokenizer_passes_ids_straight_through(word_policy: str, word_reward: str) -> None:

@@ -15,12 +15,12 @@ from conftest import engines
 from scipy.stats import chisquare
 
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_policy, save_checkpoint
+from orchestrator.engines.checkpoints import TextDoesNotFit, load_policy, save_checkpoint
 from orchestrator.engines.draws import distribution
 from orchestrator.engines.policy import HuggingFacePolicy, PolicyIsNotFinite
+from orchestrator.engines.retokenizing import Retokenizer
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.engines.vllm_policy import VllmPolicy
-from orchestrator.engines.vllm_process import TextDoesNotFit
 from orchestrator.randomness import stream_key
 from orchestrator.records import Response
 from orchestrator.scorers.registry import load_scorer
@@ -292,7 +292,7 @@ def test_a_policy_of_other_tokens_is_scored_by_its_text(
     scorer: VllmSequenceScorer, wide_reward: str, byte_reward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     byte = load_chat(byte_reward)
-    monkeypatch.setattr(scorer, "_policy_chat", byte)
+    monkeypatch.setattr(scorer, "_retokenizer", Retokenizer(byte, scorer.chat))
     other = SequenceScorer(wide_reward, policy_chat=byte)
     x = requests(other, 1)[0].prompt_ids
     y = byte.response_ids("thank you . please check the screen .")

@@ -1,10 +1,8 @@
 """`jobs/bench.py search`: our search against a straightforward loop, and against the bare engines.
 
 Ours: search actors under Ray, one a core. The loop: `tests/search_loop.py`, one prompt
-at a time, on all cores. The limit: the requests of our own run, all known in advance, put through
-the engines alone, first those of the policy, then those of the reward model, in as many processes
-as there are cores, without Ray and without search: in the run's own batches, or all at once, or,
-where no single tokens are looked at and it is installed, by vLLM, whichever is fastest.
+at a time, on all cores. The limit: the bare engines, first the policy's work, then the reward
+model's, in as many processes as there are cores, without Ray and search (`search_limit.py`).
 """
 
 import asyncio
@@ -102,16 +100,19 @@ def _result(
             few = asked[: case.loop_prompts if repeat >= 0 else 1]
             loops.append(alone.submit(_loop, place, case, few).result() / len(few))
             halves = [asked[n :: place.processes] for n in range(place.processes)]
-            limit, fastest = limit_of(bare, place, case, halves)
-            limits.append(limit / count)
+            if repeat < 0:
+                continue
             costs.append(sum((r.cost for r in responses), Cost()))
+            limit, fastest = limit_of(bare, place, case, halves, costs[-1])
+            limits.append(limit / count)
             console.print(
                 f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g}, limit {limits[-1]:.3g}"
                 f" ({fastest})",
                 highlight=False,
             )
-    median = [statistics.median(times[1:]) for times in (ours, loops, limits)]
-    quotients = zip(ours[1:], loops[1:], limits[1:], strict=True)
+    times = ours[1:], loops[1:], limits
+    median = [statistics.median(own) for own in times]
+    quotients = zip(*times, strict=True)
     ratios = [(loop / own, own / limit) for own, loop, limit in quotients]
     cost = costs[-1]
     return {

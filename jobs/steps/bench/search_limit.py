@@ -1,27 +1,25 @@
-"""The bare-engine limit of `jobs/bench.py search`: the run's own requests without search or Ray.
+"""The bare-engine limit of `jobs/bench.py search`, without search or Ray.
 
-What our run asks for is recorded, then put through engines that have read nothing, first all of the
-policy's, then all of the reward model's, in as many processes as there are cores.
+What a method asks for in pieces of many tokens is recorded, then put through engines that have read
+nothing, first all of the policy's, then all of the reward model's, in as many processes as there
+are cores: in the run's batches, all at once, or at once by vLLM, whichever is fastest. Methods that
+look at single tokens have their token counts divided by the best rates (``search_rates.py``).
 """
 
 import asyncio
-import importlib.util
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from jobs.steps.bench.search_setting import Case, Place
+from jobs.steps.bench.search_engines import Engine, engines, policy_of, reward_of
+from jobs.steps.bench.search_rates import best_rates
+from jobs.steps.bench.search_setting import Case, Place, Way
 from jobs.steps.bench.setting import finish
-from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.engines.vllm_policy import VllmPolicy
-from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Scorer, ScorerSpec
-from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.records import Cost
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,
@@ -36,7 +34,6 @@ from orchestrator.search.registry import METHODS
 from orchestrator.search.wave import Kind
 
 Batch = tuple[Kind, list[Any]]
-Way = Literal["in batches", "at once", "vLLM"]
 
 
 @dataclass
@@ -49,17 +46,17 @@ class Recorded:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         """As the policy's."""
         self.batches.append(("sample", requests))
-        return _policy(self.place).sample(requests)
+        return policy_of(self.place).sample(requests)  # type: ignore[no-any-return]
 
     async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
         """As the policy's."""
         self.batches.append(("top", requests))
-        return _policy(self.place).top(requests)
+        return policy_of(self.place).top(requests)  # type: ignore[no-any-return]
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """As the reward model's."""
         self.batches.append(("score", requests))
-        return _reward(self.place).score(requests)
+        return reward_of(self.place).score(requests)  # type: ignore[no-any-return]
 
 
 def limit_of(
@@ -67,24 +64,31 @@ def limit_of(
     place: Place,
     case: Case,
     halves: Sequence[Sequence[Problem]],
+    cost: Cost,
 ) -> tuple[float, str]:
-    """Seconds of all of the policy's requests, then of all of the reward model's, on all cores.
+    """Seconds of all the policy's work, then all the reward model's, on all cores; and by what.
 
-    And which way was the fastest for each.
+    Args:
+        bare: a process for each core.
+        place: of the models.
+        case: whose limit.
+        halves: the prompts of each process.
+        cost: what the run has computed in all.
     """
+    if case.ways == ("at the best rates",):
+        decoding, scoring = best_rates(bare, place, case)
+        seconds = cost.policy_tokens_computed / decoding.tokens
+        seconds += cost.reward_tokens_computed / scoring.tokens
+        return seconds, f"{decoding}, {scoring}"
     runs = [one.submit(_record, place, case, own) for one, own in zip(bare, halves, strict=True)]
     batches = [run.result() for run in runs]
-    ways: list[Way] = ["in batches"]
-    if case.in_pieces:
-        ways.append("at once")
-        if importlib.util.find_spec("vllm") is not None and place.position == "open":
-            ways.append("vLLM")
+    ways = [way for way in case.ways if way != "vLLM" or "vLLM" in engines(place)]
     total, fastest = 0.0, []
     for kinds in (("sample", "top"), ("score",)):
         some = [[batch for batch in part if batch[0] in kinds] for part in batches]
-        seconds = {way: _replayed(bare, place, some, way) for way in ways}
-        fastest.append(min(seconds, key=lambda way: seconds[way]))
-        total += seconds[fastest[-1]]
+        times = {way: _replayed(bare, place, some, way) for way in ways}
+        fastest.append(min(times, key=lambda way: times[way]))
+        total += times[fastest[-1]]
     return total, ", ".join(fastest)
 
 
@@ -113,8 +117,8 @@ def _replay(place: Place, batches: Sequence[Batch], way: Way) -> float:
     if not batches:
         return 0.0
     kind = batches[0][0]  # of all, where they go at once
-    policy: Any = _vllm_policy(place) if way == "vLLM" else _policy(place)
-    reward: Any = _vllm_reward(place) if way == "vLLM" else _reward(place)
+    engine: Engine = "vLLM" if way == "vLLM" else "transformers"
+    policy, reward = policy_of(place, engine), reward_of(place, engine)
     policy.forget()
     reward.forget()
     if way != "in batches":
@@ -124,24 +128,3 @@ def _replay(place: Place, batches: Sequence[Batch], way: Way) -> float:
         getattr(reward if kind == "score" else policy, kind)(requests)
     finish(place.setting.device)
     return time.perf_counter() - start
-
-
-@lru_cache(maxsize=1)
-def _policy(place: Place) -> HuggingFacePolicy:
-    return HuggingFacePolicy(f"{place.folder}/policy", device=place.setting.device, ends=False)
-
-
-@lru_cache(maxsize=1)
-def _reward(place: Place) -> SequenceScorer:
-    return SequenceScorer(f"{place.folder}/reward", place.position, device=place.setting.device)
-
-
-@lru_cache(maxsize=1)
-def _vllm_policy(place: Place) -> VllmPolicy:
-    return VllmPolicy(f"{place.folder}/policy", device=place.setting.device, ends=False)
-
-
-@lru_cache(maxsize=1)
-def _vllm_reward(place: Place) -> Scorer:
-    spec = ScorerSpec(f"{place.folder}/reward", engine="vllm")
-    return load_scorer(spec, place.position, device=place.setting.device)

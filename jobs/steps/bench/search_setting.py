@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from orchestrator.search.args import ArgsParameters
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
-from orchestrator.search.engines import SampleRequest, ScoreRequest
+from orchestrator.search.engines import Ids, SampleRequest, ScoreRequest
 from orchestrator.search.problem import Problem
 
 PROMPT, NEW = 60, 64  # tokens
@@ -27,12 +27,16 @@ CALIBRATION = 32  # prompts
 ENTROPY_QUANTILE, REWARD_QUANTILE, ALPHA, CAP, REJECTIONS = 0.9, 0.7, 0.5, 16, 8  # CARDS
 
 
+Way = Literal["in batches", "at once", "vLLM", "at the best rates"]
+KNOWN: tuple[Way, ...] = ("in batches", "at once", "vLLM")  # of pieces, all known in advance
+
+
 @dataclass(frozen=True)
 class Case:
     """A method of the search registry with its parameters, and the least ratio to the loop.
 
     ``limit`` is what it may take of the bare engines' time. The slow loop takes ``loop_prompts``.
-    ``in_pieces``: it asks for pieces of many tokens, all of which could be known in advance.
+    ``ways``: how the bare engines are measured; the fastest counts.
     """
 
     method: str
@@ -40,15 +44,15 @@ class Case:
     floor: float
     limit: float | None
     loop_prompts: int
-    in_pieces: bool = False
+    ways: tuple[Way, ...]
 
 
 CASES = {
-    "bon16": Case("bon", BestOfNParameters(16), 1.5, 1.25, 4, in_pieces=True),
-    "args30": Case("args", ArgsParameters(1.5, 30), 50.0, 1.6, 1),
-    "tbs8x8": Case("tbs", BeamParameters(8, 8, 1), 40.0, 1.6, 1),
-    "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2, in_pieces=True),
-    "cards": Case("cards", None, 5.0, None, 32),
+    "bon16": Case("bon", BestOfNParameters(16), 1.5, 1.25, 4, KNOWN),
+    "args30": Case("args", ArgsParameters(1.5, 30), 50.0, 1.6, 1, ("at the best rates",)),
+    "tbs8x8": Case("tbs", BeamParameters(8, 8, 1), 40.0, 1.6, 1, ("at the best rates",)),
+    "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2, KNOWN),
+    "cards": Case("cards", None, 5.0, None, 32, ("in batches",)),
 }
 
 
@@ -79,11 +83,16 @@ def save_models(setting: Setting, folder: Path) -> None:
         save_checkpoint(kind(config).to(setting.torch_dtype), tokenizer, folder / name)
 
 
+def random_ids(setting: Setting, rows: int, tokens: int, *key: str | int) -> list[Ids]:
+    """Random words, the same for the same ``key``."""
+    ids = generator(0, "search", *key).integers(len(SPECIAL), setting.vocabulary, (rows, tokens))
+    return [tuple(row) for row in ids.tolist()]
+
+
 def problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
     """Prompts of random words; no two repeats share any."""
-    draw = generator(0, "search", repeat)
-    ids = draw.integers(len(SPECIAL), setting.vocabulary, (count, PROMPT)).tolist()
-    return [Problem(f"{repeat}-{i}", tuple(row), 0, NEW) for i, row in enumerate(ids)]
+    rows = random_ids(setting, count, PROMPT, repeat)
+    return [Problem(f"{repeat}-{i}", row, 0, NEW) for i, row in enumerate(rows)]
 
 
 def calibrated(setting: Setting, folder: Path, position: str) -> CardsParameters:

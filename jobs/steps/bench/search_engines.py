@@ -1,0 +1,36 @@
+"""The bare engines of `jobs/bench.py search`, each loaded once a process."""
+
+import importlib.util
+from functools import lru_cache
+from typing import Any, Literal
+
+from jobs.steps.bench.search_setting import Place
+from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.vllm_policy import VllmPolicy
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.sequence import SequenceScorer
+
+Engine = Literal["transformers", "vLLM"]
+
+
+def engines(place: Place) -> list[Engine]:
+    """Those that can be asked here; vLLM where it is installed, and for open scoring."""
+    there = importlib.util.find_spec("vllm") is not None and place.position == "open"
+    return ["transformers", "vLLM"] if there else ["transformers"]
+
+
+@lru_cache(maxsize=2)
+def policy_of(place: Place, engine: Engine = "transformers") -> Any:
+    """The policy; no token ends its responses."""
+    kind = VllmPolicy if engine == "vLLM" else HuggingFacePolicy
+    return kind(f"{place.folder}/policy", device=place.setting.device, ends=False)
+
+
+@lru_cache(maxsize=2)
+def reward_of(place: Place, engine: Engine = "transformers") -> Any:
+    """The reward model."""
+    folder, device = f"{place.folder}/reward", place.setting.device
+    if engine == "vLLM":
+        return load_scorer(ScorerSpec(folder, engine="vllm"), place.position, device=device)
+    return SequenceScorer(folder, place.position, device=device)

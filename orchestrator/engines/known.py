@@ -1,0 +1,75 @@
+"""Texts whose beginnings were read before, and the rows of keys and values where these stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from orchestrator.engines.attention import Groups
+from orchestrator.rewards.packed import PADDING, TRUNK, Tokens
+
+
+@dataclass(frozen=True)
+class Known:
+    """N texts, of each of which the first ``lengths[i]`` tokens were read.
+
+    The first ``shared[i]`` of them stand in row ``roots[i]``, which several texts may share, the
+    others from the first column of row ``rows[i]`` on, which is the text's own.
+    """
+
+    rows: list[int]
+    roots: list[int]
+    shared: list[int]
+    lengths: list[int]
+
+    @cached_property
+    def places(self) -> list[list[int]]:
+        """The rows of each part: the different roots, and if any text stands behind its, all."""
+        behind = any(n > m for n, m in zip(self.lengths, self.shared, strict=True))
+        return [list(dict.fromkeys(self.roots)), *([self.rows] if behind else [])]
+
+    @cached_property
+    def widths(self) -> list[int]:
+        """How many columns of each part are needed."""
+        behind = max(n - m for n, m in zip(self.lengths, self.shared, strict=True))
+        return [max(self.shared), *([behind] if behind else [])]
+
+    def some(self, texts: Sequence[int]) -> "Known":
+        """Of some of the texts."""
+        fields = (self.rows, self.roots, self.shared, self.lengths)
+        return Known(*([field[i] for i in texts] for field in fields))
+
+    def cut(self, lengths: list[int]) -> "Known":
+        """No more of each text than the first ``lengths[i]`` tokens."""
+        shared = [min(n, m) for n, m in zip(lengths, self.shared, strict=True)]
+        return Known(self.rows, self.roots, shared, lengths)
+
+    def tokens(self) -> Tokens:
+        """What stands in the columns of all parts: (N, T), without ids; padding is marked."""
+        shared, lengths = torch.tensor(self.shared)[:, None], torch.tensor(self.lengths)[:, None]
+        starts, ends = [torch.zeros_like(shared), shared], [shared, lengths]
+        position, there = [], []
+        for start, end, width in zip(starts, ends, self.widths, strict=False):
+            place = start + torch.arange(width)
+            position.append(place)
+            there.append(place < end)
+        places = torch.cat(position, 1)
+        branch = torch.where(torch.cat(there, 1), TRUNK, PADDING)
+        return Tokens(torch.zeros_like(places), places, places + 1, branch)
+
+    def groups(self, index: Tensor | None, device: torch.device | str) -> list[Groups | None]:
+        """Which row of each part a row of queries sees; ``index`` (M,): its text, None: row i's i.
+
+        Where each sees its own there is nothing to group.
+        """
+        roots = self.places[0]
+        number = {row: i for i, row in enumerate(roots)}
+        root = torch.tensor([number[row] for row in self.roots], device=device)
+        sizes = [len(rows) for rows in self.places]
+        if index is None:
+            alone = len(roots) == len(self.rows)
+            return [None if alone else Groups(root, len(roots)), *([None] if sizes[1:] else [])]
+        both = [Groups(root[index], len(roots)), Groups(index, len(self.rows))]
+        return list(both[: len(sizes)])

@@ -1,0 +1,107 @@
+"""What scorers behind vLLM share: the checks of the model, the pooling engine in its process."""
+
+from typing import Any
+
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.reward_heads import find_head
+from orchestrator.engines.vllm_process import VllmProcess, check_installed, language_model
+from orchestrator.engines.weights import Weights
+from orchestrator.scorers.scorer import Position, Scorer
+
+TEXTS_PER_BATCH = 256
+
+
+class PoolingEngine:
+    """The engine, in its process; ``task`` is vLLM's name of what is read."""
+
+    task: str
+    caching: bool  # whether texts are read on from what was read before
+
+    def __init__(self, checkpoint: str, device: str, cache_mib: int | None) -> None:
+        from vllm import PoolingParams
+        from vllm.config import PoolerConfig
+
+        self._model: Any = language_model(
+            checkpoint,
+            device,
+            cache_mib,
+            runner="pooling",
+            convert="classify",
+            pooler_config=PoolerConfig(task=self.task, use_activation=False),
+            hf_overrides={"num_labels": 1},
+            dtype="float32",  # as the other scorers
+            enable_prefix_caching=self.caching,
+            max_num_seqs=TEXTS_PER_BATCH,
+            enforce_eager=True,
+        )
+        self._parameters = PoolingParams(use_activation=False)
+        self.encoded([[0]])  # what its kernels do not support (small heads, say) shows here
+        self.longest = int(self._model.model_config.max_model_len)
+
+    def encoded(self, texts: list[list[int]]) -> list[Any]:
+        """The engine's answer to each text."""
+        found: list[Any] = self._model.encode(
+            [{"prompt_token_ids": text} for text in texts],
+            pooling_params=self._parameters,
+            pooling_task=self.task,
+            use_tqdm=False,
+        )
+        return found
+
+    def forget(self) -> None:
+        """Empties the prefix cache."""
+        self._model.reset_prefix_cache()
+
+
+class VllmScorer(Scorer):
+    """A one-label causal reward model behind vLLM.
+
+    Args:
+        checkpoint: folder or hub name; its head is `score`, transformers' own.
+        position: where a prefix is scored.
+        policy_chat: whose ids come in; None means the model's own.
+        device: torch device name; vLLM is built for one kind of device.
+        cache_mib: of keys and values; None is the default of the device.
+
+    The engine takes as many threads as torch has in this process.
+
+    Raises:
+        ModuleNotFoundError: vLLM is not installed.
+        ValueError: the head is another trainer's.
+        RuntimeError: vLLM cannot serve the model.
+    """
+
+    _engine_kind: type[PoolingEngine]
+
+    def __init__(
+        self,
+        checkpoint: str,
+        position: Position = "closed",
+        policy_chat: Chat | None = None,
+        device: str = "cpu",
+        cache_mib: int | None = None,
+    ) -> None:
+        super().__init__(load_chat(checkpoint), position, policy_chat)
+        self._checkpoint = checkpoint
+        check_model(checkpoint)
+        self._engine = VllmProcess(checkpoint, device, self._engine_kind, cache_mib)
+
+    def close(self) -> None:
+        """Ends the engine's process; a scorer that is no longer used does so by itself."""
+        self._engine.close()
+
+
+def check_model(checkpoint: str) -> None:
+    """Checks that vLLM can score with a model, without loading its weights.
+
+    Raises:
+        ValueError: the head is another trainer's.
+        ModuleNotFoundError: vLLM is not installed; the message says what to install.
+    """
+    head = find_head(Weights.of(checkpoint))
+    if head is None or not head.own or head.labels != 1:
+        raise ValueError(
+            f"{checkpoint}: engine 'vllm' reads a head `score` of one label and no bias;"
+            f" this one is {head}; use engine: transformers"
+        )
+    check_installed()
