@@ -32,22 +32,16 @@ class _Streams(threading.local):
     def __init__(self) -> None:
         self._bits = np.random.Philox(key=0)
         self._generator = np.random.Generator(self._bits)
+        self._state = self._bits.state
+        self._key = self._state["state"]["key"]
 
     def begun(self, key: int) -> np.random.Generator:
         """As ``Generator(Philox(key=key))``; until the next one is begun."""
-        high, low = divmod(key, 2**64)
-        self._bits.state = {
-            "bit_generator": "Philox",
-            "state": {"counter": _ZEROS, "key": np.array([low, high], np.uint64)},
-            "buffer": _ZEROS,
-            "buffer_pos": 4,  # it is empty
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+        self._key[1], self._key[0] = divmod(key, 2**64)
+        self._bits.state = self._state
         return self._generator
 
 
-_ZEROS = np.zeros(4, np.uint64)
 _streams = _Streams()
 
 

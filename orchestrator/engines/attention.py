@@ -140,8 +140,7 @@ def attend(
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     if attention_mask is not None:
-        by_head: Tensor = logits.unflatten(2, (-1, width))  # (N, Hkv, G, Tq, Tk)
-        logits = (by_head + attention_mask[:, :, None]).flatten(2, 3)
+        logits.unflatten(2, (-1, width)).add_(attention_mask[:, :, None])  # (N, Hkv, G, Tq, Tk)
     wide = torch.promote_types(logits.dtype, torch.float32)
     shares = torch.softmax(logits, dim=-1, dtype=wide).to(query.dtype)
     shares = nn.functional.dropout(shares, dropout, module.training)

@@ -28,26 +28,30 @@ LEAST_ROWS = 16
 
 @dataclass(eq=False)
 class _Computed:
-    """What one forward computed: layers of (N, H, Tq, D), and the pieces that stand in it."""
+    """What one forward computed: layers of (N, H, Tq, D), and behind which texts."""
 
     layers: Sequence[Pair]
     bytes: int
-    texts: list[Ids]
+    parents: list[Ids]
+
+
+@dataclass(eq=False)
+class _Pieces:
+    """Pieces behind a text: in a row of ``computed``, each from a column of it on."""
+
+    computed: _Computed
+    row: int
+    starts: dict[Ids, int]
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """The end of ``text`` behind ``parent``: columns from ``start`` on of a row of ``computed``."""
+    """One of them, of ``count`` tokens."""
 
-    text: Ids
-    parent: Ids
     computed: _Computed
     row: int
     start: int
-
-    @property
-    def count(self) -> int:
-        return len(self.text) - len(self.parent)
+    count: int
 
 
 @dataclass(frozen=True)
@@ -79,15 +83,25 @@ class KeyValues:
     def __init__(self, memory_mib: int = MEMORY_MIB) -> None:
         self._memory = memory_mib * 2**20
         self._stored = Rows()
+        self._begin()
+
+    def forget(self) -> None:
+        """Drops all texts; the memory of the rows stays for others, as far as it is allowed."""
+        if self._stored.bytes > self._memory:
+            self._stored = Rows()
+        self._stored.empty()
+        self._begin()
+
+    def _begin(self) -> None:
         self._rows: list[_Row] = []
         self._names: dict[Ids, int] = {}  # a text, and the row that begins with it
         self._names_of: list[list[Ids]] = []
         # Rows, the latest used last; a root behind all that stand behind it, to outlive them.
         self._used: OrderedDict[int, None] = OrderedDict()
-        self._pieces: dict[Ids, _Piece] = {}
+        self._pieces: dict[Ids, list[_Pieces]] = {}  # by the text that they are behind
         self._computed: OrderedDict[int, _Computed] = OrderedDict()
         self._piece_bytes = 0
-        self._lengths: Counter[int] = Counter()  # of names and pieces
+        self._lengths: Counter[int] = Counter()  # of names
 
     @property
     def layers(self) -> int:
@@ -118,7 +132,7 @@ class KeyValues:
         placed = [rows[i] for i in range(len(texts))]
         self._stored.make_room(len(self._rows), 0)
         self._stored.copy_beginnings(copies)
-        self._join(placed, found)
+        self._join(texts, placed, found)
         for row in placed:
             self._used.move_to_end(row)
             if (root := self._rows[row].root) is not None:
@@ -166,29 +180,35 @@ class KeyValues:
         """Keeps pieces behind ``parents[i]``, in row i of ``new`` from given columns on."""
         computed = _Computed(new, sum(part.nbytes for pair in new for part in pair), [])
         for row, (parent, own) in enumerate(zip(parents, pieces, strict=True)):
-            for ids, start in own:
-                text = parent + ids
-                if ids and text not in self._pieces and text not in self._names:
-                    self._pieces[text] = _Piece(text, parent, computed, row, start)
-                    self._lengths[len(text)] += 1
-                    computed.texts.append(text)
+            if starts := {ids: start for ids, start in own if ids}:
+                self._pieces.setdefault(parent, []).append(_Pieces(computed, row, starts))
+                computed.parents.append(parent)
         self._computed[id(computed)] = computed
         self._piece_bytes += computed.bytes
         while len(self._computed) > 1 and self._piece_bytes > self._memory:
             _, oldest = self._computed.popitem(last=False)
             self._piece_bytes -= oldest.bytes
-            for text in oldest.texts:
-                self._forget_piece(text)
+            for parent in oldest.parents:
+                left = [one for one in self._pieces.pop(parent, ()) if one.computed is not oldest]
+                if left:
+                    self._pieces[parent] = left
 
     def _find(self, text: Ids) -> _Found:
         for length in sorted((n for n in self._lengths if n <= len(text)), reverse=True):
             head = text[:length]
             if head in self._names:
-                return _Found(self._names[head], length)
-            piece = self._pieces.get(head)
-            if piece is not None and piece.parent in self._names:
-                return _Found(self._names[piece.parent], len(piece.parent), piece)
+                return _Found(self._names[head], length, self._piece(head, text[length:]))
         return _Found()
+
+    def _piece(self, parent: Ids, rest: Ids) -> _Piece | None:
+        """The longest piece behind a text that begins as ``rest`` does."""
+        there = self._pieces.get(parent, ())
+        for count in range(len(rest), 0, -1) if there else ():
+            for one in there:
+                start = one.starts.get(rest[:count])
+                if start is not None:
+                    return _Piece(one.computed, one.row, start, count)
+        return None
 
     def _in_place(self, texts: Sequence[Ids], found: Sequence[_Found]) -> dict[int, int]:
         """The row of each text that needs no new one.
@@ -222,7 +242,7 @@ class KeyValues:
 
     def _free_row(self, held: set[int]) -> int:
         """A row that holds nothing, made if there is memory, else of the text longest not used."""
-        if self._stored.bytes_of_one * (len(self._rows) + 1) > self._memory or not self._used:
+        if (len(self._rows) + 1) * self._stored.bytes_of_one > self._memory or not self._used:
             for row in self._used:
                 if row not in held and len(self._rows) >= LEAST_ROWS:
                     self._forget_row(row)
@@ -239,17 +259,10 @@ class KeyValues:
             self._rows[row.root].behind -= 1
         for text in self._names_of[number]:
             del self._names[text]
-            self._count_down(len(text))
+            self._lengths[len(text)] -= 1
+            if not self._lengths[len(text)]:
+                del self._lengths[len(text)]
         self._rows[number], self._names_of[number] = _Row(), []
-
-    def _forget_piece(self, text: Ids) -> None:
-        if self._pieces.pop(text, None) is not None:
-            self._count_down(len(text))
-
-    def _count_down(self, length: int) -> None:
-        self._lengths[length] -= 1
-        if not self._lengths[length]:
-            del self._lengths[length]
 
     def _name(self, text: Ids, row: int) -> None:
         if text not in self._names:
@@ -257,8 +270,8 @@ class KeyValues:
             self._names_of[row].append(text)
             self._lengths[len(text)] += 1
 
-    def _join(self, rows: Sequence[int], found: Sequence[_Found]) -> None:
-        """Copies pieces behind their texts."""
+    def _join(self, texts: Sequence[Ids], rows: Sequence[int], found: Sequence[_Found]) -> None:
+        """Copies pieces behind their texts, the first ones of ``texts``."""
         groups: dict[int, tuple[_Computed, Columns]] = {}
         longest = 0
         for row, one in zip(rows, found, strict=True):
@@ -270,8 +283,7 @@ class KeyValues:
         self._stored.make_room(len(self._rows), longest)
         for computed, at in groups.values():
             at.copy(computed.layers, self._stored.layers)
-        for row, one in zip(rows, found, strict=True):
+        for text, row, one in zip(texts, rows, found, strict=True):
             if one.piece is not None:
-                self._rows[row].text = one.piece.text
-                self._forget_piece(one.piece.text)
-                self._name(one.piece.text, row)
+                self._rows[row].text = text[: one.length + one.piece.count]
+                self._name(self._rows[row].text, row)

@@ -286,6 +286,17 @@ def _assert_numbers(logits: Tensor) -> None:
 
 
 def _batches(rows: list[DrawnRow], texts: list[Ids]) -> list[list[DrawnRow]]:
-    """Rows in batches of like prefix length, in an order that only the requests decide."""
-    ordered = sorted(rows, key=lambda row: (len(texts[row.prefix]), row.prefix))
-    return [ordered[i : i + ROWS_PER_BATCH] for i in range(0, len(ordered), ROWS_PER_BATCH)]
+    """Rows in batches of like prefix length, in an order that only the requests decide.
+
+    Of those that want one token what counts is the different prefixes.
+    """
+    batches: list[list[DrawnRow]] = []
+    going, prefixes = 0, set[int]()
+    for row in sorted(rows, key=lambda row: (len(texts[row.prefix]), row.prefix)):
+        going += row.limit > 1
+        prefixes.add(row.prefix)
+        if not batches or max(going, len(prefixes)) > ROWS_PER_BATCH:
+            batches.append([])
+            going, prefixes = int(row.limit > 1), {row.prefix}
+        batches[-1].append(row)
+    return batches

@@ -61,13 +61,12 @@ class Reader:
         self._model, self._output, self._pad_id = model, forward, pad_id
         self._device = model.device  # transformers walks through all weights at each question
         self._count = model.config.get_text_config().num_hidden_layers
-        self._memory_mib = memory_mib
         self.in_parts = takes_parts(model)
         self.store = KeyValues(memory_mib)
 
     def forget(self) -> None:
         """Drops all keys and values that are kept."""
-        self.store = KeyValues(self._memory_mib)
+        self.store.forget()
 
     @torch.no_grad()
     def read(

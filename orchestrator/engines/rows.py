@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,11 @@ class Rows:
     def bytes_of_one(self) -> int:
         """What a row takes in all layers."""
         return sum(part[0].nbytes for pair in self.layers for part in pair)
+
+    @property
+    def bytes(self) -> int:
+        """What all rows take in all layers."""
+        return sum(part.nbytes for pair in self.layers for part in pair)
 
     def taken(self, rows: Sequence[int], width: int, layer: int) -> Pair:
         """The first ``width`` tokens of some rows in one layer: (N, H, T, D) each, a copy."""
@@ -42,6 +48,12 @@ class Rows:
             for part in pair:
                 some = part[:, :, :width]
                 some.index_copy_(0, target, some.index_select(0, source))
+
+    def empty(self) -> None:
+        """Nothing stands anywhere; the memory is kept. Not what was there: it may be NaN."""
+        for pair in self.layers:
+            for part in pair:
+                part.zero_()
 
     def make_room(self, rows: int, tokens: int, like: Sequence[Pair] = ()) -> None:
         """At least so many rows and columns; ``like`` layers of any size, where there are none."""
@@ -69,21 +81,26 @@ class Columns:
     """Tokens to copy from some rows and columns to others, one by one."""
 
     def __init__(self) -> None:
-        self._parts: list[Tensor] = []
+        self._spans: list[tuple[int, int, int, int, int]] = []
 
     def add(self, row: int, column: int, source: int, start: int, count: int) -> None:
         """``count`` tokens of row ``source`` from ``start`` on, to ``row`` from ``column`` on."""
         if count > 0:
-            places = torch.arange(count)
-            rows = torch.tensor([[row], [source]]).expand(2, count)
-            self._parts.append(torch.cat([rows, torch.stack([column + places, start + places])]))
+            self._spans.append((row, column, source, start, count))
 
     def copy(self, source: Sequence[Pair], target: Sequence[Pair]) -> None:
         """Copies them in all layers."""
-        if not self._parts:
+        if not self._spans:
             return
-        whole = torch.cat(self._parts, 1).to(source[0][0].device)
-        row, origin, column, start = whole.unbind()
+        spans = np.array(self._spans)
+        counts = spans[:, 4]
+        ends = counts.cumsum()
+        place = np.arange(ends[-1]) - np.repeat(ends - counts, counts)  # within its span
+        each = np.repeat(spans, counts, axis=0)
+        each[:, 1] += place
+        each[:, 3] += place
+        whole = torch.from_numpy(each.T[:4].copy()).to(source[0][0].device)
+        row, column, origin, start = whole.unbind()
         for old, new in zip(source, target, strict=True):
             for here, there in zip(old, new, strict=True):
                 there[row, :, column] = here[origin, :, start]

@@ -86,7 +86,7 @@ class SequenceScorer(Scorer):
         self.check_room(
             [len(text) + max(map(len, some), default=0) + len(closing) for text, some in own]
         )
-        found: dict[tuple[Ids, Ids], float] = {}
+        found: dict[Ids, dict[Ids, float]] = {}
         tokens: dict[Ids, int] = {}
         waiting: dict[Ids, dict[Ids, None]] = {}
         for text, extensions in own:
@@ -97,7 +97,8 @@ class SequenceScorer(Scorer):
             groups = {text: parts for text, parts in groups.items() if parts}
         results = []
         for text, extensions in own:
-            values = tuple(found[text, extension] for extension in extensions)
+            scores = found[text]
+            values = tuple(scores[extension] for extension in extensions)
             computed = tokens.pop(text, 0)  # paid for by the first who asks
             whole = sum(len(text) + len(extension) + len(closing) for extension in extensions)
             results.append(Scored(values, computed, whole - computed))
@@ -118,7 +119,7 @@ class SequenceScorer(Scorer):
     def _read(
         self,
         asked: dict[Ids, list[Ids]],
-        found: dict[tuple[Ids, Ids], float],
+        found: dict[Ids, dict[Ids, float]],
         tokens: dict[Ids, int],
     ) -> None:
         """Scores some extensions of each text."""
@@ -126,18 +127,16 @@ class SequenceScorer(Scorer):
         tails: list[Tails] = [[(y, closing) for y in own if y + closing] for own in asked.values()]
         last = [() in own and not closing for own in asked.values()]
         texts = list(asked)
-        places, hidden = [], []
-        for text, own, read in zip(
-            texts, tails, self._reader.read(texts, tails, last), strict=True
-        ):
-            places += [(text, extension) for extension, _ in own]
-            hidden.append(read.tails)
-            if read.last is not None:
-                places.append((text, ()))
-                hidden.append(read.last[None])
+        reads = self._reader.read(texts, tails, last)
+        hidden = [read.tails for read in reads]
+        hidden += [read.last[None] for read in reads if read.last is not None]
+        scores = iter(self.model.score(torch.cat(hidden)).squeeze(-1).tolist())
+        for text, own, read in zip(texts, tails, reads, strict=True):
+            found.setdefault(text, {}).update((extension, next(scores)) for extension, _ in own)
             tokens[text] = tokens.get(text, 0) + read.computed
-        scores = self.model.score(torch.cat(hidden)).squeeze(-1)
-        found.update(zip(places, scores.tolist(), strict=True))
+        for text, read in zip(texts, reads, strict=True):
+            if read.last is not None:
+                found[text][()] = next(scores)
 
     def _hidden(self, **inputs: object) -> Tensor:
         hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
