@@ -8,21 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from jobs.steps.decode_options import DecodeOptions
 from jobs.steps.decode_output import DecodeOutput
 from jobs.steps.decode_rows import RowWriter, cut, prompts
-from jobs.steps.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH, OK
-from jobs.steps.score import cause, say
+from jobs.steps.file_job import alone, cause, file_job, say
+from jobs.steps.main import FAILED, OK
 from orchestrator.config.load import ConfigError
 from orchestrator.data.parts import PartedFile
 from orchestrator.decoding.engines import told
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
 from orchestrator.search.problem import PromptFailed
-from orchestrator.stages.places import lasting_output_dir
 from orchestrator.stages.progress import Meter
 
 ACTOR_CPUS = 0.1  # logical, as small as a sweep's, so that both find a place in one cluster
@@ -34,29 +32,14 @@ def decode_main(**given: Any) -> int:
     The exit code is 2 for options that cannot be, 1 for a failure.
     """
     options = DecodeOptions(**given)
-    console = Console()
-    console = console if console.is_terminal else Console(width=LOG_WIDTH)
-    place, moved = lasting_output_dir(options.out, "decode", Path.cwd())
-    try:
-        if "://" in place:
-            raise ConfigError(f"--out = {place!r}: valid: a folder or file on a disk")
-        options = options.resolved()
-        reader, output = options.reader(), DecodeOutput(Path(place))
-        if moved:
-            console.print(moved, highlight=False, markup=False)
-        output.folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, which a single output file ends.
-        with FileLock(output.folder.with_name(f".{output.folder.name}.lock"), timeout=0):
-            return _decode(options, reader, output, console)
-    except ConfigError as error:
-        say(f"error: {error}")
-        return BAD_CONFIG
-    except Timeout:
-        say(f"error: --out = {place!r}: another run is writing there; wait, or choose another")
-        return BAD_CONFIG
-    except KeyboardInterrupt:
-        console.print("interrupted: run the same command again, and it goes on from here")
-        return INTERRUPTED
+
+    def run(place: Path, console: Console) -> int:
+        settled = options.resolved()
+        reader, output = settled.reader(), DecodeOutput(place)
+        with alone(output.folder, "--out", place):
+            return _decode(settled, reader, output, console)
+
+    return file_job("decode", "--out", options.out, "a folder or file", run)
 
 
 def _decode(
@@ -88,6 +71,10 @@ def _decode(
     finally:
         writer.flush()
     writer.close()
+    missing = file.rows - len(output.done())
+    if missing:
+        say(f"failed: {missing:,} prompts have neither a response nor a reject; run it again")
+        return FAILED
     _show(output.finish(identity, time.monotonic() - started), output, console)
     return OK
 

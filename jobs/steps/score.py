@@ -4,19 +4,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from jobs.steps.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH, OK
+from jobs.steps.file_job import alone, cause, file_job, say
+from jobs.steps.main import FAILED, OK
 from jobs.steps.score_options import ScoreOptions
 from jobs.steps.score_output import Counts, ScoreOutput
 from orchestrator.config.load import ConfigError
 from orchestrator.data.parts import cut_in_parts
 from orchestrator.scorers.reading import RowReader
-from orchestrator.stages.places import lasting_output_dir
 from orchestrator.stages.progress import Meter
-
-FOLLOWS = "The above exception was the direct cause"  # Python's own words
 
 
 def score_main(**given: Any) -> int:
@@ -25,29 +22,14 @@ def score_main(**given: Any) -> int:
     The exit code is 2 for options that cannot be, 1 for a failure.
     """
     options = ScoreOptions(**given)
-    console = Console()
-    console = console if console.is_terminal else Console(width=LOG_WIDTH)
-    place, moved = lasting_output_dir(options.output, "score", Path.cwd())
-    try:
-        if "://" in place:
-            raise ConfigError(f"--output = {place!r}: valid: a folder or .parquet file on a disk")
-        options = options.resolved()
-        reader, output = options.reader(), ScoreOutput(Path(place))
-        if moved:
-            console.print(moved, highlight=False, markup=False)
-        output.folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, which a single output file ends.
-        with FileLock(output.folder.with_name(f".{output.folder.name}.lock"), timeout=0):
-            return _score(options, reader, output, console)
-    except ConfigError as error:
-        say(f"error: {error}")
-        return BAD_CONFIG
-    except Timeout:
-        say(f"error: --output = {place!r}: another run is writing there; wait, or choose another")
-        return BAD_CONFIG
-    except KeyboardInterrupt:
-        console.print("interrupted: run the same command again, and it goes on from here")
-        return INTERRUPTED
+
+    def run(place: Path, console: Console) -> int:
+        settled = options.resolved()
+        reader, output = settled.reader(), ScoreOutput(place)
+        with alone(output.folder, "--output", place):
+            return _score(settled, reader, output, console)
+
+    return file_job("score", "--output", options.output, "a folder or .parquet file", run)
 
 
 def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, console: Console) -> int:
@@ -146,15 +128,3 @@ def _shown(summary: dict[str, Any], output: ScoreOutput) -> str:
         f"{summary['rows']:,} rows scored, {refused}; {summary['tokens']:,} tokens; scores:"
         f" {output.scores}; rejects: {output.rejects}"
     )
-
-
-def cause(error: BaseException) -> str:
-    """What went wrong, in a line: Ray's errors are a worker's traceback, then their own advice."""
-    text = str(error).split(FOLLOWS)[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def say(text: str) -> None:
-    """Shows an error."""
-    Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)

@@ -100,6 +100,7 @@ class Decoder:
 
         Raises:
             ConfigError: there is no such method or field, or a value cannot be.
+            ValueError: the method asks for scores of no reward model, or ids are not different.
         """
         parameters = parameters_of(method, fields)
         if self._spec is None and method not in UNSCORED_METHODS:
@@ -107,7 +108,10 @@ class Decoder:
         reader = PromptReader(self._policy, self._spec, seed, max_new_tokens)
         problems: list[Problem] = []
         answers: dict[str, Decoded] = {}
-        names = prompt_ids or [f"{reader.stem}-{number}" for number in range(len(prompts))]
+        given = prompt_ids or [f"{reader.stem}-{number}" for number in range(len(prompts))]
+        names = list(map(str, given))
+        if len(set(names)) < len(names) or len(names) != len(prompts):
+            raise ValueError("prompt_ids: valid: a different one for each prompt")
         for number, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
             try:
                 problems.append(reader.read(number, {"prompt_id": name, "prompt": prompt}))

@@ -30,15 +30,20 @@ class DrawnRow:
     stops: StopReader | None = None
 
 
-def distribution(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Probabilities (R, V) after temperature and top-p."""
+def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor | None]:
+    """Probabilities (R, V) after temperature and top-p; how near a token is to being cut (R,).
+
+    That is in probability, the least distance to ``top_p`` of what stands before a token; None
+    where nothing is cut.
+    """
     probabilities = torch.softmax(logits / temperature, dim=-1)
     if top_p >= 1:
-        return probabilities
+        return probabilities, None
     ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
-    outside = ordered.cumsum(-1) - ordered >= top_p
+    before = ordered.cumsum(-1) - ordered
+    outside = before >= top_p
     kept = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(outside, 0))
-    return kept / kept.sum(-1, keepdim=True)
+    return kept / kept.sum(-1, keepdim=True), (before - top_p).abs().amin(-1)
 
 
 def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:

@@ -254,7 +254,7 @@ class HuggingFacePolicy:
     def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
         """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
         at = slice(None) if index is None else index
-        probabilities = distribution(_wide(logits), self.temperature, self.top_p)
+        probabilities, cut = distribution(_wide(logits), self.temperature, self.top_p)
         entropy = torch.special.entr(probabilities).sum(-1)[at]
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
@@ -264,6 +264,8 @@ class HuggingFacePolicy:
         _assert_numbers(cumulative[:, -1])
         tokens = inverse(cumulative, draws, index).clamp(max=logits.shape[-1] - 1)
         margins = border_distance(cumulative, draws, tokens, index)
+        if cut is not None:
+            margins = torch.minimum(margins, cut[at].double())
         if any(row.greedy for row in rows):
             greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
             tokens = torch.where(greedy, logits.argmax(-1)[at], tokens)

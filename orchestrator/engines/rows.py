@@ -15,16 +15,8 @@ class Rows:
 
     def __init__(self) -> None:
         self.layers: list[Pair] = []
-
-    @property
-    def bytes_of_one(self) -> int:
-        """What a row takes in all layers."""
-        return sum(part[0].nbytes for pair in self.layers for part in pair)
-
-    @property
-    def bytes(self) -> int:
-        """What all rows take in all layers."""
-        return sum(part.nbytes for pair in self.layers for part in pair)
+        self.bytes = 0  # of all rows in all layers
+        self.bytes_of_one = 0
 
     def taken(self, rows: Sequence[int], width: int, layer: int) -> Pair:
         """The first ``width`` tokens of some rows in one layer: (N, H, T, D) each, a copy."""
@@ -75,6 +67,8 @@ class Rows:
             )
             for i, pair in enumerate(self.layers or like)
         ]
+        self.bytes = sum(part.nbytes for pair in self.layers for part in pair)
+        self.bytes_of_one = self.bytes // rows
 
 
 class Columns:

@@ -5,15 +5,16 @@ computed in pieces. Here each sample draws from its own stream of uniform number
 Face engine: both draw the same tokens from the same logits. Imported in the engine's process only.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from orchestrator.engines.draws import distribution, inverse
+from orchestrator.engines.draws import border_distance, distribution, inverse
 from orchestrator.randomness import uniforms
 
 
@@ -21,6 +22,7 @@ from orchestrator.randomness import uniforms
 class _Stream:
     """A sample's draws; the one for its next token is at the number of its tokens so far."""
 
+    key: int
     draws: np.ndarray
     tokens: list[int]  # vLLM's own list, which grows
 
@@ -30,13 +32,15 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
 
     A request has its ``key`` among its ``extra_args``, with ``start``, the number of tokens that
     were drawn before, and ``count``, that of all its draws; one without is left as it is. vLLM is
-    to take the likeliest token. ``broken`` of the class tells whether some logits were NaN.
+    to take the likeliest token. ``broken`` of the class tells whether some logits were NaN,
+    ``margins`` how near the nearest draw of a key was, as of ``Continuation``.
     """
 
     class KeyedDraws(LogitsProcessor):  # type: ignore[misc]
         """Sets all logits of a sample's row but that of the token it draws to minus infinity."""
 
         broken: Tensor | bool = False
+        margins: ClassVar[dict[int, float]] = {}
 
         def __init__(self, config: Any, device: torch.device, is_pin_memory: bool) -> None:
             self._streams: dict[int, _Stream] = {}
@@ -57,7 +61,7 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
                 given = parameters.extra_args or {}
                 if "key" in given:
                     draws = uniforms(given["key"], given["count"])[given["start"] :]
-                    streams[row] = _Stream(draws, tokens)
+                    streams[row] = _Stream(given["key"], draws, tokens)
             for source, target, direction in update.moved:
                 moved, met = streams.pop(source, None), streams.pop(target, None)
                 if moved is not None:
@@ -75,10 +79,16 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
                 [own.draws[len(own.tokens)] for own in self._streams.values()],
                 dtype=torch.float64, device=logits.device,
             )  # fmt: skip
-            found = distribution(logits[rows].float(), temperature, top_p)
-            tokens = inverse(found.double().cumsum(-1), draws, None)
+            found, cut = distribution(logits[rows].float(), temperature, top_p)
+            cumulative = found.double().cumsum(-1)
+            tokens = inverse(cumulative, draws, None).clamp(max=logits.shape[-1] - 1)
             logits[rows] = -torch.inf
-            logits[rows, tokens.clamp(max=logits.shape[-1] - 1)] = 0.0
+            logits[rows, tokens] = 0.0
+            near = border_distance(cumulative, draws, tokens, None)
+            near = near if cut is None else torch.minimum(near, cut.double())
+            margins = KeyedDraws.margins
+            for own, margin in zip(self._streams.values(), near.tolist(), strict=True):
+                margins[own.key] = min(margins.get(own.key, math.inf), margin)
             return logits
 
     return KeyedDraws

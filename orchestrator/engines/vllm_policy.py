@@ -4,6 +4,7 @@ Each sample is a request of its own to vLLM, which batches them continuously and
 as an earlier text did from its prefix cache, in whole blocks. Knows nothing of search or of Ray.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +36,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     sampled: int = 0
     computed: int = 0
+    margin: float = math.inf
     stop: Literal["end", "length", "stop"] | None = None
 
 
@@ -161,7 +163,8 @@ class VllmPolicy:
                 f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype are"
                 " broken"
             )
-        for row, (tokens, computed) in zip(rows, answers, strict=True):
+        for row, (tokens, computed, margin) in zip(rows, answers, strict=True):
+            row.margin = min(row.margin, margin)
             row.tokens += tokens
             row.sampled += len(tokens)
             row.computed += computed
@@ -196,6 +199,7 @@ class VllmPolicy:
                 Continuation(
                     tuple(row.tokens),
                     row.stop,  # type: ignore[arg-type]
+                    margin=row.margin,
                     text=self.chat.text(row.tokens) if row.asked.texts else None,
                 )
                 for row in rows
@@ -247,8 +251,8 @@ class _Generator:
         )
         self.longest = int(self._model.model_config.max_model_len)
 
-    def sample(self, asked: list[_Ask]) -> tuple[list[tuple[list[int], int]], bool]:
-        """The new tokens of each row and those computed; whether some logits were NaN."""
+    def sample(self, asked: list[_Ask]) -> tuple[list[tuple[list[int], int, float]], bool]:
+        """Each row's new tokens, those computed, its margin; whether some logits were NaN."""
         from vllm import SamplingParams
 
         parameters = [
@@ -273,8 +277,10 @@ class _Generator:
             tokens = list(output.outputs[0].token_ids)
             # Every token but the last goes through the model, to see what comes after it.
             computed = len(one.text) - output.num_cached_tokens + len(tokens) - 1
-            answers.append((tokens, computed))
+            margin = math.inf if one.key is None else self._draws.margins.get(one.key, math.inf)
+            answers.append((tokens, computed, margin))
         broken, self._draws.broken = bool(self._draws.broken), False
+        self._draws.margins.clear()
         return answers, broken
 
     def top(self, asked: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from orchestrator.engines.draws import distribution
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.randomness import stream_key, uniforms
 from orchestrator.search.engines import Ids, SampleRequest, TopRequest
@@ -314,3 +315,13 @@ def test_entropies_are_in_nats_and_below_the_logarithm_of_the_vocabulary(
     answer = engine.sample([SampleRequest(prompts[0], (), keys("nats", 4), MOST)])[0]
     entropies = [e for c in answer.continuations for e in c.entropies]
     assert all(0 <= e <= math.log(len(engine.chat.tokenizer)) for e in entropies)
+
+
+def test_a_cut_by_top_p_tells_how_near_it_is() -> None:
+    """0.5, 0.3, 0.2: 0.7 cuts behind the second, before which 0.5 stand and behind which 0.8."""
+    logits = torch.tensor([[0.2, 0.5, 0.3], [0.3, 0.1, 0.6]], dtype=torch.float64).log()
+    found, cut = distribution(logits, 1.0, 0.7)
+    expected = torch.tensor([[0, 0.625, 0.375], [1 / 3, 0, 2 / 3]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected)
+    assert cut is not None and cut.tolist() == pytest.approx([0.1, 0.1])
+    assert distribution(logits, 1.0, 1.0)[1] is None

@@ -97,7 +97,10 @@ def test_keyed_samples_are_those_of_transformers_in_any_batch(
     asked = [SampleRequest(x, (), keys(8, "draw", n), 24) for n, x in enumerate(prompts(policy, 6))]
     found = policy.sample(asked)
     assert len(set(texts(found))) > 40
-    assert texts(found) == texts(other.sample(asked))
+    theirs = other.sample(asked)
+    assert texts(found) == texts(theirs)
+    near = [[c.margin for one in both for c in one.continuations] for both in (found, theirs)]
+    assert near[0] == pytest.approx(near[1], abs=1e-5) and max(near[0]) < 1
     assert {stop for _, stop in texts(found)} == {"end", "length"}
     greedy = [replace(asked[0], greedy=True), *asked[::-1]]
     assert texts(policy.sample(greedy))[8:] == [
@@ -171,7 +174,7 @@ def test_the_first_token_follows_the_distribution(
     (x,) = prompts(policy, 1)
     with torch.no_grad():
         logits = other.model(torch.tensor([x])).logits[:, -1]
-    expected = distribution(logits.float(), TEMPERATURE, TOP_P)[0].double().numpy()
+    expected = distribution(logits.float(), TEMPERATURE, TOP_P)[0][0].double().numpy()
     (found,) = policy.sample([SampleRequest(x, (), keys(2000, "chi"), 1)])
     ends = {c.stop for c in found.continuations}
     assert ends <= {"end", "length"}

@@ -90,13 +90,12 @@ def _result(
             stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
             for _ in range(place.processes)
         ]
-        for repeat in range(-1, repeats):  # the first one, of few prompts, warms up
-            count = prompts if repeat >= 0 else place.processes * 2
-            asked = problems(place.setting, count, repeat + 1)
-            search = Search(case.method, case.parameters, -(-count // place.processes))
+        search = Search(case.method, case.parameters, -(-prompts // place.processes))
+        for repeat in range(-1, repeats):  # the first one warms up
+            asked = problems(place.setting, prompts, repeat + 1)
             start = time.perf_counter()
             responses = asyncio.run(search_all(actors, search, asked))
-            ours.append((time.perf_counter() - start) / count)
+            ours.append((time.perf_counter() - start) / prompts)
             few = asked[: case.loop_prompts if repeat >= 0 else 1]
             loops.append(alone.submit(_loop, place, case, few).result() / len(few))
             halves = [asked[n :: place.processes] for n in range(place.processes)]
@@ -104,7 +103,7 @@ def _result(
                 continue
             costs.append(sum((r.cost for r in responses), Cost()))
             limit, fastest = limit_of(bare, place, case, halves, costs[-1])
-            limits.append(limit / count)
+            limits.append(limit / prompts)
             console.print(
                 f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g}, limit {limits[-1]:.3g}"
                 f" ({fastest})",
