@@ -21,15 +21,18 @@ NAME = "shared_beginnings"  # in transformers' registry
 
 
 class Groups:
-    """Which of P beginnings each of N rows goes on from: ``index`` (N,) int64."""
+    """Which of P beginnings each of N rows goes on from: ``index`` (N,) int64.
+
+    ``most`` rows go on from the same one; ``in_order``: of each as many do, one after the other.
+    """
 
     def __init__(self, index: Tensor, beginnings: int) -> None:
         counts = torch.bincount(index, minlength=beginnings)
         self.index, self.beginnings, self.most = index, beginnings, int(counts.max())
         # Rows by beginning, as many each, one after the other: nothing to rearrange.
         in_order = torch.arange(beginnings, device=index.device).repeat_interleave(self.most)
-        self._even = torch.equal(index, in_order)
-        if not self._even:
+        self.in_order = torch.equal(index, in_order)
+        if not self.in_order:
             order = torch.argsort(index, stable=True)
             first = counts.cumsum(0) - counts
             slot = torch.arange(len(index), device=index.device) - first[index[order]]
@@ -39,7 +42,7 @@ class Groups:
     def gathered(self, rows: Tensor) -> Tensor:
         """Rows (N, H, M, X) by beginning: (P, H, n * M, X), n the most rows of any beginning."""
         found = rows
-        if not self._even:
+        if not self.in_order:
             found = rows.new_zeros((self.beginnings * self.most, *rows.shape[1:]))
             found[self._place] = rows[self._order]
         by_beginning: Tensor = found.unflatten(0, (self.beginnings, self.most))
@@ -49,7 +52,7 @@ class Groups:
         """The way back: (P, H, n * M, X) to (N, H, M, X)."""
         by_row: Tensor = found.unflatten(2, (self.most, -1))
         apart = by_row.transpose(1, 2).flatten(0, 1)
-        if self._even:
+        if self.in_order:
             return apart
         rows = apart.new_empty((len(self.index), *apart.shape[1:]))
         rows[self._order] = apart[self._place]
@@ -143,7 +146,8 @@ def attend(
         logits.unflatten(2, (-1, width)).add_(attention_mask[:, :, None])  # (N, Hkv, G, Tq, Tk)
     wide = torch.promote_types(logits.dtype, torch.float32)
     shares = torch.softmax(logits, dim=-1, dtype=wide).to(query.dtype)
-    shares = nn.functional.dropout(shares, dropout, module.training)
+    if module.training:
+        shares = nn.functional.dropout(shares, dropout)
     apart = shares.split([part.states.shape[2] for part in values], -1)
     sums = [part.sums(own) for part, own in zip(values, apart, strict=True)]
     found = functools.reduce(torch.add, sums).reshape(count, heads, width, -1)

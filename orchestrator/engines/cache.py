@@ -31,7 +31,8 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
         self, before: Sequence[Pair], groups: Sequence[Groups | None], in_parts: bool
     ) -> None:
         super().__init__()
-        self._before, self._groups, self._in_parts = before, groups, in_parts
+        self._given, self._in_parts = before, in_parts
+        self._before, self._groups = _alone(before, groups)
         self._count = 0
         self._storage: Pair | None = None
 
@@ -62,7 +63,8 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
         """Keeps some samples, ``rows`` (N',) int64, of the same texts."""
         assert self._storage is not None
         keys, values = self._storage
-        self._storage, self._groups = (keys[rows], values[rows]), groups
+        self._storage = keys[rows], values[rows]
+        self._before, self._groups = _alone(self._given, groups)
 
     def _with_room(self, like: Pair, kept: int) -> Pair:
         keys, values = (
@@ -72,6 +74,20 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
             for old, new in zip(self._storage, (keys, values), strict=True):
                 new[:, :, :kept] = old[:, :, :kept]
         return keys, values
+
+
+def _alone(
+    before: Sequence[Pair], groups: Sequence[Groups | None]
+) -> tuple[list[Pair], list[Groups | None]]:
+    """Parts of which no row is shared as each row's own: that spares rearranging at every token."""
+    pairs, kept = list(before), list(groups)
+    for i, of in enumerate(groups):
+        if of is not None and of.most == 1:
+            keys, values = pairs[i]
+            if not of.in_order:
+                pairs[i] = keys[of.index], values[of.index]
+            kept[i] = None
+    return pairs, kept
 
 
 def attended(

@@ -87,7 +87,7 @@ class HuggingFacePolicy:
         self._reader.forget()
         self._behind = NextLogits()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
         """Samples all requests; result i belongs to request i."""
         rows: list[DrawnRow] = []
@@ -111,7 +111,7 @@ class HuggingFacePolicy:
             for i, request in enumerate(requests)
         ]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Next-token candidates of each request by falling logit; ties by the smaller id."""
         results: list[TopTokens] = []

@@ -68,7 +68,7 @@ class Reader:
         """Drops all keys and values that are kept."""
         self.store.forget()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def read(
         self, texts: Sequence[Ids], tails: Sequence[Tails], last: Sequence[bool]
     ) -> list[Read]:

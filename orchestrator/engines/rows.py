@@ -41,6 +41,7 @@ class Rows:
                 some = part[:, :, :width]
                 some.index_copy_(0, target, some.index_select(0, source))
 
+    @torch.inference_mode()
     def empty(self) -> None:
         """Nothing stands anywhere; the memory is kept. Not what was there: it may be NaN."""
         for pair in self.layers:

@@ -115,7 +115,7 @@ class SequenceScorer(Scorer):
         shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
         return request.prompt_ids + whole[0][:shared], tuple(y[shared:] for y in whole)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _read(
         self,
         asked: dict[Ids, list[Ids]],
