@@ -1,6 +1,7 @@
 """Samples on their way: their keyed draws, what each has so far, and when it stops."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.stops import StopReader
-from orchestrator.randomness import uniforms
+from orchestrator.randomness import first_uniforms, uniforms
 from orchestrator.search.engines import Continuation, Sampled, SampleRequest, Stop
 
 
@@ -73,14 +74,25 @@ def border_distance(
     return torch.minimum(target - below, cumulative[rows, tokens] - target).clamp(min=0.0)
 
 
+def draws_of(requests: Sequence[SampleRequest]) -> Iterator[np.ndarray]:
+    """The uniform numbers of every sample of some requests, as many as it has tokens at most."""
+    single = [one for one in requests if one.max_new_tokens == 1 and not one.greedy]
+    first = iter(first_uniforms([key for one in single for key in one.keys])[:, None])
+    for request in requests:
+        for key in request.keys:
+            if request.greedy:
+                yield np.zeros(request.max_new_tokens)
+            elif request.max_new_tokens == 1:
+                yield next(first)
+            else:
+                yield uniforms(key, request.max_new_tokens)
+
+
 def new_row(
-    index: int, prefix: int, key: int, request: SampleRequest, stops: StopReader | None = None
+    index: int, prefix: int, request: SampleRequest, draws: np.ndarray, stops: StopReader | None
 ) -> DrawnRow:
-    """A sample of a request's ``key``, before its first token."""
+    """A sample of a request, before its first token."""
     stop = float("inf") if request.entropy_stop is None else request.entropy_stop
-    draws = np.zeros(0) if request.greedy else uniforms(key, request.max_new_tokens)
-    if request.greedy:
-        draws = np.zeros(request.max_new_tokens)
     return DrawnRow(
         index, prefix, request.max_new_tokens, stop, request.greedy, draws, [], [], stops=stops
     )

@@ -22,6 +22,7 @@ from orchestrator.engines.draws import (
     append,
     border_distance,
     distribution,
+    draws_of,
     inverse,
     new_row,
     sampled_of,
@@ -94,11 +95,12 @@ class HuggingFacePolicy:
         prefixes: dict[Ids, int] = {}
         first_request: dict[int, int] = {}
         computed: dict[int, int] = {}
+        draws = draws_of(requests)
         for i, request in enumerate(requests):
             prefix = prefixes.setdefault(request.prompt_ids + request.prefix_ids, len(prefixes))
             first_request.setdefault(prefix, i)
-            for key in request.keys:
-                rows.append(new_row(i, prefix, key, request, self._stop_reader(request.stops)))
+            stops = self._stop_reader(request.stops)
+            rows += [new_row(i, prefix, request, next(draws), stops) for _ in request.keys]
         texts = list(prefixes)
         for batch in _batches(rows, texts):
             computed.update(self._decode(batch, texts))

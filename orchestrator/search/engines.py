@@ -5,6 +5,7 @@ Token ids are the policy's; an engine whose reward model has another tokenizer c
 """
 
 import math
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -104,15 +105,15 @@ class Scored:
 class Policy(Protocol):
     """A policy engine, asked by coroutines; it batches whatever is waiting."""
 
-    async def sample(self, request: SampleRequest) -> Sampled:
+    def sample(self, request: SampleRequest) -> Awaitable[Sampled]:
         """Draws the continuations of one request."""
 
-    async def top(self, request: TopRequest) -> TopTokens:
+    def top(self, request: TopRequest) -> Awaitable[TopTokens]:
         """Gives the likeliest next tokens of one prefix."""
 
 
 class Reward(Protocol):
     """A reward engine, asked by coroutines; it batches whatever is waiting."""
 
-    async def score(self, request: ScoreRequest) -> Scored:
+    def score(self, request: ScoreRequest) -> Awaitable[Scored]:
         """Scores the extensions of one prefix."""

@@ -4,14 +4,14 @@ Beam search is its chunk case. Knows no tokenizer: where a sentence or a step en
 engine to see.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
+from orchestrator.search.engines import SampleRequest
 from orchestrator.search.ledger import Ledger
-from orchestrator.search.problem import Candidate
+from orchestrator.search.problem import Candidate, Problem
 from orchestrator.search.state import State
 
 Granularity = Literal["token", "chunk", "sentence", "step", "response"]
@@ -85,34 +85,36 @@ async def expanded(ask: Ledger, state: State, pieces: Pieces) -> list[list[Candi
 
     Equal sequences are asked about together: they are read once.
     """
-    pools: list[list[Candidate]] = [[] for _ in state.candidates]
-
-    async def expand(sequence: Candidate, places: Sequence[int]) -> None:
-        grown = await _grown(ask, state.step, sequence, places, pieces)
+    pools = [[sequence] for sequence in state.candidates]
+    equal: dict[Candidate, list[int]] = {}
+    for place, sequence in enumerate(state.candidates):
+        if ask.problem.room(sequence):
+            equal.setdefault(sequence, []).append(place)
+    drawn = await ask.sample_each(
+        [_request(ask.problem, state.step, *own, pieces) for own in equal.items()]
+    )
+    asked = [
+        (sequence.token_ids, tuple(piece.token_ids for piece in own))
+        for sequence, own in zip(equal, drawn, strict=True)
+    ]
+    scores = await ask.score_each(asked)
+    for (sequence, places), own, values in zip(equal.items(), drawn, scores, strict=True):
+        grown = [sequence.extended(piece, value) for piece, value in zip(own, values, strict=True)]
         share = len(grown) // len(places)
         for number, place in enumerate(places):
             pools[place] = grown[number * share : (number + 1) * share]
-
-    equal: dict[Candidate, list[int]] = {}
-    for place, sequence in enumerate(state.candidates):
-        equal.setdefault(sequence, []).append(place)
-    await asyncio.gather(*(expand(sequence, places) for sequence, places in equal.items()))
     return pools
 
 
-async def _grown(
-    ask: Ledger, step: int, sequence: Candidate, places: Sequence[int], pieces: Pieces
-) -> list[Candidate]:
-    """A sequence with its pieces, as many for each of the places that it has."""
-    room = ask.problem.room(sequence)
-    if not room:
-        return [sequence] * len(places)
+def _request(
+    problem: Problem, step: int, sequence: Candidate, places: Sequence[int], pieces: Pieces
+) -> SampleRequest:
+    """The pieces of a sequence, as many for each of the places that it has."""
+    room = problem.room(sequence)
     keys = tuple(
-        ask.problem.key(pieces.method, step, place, number)
+        problem.key(pieces.method, step, place, number)
         for place in places
         for number in range(pieces.count)
     )
     length = min(pieces.length or room, room)
-    drawn = await ask.sample(sequence.token_ids, keys, length, stops=pieces.stops)
-    scores = await ask.score(sequence.token_ids, tuple(piece.token_ids for piece in drawn))
-    return [sequence.extended(piece, score) for piece, score in zip(drawn, scores, strict=True)]
+    return SampleRequest(problem.prompt_ids, sequence.token_ids, keys, length, stops=pieces.stops)

@@ -4,8 +4,9 @@ It also keeps the margin of the nearest decision. Knows nothing of methods and n
 stands behind the engines.
 """
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.records import Cost, Response
@@ -62,15 +63,22 @@ class Ledger:
             self.problem.prompt_ids, prefix_ids, keys, max_new_tokens, greedy, entropy_stop,
             stops, texts,
         )  # fmt: skip
-        answer = await self.policy.sample(request)
+        (drawn,) = await self.sample_each([request])
+        return drawn
+
+    async def sample_each(
+        self, requests: Sequence[SampleRequest]
+    ) -> list[tuple[Continuation, ...]]:
+        """The continuations of several prefixes, all asked for at once."""
+        answers = await asyncio.gather(*map(self.policy.sample, requests))
         self.cost += Cost(
-            policy_tokens_sampled=answer.tokens_sampled,
-            policy_tokens_computed=answer.tokens_computed,
-            policy_calls=1,
+            policy_tokens_sampled=sum(answer.tokens_sampled for answer in answers),
+            policy_tokens_computed=sum(answer.tokens_computed for answer in answers),
+            policy_calls=len(answers),
         )
-        for continuation in answer.continuations:
-            self.decided(continuation.margin)
-        return answer.continuations
+        drawn = [answer.continuations for answer in answers]
+        self.decided(min((one.margin for own in drawn for one in own), default=math.inf))
+        return drawn
 
     async def top(self, prefix_ids: Ids, count: int) -> TopTokens:
         """The ``count`` likeliest next tokens of the prefix, by falling logit."""
@@ -85,19 +93,35 @@ class Ledger:
         Raises:
             PromptFailed: a score is NaN or infinite.
         """
-        distinct = tuple(dict.fromkeys(extensions))
-        answer = await self.reward.score(
-            ScoreRequest(self.problem.scored_prompt_ids, prefix_ids, distinct)
-        )
+        (scores,) = await self.score_each([(prefix_ids, extensions)])
+        return scores
+
+    async def score_each(
+        self, asked: Sequence[tuple[Ids, tuple[Ids, ...]]]
+    ) -> list[tuple[float, ...]]:
+        """The scores of several prefixes, each with its extensions, all asked for at once.
+
+        Raises:
+            PromptFailed: as of ``score``.
+        """
+        prompt = self.problem.scored_prompt_ids
+        requests = [
+            ScoreRequest(prompt, prefix, tuple(dict.fromkeys(extensions)))
+            for prefix, extensions in asked
+        ]
+        answers = await asyncio.gather(*map(self.reward.score, requests))
         self.cost += Cost(
-            reward_tokens_computed=answer.tokens_computed,
-            reward_tokens_reused=answer.tokens_reused,
-            reward_calls=1,
+            reward_tokens_computed=sum(answer.tokens_computed for answer in answers),
+            reward_tokens_reused=sum(answer.tokens_reused for answer in answers),
+            reward_calls=len(answers),
         )
-        if not all(map(math.isfinite, answer.scores)):
-            raise PromptFailed(NOT_A_NUMBER)
-        scores = dict(zip(distinct, answer.scores, strict=True))
-        return tuple(scores[extension] for extension in extensions)
+        found = []
+        for (_, extensions), request, answer in zip(asked, requests, answers, strict=True):
+            if not all(map(math.isfinite, answer.scores)):
+                raise PromptFailed(NOT_A_NUMBER)
+            scores = dict(zip(request.extensions, answer.scores, strict=True))
+            found.append(tuple(scores[extension] for extension in extensions))
+        return found
 
     def select(self, candidates: Iterable[Candidate], count: int) -> tuple[Candidate, ...]:
         """The best ``count`` candidates from the best down."""

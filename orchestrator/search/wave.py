@@ -5,7 +5,7 @@ requests alone, never on timing. Knows neither methods nor what stands behind a 
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -85,8 +85,11 @@ class Wave:
         """A problem begins: batches wait for it from now on."""
         self._live.add(index)
 
-    async def ask(self, index: int, kind: Kind, request: Any) -> Any:
-        """Waits for the answer to one request of a problem."""
+    def ask(self, index: int, kind: Kind, request: Any) -> asyncio.Future[Any]:
+        """The answer to one request of a problem, to be waited for.
+
+        No coroutine: methods ask for many at once, and each would be a task.
+        """
         if kind not in self._backends:
             raise ValueError(f"a {kind} request, but this wave has no backend for it")
         if index not in self._live:
@@ -95,7 +98,7 @@ class Wave:
         self._questions.append(_Question(index, kind, request, answer))
         self._waiting.add(index)
         self._check()
-        return await answer
+        return answer
 
     def leave(self, index: int, following: int | None = None) -> float:
         """A problem is done, its share of the time so far; the others wait for the next instead."""
@@ -175,20 +178,17 @@ class WaveEngines:
     def __init__(self, wave: Wave, index: int) -> None:
         self._wave, self._index = wave, index
 
-    async def sample(self, request: SampleRequest) -> Sampled:
+    def sample(self, request: SampleRequest) -> Awaitable[Sampled]:
         """Continuations of one prefix."""
-        sampled: Sampled = await self._wave.ask(self._index, "sample", request)
-        return sampled
+        return self._wave.ask(self._index, "sample", request)
 
-    async def top(self, request: TopRequest) -> TopTokens:
+    def top(self, request: TopRequest) -> Awaitable[TopTokens]:
         """Likeliest next tokens of one prefix."""
-        top: TopTokens = await self._wave.ask(self._index, "top", request)
-        return top
+        return self._wave.ask(self._index, "top", request)
 
-    async def score(self, request: ScoreRequest) -> Scored:
+    def score(self, request: ScoreRequest) -> Awaitable[Scored]:
         """Scores of one prefix's extensions."""
-        scored: Scored = await self._wave.ask(self._index, "score", request)
-        return scored
+        return self._wave.ask(self._index, "score", request)
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
