@@ -139,10 +139,9 @@ class SearchActor:
 
 
 def _loaded(engines: Engines) -> Backend:
-    """Loads engines, and has the collector leave alone what then is there."""
+    """Loads engines; those that were dropped for them are in cycles, and go now."""
     backend = engines.load()
     gc.collect()
-    gc.freeze()
     return backend
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 
 from actors.health import Health, watch
 from actors.pool import PoolIsDead
@@ -69,7 +69,7 @@ async def stream(
             said(f"prompts wait: {run.size} search actors now")
 
     if growth is not None:
-        looking.add(asyncio.ensure_future(_grow(run, growth, added)))
+        looking.add(asyncio.ensure_future(_grow(run, growth, added, said)))
     try:
         while run.fill():
             for found in await run.take():
@@ -130,7 +130,8 @@ class _Stream(Generic[Item]):
     @property
     def is_full(self) -> bool:
         """Whether problems wait that no actor has room for."""
-        return not self._read_all and all(n >= self._most for n in self._loads.values())
+        waiting = bool(self._back) or not self._read_all
+        return waiting and all(n >= self._most for n in self._loads.values())
 
     def add(self, actor: Any) -> None:
         """One more actor, which has loaded its engines."""
@@ -226,16 +227,23 @@ class _Stream(Generic[Item]):
         self._news.put_nowait(None)
 
 
-async def _grow(run: _Stream[Any], growth: Growth, added: Callable[[Any], None]) -> None:
-    """Starts actors, one after the other, while problems wait."""
-    while run.size < growth.most:
+async def _grow(
+    run: _Stream[Any],
+    growth: Growth,
+    added: Callable[[Any], None],
+    said: Callable[[str], None] | None,
+) -> None:
+    """Starts actors, one after the other, while problems wait, those that were lost again too."""
+    while True:
         await asyncio.sleep(growth.every)
-        if not run.is_full:
+        if not run.is_full or run.size >= growth.most:
             continue
         actor = growth.start()
         try:
             await actor.process.remote()  # has found a place, and loaded its engines
-        except RayActorError:  # those that are there go on without it
+        except RayError as error:  # those that are there go on without it
+            if said is not None:
+                said(f"a further search actor did not start: {error}")
             return
         except asyncio.CancelledError:
             ray.kill(actor)

@@ -71,7 +71,7 @@ def _decode(
     finally:
         writer.flush()
     writer.close()
-    missing = file.rows - len(output.done())
+    missing = file.rows - output.rows()
     if missing:
         say(f"failed: {missing:,} prompts have neither a response nor a reject; run it again")
         return FAILED

@@ -85,6 +85,10 @@ class DecodeOutput:
                 found.update(pq.read_table(file, columns=["row"])["row"].to_pylist())
         return found
 
+    def rows(self) -> int:
+        """How many rows are answered or refused, by the parts' own counts."""
+        return sum(pq.read_metadata(part).num_rows for part in self.folder.glob(f"*/{_PARTS}"))
+
     def write(self, table: pa.Table | None, rejects: Sequence[dict[str, Any]]) -> None:
         """One more part: responses, and rows that were refused."""
         numbers = [int(f.stem.split("-")[1]) for f in self.folder.glob(f"*/{_PARTS}")]

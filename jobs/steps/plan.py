@@ -175,8 +175,7 @@ class Plan:
         prompts = config.data.test_prompts
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
                     "wave_size": config.search.wave_size, "engine": config.search.engine,
-                    "dtype": config.search.dtype,
-                    "readers": self._readers()}  # fmt: skip
+                    "dtype": config.search.dtype, "readers": self._readers()}  # fmt: skip
         self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
                   estimate=PER_SAMPLE * n * prompts, unit="prompts", options={"n": n})  # fmt: skip
         cards = config.search.cards

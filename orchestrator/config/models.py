@@ -57,9 +57,6 @@ def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
         )
 
 
-EVERY_DTYPE = (("sequence", "auto"), ("sequence", "transformers"))  # kind, engine
-
-
 def _check_engine(config: Config) -> None:
     """Raises ConfigError where vLLM is asked for what it does not run."""
     wanted, methods = config.search.engine, ["cbs"]
@@ -75,7 +72,8 @@ def _check_engine(config: Config) -> None:
             kind = "log_ratio"
         elif checkpoint is not None:
             kind = kind_of(ScorerSpec(checkpoint, variant.kind, step_tag=variant.step_tag))
-        if (dtype := config.search.dtype) != "float32" and (kind, wanted) not in EVERY_DTYPE:
+        dtype, others = config.search.dtype, kind == "sequence" and wanted != "vllm"
+        if dtype != "float32" and not others:
             raise ConfigError(
                 f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind}, search.engine is"
                 f" {wanted}; valid: float32, or scorers of kind sequence alone on transformers"

@@ -11,7 +11,7 @@ from torch import Tensor
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.stops import StopReader
 from orchestrator.randomness import first_uniforms, uniforms
-from orchestrator.search.engines import Continuation, Sampled, SampleRequest, Stop
+from orchestrator.search.engines import Continuation, Ids, Sampled, SampleRequest, Stop
 
 
 @dataclass
@@ -32,10 +32,10 @@ class DrawnRow:
 
 
 def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor | None]:
-    """Probabilities (R, V) after temperature and top-p; how near a token is to being cut (R,).
+    """Probabilities (R, V) after temperature and top-p; how near the cut is to another one (R,).
 
-    That is in probability, the least distance to ``top_p`` of what stands before a token; None
-    where nothing is cut.
+    That is in probability, the least distance to ``top_p`` of what stands before a token, or the
+    lead of the last token kept over the first that is cut; None where nothing is cut.
     """
     probabilities = torch.softmax(logits / temperature, dim=-1)
     if top_p >= 1:
@@ -44,7 +44,12 @@ def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tens
     before = ordered.cumsum(-1) - ordered
     outside = before >= top_p
     kept = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(outside, 0))
-    return kept / kept.sum(-1, keepdim=True), (before - top_p).abs().amin(-1)
+    border = (before - top_p).abs().amin(-1)
+    count = (~outside).sum(-1, keepdim=True)
+    following = ordered.gather(-1, count.clamp(max=ordered.shape[-1] - 1)).squeeze(-1)
+    lead = ordered.gather(-1, count - 1).squeeze(-1) - following
+    lead = lead.masked_fill(count.squeeze(-1) == ordered.shape[-1], math.inf)
+    return kept / kept.sum(-1, keepdim=True), torch.minimum(border, lead)
 
 
 def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:
@@ -98,10 +103,16 @@ def new_row(
     )
 
 
-def append(row: DrawnRow, token: int, entropy: float, margin: float, ends: tuple[int, ...]) -> None:
-    """Gives a row its next token, of such an entropy (nats) and margin; it may stop by that."""
+def append(
+    row: DrawnRow, token: int, entropy: float, margin: float, cut: float, ends: tuple[int, ...]
+) -> None:
+    """Gives a row its next token, of such an entropy (nats) and margins; it may stop by that.
+
+    ``cut`` is the margin of top-p, on which the entropy depends too.
+    """
     if row.stop is not None:
         return
+    row.margin = min(row.margin, cut)
     if row.tokens:
         row.margin = min(row.margin, abs(entropy - row.entropy_stop))
         if entropy >= row.entropy_stop:
@@ -134,3 +145,20 @@ def sampled_of(rows: list[DrawnRow], prefill: int, chat: Chat | None) -> Sampled
     # Every token but one that stops a row goes through the model, to see what comes after it.
     computed = sum(len(row.tokens) - (row.stop in ("length", "stop")) for row in rows)
     return Sampled(tuple(done), sampled, prefill + computed)
+
+
+def batches(rows: list[DrawnRow], texts: list[Ids], most: int) -> list[list[DrawnRow]]:
+    """Rows in batches of like prefix length, in an order that only the requests decide.
+
+    There are ``most`` in each. Of those that want one token what counts is the different prefixes.
+    """
+    found: list[list[DrawnRow]] = []
+    going, prefixes = 0, set[int]()
+    for row in sorted(rows, key=lambda row: (len(texts[row.prefix]), row.prefix)):
+        going += row.limit > 1
+        prefixes.add(row.prefix)
+        if not found or max(going, len(prefixes)) > most:
+            found.append([])
+            going, prefixes = int(row.limit > 1), {row.prefix}
+        found[-1].append(row)
+    return found

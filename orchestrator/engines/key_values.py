@@ -10,13 +10,14 @@ it is asked for: the store never decides a result.
 Beam search, with a prompt ``p`` of 60 tokens in row 0: ``p a`` and ``p b`` were candidates, and go
 on. Both fork, so ``a`` is copied to row 1 and ``b`` to row 2, both with row 0 for their root. Then
 ``p a c`` and ``p a d`` go on: ``c`` is written behind ``a`` in row 1, row 3 gets a copy of ``a``
-and ``d``, of the same root. The 60 tokens of ``p`` are never copied, and attention reads them once
-for all beams.
+and ``d``, of the same root. The 60 tokens of ``p`` stay where they are, for all beams.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from orchestrator.engines.known import Known
 from orchestrator.engines.rows import Columns, Pair, Rows
@@ -77,7 +78,8 @@ class KeyValues:
     """The store of one model.
 
     Args:
-        memory_mib: of its rows, and of its pieces; a batch that needs more gets more.
+        memory_mib: of its rows, and of its pieces; a batch that needs more gets more, and so do
+            rows that grow longer than they were when their number was decided.
     """
 
     def __init__(self, memory_mib: int = MEMORY_MIB) -> None:
@@ -113,6 +115,7 @@ class KeyValues:
         """How many rows it has."""
         return len(self._rows)
 
+    @torch.inference_mode()
     def known(self, texts: Sequence[Ids]) -> Known:
         """Gives each of N different texts a row, with as much of it as was read before.
 
@@ -130,7 +133,7 @@ class KeyValues:
                 if one.row is not None:
                     copies.append(self._fork(one.row, new, texts[i][: one.length]))
         placed = [rows[i] for i in range(len(texts))]
-        self._stored.make_room(len(self._rows), 0)
+        self._stored.make_room(len(self._rows), 0, memory=self._memory)
         self._stored.copy_beginnings(copies)
         self._join(texts, placed, found)
         for row in placed:
@@ -155,6 +158,7 @@ class KeyValues:
         parts = zip(known.places, known.widths, strict=True)
         return [self._stored.taken(rows, width, layer) for rows, width in parts]
 
+    @torch.inference_mode()
     def write(
         self, texts: Sequence[Ids], known: Known, new: Sequence[Pair], starts: Sequence[int]
     ) -> None:
@@ -164,7 +168,7 @@ class KeyValues:
             offset = self._rows[row].offset
             at.add(row, length - offset, i, starts[i], len(text) - length)
             longest = max(longest, len(text) - offset)
-        self._stored.make_room(len(self._rows), longest, new)
+        self._stored.make_room(len(self._rows), longest, new, self._memory)
         at.copy(new, self._stored.layers)
         for row, text, length in zip(known.rows, texts, known.lengths, strict=True):
             if len(text) > length:
@@ -242,9 +246,10 @@ class KeyValues:
 
     def _free_row(self, held: set[int]) -> int:
         """A row that holds nothing, made if there is memory, else of the text longest not used."""
-        if (len(self._rows) + 1) * self._stored.bytes_of_one > self._memory or not self._used:
+        full = (len(self._rows) + 1) * self._stored.bytes_of_one > self._memory
+        if full and len(self._rows) >= LEAST_ROWS:
             for row in self._used:
-                if row not in held and len(self._rows) >= LEAST_ROWS:
+                if row not in held:
                     self._forget_row(row)
                     return row
         self._rows.append(_Row())
@@ -280,7 +285,7 @@ class KeyValues:
                 column = one.length - self._rows[row].offset
                 at.add(row, column, piece.row, piece.start, piece.count)
                 longest = max(longest, column + piece.count)
-        self._stored.make_room(len(self._rows), longest)
+        self._stored.make_room(len(self._rows), longest, memory=self._memory)
         for computed, at in groups.values():
             at.copy(computed.layers, self._stored.layers)
         for text, row, one in zip(texts, rows, found, strict=True):

@@ -1,7 +1,7 @@
 """The Hugging Face policy engine: batches of requests in, continuations out.
 
 Each different prefix is read on from where it was read before (``reading.py``), its keys and
-values then repeated for its samples. Every sample draws from its own keyed stream of uniform
+values then shared by its samples. Every sample draws from its own keyed stream of uniform
 numbers (inverse of the cumulative distribution, one number a token), so that no draw depends on the
 batch. Knows nothing of search or of Ray.
 """
@@ -20,6 +20,7 @@ from orchestrator.engines.checkpoints import DTYPES, Dtype, load_policy
 from orchestrator.engines.draws import (
     DrawnRow,
     append,
+    batches,
     border_distance,
     distribution,
     draws_of,
@@ -102,7 +103,7 @@ class HuggingFacePolicy:
             stops = self._stop_reader(request.stops)
             rows += [new_row(i, prefix, request, next(draws), stops) for _ in request.keys]
         texts = list(prefixes)
-        for batch in _batches(rows, texts):
+        for batch in batches(rows, texts, ROWS_PER_BATCH):
             computed.update(self._decode(batch, texts))
         owned: list[list[DrawnRow]] = [[] for _ in requests]
         for row in rows:
@@ -266,16 +267,15 @@ class HuggingFacePolicy:
         _assert_numbers(cumulative[:, -1])
         tokens = inverse(cumulative, draws, index).clamp(max=logits.shape[-1] - 1)
         margins = border_distance(cumulative, draws, tokens, index)
-        if cut is not None:
-            margins = torch.minimum(margins, cut[at].double())
         if any(row.greedy for row in rows):
             greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
             tokens = torch.where(greedy, logits.argmax(-1)[at], tokens)
             largest = logits.topk(2, dim=-1).values.double()
             margins = torch.where(greedy, (largest[:, 0] - largest[:, 1])[at], margins)
-        told = torch.stack([entropy.double(), margins]).tolist()
-        for row, token, uncertainty, margin in zip(rows, tokens.tolist(), *told, strict=True):
-            append(row, token, uncertainty, margin, self._end_ids)
+        cuts = torch.full_like(margins, math.inf) if cut is None else cut[at].double()
+        told = torch.stack([entropy.double(), margins, cuts]).tolist()
+        for row, token, uncertainty, margin, near in zip(rows, tokens.tolist(), *told, strict=True):
+            append(row, token, uncertainty, margin, near, self._end_ids)
         return tokens
 
 
@@ -287,20 +287,3 @@ def _wide(logits: Tensor) -> Tensor:
 def _assert_numbers(logits: Tensor) -> None:
     if torch.isnan(logits).any():
         raise PolicyIsNotFinite("the policy's logits are NaN: its weights or its dtype are broken")
-
-
-def _batches(rows: list[DrawnRow], texts: list[Ids]) -> list[list[DrawnRow]]:
-    """Rows in batches of like prefix length, in an order that only the requests decide.
-
-    Of those that want one token what counts is the different prefixes.
-    """
-    batches: list[list[DrawnRow]] = []
-    going, prefixes = 0, set[int]()
-    for row in sorted(rows, key=lambda row: (len(texts[row.prefix]), row.prefix)):
-        going += row.limit > 1
-        prefixes.add(row.prefix)
-        if not batches or max(going, len(prefixes)) > ROWS_PER_BATCH:
-            batches.append([])
-            going, prefixes = int(row.limit > 1), {row.prefix}
-        batches[-1].append(row)
-    return batches

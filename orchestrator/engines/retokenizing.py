@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.stops import INCOMPLETE
 
 Ids = tuple[int, ...]
-INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that are no character (yet)
 WINDOW = 8  # policy tokens before the new ones that are written out again with them
 WORDS = 5  # of white space between, that are tokenized again: one to begin in, two that may change
 KEPT = 4_096  # responses
@@ -57,9 +57,9 @@ class Retokenizer:
         whole = prefix_ids + extension
         found = self._known.get(whole)
         if found is None:
-            before = self._known.get(prefix_ids) if extension else None
-            if before is not None:
-                found = self._gone_on(before, prefix_ids, extension)
+            if extension:
+                self.ids(prefix_ids)  # one whole text, then tails
+                found = self._gone_on(self._known[prefix_ids], prefix_ids, extension)
             if found is None:
                 text = _complete(self._policy.text(whole))
                 found = _response(text, *self._encoded(text))
@@ -92,7 +92,12 @@ class Retokenizer:
             if number and known is not None and before.token_ids[known] == token_ids[number]:
                 whole = before.token_ids[:known] + token_ids[number:]
                 kept = {start: n for start, n in before.starts.items() if start < place}
-                new = {before.tail + start: known - number + n for start, n in starts.items()}
+                # Not the tail's starts before the join: it may have begun within a word.
+                new = {
+                    before.tail + start: known - number + n
+                    for start, n in starts.items()
+                    if n >= number
+                }
                 return _response(text, whole, new | kept)
         return None
 

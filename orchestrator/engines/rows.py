@@ -48,8 +48,11 @@ class Rows:
             for part in pair:
                 part.zero_()
 
-    def make_room(self, rows: int, tokens: int, like: Sequence[Pair] = ()) -> None:
-        """At least so many rows and columns; ``like`` layers of any size, where there are none."""
+    def make_room(self, rows: int, tokens: int, like: Sequence[Pair] = (), memory: int = 0) -> None:
+        """At least so many rows and columns; ``like`` layers of any size, where there are none.
+
+        Rows are doubled while that takes no more than ``memory`` bytes.
+        """
         if not self.layers and not like:
             return
         columns = -(-tokens // STEP) * STEP
@@ -57,17 +60,13 @@ class Rows:
             had_rows, _, had_columns, _ = self.layers[0][0].shape
             if had_rows >= rows and had_columns >= columns:
                 return
-            rows = had_rows if had_rows >= rows else max(rows, 2 * had_rows)
             columns = max(columns, had_columns)
-        self.layers = [
-            tuple(  # type: ignore[misc]
-                _enlarged(part, old, rows, columns)
-                for part, old in zip(
-                    pair, self.layers[i] if self.layers else (None, None), strict=True
-                )
-            )
-            for i, pair in enumerate(self.layers or like)
-        ]
+            most = memory // (self.bytes_of_one * columns // had_columns)
+            rows = had_rows if had_rows >= rows else max(rows, min(2 * had_rows, most))
+        for i, pair in enumerate(self.layers or like):  # one by one: old and new are both there
+            old: Sequence[Tensor | None] = self.layers[i] if i < len(self.layers) else (None, None)
+            keys, values = (_enlarged(*both, rows, columns) for both in zip(pair, old, strict=True))
+            self.layers[i : i + 1] = [(keys, values)]
         self.bytes = sum(part.nbytes for pair in self.layers for part in pair)
         self.bytes_of_one = self.bytes // rows
 

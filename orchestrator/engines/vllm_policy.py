@@ -8,11 +8,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.policy import PolicyIsNotFinite
-from orchestrator.engines.vllm_process import VllmProcess, language_model
+from orchestrator.engines.vllm_generator import Ask, Generator
+from orchestrator.engines.vllm_process import VllmProcess
 from orchestrator.search.engines import (
     Continuation,
     Ids,
@@ -21,8 +22,6 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-
-ROWS_PER_BATCH = 512
 
 
 @dataclass
@@ -73,7 +72,7 @@ class VllmPolicy:
         self.temperature, self.top_p, self.device = temperature, top_p, device
         self._checkpoint = checkpoint
         self._end_ids = self.chat.end_ids if ends else ()
-        start = partial(_Generator, temperature=temperature, top_p=top_p, dtype=dtype)
+        start = partial(Generator, temperature=temperature, top_p=top_p, dtype=dtype)
         self._engine = VllmProcess(checkpoint, device, start, cache_mib)
 
     def close(self) -> None:
@@ -147,7 +146,7 @@ class VllmPolicy:
     def _go_on(self, rows: list[_Row]) -> None:
         """Samples rows from where they are until vLLM stops; marks those that have to."""
         asked = [
-            _Ask(
+            Ask(
                 [*row.text, *row.tokens],
                 None if row.asked.greedy else row.key,
                 len(row.tokens),
@@ -207,101 +206,3 @@ class VllmPolicy:
             sum(row.sampled for row in rows),
             sum(row.computed for row in rows),
         )
-
-
-@dataclass(frozen=True)
-class _Ask:
-    """What the engine's process is asked for: a text to go on from, its draws, when to stop."""
-
-    text: list[int]
-    key: int | None  # None takes the likeliest token
-    start: int  # how many of ``count`` tokens there are
-    count: int
-    stops: tuple[str, ...]
-    ends: tuple[int, ...]
-
-
-class _Generator:
-    """The engine, in its process."""
-
-    def __init__(
-        self,
-        checkpoint: str,
-        device: str,
-        cache_mib: int | None,
-        *,
-        temperature: float,
-        top_p: float,
-        dtype: str,
-    ) -> None:
-        from orchestrator.engines.vllm_draws import keyed_draws
-
-        self._draws = keyed_draws(temperature, top_p)
-        self._model: Any = language_model(
-            checkpoint,
-            device,
-            cache_mib,
-            dtype=dtype,
-            enable_prefix_caching=True,
-            max_num_seqs=ROWS_PER_BATCH,
-            max_logprobs=-1,  # as many as there are tokens
-            logits_processors=[self._draws],
-            generation_config="vllm",  # what the checkpoint recommends is not asked for
-            enforce_eager=device == "cpu",
-        )
-        self.longest = int(self._model.model_config.max_model_len)
-
-    def sample(self, asked: list[_Ask]) -> tuple[list[tuple[list[int], int, float]], bool]:
-        """Each row's new tokens, those computed, its margin; whether some logits were NaN."""
-        from vllm import SamplingParams
-
-        parameters = [
-            SamplingParams(
-                temperature=0.0,  # the draws leave one token
-                max_tokens=one.count - one.start,
-                ignore_eos=True,  # the ends are named
-                stop_token_ids=list(one.ends),
-                stop=list(one.stops),
-                detokenize=bool(one.stops),
-                extra_args=None
-                if one.key is None
-                else {"key": one.key, "start": one.start, "count": one.count},
-            )
-            for one in asked
-        ]
-        answers = []
-        found = self._model.generate(
-            [{"prompt_token_ids": one.text} for one in asked], parameters, use_tqdm=False
-        )
-        for one, output in zip(asked, found, strict=True):
-            tokens = list(output.outputs[0].token_ids)
-            # Every token but the last goes through the model, to see what comes after it.
-            computed = len(one.text) - output.num_cached_tokens + len(tokens) - 1
-            margin = math.inf if one.key is None else self._draws.margins.get(one.key, math.inf)
-            answers.append((tokens, computed, margin))
-        broken, self._draws.broken = bool(self._draws.broken), False
-        self._draws.margins.clear()
-        return answers, broken
-
-    def top(self, asked: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:
-        """The likeliest next tokens of each text, their log-probabilities, the tokens computed."""
-        from vllm import SamplingParams
-
-        parameters = [
-            SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, detokenize=False)
-            for _, count in asked
-        ]
-        found = self._model.generate(
-            [{"prompt_token_ids": text} for text, _ in asked], parameters, use_tqdm=False
-        )
-        answers = []
-        for (text, _), output in zip(asked, found, strict=True):
-            values = {i: one.logprob for i, one in output.outputs[0].logprobs[0].items()}
-            ids = sorted(values, key=lambda i: (-values[i], i))
-            computed = len(text) - output.num_cached_tokens
-            answers.append((ids, [values[i] for i in ids], computed))
-        return answers
-
-    def forget(self) -> None:
-        """Empties the prefix cache."""
-        self._model.reset_prefix_cache()

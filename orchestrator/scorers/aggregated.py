@@ -41,6 +41,7 @@ class AggregatedScorer(Scorer):
     ) -> None:
         super().__init__(inner.chat, inner.position, None)
         check_delimiter(self.chat, step_delimiter)
+        self.context = inner.context
         self._inner, self._how, self._delimiter = inner, aggregation, step_delimiter
 
     @property

@@ -111,16 +111,15 @@ class Scorer(ABC):
                 the NaN instead, and scores the others.
             TextDoesNotFit: a response and its closing have no room in the model's context.
         """
-        prompts, responses, closing = [], [], self.closing(self.position)
+        prompts, responses, longest = [], [], []
         for request in requests:
-            for extension in request.extensions:
-                prompts.append(request.prompt_ids)
-                responses.append(self.own_ids(request.prefix_ids, extension))
+            own = [self.own_ids(request.prefix_ids, extension) for extension in request.extensions]
+            prompts += [request.prompt_ids] * len(own)
+            responses += own
+            longest.append(len(request.prompt_ids) + max(map(len, own), default=0))
+        self.check_room([n + len(self.closing(self.position)) for n in longest])
         scores = self.prefix_scores(prompts, responses, [[len(y)] for y in responses])
         tokens = [self.tokens_of(x, y) for x, y in zip(prompts, responses, strict=True)]
-        self.check_room(
-            [len(x) + len(y) + len(closing) for x, y in zip(prompts, responses, strict=True)]
-        )
         found, start = [], 0
         for request in requests:
             end = start + len(request.extensions)

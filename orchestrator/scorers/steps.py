@@ -9,11 +9,11 @@ that completes its delimiter.
 from collections.abc import Sequence
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.stops import INCOMPLETE
 from orchestrator.search.engines import Ids
 
 BLANK_LINE = "\n\n"  # the custom
 LINE_END = "\n"  # Math-Shepherd's
-INCOMPLETE = "\ufffd"  # what a tokenizer writes for bytes that are no character (yet)
 _LONGEST_WAIT = 8  # tokens that one character may take: four bytes, and special tokens among them
 
 

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.stops import INCOMPLETE
 from orchestrator.rewards.packed import Branch
-from orchestrator.scorers.steps import INCOMPLETE, TextReader
+from orchestrator.scorers.steps import TextReader
 from orchestrator.search.engines import Ids
 
 _Part = tuple[Ids, str]  # tokens, and the text that they add

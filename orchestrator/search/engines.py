@@ -40,7 +40,8 @@ class Continuation:
 
     ``margin`` tells how near its nearest decision was: the least distance of a token's draw to a
     border of its interval of the cumulative distribution (greedy: the gap of the two largest
-    logits), or of an entropy to ``entropy_stop``. ``text`` is there where it was asked for.
+    logits), of an entropy to ``entropy_stop``, or of top-p's cut to another one. ``text`` is there
+    where it was asked for.
     """
 
     token_ids: Ids

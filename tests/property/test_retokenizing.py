@@ -150,3 +150,25 @@ def test_a_text_without_words_is_tokenized_whole() -> None:
     for at in range(1, len(ids)):
         expected = mine.response_ids(theirs.text(ids[: at + 1]))
         assert retokenizer.ids(ids[:at], ids[at : at + 1]) == expected
+
+
+def bytes_with(*merges: tuple[str, str]) -> Chat:
+    """A byte-level BPE of GPT-2's words with these merges alone."""
+    vocabulary = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(m) for m in merges)]
+    model = models.BPE({token: i for i, token in enumerate(vocabulary)}, list(merges))
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    return Chat(wrapped, (wrapped.eos_token_id,), (wrapped.eos_token_id,))
+
+
+def test_a_tail_that_begins_within_a_word_has_no_say_in_it() -> None:
+    """Alone `'saaaaaa` is `'s` and `aaaaaa`; behind a space it is ` '` and `saaaaaa`."""
+    theirs = bytes_with()
+    mine = bytes_with(("s", "a"), ("a", "a"), ("aa", "aa"), ("Ġ", "s"))
+    retokenizer = Retokenizer(theirs, mine)
+    ids = theirs.response_ids("he said 'saaaaaa it is so good and so is that")
+    for at in range(len(ids)):
+        expected = mine.response_ids(theirs.text(ids[: at + 1]))
+        assert retokenizer.ids(ids[:at], ids[at : at + 1]) == expected

@@ -1,11 +1,13 @@
 """What jobs/decode.py and the Decoder refuse, and what they make of a method's fields."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import NAN_WORD
 
+from actors.search import _loaded
 from jobs.steps.decode_options import DecodeOptions
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
@@ -123,3 +125,16 @@ def test_prompts_from_python_are_answered_in_order_and_bad_ones_say_why(
         with pytest.raises(ValueError, match="prompt_ids: valid: a different one for each prompt"):
             decoder.decode(prompts[:2], "greedy", prompt_ids=ids)
     assert decoder.decode(prompts[:1], "greedy", prompt_ids=["7"])[0].prompt_id == "7"
+
+
+def test_engines_that_others_replaced_are_freed(options: DecodeOptions) -> None:
+    """They are cycles, which an actor's collector may not look at for long."""
+    first = _loaded(options.engines)
+    held = [weakref.ref(first.policy), weakref.ref(first.scorer)]  # type: ignore[attr-defined]
+    first.close()
+    del first
+    for mib in (3, 4, 5):
+        caches = {"policy_cache_mib": mib, "reward_cache_mib": mib}
+        other = DecodeOptions(**{**vars(options), **caches})
+        _loaded(other.engines).close()
+    assert [one() for one in held] == [None, None]

@@ -58,8 +58,8 @@ def test_the_library_knows_no_ray() -> None:
 
 def test_vllm_is_imported_only_where_its_engines_start() -> None:
     files = {
-        "engines/vllm_process.py", "engines/vllm_policy.py", "engines/vllm_draws.py",
-        "scorers/token_classify.py", "scorers/vllm_sequence.py",
+        "engines/vllm_process.py", "engines/vllm_generator.py", "engines/vllm_draws.py",
+        "scorers/vllm_scorer.py",
     }  # fmt: skip
     places = {ROOT / "orchestrator" / name for name in files}
     assert {file for file in SOURCES if "vllm" in roots(file)} == places

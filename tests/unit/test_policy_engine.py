@@ -318,10 +318,14 @@ def test_entropies_are_in_nats_and_below_the_logarithm_of_the_vocabulary(
 
 
 def test_a_cut_by_top_p_tells_how_near_it_is() -> None:
-    """0.5, 0.3, 0.2: 0.7 cuts behind the second, before which 0.5 stand and behind which 0.8."""
-    logits = torch.tensor([[0.2, 0.5, 0.3], [0.3, 0.1, 0.6]], dtype=torch.float64).log()
-    found, cut = distribution(logits, 1.0, 0.7)
-    expected = torch.tensor([[0, 0.625, 0.375], [1 / 3, 0, 2 / 3]], dtype=torch.float64)
-    torch.testing.assert_close(found, expected)
-    assert cut is not None and cut.tolist() == pytest.approx([0.1, 0.1])
+    """0.5, 0.3, 0.2: 0.7 cuts behind the second, before which 0.5 stand and behind which 0.8.
+
+    In the second row the third and the fourth nearly are each other's place.
+    """
+    rows = [[0.2, 0.5, 0.3, 0.0], [0.5, 0.24, 0.24, 0.02]]
+    found, cut = distribution(torch.tensor(rows, dtype=torch.float64).log(), 1.0, 0.7)
+    expected = [[0, 0.625, 0.375, 0], [0.5 / 0.74, 0.24 / 0.74, 0, 0]]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert cut is not None and cut.tolist() == pytest.approx([0.1, 0.0])
+    logits = torch.zeros(1, 3)
     assert distribution(logits, 1.0, 1.0)[1] is None

@@ -1,5 +1,8 @@
 """Texts read on from a store of keys and values, against forwards over whole texts in float64."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,6 +61,14 @@ token = st.integers(1, WORDS - 1)
 text = st.lists(token, min_size=1, max_size=12).map(tuple)
 piece = st.lists(token, min_size=1, max_size=3).map(tuple)
 tail = st.tuples(piece, st.sampled_from([(), (3,), (4, 5)]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_rows() -> Iterator[None]:
+    """Rows are forgotten while others that stand behind the same root go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key_values, "LEAST_ROWS", 2)
+        yield
 
 
 @settings(max_examples=40, deadline=None)

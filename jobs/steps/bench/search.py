@@ -133,8 +133,12 @@ def _actors(place: Place) -> list[Any]:
     setting = place.setting
     policy, reward = f"{place.folder}/policy", f"{place.folder}/reward"
     engines = ModelEngines(
-        PolicyPlace(policy, 1.0, 1.0, setting.device, place.threads, ends=False),
-        RewardPlace(ScorerSpec(reward), place.position, policy, setting.device, place.threads),
+        PolicyPlace(
+            policy, 1.0, 1.0, setting.device, place.threads, ends=False, dtype=setting.dtype
+        ),
+        RewardPlace(
+            ScorerSpec(reward), place.position, policy, setting.device, place.threads, setting.dtype
+        ),
     )
     options = {"num_cpus": ACTOR_CPUS, "num_gpus": int(setting.device == "cuda")}
     actors = [
@@ -150,11 +154,11 @@ def _loop_models(place: Place) -> Any:
     sys.path.insert(0, str(ROOT / "tests"))
     from search_loop import Loop  # type: ignore[import-not-found]
 
-    device = place.setting.device
+    device, dtype = place.setting.device, place.setting.torch_dtype
     closing = load_chat(f"{place.folder}/reward").closing_ids if place.position == "closed" else ()
     return Loop(
-        load_policy(f"{place.folder}/policy").to(device).eval(),
-        load_reward_model(f"{place.folder}/reward").to(device).eval(),
+        load_policy(f"{place.folder}/policy", dtype).to(device).eval(),
+        load_reward_model(f"{place.folder}/reward", dtype).to(device).eval(),
         closing=closing,
     )
 

@@ -82,9 +82,10 @@ def limit_of(
         return seconds, f"{decoding}, {scoring}"
     runs = [one.submit(_record, place, case, own) for one, own in zip(bare, halves, strict=True)]
     batches = [run.result() for run in runs]
-    ways = [way for way in case.ways if way != "vLLM" or "vLLM" in engines(place)]
     total, fastest = 0.0, []
     for kinds in (("sample", "top"), ("score",)):
+        there = engines(place, scores="score" in kinds)
+        ways = [way for way in case.ways if way != "vLLM" or "vLLM" in there]
         some = [[batch for batch in part if batch[0] in kinds] for part in batches]
         times = {way: _replayed(bare, place, some, way) for way in ways}
         fastest.append(min(times, key=lambda way: times[way]))

@@ -19,7 +19,7 @@ from jobs.steps.bench.setting import finish
 from orchestrator.search.args import ArgsParameters
 from orchestrator.search.engines import SampleRequest, ScoreRequest
 
-ROWS = (16, 64, 256)  # texts that a process works on at once
+FIRST_ROWS = 16  # texts that a process works on at once; twice as many while that is faster
 ROUNDS = 2  # of each; the better counts
 
 
@@ -32,7 +32,7 @@ class Rate:
     engine: Engine
 
     def __str__(self) -> str:
-        return f"{self.tokens:,.0f} tokens/s by {self.engine} with {self.rows} texts"
+        return f"{self.tokens:,.0f} tokens/s by {self.engine}, {self.rows} texts a process"
 
 
 def best_rates(bare: Sequence[ProcessPoolExecutor], place: Place, case: Case) -> tuple[Rate, Rate]:
@@ -42,13 +42,21 @@ def best_rates(bare: Sequence[ProcessPoolExecutor], place: Place, case: Case) ->
     else:
         beams, candidates = case.parameters.beams, case.parameters.candidates
 
+    def rate(measured: Callable[..., float], engine: Engine, rows: int, *shape: int) -> Rate:
+        runs = [one.submit(measured, place, engine, rows, *shape) for one in bare]
+        return Rate(sum(run.result() for run in runs), rows, engine)
+
     def best(measured: Callable[..., float], *shape: int) -> Rate:
-        rates = []
-        for engine in engines(place):
-            for rows in (rows for rows in ROWS if rows >= beams):
-                runs = [one.submit(measured, place, engine, rows, *shape) for one in bare]
-                rates.append(Rate(sum(run.result() for run in runs), rows, engine))
-        return max(rates, key=lambda rate: rate.tokens)
+        found = []
+        for engine in engines(place, scores=measured is _scoring):
+            rows = max(FIRST_ROWS, beams)
+            rates = [rate(measured, engine, rows, *shape)]
+            while rates[-1].rows == rows:  # as long as the last one is the best
+                rows *= 2
+                rates.append(rate(measured, engine, rows, *shape))
+                rates.sort(key=lambda one: one.tokens)
+            found.append(rates[-1])
+        return max(found, key=lambda one: one.tokens)
 
     return best(_decoding, beams), best(_scoring, beams, candidates)
 

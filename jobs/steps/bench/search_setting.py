@@ -95,10 +95,11 @@ def problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
     return [Problem(f"{repeat}-{i}", row, 0, NEW) for i, row in enumerate(rows)]
 
 
-def calibrated(setting: Setting, folder: Path, position: str) -> CardsParameters:
+def calibrated(setting: Setting, folder: Path, position: Position) -> CardsParameters:
     """CARDS with thresholds by quantile of whole responses to other prompts."""
-    policy = HuggingFacePolicy(str(folder / "policy"), device=setting.device, ends=False)
-    reward = SequenceScorer(str(folder / "reward"), position, device=setting.device)  # type: ignore[arg-type]
+    device, dtype = setting.device, setting.dtype
+    policy = HuggingFacePolicy(str(folder / "policy"), device=device, ends=False, dtype=dtype)
+    reward = SequenceScorer(str(folder / "reward"), position, device=device, dtype=dtype)
     asked = problems(setting, CALIBRATION, -1)
     drawn = policy.sample(
         [

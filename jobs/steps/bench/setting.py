@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
 
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.rewards.packed import PackedRow
 
 PAD = 0
@@ -33,7 +34,7 @@ class Setting:
     layers: int
     heads: int
     key_value_heads: int
-    dtype: str
+    dtype: Dtype
     separate_tokens: int
     packed_pairs: int
     matrix: int
