@@ -22,6 +22,7 @@ from orchestrator.config.decoding import CardsConfig
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
@@ -105,7 +106,7 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
         )
         for p in problems
     ]
-    sampled = asyncio.run(policy_of(sweep).drawn(requests))
+    sampled = asyncio.run(policy_of(sweep, sweep.config.search.dtype).drawn(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
     quantile = sweep.config.search.cards.entropy_quantile  # type: ignore[union-attr]
     meter.update(len(problems), len(problems))
@@ -203,14 +204,15 @@ def _cards(sweep: Sweep, section: CardsConfig, scorer: str) -> CardsParameters:
 def _calibration_rewards(sweep: Sweep, scorer: str) -> list[float]:
     """The scorer's rewards of whole responses to prompts that are not the test's."""
     pairs = read_pairs_table(sweep.file("pairs", "pairs_prm.parquet"))[:CALIBRATION_PROMPTS]
-    return whole_rewards(
-        sweep, scorer, [(p.prompt, t) for p in pairs for t in (p.chosen, p.rejected)]
-    )
+    texts = [(p.prompt, t) for p in pairs for t in (p.chosen, p.rejected)]
+    return whole_rewards(sweep, scorer, texts, sweep.config.search.dtype)
 
 
-def whole_rewards(sweep: Sweep, scorer: str, texts: Sequence[tuple[Prompt, str]]) -> list[float]:
+def whole_rewards(
+    sweep: Sweep, scorer: str, texts: Sequence[tuple[Prompt, str]], dtype: Dtype = "float32"
+) -> list[float]:
     """r(x, y) of whole responses, given as texts."""
-    scores = asyncio.run(reward_of(sweep, scorer).prefix_scores(texts, [WHOLE]))
+    scores = asyncio.run(reward_of(sweep, scorer, dtype).prefix_scores(texts, [WHOLE]))
     return [score[0] for score in scores]
 
 

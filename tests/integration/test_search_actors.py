@@ -180,6 +180,25 @@ def test_an_actor_that_found_no_room_is_not_waited_for(
         ray.get(actor.process.remote(), timeout=60)
 
 
+def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
+    word_policy: str,
+    word_reward: str,
+    problems: list[Problem],
+    undisturbed: dict[str, Text],
+    cluster: None,
+) -> None:
+    pool, said = actors(1, engines(word_policy, word_reward)), list[str]()
+    growth = Growth(lambda: actors(1, engines("/no/policy", word_reward))[0], most=3, every=0.01)
+
+    async def growing() -> list[Response]:
+        run = stream(pool, CBS, enumerate(problems), said=said.append, growth=growth)
+        return [outcome async for _, outcome in run if isinstance(outcome, Response)]
+
+    assert texts(asyncio.run(growing())) == undisturbed
+    (told,) = said
+    assert told.startswith("a further search actor did not start: ") and "/no/policy" in told
+
+
 def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_not(
     word_policy: str,
     word_reward: str,

@@ -7,6 +7,7 @@ import pytest
 from reward_kinds import MAKERS, QUESTION, STEPS
 
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import TextDoesNotFit
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
@@ -111,6 +112,10 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
         inner.prefix_scores([prompt], [own.response_ids(text)], [[10**6]])[0][0] for text in texts
     ]
     assert scored.scores == pytest.approx([min(values)], abs=TOLERANCE)
+    assert scorer.context == inner.context
+    scorer.context = len(prompt) + 4
+    with pytest.raises(TextDoesNotFit, match=f"the reward model reads {scorer.context} at most"):
+        scorer.score([ScoreRequest(prompt, ids[:2], (ids[2:],))])
 
 
 def test_a_value_that_is_nan_stops_the_scoring(broken_reward: str) -> None:
