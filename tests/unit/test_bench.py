@@ -1,13 +1,19 @@
 """The benchmark's arithmetic by hand, and its cases on a model that takes no time."""
 
 import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
 
+from jobs.steps.bench import search_rates
 from jobs.steps.bench.pipeline import PIPELINE, Round, pipeline_result
 from jobs.steps.bench.prefixes import CASES, prefix_result
+from jobs.steps.bench.search_setting import CASES as SEARCHES
+from jobs.steps.bench.search_setting import Place
 from jobs.steps.bench.setting import (
     SETTINGS,
     Setting,
@@ -17,6 +23,7 @@ from jobs.steps.bench.setting import (
     random_model,
 )
 from orchestrator.rewards.packed import Branch, PackedRow
+from orchestrator.search.beam import BeamParameters
 
 TINY = Setting("cpu", 64, 16, 24, 2, 4, 2, "float32", 4096, 8, 64)
 FIELDS = {"name", "ours_s", "other_s", "ratio", "floor", "ceiling", "ours_peak_mib",
@@ -78,3 +85,29 @@ def test_the_pipeline_is_measured_at_any_size() -> None:
     assert set(found) == FIELDS and found["name"] == PIPELINE
     assert float(str(found["ours_s"])) > 0 and float(str(found["ratio"])) > 0
     assert float(str(found["ours_peak_mib"])) < 50
+
+
+def test_the_best_rates_are_those_of_the_batch_size_past_which_it_gets_slower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two processes; decoding of 2 beams is best with 64 texts, scoring with the first 16."""
+    tried: list[tuple[str, int]] = []
+
+    def measured(name: str, best: int) -> Callable[..., float]:
+        def rate(place: Place, engine: str, rows: int, *shape: int) -> float:
+            tried.append((name, rows))
+            return 100.0 - abs(rows - best)
+
+        return rate
+
+    monkeypatch.setattr(search_rates, "_decoding", measured("decoding", 64))
+    monkeypatch.setattr(search_rates, "_scoring", measured("scoring", 16))
+    monkeypatch.setattr(search_rates, "engines", lambda place, scores: ["transformers"])
+    place = Place("", "open", SETTINGS["cpu"], 2, 1)
+    case = replace(SEARCHES["tbs8x8"], parameters=BeamParameters(2, 8, 1))
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        decoding, scoring = search_rates.best_rates([one, other], place, case)  # type: ignore[list-item]
+    assert (decoding.rows, decoding.tokens) == (64, 200.0)
+    assert (scoring.rows, scoring.tokens) == (16, 200.0)
+    assert [rows for name, rows in tried[::2] if name == "decoding"] == [16, 32, 64, 128]
+    assert [rows for name, rows in tried[::2] if name == "scoring"] == [16, 32]
