@@ -27,6 +27,17 @@ class _Stream:
     tokens: list[int]  # vLLM's own list, which grows
 
 
+def _drawn(
+    logits: Tensor, draws: Tensor, temperature: float, top_p: float
+) -> tuple[Tensor, Tensor]:
+    """The tokens (R,) that uniform numbers (R,) draw from logits (R, V), and their margins (R,)."""
+    found, cut = distribution(logits, temperature, top_p)
+    cumulative = found.double().cumsum(-1)
+    tokens = inverse(cumulative, draws, None).clamp(max=logits.shape[-1] - 1)
+    near = border_distance(cumulative, draws, tokens, None)
+    return tokens, near if cut is None else torch.minimum(near, cut.double())
+
+
 def keyed_draws(temperature: float, top_p: float) -> Any:
     """The class of a logits processor that draws after temperature and top-p.
 
@@ -79,13 +90,9 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
                 [own.draws[len(own.tokens)] for own in self._streams.values()],
                 dtype=torch.float64, device=logits.device,
             )  # fmt: skip
-            found, cut = distribution(logits[rows].float(), temperature, top_p)
-            cumulative = found.double().cumsum(-1)
-            tokens = inverse(cumulative, draws, None).clamp(max=logits.shape[-1] - 1)
+            tokens, near = _drawn(logits[rows].float(), draws, temperature, top_p)
             logits[rows] = -torch.inf
             logits[rows, tokens] = 0.0
-            near = border_distance(cumulative, draws, tokens, None)
-            near = near if cut is None else torch.minimum(near, cut.double())
             margins = KeyedDraws.margins
             for own, margin in zip(self._streams.values(), near.tolist(), strict=True):
                 margins[own.key] = min(margins.get(own.key, math.inf), margin)

@@ -133,6 +133,18 @@ def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_n
     ]
 
 
+def grown(
+    pool: list[Any], problems: list[Problem], growth: Growth, said: list[str]
+) -> dict[str, Text]:
+    """The texts of a pool that may grow; ``said`` takes what it tells."""
+
+    async def run() -> list[Response]:
+        found = stream(pool, CBS, enumerate(problems), said=said.append, growth=growth)
+        return [outcome async for _, outcome in found if isinstance(outcome, Response)]
+
+    return texts(asyncio.run(run()))
+
+
 def test_a_pool_grows_while_prompts_wait_and_no_further(
     word_policy: str,
     word_reward: str,
@@ -147,12 +159,8 @@ def test_a_pool_grows_while_prompts_wait_and_no_further(
         pool.extend(actors(1, of))
         return pool[-1]
 
-    async def growing() -> list[Response]:
-        run = stream(pool[:1], CBS, enumerate(problems), said=said.append, growth=growth)
-        return [outcome async for _, outcome in run if isinstance(outcome, Response)]
-
     growth = Growth(start, most=2, every=0.01)
-    assert texts(asyncio.run(growing())) == undisturbed
+    assert grown(pool[:1], problems, growth, said) == undisturbed
     assert len(pool) == 2 and said == ["prompts wait: 2 search actors now"]
 
 
@@ -170,11 +178,7 @@ def test_an_actor_that_found_no_room_is_not_waited_for(
         asked.append(SearchActor.options(num_cpus=64).remote(of))  # type: ignore[attr-defined]
         return asked[-1]
 
-    async def growing() -> list[Response]:
-        run = stream(pool, CBS, enumerate(problems), growth=Growth(start, most=4, every=0.01))
-        return [outcome async for _, outcome in run if isinstance(outcome, Response)]
-
-    assert texts(asyncio.run(growing())) == undisturbed
+    assert grown(pool, problems, Growth(start, most=4, every=0.01), []) == undisturbed
     (actor,) = asked
     with pytest.raises(RayActorError):
         ray.get(actor.process.remote(), timeout=60)
@@ -190,11 +194,7 @@ def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
     pool, said = actors(1, engines(word_policy, word_reward)), list[str]()
     growth = Growth(lambda: actors(1, engines("/no/policy", word_reward))[0], most=3, every=0.01)
 
-    async def growing() -> list[Response]:
-        run = stream(pool, CBS, enumerate(problems), said=said.append, growth=growth)
-        return [outcome async for _, outcome in run if isinstance(outcome, Response)]
-
-    assert texts(asyncio.run(growing())) == undisturbed
+    assert grown(pool, problems, growth, said) == undisturbed
     (told,) = said
     assert told.startswith("a further search actor did not start: ") and "/no/policy" in told
 
