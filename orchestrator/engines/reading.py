@@ -25,6 +25,8 @@ from orchestrator.rewards.packed import PADDING, TRUNK, Ids, Tokens, joined
 
 FEW = 8  # new tokens of a text up to which it is not held up by longer ones
 TOKENS_PER_FORWARD = 8_192  # queries of a forward, padding included
+# Padding of a forward that is cheaper than another forward; more where a call weighs more.
+PADDING_ON_CPU, PADDING_ELSEWHERE = 128, 1_024
 Tails = Sequence[tuple[Ids, Ids]]  # candidates, each with what closes it and is not kept
 
 
@@ -60,6 +62,7 @@ class Reader:
     ) -> None:
         self._model, self._output, self._pad_id = model, forward, pad_id
         self._device = model.device  # transformers walks through all weights at each question
+        self._padding = PADDING_ON_CPU if self._device.type == "cpu" else PADDING_ELSEWHERE
         self._count = model.config.get_text_config().num_hidden_layers
         self.in_parts = takes_parts(model)
         self.store = KeyValues(memory_mib)
@@ -81,7 +84,7 @@ class Reader:
         for i, (text, own) in enumerate(zip(texts, tails, strict=True)):
             if known.lengths[i] == len(text) and not own and not last[i]:
                 results[i] = Read(None, torch.empty(0), 0)
-        for batch in _batches(texts, known, tails, skipped=set(results)):
+        for batch in _batches(texts, known, tails, set(results), self._padding):
             part = known.some(batch)
             found = self._forward(
                 [texts[i] for i in batch], part, [tails[i] for i in batch], [last[i] for i in batch]
@@ -193,15 +196,22 @@ def _queries(
 
 
 def _batches(
-    texts: Sequence[Ids], known: Known, tails: Sequence[Tails], skipped: Container[int]
+    texts: Sequence[Ids],
+    known: Known,
+    tails: Sequence[Tails],
+    skipped: Container[int],
+    padding: int,
 ) -> list[list[int]]:
-    """Numbers of texts, those with few new tokens apart from those with many."""
+    """Numbers of texts, those with few new tokens apart from those with many.
+
+    Beams that became the same text, with the candidates of both, do not widen all others.
+    """
     new = [len(text) - n for text, n in zip(texts, known.lengths, strict=True)]
     size = [n + sum(len(a) + len(b) for a, b in own) for n, own in zip(new, tails, strict=True)]
     batches: list[list[int]] = []
     for many in (False, True):
         some = [i for i, n in enumerate(new) if (n > FEW) == many and i not in skipped]
-        for part in batches_by_length([size[i] for i in some], TOKENS_PER_FORWARD):
+        for part in batches_by_length([size[i] for i in some], TOKENS_PER_FORWARD, padding):
             # Texts of a root one after the other: attention then has nothing to rearrange.
             batches.append(sorted((some[k] for k in part), key=lambda i: (known.roots[i], i)))
     return batches

@@ -87,27 +87,42 @@ def test_the_pipeline_is_measured_at_any_size() -> None:
     assert float(str(found["ours_peak_mib"])) < 50
 
 
-def test_the_best_rates_are_those_of_the_batch_size_past_which_it_gets_slower(
+def test_the_best_rates_are_those_of_the_best_engine_and_batch_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two processes; decoding of 2 beams is best with 64 texts, scoring with the first 16."""
-    tried: list[tuple[str, int]] = []
+    """Two processes; past the best size it gets slower, and once, before it, by chance.
 
-    def measured(name: str, best: int) -> Callable[..., float]:
+    The other engine decodes faster, and is too slow at scoring to be tried further.
+    """
+    tried: list[tuple[str, str, int]] = []
+
+    def measured(name: str, best: int, other: float) -> Callable[..., float]:
         def rate(place: Place, engine: str, rows: int, *shape: int) -> float:
-            tried.append((name, rows))
-            return 100.0 - abs(rows - best)
+            tried.append((name, engine, rows))
+            if rows == 128 < best:
+                return 1.0
+            return (10_000.0 - abs(rows - best)) * (1.0 if engine == "transformers" else other)
 
         return rate
 
-    monkeypatch.setattr(search_rates, "_decoding", measured("decoding", 64))
-    monkeypatch.setattr(search_rates, "_scoring", measured("scoring", 16))
-    monkeypatch.setattr(search_rates, "engines", lambda place, scores: ["transformers"])
+    monkeypatch.setattr(search_rates, "_decoding", measured("decoding", 256, 1.5))
+    monkeypatch.setattr(search_rates, "_scoring", measured("scoring", 64, 0.25))
+    monkeypatch.setattr(search_rates, "engines", lambda place, scores: ["transformers", "vLLM"])
     place = Place("", "open", SETTINGS["cpu"], 2, 1)
     case = replace(SEARCHES["tbs8x8"], parameters=BeamParameters(2, 8, 1))
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        decoding, scoring = search_rates.best_rates([one, other], place, case)  # type: ignore[list-item]
-    assert (decoding.rows, decoding.tokens) == (64, 200.0)
-    assert (scoring.rows, scoring.tokens) == (16, 200.0)
-    assert [rows for name, rows in tried[::2] if name == "decoding"] == [16, 32, 64, 128]
-    assert [rows for name, rows in tried[::2] if name == "scoring"] == [16, 32]
+        rates = search_rates.BestRates([one, other], place, case)  # type: ignore[list-item]
+        decoding, scoring = rates.measure()
+        searched = list(tried)
+        assert rates.measure() == [decoding, scoring]
+    assert (decoding.engine, decoding.rows, decoding.tokens) == ("vLLM", 256, 30_000.0)
+    assert (scoring.engine, scoring.rows, scoring.tokens) == ("transformers", 64, 20_000.0)
+    sizes = [64, 128, 256, 512, 1024]
+    assert searched[::2] == [
+        *(("decoding", engine, rows) for engine in ("transformers", "vLLM") for rows in sizes),
+        *(("scoring", "transformers", rows) for rows in sizes[:3]),
+        ("scoring", "vLLM", 64),
+    ]
+    assert tried[len(searched) :: 2] == [
+        ("decoding", "vLLM", 256), ("scoring", "transformers", 64)
+    ]  # fmt: skip

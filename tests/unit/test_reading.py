@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from orchestrator.engines import key_values
+from orchestrator.engines import key_values, reading
 from orchestrator.engines.reading import Reader
 from orchestrator.rewards.packed import Ids
 
@@ -65,8 +65,12 @@ tail = st.tuples(piece, st.sampled_from([(), (3,), (4, 5)]))
 
 @pytest.fixture(autouse=True, scope="module")
 def few_rows() -> Iterator[None]:
-    """Rows are forgotten while others that stand behind the same root go on."""
+    """Rows are forgotten while others that stand behind the same root go on.
+
+    Texts of other lengths are read in forwards of their own.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PADDING_ON_CPU", 4)
         patch.setattr(key_values, "LEAST_ROWS", 2)
         yield
 
@@ -129,6 +133,24 @@ def test_beams_of_a_prompt_share_it() -> None:
     # A text alone goes on in place: no row of its own is made for it.
     (alone,) = reader.store.known([(*forks[1], 3)]).rows
     assert alone == both.rows[1]
+
+
+def test_a_text_of_many_candidates_does_not_widen_the_others() -> None:
+    """Two beams that became one text bring the candidates of both: a forward of its own."""
+    widths: list[tuple[int, ...]] = []
+    reader = reader_of(MODELS[0], 256)
+    inner = reader._output
+
+    def output(**inputs: Tensor) -> Tensor:
+        widths.append(tuple(inputs["input_ids"].shape))
+        return inner(**inputs)
+
+    reader._output = output
+    texts: list[Ids] = [(1, 2, i) for i in range(3, 8)]
+    reader.read(texts, [[]] * 5, [False] * 5)
+    few = [((8,), ()), ((9,), ())]
+    reader.read(texts, [few] * 4 + [[*few, ((10,), ()), ((11,), ())]], [False] * 5)
+    assert widths == [(5, 3), (4, 2), (1, 4)]
 
 
 def test_what_has_no_memory_is_computed_again_and_rows_stay_few() -> None:

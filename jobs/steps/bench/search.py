@@ -32,6 +32,7 @@ from actors.search import ModelEngines, Search, SearchActor
 from actors.search_stream import search_all
 from jobs.steps import cluster
 from jobs.steps.bench.search_limit import limit_of
+from jobs.steps.bench.search_rates import BestRates
 from jobs.steps.bench.search_setting import CASES, Case, Place, calibrated, problems, save_models
 from jobs.steps.bench.setting import Setting, finish, name_of
 from orchestrator.config.load import ROOT
@@ -80,7 +81,7 @@ def _result(
 ) -> dict[str, object]:
     """Seconds a prompt of the three ways, in turn."""
     context = multiprocessing.get_context("spawn")
-    ours, loops, limits, costs = [], [], [], []
+    ours, loops, limits, fastest, costs = [], [], [], [], []
     actors = _actors(place)
     with (
         ProcessPoolExecutor(1, mp_context=context) as alone,
@@ -90,6 +91,8 @@ def _result(
             stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
             for _ in range(place.processes)
         ]
+        by_rates = case.ways == ("at the best rates",)
+        rates = BestRates(bare, place, case) if by_rates else None
         search = Search(case.method, case.parameters, -(-prompts // place.processes))
         for repeat in range(-1, repeats):  # the first one warms up
             asked = problems(place.setting, prompts, repeat + 1)
@@ -98,18 +101,19 @@ def _result(
             ours.append((time.perf_counter() - start) / prompts)
             few = asked[: case.loop_prompts if repeat >= 0 else 1]
             loops.append(alone.submit(_loop, place, case, few).result() / len(few))
-            halves = [asked[n :: place.processes] for n in range(place.processes)]
-            if repeat < 0:
-                continue
+            known = asked if repeat >= 0 else asked[: 2 * place.processes]
+            halves = [known[n :: place.processes] for n in range(place.processes)]
             costs.append(sum((r.cost for r in responses), Cost()))
-            limit, fastest = limit_of(bare, place, case, halves, costs[-1])
+            limit, by = limit_of(bare, place, case, halves, costs[-1], rates)
             limits.append(limit / prompts)
-            console.print(
-                f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g}, limit {limits[-1]:.3g}"
-                f" ({fastest})",
-                highlight=False,
-            )
-    times = ours[1:], loops[1:], limits
+            fastest.append(by)
+            if repeat >= 0:
+                console.print(
+                    f"  ours {ours[-1]:.3g} s a prompt, loop {loops[-1]:.3g},"
+                    f" limit {limits[-1]:.3g} ({by})",
+                    highlight=False,
+                )
+    times = ours[1:], loops[1:], limits[1:]
     median = [statistics.median(own) for own in times]
     quotients = zip(*times, strict=True)
     ratios = [(loop / own, own / limit) for own, loop, limit in quotients]
@@ -122,7 +126,7 @@ def _result(
         "limit_s": median[2],
         "over_limit": statistics.median(over for _, over in ratios),
         "ceiling": case.limit if place.position == "open" else None,
-        "limit_by": fastest,
+        "limit_by": list(dict.fromkeys(fastest[1:])),
         "policy_tokens": (cost.policy_tokens_computed) / prompts,
         "reward_tokens": cost.reward_tokens_computed / prompts,
     }

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from jobs.steps.bench.search_engines import Engine, engines, policy_of, reward_of
-from jobs.steps.bench.search_rates import best_rates
+from jobs.steps.bench.search_rates import BestRates
 from jobs.steps.bench.search_setting import Case, Place, Way
 from jobs.steps.bench.setting import finish
 from orchestrator.records import Cost
@@ -65,6 +65,7 @@ def limit_of(
     case: Case,
     halves: Sequence[Sequence[Problem]],
     cost: Cost,
+    rates: BestRates | None,
 ) -> tuple[float, str]:
     """Seconds of all the policy's work, then all the reward model's, on all cores; and by what.
 
@@ -74,9 +75,10 @@ def limit_of(
         case: whose limit.
         halves: the prompts of each process.
         cost: what the run has computed in all.
+        rates: by which the tokens are divided; None where requests are put through again.
     """
-    if case.ways == ("at the best rates",):
-        decoding, scoring = best_rates(bare, place, case)
+    if rates is not None:
+        decoding, scoring = rates.measure()
         seconds = cost.policy_tokens_computed / decoding.tokens
         seconds += cost.reward_tokens_computed / scoring.tokens
         return seconds, f"{decoding}, {scoring}"

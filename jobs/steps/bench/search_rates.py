@@ -19,13 +19,15 @@ from jobs.steps.bench.setting import finish
 from orchestrator.search.args import ArgsParameters
 from orchestrator.search.engines import SampleRequest, ScoreRequest
 
-FIRST_ROWS = 16  # texts that a process works on at once; twice as many while that is faster
-ROUNDS = 2  # of each; the better counts
+FIRST_ROWS = 64  # texts that a process works on at once, then twice as many, and so on,
+FURTHER = 4  # as far as so many times the best number yet
+HOPELESS = 1 / 3  # of the best rate so far: an engine that begins below it is not tried further
+ROUNDS = 3  # of each; the best counts
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Tokens a second of all processes together, in the best batch size, of the best engine."""
+    """Tokens a second of all processes together, in a batch size, of an engine."""
 
     tokens: float
     rows: int
@@ -35,30 +37,56 @@ class Rate:
         return f"{self.tokens:,.0f} tokens/s by {self.engine}, {self.rows} texts a process"
 
 
-def best_rates(bare: Sequence[ProcessPoolExecutor], place: Place, case: Case) -> tuple[Rate, Rate]:
-    """Of the policy's decoding, and of scoring candidates behind prefixes that were read."""
-    if isinstance(case.parameters, ArgsParameters):
-        beams, candidates = 1, case.parameters.k
-    else:
-        beams, candidates = case.parameters.beams, case.parameters.candidates
+class BestRates:
+    """Rates of the engine and batch size that were best when they were first asked for.
 
-    def rate(measured: Callable[..., float], engine: Engine, rows: int, *shape: int) -> Rate:
-        runs = [one.submit(measured, place, engine, rows, *shape) for one in bare]
-        return Rate(sum(run.result() for run in runs), rows, engine)
+    Args:
+        bare: a process for each core.
+        place: of the models.
+        case: whose beams and candidates they have.
+    """
 
-    def best(measured: Callable[..., float], *shape: int) -> Rate:
-        found = []
-        for engine in engines(place, scores=measured is _scoring):
-            rows = max(FIRST_ROWS, beams)
-            rates = [rate(measured, engine, rows, *shape)]
-            while rates[-1].rows == rows:  # as long as the last one is the best
+    def __init__(self, bare: Sequence[ProcessPoolExecutor], place: Place, case: Case) -> None:
+        if isinstance(case.parameters, ArgsParameters):
+            beams, candidates = 1, case.parameters.k
+        else:
+            beams, candidates = case.parameters.beams, case.parameters.candidates
+        self._bare, self._place, self._first = bare, place, max(FIRST_ROWS, beams)
+        self._asked: list[tuple[Callable[..., float], tuple[int, ...]]]
+        self._asked = [(_decoding, (beams,)), (_scoring, (beams, candidates))]
+        self._best: list[Rate] = []
+
+    def measure(self) -> list[Rate]:
+        """Of the policy's decoding, and of scoring candidates behind prefixes that were read."""
+        if self._best:
+            self._best = [
+                self._rate(measured, shape, best.engine, best.rows)
+                for (measured, shape), best in zip(self._asked, self._best, strict=True)
+            ]
+        else:
+            self._best = [self._search(measured, shape) for measured, shape in self._asked]
+        return self._best
+
+    def _search(self, measured: Callable[..., float], shape: tuple[int, ...]) -> Rate:
+        best: Rate | None = None
+        for engine in engines(self._place, scores=measured is _scoring):
+            own = self._rate(measured, shape, engine, self._first)
+            rows = own.rows
+            if best is not None and own.tokens < HOPELESS * best.tokens:
+                continue
+            while rows < FURTHER * own.rows:
                 rows *= 2
-                rates.append(rate(measured, engine, rows, *shape))
-                rates.sort(key=lambda one: one.tokens)
-            found.append(rates[-1])
-        return max(found, key=lambda one: one.tokens)
+                found = self._rate(measured, shape, engine, rows)
+                own = max(own, found, key=lambda one: one.tokens)
+            best = own if best is None else max(best, own, key=lambda one: one.tokens)
+        assert best is not None
+        return best
 
-    return best(_decoding, beams), best(_scoring, beams, candidates)
+    def _rate(
+        self, measured: Callable[..., float], shape: tuple[int, ...], engine: Engine, rows: int
+    ) -> Rate:
+        runs = [one.submit(measured, self._place, engine, rows, *shape) for one in self._bare]
+        return Rate(sum(run.result() for run in runs), rows, engine)
 
 
 def _decoding(place: Place, engine: Engine, rows: int, beams: int) -> float:
