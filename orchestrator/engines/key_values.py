@@ -1,30 +1,31 @@
 """Keys and values of texts that a causal model has read, kept for the texts that go on from them.
 
-A row of the store holds a text, or what stands behind a text of another row, its *root*. A text
-that goes on from a row's whole content is written behind it, in place; those that fork from it get
-rows of their own behind it. *Pieces* are candidates (chunks, single tokens) that were computed
+A row of the store holds a text, or what stands behind a text of another row, its *root*. The two
+kinds are on shelves of their own: a long prompt does not widen the rows of what stands behind it. A
+text that goes on from a row's whole content is written behind it, in place; those that fork from it
+get rows of their own behind it. *Pieces* are candidates (chunks, single tokens) that were computed
 behind a text: the one that is chosen is copied behind its text when it is asked for, the others are
 forgotten with the next ones. What has no room any longer is forgotten too, and computed again when
 it is asked for: the store never decides a result.
 
-Beam search, with a prompt ``p`` of 60 tokens in row 0: ``p a`` and ``p b`` were candidates, and go
-on. Both fork, so ``a`` is copied to row 1 and ``b`` to row 2, both with row 0 for their root. Then
-``p a c`` and ``p a d`` go on: ``c`` is written behind ``a`` in row 1, row 3 gets a copy of ``a``
-and ``d``, of the same root. The 60 tokens of ``p`` stay where they are, for all beams.
+Beam search, with a prompt ``p`` of 60 tokens for a root: ``p a`` and ``p b`` were candidates, and
+go on. Both fork, so ``a`` is copied to row 0 behind it and ``b`` to row 1. Then ``p a c`` and
+``p a d`` go on: ``c`` is written behind ``a`` in row 0, row 2 gets a copy of ``a`` and ``d``. The
+60 tokens of ``p`` stay where they are, for all beams.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from orchestrator.engines.known import Known
-from orchestrator.engines.rows import Columns, Pair, Rows
+from orchestrator.engines.rows import Columns, Pair
+from orchestrator.engines.shelf import Row, Shelf
 from orchestrator.rewards.packed import Ids
 
-MEMORY_MIB = 256  # of rows, and as much again of pieces
-LEAST_ROWS = 16
+MEMORY_MIB = 256  # of rows, half for roots, and as much again of pieces
 
 
 @dataclass(eq=False)
@@ -59,47 +60,31 @@ class _Piece:
 class _Found:
     """The row that holds the most of a text, how much, and a piece that goes on from there."""
 
-    row: int | None = None
+    row: Row | None = None
     length: int = 0
     piece: _Piece | None = None
-
-
-@dataclass
-class _Row:
-    """``text`` as far as it is known here, its first ``offset`` tokens in row ``root``."""
-
-    text: Ids = ()
-    root: int | None = None
-    offset: int = 0
-    behind: int = 0  # rows that have this one for a root
 
 
 class KeyValues:
     """The store of one model.
 
     Args:
-        memory_mib: of its rows, and of its pieces; a batch that needs more gets more, and so do
-            rows that grow longer than they were when their number was decided.
+        memory_mib: of its rows, and of its pieces; only a batch that needs more gets more.
     """
 
     def __init__(self, memory_mib: int = MEMORY_MIB) -> None:
         self._memory = memory_mib * 2**20
-        self._stored = Rows()
+        self._roots, self._behind = Shelf(self._memory // 2), Shelf(self._memory // 2)
         self._begin()
 
     def forget(self) -> None:
         """Drops all texts; the memory of the rows stays for others, as far as it is allowed."""
-        if self._stored.bytes > self._memory:
-            self._stored = Rows()
-        self._stored.empty()
+        self._roots.empty()
+        self._behind.empty()
         self._begin()
 
     def _begin(self) -> None:
-        self._rows: list[_Row] = []
-        self._names: dict[Ids, int] = {}  # a text, and the row that begins with it
-        self._names_of: list[list[Ids]] = []
-        # Rows, the latest used last; a root behind all that stand behind it, to outlive them.
-        self._used: OrderedDict[int, None] = OrderedDict()
+        self._names: dict[Ids, Row] = {}  # a text, and the row that begins with it
         self._pieces: dict[Ids, list[_Pieces]] = {}  # by the text that they are behind
         self._computed: OrderedDict[int, _Computed] = OrderedDict()
         self._piece_bytes = 0
@@ -108,46 +93,52 @@ class KeyValues:
     @property
     def layers(self) -> int:
         """How many layers it holds; 0 before anything is kept."""
-        return len(self._stored.layers)
+        return len(self._roots.stored.layers)
 
     @property
     def rows(self) -> int:
         """How many rows it has."""
-        return len(self._rows)
+        return len(self._roots) + len(self._behind)
+
+    @property
+    def bytes(self) -> int:
+        """Of all rows."""
+        return self._roots.stored.bytes + self._behind.stored.bytes
 
     @torch.inference_mode()
     def known(self, texts: Sequence[Ids]) -> Known:
         """Gives each of N different texts a row, with as much of it as was read before.
 
-        Rows that the texts are not wholly in are theirs alone, to be written behind.
+        Rows that the texts are not wholly in are theirs alone, to be written behind. What was given
+        before is void: rows may have gone elsewhere.
         """
         found = [self._find(text) for text in texts]
         held = {one.row for one in found if one.row is not None}
-        held |= {root for row in held if (root := self._rows[row].root) is not None}
+        held |= {row.root for row in held if row.root is not None}
         rows = self._in_place(texts, found)
-        copies: list[tuple[int, int, int]] = []
+        copies: list[tuple[Row, Row, int]] = []
         for i, one in enumerate(found):
-            if i not in rows:
-                rows[i] = new = self._free_row(held)
-                held.add(new)
-                if one.row is not None:
-                    copies.append(self._fork(one.row, new, texts[i][: one.length]))
+            if i not in rows and one.row is None:
+                rows[i] = self._free(self._roots, held)
+            elif i not in rows and one.row is not None:
+                rows[i] = self._free(self._behind, held)
+                copies.append(self._fork(one.row, rows[i], texts[i][: one.length]))
+            held.add(rows[i])
         placed = [rows[i] for i in range(len(texts))]
-        self._stored.make_room(len(self._rows), 0, memory=self._memory)
-        self._stored.copy_beginnings(copies)
+        self._make_room(texts, placed, held)
+        self._behind.stored.copy_beginnings(
+            [(source.place, target.place, count) for source, target, count in copies if count]
+        )
         self._join(texts, placed, found)
         for row in placed:
-            self._used.move_to_end(row)
-            if (root := self._rows[row].root) is not None:
-                self._used.move_to_end(root)
+            self._shelf(row).use(row)
+            if row.root is not None:
+                self._roots.use(row.root)
         lengths = [one.length + (one.piece.count if one.piece else 0) for one in found]
-        own = [self._rows[row] for row in placed]
-        roots = [
-            row if one.root is None else one.root for row, one in zip(placed, own, strict=True)
-        ]
+        roots = [row.root or row for row in placed]
         shared = [
-            n if one.root is None else one.offset for n, one in zip(lengths, own, strict=True)
-        ]
+            row.offset if row.root else n for n, row in zip(lengths, placed, strict=True)
+        ]  # fmt: skip
         return Known(placed, roots, shared, lengths)
 
     def taken(self, known: Known, layer: int) -> list[Pair]:
@@ -155,24 +146,24 @@ class KeyValues:
 
         What stands behind a shorter one means nothing, and is for a mask to hide.
         """
-        parts = zip(known.places, known.widths, strict=True)
-        return [self._stored.taken(rows, width, layer) for rows, width in parts]
+        parts = zip((self._roots, self._behind), known.places, known.widths, strict=False)
+        return [shelf.stored.taken(places, width, layer) for shelf, places, width in parts]
 
     @torch.inference_mode()
     def write(
         self, texts: Sequence[Ids], known: Known, new: Sequence[Pair], starts: Sequence[int]
     ) -> None:
         """Writes the rest of each text, in ``new`` (N, H, Tq, D) from column ``starts[i]`` on."""
-        at, longest = Columns(), 0
+        at = {self._roots: Columns(), self._behind: Columns()}
         for i, (text, row, length) in enumerate(zip(texts, known.rows, known.lengths, strict=True)):
-            offset = self._rows[row].offset
-            at.add(row, length - offset, i, starts[i], len(text) - length)
-            longest = max(longest, len(text) - offset)
-        self._stored.make_room(len(self._rows), longest, new, self._memory)
-        at.copy(new, self._stored.layers)
+            at[self._shelf(row)].add(
+                row.place, length - row.offset, i, starts[i], len(text) - length
+            )
+        for shelf, columns in at.items():
+            shelf.write(columns, new)
         for row, text, length in zip(known.rows, texts, known.lengths, strict=True):
             if len(text) > length:
-                self._rows[row].text = text
+                row.text = text
             self._name(text, row)
 
     def remember(
@@ -214,81 +205,82 @@ class KeyValues:
                     return _Piece(one.computed, one.row, start, count)
         return None
 
-    def _in_place(self, texts: Sequence[Ids], found: Sequence[_Found]) -> dict[int, int]:
+    def _in_place(self, texts: Sequence[Ids], found: Sequence[_Found]) -> dict[int, Row]:
         """The row of each text that needs no new one.
 
         It stands in one wholly, or goes on from the end of one: the first of those that go on from
         a row behind a root, and the only one that goes on from a root, which stays short.
         """
-        rows: dict[int, int] = {}
-        going: dict[int, list[int]] = {}
+        rows: dict[int, Row] = {}
+        going: dict[Row, list[int]] = {}
         for i, (text, one) in enumerate(zip(texts, found, strict=True)):
             if one.row is None:
                 continue
             if one.piece is None and one.length == len(text):
                 rows[i] = one.row
-            elif one.length == len(self._rows[one.row].text):
+            elif one.length == len(one.row.text):
                 going.setdefault(one.row, []).append(i)
-        for number, (first, *others) in going.items():
-            row = self._rows[number]
+        for row, (first, *others) in going.items():
             if row.root is not None or not (others or row.behind):
-                rows[first] = number
+                rows[first] = row
         return rows
 
-    def _fork(self, source: int, target: int, text: Ids) -> tuple[int, int, int]:
+    def _fork(self, source: Row, target: Row, text: Ids) -> tuple[Row, Row, int]:
         """Row ``target`` begins with ``text``, as ``source`` does; what is to be copied for it."""
-        root, offset = self._rows[source].root, self._rows[source].offset
+        root, offset = source.root, source.offset
         if root is None:
             root, offset = source, len(text)
-        self._rows[root].behind += 1
-        self._rows[target] = _Row(text, root, offset)
+        root.behind.add(target)
+        target.text, target.root, target.offset = text, root, offset
         return source, target, len(text) - offset
 
-    def _free_row(self, held: set[int]) -> int:
-        """A row that holds nothing, made if there is memory, else of the text longest not used."""
-        full = (len(self._rows) + 1) * self._stored.bytes_of_one > self._memory
-        if full and len(self._rows) >= LEAST_ROWS:
-            for row in self._used:
-                if row not in held:
-                    self._forget_row(row)
-                    return row
-        self._rows.append(_Row())
-        self._names_of.append([])
-        self._used[len(self._rows) - 1] = None
-        return len(self._rows) - 1
+    def _shelf(self, row: Row) -> Shelf:
+        return self._roots if row.root is None else self._behind
 
-    def _forget_row(self, number: int) -> None:
-        row = self._rows[number]
-        assert not row.behind
-        if row.root is not None:
-            self._rows[row.root].behind -= 1
-        for text in self._names_of[number]:
+    def _free(self, shelf: Shelf, held: Container[Row]) -> Row:
+        """A row that holds nothing."""
+        row = shelf.free(held)
+        self._forget_row(row)
+        return row
+
+    def _forget_row(self, row: Row) -> None:
+        for other in list(row.behind):
+            self._forget_row(other)
+            self._behind.waste(other)
+        for text in row.names:
             del self._names[text]
             self._lengths[len(text)] -= 1
             if not self._lengths[len(text)]:
                 del self._lengths[len(text)]
-        self._rows[number], self._names_of[number] = _Row(), []
+        row.clear()
 
-    def _name(self, text: Ids, row: int) -> None:
+    def _name(self, text: Ids, row: Row) -> None:
         if text not in self._names:
             self._names[text] = row
-            self._names_of[row].append(text)
+            row.names.append(text)
             self._lengths[len(text)] += 1
 
-    def _join(self, texts: Sequence[Ids], rows: Sequence[int], found: Sequence[_Found]) -> None:
+    def _make_room(self, texts: Sequence[Ids], rows: Sequence[Row], held: Container[Row]) -> None:
+        """So that each text can be written wholly to its row."""
+        for shelf in (self._roots, self._behind):
+            longest = max(
+                (len(text) - row.offset for text, row in zip(texts, rows, strict=True)
+                 if self._shelf(row) is shelf), default=0,
+            )  # fmt: skip
+            for row in shelf.grow(held, longest):
+                self._forget_row(row)
+
+    def _join(self, texts: Sequence[Ids], rows: Sequence[Row], found: Sequence[_Found]) -> None:
         """Copies pieces behind their texts, the first ones of ``texts``."""
-        groups: dict[int, tuple[_Computed, Columns]] = {}
-        longest = 0
+        groups: dict[tuple[int, Shelf], tuple[_Computed, Columns]] = {}
         for row, one in zip(rows, found, strict=True):
             if (piece := one.piece) is not None:
-                _, at = groups.setdefault(id(piece.computed), (piece.computed, Columns()))
-                column = one.length - self._rows[row].offset
-                at.add(row, column, piece.row, piece.start, piece.count)
-                longest = max(longest, column + piece.count)
-        self._stored.make_room(len(self._rows), longest, memory=self._memory)
-        for computed, at in groups.values():
-            at.copy(computed.layers, self._stored.layers)
+                key = id(piece.computed), self._shelf(row)
+                _, at = groups.setdefault(key, (piece.computed, Columns()))
+                at.add(row.place, one.length - row.offset, piece.row, piece.start, piece.count)
+        for (_, shelf), (computed, at) in groups.items():
+            shelf.write(at, computed.layers)
         for text, row, one in zip(texts, rows, found, strict=True):
             if one.piece is not None:
-                self._rows[row].text = text[: one.length + one.piece.count]
-                self._name(self._rows[row].text, row)
+                row.text = text[: one.length + one.piece.count]
+                self._name(row.text, row)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.engines.attention import Groups
+from orchestrator.engines.shelf import Row
 from orchestrator.rewards.packed import PADDING, TRUNK, Tokens
 
 
@@ -16,19 +17,23 @@ class Known:
     """N texts, of each of which the first ``lengths[i]`` tokens were read.
 
     The first ``shared[i]`` of them stand in row ``roots[i]``, which several texts may share, the
-    others from the first column of row ``rows[i]`` on, which is the text's own.
+    others from the first column of row ``rows[i]`` on, which is the text's own. A text that stands
+    in a root wholly has that for its row.
     """
 
-    rows: list[int]
-    roots: list[int]
+    rows: list[Row]
+    roots: list[Row]
     shared: list[int]
     lengths: list[int]
 
     @cached_property
     def places(self) -> list[list[int]]:
-        """The rows of each part: the different roots, and if any text stands behind its, all."""
-        behind = any(n > m for n, m in zip(self.lengths, self.shared, strict=True))
-        return [list(dict.fromkeys(self.roots)), *([self.rows] if behind else [])]
+        """The places of each part: the different roots, and if any text stands behind its, all."""
+        roots = [row.place for row in dict.fromkeys(self.roots)]
+        if not any(n > m for n, m in zip(self.lengths, self.shared, strict=True)):
+            return [roots]
+        # Of a text with nothing behind its root nothing is seen, wherever it is taken from.
+        return [roots, [0 if row.root is None else row.place for row in self.rows]]
 
     @cached_property
     def widths(self) -> list[int]:
@@ -38,8 +43,9 @@ class Known:
 
     def some(self, texts: Sequence[int]) -> "Known":
         """Of some of the texts."""
-        fields = (self.rows, self.roots, self.shared, self.lengths)
-        return Known(*([field[i] for i in texts] for field in fields))
+        rows, roots = ([own[i] for i in texts] for own in (self.rows, self.roots))
+        shared, lengths = ([own[i] for i in texts] for own in (self.shared, self.lengths))
+        return Known(rows, roots, shared, lengths)
 
     def cut(self, lengths: list[int]) -> "Known":
         """No more of each text than the first ``lengths[i]`` tokens."""
@@ -64,12 +70,12 @@ class Known:
 
         Where each sees its own there is nothing to group.
         """
-        roots = self.places[0]
+        roots = list(dict.fromkeys(self.roots))
         number = {row: i for i, row in enumerate(roots)}
         root = torch.tensor([number[row] for row in self.roots], device=device)
-        sizes = [len(rows) for rows in self.places]
+        parts = len(self.places)
         if index is None:
             alone = len(roots) == len(self.rows)
-            return [None if alone else Groups(root, len(roots)), *([None] if sizes[1:] else [])]
+            return [None if alone else Groups(root, len(roots)), *[None] * (parts - 1)]
         both = [Groups(root[index], len(roots)), Groups(index, len(self.rows))]
-        return list(both[: len(sizes)])
+        return list(both[:parts])

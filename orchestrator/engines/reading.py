@@ -213,5 +213,5 @@ def _batches(
         some = [i for i, n in enumerate(new) if (n > FEW) == many and i not in skipped]
         for part in batches_by_length([size[i] for i in some], TOKENS_PER_FORWARD, padding):
             # Texts of a root one after the other: attention then has nothing to rearrange.
-            batches.append(sorted((some[k] for k in part), key=lambda i: (known.roots[i], i)))
+            batches.append(sorted((some[k] for k in part), key=lambda i: (known.roots[i].place, i)))
     return batches

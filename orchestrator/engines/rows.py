@@ -1,5 +1,6 @@
 """Rows of keys and values in every layer, which grow as they are written and are copied between."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,8 +29,7 @@ class Rows:
         )
 
     def copy_beginnings(self, copies: Sequence[tuple[int, int, int]]) -> None:
-        """Copies beginnings of rows to others: (from, to, tokens)."""
-        copies = [copy for copy in copies if copy[2]]
+        """Copies beginnings of rows to others: (from, to, tokens, one at least)."""
         if not copies:
             return
         width = max(length for _, _, length in copies)
@@ -48,24 +48,42 @@ class Rows:
             for part in pair:
                 part.zero_()
 
-    def make_room(self, rows: int, tokens: int, like: Sequence[Pair] = (), memory: int = 0) -> None:
+    @property
+    def columns(self) -> int:
+        """C."""
+        return int(self.layers[0][0].shape[2]) if self.layers else 0
+
+    def count_within(self, memory: int, tokens: int) -> int:
+        """How many rows of at least so many tokens fit in ``memory`` bytes."""
+        if not self.layers:
+            return sys.maxsize
+        return memory // (self.bytes_of_one * max(_rounded(tokens), self.columns) // self.columns)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps some rows, in this order."""
+        if self.layers:
+            index = torch.tensor(rows, device=self.layers[0][0].device)
+            for i, (keys, values) in enumerate(self.layers):
+                self.layers[i] = keys[index], values[index]
+            self.bytes = self.bytes_of_one * len(rows)
+
+    def make_room(self, rows: int, tokens: int, memory: int, like: Sequence[Pair] = ()) -> None:
         """At least so many rows and columns; ``like`` layers of any size, where there are none.
 
         Rows are doubled while that takes no more than ``memory`` bytes.
         """
         if not self.layers and not like:
             return
-        columns = -(-tokens // STEP) * STEP
+        columns = max(_rounded(tokens), self.columns)
         if self.layers:
-            had_rows, _, had_columns, _ = self.layers[0][0].shape
-            if had_rows >= rows and had_columns >= columns:
+            had = len(self.layers[0][0])
+            if had >= rows and self.columns >= columns:
                 return
-            columns = max(columns, had_columns)
-            most = memory // (self.bytes_of_one * columns // had_columns)
-            rows = had_rows if had_rows >= rows else max(rows, min(2 * had_rows, most))
+            ready = had if had >= rows else 2 * had
+            rows = max(rows, min(ready, self.count_within(memory, columns)))
         for i, pair in enumerate(self.layers or like):  # one by one: old and new are both there
             old: Sequence[Tensor | None] = self.layers[i] if i < len(self.layers) else (None, None)
-            keys, values = (_enlarged(*both, rows, columns) for both in zip(pair, old, strict=True))
+            keys, values = (_resized(*both, rows, columns) for both in zip(pair, old, strict=True))
             self.layers[i : i + 1] = [(keys, values)]
         self.bytes = sum(part.nbytes for pair in self.layers for part in pair)
         self.bytes_of_one = self.bytes // rows
@@ -76,16 +94,16 @@ class Columns:
 
     def __init__(self) -> None:
         self._spans: list[tuple[int, int, int, int, int]] = []
+        self.longest = 0  # column behind the last token
 
     def add(self, row: int, column: int, source: int, start: int, count: int) -> None:
         """``count`` tokens of row ``source`` from ``start`` on, to ``row`` from ``column`` on."""
         if count > 0:
             self._spans.append((row, column, source, start, count))
+            self.longest = max(self.longest, column + count)
 
     def copy(self, source: Sequence[Pair], target: Sequence[Pair]) -> None:
-        """Copies them in all layers."""
-        if not self._spans:
-            return
+        """Copies them in all layers; there is one at least."""
         spans = np.array(self._spans)
         counts = spans[:, 4]
         ends = counts.cumsum()
@@ -100,8 +118,13 @@ class Columns:
                 there[row, :, column] = here[origin, :, start]
 
 
-def _enlarged(part: Tensor, old: Tensor | None, rows: int, columns: int) -> Tensor:
+def _rounded(tokens: int) -> int:
+    return -(-tokens // STEP) * STEP
+
+
+def _resized(part: Tensor, old: Tensor | None, rows: int, columns: int) -> Tensor:
     found = part.new_zeros((rows, part.shape[1], columns, part.shape[3]))
     if old is not None:
-        found[: old.shape[0], :, : old.shape[2]] = old
+        kept = min(rows, len(old))
+        found[:kept, :, : old.shape[2]] = old[:kept]
     return found

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from orchestrator.engines import key_values, reading
+from orchestrator.engines import reading, rows, shelf
 from orchestrator.engines.reading import Reader
 from orchestrator.rewards.packed import Ids
 
@@ -67,11 +67,12 @@ tail = st.tuples(piece, st.sampled_from([(), (3,), (4, 5)]))
 def few_rows() -> Iterator[None]:
     """Rows are forgotten while others that stand behind the same root go on.
 
-    Texts of other lengths are read in forwards of their own.
+    Rows grow often, and texts of other lengths are read in forwards of their own.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "PADDING_ON_CPU", 4)
-        patch.setattr(key_values, "LEAST_ROWS", 2)
+        patch.setattr(rows, "STEP", 2)
+        patch.setattr(shelf, "LEAST_ROWS", 2)
         yield
 
 
@@ -160,4 +161,28 @@ def test_what_has_no_memory_is_computed_again_and_rows_stay_few() -> None:
         (read,) = reader.read([one], [[]], [True])
         assert read.last is not None
         torch.testing.assert_close(read.last, alone(MODELS[0], one), rtol=0, atol=1e-9)
-    assert reader.store.rows == key_values.LEAST_ROWS
+    assert reader.store.rows == shelf.LEAST_ROWS
+
+
+def test_rows_that_grow_take_no_more_memory_than_is_stated() -> None:
+    """A token takes 256 bytes, so half a MiB holds 170 rows of 12 tokens, or 6 of 300."""
+    reader = reader_of(MODELS[0], 1)
+    prompts = [(*(1 + i * j % 17 for j in range(1, 9)), i % 19 + 1) for i in range(30)]
+    for prompt in prompts:
+        beams = [[((token,), ()) for token in (1, 2, 3)]]
+        reader.read([prompt], beams, [False])
+        reader.read([(*prompt, 1), (*prompt, 2)], [[], []], [False] * 2)
+    assert reader.store.rows > 40
+    whole = tuple(1 + (3 * j) % 17 for j in range(300))
+    for text in (whole, prompts[-1], (*whole, 5), (*prompts[-1], 2)):
+        (read,) = reader.read([text], [[]], [True])
+        assert read.last is not None
+        torch.testing.assert_close(read.last, alone(MODELS[0], text), rtol=0, atol=1e-9)
+        assert reader.store.bytes <= 2**20
+    # What was used last is still there, and beams are no wider for a prompt that is long.
+    assert [read.computed for read in reader.read([(*whole, 5)], [[]], [False])] == [0]
+    forks = [(*whole, 5, token) for token in (6, 7)]
+    reader.read([(*whole, 5)], [[((6,), ()), ((7,), ())]], [False])
+    known = reader.store.known(forks)
+    assert [keys.shape[2] for keys, _ in reader.store.taken(known, 0)] == [301, 1]
+    assert reader.store.bytes <= 2**20 and reader.store.rows > 32
