@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from orchestrator.config.load import ROOT
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.chat import load_chat
 from orchestrator.rewards.weights import reference_weights
@@ -254,6 +255,19 @@ def bytes_of(folder: Path) -> dict[str, str]:
         for file in sorted((folder / "stages").rglob("*"))
         if file.is_file()
     }
+
+
+def test_the_readme_decodes_with_the_models_of_a_sweep(
+    smoke: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert code.count("runs/helpdesk") == 1
+    exec(code.replace("runs/helpdesk", str(smoke[0])), {})
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(prompt-\d) (?:end|length) -?\d", printed, re.MULTILINE) == [
+        "prompt-0", "prompt-1",
+    ]  # fmt: skip
+    assert re.findall(r"(\d+) tokens sampled, (\d+) read by the reward model", printed)
 
 
 def test_a_second_run_finds_everything_done_and_changes_nothing(
