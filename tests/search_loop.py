@@ -43,6 +43,7 @@ class Loop:
     ends: Ids = ()
     closing: Ids = ()
     temperature: float = 1.0
+    top_p: float = 1.0
     policy_tokens: int = 0
     reward_tokens: int = 0
     text: Callable[[Ids], str] = str
@@ -83,7 +84,7 @@ class Loop:
         cache = DynamicCache()
         new = problem.prompt_ids
         while len(response) < problem.max_new_tokens:
-            logits = self._forward(torch.tensor([new]), cache)[0].float()
+            logits = _wide(self._forward(torch.tensor([new]), cache)[0])
             values, ids = torch.sort(logits, descending=True, stable=True)
             tokens = ids[:k].tolist()
             scores = self.scores(
@@ -187,10 +188,11 @@ class Loop:
         logits = self._forward(torch.tensor([text]), cache).expand(len(keys), -1)
         cache.batch_repeat_interleave(len(keys))
         draws = torch.stack([torch.from_numpy(uniforms(key, most)) for key in keys])
+        draws = draws.to(logits.device)
         drawn: list[list[int]] = [[] for _ in keys]
         stopped, ended = [False] * len(keys), [False] * len(keys)
         for place in range(most):
-            probabilities = torch.softmax(logits.float() / self.temperature, -1)
+            probabilities = self._nucleus(torch.softmax(_wide(logits) / self.temperature, -1))
             entropy = torch.special.entr(probabilities).sum(-1)
             cumulative = probabilities.double().cumsum(-1)
             target = draws[:, place : place + 1] * cumulative[:, -1:]
@@ -218,7 +220,9 @@ class Loop:
         lengths = torch.tensor([len(text) for text in whole])
         mask = (torch.arange(width) < lengths[:, None]).long()
         hidden = self.reward.base_model(
-            input_ids=ids, attention_mask=mask, use_cache=False
+            input_ids=ids.to(self.reward.device),
+            attention_mask=mask.to(self.reward.device),
+            use_cache=False,
         ).last_hidden_state
         self.reward_tokens += int(lengths.sum())
         last = hidden[torch.arange(len(whole)), lengths - 1]
@@ -229,9 +233,28 @@ class Loop:
         """Logits (N, V) of the next tokens; ``ids`` (N, T) go on from the cache."""
         self.policy_tokens += ids.numel()
         logits: Tensor = self.policy(
-            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids.to(self.policy.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         ).logits
         return logits[:, -1]
 
+    def _nucleus(self, probabilities: Tensor) -> Tensor:
+        """The likeliest tokens that have ``top_p`` together, of rows (N, V)."""
+        for row in probabilities if self.top_p < 1 else ():
+            before = 0.0
+            for token in sorted(range(len(row)), key=lambda token: -float(row[token])):
+                before, row[token] = (
+                    before + float(row[token]), row[token] if before < self.top_p else 0.0,
+                )  # fmt: skip
+        return (
+            probabilities / probabilities.sum(-1, keepdim=True) if self.top_p < 1 else probabilities
+        )
+
     def _room(self, problem: Problem, one: Grown) -> int:
         return 0 if one.finished else problem.max_new_tokens - len(one.ids)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

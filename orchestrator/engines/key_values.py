@@ -14,13 +14,15 @@ go on. Both fork, so ``a`` is copied to row 0 behind it and ``b`` to row 1. Then
 60 tokens of ``p`` stay where they are, for all beams.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Container, Sequence
+from collections import OrderedDict
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from orchestrator.engines.known import Known
+from orchestrator.engines.names import Names
 from orchestrator.engines.rows import Columns, Pair
 from orchestrator.engines.shelf import Row, Shelf
 from orchestrator.rewards.packed import Ids
@@ -69,11 +71,11 @@ class KeyValues:
     """The store of one model.
 
     Args:
-        memory_mib: of its rows, and of its pieces; only a batch that needs more gets more.
+        memory_mib: of its rows, and of its pieces; a batch that needs more gets more.
     """
 
-    def __init__(self, memory_mib: int = MEMORY_MIB) -> None:
-        self._memory = memory_mib * 2**20
+    def __init__(self, memory_mib: float = MEMORY_MIB) -> None:
+        self._memory = int(memory_mib * 2**20)
         self._roots, self._behind = Shelf(self._memory // 2), Shelf(self._memory // 2)
         self._begin()
 
@@ -84,11 +86,10 @@ class KeyValues:
         self._begin()
 
     def _begin(self) -> None:
-        self._names: dict[Ids, Row] = {}  # a text, and the row that begins with it
+        self._names = Names()
         self._pieces: dict[Ids, list[_Pieces]] = {}  # by the text that they are behind
         self._computed: OrderedDict[int, _Computed] = OrderedDict()
         self._piece_bytes = 0
-        self._lengths: Counter[int] = Counter()  # of names
 
     @property
     def layers(self) -> int:
@@ -110,8 +111,21 @@ class KeyValues:
         """Gives each of N different texts a row, with as much of it as was read before.
 
         Rows that the texts are not wholly in are theirs alone, to be written behind. What was given
-        before is void: rows may have gone elsewhere.
+        before is void: rows may have gone elsewhere. Where memory runs out all is forgotten.
         """
+        with self._whole():
+            return self._known(texts)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What was done by half means nothing."""
+        try:
+            yield
+        except BaseException:
+            self.forget()
+            raise
+
+    def _known(self, texts: Sequence[Ids]) -> Known:
         found = [self._find(text) for text in texts]
         held = {one.row for one in found if one.row is not None}
         held |= {row.root for row in held if row.root is not None}
@@ -159,12 +173,13 @@ class KeyValues:
             at[self._shelf(row)].add(
                 row.place, length - row.offset, i, starts[i], len(text) - length
             )
-        for shelf, columns in at.items():
-            shelf.write(columns, new)
+        with self._whole():
+            for shelf, columns in at.items():
+                shelf.write(columns, new)
         for row, text, length in zip(known.rows, texts, known.lengths, strict=True):
             if len(text) > length:
                 row.text = text
-            self._name(text, row)
+            self._names.give(text, row)
 
     def remember(
         self,
@@ -178,6 +193,8 @@ class KeyValues:
             if starts := {ids: start for ids, start in own if ids}:
                 self._pieces.setdefault(parent, []).append(_Pieces(computed, row, starts))
                 computed.parents.append(parent)
+        if not computed.parents:
+            return
         self._computed[id(computed)] = computed
         self._piece_bytes += computed.bytes
         while len(self._computed) > 1 and self._piece_bytes > self._memory:
@@ -189,11 +206,11 @@ class KeyValues:
                     self._pieces[parent] = left
 
     def _find(self, text: Ids) -> _Found:
-        for length in sorted((n for n in self._lengths if n <= len(text)), reverse=True):
-            head = text[:length]
-            if head in self._names:
-                return _Found(self._names[head], length, self._piece(head, text[length:]))
-        return _Found()
+        found = self._names.longest(text)
+        if found is None:
+            return _Found()
+        row, length = found
+        return _Found(row, length, self._piece(text[:length], text[length:]))
 
     def _piece(self, parent: Ids, rest: Ids) -> _Piece | None:
         """The longest piece behind a text that begins as ``rest`` does."""
@@ -247,27 +264,15 @@ class KeyValues:
         for other in list(row.behind):
             self._forget_row(other)
             self._behind.waste(other)
-        for text in row.names:
-            del self._names[text]
-            self._lengths[len(text)] -= 1
-            if not self._lengths[len(text)]:
-                del self._lengths[len(text)]
+        self._names.forget(row)
         row.clear()
-
-    def _name(self, text: Ids, row: Row) -> None:
-        if text not in self._names:
-            self._names[text] = row
-            row.names.append(text)
-            self._lengths[len(text)] += 1
 
     def _make_room(self, texts: Sequence[Ids], rows: Sequence[Row], held: Container[Row]) -> None:
         """So that each text can be written wholly to its row."""
         for shelf in (self._roots, self._behind):
-            longest = max(
-                (len(text) - row.offset for text, row in zip(texts, rows, strict=True)
-                 if self._shelf(row) is shelf), default=0,
-            )  # fmt: skip
-            for row in shelf.grow(held, longest):
+            own = [i for i, row in enumerate(rows) if self._shelf(row) is shelf]
+            longest = max((len(texts[i]) - rows[i].offset for i in own), default=0)
+            for row in shelf.fit(held, longest, self._roots.stored.layers) if own else ():
                 self._forget_row(row)
 
     def _join(self, texts: Sequence[Ids], rows: Sequence[Row], found: Sequence[_Found]) -> None:
@@ -283,4 +288,4 @@ class KeyValues:
         for text, row, one in zip(texts, rows, found, strict=True):
             if one.piece is not None:
                 row.text = text[: one.length + one.piece.count]
-                self._name(row.text, row)
+                self._names.give(row.text, row)

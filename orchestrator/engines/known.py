@@ -32,7 +32,7 @@ class Known:
         roots = [row.place for row in dict.fromkeys(self.roots)]
         if not any(n > m for n, m in zip(self.lengths, self.shared, strict=True)):
             return [roots]
-        # Of a text with nothing behind its root nothing is seen, wherever it is taken from.
+        # Place 0 is zeros: of a text with nothing behind its root nothing is seen there.
         return [roots, [0 if row.root is None else row.place for row in self.rows]]
 
     @cached_property

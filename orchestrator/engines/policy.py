@@ -7,6 +7,7 @@ batch. Knows nothing of search or of Ray.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 
@@ -72,7 +73,7 @@ class HuggingFacePolicy:
         temperature: float = 1.0,
         top_p: float = 1.0,
         device: str = "cpu",
-        memory_mib: int = MEMORY_MIB,
+        memory_mib: float = MEMORY_MIB,
         ends: bool = True,
         dtype: Dtype = "float32",
     ) -> None:
@@ -95,7 +96,7 @@ class HuggingFacePolicy:
         rows: list[DrawnRow] = []
         prefixes: dict[Ids, int] = {}
         first_request: dict[int, int] = {}
-        computed: dict[int, int] = {}
+        computed = Counter[int]()  # tokens of each prefix, of which several batches may have rows
         draws = draws_of(requests)
         for i, request in enumerate(requests):
             prefix = prefixes.setdefault(request.prompt_ids + request.prefix_ids, len(prefixes))

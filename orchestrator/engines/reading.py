@@ -19,11 +19,9 @@ from orchestrator.engines.cache import attended
 from orchestrator.engines.key_values import MEMORY_MIB, KeyValues
 from orchestrator.engines.known import Known
 from orchestrator.engines.rows import Pair
-from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.packed import PADDING, TRUNK, Ids, Tokens, joined
 
-FEW = 8  # new tokens of a text up to which it is not held up by longer ones
 TOKENS_PER_FORWARD = 8_192  # queries of a forward, padding included
 # Padding of a forward that is cheaper than another forward; more where a call weighs more.
 PADDING_ON_CPU, PADDING_ELSEWHERE = 128, 1_024
@@ -58,7 +56,7 @@ class Reader:
         model: PreTrainedModel,
         forward: Callable[..., Tensor],
         pad_id: int,
-        memory_mib: int = MEMORY_MIB,
+        memory_mib: float = MEMORY_MIB,
     ) -> None:
         self._model, self._output, self._pad_id = model, forward, pad_id
         self._device = model.device  # transformers walks through all weights at each question
@@ -202,16 +200,22 @@ def _batches(
     skipped: Container[int],
     padding: int,
 ) -> list[list[int]]:
-    """Numbers of texts, those with few new tokens apart from those with many.
+    """Numbers of texts by what is new of them, then by their tails, in batches of few padding.
 
-    Beams that became the same text, with the candidates of both, do not widen all others.
+    So those with few new tokens are not held up by long ones, nor beams by two that became the same
+    text, with the candidates of both.
     """
     new = [len(text) - n for text, n in zip(texts, known.lengths, strict=True)]
-    size = [n + sum(len(a) + len(b) for a, b in own) for n, own in zip(new, tails, strict=True)]
+    behind = [sum(len(a) + len(b) for a, b in own) for own in tails]
     batches: list[list[int]] = []
-    for many in (False, True):
-        some = [i for i, n in enumerate(new) if (n > FEW) == many and i not in skipped]
-        for part in batches_by_length([size[i] for i in some], TOKENS_PER_FORWARD, padding):
-            # Texts of a root one after the other: attention then has nothing to rearrange.
-            batches.append(sorted((some[k] for k in part), key=lambda i: (known.roots[i].place, i)))
-    return batches
+    filled, widest = 0, 0  # tokens of the last batch, and of its tails
+    some = (i for i in range(len(texts)) if i not in skipped)
+    for i in sorted(some, key=lambda i: (new[i], behind[i])):
+        filled, widest = filled + new[i] + behind[i], max(widest, behind[i])
+        padded = (new[i] + widest) * (len(batches[-1]) + 1) if batches else 0
+        if not batches or padded > TOKENS_PER_FORWARD or padded - filled > padding:
+            batches.append([])
+            filled, widest = new[i] + behind[i], behind[i]
+        batches[-1].append(i)
+    # Texts of a root one after the other: attention then has nothing to rearrange.
+    return [sorted(batch, key=lambda i: (known.roots[i].place, i)) for batch in batches]

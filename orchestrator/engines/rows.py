@@ -53,40 +53,41 @@ class Rows:
         """C."""
         return int(self.layers[0][0].shape[2]) if self.layers else 0
 
+    def has_room(self, rows: int, tokens: int) -> bool:
+        """Whether there are so many rows of at least so many tokens."""
+        return bool(self.layers) and len(self.layers[0][0]) >= rows and self.columns >= tokens
+
     def count_within(self, memory: int, tokens: int) -> int:
         """How many rows of at least so many tokens fit in ``memory`` bytes."""
         if not self.layers:
             return sys.maxsize
-        return memory // (self.bytes_of_one * max(_rounded(tokens), self.columns) // self.columns)
+        return memory // (self.bytes_of_one // self.columns * _rounded(tokens))
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Keeps some rows, in this order."""
-        if self.layers:
-            index = torch.tensor(rows, device=self.layers[0][0].device)
-            for i, (keys, values) in enumerate(self.layers):
-                self.layers[i] = keys[index], values[index]
-            self.bytes = self.bytes_of_one * len(rows)
+    def make(
+        self, rows: Sequence[int], tokens: int, memory: int, like: Sequence[Pair] = ()
+    ) -> None:
+        """Makes memory for some rows, kept in this order, of at least so many tokens each.
 
-    def make_room(self, rows: int, tokens: int, memory: int, like: Sequence[Pair] = ()) -> None:
-        """At least so many rows and columns; ``like`` layers of any size, where there are none.
+        If more are wanted than there were, their number is doubled while that takes no more than
+        ``memory`` bytes. Nothing is left where memory runs out on the way.
 
-        Rows are doubled while that takes no more than ``memory`` bytes.
+        Args:
+            rows: by their places; what is past those that were there begins empty.
+            tokens: of a row.
+            memory: bytes.
+            like: layers of any size, where there are none.
         """
-        if not self.layers and not like:
-            return
-        columns = max(_rounded(tokens), self.columns)
-        if self.layers:
-            had = len(self.layers[0][0])
-            if had >= rows and self.columns >= columns:
-                return
-            ready = had if had >= rows else 2 * had
-            rows = max(rows, min(ready, self.count_within(memory, columns)))
-        for i, pair in enumerate(self.layers or like):  # one by one: old and new are both there
-            old: Sequence[Tensor | None] = self.layers[i] if i < len(self.layers) else (None, None)
-            keys, values = (_resized(*both, rows, columns) for both in zip(pair, old, strict=True))
-            self.layers[i : i + 1] = [(keys, values)]
-        self.bytes = sum(part.nbytes for pair in self.layers for part in pair)
-        self.bytes_of_one = self.bytes // rows
+        had = len(self.layers[0][0]) if self.layers else 0
+        ready = had if had >= len(rows) else 2 * had
+        count = max(len(rows), min(ready, self.count_within(memory, tokens)))
+        kept = [row for row in rows if row < had]
+        layers = list(self.layers or like)
+        self.layers, self.bytes = [], 0
+        for i, pair in enumerate(layers):  # one by one: old and new are both there
+            keys, values = (_remade(part, kept, count, _rounded(tokens)) for part in pair)
+            layers[i] = keys, values
+        self.layers, self.bytes = layers, sum(part.nbytes for pair in layers for part in pair)
+        self.bytes_of_one = self.bytes // count
 
 
 class Columns:
@@ -122,9 +123,9 @@ def _rounded(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
 
 
-def _resized(part: Tensor, old: Tensor | None, rows: int, columns: int) -> Tensor:
+def _remade(part: Tensor, kept: Sequence[int], rows: int, columns: int) -> Tensor:
     found = part.new_zeros((rows, part.shape[1], columns, part.shape[3]))
-    if old is not None:
-        kept = min(rows, len(old))
-        found[:kept, :, : old.shape[2]] = old[:kept]
+    if kept:
+        width = min(columns, part.shape[2])
+        found[: len(kept), :, :width] = part[torch.tensor(kept, device=part.device), :, :width]
     return found

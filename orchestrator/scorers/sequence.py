@@ -46,7 +46,7 @@ class SequenceScorer(Scorer):
         policy_chat: Chat | None = None,
         device: str = "cpu",
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
-        memory_mib: int = MEMORY_MIB,
+        memory_mib: float = MEMORY_MIB,
         dtype: Dtype = "float32",
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat)
@@ -102,8 +102,6 @@ class SequenceScorer(Scorer):
             computed = tokens.pop(text, 0)  # paid for by the first who asks
             whole = sum(len(text) + len(extension) + len(closing) for extension in extensions)
             results.append(Scored(values, computed, whole - computed))
-        if not all(isfinite(value) for one in results for value in one.scores):
-            self.forget()  # keys and values of NaN, where others' padding may come to stand
         return results
 
     def _own(self, request: ScoreRequest) -> tuple[Ids, tuple[Ids, ...]]:
@@ -130,7 +128,10 @@ class SequenceScorer(Scorer):
         reads = self._reader.read(texts, tails, last)
         hidden = [read.tails for read in reads]
         hidden += [read.last[None] for read in reads if read.last is not None]
-        scores = iter(self.model.score(torch.cat(hidden)).squeeze(-1).tolist())
+        values = self.model.score(torch.cat(hidden)).squeeze(-1).tolist()
+        if not all(map(isfinite, values)):
+            self.forget()  # keys and values of NaN, where others' padding may come to stand
+        scores = iter(values)
         for text, own, read in zip(texts, tails, reads, strict=True):
             found.setdefault(text, {}).update((extension, next(scores)) for extension, _ in own)
             tokens[text] = tokens.get(text, 0) + read.computed

@@ -10,9 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_loop import Loop
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+)
 
-from orchestrator.engines.checkpoints import save_checkpoint
+from orchestrator.engines.checkpoints import load_policy, load_reward_model, save_checkpoint
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import SPECIAL, byte_pair_tokenizer, word_tokenizer
 from orchestrator.records import Response
@@ -44,9 +49,7 @@ MODELS = 3  # pairs of a policy and a reward model
 
 
 @cache
-def engines(
-    number: int, closed: bool, own: bool = False, dtype: torch.dtype = torch.float64
-) -> tuple[HuggingFacePolicy, SequenceScorer]:
+def checkpoints(number: int, own: bool) -> Path:
     """Random models, with attention of groups of heads.
 
     A reward model with its ``own`` tokenizer reads parts of words.
@@ -66,13 +69,31 @@ def engines(
             pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
         save_checkpoint(kind(config), tokenizer, folder / name)
-    policy = HuggingFacePolicy(str(folder / "p"), memory_mib=number % 2)
+    return folder
+
+
+@cache
+def engines(
+    number: int, closed: bool, own: bool = False, dtype: torch.dtype = torch.float64
+) -> tuple[HuggingFacePolicy, SequenceScorer]:
+    """Those of random models, with room for keys and values, none, or that of a few rows."""
+    folder = checkpoints(number, own)
+    memory_mib = (0, 1, 0.1)[number]
+    policy = HuggingFacePolicy(str(folder / "p"), memory_mib=memory_mib)
     position: Position = "closed" if closed else "open"
-    reward = SequenceScorer(str(folder / "r"), position, policy.chat, memory_mib=number % 2)
+    reward = SequenceScorer(str(folder / "r"), position, policy.chat, memory_mib=memory_mib)
     for model in (policy.model, reward.model):
         model.to(dtype)
     assert reward.shares_tokenizer is not own
     return policy, reward
+
+
+@cache
+def plain_models(number: int, own: bool) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The same models as transformers has them, with none of the engines' attention."""
+    folder = checkpoints(number, own)
+    policy, reward = load_policy(str(folder / "p")), load_reward_model(str(folder / "r"))
+    return policy.double().eval(), reward.double().eval()
 
 
 class Backend:
@@ -162,7 +183,7 @@ def by_loop(loop: Loop, name: str, own: object, problem: Problem) -> Ids:
 SETTING = (
     st.integers(0, MODELS - 1), st.booleans(), method,
     st.lists(prompt, min_size=1, max_size=4), st.integers(0, 2**32), st.integers(1, 10),
-    st.integers(1, 4),
+    st.integers(1, 4), st.sampled_from([1.0, 0.4, 2.5]), st.sampled_from([1.0, 0.95, 0.5]),
 )  # fmt: skip
 
 
@@ -176,8 +197,11 @@ def test_every_methods_text_is_the_loops(
     seed: int,
     limit: int,
     places: int,
+    temperature: float,
+    top_p: float,
 ) -> None:
-    check(engines(number, closed), chosen, prompts, seed, limit, places)
+    models = *engines(number, closed), *plain_models(number, False)
+    check(models, chosen, prompts, seed, limit, places, temperature, top_p)
 
 
 @settings(max_examples=40, deadline=None)
@@ -190,28 +214,37 @@ def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
     seed: int,
     limit: int,
     places: int,
+    temperature: float,
+    top_p: float,
 ) -> None:
-    check(engines(number, closed, own=True), chosen, prompts, seed, limit, places)
+    models = *engines(number, closed, own=True), *plain_models(number, True)
+    check(models, chosen, prompts, seed, limit, places, temperature, top_p)
 
 
 def check(
-    models: tuple[HuggingFacePolicy, SequenceScorer],
+    models: tuple[HuggingFacePolicy, SequenceScorer, PreTrainedModel, PreTrainedModel],
     chosen: tuple[str, object],
     prompts: list[Ids],
     seed: int,
     limit: int,
     places: int,
+    temperature: float,
+    top_p: float,
 ) -> None:
     """A method's responses are the loop's."""
-    policy, reward = models
+    policy, reward, *_ = models
     name, own = chosen
     problems = [Problem(f"p{i}", ids, seed, limit) for i, ids in enumerate(prompts)]
     backend = Backend(policy, reward)
-    responses: list[Response] = asyncio.run(
-        run_waves(problems, METHODS[name].bind(own), backend, backend, wave_size=places)
-    )
+    policy.temperature, policy.top_p = temperature, top_p
+    try:
+        responses: list[Response] = asyncio.run(
+            run_waves(problems, METHODS[name].bind(own), backend, backend, wave_size=places)
+        )
+    finally:
+        policy.temperature, policy.top_p = 1.0, 1.0
     loop = Loop(
-        policy.model, reward.model, policy.chat.end_ids, reward.closing(reward.position),
+        *models[2:], policy.chat.end_ids, reward.closing(reward.position), temperature, top_p,
         text=policy.chat.text,
         own=lambda prompt, response: reward.own_ids(prompt) + reward.own_ids(response),
     )  # fmt: skip

@@ -1,9 +1,14 @@
 """Whose fault a failing batch is."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from orchestrator.decoding.apart import NO_MEMORY, each_apart
+from orchestrator.decoding.decoder import Decoder
+from orchestrator.engines import rows
 from orchestrator.search.problem import PromptFailed
 
 
@@ -42,3 +47,37 @@ def test_a_batch_that_fits_is_asked_once_and_faults_of_code_are_raised() -> None
     with pytest.raises(KeyError):
         each_apart(engine.answer, [5, -1], engine.forget)
     assert engine.batches[2:] == [[5, -1]]
+
+
+def test_beams_that_do_not_fit_the_memory_fail_one_prompt_and_the_others_are_answered(
+    word_policy: str, word_reward: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both engines themselves, where memory for keys and values runs out.
+
+    All prompts at once do not fit, one of them not even alone.
+    """
+    short = [f"my {product} leaks ." for product in ("kettle", "router", "camera")]
+    prompts = [short[0], " ".join(["my kettle leaks ."] * 20), *short[1:]]
+    options: dict[str, Any] = {"beams": 3, "candidates": 2, "chunk": 4, "max_new_tokens": 12}
+
+    def decoded() -> list[Any]:
+        decoder = Decoder(word_policy, word_reward, dtype="float64")
+        return decoder.decode(prompts, "cbs", **options)
+
+    undisturbed = decoded()
+    assert not any(one.failed for one in undisturbed)
+    remade, failures = rows._remade, [0]
+
+    def limited(part: Tensor, kept: list[int], count: int, columns: int) -> Tensor:
+        if count * columns > 20 * rows.STEP or columns > rows.STEP:
+            failures[0] += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more")
+        return remade(part, kept, count, columns)
+
+    monkeypatch.setattr(rows, "_remade", limited)
+    found = decoded()
+    assert failures[0] > 2
+    assert [one.failed for one in found] == [None, NO_MEMORY, None, None]
+    assert [one.text for one in found if not one.failed] == [
+        one.text for one, other in zip(undisturbed, found, strict=True) if not other.failed
+    ]

@@ -309,6 +309,19 @@ def test_more_rows_than_a_batch_holds_give_the_same_samples(
     assert [t.token_ids for t in engine.top(tops)] == [engine.top([t])[0].token_ids for t in tops]
 
 
+def test_a_prompt_whose_samples_fill_several_batches_is_paid_for_once(
+    fresh: HuggingFacePolicy, prompts: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.engines.policy.ROWS_PER_BATCH", 4)
+    requests = [SampleRequest(p, (), keys(f"paid{i}", 10), 1) for i, p in enumerate(prompts[:2])]
+    requests.append(SampleRequest(prompts[2], (), keys("paid2", 10), 2))
+    *singles, pairs = fresh.sample(requests)
+    assert [one.tokens_computed for one in singles] == [len(p) for p in prompts[:2]]
+    assert pairs.tokens_computed == len(prompts[2]) + sum(
+        len(c.token_ids) - (c.stop == "length") for c in pairs.continuations
+    )
+
+
 def test_entropies_are_in_nats_and_below_the_logarithm_of_the_vocabulary(
     engine: HuggingFacePolicy, prompts: list[Ids]
 ) -> None:
