@@ -2,7 +2,8 @@
 
 What a method asks for in pieces of many tokens is recorded, then put through engines that have read
 nothing, first all of the policy's, then all of the reward model's, in as many processes as there
-are cores: in the run's batches, all at once, or at once by vLLM, whichever is fastest. Methods that
+are cores: in the run's batches, all at once, by halves or quarters, or at once by vLLM, whichever
+is fastest. Methods that
 look at single tokens have their token counts divided by the best rates (``search_rates.py``).
 """
 
@@ -17,7 +18,7 @@ import torch
 
 from jobs.steps.bench.search_engines import Engine, engines, policy_of, reward_of
 from jobs.steps.bench.search_rates import BestRates
-from jobs.steps.bench.search_setting import Case, Place, Way
+from jobs.steps.bench.search_setting import PARTS, Case, Place, Way
 from jobs.steps.bench.setting import finish
 from orchestrator.records import Cost
 from orchestrator.search.engines import (
@@ -125,7 +126,9 @@ def _replay(place: Place, batches: Sequence[Batch], way: Way) -> float:
     policy.forget()
     reward.forget()
     if way != "in batches":
-        batches = [(kind, [request for _, requests in batches for request in requests])]
+        every = [request for _, requests in batches for request in requests]
+        size = -(-len(every) // PARTS[way])
+        batches = [(kind, every[i : i + size]) for i in range(0, len(every), size)]
     start = time.perf_counter()
     for kind, requests in batches:
         getattr(reward if kind == "score" else policy, kind)(requests)

@@ -20,7 +20,7 @@ from orchestrator.search.args import ArgsParameters
 from orchestrator.search.engines import SampleRequest, ScoreRequest
 
 FIRST_ROWS = 64  # texts that a process works on at once, then twice as many, and so on,
-FURTHER = 4  # as far as so many times the best number yet
+FURTHER = 2  # as far as so many times the best number yet
 HOPELESS = 1 / 3  # of the best rate so far: an engine that begins below it is not tried further
 ROUNDS = 3  # of each; the best counts
 

@@ -27,8 +27,10 @@ CALIBRATION = 32  # prompts
 ENTROPY_QUANTILE, REWARD_QUANTILE, ALPHA, CAP, REJECTIONS = 0.9, 0.7, 0.5, 16, 8  # CARDS
 
 
-Way = Literal["in batches", "at once", "vLLM", "at the best rates"]
-KNOWN: tuple[Way, ...] = ("in batches", "at once", "vLLM")  # of pieces, all known in advance
+Way = Literal["in batches", "at once", "by halves", "by quarters", "vLLM", "at the best rates"]
+# Of pieces that are all known in advance.
+KNOWN: tuple[Way, ...] = ("in batches", "at once", "by halves", "by quarters", "vLLM")
+PARTS: dict[Way, int] = {"at once": 1, "by halves": 2, "by quarters": 4, "vLLM": 1}
 
 
 @dataclass(frozen=True)
