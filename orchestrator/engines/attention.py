@@ -1,10 +1,10 @@
-"""Attention that copies no keys and values: not for heads that share them, nor for rows.
+"""Attention that copies keys and values neither for heads nor for rows that share them.
 
 transformers' own functions repeat keys and values for each query head of a group, a cache joins old
 and new ones in a new tensor at every forward, and samples of one prompt each hold the prompt. On a
 CPU these copies took three times as long as the model's products. Here a layer's cache gives its
 keys and values in *parts*, one behind the other: the prompts, what a beam has so far, a sample's
-own. Several rows of queries may share a row of a part, and each part stays where it is. Works for
+own. Several rows of queries may share a row of a part, which is there once for all. Works for
 every backbone of transformers that takes its attention from the AttentionInterface, and changes no
 modelling file.
 """
