@@ -38,6 +38,24 @@ def _drawn(
     return tokens, near if cut is None else torch.minimum(near, cut.double())
 
 
+def _follow(streams: dict[int, _Stream], update: BatchUpdate) -> None:
+    """Follows the requests through the rows of vLLM's batch."""
+    for row in update.removed:
+        streams.pop(row, None)
+    for row, parameters, _, tokens in update.added:
+        streams.pop(row, None)
+        given = parameters.extra_args or {}
+        if "key" in given:
+            draws = uniforms(given["key"], given["count"])[given["start"] :]
+            streams[row] = _Stream(given["key"], draws, tokens)
+    for source, target, direction in update.moved:
+        moved, met = streams.pop(source, None), streams.pop(target, None)
+        if moved is not None:
+            streams[target] = moved
+        if met is not None and direction == MoveDirectionality.SWAP:
+            streams[source] = met
+
+
 def keyed_draws(temperature: float, top_p: float) -> Any:
     """The class of a logits processor that draws after temperature and top-p.
 
@@ -62,23 +80,8 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
 
         def update_state(self, update: BatchUpdate | None) -> None:
             """Follows the requests through the rows of vLLM's batch."""
-            if update is None:
-                return
-            streams = self._streams
-            for row in update.removed:
-                streams.pop(row, None)
-            for row, parameters, _, tokens in update.added:
-                streams.pop(row, None)
-                given = parameters.extra_args or {}
-                if "key" in given:
-                    draws = uniforms(given["key"], given["count"])[given["start"] :]
-                    streams[row] = _Stream(given["key"], draws, tokens)
-            for source, target, direction in update.moved:
-                moved, met = streams.pop(source, None), streams.pop(target, None)
-                if moved is not None:
-                    streams[target] = moved
-                if met is not None and direction == MoveDirectionality.SWAP:
-                    streams[source] = met
+            if update is not None:
+                _follow(self._streams, update)
 
         def apply(self, logits: Tensor) -> Tensor:
             """Draws for all rows (R, V) that have a stream."""
