@@ -9,8 +9,8 @@ forgotten with the next ones. What has no room any longer is forgotten too, and 
 it is asked for: the store never decides a result.
 
 Beam search, with a prompt ``p`` of 60 tokens for a root: ``p a`` and ``p b`` were candidates, and
-go on. Both fork, so ``a`` is copied to row 0 behind it and ``b`` to row 1. Then ``p a c`` and
-``p a d`` go on: ``c`` is written behind ``a`` in row 0, row 2 gets a copy of ``a`` and ``d``. The
+go on. Both fork, so ``a`` is copied to row 1 behind it and ``b`` to row 2. Then ``p a c`` and
+``p a d`` go on: ``c`` is written behind ``a`` in row 1, row 3 gets a copy of ``a`` and ``d``. The
 60 tokens of ``p`` stay where they are, for all beams.
 """
 

@@ -3,8 +3,8 @@
 What a method asks for in pieces of many tokens is recorded, then put through engines that have read
 nothing, first all of the policy's, then all of the reward model's, in as many processes as there
 are cores: in the run's batches, all at once, by halves or quarters, or at once by vLLM, whichever
-is fastest. Methods that
-look at single tokens have their token counts divided by the best rates (``search_rates.py``).
+is fastest. Methods that look at single tokens have their token counts divided by the best rates
+(``search_rates.py``).
 """
 
 import asyncio
