@@ -92,10 +92,8 @@ class ActorReward:
 
         Without ``positions`` in the config's; with several, all cuts of one after the other.
         """
-        rows = [
-            (self.chat.prompt_ids(prompt.messages), self.chat.response_ids(text))
-            for prompt, text in texts
-        ]
+        read = [self.chat.conversation(prompt.messages, text) for prompt, text in texts]
+        rows = [(one.prompt_ids, one.response_ids) for one in read]
         return await self._pool.ask(
             rows,
             list(range(len(rows))),

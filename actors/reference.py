@@ -36,7 +36,8 @@ class ReferenceScorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Adds `reference_chosen` and `reference_rejected`, lists aligned with the cuts."""
-        prompts = [self._engine.chat.prompt_ids(m) for m in batch["messages"].to_pylist()]
+        chat = self._engine.chat
+        prompts = [chat.reward_prompt_ids(m) for m in batch["messages"].to_pylist()]
         for side in ("chosen", "rejected"):
             cuts = batch[f"{side}_cuts"].to_pylist()
             responses = [tuple(ids) for ids in batch[f"{side}_ids"].to_pylist()]
@@ -48,10 +49,21 @@ class ReferenceScorer:
     def _scores(
         self, prompts: list[Ids], responses: list[Ids], cuts: list[list[int]]
     ) -> list[list[float]]:
-        if self._engine.shares_tokenizer:
+        tokens = self._engine.policy_tokens
+        read = [tokens.response((), response, finished=True) for response in responses]
+        if all(ids == response for (_, ids), response in zip(read, responses, strict=True)):
+            # The reference model's own tokens as they are: all prefixes come from one pass.
+            kept = [len(x) - count for x, (count, _) in zip(prompts, read, strict=True)]
+            prompts = [x[:end] for x, end in zip(prompts, kept, strict=True)]
             return self._engine.prefix_scores(prompts, responses, cuts)
+        closed = self._engine.position == "closed"
         requests = [
-            ScoreRequest(prompt, (), tuple(response[:t] for t in lengths))
+            ScoreRequest(
+                prompt,
+                (),
+                tuple(response[:t] for t in lengths),
+                tuple(closed and t >= len(response) for t in lengths),
+            )
             for prompt, response, lengths in zip(prompts, responses, cuts, strict=True)
         ]
         return [list(scored.scores) for scored in self._engine.score(requests)]

@@ -33,7 +33,8 @@ class Grown:
 class Loop:
     """Both models, in evaluation mode, on one device.
 
-    ``ends`` are token ids that end a response; ``closing`` ids are put behind what is scored.
+    ``ends`` are token ids that end a response; ``closing`` ids are put behind what is scored,
+    ``finished_closing`` behind what the policy has ended.
     ``text`` writes the policy's ids, for stops and votes; ``own`` gives the reward model's ids of a
     prompt and a response, where its tokenizer is another one.
     """
@@ -48,20 +49,21 @@ class Loop:
     reward_tokens: int = 0
     text: Callable[[Ids], str] = str
     own: Callable[[Ids, Ids], Ids] = lambda prompt, response: prompt + response
+    finished_closing: Ids = ()
 
     @torch.no_grad()
     def best_of_n(self, problem: Problem, n: int) -> Ids:
         """N responses, the best by reward."""
         drawn = self._whole(problem, n)
         scores = self.scores(problem, drawn)
-        return drawn[scores.index(max(scores))]
+        return drawn[scores.index(max(scores))].ids
 
     @torch.no_grad()
     def vote(self, problem: Problem, n: int, weighted: bool) -> Ids:
         """N responses, one of the answer with the most votes, or with the most sigma(reward)."""
         drawn = self._whole(problem, n)
         scores = self.scores(problem, drawn) if weighted else [0.0] * len(drawn)
-        answers = [last_number(self.text(y)) for y in drawn]
+        answers = [last_number(self.text(one.ids)) for one in drawn]
         voters = [i for i, answer in enumerate(answers) if answer is not None] or range(len(drawn))
         most, chosen = -1.0, 0
         for i in voters:  # the first of equals
@@ -69,13 +71,14 @@ class Loop:
             weight = sum(1 / (1 + math.exp(-scores[j])) for j in own)
             if weight > most + 1e-12:
                 most, chosen = weight, max(own, key=lambda j: scores[j])
-        return drawn[chosen]
+        return drawn[chosen].ids
 
-    def _whole(self, problem: Problem, n: int) -> list[Ids]:
+    def _whole(self, problem: Problem, n: int) -> list[Grown]:
         """N samples, without those cut off at the length, unless all are."""
         keys = [problem.key("sample", i) for i in range(n)]
         drawn = self.samples(problem.prompt_ids, keys, problem.max_new_tokens)
-        return [y for y, end in drawn if end] or [y for y, _ in drawn]
+        every = [Grown(y, end) for y, end in drawn]
+        return [one for one in every if one.finished] or every
 
     @torch.no_grad()
     def args(self, problem: Problem, weight: float, k: int, temperature: float = 0.0) -> Ids:
@@ -87,9 +90,12 @@ class Loop:
             logits = _wide(self._forward(torch.tensor([new]), cache)[0])
             values, ids = torch.sort(logits, descending=True, stable=True)
             tokens = ids[:k].tolist()
-            scores = self.scores(
-                problem, [response + (() if t in self.ends else (t,)) for t in tokens]
-            )
+            ends = [t in self.ends for t in tokens]
+            grown = [
+                Grown(response + (() if end else (t,)), end)
+                for t, end in zip(tokens, ends, strict=True)
+            ]
+            scores = self.scores(problem, grown)
             totals = [v + weight * s for v, s in zip(values[:k].tolist(), scores, strict=True)]
             token = tokens[totals.index(max(totals))]
             if temperature:
@@ -136,7 +142,7 @@ class Loop:
                 drawn = self.samples(text, keys, min(chunk, room), stops=stops)
                 pools.append([Grown(one.ids + y, end) for y, end in drawn])
             fresh = [one for pool in pools for one in pool if one.score == -math.inf]
-            scores = self.scores(problem, [one.ids for one in fresh])
+            scores = self.scores(problem, fresh)
             for one, score in zip(fresh, scores, strict=True):
                 one.score = score
             if apart:
@@ -151,7 +157,7 @@ class Loop:
     @torch.no_grad()
     def cards(self, problem: Problem, own: CardsParameters) -> Ids:
         """Segments up to an uncertain token, drawn until one is accepted."""
-        (empty,) = self.scores(problem, [()])
+        (empty,) = self.scores(problem, [Grown()])
         first = (1 - own.alpha) * empty + own.alpha * own.target_reward
         kept, step = Grown(), 0
         while self._room(problem, kept):
@@ -162,8 +168,9 @@ class Loop:
                 ((y, end),) = self.samples(
                     problem.prompt_ids + kept.ids, [key], limit, own.entropy_threshold
                 )
-                (score,) = self.scores(problem, [kept.ids + y])
-                found = Grown(kept.ids + y, end, score)
+                found = Grown(kept.ids + y, end)
+                (score,) = self.scores(problem, [found])
+                found.score = score
                 share = len(found.ids) / problem.max_new_tokens
                 asked = first + (own.target_reward - first) * share
                 draw = float(uniforms(problem.key("cards-accept", step, attempt), 1)[0])
@@ -212,9 +219,13 @@ class Loop:
             logits = self._forward(tokens, cache)
         return [(tuple(ids), end) for ids, end in zip(drawn, ended, strict=True)]
 
-    def scores(self, problem: Problem, responses: Sequence[Ids]) -> list[float]:
+    def scores(self, problem: Problem, responses: Sequence[Grown]) -> list[float]:
         """The reward of each response, all in one batch, padded on the right."""
-        whole = [self.own(problem.prompt_ids, y) + self.closing for y in responses]
+        whole = [
+            self.own(problem.prompt_ids, one.ids)
+            + (self.finished_closing if one.finished else self.closing)
+            for one in responses
+        ]
         width = max(map(len, whole))
         ids = torch.tensor([text + (0,) * (width - len(text)) for text in whole])
         lengths = torch.tensor([len(text) for text in whole])

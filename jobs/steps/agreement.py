@@ -43,8 +43,8 @@ def test_pairs(sweep: Sweep) -> list[PreferencePair]:
         for first, second in neighbours:
             pair = label_pair(
                 prompt,
-                chat.text(first.token_ids),
-                chat.text(second.token_ids),
+                chat.response_text(first.token_ids),
+                chat.response_text(second.token_ids),
                 (first.finished, second.finished),
                 data.preference_sharpness,
                 sweep.config.seed,

@@ -113,7 +113,7 @@ class RowWriter:
             {
                 "row": row.number,
                 "prompt_id": response.prompt_id,
-                "response": self._chat.text(response.token_ids),
+                "response": self._chat.response_text(response.token_ids),
                 "token_ids": response.token_ids,
                 "stop": response.stop,
                 "score": response.score,

@@ -44,10 +44,10 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
 
 def _rows(pairs: Iterable[PreferencePair], chat: Chat) -> Iterator[ImplicitExample]:
     """Pairs as tokens; the references are still to be computed."""
-    end = chat.closing_ids[:1]
+    end = (chat.end_id,)
     for pair in pairs:
-        responses = tuple(chat.response_ids(text) + end for text in (pair.chosen, pair.rejected))
-        prompt = chat.prompt_ids(pair.prompt.messages)
+        prompt, *texts = chat.pair(pair.prompt.messages, pair.chosen, pair.rejected)
+        responses = tuple(ids + end for ids in texts)
         yield ImplicitExample(prompt, responses, (True, False), ())
 
 

@@ -91,7 +91,7 @@ async def _label(
     pairs = []
     for prompt, answer in zip(prompts, await policy.drawn(requests), strict=True):
         first, second = answer.continuations
-        texts = chat.text(first.token_ids), chat.text(second.token_ids)
+        texts = chat.response_text(first.token_ids), chat.response_text(second.token_ids)
         finished = first.stop == "end", second.stop == "end"
         pairs.append(label_pair(prompt, *texts, finished, sharpness, seed))
     return pairs

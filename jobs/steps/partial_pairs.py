@@ -90,7 +90,7 @@ class CutPairs:
         return pa.Table.from_pylist(rows, schema=CUT_SCHEMA)
 
     def _cut(self, chat: Chat, pair: dict[str, Any], truncation: str) -> dict[str, Any]:
-        chosen, rejected = chat.response_ids(pair["chosen"]), chat.response_ids(pair["rejected"])
+        prompt, chosen, rejected = chat.pair(pair["messages"], pair["chosen"], pair["rejected"])
         length = max(len(chosen), len(rejected))
         if truncation == "tlt":
             cuts = [(t, t) for t in token_level_cuts(length)]
@@ -104,7 +104,7 @@ class CutPairs:
         return {
             **{name: pair[name] for name in ("pair_id", "messages", "chosen", "rejected")},
             "truncation": truncation,
-            "prompt_ids": chat.prompt_ids(pair["messages"]),
+            "prompt_ids": prompt,
             "chosen_ids": chosen,
             "rejected_ids": rejected,
             "chosen_cuts": [c for c, _ in kept],

@@ -57,8 +57,8 @@ def _tokenized(
 ) -> tuple[list[TextExample], list[Reject]]:
     examples, rejects = [], []
     for number, row in enumerate(rows):
-        prompt = chat.prompt_ids(row.prompt.messages)
-        response = chat.response_ids(row.response) + chat.closing_ids
+        prompt, response = chat.answered(row.prompt.messages, row.response)
+        response += (chat.end_id,)
         reason = too_long(len(prompt) + len(response), limit)
         if reason:
             rejects.append(refuse("demonstrations", number, reason, row.response))

@@ -106,7 +106,7 @@ def _options(sweep: Sweep, grid: Grid) -> dict[str, Any]:
 def _grid(sweep: Sweep, pairs: list[PreferencePair], chat: Chat, known: list[Grid]) -> Grid:
     """The grid in the tokens of ``chat``; one of ``known`` where these are the same."""
     grid = list(sweep.config.evaluation.agreement_grid)
-    ids = [(chat.response_ids(p.chosen), chat.response_ids(p.rejected)) for p in pairs]
+    ids = [chat.pair(p.prompt.messages, p.chosen, p.rejected)[1:] for p in pairs]
     same = next((other for other in known if other.ids == ids), None)
     if same is not None:
         return same

@@ -11,8 +11,12 @@ from jobs.steps.sweep import Sweep
 from orchestrator.data.rejects import too_long
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of
+from orchestrator.engines.control_tokens import Ids
+from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.records import Message
 from orchestrator.scorers.registry import chat_of
+
+EQUAL_TOKENS = "chosen and rejected have the same tokens for {}"
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,20 @@ class Reader:
         self, messages: Sequence[Message], responses: Sequence[str], room: int
     ) -> str | None:
         """Why prompt and longest response, with ``room`` tokens more, are too long; else None."""
-        longest = max((len(self.chat.response_ids(text)) for text in responses), default=0)
-        tokens = len(self.chat.prompt_ids(messages)) + longest
+        try:
+            texts = [self._text(messages, response) for response in responses]
+            prompt = self.chat.reward_prompt_ids(messages)
+        except TemplateRefuses as error:
+            return f"{self.name}: {error}"
+        if len(texts) > 1 and len(set(texts)) == 1:
+            return EQUAL_TOKENS.format(self.name)
+        tokens = max(map(len, [*texts, prompt]))
         reason = too_long(tokens, self.context - room - len(self.chat.closing_ids))
         return reason and (reason if self.name == "policy" else f"{reason} of {self.name}")
+
+    def _text(self, messages: Sequence[Message], response: str) -> Ids:
+        text = self.chat.conversation(messages, response)
+        return text.prompt_ids + text.response_ids
 
 
 def readers(sweep: Sweep) -> list[Reader]:

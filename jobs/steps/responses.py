@@ -128,7 +128,7 @@ def _row_of(sweep: Sweep, scorer: str | None) -> Row:
     grader = GRADERS[sweep.config.data.task]
 
     def row(prompt: Prompt, response: Response) -> dict[str, Any]:
-        text = chat.text(response.token_ids)
+        text = chat.response_text(response.token_ids)
         return {
             "prompt_id": prompt.prompt_id,
             "response": text,

@@ -89,9 +89,8 @@ def _run_implicit(
 
 def whole_pair(pair: PreferencePair, chat: Chat, grid: Sequence[int] = ()) -> PairExample:
     """A row of Eq. 1: a cut at the whole length, weight 1; held-out rows have a grid before it."""
-    chosen, rejected = chat.response_ids(pair.chosen), chat.response_ids(pair.rejected)
+    prompt, chosen, rejected = chat.pair(pair.prompt.messages, pair.chosen, pair.rejected)
     cuts = (*grid, max(len(chosen), len(rejected)))
-    prompt = chat.prompt_ids(pair.prompt.messages)
     return PairExample(prompt, chosen, rejected, cuts, cuts, (1.0,) * len(cuts))
 
 

@@ -122,7 +122,7 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     if scorer is not None:
         chat = chat_of(sweep.scorer(scorer))
         problems = [
-            replace(problem, reward_prompt_ids=chat.prompt_ids(prompt.messages))
+            replace(problem, reward_prompt_ids=chat.reward_prompt_ids(prompt.messages))
             for problem, prompt in zip(problems, prompts, strict=True)
         ]
     counter, dtype = _counter(meter, len(problems)), sweep.config.search.dtype
@@ -164,7 +164,9 @@ def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
 
     def begun(problem: Problem) -> SamplesState:
         state = first_samples(drawn[problem.prompt_id], parameters.n)
-        return replace(state, texts=tuple(chat.text(one.token_ids) for one in state.candidates))
+        return replace(
+            state, texts=tuple(chat.response_text(one.token_ids) for one in state.candidates)
+        )
 
     if method == "bon":
         return judge

@@ -47,7 +47,8 @@ def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
     if config.models.policy is not None:
         chat = load_chat(config.models.policy)
     elif isinstance(config.data, HelpdeskData):
-        chat = Chat(word_tokenizer(vocabulary()), (), ())
+        tokenizer = word_tokenizer(vocabulary())
+        chat = Chat(tokenizer, (), tokenizer.chat_template)
     else:
         return  # the run's own byte-level tokenizer writes any text
     if not is_written(chat, delimiter):

@@ -126,7 +126,7 @@ class Decoder:
         run = run_wave(problems, start, backend, backend, places=places, failed=failed)
         for one in asyncio.run(run):
             answers[one.prompt_id] = Decoded(
-                one.prompt_id, chat.text(one.token_ids), one.token_ids, one.stop, one.score,
-                one.step_scores, one.cost,
+                one.prompt_id, chat.response_text(one.token_ids), one.token_ids, one.stop,
+                one.score, one.step_scores, one.cost,
             )  # fmt: skip
         return [answers[name] for name in names]

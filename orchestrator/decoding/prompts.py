@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
-
 from orchestrator.data.rejects import BadRow, conversation, field, text, too_long
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of
+from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.records import Message
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 
-TEMPLATE_REFUSES = "the chat template of the {} refuses the conversation"
+REFUSED = "the {}: {}"  # a model, and what its chat template says
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,11 @@ class PromptReader:
         return Problem(name, ids, self.seed, self.max_new_tokens, own)
 
     def _ids(self, model: str, chat: Chat, checkpoint: str, messages: Sequence[Message]) -> Ids:
+        ids_of = chat.prompt_ids if model == "policy" else chat.reward_prompt_ids
         try:
-            ids = chat.prompt_ids(messages)
-        except TemplateError:
-            raise BadRow(TEMPLATE_REFUSES.format(model)) from None
+            ids = ids_of(messages)
+        except TemplateRefuses as error:
+            raise BadRow(REFUSED.format(model, error)) from None
         closing = 0 if model == "policy" else len(chat.closing_ids)
         room = _context(checkpoint) - self.max_new_tokens - closing
         if reason := too_long(len(ids), max(room, 0)):

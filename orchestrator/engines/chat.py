@@ -1,115 +1,300 @@
-"""Chat text to token ids, the one place that knows of chat templates.
+"""Conversations as token ids, the one place that puts a tokenizer and its chat template together.
 
-A response is tokenized on its own, so that the border of prompt and response is always a token
-border. The closing suffix is what the template writes after the assistant's content (`<|eot_id|>`
-and the like); a tokenizer without a template closes with its end-of-sequence token, one that
-writes pairs of texts (BERT and its kin) with its separator.
+A reward model's ids are those of the template's rendering of the whole conversation, tokenized
+once, so that every score is the one that the model's card computes. They are split into prompt,
+response and closing: tokens that hold a piece of both prompt and response belong to the response.
+A policy's prompt ends where the assistant begins to write. Formats
+that a tokenizer does not state: `chat_formats.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import takewhile
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from orchestrator.engines.weights import read_config
+from orchestrator.engines.chat_formats import (
+    BLANK_LINE,
+    bos_ids,
+    empty_pair,
+    plain_template,
+    template_of_architecture,
+    writes_pairs,
+)
+from orchestrator.engines.control_tokens import ControlTokens, Ids
+from orchestrator.engines.endings import ScoreAt, end_ids, generation_ends, up_to_scored
+from orchestrator.engines.rendering import ChatTemplate, TemplateRefuses
 from orchestrator.records import Message
 
-# UltraRM's format, which its tokenizer does not state; the reward is read at the text's last token.
-_UNCLOSED = (
-    "{{ bos_token }}{% for message in messages %}{% if not loop.first %}{{ '\n\n' }}{% endif %}"
-    "{% if message.role == 'assistant' %}Assistant: {{ message.content }}"
-    "{% else %}Human: {{ message.content }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
-)
-_TEMPLATES = {"LlamaRewardModel": _UNCLOSED}  # by architecture
-_SENTINEL = "\u2060content\u2060"  # a text that no template writes itself
+_PROBE = "x"  # a response whose last character merges with no closing
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """The token ids of a whole conversation, in three parts."""
+
+    prompt_ids: Ids
+    response_ids: Ids
+    closing_ids: Ids
+
+
 class Chat:
-    """A tokenizer with what the template says about a turn.
+    """A tokenizer with its chat template.
 
     Attributes:
         tokenizer: the Hugging Face tokenizer.
-        closing_ids: token ids after an assistant turn's content; empty only where the model reads
-            its score at the content's last token.
-        end_ids: token ids with which a policy may end its response, never empty.
+        closing_ids: token ids behind a response, up to the one at which a reward model scores;
+            empty where it scores at the response's last token.
+        end_ids: token ids with which a policy may end its response, never empty; the first is the
+            one with which the template ends an answer.
         text_pair: whether prompt and response are a pair of texts, each with its separator.
-        gap: what stands between the prompt's text and the response where there is no template.
+        template: what writes conversations; None of pairs of texts.
+
+    Args:
+        tokenizer: the Hugging Face tokenizer.
+        generation_ends: ids with which its checkpoint ends a generation.
+        template: the Jinja source, or None for pairs of texts.
+        bos_ids: what stands in front of every text that the template does not begin itself.
+        score_at: the token of the closing at which a reward model scores, as text or as a negative
+            index from the rendering's end; None is the last one.
+        fold_system: as of ``ChatTemplate``.
+
+    Raises:
+        ValueError: the template does not write a response once, its closing merges with the
+            response, or it has no token ``score_at``.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    closing_ids: tuple[int, ...]
-    end_ids: tuple[int, ...]
-    text_pair: bool = False
-    gap: str = "\n\n"
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        generation_ends: Ids,
+        template: str | None,
+        bos_ids: Ids = (),
+        score_at: ScoreAt | None = None,
+        fold_system: bool = True,
+    ) -> None:
+        self.tokenizer, self.text_pair = tokenizer, template is None
+        self._bos_ids = bos_ids
+        self.template = None if template is None else ChatTemplate(tokenizer, template, fold_system)
+        self._control = self.template.control if self.template else ControlTokens(tokenizer)
+        self._prompt = lru_cache(maxsize=64)(self._encoded)
+        self._closing = self._closing_of_a_response()
+        self.closing_ids = up_to_scored(self._closing, score_at, tokenizer)
+        self.end_ids = end_ids(tokenizer, self._closing, generation_ends)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of the conversation up to where the assistant begins to write."""
-        if self.tokenizer.chat_template is None:
-            text = "\n\n".join(message["content"] for message in messages)
-            if self.text_pair:
-                # All but the last separator: that one closes the response.
-                return tuple(_pair(self.tokenizer, text)[:-1])
-            return tuple(self.tokenizer(text + self.gap)["input_ids"])
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
+    @property
+    def end_id(self) -> int:
+        """The token with which an answer ends."""
+        return self.end_ids[0]
+
+    def prompt_ids(self, messages: Sequence[Message]) -> Ids:
+        """Token ids of the conversation up to where a policy begins to write.
+
+        Raises:
+            TemplateRefuses: the template does not take the conversation.
+        """
+        if self.template is None:
+            return self._first_of_pair(messages)
+        return self._encoded(self.template.prompt(messages))
+
+    def answered(self, messages: Sequence[Message], response: str) -> tuple[Ids, Ids]:
+        """Token ids of a policy's prompt and of the response that goes on from it.
+
+        Raises:
+            TemplateRefuses: the template does not take the conversation.
+        """
+        prompt = self.prompt_ids(messages)
+        try:
+            text = self.conversation(messages, response)
+        except TemplateRefuses:  # of the response: it rewrites some, such as those that think
+            return prompt, self.response_ids(response)
+        whole = text.prompt_ids + text.response_ids
+        if whole[: len(prompt)] != prompt:  # an empty think block stands in front of the response
+            return prompt, self.response_ids(response)
+        return prompt, whole[len(prompt) :]
+
+    def reward_prompt_ids(self, messages: Sequence[Message]) -> Ids:
+        """Token ids of the whole conversation up to its response, whatever the response is.
+
+        Raises:
+            TemplateRefuses: the template does not take the conversation.
+        """
+        if self.template is None:
+            return self._first_of_pair(messages)
+        return self._prompt(self.template.frame(messages)[0])
+
+    def conversation(self, messages: Sequence[Message], response: str) -> Conversation:
+        """Token ids of the whole conversation, as a reward model reads it.
+
+        Raises:
+            TemplateRefuses: the template does not take the conversation, rewrites the response, or
+                writes a closing that merges with the response's last token.
+        """
+        if self.template is None:
+            prompt, answer = self._first_of_pair(messages), self.response_ids(response)
+            return Conversation(prompt, answer, self.closing_ids)
+        text = self.template.conversation(messages, response)
+        ids = self._encoded(text.prompt + text.response + text.closing)
+        end = len(ids) - len(self._closing)
+        if ids[end:] != self._closing:
+            raise TemplateRefuses("the chat template's closing merges with the response")
+        prompt, answer = _split(self._prompt(text.prompt), ids[:end])
+        return Conversation(prompt, answer, self.closing_ids)
+
+    def pair(self, messages: Sequence[Message], chosen: str, rejected: str) -> tuple[Ids, Ids, Ids]:
+        """Token ids of a prompt and of two responses to it, as a reward model reads them.
+
+        Where one response merges with the prompt's end, its first tokens belong to both responses.
+
+        Raises:
+            TemplateRefuses: as of ``conversation``.
+        """
+        first, second = (self.conversation(messages, text) for text in (chosen, rejected))
+        size = min(len(first.prompt_ids), len(second.prompt_ids))
+        chosen_ids, rejected_ids = (
+            one.prompt_ids[size:] + one.response_ids for one in (first, second)
         )
-        # The template writes its own special tokens: a second BOS would move every position.
+        return first.prompt_ids[:size], chosen_ids, rejected_ids
+
+    def response_ids(self, response: str) -> Ids:
+        """Token ids of a text by itself; control tokens that it spells are ordinary text."""
+        return self._control.content_ids(response)
+
+    def marker_ids(self, text: str) -> Ids:
+        """Token ids of a text that a format writes, such as a step tag: control tokens count."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def response_ids(self, response: str) -> tuple[int, ...]:
-        """Token ids of a response's content, without closing."""
-        return tuple(self.tokenizer(response, add_special_tokens=False)["input_ids"])
-
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text of response tokens, special tokens left out."""
+        """The text of a piece of a response, special tokens left out."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def response_text(self, token_ids: Sequence[int]) -> str:
+        """The text of a whole response of a policy.
+
+        What the template itself writes in front of a response (``lead``) is no part of it.
+        """
+        return self.text(token_ids).removeprefix(self.lead)
+
+    @cached_property
+    def lead(self) -> str:
+        """What a policy writes in front of a response because its template does.
+
+        A space (Mistral), an empty think block (Qwen3), or nothing.
+        """
+        if self.template is None:
+            return ""
+        begin = self.template.prompt([{"role": "user", "content": _PROBE}])
+        frame, _ = self._frame
+        return frame.removeprefix(begin) if frame.startswith(begin) else ""
+
+    def in_context(self, response: str, *, finished: bool = False) -> tuple[int, Ids]:
+        """Token ids of a response behind a prompt, white space left out as the template does.
+
+        A response that is not finished keeps the white space at its end. The first number is how
+        many tokens at the end of ``reward_prompt_ids`` are replaced by those of the response.
+        """
+        if self.template is None:
+            return 0, self.response_ids(response)
+        text = self.without_begin(response)
+        text = self.without_end(text) if finished else text
+        frame, prompt = self._frame
+        before, ids = _split(prompt, self._encoded(frame + self._control.escape(text)))
+        return len(prompt) - len(before), ids
+
+    def ends_as_usual(self, prompt_ids: Ids, count: int) -> bool:
+        """Whether the last ``count`` tokens of a ``reward_prompt_ids`` are those of any prompt.
+
+        Only such tokens does ``in_context`` replace.
+        """
+        return not count or prompt_ids[-count:] == self._frame[1][-count:]
+
+    @property
+    def control(self) -> ControlTokens:
+        """The tokenizer's control tokens."""
+        return self._control
+
+    def without_begin(self, response: str) -> str:
+        """A response without the white space that the template leaves out at its beginning."""
+        return response if self.template is None else response.lstrip(self.template.trims[0])
+
+    def without_end(self, response: str) -> str:
+        """A response without the white space that the template leaves out at its end."""
+        return response if self.template is None else response.rstrip(self.template.trims[1])
+
+    @cached_property
+    def _frame(self) -> tuple[str, Ids]:
+        assert self.template is not None
+        frame, _ = self.template.frame([{"role": "user", "content": _PROBE}])
+        return frame, self._encoded(frame)
+
+    def _encoded(self, text: str) -> Ids:
+        return self._bos_ids + self._control.encode(text)
+
+    def _first_of_pair(self, messages: Sequence[Message]) -> Ids:
+        """All but the last separator: that one closes the response."""
+        text = BLANK_LINE.join(message["content"] for message in messages)
+        first = self.response_ids(text)
+        empty = empty_pair(self.tokenizer)  # [CLS] [SEP] ... [SEP]
+        return (*empty[:1], *first, *empty[1:-1])
+
+    def _closing_of_a_response(self) -> Ids:
+        if self.template is None:
+            return (self.tokenizer.sep_token_id,)
+        user = [{"role": "user", "content": _PROBE}]
+        frame, closing = self.template.frame(user)
+        begin = self._encoded(frame + _PROBE)
+        ids = self._encoded(frame + _PROBE + closing)
+        if ids[: len(begin)] != begin:
+            raise ValueError("the chat template's closing merges with the response's last token")
+        return ids[len(begin) :]
+
+
+def load_chat(
+    checkpoint: str,
+    fold_system: bool = True,
+    score_at: ScoreAt | None = None,
+    gap: str = BLANK_LINE,
+) -> Chat:
+    """Loads the tokenizer of a checkpoint folder or hub name; no remote code is run.
+
+    Args:
+        checkpoint: folder or hub name.
+        fold_system: as of ``ChatTemplate``.
+        score_at: as of ``Chat``.
+        gap: what stands in front of a response where the tokenizer has no template.
+
+    Raises:
+        ValueError: the tokenizer has neither an end-of-sequence token nor writes pairs of texts, or
+            as of ``Chat``.
+    """
+    return _loaded(checkpoint, fold_system, score_at, gap)
 
 
 @lru_cache(maxsize=16)
-def load_chat(checkpoint: str) -> Chat:
-    """Loads the tokenizer of a checkpoint folder or hub name; no remote code is run.
-
-    Raises:
-        ValueError: the tokenizer has neither an end-of-sequence token nor writes pairs of texts.
-    """
+def _loaded(checkpoint: str, fold_system: bool, score_at: ScoreAt | None, gap: str) -> Chat:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     if tokenizer.chat_template is None:
-        architectures = read_config(checkpoint).get("architectures") or ()
-        tokenizer.chat_template = next(
-            (_TEMPLATES[name] for name in architectures if name in _TEMPLATES), None
-        )
-    pair = _writes_pairs(tokenizer)
-    end = tokenizer.eos_token_id
-    if end is None and not pair:
+        tokenizer.chat_template = template_of_architecture(checkpoint)
+    pair = writes_pairs(tokenizer)
+    if tokenizer.eos_token_id is None and not pair:
         raise ValueError(f"{checkpoint}: its tokenizer has no end-of-sequence token")
-    closing = (tokenizer.sep_token_id,) if pair else _closing_ids(tokenizer)
-    ends = tuple(dict.fromkeys((*closing[:1], *(() if end is None else (end,)))))
-    return Chat(tokenizer, closing, ends, pair)
+    plain = tokenizer.chat_template is None and not pair
+    try:
+        return Chat(
+            tokenizer,
+            generation_ends(checkpoint),
+            plain_template(gap) if plain else tokenizer.chat_template,
+            bos_ids(tokenizer) if plain else (),
+            score_at,
+            fold_system,
+        )
+    except ValueError as error:
+        raise ValueError(f"{checkpoint}: {error}") from error
 
 
-def _writes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer has no template but joins two texts with separators of its own."""
-    if tokenizer.chat_template is not None or None in (tokenizer.cls_token, tokenizer.sep_token):
-        return False
-    ids, separator = _pair(tokenizer, ""), tokenizer.sep_token_id
-    return ids[:2] == [tokenizer.cls_token_id, separator] and ids[2:].count(separator) > 0
-
-
-def _pair(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The pair of a text and an empty one (a list, for a lone "" would count as no second text)."""
-    return list(tokenizer([(text, "")])["input_ids"][0])
-
-
-def _closing_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    if tokenizer.chat_template is None:
-        return (tokenizer.eos_token_id,)
-    if tokenizer.chat_template == _UNCLOSED:
-        return ()
-    turn = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _SENTINEL}]
-    text = tokenizer.apply_chat_template(turn, tokenize=False)
-    suffix = text.rsplit(_SENTINEL, 1)[-1].strip()
-    ids = tuple(tokenizer(suffix, add_special_tokens=False)["input_ids"])
-    return ids or (tokenizer.eos_token_id,)
+def _split(prompt: Ids, whole: Ids) -> tuple[Ids, Ids]:
+    """The tokens of a whole text, split where it leaves those of its beginning."""
+    pairs = zip(prompt, whole, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return whole[:same], whole[same:]

@@ -5,13 +5,14 @@ is decided word by word (its pre-tokenizer's words; merges do not cross them), r
 so that only the last words of the known text can change when text is added. Those and the new text
 are tokenized, and joined to the known tokens where both have a word beginning at the same character
 with the same token. Where no such place is found (text without white space, tokenizers without
-words) the whole is tokenized: the result is that of the whole text, always.
+words) the whole is tokenized: the result is that of the whole text, always. The first tokens are
+those behind a prompt, with which they may merge.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import takewhile
 
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.stops import INCOMPLETE
@@ -34,6 +35,7 @@ class _Response:
     starts: dict[int, int]
     tail: int | None  # the character from where on a longer text is tokenized again
     joins_until: int  # the character up to which no longer text has other tokens
+    replaced: int  # tokens at the prompt's end that the first ones replace
 
 
 class Retokenizer:
@@ -48,26 +50,46 @@ class Retokenizer:
         self._policy, self._own = policy, own
         self._known: OrderedDict[Ids, _Response] = OrderedDict()
 
-    def ids(self, prefix_ids: Ids, extension: Ids = ()) -> Ids:
-        """The tokens of a response's text, written out whole and tokenized whole.
+    def response(
+        self, prefix_ids: Ids, extension: Ids = (), finished: bool = False
+    ) -> tuple[int, Ids]:
+        """How many tokens at the prompt's end a response replaces, and the tokens of its text.
 
-        A character of which the last tokens are still to come is not there yet. Fast where
-        ``prefix_ids`` (the policy's, as ``extension``) were asked for before.
+        The text is written out whole and tokenized whole. A character of which the last tokens are
+        still to come is not there yet. Fast where ``prefix_ids`` (the policy's, as ``extension``)
+        were asked for before.
         """
+        response = self._response(prefix_ids, extension)
+        if finished and response.text != self._own.without_end(response.text):
+            return self._own.in_context(response.text, finished=True)
+        return response.replaced, response.token_ids
+
+    def _response(self, prefix_ids: Ids, extension: Ids = ()) -> _Response:
         whole = prefix_ids + extension
-        found = self._known.get(whole)
-        if found is None:
+        response = self._known.get(whole)
+        if response is None:
             if extension:
-                self.ids(prefix_ids)  # one whole text, then tails
-                found = self._gone_on(self._known[prefix_ids], prefix_ids, extension)
-            if found is None:
-                text = _complete(self._policy.text(whole))
-                found = _response(text, *self._encoded(text))
-            self._known[whole] = found
+                self._response(prefix_ids)  # one whole text, then tails
+                response = self._gone_on(self._known[prefix_ids], prefix_ids, extension)
+            if response is None:
+                text = _complete(self._policy.response_text(whole))
+                response = self._whole(self._own.without_begin(text))
+            self._known[whole] = response
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(whole)
-        return found.token_ids
+        return response
+
+    def _whole(self, text: str) -> _Response:
+        """A text tokenized as a whole, behind a prompt."""
+        alone, starts = self._encoded(text)
+        replaced, token_ids = self._own.in_context(text)
+        # The words' first tokens are those of the text by itself, as far as both end alike.
+        pairs = zip(reversed(alone), reversed(token_ids), strict=False)
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        shift = len(token_ids) - len(alone)
+        behind = {at: n + shift for at, n in starts.items() if n >= len(alone) - alike}
+        return _response(text, token_ids, behind, replaced)
 
     def _gone_on(self, before: _Response, prefix_ids: Ids, extension: Ids) -> _Response | None:
         """Of the text only the end is written out; None where that is not sure."""
@@ -76,7 +98,8 @@ class Retokenizer:
         both = self._policy.text(window + extension)
         if not head or not both.startswith(head) or not before.text.endswith(head):
             return None
-        return self._joined(before, _complete(before.text + both[len(head) :]))
+        text = _complete(before.text + both[len(head) :])
+        return self._joined(before, self._own.without_begin(text))
 
     def _joined(self, before: _Response, text: str) -> _Response | None:
         """The tokens known, up to the last words, and those of the rest."""
@@ -98,15 +121,14 @@ class Retokenizer:
                     for start, n in starts.items()
                     if n >= number
                 }
-                return _response(text, whole, new | kept)
+                return _response(text, whole, new | kept, before.replaced)
         return None
 
     def _encoded(self, text: str) -> tuple[Ids, dict[int, int]]:
         """Token ids, and the first tokens of words by their characters."""
-        tokenizer = self._own.tokenizer
-        if not tokenizer.is_fast:
+        encoding = self._own.control.content_encoding(text)
+        if encoding is None:
             return self._own.response_ids(text), {}
-        encoding: Any = tokenizer(text, add_special_tokens=False).encodings[0]
         starts: dict[int, int] = {}
         words, offsets = encoding.word_ids, encoding.offsets
         for i, word in enumerate(words):
@@ -119,14 +141,14 @@ def _complete(text: str) -> str:
     return text.rstrip(INCOMPLETE)
 
 
-def _response(text: str, token_ids: Ids, starts: dict[int, int]) -> _Response:
+def _response(text: str, token_ids: Ids, starts: dict[int, int], replaced: int) -> _Response:
     """With what the next tail needs: where it begins, and what it may be joined to."""
     places = _word_starts(text)
     if len(places) < WORDS:
-        return _Response(text, token_ids, {}, None, 0)
+        return _Response(text, token_ids, {}, None, 0, replaced)
     tail, last = places[0], places[-2]
     near = {place: n for place, n in starts.items() if tail <= place}
-    return _Response(text, token_ids, near, tail, last)
+    return _Response(text, token_ids, near, tail, last, replaced)
 
 
 def _word_starts(text: str) -> Sequence[int]:

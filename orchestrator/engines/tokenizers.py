@@ -9,10 +9,18 @@ PAD, UNKNOWN, USER, AGENT, END = "<pad>", "<unk>", "<user>", "<agent>", "<end>"
 SPECIAL = (PAD, UNKNOWN, USER, AGENT, END)
 # Every turn is closed, the customer's too: a policy learns to gather what was said at <end>, which
 # is where a reward model reads its score.
-_TEMPLATE = (
+_WORDS_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' %}<agent> {{ message.content }} <end> "
     "{% else %}<user> {{ message.content }} <end> {% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<agent>{% endif %}"
+)
+# Spaces are tokens of a byte-level tokenizer: the response and its end stand alone.
+_BYTES_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'assistant' %}<agent>{% else %}<user>{% endif %}"
+    "{{ message.content }}<end>"
     "{% endfor %}"
     "{% if add_generation_prompt %}<agent>{% endif %}"
 )
@@ -23,7 +31,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _with_template(tokenizer)
+    return _with_template(tokenizer, _WORDS_TEMPLATE)
 
 
 def byte_pair_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -38,10 +46,10 @@ def byte_pair_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedToke
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _with_template(tokenizer)
+    return _with_template(tokenizer, _BYTES_TEMPLATE)
 
 
-def _with_template(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def _with_template(tokenizer: Tokenizer, template: str) -> PreTrainedTokenizerFast:
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -50,5 +58,5 @@ def _with_template(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         additional_special_tokens=[USER, AGENT],
         clean_up_tokenization_spaces=False,
     )
-    wrapped.chat_template = _TEMPLATE
+    wrapped.chat_template = template
     return wrapped

@@ -24,6 +24,12 @@ def read_config(checkpoint: str) -> dict[str, Any]:
     return dict(json.loads(found.read_text())) if found else {}
 
 
+def read_generation_config(checkpoint: str) -> dict[str, Any]:
+    """A checkpoint's generation_config.json; empty where there is none."""
+    found = _file(checkpoint, "generation_config.json")
+    return dict(json.loads(found.read_text())) if found else {}
+
+
 @dataclass(frozen=True)
 class Weights:
     """The tensors of a checkpoint folder or hub name, by name.

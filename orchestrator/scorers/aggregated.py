@@ -39,15 +39,11 @@ class AggregatedScorer(Scorer):
     def __init__(
         self, inner: Scorer, aggregation: Aggregation, step_delimiter: str = BLANK_LINE
     ) -> None:
-        super().__init__(inner.chat, inner.position, None)
+        super().__init__(inner.chat, inner.position, None, inner.finished)
         check_delimiter(self.chat, step_delimiter)
+        self.policy_tokens = inner.policy_tokens
         self.context = inner.context
         self._inner, self._how, self._delimiter = inner, aggregation, step_delimiter
-
-    @property
-    def shares_tokenizer(self) -> bool:
-        """As the inner scorer's."""
-        return self._inner.shares_tokenizer
 
     def prefix_scores(
         self,
@@ -67,10 +63,8 @@ class AggregatedScorer(Scorer):
             found.append([self._of([scores[s + place[t]] for t in e]) for s in starts for e in row])
         return found
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """As every scorer's."""
-        if not self.shares_tokenizer:
-            return super().score(requests)
         ends = [self._extended_ends(request) for request in requests]
         inside = [
             sorted({t for own in rows for t in own if t < len(request.prefix_ids)})
@@ -84,17 +78,23 @@ class AggregatedScorer(Scorer):
         known = dict(zip(some, values, strict=True))
         parts = [_parts(request, rows) for request, rows in zip(requests, ends, strict=True)]
         asked = [
-            replace(request, extensions=tuple(part))
+            replace(
+                request,
+                extensions=tuple(piece for piece, _ in part),
+                finished=tuple(end for _, end in part),
+            )
             for request, part in zip(requests, parts, strict=True)
         ]
         found = []
-        for i, scored in enumerate(self._inner.score(asked)):
+        for i, scored in enumerate(self._inner.score_own(asked)):
             before = dict(zip(inside[i], known.get(i, []), strict=True))
             behind = dict(zip(parts[i], scored.scores, strict=True))
             size = len(prefixes[i])
             scores = tuple(
-                self._of([before[t] if t < size else behind[own[: t - size]] for t in rows])
-                for own, rows in zip(requests[i].extensions, ends[i], strict=True)
+                self._of([before[t] if t < size else behind[_part(y, end, t - size)] for t in rows])
+                for y, end, rows in zip(
+                    requests[i].extensions, requests[i].are_finished, ends[i], strict=True
+                )
             )
             extra = self._inner.tokens_of_prefixes(prompts[i], prefixes[i], inside[i])
             computed = scored.tokens_computed + (extra if before else 0)
@@ -105,14 +105,12 @@ class AggregatedScorer(Scorer):
         """As the inner scorer."""
         self._inner.forget()
 
-    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+    def tokens_of_prefixes(
+        self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
+    ) -> int:
         """What the inner scorer computes for all step ends."""
         ends = {end for own in self._ends(response, cuts) for end in own}
-        return self._inner.tokens_of_prefixes(prompt, response, sorted(ends))
-
-    def own_ids(self, prefix_ids: Ids, extension: Ids = ()) -> Ids:
-        """As the inner scorer's."""
-        return self._inner.own_ids(prefix_ids, extension)
+        return self._inner.tokens_of_prefixes(prompt, response, sorted(ends), position)
 
     def closing(self, position: Position) -> Ids:
         """As the inner scorer's."""
@@ -138,14 +136,22 @@ class AggregatedScorer(Scorer):
         return aggregate(values, self._how, probabilities=False)
 
 
-def _parts(request: ScoreRequest, ends: Sequence[Sequence[int]]) -> list[Ids]:
-    """What the extensions hold up to each step end behind the prefix, each text once."""
+def _parts(request: ScoreRequest, ends: Sequence[Sequence[int]]) -> list[tuple[Ids, bool]]:
+    """What the extensions hold up to each step end behind the prefix, each text once.
+
+    And whether it is a finished response.
+    """
     size = len(request.prefix_ids)
+    triples = zip(request.extensions, request.are_finished, ends, strict=True)
     return list(
         dict.fromkeys(
-            extension[: t - size]
-            for extension, own in zip(request.extensions, ends, strict=True)
-            for t in own
+            _part(extension, finished, t - size)
+            for extension, finished, step_ends in triples
+            for t in step_ends
             if t >= size
         )
     )
+
+
+def _part(extension: Ids, finished: bool, end: int) -> tuple[Ids, bool]:
+    return extension[:end], finished and end == len(extension)

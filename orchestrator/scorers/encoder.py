@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of, load_whole
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.scorers.scorer import Position, Scorer, check_finite
+from orchestrator.scorers.scorer import Finished, Position, Scorer, check_finite
 from orchestrator.search.engines import Ids
 
 
@@ -26,6 +26,7 @@ class EncoderScorer(Scorer):
         position: where a prefix is scored.
         policy_chat: whose ids come in; None means the model's own.
         device: torch device name.
+        finished: where a finished response is scored, as of ``ScorerSpec``.
 
     Raises:
         ValueError: it has more than one label, or weights (the head's among them) are missing.
@@ -37,8 +38,10 @@ class EncoderScorer(Scorer):
         position: Position = "closed",
         policy_chat: Chat | None = None,
         device: str = "cpu",
+        *,
+        finished: Finished = "template",
     ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat)
+        super().__init__(load_chat(checkpoint), position, policy_chat, finished)
         model = load_whole(AutoModelForSequenceClassification, checkpoint, torch.float32)
         if model.config.num_labels != 1:
             raise ValueError(
@@ -74,9 +77,11 @@ class EncoderScorer(Scorer):
         check_finite(results)
         return results
 
-    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+    def tokens_of_prefixes(
+        self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
+    ) -> int:
         """Each prefix is a text of its own."""
-        end = len(prompt) + len(self.closing(self.position))
+        end = len(prompt) + len(self.closing(position or self.position))
         return sum(end + min(t, len(response)) for t in cuts)
 
     @torch.no_grad()

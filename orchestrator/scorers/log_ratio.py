@@ -33,16 +33,16 @@ from orchestrator.search.engines import Ids, Scored, ScoreRequest
 class LogRatioScorer(Scorer):
     """The log ratio of a model to a base, summed over a prefix.
 
-    Open scoring sums over the prefix's tokens; closed adds the log ratio of the first closing
-    token behind them, that with which a policy ends. With an ``aggregation`` a prefix's score is
+    A prefix's score is the sum over its tokens; that of a finished response adds the log ratio of
+    the token with which a policy ends, as in training. With an ``aggregation`` a prefix's score is
     that of its steps' rewards instead: the difference of q at a step's two ends, the last step
-    ending where the prefix does, closing token included. Their sum is the score without any.
+    ending where the prefix does, end token included. Their sum is the score without any.
 
     Args:
         checkpoint: the numerator, folder or hub name.
         base: the denominator, folder or hub name.
         beta: factor of all scores.
-        position: where a prefix is scored.
+        position: has no effect on a score.
         policy_chat: whose ids come in; None means the models' own.
         device: torch device name.
         aggregation: of the rewards of a prefix's steps; None leaves q itself.
@@ -76,7 +76,7 @@ class LogRatioScorer(Scorer):
         self.context = min(map(context_of, both))
         loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
         self.models = [model.to(device).eval() for model in loaded]
-        self._end_id = self.chat.closing_ids[0]
+        self._end_id = self.chat.end_id
         self.beta, self.aggregation, self.step_delimiter = beta, aggregation, step_delimiter
 
     def prefix_scores(
@@ -86,25 +86,29 @@ class LogRatioScorer(Scorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; one forward of each model a response, no tokens beside its own."""
+        """As every scorer's; one forward of each model a response, no tokens beside its own.
+
+        The whole response is taken for a finished one.
+        """
         rows = list(zip(prompts, responses, strict=True))
         found: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
             values, ends = self._ratios([rows[i] for i in batch])
             for i, q, end in zip(batch, values.tolist(), ends.tolist(), strict=True):
                 steps = self._steps(responses[i])
-                found[i] = [
-                    self._score(q, end[t] if position == "closed" else 0.0, steps, t)
-                    for position in positions or (self.position,)
-                    for t in (min(cut, len(responses[i])) for cut in cuts[i])
+                whole = len(responses[i])
+                scores = [
+                    self._score(q, end[t] if t == whole else 0.0, steps, t)
+                    for t in (min(cut, whole) for cut in cuts[i])
                 ]
+                found[i] = scores * (len(positions) or 1)
         check_finite(found)
         return found
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """As every scorer's; both models read the prefix of a request once for all extensions."""
-        if not self.shares_tokenizer or any(map(unpackable, self.models)):
-            return super().score(requests)
+        if any(map(unpackable, self.models)):
+            return self._apart(requests)
         rows = [Extended(r.prompt_ids, r.prefix_ids, r.extensions) for r in requests]
         found = [Scored((), 0)] * len(rows)
         # An extension's forward sees its prefix: in the mask's memory each counts as a whole text.
@@ -115,26 +119,45 @@ class LogRatioScorer(Scorer):
         ]
         for batch in batches_by_length(sizes):
             some = [rows[i] for i in batch]
-            for i, row, scores in zip(batch, some, self._extended(some), strict=True):
+            finished = [requests[i].are_finished for i in batch]
+            for i, row, scores in zip(batch, some, self._extended(some, finished), strict=True):
                 again = (len(row.extensions) - 1) * len(row.prompt_ids + row.prefix_ids)
                 found[i] = Scored(tuple(scores), 2 * row.tokens, 2 * max(again, 0))
         check_finite([scored.scores for scored in found])
         return found
 
-    def _extended(self, rows: Sequence[Extended]) -> list[list[float]]:
+    def _apart(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Every extension is read as a response by itself, by models that cannot be packed."""
+        results = []
+        for request in requests:
+            texts = [(request.prompt_ids, request.prefix_ids + y) for y in request.extensions]
+            scores = []
+            for text, finished in zip(texts, request.are_finished, strict=True):
+                (q,), (ends,) = (values.tolist() for values in self._ratios([text]))
+                count = len(text[1])
+                end = ends[count] if finished else 0.0
+                scores.append(self._score(q, end, self._steps(text[1]), count))
+            tokens = sum(self.tokens_of_prefixes(x, y, ()) for x, y in texts)
+            results.append(Scored(tuple(scores), tokens))
+        check_finite([scored.scores for scored in results])
+        return results
+
+    def _extended(
+        self, rows: Sequence[Extended], finished: Sequence[Sequence[bool]]
+    ) -> list[list[float]]:
         """The scores of all extensions of each row."""
         own, base = (
             extended_log_probs(m, rows, self._end_id, self.chat.tokenizer.eos_token_id)
             for m in self.models
         )
         found = []
-        for row, ours, theirs in zip(rows, own, base, strict=True):
+        for row, are_finished, ours, theirs in zip(rows, finished, own, base, strict=True):
             steps = self._extended_steps(row)
             scores = []
-            for ends, up, down in zip(steps, ours, theirs, strict=True):
+            for ends, is_finished, up, down in zip(steps, are_finished, ours, theirs, strict=True):
                 *ratios, end = (self.beta * (a - b) for a, b in zip(up, down, strict=True))
                 q = list(accumulate(ratios, initial=0.0))
-                closing = end if self.position == "closed" else 0.0
+                closing = end if is_finished else 0.0
                 scores.append(self._score(q, closing, ends, len(ratios)))
             found.append(scores)
         return found
@@ -144,7 +167,13 @@ class LogRatioScorer(Scorer):
             return [[] for _ in row.extensions]
         return extended_step_ends(self.chat, row.prefix_ids, row.extensions, self.step_delimiter)
 
-    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+    def closing(self, position: Position) -> Ids:
+        """Nothing is written behind a prefix, in no position."""
+        return ()
+
+    def tokens_of_prefixes(
+        self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
+    ) -> int:
         """Both models read prompt and response once; closing tokens cost none."""
         return 2 * (len(prompt) + len(response))
 

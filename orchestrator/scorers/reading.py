@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
 from orchestrator.data.pairs import parse_pair
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow, conversation, field, response
 from orchestrator.data.rows import Row
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import context_of
+from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.registry import chat_of
@@ -31,7 +30,7 @@ SIDES: dict[RowKind, dict[str, str]] = {
     "pair": {"chosen": "chosen_", "rejected": "rejected_"},
 }
 NO_TOKENS = "empty response: {} has no tokens"
-TEMPLATE_REFUSES = "the reward model's chat template refuses the conversation"
+REFUSED = "the reward model: {}"  # and what its chat template says
 TOO_LONG = "past the context: prompt and response take more than {} tokens"
 
 
@@ -91,10 +90,13 @@ class RowReader:
         messages, texts = self.check(number, row)
         reads = _reads_of(self.spec, self.position)
         try:
-            prompt = reads.chat.prompt_ids(messages)
-        except TemplateError:
-            raise BadRow(TEMPLATE_REFUSES) from None
-        responses = tuple(reads.chat.response_ids(text) for text in texts)
+            if self.rows == "pair":
+                prompt, *responses = reads.chat.pair(messages, *texts)
+            else:
+                text = reads.chat.conversation(messages, *texts)
+                prompt, responses = text.prompt_ids, [text.response_ids]
+        except TemplateRefuses as error:
+            raise BadRow(REFUSED.format(error)) from None
         for name, ids in zip(SIDES[self.rows], responses, strict=True):
             if not ids:
                 raise BadRow(NO_TOKENS.format(name))
@@ -107,7 +109,7 @@ class RowReader:
             )
             for ids in responses
         )
-        return Asked(prompt, responses, cuts)
+        return Asked(prompt, tuple(responses), cuts)
 
 
 def row_kind(row: dict[str, Any]) -> RowKind | None:

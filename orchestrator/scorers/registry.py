@@ -18,7 +18,9 @@ from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 
 def chat_of(spec: ScorerSpec) -> Chat:
     """The tokenizer and the prompt's format of a scorer, without its model: ``Scorer.chat``."""
-    return step_chat(spec.checkpoint) if spec.kind == "step_tag" else load_chat(spec.checkpoint)
+    if spec.kind == "step_tag":
+        return step_chat(spec.checkpoint, spec.fold_system)
+    return load_chat(spec.checkpoint, spec.fold_system, spec.score_at)
 
 
 def load_scorer(
@@ -71,14 +73,19 @@ def load_scorer(
         )
     scorer: Scorer
     if kind == "encoder":
-        scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
+        scorer = EncoderScorer(
+            spec.checkpoint, position, policy_chat, device, finished=spec.finished
+        )
     elif spec.engine == "vllm":
         engine = TokenClassifyScorer if whole_texts else VllmSequenceScorer
-        scorer = engine(spec.checkpoint, position, policy_chat, device, cache_mib)
+        scorer = engine(
+            spec.checkpoint, position, policy_chat, device, cache_mib,
+            finished=spec.finished, score_at=spec.score_at,
+        )  # fmt: skip
     else:
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib,
-            cache_mib or MEMORY_MIB, dtype,
+            cache_mib or MEMORY_MIB, dtype, finished=spec.finished, score_at=spec.score_at,
         )  # fmt: skip
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 

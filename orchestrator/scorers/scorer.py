@@ -12,12 +12,14 @@ from typing import Literal
 
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import NO_LIMIT, TextDoesNotFit
-from orchestrator.engines.retokenizing import Retokenizer
+from orchestrator.engines.endings import ScoreAt
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
+from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 Position = Literal["closed", "open"]
+Finished = Literal["template", "position"]
 Kind = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Engine = Literal["transformers", "vllm"]
 
@@ -37,6 +39,12 @@ class ScorerSpec:
         branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
             without branches need none of it.
         engine: what computes; ``vllm`` only the kind ``sequence``.
+        finished: where search scores a finished response: ``template`` closes it always,
+            ``position`` scores it where an unfinished prefix is scored.
+        score_at: the token of the template's closing at which the model scores, as text or as a
+            negative index from the rendering's end; None is the last one.
+        fold_system: whether a system message that the model's template does not write is folded
+            into the first user message.
     """
 
     checkpoint: str
@@ -48,6 +56,9 @@ class ScorerSpec:
     beta: float = 1.0
     branch_memory_mib: int = BRANCH_MEMORY_MIB
     engine: Engine = "transformers"
+    finished: Finished = "template"
+    score_at: ScoreAt | None = None
+    fold_system: bool = True
 
 
 class RewardIsNotFinite(ValueError):
@@ -64,21 +75,26 @@ class Scorer(ABC):
         position: where a prefix is scored: ``closed`` after the template's closing suffix,
             ``open`` at its last content token.
         policy_chat: the tokenizer that a request's prefix and extension ids belong to; None means
-            the model's own. Its prompt ids are always the model's own (another template).
+            the model's own. Its prompt ids are always the model's ``reward_prompt_ids``.
+        finished: where a finished response is scored, as of ``ScorerSpec``.
     """
 
     context: int = NO_LIMIT  # most tokens that the model reads at once
 
-    def __init__(self, chat: Chat, position: Position, policy_chat: Chat | None) -> None:
-        self.chat, self.position = chat, position
-        self._retokenizer: Retokenizer | None = None
-        if policy_chat is not None and not _same(policy_chat, chat):
-            self._retokenizer = Retokenizer(policy_chat, chat)
+    def __init__(
+        self,
+        chat: Chat,
+        position: Position,
+        policy_chat: Chat | None,
+        finished: Finished = "template",
+    ) -> None:
+        self.chat, self.position, self.finished = chat, position, finished
+        self.policy_tokens = PolicyTokens(policy_chat, chat)
 
     @property
     def shares_tokenizer(self) -> bool:
-        """Whether the policy's token ids are the model's own, and pass straight through."""
-        return self._retokenizer is None
+        """Whether the policy's token ids are the model's own."""
+        return self.policy_tokens.shared
 
     @abstractmethod
     def prefix_scores(
@@ -101,50 +117,84 @@ class Scorer(ABC):
         """Drops what is kept between requests; a kind that keeps something overrides this."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """Scores all requests; result i belongs to request i.
-
-        Every extension is scored as a response of its own. Kinds that can share the prefix's
-        computation override this.
+        """Scores requests in the policy's tokens; result i belongs to request i.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite. A kind that knows whose it is may give
                 the NaN instead, and scores the others.
             TextDoesNotFit: a response and its closing have no room in the model's context.
         """
-        prompts, responses, longest = [], [], []
-        for request in requests:
-            own = [self.own_ids(request.prefix_ids, extension) for extension in request.extensions]
-            prompts += [request.prompt_ids] * len(own)
-            responses += own
-            longest.append(len(request.prompt_ids) + max(map(len, own), default=0))
-        self.check_room([n + len(self.closing(self.position)) for n in longest])
-        scores = self.prefix_scores(prompts, responses, [[len(y)] for y in responses])
-        tokens = [self.tokens_of(x, y) for x, y in zip(prompts, responses, strict=True)]
-        found, start = [], 0
+        parts = [self.policy_tokens.requests(request) for request in requests]
+        self.check_room([self._longest([part.request for part in some]) for some in parts])
+        answers = iter(self.score_own([part.request for some in parts for part in some]))
+        results = []
+        for request, some in zip(requests, parts, strict=True):
+            scores = [math.nan] * len(request.extensions)
+            computed = reused = 0
+            for part in some:
+                answer = next(answers)
+                for number, score in zip(part.numbers, answer.scores, strict=True):
+                    scores[number] = score
+                computed, reused = computed + answer.tokens_computed, reused + answer.tokens_reused
+            results.append(Scored(tuple(scores), computed, reused))
+        return results
+
+    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """As ``score``, of requests in the model's own tokens.
+
+        Every extension is scored as a response by itself. Kinds that can share the prefix's
+        computation override this.
+        """
+        candidates = [
+            (request.prompt_ids, request.prefix_ids + extension, self.scored_at(end))
+            for request in requests
+            for extension, end in zip(request.extensions, request.are_finished, strict=True)
+        ]
+        scores = [0.0] * len(candidates)
+        for position in {at for _, _, at in candidates}:
+            numbers = [i for i, (_, _, at) in enumerate(candidates) if at == position]
+            prompts, responses, _ = zip(*(candidates[i] for i in numbers), strict=True)
+            cuts = [[len(y)] for y in responses]
+            values = self.prefix_scores(prompts, responses, cuts, [position])
+            for i, (score,) in zip(numbers, values, strict=True):
+                scores[i] = score
+        tokens = [self.tokens_of_prefixes(x, y, [len(y)], at) for x, y, at in candidates]
+        results, start = [], 0
         for request in requests:
             end = start + len(request.extensions)
-            values = tuple(row[0] for row in scores[start:end])
-            found.append(Scored(values, sum(tokens[start:end])))
+            results.append(Scored(tuple(scores[start:end]), sum(tokens[start:end])))
             start = end
-        return found
+        return results
 
-    def tokens_of(self, prompt: Ids, response: Ids) -> int:
-        """Tokens computed for the score of one whole response by itself."""
-        return self.tokens_of_prefixes(prompt, response, [len(response)])
+    def _longest(self, requests: Sequence[ScoreRequest]) -> int:
+        """Tokens of the longest text of some requests in the model's own tokens."""
+        return max(
+            (
+                len(request.prompt_ids)
+                + len(request.prefix_ids)
+                + len(extension)
+                + len(self.closing(self.scored_at(finished)))
+                for request in requests
+                for extension, finished in zip(
+                    request.extensions, request.are_finished, strict=True
+                )
+            ),
+            default=0,
+        )
 
-    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
-        """Tokens computed for the scores of some prefixes of one response, in one pass."""
-        return len(prompt) + len(response) + len(cuts) * len(self.closing(self.position))
+    def scored_at(self, finished: bool) -> Position:
+        """Where a candidate is scored that is finished, or is not."""
+        return "closed" if finished and self.finished == "template" else self.position
 
-    def own_ids(self, prefix_ids: Ids, extension: Ids = ()) -> Ids:
-        """A response of the policy in the model's own tokens, as its whole text is tokenized.
+    def tokens_of_prefixes(
+        self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
+    ) -> int:
+        """Tokens computed for the scores of some prefixes of one response, in one pass.
 
-        A character of which the last tokens are still to come is not there yet. With a prefix that
-        was asked for before only its last words are tokenized again.
+        Without a ``position`` at the scorer's own.
         """
-        if self._retokenizer is None:
-            return prefix_ids + extension
-        return self._retokenizer.ids(prefix_ids, extension)
+        closing = len(self.closing(position or self.position))
+        return len(prompt) + len(response) + len(cuts) * closing
 
     def check_room(self, lengths: Sequence[int]) -> None:
         """Checks that texts of so many tokens fit the model's context.
@@ -173,11 +223,3 @@ def check_finite(scores: Sequence[Sequence[float]]) -> None:
         error = RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
         error.rows = tuple(bad)
         raise error
-
-
-def _same(first: Chat, second: Chat) -> bool:
-    """Whether token ids mean the same text in both."""
-    return (
-        first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
-        and first.closing_ids == second.closing_ids
-    )

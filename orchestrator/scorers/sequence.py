@@ -7,7 +7,6 @@ tails behind it; the one that is chosen is not computed again.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from math import isfinite
 
 import torch
@@ -15,15 +14,18 @@ from torch import Tensor
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import DTYPES, Dtype, context_of, load_reward_model
+from orchestrator.engines.endings import ScoreAt
 from orchestrator.engines.key_values import MEMORY_MIB
-from orchestrator.engines.reading import Reader, Tails
+from orchestrator.engines.reading import Reader
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.packed_pass import PackedPass
-from orchestrator.scorers.scorer import Position, Scorer
+from orchestrator.scorers.scorer import Finished, Position, Scorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 LEAST_GROUP = 64  # tokens of extensions that are read at once
+Tail = tuple[Ids, Ids]  # an extension, and what closes it
+_NOTHING: Tail = ((), ())  # the prefix itself, scored at its own last token
 
 
 class SequenceScorer(Scorer):
@@ -37,6 +39,8 @@ class SequenceScorer(Scorer):
         branch_memory_mib: what the branches of a pass may take beside their trunks.
         memory_mib: of keys and values that are kept between requests.
         dtype: of the weights.
+        finished: where a finished response is scored, as of ``ScorerSpec``.
+        score_at: as of ``ScorerSpec``.
     """
 
     def __init__(
@@ -48,8 +52,12 @@ class SequenceScorer(Scorer):
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
         memory_mib: float = MEMORY_MIB,
         dtype: Dtype = "float32",
+        *,
+        finished: Finished = "template",
+        score_at: ScoreAt | None = None,
     ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat)
+        chat = load_chat(checkpoint, score_at=score_at)
+        super().__init__(chat, position, policy_chat, finished)
         self.model = load_reward_model(checkpoint, DTYPES[dtype]).to(device).eval()
         self.context = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
@@ -76,86 +84,78 @@ class SequenceScorer(Scorer):
             rows.append(replace(parts[0], branches=branches))
         return self._pass.rows(rows)
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """As every scorer's; what was read before of a request's prefix is not computed again.
 
         A score that is NaN or infinite is given as it is.
         """
-        closing = self.closing(self.position)
-        own = [self._own(request) for request in requests]
-        self.check_room(
-            [len(text) + max(map(len, some), default=0) + len(closing) for text, some in own]
-        )
-        found: dict[Ids, dict[Ids, float]] = {}
+        texts = [request.prompt_ids + request.prefix_ids for request in requests]
+        tails = [self._tails(request) for request in requests]
+        waiting: dict[Ids, dict[Tail, None]] = {}
+        for text, some in zip(texts, tails, strict=True):
+            waiting.setdefault(text, {}).update(dict.fromkeys(some))
+        groups = {text: _groups(len(text), list(some)) for text, some in waiting.items()}
+        scores: dict[Ids, dict[Tail, float]] = {}
         tokens: dict[Ids, int] = {}
-        waiting: dict[Ids, dict[Ids, None]] = {}
-        for text, extensions in own:
-            waiting.setdefault(text, {}).update(dict.fromkeys(extensions))
-        groups = {text: _groups(len(text), list(asked), closing) for text, asked in waiting.items()}
         while groups:
-            self._read({text: parts.pop() for text, parts in groups.items()}, found, tokens)
+            self._read({text: parts.pop() for text, parts in groups.items()}, scores, tokens)
             groups = {text: parts for text, parts in groups.items() if parts}
         results = []
-        for text, extensions in own:
-            scores = found[text]
-            values = tuple(scores[extension] for extension in extensions)
+        for text, some in zip(texts, tails, strict=True):
             computed = tokens.pop(text, 0)  # paid for by the first who asks
-            whole = sum(len(text) + len(extension) + len(closing) for extension in extensions)
+            whole = sum(len(text) + len(y) + len(closing) for y, closing in some)
+            values = tuple(scores[text][tail] for tail in some)
             results.append(Scored(values, computed, whole - computed))
         return results
 
-    def _own(self, request: ScoreRequest) -> tuple[Ids, tuple[Ids, ...]]:
-        """Prompt and prefix in the model's tokens, as far as all extensions agree, and the rest."""
-        if self.shares_tokenizer:
-            return request.prompt_ids + request.prefix_ids, request.extensions
-        whole = [self.own_ids(request.prefix_ids, extension) for extension in request.extensions]
-        columns = zip(*whole, strict=False)
-        shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
-        return request.prompt_ids + whole[0][:shared], tuple(y[shared:] for y in whole)
+    def _tails(self, request: ScoreRequest) -> list[Tail]:
+        """The extensions of a request, each with what closes it."""
+        return [
+            (extension, self.closing(self.scored_at(end)))
+            for extension, end in zip(request.extensions, request.are_finished, strict=True)
+        ]
 
     @torch.inference_mode()
     def _read(
         self,
-        asked: dict[Ids, list[Ids]],
-        found: dict[Ids, dict[Ids, float]],
+        asked: dict[Ids, list[Tail]],
+        scores: dict[Ids, dict[Tail, float]],
         tokens: dict[Ids, int],
     ) -> None:
         """Scores some extensions of each text."""
-        closing = self.closing(self.position)
-        tails: list[Tails] = [[(y, closing) for y in own if y + closing] for own in asked.values()]
-        last = [() in own and not closing for own in asked.values()]
         texts = list(asked)
-        reads = self._reader.read(texts, tails, last)
+        tails = [[tail for tail in asked[text] if tail != _NOTHING] for text in texts]
+        reads = self._reader.read(texts, tails, [_NOTHING in asked[text] for text in texts])
         hidden = [read.tails for read in reads]
         hidden += [read.last[None] for read in reads if read.last is not None]
         values = self.model.score(torch.cat(hidden)).squeeze(-1).tolist()
         if not all(map(isfinite, values)):
             self.forget()  # keys and values of NaN, where others' padding may come to stand
-        scores = iter(values)
-        for text, own, read in zip(texts, tails, reads, strict=True):
-            found.setdefault(text, {}).update((extension, next(scores)) for extension, _ in own)
+        values = iter(values)
+        for text, some, read in zip(texts, tails, reads, strict=True):
+            scores.setdefault(text, {}).update((tail, next(values)) for tail in some)
             tokens[text] = tokens.get(text, 0) + read.computed
         for text, read in zip(texts, reads, strict=True):
             if read.last is not None:
-                found[text][()] = next(scores)
+                scores[text][_NOTHING] = next(values)
 
     def _hidden(self, **inputs: object) -> Tensor:
         hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
         return hidden
 
 
-def _groups(room: int, extensions: list[Ids], closing: Ids) -> list[list[Ids]]:
-    """Extensions in groups of at most ``room`` tokens, or of one, the last group first.
+def _groups(room: int, tails: list[Tail]) -> list[list[Tail]]:
+    """Tails in groups of at most ``room`` tokens, or of one, the last group first.
 
-    Extensions do not see each other, but a dense mask pays for all pairs of positions.
+    Tails do not see each other, but a dense mask pays for all pairs of positions.
     """
-    groups: list[list[Ids]] = []
+    groups: list[list[Tail]] = []
     used = 0
-    for extension in extensions:
-        size = len(extension) + len(closing)
+    for tail in tails:
+        size = len(tail[0]) + len(tail[1])
         if not groups or used + size > max(room, LEAST_GROUP):
             groups.append([])
             used = 0
-        groups[-1].append(extension)
+        groups[-1].append(tail)
         used += size
     return groups[::-1]

@@ -5,7 +5,7 @@ language model that writes "+" or "-" at the tag (Math-Shepherd). A reward is th
 the step is right.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -63,17 +63,14 @@ class StepModel:
     form: TagFormat
 
 
-def step_chat(checkpoint: str) -> Chat:
+def step_chat(checkpoint: str, fold_system: bool = True) -> Chat:
     """The tokenizer and the prompt's format of a step-tag reward model.
 
     Math-Shepherd's, of a language model without a chat template, is "question solution".
     """
-    chat = load_chat(checkpoint)
     if nature_of(checkpoint).form != "language model":
-        return chat
-    # Many tokenizers of words or pieces write the space themselves.
-    own = chat.response_ids("x x") == 2 * chat.response_ids("x")
-    return replace(chat, gap="" if own else " ")
+        return load_chat(checkpoint, fold_system)
+    return load_chat(checkpoint, fold_system, gap=" ")
 
 
 def load_step_model(
@@ -165,10 +162,10 @@ def _tag_ids(checkpoint: str, form: Form, chat: Chat, tag: str | None) -> Ids:
     """The tokens of a tag that was said, or of the public models' own, there a single one."""
     own = _own_tag(form, chat)
     if tag is not None:
-        ids = chat.response_ids(tag)
+        ids = chat.marker_ids(tag)
         known = bool(ids) and chat.tokenizer.decode(ids) in (tag, f" {tag}")
     else:
-        ids = _behind_a_word(chat, own) if form == "language model" else chat.response_ids(own)
+        ids = _behind_a_word(chat, own) if form == "language model" else chat.marker_ids(own)
         known = chat.tokenizer.decode(ids[-1:]) in (own, own.strip(" "), f" {own}")
     if not known:
         wanted = own.strip(" ") if tag is None else tag
@@ -181,13 +178,13 @@ def _tag_ids(checkpoint: str, form: Form, chat: Chat, tag: str | None) -> Ids:
 
 def _behind_a_word(chat: Chat, text: str) -> Ids:
     """The tokens of a text that goes on from a word; by itself it might get a space in front."""
-    word, whole = chat.response_ids("x"), chat.response_ids(f"x{text}")
-    return whole[len(word) :] if whole[: len(word)] == word else chat.response_ids(text)
+    word, whole = chat.marker_ids("x"), chat.marker_ids(f"x{text}")
+    return whole[len(word) :] if whole[: len(word)] == word else chat.marker_ids(text)
 
 
 def _verdict_id(checkpoint: str, chat: Chat, text: str) -> int:
     """The token of "+" or "-" as a word of its own."""
-    *_, found = chat.response_ids(text) or (None,)
+    *_, found = chat.marker_ids(text) or (None,)
     if found is None or chat.text((found,)).strip() != text:
         raise ValueError(f"{checkpoint}: its tokenizer has no token {text!r} to judge a step with")
     return found

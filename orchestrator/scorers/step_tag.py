@@ -78,10 +78,8 @@ class StepTagScorer(Scorer):
             results.append(scores * (len(positions) or 1))
         return results
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """As every scorer's; the prefix of a request is computed once for all its extensions."""
-        if not self.shares_tokenizer:
-            return super().score(requests)
         plans = [self._plan(request) for request in requests]
         trunks = [(row.prompt_ids, plan.trunk) for row, plan in zip(requests, plans, strict=True)]
         rewards, tokens = self._pass.branches(trunks, [plan.branches for plan in plans])
@@ -95,7 +93,9 @@ class StepTagScorer(Scorer):
             found.append(Scored(tuple(scores), count, max(whole - count, 0)))
         return found
 
-    def tokens_of_prefixes(self, prompt: Ids, response: Ids, cuts: Sequence[int]) -> int:
+    def tokens_of_prefixes(
+        self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
+    ) -> int:
         """Tokens of one pass, tags included."""
         return self._row(prompt, response, cuts)[0].tokens
 

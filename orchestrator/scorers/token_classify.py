@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.scorers.scorer import Position, check_finite
+from orchestrator.engines.endings import ScoreAt
+from orchestrator.scorers.scorer import Finished, Position, check_finite
 from orchestrator.scorers.vllm_scorer import PoolingEngine, VllmScorer
 from orchestrator.search.engines import Ids
 
@@ -42,9 +43,15 @@ class TokenClassifyScorer(VllmScorer):
         policy_chat: Chat | None = None,
         device: str = "cpu",
         cache_mib: int | None = None,
+        *,
+        finished: Finished = "template",
+        score_at: ScoreAt | None = None,
     ) -> None:
-        check_open(checkpoint, load_chat(checkpoint), position)
-        super().__init__(checkpoint, position, policy_chat, device, cache_mib)
+        check_open(checkpoint, load_chat(checkpoint, score_at=score_at), position)
+        super().__init__(
+            checkpoint, position, policy_chat, device, cache_mib,
+            finished=finished, score_at=score_at,
+        )  # fmt: skip
 
     def prefix_scores(
         self,

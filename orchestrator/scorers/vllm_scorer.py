@@ -3,10 +3,11 @@
 from typing import Any
 
 from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.endings import ScoreAt
 from orchestrator.engines.reward_heads import find_head
 from orchestrator.engines.vllm_process import VllmProcess, check_installed, language_model
 from orchestrator.engines.weights import Weights
-from orchestrator.scorers.scorer import Position, Scorer
+from orchestrator.scorers.scorer import Finished, Position, Scorer
 
 TEXTS_PER_BATCH = 256
 
@@ -62,6 +63,8 @@ class VllmScorer(Scorer):
         policy_chat: whose ids come in; None means the model's own.
         device: torch device name; vLLM is built for one kind of device.
         cache_mib: of keys and values; None is the default of the device.
+        finished: where a finished response is scored, as of ``ScorerSpec``.
+        score_at: as of ``ScorerSpec``.
 
     The engine takes as many threads as torch has in this process.
 
@@ -80,8 +83,12 @@ class VllmScorer(Scorer):
         policy_chat: Chat | None = None,
         device: str = "cpu",
         cache_mib: int | None = None,
+        *,
+        finished: Finished = "template",
+        score_at: ScoreAt | None = None,
     ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat)
+        chat = load_chat(checkpoint, score_at=score_at)
+        super().__init__(chat, position, policy_chat, finished)
         self._checkpoint = checkpoint
         check_model(checkpoint)
         self._engine = VllmProcess(checkpoint, device, self._engine_kind, cache_mib)

@@ -56,13 +56,12 @@ class VllmSequenceScorer(VllmScorer):
         check_finite(results)
         return results
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """As every scorer's, and as ``prefix_scores``; equal texts are read once."""
-        closing = self.closing(self.position)
         texts = [
             [
-                request.prompt_ids + self.own_ids(request.prefix_ids, extension) + closing
-                for extension in request.extensions
+                request.prompt_ids + request.prefix_ids + y + self.closing(self.scored_at(end))
+                for y, end in zip(request.extensions, request.are_finished, strict=True)
             ]
             for request in requests
         ]

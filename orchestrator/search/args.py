@@ -35,7 +35,7 @@ async def args_step(ask: Ledger, state: State, parameters: ArgsParameters) -> St
     """Next token = argmax over the policy's top k of logit + w * r([x, y, v]).
 
     Equal values go to the likelier token. The end token ends the response; its reward is that of
-    the response without it, since closed scoring closes every candidate.
+    the finished response.
     """
     grown, values = await _valued(ask, state, parameters)
     chosen = values.index(max(values))  # the first of equals, which is the likelier token
@@ -80,7 +80,7 @@ async def _valued(
         Continuation((), "end") if token is None else Continuation((token,), "length")
         for token in top.token_ids
     ]
-    rewards = await ask.score(kept.token_ids, tuple(token.token_ids for token in tokens))
+    rewards = await ask.score(kept.token_ids, tokens)
     grown = [kept.extended(token, value) for token, value in zip(tokens, rewards, strict=True)]
     values = [
         logit + parameters.weight * value for logit, value in zip(top.logits, rewards, strict=True)

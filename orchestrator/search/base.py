@@ -28,4 +28,4 @@ async def greedy_step(ask: Ledger, state: State, parameters: NoParameters) -> St
 async def _whole_response(ask: Ledger, state: State, greedy: bool) -> State:
     keys = (ask.problem.key("base"),)
     (drawn,) = await ask.sample((), keys, ask.problem.max_new_tokens, greedy=greedy)
-    return replace(state, candidates=(Candidate(drawn.token_ids, drawn.stop == "end"),))
+    return replace(state, candidates=(Candidate(drawn.token_ids, drawn.finished),))

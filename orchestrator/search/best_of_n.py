@@ -38,7 +38,7 @@ async def draw_samples(
     known = tuple(one.text for one in drawn if one.text is not None)
     if texts and len(known) < len(drawn):
         raise ValueError("a vote needs the samples' texts, and this policy engine gave none")
-    samples = tuple(Candidate(one.token_ids, one.stop == "end") for one in drawn)
+    samples = tuple(Candidate(one.token_ids, one.finished) for one in drawn)
     return SamplesState(samples, texts=known)
 
 
@@ -46,7 +46,7 @@ async def score_samples(
     ask: Ledger, state: SamplesState, parameters: BestOfNParameters
 ) -> SamplesState:
     """Scores all samples; the answer is the best one."""
-    scores = await ask.score((), tuple(sample.token_ids for sample in state.candidates))
+    scores = await ask.score((), state.candidates)
     scored = zip(state.candidates, scores, strict=True)
     candidates = tuple(
         replace(sample, score=score, step_scores=(score,)) for sample, score in scored

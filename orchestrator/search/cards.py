@@ -46,7 +46,7 @@ class CardsState(State):
 
 async def begin_cards(ask: Ledger, parameters: CardsParameters) -> CardsState:
     """The empty response, whose reward says where the threshold begins."""
-    (empty_reward,) = await ask.score((), ((),))
+    (empty_reward,) = await ask.score((), (Candidate(),))
     alpha = parameters.alpha
     initial = (1 - alpha) * empty_reward + alpha * parameters.target_reward
     return CardsState((Candidate(),), initial=initial)
@@ -92,5 +92,5 @@ async def _segment(
         min(parameters.segment_cap, ask.problem.room(kept)),
         entropy_stop=parameters.entropy_threshold,
     )
-    (score,) = await ask.score(kept.token_ids, (segment.token_ids,))
+    (score,) = await ask.score(kept.token_ids, (segment,))
     return kept.extended(segment, score)

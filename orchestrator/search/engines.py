@@ -50,6 +50,23 @@ class Continuation:
     margin: float = math.inf
     text: str | None = None
 
+    @property
+    def finished(self) -> bool:
+        """Whether the end token was drawn."""
+        return self.stop == "end"
+
+
+class Piece(Protocol):
+    """What is scored behind a prefix, such as a Continuation or a whole Candidate."""
+
+    @property
+    def token_ids(self) -> Ids:
+        """Its tokens, the end token left out."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response ends behind it."""
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -84,11 +101,21 @@ class TopTokens:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Scores of ``prefix_ids`` followed by each extension (an empty one is the prefix itself)."""
+    """Scores of ``prefix_ids`` followed by each extension (an empty one is the prefix itself).
+
+    ``finished`` says of each whether the policy has ended its response there; () means that none
+    is finished. A finished response and an unfinished prefix of the same text are two things.
+    """
 
     prompt_ids: Ids
     prefix_ids: Ids
     extensions: tuple[Ids, ...]
+    finished: tuple[bool, ...] = ()
+
+    @property
+    def are_finished(self) -> tuple[bool, ...]:
+        """``finished``, one for each extension."""
+        return self.finished or (False,) * len(self.extensions)
 
 
 @dataclass(frozen=True)

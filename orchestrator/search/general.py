@@ -93,11 +93,8 @@ async def expanded(ask: Ledger, state: State, pieces: Pieces) -> list[list[Candi
     drawn = await ask.sample_each(
         [_request(ask.problem, state.step, *own, pieces) for own in equal.items()]
     )
-    asked = [
-        (sequence.token_ids, tuple(piece.token_ids for piece in own))
-        for sequence, own in zip(equal, drawn, strict=True)
-    ]
-    scores = await ask.score_each(asked)
+    prefixes = [sequence.token_ids for sequence in equal]
+    scores = await ask.score_each(list(zip(prefixes, drawn, strict=True)))
     for (sequence, places), own, values in zip(equal.items(), drawn, scores, strict=True):
         grown = [sequence.extended(piece, value) for piece, value in zip(own, values, strict=True)]
         share = len(grown) // len(places)

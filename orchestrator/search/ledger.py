@@ -13,6 +13,7 @@ from orchestrator.records import Cost, Response
 from orchestrator.search.engines import (
     Continuation,
     Ids,
+    Piece,
     Policy,
     Reward,
     SampleRequest,
@@ -87,41 +88,45 @@ class Ledger:
         self.decided(answer.margin)
         return answer
 
-    async def score(self, prefix_ids: Ids, extensions: tuple[Ids, ...]) -> tuple[float, ...]:
-        """Scores of the prefix with each extension; equal extensions are scored once.
+    async def score(self, prefix_ids: Ids, pieces: Sequence[Piece]) -> tuple[float, ...]:
+        """Scores of the prefix with each piece; equal ones are scored once.
 
         Raises:
             PromptFailed: a score is NaN or infinite.
         """
-        (scores,) = await self.score_each([(prefix_ids, extensions)])
+        (scores,) = await self.score_each([(prefix_ids, pieces)])
         return scores
 
     async def score_each(
-        self, asked: Sequence[tuple[Ids, tuple[Ids, ...]]]
+        self, asked: Sequence[tuple[Ids, Sequence[Piece]]]
     ) -> list[tuple[float, ...]]:
-        """The scores of several prefixes, each with its extensions, all asked for at once.
+        """The scores of several prefixes, each with its pieces, all asked for at once.
 
         Raises:
             PromptFailed: as of ``score``.
         """
         prompt = self.problem.scored_prompt_ids
-        requests = [
-            ScoreRequest(prompt, prefix, tuple(dict.fromkeys(extensions)))
-            for prefix, extensions in asked
+        candidates = [
+            [(piece.token_ids, piece.finished) for piece in pieces] for _, pieces in asked
         ]
+        requests = []
+        for (prefix, _), some in zip(asked, candidates, strict=True):
+            extensions, finished = zip(*dict.fromkeys(some), strict=True) if some else ((), ())
+            requests.append(ScoreRequest(prompt, prefix, extensions, finished))
         answers = await asyncio.gather(*map(self.reward.score, requests))
         self.cost += Cost(
             reward_tokens_computed=sum(answer.tokens_computed for answer in answers),
             reward_tokens_reused=sum(answer.tokens_reused for answer in answers),
             reward_calls=len(answers),
         )
-        found = []
-        for (_, extensions), request, answer in zip(asked, requests, answers, strict=True):
+        results = []
+        for some, request, answer in zip(candidates, requests, answers, strict=True):
             if not all(map(math.isfinite, answer.scores)):
                 raise PromptFailed(NOT_A_NUMBER)
-            scores = dict(zip(request.extensions, answer.scores, strict=True))
-            found.append(tuple(scores[extension] for extension in extensions))
-        return found
+            keys = zip(request.extensions, request.finished, strict=True)
+            scores = dict(zip(keys, answer.scores, strict=True))
+            results.append(tuple(scores[candidate] for candidate in some))
+        return results
 
     def select(self, candidates: Iterable[Candidate], count: int) -> tuple[Candidate, ...]:
         """The best ``count`` candidates from the best down."""

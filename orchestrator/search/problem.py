@@ -41,7 +41,7 @@ class Candidate:
         """This candidate with a continuation, whose whole has the given score."""
         return Candidate(
             self.token_ids + continuation.token_ids,
-            continuation.stop == "end",
+            continuation.finished,
             score,
             (*self.step_scores, score),
         )

@@ -18,6 +18,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.chat_formats import plain_template
 from orchestrator.engines.retokenizing import INCOMPLETE, Retokenizer
 
 TEXTS = [
@@ -41,8 +42,7 @@ def chat(kind: str) -> Chat:
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>",
         clean_up_tokenization_spaces=kind == "word_piece",
     )  # fmt: skip
-    end = wrapped.eos_token_id
-    return Chat(wrapped, (end,), (end,))
+    return Chat(wrapped, (), plain_template())
 
 
 def made(kind: str) -> Tokenizer:
@@ -114,8 +114,8 @@ def test_tail_by_tail_equals_the_whole(
         size = data.draw(st.integers(0, min(12, len(ids) - at)))
         others = [ids[at : at + n] for n in (size, max(size - 1, 0), 1)]
         for extension in (*others, (*others[0], *ids[:2])):
-            expected = mine.response_ids(theirs.text(ids[:at] + extension).rstrip(INCOMPLETE))
-            assert retokenizer.ids(ids[:at], extension) == expected
+            expected = mine.in_context(theirs.text(ids[:at] + extension).rstrip(INCOMPLETE))
+            assert retokenizer.response(ids[:at], extension) == expected
         at += max(size, 1)
         if at >= len(ids):
             break
@@ -134,11 +134,11 @@ def test_only_the_last_words_are_tokenized_again(own: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(Retokenizer, "_encoded", told)
     ids = theirs.response_ids(" ".join(TEXTS[:1] * 5))
-    retokenizer.ids(ids[:60])
+    retokenizer.response(ids[:60])
     for at in range(60, len(ids), 3):
         tokenized.clear()
         text = theirs.text(ids[: at + 3]).rstrip(INCOMPLETE)
-        assert retokenizer.ids(ids[:at], ids[at : at + 3]) == mine.response_ids(text)
+        assert retokenizer.response(ids[:at], ids[at : at + 3]) == mine.in_context(text)
         (again,) = tokenized
         assert len(again.split()) <= 5 + 3 and text.endswith(again)
 
@@ -148,8 +148,8 @@ def test_a_text_without_words_is_tokenized_whole() -> None:
     ids = theirs.response_ids(TEXTS[0])
     retokenizer = Retokenizer(theirs, mine)
     for at in range(1, len(ids)):
-        expected = mine.response_ids(theirs.text(ids[: at + 1]))
-        assert retokenizer.ids(ids[:at], ids[at : at + 1]) == expected
+        expected = mine.in_context(theirs.text(ids[: at + 1]))
+        assert retokenizer.response(ids[:at], ids[at : at + 1]) == expected
 
 
 def bytes_with(*merges: tuple[str, str]) -> Chat:
@@ -160,7 +160,7 @@ def bytes_with(*merges: tuple[str, str]) -> Chat:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
-    return Chat(wrapped, (wrapped.eos_token_id,), (wrapped.eos_token_id,))
+    return Chat(wrapped, (), plain_template())
 
 
 def test_a_tail_that_begins_within_a_word_has_no_say_in_it() -> None:
@@ -170,5 +170,5 @@ def test_a_tail_that_begins_within_a_word_has_no_say_in_it() -> None:
     retokenizer = Retokenizer(theirs, mine)
     ids = theirs.response_ids("he said 'saaaaaa it is so good and so is that")
     for at in range(len(ids)):
-        expected = mine.response_ids(theirs.text(ids[: at + 1]))
-        assert retokenizer.ids(ids[:at], ids[at : at + 1]) == expected
+        expected = mine.in_context(theirs.text(ids[: at + 1]))
+        assert retokenizer.response(ids[:at], ids[at : at + 1]) == expected

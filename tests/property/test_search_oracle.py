@@ -110,10 +110,24 @@ class Backend:
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         if not self._reward.shares_tokenizer:
-            prompts = [self._reward.own_ids(request.prompt_ids) for request in requests]
+            prompts = [reward_prompt(self._policy, self._reward, r.prompt_ids) for r in requests]
             pairs = zip(requests, prompts, strict=True)
             requests = [replace(request, prompt_ids=prompt) for request, prompt in pairs]
         return self._reward.score(requests)
+
+
+def reward_prompt(policy: HuggingFacePolicy, reward: SequenceScorer, prompt: Ids) -> Ids:
+    """A prompt in the reward model's tokens, any text of which is one here."""
+    if reward.shares_tokenizer:
+        return prompt
+    return reward.chat.response_ids(policy.chat.text(prompt))
+
+
+def response_of(policy: HuggingFacePolicy, reward: SequenceScorer, response: Ids) -> Ids:
+    """A response in the reward model's tokens: its text tokenized whole."""
+    if reward.shares_tokenizer:
+        return response
+    return reward.chat.response_ids(policy.chat.text(response))
 
 
 prompt = st.lists(st.integers(len(SPECIAL), WORDS - 1), min_size=1, max_size=8).map(tuple)
@@ -245,8 +259,10 @@ def check(
         policy.temperature, policy.top_p = 1.0, 1.0
     loop = Loop(
         *models[2:], policy.chat.end_ids, reward.closing(reward.position), temperature, top_p,
-        text=policy.chat.text,
-        own=lambda prompt, response: reward.own_ids(prompt) + reward.own_ids(response),
+        text=policy.chat.text, finished_closing=reward.chat.closing_ids,
+        own=lambda prompt, response: (
+            reward_prompt(policy, reward, prompt) + response_of(policy, reward, response)
+        ),
     )  # fmt: skip
     expected = [by_loop(loop, name, own, problem) for problem in problems]
     assert [response.token_ids for response in responses] == expected

@@ -87,7 +87,7 @@ def test_chatml_closes_with_im_end(tmp_path: Path) -> None:
     special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
     chat = chat_of(byte_level(special, None, "<|im_end|>", CHATML), tmp_path)
     (im_end,) = ids(chat, "<|im_end|>")
-    assert chat.closing_ids == (im_end,)
+    assert chat.closing_ids == (im_end, *chat.marker_ids("\n"))
     assert chat.end_ids == (im_end,)
     text = chat.tokenizer.decode(chat.prompt_ids(USER))
     assert text == "<|im_start|>user\nhow are you ?<|im_end|>\n<|im_start|>assistant\n"
@@ -139,7 +139,9 @@ def test_ultra_rms_format_is_known_by_its_architecture_and_closes_with_nothing(
 
 
 def test_a_template_of_its_own_counts_more_than_separators(tmp_path: Path) -> None:
-    tokenizer = byte_level(["<s>", "</s>"], "<s>", "</s>", "{{ messages[0].content }}")
+    tokenizer = byte_level(
+        ["<s>", "</s>"], "<s>", "</s>", "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
     tokenizer.cls_token, tokenizer.sep_token = "<s>", "</s>"
     assert not chat_of(tokenizer, tmp_path / "template").text_pair
     tokenizer.chat_template = None

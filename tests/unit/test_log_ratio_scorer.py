@@ -56,8 +56,9 @@ def log_prob(checkpoint: str, prompt: Ids, response: Ids) -> float:
     return sum(float(steps[t, token]) for t, token in enumerate(response))
 
 
-def slow(numerator: str, denominator: str, prompt: Ids, prefix: Ids, position: Position) -> float:
-    closing = load_chat(numerator).closing_ids[:1] if position == "closed" else ()
+def slow(numerator: str, denominator: str, prompt: Ids, prefix: Ids, finished: bool) -> float:
+    """The end token counts of a finished response, as its training had it."""
+    closing = (load_chat(numerator).end_id,) if finished else ()
     own, other = (log_prob(m, prompt, prefix + closing) for m in (numerator, denominator))
     return BETA * (own - other)
 
@@ -70,7 +71,7 @@ def test_every_prefix_scores_as_separate_forwards_of_it(
     prompts, responses = ids_of(word_policy, 3)
     cuts = [[0, 1, 5], [3, 10**6, 3], [len(responses[2])]]
     expected = [
-        [slow(word_policy, base, x, y[:t], position) for t in own]
+        [slow(word_policy, base, x, y[:t], t >= len(y)) for t in own]
         for x, y, own in zip(prompts, responses, cuts, strict=True)
     ]
     found = scorer.prefix_scores(prompts, responses, cuts)
@@ -78,20 +79,23 @@ def test_every_prefix_scores_as_separate_forwards_of_it(
     for mine, wanted in zip(found, expected, strict=True):
         assert mine == pytest.approx(wanted, abs=TOLERANCE)
 
+    finished = (False, True, True, False)
     requests = [
-        ScoreRequest(x, y[:2], ((), y[2:5], y[2:]))
+        ScoreRequest(x, y[:2], ((), y[2:5], y[2:], y[2:]), finished)
         for x, y in zip(prompts, responses, strict=True)
     ]  # fmt: skip
     for request, scored, y in zip(requests, scorer.score(requests), responses, strict=True):
         x = request.prompt_ids
-        wanted = [slow(word_policy, base, x, y[:t], position) for t in (2, 5, len(y))]
+        ends = zip((2, 5, len(y), len(y)), finished, strict=True)
+        wanted = [slow(word_policy, base, x, y[:t], end) for t, end in ends]
+        assert abs(wanted[2] - wanted[3]) > 10 * TOLERANCE, "the end token has a log ratio"
         assert scored.scores == pytest.approx(wanted, abs=TOLERANCE)
         # Two models read the prefix once; nothing is written behind the extensions.
-        assert scored.tokens_computed == 2 * (len(x) + 2 + 3 + len(y) - 2)
-        assert scored.tokens_reused == 2 * 2 * (len(x) + 2)
+        assert scored.tokens_computed == 2 * (len(x) + 2 + 3 + 2 * (len(y) - 2))
+        assert scored.tokens_reused == 2 * 3 * (len(x) + 2)
 
 
-def test_both_positions_come_from_one_pass(word_policy: str, base: str) -> None:
+def test_both_positions_are_the_same_and_come_from_one_pass(word_policy: str, base: str) -> None:
     scorer = LogRatioScorer(word_policy, base, BETA)
     prompts, responses = ids_of(word_policy, 2)
     cuts = [[2, 7], [4]]
@@ -104,7 +108,7 @@ def test_both_positions_come_from_one_pass(word_policy: str, base: str) -> None:
     open_ = scorer.prefix_scores(prompts, responses, cuts, ["open"])
     for row, first, second in zip(both, open_, closed, strict=True):
         assert row == pytest.approx([*first, *second], abs=1e-9)
-        assert first != pytest.approx(second, abs=1e-2)
+        assert first == pytest.approx(second, abs=1e-9)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -114,13 +118,12 @@ def test_the_rewards_of_steps_are_what_each_step_adds(
     chat = load_chat(word_policy)
     (prompt,), _ = ids_of(word_policy, 1)
     response = chat.response_ids("hello . first seal the lid . then oil the")
-    end = chat.closing_ids[:1] if position == "closed" else ()
     assert len(response) == 10
     # Where the steps of a prefix of t tokens begin: a prefix that ends a step begins no other.
     begins = {10: [0, 2, 7], 7: [0, 2], 8: [0, 2, 7], 1: [0], 0: [0]}
     rewards: dict[int, list[float]] = {}
     for t, starts in begins.items():
-        text = response[:t] + end
+        text = response[:t] + ((chat.end_id,) if t == len(response) else ())
         rewards[t] = []
         for first, last in zip(starts, [*starts[1:], len(text)], strict=True):
             before, step = prompt + text[:first], text[first:last]
@@ -157,10 +160,10 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
     (x, y), *_ = texts(1)
     prompt, ids = own.prompt_ids([{"role": "user", "content": x}]), policy_chat.response_ids(y)
     assert own.response_ids(y) != ids
-    (scored,) = scorer.score([ScoreRequest(prompt, ids[:4], ((), ids[4:]))])
+    (scored,) = scorer.score([ScoreRequest(prompt, ids[:4], ((), ids[4:]), (False, True))])
     words = y.split()
     wanted = [
-        slow(numerator, denominator, prompt, own.response_ids(" ".join(words[:n])), position)
+        slow(numerator, denominator, prompt, own.response_ids(" ".join(words[:n])), n > 4)
         for n in (4, len(words))
     ]
     assert scored.scores == pytest.approx(wanted, abs=TOLERANCE)
@@ -223,8 +226,13 @@ def test_an_extension_scores_as_the_whole_text_from_two_forwards_of_each_model(
     found = scorer.score(requests)
     assert len(calls) == 4, "the prefixes and the extensions of all requests, twice"
     for request, scored in zip(requests, found, strict=True):
-        whole = [request.prefix_ids + extension for extension in request.extensions]
-        alone = [scorer.prefix_scores([request.prompt_ids], [y], [[len(y)]])[0][0] for y in whole]
+        # A token more, so that the prefix is no whole response.
+        whole = [request.prefix_ids + extension + (0,) for extension in request.extensions]
+        cuts = [[len(y) - 1] for y in whole]
+        alone = [
+            scorer.prefix_scores([request.prompt_ids], [y], [cut])[0][0]
+            for y, cut in zip(whole, cuts, strict=True)
+        ]
         assert scored.scores == pytest.approx(alone, abs=TOLERANCE)
     (none,) = scorer.score([ScoreRequest(prompts[0], responses[0][:3], ((),))])
     three = scorer.prefix_scores(prompts[:1], responses[:1], [[3]])[0]

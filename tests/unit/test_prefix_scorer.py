@@ -66,9 +66,9 @@ def test_every_kind_of_reward_model_scores_a_file_as_it_scores_a_row(
     assert table["id"].to_pylist() == list(range(len(rows)))
     assert table["row"].to_pylist() == [i + 1 for i in range(len(rows))]
     scorer = load_scorer(spec, position)
-    prompt = scorer.chat.prompt_ids([{"role": "user", "content": QUESTION}])
     for row in table.to_pylist():
-        ids = scorer.chat.response_ids(row["response"])
+        text = scorer.chat.conversation([{"role": "user", "content": QUESTION}], row["response"])
+        prompt, ids = text.prompt_ids, text.response_ids
         assert row["cuts"] == [*range(3, len(ids), 3), len(ids)]
         (expected,) = scorer.prefix_scores([prompt], [ids], [row["cuts"]])
         assert row["prefix_scores"] == pytest.approx(expected, abs=TOLERANCE)

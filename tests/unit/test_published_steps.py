@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat_formats import plain_template
 from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.tagged import TagFormat, TaggedText
@@ -30,7 +31,8 @@ QWEN = (
 )
 APART = r" |\p{L}+|\p{N}|[^\s\p{L}\p{N}]+[\r\n]*|\s+"  # the same, but spaces are alone
 TEMPLATE = (
-    "{% for message in messages %}<user>{{ message.content }}<end>{% endfor %}"
+    "{% for message in messages %}<{{ 'agent' if message.role == 'assistant' else 'user' }}>"
+    "{{ message.content }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<agent>{% endif %}"
 )
 LINES = "first add 2 and 3.\nthat is (5).\n\nso the answer is $5$.\n"
@@ -108,7 +110,8 @@ def test_every_prefix_scores_as_the_public_code_scores_its_text(
     spec = ScorerSpec(checkpoint, "step_tag", "product")
     scorer, chat = load_scorer(spec), chat_of(spec)
     text = PARAGRAPHS if delimiter == "\n\n" else LINES
-    prompt, y = chat.prompt_ids(USER), chat.response_ids(text)
+    conversation = chat.conversation(USER, text)
+    prompt, y = conversation.prompt_ids, conversation.response_ids
     wanted = []
     for t in range(1, len(y) + 1):
         assert chat.response_ids(chat.text(y[:t])) == y[:t], "or the texts would say nothing"
@@ -134,9 +137,11 @@ def test_only_a_judge_of_steps_without_a_template_gets_math_shepherds_prompt(
     plain = MAKERS["shepherd"](tmp_path / "plain")
     templated = MAKERS["shepherd"](tmp_path / "templated", words())
     pieces = load_chat(plain).tokenizer
-    for kind, text in (("step_tag", QUESTION), ("log_ratio", f"{QUESTION}\n\n")):
+    for kind, gap in (("step_tag", " "), ("log_ratio", "\n\n")):
         spec = ScorerSpec(plain, kind, base=plain if kind == "log_ratio" else None)  # type: ignore[arg-type]
-        assert chat_of(spec).prompt_ids(USER) == tuple(pieces(text)["input_ids"])
+        text = chat_of(spec).conversation(USER, "first add")
+        whole = pieces(f"{QUESTION}{gap}first add")["input_ids"]
+        assert text.prompt_ids + text.response_ids == tuple(whole)
         assert load_scorer(spec).chat == chat_of(spec)
     chat = chat_of(ScorerSpec(templated, "step_tag"))
     assert chat.text(chat.prompt_ids(USER)) == QUESTION
@@ -144,7 +149,7 @@ def test_only_a_judge_of_steps_without_a_template_gets_math_shepherds_prompt(
 
 
 BYTES = qwen_like("<extra_0>")
-CHAT = Chat(BYTES, (0,), (0,))
+CHAT = Chat(BYTES, (), plain_template())
 TAG = BYTES.convert_tokens_to_ids("<extra_0>")
 PIECES = ["\n", "\n\n", "\n\n\n", " ", ".", ").", "$.", "first", " add", "5", " is", "é", "🙂"]
 
@@ -164,7 +169,7 @@ def public(text: str) -> Ids:
     steps = [step for step in text.split("\n\n") if step.strip()]
     if steps and text.endswith("\n") and steps[-1] == text.split("\n\n")[-1]:
         steps[-1] = steps[-1][:-1]
-    return CHAT.response_ids("<extra_0>".join(steps or [""]) + "<extra_0>")
+    return CHAT.marker_ids("<extra_0>".join(steps or [""]) + "<extra_0>")
 
 
 @settings(max_examples=300, deadline=None)
@@ -208,7 +213,7 @@ def by_hand(moved: bool, *tokens: str) -> str:
     core.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     core.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>")
-    text = TaggedText(Chat(tokenizer, (0,), (0,)), TagFormat((2,), "\n\n", (6, 6), moved))
+    text = TaggedText(Chat(tokenizer, (), plain_template()), TagFormat((2,), "\n\n", (6, 6), moved))
     text.read(tuple(names.index(token) for token in tokens))
     return "|".join(names[i] for i in written(text)[-1]).replace("\n", "n")
 

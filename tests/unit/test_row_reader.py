@@ -1,18 +1,20 @@
 """Rows as a scorer is asked: prompts and pairs, cuts, and every reason to refuse a row."""
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reward_kinds import MAKERS, QUESTION, STEPS
 from reward_oracles import USER
+from transformers import AutoTokenizer
 
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import context_of
-from orchestrator.scorers.reading import NO_TOKENS, TEMPLATE_REFUSES, TOO_LONG, RowKind, RowReader
+from orchestrator.scorers.reading import NO_TOKENS, REFUSED, TOO_LONG, RowKind, RowReader
 from orchestrator.scorers.scorer import Position, ScorerSpec
 
 CONTEXT = 256  # of the tiny models
@@ -149,16 +151,16 @@ def test_step_tags_count_as_tokens_of_the_context(tmp_path: Path) -> None:
 def test_what_the_template_or_the_tokenizer_refuses_is_a_reject(
     word_reward: str, tmp_path: Path
 ) -> None:
-    load_chat.cache_clear()
-    chat = load_chat(word_reward)
-    template = chat.tokenizer.chat_template
-    try:
-        chat.tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
-        assert reason(reader(word_reward, beta=2.0), {"prompt": "x", "response": "y"}) == (
-            TEMPLATE_REFUSES
-        )
-    finally:
-        chat.tokenizer.chat_template = template
+    refusing = shutil.copytree(word_reward, tmp_path / "refusing")
+    tokenizer = AutoTokenizer.from_pretrained(word_reward)
+    tokenizer.chat_template = (
+        "{% if messages[0].content == 'order' %}{{ raise_exception('no orders') }}{% endif %}"
+        f"{tokenizer.chat_template}"
+    )
+    tokenizer.save_pretrained(refusing)
+    assert reason(reader(str(refusing)), {"prompt": "order", "response": "y"}) == REFUSED.format(
+        "the chat template refuses the conversation: no orders"
+    )
     bert = reader(MAKERS["bert"](tmp_path / "bert"))
     # BERT's tokenizer drops control characters.
     assert reason(bert, {"prompt": "what", "response": "\u200b\ufffd"}) == (

@@ -40,14 +40,16 @@ def spec(kind: str, checkpoint: str) -> ScorerSpec:
     return ScorerSpec(checkpoint, KINDS.get(kind), step_tag=TAGS.get(kind))
 
 
-def response_of(chat: Chat) -> Ids:
-    return tuple(i for step in STEPS for i in chat.response_ids(step))
+def asked(chat: Chat) -> tuple[Ids, Ids]:
+    """The prompt and the response in the model's tokens."""
+    text = chat.conversation(USER, "".join(STEPS))
+    return text.prompt_ids, text.response_ids
 
 
 def cuts_of(chat: Chat) -> list[int]:
     """Inside the first step, at its end, just behind it, in the second, at the very end."""
     first = len(chat.response_ids(STEPS[0]))
-    return [3, first, first + 1, first + 3, len(response_of(chat))]
+    return [3, first, first + 1, first + 3, len(asked(chat)[1])]
 
 
 @torch.no_grad()
@@ -59,7 +61,7 @@ def test_a_texts_score_is_the_same_number_whichever_path_computes_it(
     kind: str, checkpoint: str
 ) -> None:
     scorer = load_scorer(spec(kind, checkpoint))
-    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     cuts = cuts_of(scorer.chat)
     wanted = expected(kind, checkpoint, [y[:t] for t in cuts])
     assert torch.tensor(wanted).std() > 0.01, "scores that hardly differ would show nothing"
@@ -79,16 +81,18 @@ def test_a_text_of_the_policys_decides_where_tokenizers_differ(
     policy = load_chat(byte_reward)
     scorer = load_scorer(spec(kind, checkpoint), policy_chat=policy)
     assert not scorer.shares_tokenizer
-    prompt, y = scorer.chat.prompt_ids(USER), policy.response_ids("".join(STEPS))
+    prompt, y = scorer.chat.reward_prompt_ids(USER), policy.response_ids("".join(STEPS))
     prefixes = [policy.response_ids("first add 2 and"), y]
     assert prefixes[0] == y[: len(prefixes[0])]
-    own = [scorer.chat.response_ids(policy.text(prefix)) for prefix in prefixes]
+    texts = [scorer.chat.conversation(USER, policy.text(prefix)) for prefix in prefixes]
+    own = [text.response_ids for text in texts]
     assert own[1] != y
     request = ScoreRequest(prompt, y[:4], tuple(prefix[4:] for prefix in prefixes))
     (scored,) = scorer.score([request])
+    prompt = texts[0].prompt_ids
     alone = [scorer.prefix_scores([prompt], [ids], [[len(ids)]])[0][0] for ids in own]
     assert list(scored.scores) == pytest.approx(alone, abs=TOLERANCE)
-    most = sum(scorer.tokens_of(prompt, ids) for ids in own)
+    most = sum(scorer.tokens_of_prefixes(prompt, ids, [len(ids)]) for ids in own)
     assert len(prompt) + max(map(len, own)) <= scored.tokens_computed <= most
     if kind not in STEP_TAGS:  # whose oracle knows the steps' own tokens only
         assert alone == pytest.approx(expected(kind, checkpoint, own), abs=TOLERANCE)
@@ -98,8 +102,9 @@ def test_rows_do_not_change_each_others_scores(
     kind: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = load_scorer(spec(kind, checkpoint))
-    y = response_of(scorer.chat)
-    prompts = [scorer.chat.prompt_ids([{"role": "user", "content": x}]) for x in (QUESTION, "so")]
+    _, y = asked(scorer.chat)
+    questions = [[{"role": "user", "content": x}] for x in (QUESTION, "so")]
+    prompts = [scorer.chat.conversation(question, "first").prompt_ids for question in questions]
     args = ([prompts[0], prompts[1], prompts[0]], [y, y[:4], y[5:]], [[2, 5, 10**6], [4], [1, 1]])
     together = scorer.prefix_scores(*args)
     monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 1)
@@ -110,7 +115,7 @@ def test_rows_do_not_change_each_others_scores(
 def test_positions_are_scored_one_after_the_other(kind: str, checkpoint: str) -> None:
     closed = load_scorer(spec(kind, checkpoint))
     open_ = load_scorer(spec(kind, checkpoint), "open")
-    prompt, y = closed.chat.prompt_ids(USER), response_of(closed.chat)
+    prompt, y = asked(closed.chat)
     args = ([prompt], [y], [[2, 7, len(y)]])
     ends, contents = closed.prefix_scores(*args)[0], open_.prefix_scores(*args)[0]
     both = closed.prefix_scores(*args, ["open", "closed"])[0]
@@ -123,7 +128,7 @@ def test_a_weight_that_is_nan_stops_the_scoring(kind: str, tmp_path: Path) -> No
     checkpoint = MAKERS[kind](tmp_path)
     spoilt(tmp_path)
     scorer: Scorer = load_scorer(spec(kind, checkpoint))
-    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
         scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
     (found,) = each_apart(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.forget)

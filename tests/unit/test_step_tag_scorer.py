@@ -35,8 +35,10 @@ def scorer_of(made: tuple[str, str], how: Aggregation = "last") -> StepTagScorer
     return StepTagScorer(made[1], aggregation=how, step_tag=tag)
 
 
-def response_of(chat: Chat) -> Ids:
-    return tuple(i for step in STEPS for i in chat.response_ids(step))
+def asked(chat: Chat, response: str = "".join(STEPS)) -> tuple[Ids, Ids]:
+    """The prompt and the response in the model's tokens."""
+    text = chat.conversation(USER, response)
+    return text.prompt_ids, text.response_ids
 
 
 @torch.no_grad()
@@ -49,7 +51,7 @@ def test_a_prefixs_score_is_the_aggregate_of_its_steps_rewards(
     made: tuple[str, str], how: Aggregation
 ) -> None:
     scorer = scorer_of(made, how)
-    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     rewards = [step_rewards(made, y[:t]) for t in range(1, len(y) + 1)]
     assert [len(r) for r in (rewards[0], rewards[-1])] == [1, 3]
     wanted = [BY_MATHS[how](r) for r in rewards]
@@ -69,7 +71,7 @@ def test_a_prefixs_score_is_the_aggregate_of_its_steps_rewards(
 
 def test_all_prefixes_come_from_one_forward(made: tuple[str, str]) -> None:
     scorer = scorer_of(made, "min")
-    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     calls: list[int] = []
     scorer._pass.model.base_model.register_forward_hook(lambda *_: calls.append(1))
     scorer.prefix_scores([prompt], [y], [range(1, len(y) + 1)])
@@ -79,7 +81,7 @@ def test_all_prefixes_come_from_one_forward(made: tuple[str, str]) -> None:
 def test_a_prefix_that_ends_with_a_step_carries_one_tag(made: tuple[str, str]) -> None:
     """And no delimiter but Math-Shepherd's, behind the tag, where another step follows."""
     scorer = scorer_of(made, "sum")
-    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     first, step = (len(scorer.chat.response_ids(text)) for text in (STEPS[0], STEPS[0].strip()))
     tag = len(scorer.closing("closed"))
     between = 1 if made[0] == "shepherd" else 0
@@ -88,14 +90,14 @@ def test_a_prefix_that_ends_with_a_step_carries_one_tag(made: tuple[str, str]) -
     )
     bare = [scored.tokens_computed - len(prompt) for scored in (inside, end, behind)]
     assert bare == [step - 1 + tag, step + tag, step + tag + between + 1 + tag]
-    assert bare[1] == scorer.tokens_of(prompt, y[:first]) - len(prompt)
+    assert bare[1] == scorer.tokens_of_prefixes(prompt, y[:first], [10**6]) - len(prompt)
     assert end.scores[0] == pytest.approx(sum(step_rewards(made, y[:first])), abs=TOLERANCE)
     assert len(step_rewards(made, y[:first])) == 1 and len(step_rewards(made, y[: first + 1])) == 2
 
 
 def test_the_prefix_of_a_request_is_computed_once(made: tuple[str, str]) -> None:
     scorer = scorer_of(made)
-    prompt, y = scorer.chat.prompt_ids(USER), response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     several = tuple((token,) for token in dict.fromkeys(y[:4]))
     (scored,) = scorer.score([ScoreRequest(prompt, y[:5], several)])
     tails = len(several) * (1 + len(scorer.closing("closed")))
@@ -105,8 +107,7 @@ def test_the_prefix_of_a_request_is_computed_once(made: tuple[str, str]) -> None
 
 def test_the_empty_prefix_is_judged_by_a_tag_behind_the_prompt(made: tuple[str, str]) -> None:
     scorer = scorer_of(made, "mean")
-    prompt = scorer.chat.prompt_ids(USER)
-    y = response_of(scorer.chat)
+    prompt, y = asked(scorer.chat)
     (wanted,) = step_rewards(made, ())
     assert scorer.prefix_scores([prompt], [y], [[0]])[0] == pytest.approx([wanted], abs=TOLERANCE)
     (scored,) = scorer.score([ScoreRequest(prompt, (), ((),))])
@@ -159,11 +160,11 @@ def test_the_tag_of_token_classes_is_in_the_vocabulary_or_a_line_end(tmp_path: P
     checkpoint = MAKERS["token_classes"](tmp_path / "line ends")
     scorer, summed = StepTagScorer(checkpoint), StepTagScorer(checkpoint, aggregation="sum")
     assert scorer.chat.text(scorer.closing("closed")) == "\n"
-    prompt, y = scorer.chat.prompt_ids(USER), scorer.chat.response_ids("that is 5 .\nso 5")
+    prompt, y = asked(scorer.chat, "that is 5 .\nso 5")
     end = len(scorer.chat.response_ids("that is 5 .\n"))
     both = [scorer.prefix_scores([prompt], [y], [[t]])[0][0] for t in (end, len(y))]
     assert summed.prefix_scores([prompt], [y], [[len(y)]])[0] == pytest.approx([sum(both)])
-    assert scorer.tokens_of(prompt, y[:end]) == len(prompt) + end
+    assert scorer.tokens_of_prefixes(prompt, y[:end], [10**6]) == len(prompt) + end
 
     checkpoint = MAKERS["token_classes"](tmp_path / "special")
     bytes_with("<extra_0>").save_pretrained(tmp_path / "special")
@@ -175,8 +176,12 @@ def test_the_tag_of_token_classes_is_in_the_vocabulary_or_a_line_end(tmp_path: P
     blank = special.chat.response_ids("that is 5 .\n\n")
     step = special.chat.response_ids("that is 5 .")
     assert blank[: len(step)] == step and len(blank) == len(step) + 2
-    assert special.tokens_of((), blank) == len(step) + 1, "a blank line ends its steps"
-    assert special.tokens_of((), blank[:-1]) == len(blank), "one line end may go on otherwise"
+    assert special.tokens_of_prefixes((), blank, [10**6]) == len(step) + 1, (
+        "a blank line ends its steps"
+    )
+    assert special.tokens_of_prefixes((), blank[:-1], [10**6]) == len(blank), (
+        "one line end may go on otherwise"
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,7 +209,7 @@ def test_capped_logits_are_capped_and_rescaled_ones_refused(tmp_path: Path) -> N
     ):
         save_checkpoint(model, tokenizer, tmp_path / name)
     scorer = StepTagScorer(str(tmp_path / "gemma"))
-    prompt, y = scorer.chat.prompt_ids(USER), scorer.chat.response_ids("that is 5 .")
+    prompt, y = asked(scorer.chat, "that is 5 .")
     text = torch.tensor([prompt + y + scorer.closing("open")])
     verdicts = tokenizer.convert_tokens_to_ids(["▁-", "▁+"])
     logits = Gemma2ForCausalLM.from_pretrained(tmp_path / "gemma").eval()(text).logits[0, -1]

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.chat_formats import plain_template
 from orchestrator.engines.tokenizers import byte_pair_tokenizer
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.steps import TextReader, step_ends
@@ -56,7 +57,7 @@ def word_pieces() -> Chat:
 
 
 def _chat(tokenizer: PreTrainedTokenizerFast) -> Chat:
-    return Chat(tokenizer, (tokenizer.eos_token_id,), (tokenizer.eos_token_id,))
+    return Chat(tokenizer, (), plain_template())
 
 
 CHATS = {"bytes": byte_level(), "sentence piece": sentence_piece(), "word pieces": word_pieces()}

@@ -1,0 +1,140 @@
+"""Control tokens apart from the text that spells them.
+
+A chat template writes control tokens (`<|im_end|>`) into one string with the contents of messages.
+A content that spells such a token must stay ordinary text: its author does not end a turn with it.
+Contents are escaped before the template sees them, and unescaped after it.
+"""
+
+import re
+from collections.abc import Collection
+from functools import cached_property
+
+from tokenizers import AddedToken, Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+# Unicode noncharacters: they have no meaning in text that programs exchange.
+_ESCAPE, _CONTROL = "\ufdd0", "\ufdd1"
+_REPLACEMENT = "\ufffd"
+Ids = tuple[int, ...]
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer: its added tokens that are special.
+
+    Escaped text holds no control token. Text that a template writes around it holds those of the
+    template alone.
+
+    Args:
+        tokenizer: the Hugging Face tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder
+        self._ids = {str(token): i for i, token in added.items() if token.special and str(token)}
+        self._texts = {i: name for name, i in self._ids.items()}
+        self._tokens = {str(token): token for token in added.values()}
+        self._names = sorted(self._ids, key=lambda name: (-len(name), name))
+        names = "|".join(map(re.escape, self._names)) or r"(?!)"
+        self._spelled = re.compile(names)
+        self._escaped_or_control = re.compile(rf"{_ESCAPE}(?P<index>\d+){_ESCAPE}|{names}")
+
+    @property
+    def ids(self) -> Collection[int]:
+        """Their token ids."""
+        return self._texts.keys()
+
+    def escape(self, content: str) -> str:
+        """A content whose spelled control tokens a template cannot confuse with its own."""
+        content = content.replace(_ESCAPE, _REPLACEMENT).replace(_CONTROL, _REPLACEMENT)
+        return self._spelled.sub(
+            lambda match: f"{_ESCAPE}{self._names.index(match[0])}{_ESCAPE}", content
+        )
+
+    def unescape(self, text: str) -> str:
+        """The text that an escaped text stands for."""
+        if _ESCAPE not in text:
+            return text
+        return re.sub(rf"{_ESCAPE}(\d+){_ESCAPE}", lambda match: self._names[int(match[1])], text)
+
+    def encode(self, text: str) -> Ids:
+        """Token ids of escaped text: control tokens where they are not escaped, no BOS added."""
+        if _ESCAPE not in text:
+            return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        core, controls = self._ordinary
+
+        def written(match: re.Match[str]) -> str:
+            if match["index"] is not None:
+                return self._names[int(match["index"])]
+            return f"{_CONTROL}{match[0]}{_CONTROL}"
+
+        text = self._escaped_or_control.sub(written, text)
+        ids = core.encode(text, add_special_tokens=False).ids
+        return tuple(
+            part
+            for i in ids
+            for part in ((controls[i],) if i in controls else self._spelled_out(i))
+        )
+
+    def content_ids(self, content: str) -> Ids:
+        """Token ids of a content by itself, not escaped: ordinary text from end to end."""
+        if not self._spelled.search(content):
+            return tuple(self._tokenizer(content, add_special_tokens=False)["input_ids"])
+        core, _ = self._ordinary
+        ids = core.encode(content, add_special_tokens=False).ids
+        return tuple(part for i in ids for part in self._spelled_out(i))
+
+    def content_encoding(self, content: str) -> Encoding | None:
+        """As ``content_ids``, with the words and the characters of the tokens.
+
+        None where the tokenizer does not tell them.
+        """
+        if not self._tokenizer.is_fast:
+            return None
+        encoding: Encoding
+        if not self._spelled.search(content):
+            encoding = self._tokenizer(content, add_special_tokens=False).encodings[0]
+            return encoding
+        encoding = self._ordinary[0].encode(content, add_special_tokens=False)
+        return None if set(encoding.ids) & set(self._ids.values()) else encoding
+
+    def _spelled_out(self, token_id: int) -> Ids:
+        """A token of ordinary text; a control token that is a word of the vocabulary in two parts.
+
+        So have the vocabularies of words and of pieces (Unigram) theirs.
+        """
+        if token_id not in self._texts:
+            return (token_id,)
+        core, text = self._ordinary[0], self._texts[token_id]
+        parts = (core.encode(part, add_special_tokens=False).ids for part in (text[:1], text[1:]))
+        return tuple(i for ids in parts for i in ids if i not in self._texts)
+
+    @cached_property
+    def _ordinary(self) -> tuple[Tokenizer, dict[int, int]]:
+        """A tokenizer that knows control tokens in a disguise only, and their ids by its own.
+
+        Raises:
+            ValueError: the tokenizer is not one of the `tokenizers` library.
+        """
+        if not self._tokenizer.is_fast:
+            raise ValueError(
+                f"{type(self._tokenizer).__name__} has no tokenizer.json: a text that spells one of"
+                " its control tokens cannot be read as ordinary text"
+            )
+        core = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
+        core.encode_special_tokens = True  # the tokens as they are spelled become ordinary text
+        disguised = {name: f"{_CONTROL}{name}{_CONTROL}" for name in self._names}
+        core.add_tokens(
+            [
+                AddedToken(
+                    disguise,
+                    lstrip=self._tokens[name].lstrip,
+                    rstrip=self._tokens[name].rstrip,
+                    normalized=False,
+                    special=False,
+                )
+                for name, disguise in disguised.items()
+            ]
+        )
+        ids = (core.token_to_id(disguise) or 0 for disguise in disguised.values())
+        return core, dict(zip(ids, map(self._ids.__getitem__, disguised), strict=True))

@@ -1,0 +1,161 @@
+"""Conversations as text: what a chat template writes, and where the response stands in it.
+
+A reward model reads the template's rendering of the *whole* conversation, response included; a
+policy goes on from the rendering that ends where the assistant begins to write. The two differ
+where a template treats the last answer in a way of its own (Qwen3 writes an empty think block in
+front of it). Texts are escaped (`control_tokens.py`): contents hold no control token.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.engines.control_tokens import ControlTokens
+from orchestrator.records import Message
+
+_LOG = logging.getLogger(__name__)
+_FOLDED = (
+    "%s: the chat template writes no system message; it is folded into the first user message"
+    " (fold_system)"
+)
+_SENTINEL = "\u2060content\u2060"  # a text that no template writes itself
+_SPACES = " \n\t\r"  # by which it is found out how a template trims
+_FOLD = "\n\n"  # between a system message and the user message that it is folded into
+Turns = tuple[tuple[str, str], ...]  # role and escaped content of each message
+
+
+class TemplateRefuses(ValueError):
+    """A chat template cannot write a conversation as it is; the message says why."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """The template's text of a whole conversation, escaped: ``prompt + response + closing``.
+
+    ``response`` is the response as the template writes it: some trim white space around it.
+    """
+
+    prompt: str
+    response: str
+    closing: str
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    Args:
+        tokenizer: the Hugging Face tokenizer.
+        source: the Jinja template.
+        fold_system: whether a system message that the template does not write is folded into the
+            first user message.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, source: str, fold_system: bool = True
+    ) -> None:
+        self.control = ControlTokens(tokenizer)
+        self._tokenizer, self._source, self._fold_system = tokenizer, source, fold_system
+        self._has_told = False
+        self._frame = lru_cache(maxsize=64)(self._rendered_frame)
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The conversation up to where the assistant begins to write (`add_generation_prompt`).
+
+        Raises:
+            TemplateRefuses: the template does not take the conversation.
+        """
+        return self._render(self._turns(messages), add_generation_prompt=True)
+
+    def frame(self, messages: Sequence[Message]) -> tuple[str, str]:
+        """What the template writes in front of a response and behind it.
+
+        Raises:
+            TemplateRefuses: the template does not take the conversation, or does not write the
+                response once.
+        """
+        return self._frame(self._turns(messages))
+
+    def conversation(self, messages: Sequence[Message], response: str) -> Rendering:
+        """The whole conversation, split at the response.
+
+        The response is what stands in front of the closing, so that an equal text elsewhere is not
+        taken for it.
+
+        Raises:
+            TemplateRefuses: as ``frame``, or the template writes another text than the response.
+        """
+        turns, answer = self._turns(messages), self.control.escape(response)
+        _, closing = self._frame(turns)
+        text = self._render((*turns, ("assistant", answer)))
+        body = text.removesuffix(closing)
+        if len(body) + len(closing) == len(text):
+            begin, end = self.trims
+            written = answer.lstrip(begin).rstrip(end)
+            if body.endswith(written):
+                return Rendering(body[: len(body) - len(written)], written, closing)
+        raise TemplateRefuses("the chat template rewrites the response")
+
+    @cached_property
+    def trims(self) -> tuple[str | None, str | None]:
+        """The white space that is left out at a response's beginning, and at its end.
+
+        None is all of it, as of ``str.strip``; "" is none.
+        """
+        begin, end = "", ""
+        before, behind = self._frame((("user", "x"),))
+        for space in _SPACES:
+            text = self._render((("user", "x"), ("assistant", f"{space}{_SENTINEL}{space}")))
+            written = text.removeprefix(before).removesuffix(behind)
+            begin += "" if written.startswith(space) else space
+            end += "" if written.endswith(space) else space
+        return None if begin == _SPACES else begin, None if end == _SPACES else end
+
+    @cached_property
+    def folds_system(self) -> bool:
+        """Whether system messages are folded into the first user message.
+
+        So where the template refuses them, or leaves them out.
+        """
+        if not self._fold_system:
+            return False
+        try:
+            text = self._render((("system", _SENTINEL), ("user", "x"), ("assistant", "x")))
+        except TemplateRefuses:
+            return True
+        return _SENTINEL not in text
+
+    def _turns(self, messages: Sequence[Message]) -> Turns:
+        turns = [(message["role"], self.control.escape(message["content"])) for message in messages]
+        roles = [role for role, _ in turns[:2]]
+        if roles == ["system", "user"] and self.folds_system:
+            (_, system), (_, user), *rest = turns
+            turns = [("user", f"{system}{_FOLD}{user}" if system.strip() else user), *rest]
+            if not self._has_told:
+                self._has_told = True
+                _LOG.warning(_FOLDED, self._tokenizer.name_or_path)
+        return tuple(turns)
+
+    def _rendered_frame(self, turns: Turns) -> tuple[str, str]:
+        parts = self._render((*turns, ("assistant", _SENTINEL))).split(_SENTINEL)
+        if len(parts) != 2:
+            raise TemplateRefuses(
+                f"the chat template writes the response {len(parts) - 1} times, not once"
+            )
+        return parts[0], parts[1]
+
+    def _render(self, turns: Turns, add_generation_prompt: bool = False) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [{"role": role, "content": content} for role, content in turns],
+                    chat_template=self._source,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                )
+            )
+        except (TemplateError, TypeError) as error:
+            raise TemplateRefuses(f"the chat template refuses the conversation: {error}") from error

@@ -1,0 +1,127 @@
+"""Requests in a policy's token ids as requests in a reward model's.
+
+Where both have the same tokenizer the ids pass straight through, but for a response whose first
+tokens merge with the prompt's end, or whose white space the reward model's template leaves out. All
+other responses are tokenized by their text, tail by tail (`engines/retokenizing.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.retokenizing import Retokenizer
+from orchestrator.search.engines import Ids, ScoreRequest
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """A request in the reward model's tokens.
+
+    ``numbers`` are those of its extensions in the request that it is made of.
+    """
+
+    request: ScoreRequest
+    numbers: tuple[int, ...]
+
+
+class PolicyTokens:
+    """Reads the responses of a policy in the tokens of a reward model.
+
+    Args:
+        policy: the tokenizer of the ids that come in; None means the reward model's.
+        model: the reward model's.
+    """
+
+    def __init__(self, policy: Chat | None, model: Chat) -> None:
+        self._policy, self._model = policy or model, model
+        self.shared = policy is None or _same(policy, model)
+        self._retokenizer = Retokenizer(self._policy, model)
+        lead = self._policy.lead
+        self._lead_begin = self._policy.marker_ids(lead)[0] if lead.strip() else None
+        self._begins: dict[int, int | None] = {}  # by a response's first token
+        self._trimmed_ends: dict[int, bool] = {}
+
+    def requests(self, request: ScoreRequest) -> list[ModelRequest]:
+        """The same request in the reward model's tokens.
+
+        Several where its responses meet the prompt's end in several ways, which only those can that
+        have no prefix.
+        """
+        prefix, finished = request.prefix_ids, request.are_finished
+        pairs = list(zip(request.extensions, finished, strict=True))
+        replaced = [self._straight(prefix, extension, end) for extension, end in pairs]
+        count = replaced[0] if len(set(replaced)) == 1 else None
+        if count is not None and self._model.ends_as_usual(request.prompt_ids, count):
+            prompt = request.prompt_ids[: len(request.prompt_ids) - count]
+            whole = ScoreRequest(prompt, prefix, request.extensions, finished)
+            return [ModelRequest(whole, tuple(range(len(pairs))))]
+        groups: dict[int, list[tuple[int, Ids]]] = {}
+        for number, (extension, end) in enumerate(pairs):
+            count, ids = self.response(prefix, extension, end)
+            if not self._model.ends_as_usual(request.prompt_ids, count):
+                # The prompt's last word would go with what is replaced: nothing merges then.
+                count, ids = (
+                    0,
+                    self._model.response_ids(self._policy.response_text(prefix + extension)),
+                )
+            groups.setdefault(count, []).append((number, ids))
+        return [_together(request, count, group) for count, group in groups.items()]
+
+    def response(self, prefix_ids: Ids, extension: Ids, finished: bool) -> tuple[int, Ids]:
+        """One response, and how many tokens at the prompt's end its first ones replace."""
+        count = self._straight(prefix_ids, extension, finished)
+        if count is not None:
+            return count, prefix_ids + extension
+        return self._retokenizer.response(prefix_ids, extension, finished)
+
+    def _straight(self, prefix: Ids, extension: Ids, finished: bool) -> int | None:
+        """The count of ``response`` where the ids are the reward model's too, else None."""
+        if not self.shared:
+            return None
+        if not prefix and not extension:
+            return 0
+        if finished and self._is_trimmed_end((extension or prefix)[-1]):
+            return None
+        first = (prefix or extension)[0]
+        if first in self._policy.control.ids:
+            return 0  # no text, by itself
+        if first not in self._begins:
+            count, ids = self._model.in_context(self._policy.response_text((first,)))
+            straight = ids == (first,) and first != self._lead_begin
+            self._begins[first] = count if straight else None
+        return self._begins[first]
+
+    def _is_trimmed_end(self, token_id: int) -> bool:
+        """Whether a token may end with white space that the template leaves out.
+
+        One that is nothing but white space may come out as no text at all.
+        """
+        if token_id not in self._trimmed_ends:
+            text = self._policy.text((token_id,))
+            blank = not text and token_id not in self._policy.control.ids
+            self._trimmed_ends[token_id] = blank or self._model.without_end(text) != text
+        return self._trimmed_ends[token_id]
+
+
+def _together(request: ScoreRequest, count: int, group: Sequence[tuple[int, Ids]]) -> ModelRequest:
+    """A request for some whole responses, their common beginning as its prefix."""
+    responses = [ids for _, ids in group]
+    columns = zip(*responses, strict=False)
+    shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
+    numbers = tuple(number for number, _ in group)
+    finished = request.are_finished
+    return ModelRequest(
+        ScoreRequest(
+            request.prompt_ids[: len(request.prompt_ids) - count],
+            responses[0][:shared],
+            tuple(ids[shared:] for ids in responses),
+            tuple(finished[number] for number in numbers),
+        ),
+        numbers,
+    )
+
+
+def _same(first: Chat, second: Chat) -> bool:
+    """Whether token ids mean the same text in both."""
+    return bool(first.tokenizer.get_vocab() == second.tokenizer.get_vocab())
