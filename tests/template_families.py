@@ -4,6 +4,7 @@ The templates are written here in the public models' form: the same control toke
 trimming and refusals. All reward models have the same weights; their tokenizers differ.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,9 +187,10 @@ def sentence_pieces(
     )
     core.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # in training alone
     _train(core, [], "<unk>", *(f"<0x{n:02X}>" for n in range(256)))
-    if prefix_space:
-        core.pre_tokenizer = None
-    core.add_special_tokens(["<s>", "</s>", *special])
+    trained = json.loads(core.to_str())
+    trained["added_tokens"], trained["pre_tokenizer"] = [], None  # bytes are no control tokens
+    core = Tokenizer.from_str(json.dumps(trained))
+    core.add_special_tokens(["<unk>", "<s>", "</s>", *special])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token="<s>", eos_token=eos, unk_token="<unk>"
     )

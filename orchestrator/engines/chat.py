@@ -54,7 +54,7 @@ class Chat:
     Args:
         tokenizer: the Hugging Face tokenizer.
         generation_ends: ids with which its checkpoint ends a generation.
-        template: the Jinja source, or None for pairs of texts.
+        template: the Jinja source or what writes conversations; None for pairs of texts.
         bos_ids: what stands in front of every text that the template does not begin itself.
         score_at: the token of the closing at which a reward model scores, as text or as a negative
             index from the rendering's end; None is the last one.
@@ -69,14 +69,16 @@ class Chat:
         self,
         tokenizer: PreTrainedTokenizerBase,
         generation_ends: Ids,
-        template: str | None,
+        template: str | ChatTemplate | None,
         bos_ids: Ids = (),
         score_at: ScoreAt | None = None,
         fold_system: bool = True,
     ) -> None:
         self.tokenizer, self.text_pair = tokenizer, template is None
         self._bos_ids = bos_ids
-        self.template = None if template is None else ChatTemplate(tokenizer, template, fold_system)
+        if isinstance(template, str):
+            template = ChatTemplate(tokenizer, template, fold_system)
+        self.template = template
         self._control = self.template.control if self.template else ControlTokens(tokenizer)
         self._prompt = lru_cache(maxsize=64)(self._encoded)
         self._closing = self._closing_of_a_response()

@@ -107,7 +107,8 @@ class ControlTokens:
             return (token_id,)
         core, text = self._ordinary[0], self._texts[token_id]
         parts = (core.encode(part, add_special_tokens=False).ids for part in (text[:1], text[1:]))
-        return tuple(i for ids in parts for i in ids if i not in self._texts)
+        unknown = self._tokenizer.unk_token_id
+        return tuple(i for ids in parts for i in ids if i not in self._texts or i == unknown)
 
     @cached_property
     def _ordinary(self) -> tuple[Tokenizer, dict[int, int]]:

@@ -30,15 +30,17 @@ class TagFormat:
 
     Attributes:
         tag_ids: the step tag's tokens; a step's reward is read at the last.
-        delimiter: text that ends a step.
+        delimiter: text that ends a step; None: the whole response is one step.
         delimiter_ids: its tokens where the response's own cannot be taken.
         moved: whether a delimiter of white space stands behind the tag; if not, it is left out.
+        between_ids: what else stands behind a tag, in front of the next step.
     """
 
     tag_ids: Ids
-    delimiter: str
+    delimiter: str | None
     delimiter_ids: Ids = ()
     moved: bool = False
+    between_ids: Ids = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class TaggedText:
         """Goes on with the response's next tokens."""
         delimiter = self._form.delimiter
         for token_id in token_ids:
+            if delimiter is None:
+                self._parts.append(((token_id,), self._reader.read(token_id)))
+                self._text += self._parts[-1][1]
+                continue
             start = max(0, len(self._text) - len(delimiter) + 1)
             text = self._reader.read(token_id)
             self._parts.append(((token_id,), text))
@@ -125,26 +131,27 @@ class TaggedText:
         if not text.strip():
             return ()
         begun = 0
-        if delimiter.isspace():
+        if delimiter is not None and delimiter.isspace():
             begun = max(n for n in range(len(delimiter)) if text.endswith(delimiter[:n]))
         found = self._ids_before(len(text) - begun) if begun else None
         return _ids(self._parts) if found is None else found
 
     def _end_step(self, first: int, end: int) -> None:
         """Writes the step whose delimiter takes the characters from ``first`` to ``end``."""
-        last = first if self._form.delimiter.isspace() else end  # of the step's own characters
+        blank = str(self._form.delimiter).isspace()
+        last = first if blank else end  # of the step's own characters
         own, rest = self._ids_before(last), self._parts_after(end)
         behind = self._text[end:]
         if not self._text[:first].strip():
             rest = [(self._parts[-1][0], behind)] if rest is None else rest
         else:
-            between = self._delimiter_ids(first, end) if self._form.moved and first == last else ()
+            moved = self._delimiter_ids(first, end) if self._form.moved and first == last else ()
             if own is None or rest is None:
-                own, rest, between = _ids(self._parts), [((), behind)], ()
+                own, rest, moved = _ids(self._parts), [((), behind)], ()
             if own:
                 self.closed += self._between + own + self._form.tag_ids
                 self.ends += (len(self.closed),)
-                self._between = between
+                self._between = self._form.between_ids + moved
         self._text, self._parts = behind, rest
 
     def _ids_before(self, at: int) -> Ids | None:

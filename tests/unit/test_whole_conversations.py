@@ -5,10 +5,12 @@ Every path of ours against transformers: the template's rendering, tokenized, th
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from reward_kinds import MAKERS
 from template_families import FAMILIES, reward_model
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -18,9 +20,11 @@ from orchestrator.data.prefixes import Prefixes
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_reward_model
 from orchestrator.records import Message, PreferencePair, Prompt
+from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.reading import RowReader
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
+from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.engines import ScoreRequest
 from orchestrator.training.bradley_terry import pair_loss
 
@@ -135,3 +139,38 @@ def test_every_path_gives_the_score_of_the_templates_rendering(
     loss = training(spec, messages, RESPONSES["plain"], RESPONSES["one letter"])
     gap = torch.tensor(scores["plain"] - scores["one letter"])
     assert loss == pytest.approx(float(-logsigmoid(gap)), abs=TOLERANCE)
+
+
+def test_vllm_gives_the_same_scores(vllm: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All families have the same weights: one engine reads the tokens of each."""
+    for name in FAMILIES:
+        folders().setdefault(name, reward_model(name, tmp_path_factory.mktemp("family")))
+    scorer = VllmSequenceScorer(folders()["ChatML"])
+    try:
+        for family in FAMILIES:
+            scorer.chat = load_chat(folders()[family])
+            scorer.policy_tokens = PolicyTokens(None, scorer.chat)
+            spec = ScorerSpec(folders()[family])
+            for messages in (CONVERSATIONS["one turn"], CONVERSATIONS["system, three turns"]):
+                wanted = by_transformers(family, messages, ANSWER)
+                found = score_job(scorer, spec, messages, ANSWER)
+                assert found == pytest.approx(wanted, abs=TOLERANCE), family
+                found = search(scorer, messages, ANSWER, folders()[family], 2)
+                assert found == pytest.approx(wanted, abs=TOLERANCE), family
+    finally:
+        scorer.close()
+
+
+@pytest.mark.parametrize("kind", ["deberta", "bert", "roberta"])
+def test_an_encoder_reads_the_tokenizers_own_pair(kind: str, tmp_path: Path) -> None:
+    """As OpenAssistant's DeBERTa: the question and the answer as a pair of texts."""
+    folder = MAKERS[kind](tmp_path)
+    question, answer = "what is 2 and 3 ?", "first add 2 and 3 . that is 5 ."
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        wanted = float(model(**tokenizer(question, answer, return_tensors="pt")).logits)
+    spec = ScorerSpec(folder)
+    scorer, messages = load_scorer(spec), [{"role": "user", "content": question}]
+    assert score_job(scorer, spec, messages, answer) == pytest.approx(wanted, abs=TOLERANCE)
+    assert search(scorer, messages, answer, folder, 2) == pytest.approx(wanted, abs=TOLERANCE)
