@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from orchestrator.engines.tokenizer_files import load_tokenizer
 from orchestrator.engines.weights import read_config
 from orchestrator.records import Message
 
@@ -73,9 +74,10 @@ def load_chat(checkpoint: str) -> Chat:
     """Loads the tokenizer of a checkpoint folder or hub name; no remote code is run.
 
     Raises:
-        ValueError: the tokenizer has neither an end-of-sequence token nor writes pairs of texts.
+        ValueError: the tokenizer has neither an end-of-sequence token nor writes pairs of texts, or
+            one of its files is damaged.
     """
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = load_tokenizer(checkpoint)
     if tokenizer.chat_template is None:
         architectures = read_config(checkpoint).get("architectures") or ()
         tokenizer.chat_template = next(

@@ -71,14 +71,14 @@ def load_scorer(
         )
     scorer: Scorer
     if kind == "encoder":
-        scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device)
+        scorer = EncoderScorer(spec.checkpoint, position, policy_chat, device, spec.score_label)
     elif spec.engine == "vllm":
         engine = TokenClassifyScorer if whole_texts else VllmSequenceScorer
         scorer = engine(spec.checkpoint, position, policy_chat, device, cache_mib)
     else:
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib,
-            cache_mib or MEMORY_MIB, dtype,
+            cache_mib or MEMORY_MIB, dtype, spec.score_label,
         )  # fmt: skip
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 

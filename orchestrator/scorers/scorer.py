@@ -37,6 +37,8 @@ class ScorerSpec:
         branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
             without branches need none of it.
         engine: what computes; ``vllm`` only the kind ``sequence``.
+        score_label: index of the label that is the score, of a head of several labels; for the
+            kinds ``sequence`` and ``encoder``.
     """
 
     checkpoint: str
@@ -48,6 +50,7 @@ class ScorerSpec:
     beta: float = 1.0
     branch_memory_mib: int = BRANCH_MEMORY_MIB
     engine: Engine = "transformers"
+    score_label: int | None = None
 
 
 class RewardIsNotFinite(ValueError):

@@ -19,7 +19,7 @@ from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_tag import StepTagScorer
 
 FORMS = {
-    "sequence": "one label", "ultra_rm": "one label", "value_head": "one label",
+    "sequence": "classifier", "ultra_rm": "classifier", "value_head": "classifier",
     "deberta": "encoder", "bert": "encoder", "roberta": "encoder",
     "process_head": "process head", "token_classes": "token classes", "shepherd": "language model",
 }  # fmt: skip
