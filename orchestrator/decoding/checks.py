@@ -3,7 +3,7 @@
 ``named`` says how a field is written where its value came from: ``--top-p`` or ``top_p``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -19,6 +19,7 @@ from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
 
 Named = Callable[[str], str]
 SEEDS = 2**63
+SHOWN = 60  # characters of a value that an error repeats
 
 
 def check_sampling(named: Named, temperature: Any, top_p: Any) -> None:
@@ -42,6 +43,29 @@ def check_counts(named: Named, **counts: Any) -> None:
             raise ConfigError(f"{named(name)} = {count!r}: valid: a whole number of at least 1")
 
 
+def check_choice(named: Named, **choices: tuple[Any, Sequence[str]]) -> None:
+    """Raises ConfigError for a value that is none of those that are valid for its field."""
+    for name, (value, valid) in choices.items():
+        if value not in valid:
+            raise ConfigError(f"{named(name)} = {value!r}: valid: {', '.join(valid)}")
+
+
+def check_prompts(named: Named, prompts: Any) -> list[Any]:
+    """The prompts as a list.
+
+    Raises:
+        ConfigError: they are one text or one conversation: its characters or messages would be
+            taken for prompts.
+    """
+    valid = "valid: a list of prompts, each a text or a list of messages"
+    if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
+        raise ConfigError(f"{named('prompts')} = {_shown(prompts)}: no list of prompts; {valid}")
+    listed = list(prompts)
+    if listed and isinstance(listed[0], Mapping):
+        raise ConfigError(f"{named('prompts')}[0] = {_shown(listed[0])}: a message; {valid}")
+    return listed
+
+
 def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
     """Raises ConfigError for responses that leave a prompt no room in the policy's context."""
     context = context_of(policy)
@@ -52,7 +76,9 @@ def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
         )
 
 
-def check_models(named: Named, policy: str, spec: ScorerSpec | None, engine: Engine) -> Kind | None:
+def check_models(
+    named: Named, policy: str, spec: ScorerSpec | None, engine: Engine = "transformers"
+) -> Kind | None:
     """The kind of the reward model, None without one; both models can be loaded and asked.
 
     Args:
@@ -64,6 +90,10 @@ def check_models(named: Named, policy: str, spec: ScorerSpec | None, engine: Eng
     Raises:
         ConfigError: a checkpoint is not there, is damaged, or is not of its kind.
     """
+    if spec is not None and not isinstance(spec, ScorerSpec):
+        raise ConfigError(
+            f"{named('reward')} = {spec!r}: valid: a folder or hub name, or a ScorerSpec"
+        )
     given = {"policy": policy}
     if spec is not None:
         given |= {"reward": spec.checkpoint} | ({} if spec.base is None else {"base": spec.base})
@@ -88,13 +118,17 @@ def check_models(named: Named, policy: str, spec: ScorerSpec | None, engine: Eng
 
 def check_dtype(named: Named, dtype: Any, kind: Kind | None) -> None:
     """Raises ConfigError for a dtype that is not known, or not computed for a kind of scorer."""
-    if dtype not in DTYPES:
-        raise ConfigError(f"{named('dtype')} = {dtype!r}: valid: {', '.join(DTYPES)}")
+    check_choice(named, dtype=(dtype, tuple(DTYPES)))
     if dtype != "float32" and kind not in (None, "sequence"):
         raise ConfigError(
             f"{named('dtype')} = {dtype!r}: the reward model is of kind {kind}; valid: float32, or"
             " one of kind sequence"
         )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _is_number(value: Any) -> bool:

@@ -6,7 +6,7 @@ transformers' own loader runs on the meta device, where tensors have shapes and 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.quantizers import AutoHfQuantizer
@@ -42,8 +43,8 @@ _HEADS = re.compile(
     r"(lm_head|embed_out|score|classifier|regression_head|v_head|value_head|reward_head|cls"
     r"|lm_predictions|pooler)\."
 )
-# Causal masks that old checkpoints of the GPT family hold as buffers.
-_MASKS = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$")
+# What old checkpoints hold and no model reads: causal masks of the GPT family, OPT's version.
+_OLD_BUFFERS = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|(^|\.)decoder\.version$")
 
 
 def load_whole(
@@ -107,8 +108,7 @@ def check_whole(
     if adapter is not None and auto is AutoModel:
         auto = AutoModelForTokenClassification
     with _quietly(), torch.device("meta"):
-        with naming(f"{checkpoint}: config.json makes no {_name_of(auto)}"):
-            model = auto.from_config(config)
+        model = _without_contents(auto, checkpoint, config)
         _check_dtypes(checkpoint, model, headers)
         kind = type(model)
         state = {name: torch.empty(header.shape) for name, header in headers.items()}
@@ -133,6 +133,18 @@ def check_whole(
     _raise(checkpoint, model, faults)
     whole: PreTrainedModel = model
     return whole
+
+
+def _without_contents(auto: Any, checkpoint: str, config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a config; made on the meta device it takes no memory."""
+    what = auto.__name__.removeprefix("Auto")  # ModelForCausalLM
+    if type(config) not in auto._model_mapping:
+        raise ValueError(
+            f"{checkpoint}: transformers has no {what} of the model_type {config.model_type!r}"
+        )
+    with naming(f"{checkpoint}: config.json makes no {what}"):
+        model: PreTrainedModel = auto.from_config(config)
+    return model
 
 
 def check_quantizer(checkpoint: str) -> None:
@@ -175,9 +187,7 @@ def _faults(auto: Any, info: Mapping[str, Any], may_lack: Collection[str]) -> li
         faults.append(f"of another shape are {_some(shown)}")
     dropped = partial(_is_dropped, auto)
     if unexpected := sorted(name for name in info["unexpected_keys"] if not dropped(name)):
-        faults.append(
-            f"left over, with no place in the model of config.json, are {_some(unexpected)}"
-        )
+        faults.append(f"without a place in the model of config.json are {_some(unexpected)}")
     return faults
 
 
@@ -202,7 +212,7 @@ def _adapter_faults(auto: Any, adapter: Adapter, model: PreTrainedModel) -> list
 
 def _is_dropped(auto: Any, name: str) -> bool:
     """Whether a weight that a class does not have is left out."""
-    return bool(_MASKS.search(name)) or (
+    return bool(_OLD_BUFFERS.search(name)) or (
         auto is not AutoModelForCausalLM and bool(_HEADS.match(name))
     )
 
@@ -247,10 +257,6 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _name_of(auto: Callable[..., Any]) -> str:
-    return auto.__name__.removeprefix("Auto")
 
 
 def _shape(shape: Sequence[int]) -> str:

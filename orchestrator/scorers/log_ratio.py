@@ -86,6 +86,8 @@ class LogRatioScorer(Scorer):
     ) -> list[list[float]]:
         """As every scorer's; one forward of each model a response, no tokens beside its own."""
         rows = list(zip(prompts, responses, strict=True))
+        ends = [min(max(own, default=0), len(y)) for own, (_, y) in zip(cuts, rows, strict=True)]
+        self.check_room([len(x) + end for (x, _), end in zip(rows, ends, strict=True)])
         found: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
             values, ends = self._ratios([rows[i] for i in batch])

@@ -98,6 +98,7 @@ class Scorer(ABC):
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
+            TextDoesNotFit: a prefix is longer than the model reads.
         """
 
     def forget(self) -> None:  # noqa: B027

@@ -80,6 +80,7 @@ class SequenceScorer(Scorer):
             parts = [prefix_row(prompt, [response], [row_cuts], closing) for closing in closings]
             branches = tuple(branch for part in parts for branch in part.branches)
             rows.append(replace(parts[0], branches=branches))
+        self.check_room([row.longest for row in rows])
         return self._pass.rows(rows)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
