@@ -37,6 +37,9 @@ def main(
     kind: An[Kinds | None, Opt(help="of the reward model; default: what its files tell")] = None,
     base: An[str | None, Opt(help="of a log ratio: its denominator")] = None,
     aggregation: An[Ways | None, Opt(help="of step rewards; default: the kind's own")] = None,
+    score_label: An[
+        int | None, Opt(min=0, help="of a head of several labels: the index of the score")
+    ] = None,
     position: An[Literal["closed", "open"], Opt(help="where a prefix is scored")] = "closed",
     max_new_tokens: An[int, Opt(min=1, help="of a response")] = 256,
     temperature: An[float, Opt(help="of the policy")] = 1.0,

@@ -42,6 +42,9 @@ def main(
     aggregation: An[Ways | None, Opt(help="of step rewards; default: the kind's own")] = None,
     step_delimiter: An[str | None, Opt(help=r"text that ends a step; \n is a line end")] = None,
     step_tag: An[str | None, Opt(help="where a step's reward is read")] = None,
+    score_label: An[
+        int | None, Opt(min=0, help="of a head of several labels: the index of the score")
+    ] = None,
     branch_memory_mib: An[int, Opt(min=1, help="of a pass's closing suffixes")] = 256,
     engine: An[
         Engines, Opt(help="vllm (an extra): open scores of the kind sequence")

@@ -11,24 +11,30 @@ from jobs.steps.score_options import absolute, option
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
+from orchestrator.decoding.checks import (
+    check_counts,
+    check_dtype,
+    check_models,
+    check_room,
+    check_sampling,
+    check_seed,
+)
 from orchestrator.decoding.engines import Wanted, engine_of
 from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of, parsed
 from orchestrator.decoding.prompts import PromptReader
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import Dtype, context_of
+from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.parameters import matrix_parameters
+from orchestrator.engines.vllm_process import check_served
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.rewards.aggregation import Aggregation
-from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.parameters import scorer_parameters
-from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
-from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
-DECIDING = ("method", "kind", "aggregation", "position", "max_new_tokens", "temperature", "top_p",
-            "seed", "dtype")  # fmt: skip
+DECIDING = ("method", "kind", "aggregation", "score_label", "position", "max_new_tokens",
+            "temperature", "top_p", "seed", "dtype")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class DecodeOptions:
     kind: Kind | None
     base: str | None
     aggregation: Aggregation | None
+    score_label: int | None
     position: Position
     max_new_tokens: int
     temperature: float
@@ -68,7 +75,7 @@ class DecodeOptions:
             return None
         return ScorerSpec(
             self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base,
-            engine=self._engine,
+            engine=self._engine, score_label=self.score_label,
         )  # fmt: skip
 
     @property
@@ -142,7 +149,7 @@ class DecodeOptions:
                 f"--reward: missing; --method {self.method} asks for scores; valid: a reward model,"
                 f" or --method {' or '.join(UNSCORED_METHODS)}"
             )
-        for name in ("policy", "reward", "base"):
+        for name in ("reward", "base"):  # a method that asks for no score leaves them unused
             if (value := getattr(self, name)) is not None:
                 check_checkpoint(option(name), value)
         self._check_models()
@@ -153,48 +160,32 @@ class DecodeOptions:
         return parameters_of(self.method, parsed(self.fields))
 
     def _check_numbers(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise ConfigError(f"--temperature = {self.temperature}: valid: a number over 0")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"--top-p = {self.top_p}: valid: a number over 0, at most 1")
+        check_sampling(option, self.temperature, self.top_p)
+        check_counts(option, max_new_tokens=self.max_new_tokens)
         if self.max_actors is not None and self.max_actors < self.actors:
             raise ConfigError(
                 f"--max-actors = {self.max_actors}: valid: --actors = {self.actors} or more"
             )
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"--seed = {self.seed}: valid: a number from 0 to 2^63 - 1")
+        check_seed(option, self.seed)
 
     def _check_models(self) -> None:
-        try:
-            load_chat(self.policy)
-            context = context_of(self.policy)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"--policy = {self.policy!r}: {error}") from error
-        if self.max_new_tokens >= context:
-            raise ConfigError(
-                f"--max-new-tokens = {self.max_new_tokens}: the policy reads {context} tokens, and"
-                f" the prompt needs some; valid: at most {context - 1}"
-            )
-        if self.spec is None:
-            self._check_engine(None)
-            return
-        try:
-            kind, chat = kind_of(self.spec), chat_of(self.spec)
-            if self.aggregation is not None and kind in ("sequence", "encoder"):
-                check_delimiter(chat, BLANK_LINE)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+        kind = check_models(option, self.policy, self.spec, self._engine)
+        check_room(option, self.max_new_tokens, self.policy)
         self._check_engine(kind)
-        if self.dtype != "float32" and kind != "sequence":
-            raise ConfigError(
-                f"--dtype = {self.dtype!r}: the reward model is of kind {kind}; valid: float32, or"
-                " one of kind sequence"
-            )
+        check_dtype(option, self.dtype, kind)
 
     def _check_engine(self, kind: Kind | None) -> None:
         try:
             engine = engine_of(self.engine, self.method, kind)
         except ValueError as error:
             raise ConfigError(f"--engine = {self.engine!r}: {error}; valid: transformers") from None
-        if engine == "vllm" and self.dtype != "float32":
+        if engine != "vllm":
+            return
+        if self.dtype != "float32":
             raise ConfigError(f"--dtype = {self.dtype!r}: not with --engine vllm; valid: float32")
+        try:
+            check_served(self.policy)
+            if self.spec is not None:
+                check_model(self.spec.checkpoint)
+        except (ValueError, ModuleNotFoundError) as error:
+            raise ConfigError(f"--engine = 'vllm': {error}") from error

@@ -277,8 +277,9 @@ class Plan:
     def _given(self, model: str | None) -> dict[str, str]:
         known = self.sweep.models.get(model) if model else None
         found = {str(model): fingerprint(known.given)} if known and known.given else {}
-        variant = self.config.variants.get(model or "")
-        if variant is not None and variant.base:
+        label = self.config.models.score_label(str(model))
+        found |= {f"{model}.score_label": str(label)} if label is not None else {}
+        if (variant := self.config.variants.get(model or "")) and variant.base:
             found[f"{model}.base"] = fingerprint(variant.base)
         return found
 
@@ -293,7 +294,6 @@ class Plan:
 
     def _readers(self) -> dict[str, str]:
         """Given models, whose contexts decide which pairs of a data set and prompts are kept."""
-        config = self.config
-        given = {name: getattr(config.models, name) for name in ("orm", "reference")}
-        given |= {name: variant.checkpoint for name, variant in config.variants.items()}
+        given = {name: getattr(self.config.models, name) for name in ("orm", "reference")}
+        given |= {name: variant.checkpoint for name, variant in self.config.variants.items()}
         return {name: fingerprint(place) for name, place in given.items() if place}

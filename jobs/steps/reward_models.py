@@ -63,7 +63,11 @@ def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         # As many steps as the variant it controls for; a step of the ORM's own size.
         batch = sweep.config.training.orm.batch_size
         optimization = optimization.model_copy(update={"batch_size": batch})
-    return train(sweep, step, "bradley_terry", "reward", start, optimization, folder, meter, steps)
+    label = sweep.config.models.score_label("orm")
+    return train(
+        sweep, step, "bradley_terry", "reward", start, optimization, folder, meter, steps,
+        score_label=label,
+    )  # fmt: skip
 
 
 def _run_implicit(

@@ -11,10 +11,11 @@ from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rows import VALID, file_stem, read_rows
+from orchestrator.decoding.checks import check_seed
 from orchestrator.engines.chat import Chat
 from orchestrator.records import Reject
 from orchestrator.rewards.aggregation import Aggregation
-from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.reading import RowKind, RowReader, row_kind
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
@@ -26,7 +27,7 @@ from orchestrator.stages.identity import fingerprint
 ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is
 # Each option that decides the scores, by the name of its field.
 DECIDING = ("prefixes", "seed", "position", "kind", "base", "beta", "aggregation",
-            "step_delimiter", "step_tag", "part_rows")  # fmt: skip
+            "step_delimiter", "step_tag", "score_label", "part_rows")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ScoreOptions:
     aggregation: Aggregation | None
     step_delimiter: str | None
     step_tag: str | None
+    score_label: int | None
     branch_memory_mib: int
     engine: Engine
     seed: int
@@ -67,6 +69,7 @@ class ScoreOptions:
             beta=1.0 if self.beta is None else self.beta,
             branch_memory_mib=self.branch_memory_mib,
             engine=self.engine,
+            score_label=self.score_label,
         )
 
     def resolved(self) -> "ScoreOptions":
@@ -100,8 +103,7 @@ class ScoreOptions:
         except ValueError as error:
             raise ConfigError(f"--prefixes = {error}") from None
         self._check_scorer(prefixes)
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"--seed = {self.seed}: valid: a number from 0 to 2^63 - 1")
+        check_seed(option, self.seed)
         stem = file_stem(self.input)
         return RowReader(self.spec, self.position, rows, prefixes, self.seed, stem)
 
@@ -109,11 +111,11 @@ class ScoreOptions:
         if self.beta is not None and self.base is None:
             raise ConfigError(f"--beta = {self.beta}: of a log ratio alone; valid: with --base")
         try:
-            kind = kind_of(self.spec)
+            kind = check_scorer(self.spec)
             chat = chat_of(self.spec)
             if prefixes.kind == "steps" and kind != "step_tag":
                 check_delimiter(chat, self.spec.step_delimiter or BLANK_LINE)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         if self.engine == "vllm":
             self._check_vllm(kind, chat)

@@ -74,7 +74,8 @@ class Sweep:
         variant = self.config.variants.get(model)
         memory = self.config.scoring.branch_memory_mib
         if variant is None:
-            return ScorerSpec(self.checkpoint(model), branch_memory_mib=memory)
+            label = self.config.models.score_label(model)
+            return ScorerSpec(self.checkpoint(model), branch_memory_mib=memory, score_label=label)
         log_ratio = variant.is_log_ratio
         return ScorerSpec(
             self.checkpoint(model),
@@ -85,6 +86,7 @@ class Sweep:
             base=(variant.base or self.checkpoint("policy")) if log_ratio else None,
             beta=variant.beta,
             branch_memory_mib=memory,
+            score_label=variant.score_label,
         )
 
     @property

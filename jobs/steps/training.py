@@ -27,6 +27,7 @@ def train(
     examples: Path | None = None,
     held_out: Path | None = None,
     beta: float = 1.0,
+    score_label: int | None = None,
 ) -> Figures:
     """Trains into ``folder``/checkpoint on the warm group.
 
@@ -59,6 +60,7 @@ def train(
         evaluation_steps=training.evaluation_steps,
         beta=beta,
         branch_memory_mib=sweep.config.scoring.branch_memory_mib,
+        score_label=score_label,
     )
     result = sweep.trainer().train(job, _progress(sweep, step, meter))
     if result["resumed_at"]:

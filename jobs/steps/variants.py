@@ -7,7 +7,7 @@ from orchestrator.config.sections import Variant, to_plain
 from orchestrator.config.tree import Config
 
 # Fields that say how a variant scores, not what is trained.
-SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag")
+SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "score_label")
 
 
 def variant_identity(config: Config, name: str) -> dict[str, Any]:

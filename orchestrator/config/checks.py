@@ -9,6 +9,7 @@ from orchestrator.config.tree import TAKEN, Config
 from orchestrator.data.rows import SUFFIXES, VALID
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+DESCRIBED_BY = ("config.json", "adapter_config.json")  # of a model, of a LoRA adapter
 
 
 def check_files(config: Config) -> None:
@@ -87,14 +88,21 @@ def check_checkpoint(field: str, name: str) -> None:
     """Raises ConfigError, which names ``field``, for a checkpoint that is not there."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not any((folder / file).is_file() for file in DESCRIBED_BY):
             raise ConfigError(f"{field} = {name!r}: the folder has no config.json")
-        if not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
-            raise ConfigError(f"{field} = {name!r}: the folder has no *.safetensors")
-        return
+        if any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+            return
+        if any(folder.glob("*.bin")):
+            return  # how it is converted is said where its weights are looked at
+        raise ConfigError(f"{field} = {name!r}: the folder has no *.safetensors")
     valid = "valid: a folder with config.json and safetensors, or a hub name like org/model"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(f"{field} = {name!r}: no such folder; {valid}")
+    if not _is_on_the_hub(name):
+        raise ConfigError(f"{field} = {name!r}: not found on the hub or in its cache; {valid}")
+
+
+def _is_on_the_hub(name: str) -> bool:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -103,15 +111,16 @@ def check_checkpoint(field: str, name: str) -> None:
         OfflineModeIsEnabled,
     )
 
-    try:
-        hf_hub_download(name, "config.json")
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-    ) as error:
-        raise ConfigError(
-            f"{field} = {name!r}: not found on the hub or in its cache; {valid}"
-        ) from error
+    for file in DESCRIBED_BY:
+        try:
+            hf_hub_download(name, file)
+        except (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            OSError,
+        ):
+            continue
+        return True
+    return False

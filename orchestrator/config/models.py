@@ -4,6 +4,7 @@ Reads configs, tokenizers and the names of weights, never weights: before anythi
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from orchestrator.config.load import ConfigError
@@ -11,10 +12,14 @@ from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
 from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import check_start
 from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.engines.vllm_process import check_served
+from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.scorer import Kind, ScorerSpec
 from orchestrator.scorers.steps import is_written
+from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.world.words import vocabulary
 
 
@@ -29,12 +34,16 @@ def check_models(config: Config) -> None:
     models = config.models
     if models.policy is not None:
         _as_language_model("models.policy", models.policy)
+        partly = any(variant.takes_partial_pairs for variant in config.variants.values())
+        if models.orm is None or (models.reference is None and partly):  # trained from it
+            policy = models.policy
+            _told("models.policy", policy, lambda: check_start(policy))
     if models.orm is not None:
         _as_orm(config, models.orm)
     if models.reference is not None:
-        _as_scorer("models.reference", ScorerSpec(models.reference))
+        _as_scorer("models.reference", _outcome_spec(config, "reference", models.reference))
     for name, variant in config.variants.items():
-        _check_variant(f"variants.{name}", variant)
+        _check_variant(f"variants.{name}", variant, models.policy)
     _check_engine(config)
     for name in ("step_beam", "dvts", "general"):
         section = getattr(config.search, name)
@@ -71,8 +80,10 @@ def _check_engine(config: Config) -> None:
         kind: Kind = "sequence"
         if variant.is_log_ratio:
             kind = "log_ratio"
+        elif checkpoint is not None and scorer in given:
+            kind = kind_of(_outcome_spec(config, scorer, checkpoint))
         elif checkpoint is not None:
-            kind = kind_of(ScorerSpec(checkpoint, variant.kind, step_tag=variant.step_tag))
+            kind = kind_of(_variant_spec(variant, checkpoint))
         dtype, others = config.search.dtype, kind == "sequence" and wanted != "vllm"
         if dtype != "float32" and not others:
             raise ConfigError(
@@ -87,21 +98,43 @@ def _check_engine(config: Config) -> None:
                     f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
                     " transformers, or without that method or scorer"
                 ) from None
+        if wanted == "vllm" and checkpoint is not None:
+            _told("search.engine = 'vllm', scorer", checkpoint, partial(check_model, checkpoint))
+    if wanted == "vllm" and config.models.policy is not None:
+        policy = config.models.policy
+        _told("search.engine = 'vllm', models.policy", policy, lambda: check_served(policy))
 
 
-def _check_variant(place: str, variant: Variant) -> None:
+def _check_variant(place: str, variant: Variant, policy: str | None) -> None:
     if variant.is_log_ratio:
         for part in ("checkpoint", "base"):
             if (named := getattr(variant, part)) is not None:
                 _as_language_model(f"{place}.{part}", named)
+        numerator, base = variant.checkpoint or policy, variant.base or policy
+        if not variant.is_trained and numerator is not None and base is not None:
+            spec = ScorerSpec(numerator, "log_ratio", base=base)
+            _told(f"{place}.checkpoint", numerator, lambda: check_scorer(spec))
     elif variant.checkpoint is not None:
-        spec = ScorerSpec(variant.checkpoint, variant.kind, step_tag=variant.step_tag)
-        _as_scorer(f"{place}.checkpoint", spec)
+        _as_scorer(f"{place}.checkpoint", _variant_spec(variant, variant.checkpoint))
+
+
+def _variant_spec(variant: Variant, checkpoint: str) -> ScorerSpec:
+    return ScorerSpec(
+        checkpoint,
+        variant.kind,
+        step_delimiter=variant.step_delimiter,
+        step_tag=variant.step_tag,
+        score_label=variant.score_label,
+    )
+
+
+def _outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
+    return ScorerSpec(checkpoint, score_label=config.models.score_label(model))
 
 
 def _as_orm(config: Config, checkpoint: str) -> None:
     place = "models.orm"
-    kind = _as_scorer(place, ScorerSpec(checkpoint))
+    kind = _as_scorer(place, _outcome_spec(config, "orm", checkpoint))
     trained = [
         name
         for name, variant in config.variants.items()
@@ -116,18 +149,14 @@ def _as_orm(config: Config, checkpoint: str) -> None:
 
 
 def _as_scorer(place: str, spec: ScorerSpec) -> str:
-    kind = _told(place, spec.checkpoint, lambda: kind_of(spec))
+    kind = _told(place, spec.checkpoint, lambda: check_scorer(spec))
     if kind != "step_tag" or nature_of(spec.checkpoint).form != "language model":
         _check_template(place, spec.checkpoint)  # Math-Shepherd's format is known without one
     return str(kind)
 
 
 def _as_language_model(place: str, checkpoint: str) -> None:
-    nature = _told(place, checkpoint, lambda: nature_of(checkpoint))
-    if nature.form != "language model":
-        raise ConfigError(
-            f"{place} = {checkpoint!r}: {nature.what}; valid: a causal language model"
-        )
+    _told(place, checkpoint, lambda: check_policy(checkpoint))
     _check_template(place, checkpoint)
 
 

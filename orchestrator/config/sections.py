@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # 0 where the model of the split is given
 Positive = Annotated[float, Field(gt=0)]
+Label = Annotated[int, Field(ge=0)]
 Splitting = TypeVar("Splitting", bound="Section")
 
 
@@ -94,8 +95,26 @@ class ModelsConfig(Section):
     policy: str | None = None
     orm: str | None = None
     reference: str | None = None
+    orm_score_label: Label | None = None  # of a head of several labels, the index of the score
+    reference_score_label: Label | None = None
     architecture: Architecture = Architecture()
     vocabulary: Count = 2_048  # entries of the byte-pair tokenizer made for real text
+
+    @model_validator(mode="after")
+    def _labels_are_of_checkpoints(self) -> Self:
+        for name in ("orm", "reference"):
+            label = getattr(self, f"{name}_score_label")
+            if label is not None and getattr(self, name) is None:
+                raise ValueError(
+                    f"{name}_score_label = {label}: of a checkpoint alone, what the run trains has"
+                    f" one label; valid: null, or give {name} as well"
+                )
+        return self
+
+    def score_label(self, model: str) -> int | None:
+        """The label that is the score of the ORM or the reference; None of every other model."""
+        labels = {"orm": self.orm_score_label, "reference": self.reference_score_label}
+        return labels.get(model)
 
 
 class Optimization(Section):
@@ -159,6 +178,7 @@ class Variant(Section):
     aggregation: Literal["last", "min", "mean", "sum", "product"] | None = None
     step_delimiter: str | None = None  # text that ends a step; null: the kind's own
     step_tag: str | None = None
+    score_label: Label | None = None  # of a checkpoint's head of several labels: the score's index
 
     @property
     def is_log_ratio(self) -> bool:

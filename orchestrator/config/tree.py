@@ -71,6 +71,11 @@ def _check_objective(name: str, variant: Variant) -> None:
             f"{place}: a density ratio needs `checkpoint`, `base` or both: what is not given is the"
             " policy, whose ratio to itself says nothing"
         )
+    if variant.score_label is not None and (variant.checkpoint is None or variant.is_log_ratio):
+        raise ValueError(
+            f"{place}.score_label = {variant.score_label}: only of a `checkpoint` with a head of"
+            " labels; valid: null, or give a reward model as `checkpoint`"
+        )
     if variant.base is not None and not variant.is_log_ratio:
         raise ValueError(
             f"{place}.base = {variant.base!r}: only of a log ratio; valid: objective dpo, nca, kto,"

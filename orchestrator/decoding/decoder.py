@@ -3,10 +3,23 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import BadRow
 from orchestrator.decoding.backend import Loaded, ModelBackend
+from orchestrator.decoding.checks import (
+    check_choice,
+    check_counts,
+    check_dtype,
+    check_models,
+    check_prompts,
+    check_room,
+    check_sampling,
+    check_seed,
+)
 from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
@@ -20,6 +33,8 @@ from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.registry import METHODS
 
 Chats = Sequence[str | Sequence[Message]]
+SHOWN = 3  # ids that an error names
+_named = str  # an argument is written as it is called
 
 
 @dataclass(frozen=True)
@@ -52,13 +67,14 @@ class Decoder:
         dtype: of both models' weights.
 
     Raises:
-        ValueError: a checkpoint is no policy, or no reward model.
+        ConfigError: an argument is not valid, or a checkpoint is damaged, no policy or no reward
+            model; the message names the argument, its value and what is valid.
     """
 
     def __init__(
         self,
-        policy: str,
-        reward: str | ScorerSpec | None = None,
+        policy: str | PathLike[str],
+        reward: str | PathLike[str] | ScorerSpec | None = None,
         *,
         position: Position = "closed",
         temperature: float = 1.0,
@@ -66,7 +82,12 @@ class Decoder:
         device: str = "cpu",
         dtype: Dtype = "float32",
     ) -> None:
-        self._policy, self._spec = policy, ScorerSpec(reward) if isinstance(reward, str) else reward
+        policy = _resolved(policy)
+        spec = ScorerSpec(_resolved(reward)) if isinstance(reward, str | PathLike) else reward
+        self._policy, self._spec = policy, spec
+        check_sampling(_named, temperature, top_p)
+        check_choice(_named, position=(position, get_args(Position)))
+        check_dtype(_named, dtype, check_models(_named, policy, spec))
 
         def load() -> Loaded:
             engine = HuggingFacePolicy(policy, temperature, top_p, device, dtype=dtype)
@@ -99,19 +120,30 @@ class Decoder:
             fields: of the method, e.g. ``beams=4``.
 
         Raises:
-            ConfigError: there is no such method or field, or a value cannot be.
-            ValueError: the method asks for scores of no reward model, or ids are not different.
+            ConfigError: there is no such method or field, a value is not valid, the method asks for
+                scores of no reward model, ``prompts`` is one prompt and no list of them, or ids are
+                not different.
         """
         parameters = parameters_of(method, fields)
         if self._spec is None and method not in UNSCORED_METHODS:
-            raise ValueError(f"method {method!r} asks for scores; valid: with a reward model")
+            raise ConfigError(
+                f"method = {method!r}: it asks for scores; valid: with a reward model, or"
+                f" {', '.join(UNSCORED_METHODS)}"
+            )
+        check_seed(_named, seed)
+        check_counts(_named, max_new_tokens=max_new_tokens, places=places)
+        check_room(_named, max_new_tokens, self._policy)
+        prompts = check_prompts(_named, prompts)
         reader = PromptReader(self._policy, self._spec, seed, max_new_tokens)
         problems: list[Problem] = []
         answers: dict[str, Decoded] = {}
-        given = prompt_ids or [f"{reader.stem}-{number}" for number in range(len(prompts))]
-        names = list(map(str, given))
+        numbered = [f"{reader.stem}-{number}" for number in range(len(prompts))]
+        names = numbered if prompt_ids is None else list(map(str, prompt_ids))
         if len(set(names)) < len(names) or len(names) != len(prompts):
-            raise ValueError("prompt_ids: valid: a different one for each prompt")
+            raise ConfigError(
+                f"prompt_ids = {names[:SHOWN]!r} (of {len(names)}): valid: a different one for each"
+                f" of {len(prompts)} prompts"
+            )
         for number, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
             try:
                 problems.append(reader.read(number, {"prompt_id": name, "prompt": prompt}))
@@ -130,3 +162,11 @@ class Decoder:
                 one.score, one.step_scores, one.cost,
             )  # fmt: skip
         return [answers[name] for name in names]
+
+
+def _resolved(checkpoint: str | PathLike[str]) -> str:
+    """A folder without ~; a hub name, and what is no name at all, as it is."""
+    if not isinstance(checkpoint, str | PathLike):
+        return checkpoint
+    path = Path(checkpoint).expanduser()
+    return str(path) if path.is_dir() else str(checkpoint)

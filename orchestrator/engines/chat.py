@@ -10,9 +10,8 @@ that a tokenizer does not state: `chat_formats.py`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import takewhile
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from orchestrator.engines.chat_formats import (
     BLANK_LINE,
@@ -22,9 +21,10 @@ from orchestrator.engines.chat_formats import (
     template_of_architecture,
     writes_pairs,
 )
-from orchestrator.engines.control_tokens import ControlTokens, Ids
+from orchestrator.engines.control_tokens import ControlTokens, Ids, split
 from orchestrator.engines.endings import ScoreAt, end_ids, generation_ends, up_to_scored
 from orchestrator.engines.rendering import ChatTemplate, TemplateRefuses
+from orchestrator.engines.tokenizer_files import load_tokenizer, template_file
 from orchestrator.records import Message
 
 _PROBE = "x"  # a response whose last character merges with no closing
@@ -80,7 +80,7 @@ class Chat:
             template = ChatTemplate(tokenizer, template, fold_system)
         self.template = template
         self._control = self.template.control if self.template else ControlTokens(tokenizer)
-        self._prompt = lru_cache(maxsize=64)(self._encoded)
+        self._prompt = lru_cache(maxsize=64)(self.encoded)
         self._closing = self._closing_of_a_response()
         self.closing_ids = up_to_scored(self._closing, score_at, tokenizer)
         self.end_ids = end_ids(tokenizer, self._closing, generation_ends)
@@ -98,7 +98,7 @@ class Chat:
         """
         if self.template is None:
             return self._first_of_pair(messages)
-        return self._encoded(self.template.prompt(messages))
+        return self.encoded(self.template.prompt(messages))
 
     def answered(self, messages: Sequence[Message], response: str) -> tuple[Ids, Ids]:
         """Token ids of a policy's prompt and of the response that goes on from it.
@@ -137,11 +137,11 @@ class Chat:
             prompt, answer = self._first_of_pair(messages), self.response_ids(response)
             return Conversation(prompt, answer, self.closing_ids)
         text = self.template.conversation(messages, response)
-        ids = self._encoded(text.prompt + text.response + text.closing)
+        ids = self.encoded(text.prompt + text.response + text.closing)
         end = len(ids) - len(self._closing)
         if ids[end:] != self._closing:
             raise TemplateRefuses("the chat template's closing merges with the response")
-        prompt, answer = _split(self._prompt(text.prompt), ids[:end])
+        prompt, answer = split(self._prompt(text.prompt), ids[:end])
         return Conversation(prompt, answer, self.closing_ids)
 
     def pair(self, messages: Sequence[Message], chosen: str, rejected: str) -> tuple[Ids, Ids, Ids]:
@@ -187,50 +187,21 @@ class Chat:
         if self.template is None:
             return ""
         begin = self.template.prompt([{"role": "user", "content": _PROBE}])
-        frame, _ = self._frame
-        return frame.removeprefix(begin) if frame.startswith(begin) else ""
-
-    def in_context(self, response: str, *, finished: bool = False) -> tuple[int, Ids]:
-        """Token ids of a response behind a prompt, white space left out as the template does.
-
-        A response that is not finished keeps the white space at its end. The first number is how
-        many tokens at the end of ``reward_prompt_ids`` are replaced by those of the response.
-        """
-        if self.template is None:
-            return 0, self.response_ids(response)
-        text = self.without_begin(response)
-        text = self.without_end(text) if finished else text
-        frame, prompt = self._frame
-        before, ids = _split(prompt, self._encoded(frame + self._control.escape(text)))
-        return len(prompt) - len(before), ids
-
-    def ends_as_usual(self, prompt_ids: Ids, count: int) -> bool:
-        """Whether the last ``count`` tokens of a ``reward_prompt_ids`` are those of any prompt.
-
-        Only such tokens does ``in_context`` replace.
-        """
-        return not count or prompt_ids[-count:] == self._frame[1][-count:]
+        return self.frame.removeprefix(begin) if self.frame.startswith(begin) else ""
 
     @property
     def control(self) -> ControlTokens:
         """The tokenizer's control tokens."""
         return self._control
 
-    def without_begin(self, response: str) -> str:
-        """A response without the white space that the template leaves out at its beginning."""
-        return response if self.template is None else response.lstrip(self.template.trims[0])
-
-    def without_end(self, response: str) -> str:
-        """A response without the white space that the template leaves out at its end."""
-        return response if self.template is None else response.rstrip(self.template.trims[1])
-
     @cached_property
-    def _frame(self) -> tuple[str, Ids]:
+    def frame(self) -> str:
+        """What the template writes in front of a response to some prompt."""
         assert self.template is not None
-        frame, _ = self.template.frame([{"role": "user", "content": _PROBE}])
-        return frame, self._encoded(frame)
+        return self.template.frame([{"role": "user", "content": _PROBE}])[0]
 
-    def _encoded(self, text: str) -> Ids:
+    def encoded(self, text: str) -> Ids:
+        """Token ids of escaped text of the template (`control_tokens.py`), the BOS in front."""
         return self._bos_ids + self._control.encode(text)
 
     def _first_of_pair(self, messages: Sequence[Message]) -> Ids:
@@ -243,10 +214,9 @@ class Chat:
     def _closing_of_a_response(self) -> Ids:
         if self.template is None:
             return (self.tokenizer.sep_token_id,)
-        user = [{"role": "user", "content": _PROBE}]
-        frame, closing = self.template.frame(user)
-        begin = self._encoded(frame + _PROBE)
-        ids = self._encoded(frame + _PROBE + closing)
+        _, closing = self.template.frame([{"role": "user", "content": _PROBE}])
+        begin = self.encoded(self.frame + _PROBE)
+        ids = self.encoded(self.frame + _PROBE + closing)
         if ids[: len(begin)] != begin:
             raise ValueError("the chat template's closing merges with the response's last token")
         return ids[len(begin) :]
@@ -275,7 +245,7 @@ def load_chat(
 
 @lru_cache(maxsize=16)
 def _loaded(checkpoint: str, fold_system: bool, score_at: ScoreAt | None, gap: str) -> Chat:
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = load_tokenizer(checkpoint)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = template_of_architecture(checkpoint)
     pair = writes_pairs(tokenizer)
@@ -291,12 +261,7 @@ def _loaded(checkpoint: str, fold_system: bool, score_at: ScoreAt | None, gap: s
             score_at,
             fold_system,
         )
+    except TemplateRefuses as error:
+        raise ValueError(f"{checkpoint}: {template_file(checkpoint)}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{checkpoint}: {error}") from error
-
-
-def _split(prompt: Ids, whole: Ids) -> tuple[Ids, Ids]:
-    """The tokens of a whole text, split where it leaves those of its beginning."""
-    pairs = zip(prompt, whole, strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return whole[:same], whole[same:]

@@ -3,14 +3,12 @@
 Everything downstream takes a folder or a hub name; nothing knows how small or large the model is.
 """
 
-from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     LlamaConfig,
@@ -19,11 +17,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from orchestrator.engines.reward_heads import find_head, linear_layer, no_head
-from orchestrator.engines.weights import Weights
+from orchestrator.engines.loading import CPU_ATTENTION, check_whole, load_whole
+from orchestrator.engines.model_configs import is_encoder, model_config
+from orchestrator.engines.reward_heads import (
+    LinearHead,
+    check_label,
+    find_head,
+    linear_layer,
+    no_head,
+    one_row,
+)
+from orchestrator.engines.weights import Weights, read_config
 
-# With the small models of a CPU run, plain attention is faster than SDPA, in training by 1.8 times.
-CPU_ATTENTION = "eager"
+NEW_HEAD = ("score.weight",)  # what a class has that its checkpoint's head is not read as
 NO_LIMIT = 10**9
 Dtype = Literal["float32", "float64", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {
@@ -34,7 +40,6 @@ COUNT_FROM_PAD = (
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
-NAMED = 5  # weights that an error names, at most
 
 
 def new_policy(
@@ -59,34 +64,112 @@ def new_policy(
 
 
 def load_policy(checkpoint: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Loads a causal language model from a folder or hub name, safetensors only."""
-    return AutoModelForCausalLM.from_pretrained(checkpoint, **_loading(dtype))
-
-
-def load_reward_model(checkpoint: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Loads a one-label sequence classifier from a folder or hub name, safetensors only.
-
-    A head under another trainer's name (`reward_heads.py`) becomes the model's `score`.
+    """Loads a causal language model from a folder or hub name, safetensors only.
 
     Raises:
-        ValueError: there is no reward head among the weights, it has more than one label or
-            another width than the backbone, the backbone is not causal, or weights are missing.
+        ValueError: it is an encoder, or its weights are not exactly a causal language model's.
     """
+    check_policy_weights(checkpoint)
+    return load_whole(AutoModelForCausalLM, checkpoint, dtype)
+
+
+def check_policy_weights(checkpoint: str) -> None:
+    """Checks that ``load_policy`` takes a checkpoint; no weight is read.
+
+    Raises:
+        ValueError: as ``load_policy``.
+    """
+    config = read_config(checkpoint)
+    if is_encoder(config):
+        raise ValueError(
+            f"{checkpoint}: a {config.get('model_type')}, an encoder, sees both ways and writes no"
+            " text; valid: a causal language model"
+        )
+    check_whole(AutoModelForCausalLM, checkpoint)
+
+
+def load_reward_model(
+    checkpoint: str, dtype: torch.dtype = torch.float32, label: int | None = None
+) -> PreTrainedModel:
+    """Loads a sequence classifier as a model of one label, safetensors only.
+
+    A head under another trainer's name (`reward_heads.py`) becomes the model's `score`, and so does
+    the row ``label`` of a head of several labels.
+
+    Raises:
+        ValueError: there is no reward head among the weights, it has several labels and none is
+            chosen, it has another width than the backbone, the backbone is not causal, or weights
+            are missing, of other shapes or left over.
+    """
+    weights, head, may_lack = _reward_weights(checkpoint, label)
+    model = load_whole(
+        AutoModelForSequenceClassification, checkpoint, dtype, may_lack, num_labels=head.labels
+    )
+    _check_score(checkpoint, model, head)
+    if not head.own or head.labels > 1:
+        # From here on a plain one-label classifier, and saved as one.
+        layer = linear_layer(weights, head.name, dtype)
+        model.score = one_row(layer, label or 0).to(model.device)
+        model.num_labels = model.config.num_labels = 1
+    return model
+
+
+def check_reward_weights(checkpoint: str, label: int | None = None) -> None:
+    """Checks that ``load_reward_model`` takes a checkpoint; no weight is read.
+
+    Raises:
+        ValueError: as ``load_reward_model``.
+    """
+    _, head, may_lack = _reward_weights(checkpoint, label)
+    model = check_whole(
+        AutoModelForSequenceClassification, checkpoint, may_lack, num_labels=head.labels
+    )
+    if model is not None:
+        _check_score(checkpoint, model, head)
+
+
+def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
+    """A reward model on a policy's weights, its head zero: all first scores are equal.
+
+    Raises:
+        ValueError: the checkpoint is no policy, or its architecture has no sequence classifier.
+    """
+    check_policy_weights(checkpoint)
+    torch.manual_seed(seed)
+    model = load_whole(
+        AutoModelForSequenceClassification, checkpoint, torch.float32, NEW_HEAD, num_labels=1
+    )
+    torch.nn.init.zeros_(model.score.weight)
+    return model
+
+
+def check_start(checkpoint: str) -> None:
+    """Checks that ``reward_model_from_policy`` takes a checkpoint; no weight is read.
+
+    Raises:
+        ValueError: as ``reward_model_from_policy``.
+    """
+    check_policy_weights(checkpoint)
+    check_whole(AutoModelForSequenceClassification, checkpoint, NEW_HEAD, num_labels=1)
+
+
+def _reward_weights(
+    checkpoint: str, label: int | None
+) -> tuple[Weights, LinearHead, tuple[str, ...]]:
+    """The weights, the head among them, and the weights that the model's class lacks then."""
     weights = Weights.of(checkpoint)
     head = find_head(weights)
     if head is None:
         raise ValueError(no_head(checkpoint))
-    model = load_whole(
-        AutoModelForSequenceClassification,
-        checkpoint,
-        dtype,
-        may_lack=() if head.own else ("score.weight",),
-        num_labels=head.labels,
-    )
-    if head.labels != 1 or not hasattr(model, "score"):
+    check_label(checkpoint, head.labels, label)
+    return weights, head, () if head.own else NEW_HEAD
+
+
+def _check_score(checkpoint: str, model: PreTrainedModel, head: LinearHead) -> None:
+    if not hasattr(model, "score"):
         raise ValueError(
-            f"{checkpoint}: a reward model needs a causal backbone and a `score` head of one label;"
-            f" this one is a {type(model).__name__} with {head.labels} labels"
+            f"{checkpoint}: a reward model needs a causal backbone and a `score` head; this one is"
+            f" a {type(model).__name__}"
         )
     width = model.config.get_text_config().hidden_size
     if head.width != width:
@@ -94,59 +177,6 @@ def load_reward_model(checkpoint: str, dtype: torch.dtype = torch.float32) -> Pr
             f"{checkpoint}: {head.name}.weight reads {head.width} numbers, its backbone writes"
             f" {width}"
         )
-    if not head.own:
-        # From here on a plain one-label classifier, and saved as one.
-        model.score = linear_layer(weights, head.name, dtype).to(model.device)
-    return model
-
-
-def load_whole(
-    auto: Any,
-    checkpoint: str,
-    dtype: torch.dtype,
-    may_lack: Collection[str] = (),
-    **options: Any,
-) -> PreTrainedModel:
-    """Loads a model of one of transformers' auto classes whose weights are all there.
-
-    transformers would make up what is missing, at random, and warn. ``may_lack`` names weights that
-    the caller sets.
-
-    Raises:
-        ValueError: weights are missing or have other shapes than the config says.
-    """
-    model, info = auto.from_pretrained(
-        checkpoint,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        **_loading(dtype),
-        **options,
-    )
-    faults = []
-    if missing := sorted(set(info["missing_keys"]) - set(may_lack)):
-        faults.append(f"missing are {_some(missing)}")
-    if wrong := sorted(name for name, *_ in info["mismatched_keys"]):
-        faults.append(f"of another shape are {_some(wrong)}")
-    if faults:
-        kind = type(model).__name__
-        raise ValueError(f"{checkpoint}: its weights are no {kind}'s: {'; '.join(faults)}")
-    found: PreTrainedModel = model
-    return found
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
-def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
-    """A reward model on a policy's weights, its head zero: all first scores are equal."""
-    torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, num_labels=1, **_loading(torch.float32)
-    )
-    torch.nn.init.zeros_(model.score.weight)
-    return model
 
 
 class TextDoesNotFit(ValueError):
@@ -159,7 +189,7 @@ class TextDoesNotFit(ValueError):
 
 def context_of(checkpoint: str) -> int:
     """Most tokens that a model reads at once; without a stated limit, a number past any text."""
-    config = AutoConfig.from_pretrained(checkpoint).get_text_config()
+    config = model_config(checkpoint).get_text_config()
     limit = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
     taken = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PAD else 0
     return limit - taken
@@ -175,11 +205,3 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
-
-
-def _loading(dtype: torch.dtype) -> dict[str, Any]:
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    # Plain attention takes its softmax in float32, whatever the weights are in.
-    if not torch.cuda.is_available() and dtype != torch.float64:
-        options["attn_implementation"] = CPU_ATTENTION
-    return options

@@ -8,6 +8,7 @@ Contents are escaped before the template sees them, and unescaped after it.
 import re
 from collections.abc import Collection
 from functools import cached_property
+from itertools import takewhile
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
@@ -139,3 +140,10 @@ class ControlTokens:
         )
         ids = (core.token_to_id(disguise) or 0 for disguise in disguised.values())
         return core, dict(zip(ids, map(self._ids.__getitem__, disguised), strict=True))
+
+
+def split(prompt: Ids, whole: Ids) -> tuple[Ids, Ids]:
+    """The token ids of a whole text, split where it leaves those of its beginning."""
+    pairs = zip(prompt, whole, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return whole[:same], whole[same:]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.response_border import ResponseBorder
 from orchestrator.engines.stops import INCOMPLETE
 
 Ids = tuple[int, ...]
@@ -48,6 +49,7 @@ class Retokenizer:
 
     def __init__(self, policy: Chat, own: Chat) -> None:
         self._policy, self._own = policy, own
+        self._border = ResponseBorder(own)
         self._known: OrderedDict[Ids, _Response] = OrderedDict()
 
     def response(
@@ -60,8 +62,8 @@ class Retokenizer:
         were asked for before.
         """
         response = self._response(prefix_ids, extension)
-        if finished and response.text != self._own.without_end(response.text):
-            return self._own.in_context(response.text, finished=True)
+        if finished and response.text != self._border.without_end(response.text):
+            return self._border.in_context(response.text, finished=True)
         return response.replaced, response.token_ids
 
     def _response(self, prefix_ids: Ids, extension: Ids = ()) -> _Response:
@@ -73,7 +75,7 @@ class Retokenizer:
                 response = self._gone_on(self._known[prefix_ids], prefix_ids, extension)
             if response is None:
                 text = _complete(self._policy.response_text(whole))
-                response = self._whole(self._own.without_begin(text))
+                response = self._whole(self._border.without_begin(text))
             self._known[whole] = response
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
@@ -83,7 +85,7 @@ class Retokenizer:
     def _whole(self, text: str) -> _Response:
         """A text tokenized as a whole, behind a prompt."""
         alone, starts = self._encoded(text)
-        replaced, token_ids = self._own.in_context(text)
+        replaced, token_ids = self._border.in_context(text)
         # The words' first tokens are those of the text by itself, as far as both end alike.
         pairs = zip(reversed(alone), reversed(token_ids), strict=False)
         alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -99,7 +101,7 @@ class Retokenizer:
         if not head or not both.startswith(head) or not before.text.endswith(head):
             return None
         text = _complete(before.text + both[len(head) :])
-        return self._joined(before, self._own.without_begin(text))
+        return self._joined(before, self._border.without_begin(text))
 
     def _joined(self, before: _Response, text: str) -> _Response | None:
         """The tokens known, up to the last words, and those of the rest."""

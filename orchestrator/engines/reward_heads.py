@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from orchestrator.engines.adapters import adapter_of
 from orchestrator.engines.weights import Weights
 
 HEADS = ("score", "regression_head", "v_head", "value_head", "reward_head")
@@ -53,7 +54,48 @@ def find_head(weights: Weights) -> LinearHead | None:
 def no_head(checkpoint: str) -> str:
     """What to say of a checkpoint without a reward head."""
     names = ", ".join(HEADS)
-    return f"{checkpoint}: no reward head ({names}) among its weights"
+    if (adapter := adapter_of(checkpoint)) is None:
+        return f"{checkpoint}: no reward head ({names}) among its weights"
+    return (
+        f"{checkpoint}: no reward head ({names}) in the adapter or in its base {adapter.base}: the"
+        " reward head would be random; valid: an adapter that was saved with its head"
+        " (modules_to_save)"
+    )
+
+
+def check_label(checkpoint: str, labels: int, label: int | None) -> None:
+    """Checks which of a head's labels is the score.
+
+    Args:
+        checkpoint: folder or hub name.
+        labels: how many the head has.
+        label: the index of one of them; None where none was chosen.
+
+    Raises:
+        ValueError: none was chosen of several, or there is no such label.
+    """
+    valid = (
+        f"valid: score_label: 0 to {labels - 1}" if labels > 1 else "valid: no score_label, or 0"
+    )
+    if label is None:
+        if labels > 1:
+            raise ValueError(
+                f"{checkpoint}: its head has {labels} labels, and which of them is the score is not"
+                f" said; {valid}"
+            )
+    elif not 0 <= label < labels:
+        many = f"{labels} labels" if labels > 1 else "one label"
+        raise ValueError(f"{checkpoint}: score_label = {label}: its head has {many}; {valid}")
+
+
+def one_row(layer: torch.nn.Linear, row: int) -> torch.nn.Linear:
+    """The layer that gives one of a layer's outputs."""
+    single = torch.nn.Linear(layer.in_features, 1, layer.bias is not None, dtype=layer.weight.dtype)
+    with torch.no_grad():
+        single.weight.copy_(layer.weight[row : row + 1])
+        if layer.bias is not None:
+            single.bias.copy_(layer.bias[row : row + 1])
+    return single
 
 
 def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Linear:

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Literal
 
 from orchestrator.engines.chat import load_chat
+from orchestrator.engines.checkpoints import check_policy_weights
 from orchestrator.engines.policy import PolicyIsNotFinite
 from orchestrator.engines.vllm_generator import Ask, Generator
-from orchestrator.engines.vllm_process import VllmProcess
+from orchestrator.engines.vllm_process import VllmProcess, check_served
 from orchestrator.search.engines import (
     Continuation,
     Ids,
@@ -55,6 +56,8 @@ class VllmPolicy:
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
+        ValueError: the checkpoint is an adapter, or its weights are not exactly a causal language
+            model's.
         RuntimeError: vLLM cannot serve the model.
     """
 
@@ -68,6 +71,8 @@ class VllmPolicy:
         dtype: str = "float32",
         cache_mib: int | None = None,
     ) -> None:
+        check_served(checkpoint)
+        check_policy_weights(checkpoint)  # vLLM takes some checkpoints that lack weights
         self.chat = load_chat(checkpoint)
         self.temperature, self.top_p, self.device = temperature, top_p, device
         self._checkpoint = checkpoint

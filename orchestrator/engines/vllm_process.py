@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 import torch._dynamo.config
 
+from orchestrator.engines.adapters import adapter_of
 from orchestrator.engines.checkpoints import TextDoesNotFit
 
 CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # of keys and values; longer texts are refused
@@ -55,6 +56,20 @@ def check_installed() -> None:
     """
     if importlib.util.find_spec("vllm") is None:
         raise ModuleNotFoundError(INSTALL, name="vllm")
+
+
+def check_served(checkpoint: str) -> None:
+    """Checks that vLLM can load a checkpoint.
+
+    Raises:
+        ValueError: it is an adapter, which nothing merges for vLLM.
+    """
+    if (adapter := adapter_of(checkpoint)) is not None:
+        raise ValueError(
+            f"{checkpoint}: engine 'vllm' reads whole models, and this is an adapter of"
+            f" {adapter.base}; valid: engine: transformers, or a checkpoint that the adapter is"
+            " merged into (PEFT: merge_and_unload, then save_pretrained)"
+        )
 
 
 class VllmProcess:

@@ -41,6 +41,12 @@ class PackedRow:
         trunk = len(self.prompt_ids) + sum(map(len, self.responses))
         return trunk + sum(len(branch.token_ids) for branch in self.branches)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that a score is of: prompt, prefix and branch."""
+        ends = (branch.attach + len(branch.token_ids) for branch in self.branches)
+        return len(self.prompt_ids) + max(ends, default=0)
+
 
 @dataclass(frozen=True)
 class Tokens:

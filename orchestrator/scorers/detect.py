@@ -3,34 +3,38 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-from orchestrator.engines.reward_heads import find_head, no_head
+from orchestrator.engines.adapters import adapter_of
+from orchestrator.engines.model_configs import is_encoder
+from orchestrator.engines.reward_heads import check_label, find_head, no_head
 from orchestrator.engines.weights import Weights, read_config
 from orchestrator.scorers.scorer import Kind, ScorerSpec
 
 Form = Literal[
-    "one label", "encoder", "process head", "token classes", "language model", "something else"
+    "classifier", "encoder", "process head", "token classes", "language model", "something else"
 ]
 # Which kinds of scorer a form can be asked as.
 FITS: dict[Form, tuple[Kind, ...]] = {
-    "one label": ("sequence",),
+    "classifier": ("sequence",),
     "encoder": ("encoder",),
     "process head": ("step_tag",),
     "token classes": ("step_tag",),
     "language model": ("step_tag", "log_ratio"),
     "something else": (),
 }
+_ENCODER_HEADS = frozenset(
+    ("classifier.weight", "classifier.out_proj.weight", "score.weight")
+)  # their last layers
 # Nothing tells a language model that judges steps from one that writes them.
 MUST_BE_SAID: tuple[Form, ...] = ("language model",)
 
 
 @dataclass(frozen=True)
 class Nature:
-    """What a checkpoint is: its form, and a sentence's part that says so."""
+    """What a checkpoint is: its form, a sentence's part that says so, and its head's labels."""
 
     form: Form
     what: str
+    labels: int = 1
 
 
 def nature_of(checkpoint: str) -> Nature:
@@ -43,16 +47,18 @@ def nature_of(checkpoint: str) -> Nature:
     name = " ".join(config.get("architectures") or ()) or str(config.get("model_type"))
     if config.get("is_encoder_decoder"):
         return Nature("something else", f"a {name}, an encoder with a decoder")
-    if _is_encoder(config):
+    if is_encoder(config):
         return _encoder(config, weights, name)
     if {"score.0.weight", "score.2.weight"} <= weights.names:
         return Nature("process head", f"a {name} with a head of two layers, read at step tags")
     if name.endswith("ForTokenClassification"):
         return Nature("token classes", f"a {name}, read at step tags")
     if head := find_head(weights):
-        if head.labels == 1:
-            return Nature("one label", f"a {name} with the reward head {head.name}")
-        return Nature("something else", f"a {name} with {head.labels} labels")
+        labels = f" of {head.labels} labels" if head.labels > 1 else ""
+        what = f"a {name} with the reward head {head.name}{labels}"
+        return Nature("classifier", what, head.labels)
+    if name.endswith("ForSequenceClassification") and adapter_of(checkpoint):
+        return Nature("something else", f"an adapter for a {name}: {_headless(checkpoint)}")
     if "lm_head.weight" in weights.names or name.endswith(("ForCausalLM", "LMHeadModel")):
         return Nature("language model", f"a {name}, a language model: {_headless(checkpoint)}")
     return Nature("something else", f"a {name}: {_headless(checkpoint)}")
@@ -65,9 +71,22 @@ def kind_of(spec: ScorerSpec) -> Kind:
 
     Raises:
         ValueError: the kind that is said does not fit, or none is said and none is told by the
-            checkpoint; or a log ratio has no base, or another kind has one.
+            checkpoint; or a log ratio has no base, or another kind has one; or the label that is
+            the score is not said, or there is none.
     """
     nature = nature_of(spec.checkpoint)
+    kind = _kind_of(spec, nature)
+    if kind in ("sequence", "encoder"):
+        check_label(spec.checkpoint, nature.labels, spec.score_label)
+    elif spec.score_label is not None:
+        raise ValueError(
+            f"{spec.checkpoint}: score_label = {spec.score_label}: a scorer of kind {kind!r} has no"
+            " head of labels; valid: none"
+        )
+    return kind
+
+
+def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
     fitting = FITS[nature.form]
     said = spec.kind or ("log_ratio" if spec.base else None)
     if (said == "log_ratio") != bool(spec.base):
@@ -91,12 +110,6 @@ def kind_of(spec: ScorerSpec) -> Kind:
     return fitting[0]
 
 
-def _is_encoder(config: dict[str, Any]) -> bool:
-    return config.get("model_type") in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get(
-        "is_decoder"
-    )
-
-
 def _encoder(config: dict[str, Any], weights: Weights, name: str) -> Nature:
     if name.endswith("ForTokenClassification"):
         return Nature("something else", f"a {name}, which classifies tokens and sees both ways")
@@ -104,9 +117,10 @@ def _encoder(config: dict[str, Any], weights: Weights, name: str) -> Nature:
         return Nature("something else", f"a {name}, an encoder without a classifier")
     # transformers' defaults where the config is silent: two labels.
     labels = len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
-    if labels != 1:
-        return Nature("something else", f"a {name}, an encoder with {labels} labels")
-    return Nature("encoder", f"a {name}, an encoder with one label")
+    if adapter_of(weights.checkpoint) and (head := weights.names & _ENCODER_HEADS):
+        labels = weights.shape(min(head))[0]  # the config is that of the base
+    many = "one label" if labels == 1 else f"{labels} labels"
+    return Nature("encoder", f"a {name}, an encoder with {many}", labels)
 
 
 def _headless(checkpoint: str) -> str:

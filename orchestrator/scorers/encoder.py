@@ -1,4 +1,4 @@
-"""Bidirectional reward models: DeBERTa-v3 above all, BERT, RoBERTa and their kin, with one label.
+"""Bidirectional reward models, one label of them: DeBERTa-v3 above all, BERT, RoBERTa and others.
 
 An encoder sees both ways, so nothing of a prefix can be reused for a longer one: each is its own
 forward over the tokenizer's pair of texts, [CLS] prompt [SEP] prefix [SEP] (RoBERTa writes two
@@ -12,8 +12,11 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import context_of, load_whole
+from orchestrator.engines.checkpoints import context_of
+from orchestrator.engines.loading import load_whole
+from orchestrator.engines.reward_heads import check_label
 from orchestrator.rewards.batching import batches_by_length
+from orchestrator.scorers.detect import nature_of
 from orchestrator.scorers.scorer import Finished, Position, Scorer, check_finite
 from orchestrator.search.engines import Ids
 
@@ -22,14 +25,16 @@ class EncoderScorer(Scorer):
     """A reward model that reads a whole text, both ways, for one score.
 
     Args:
-        checkpoint: folder or hub name of an AutoModelForSequenceClassification with one label.
+        checkpoint: folder or hub name of an AutoModelForSequenceClassification.
         position: where a prefix is scored.
         policy_chat: whose ids come in; None means the model's own.
         device: torch device name.
+        label: index of the label that is the score; None where there is one label.
         finished: where a finished response is scored, as of ``ScorerSpec``.
 
     Raises:
-        ValueError: it has more than one label, or weights (the head's among them) are missing.
+        ValueError: it has several labels and none is chosen, or its weights are not exactly those
+            of its class, the head's among them.
     """
 
     def __init__(
@@ -38,17 +43,18 @@ class EncoderScorer(Scorer):
         position: Position = "closed",
         policy_chat: Chat | None = None,
         device: str = "cpu",
+        label: int | None = None,
         *,
         finished: Finished = "template",
     ) -> None:
         super().__init__(load_chat(checkpoint), position, policy_chat, finished)
-        model = load_whole(AutoModelForSequenceClassification, checkpoint, torch.float32)
-        if model.config.num_labels != 1:
-            raise ValueError(
-                f"{checkpoint}: a reward model has one label; this {type(model).__name__} has"
-                f" {model.config.num_labels} labels"
-            )
+        labels = nature_of(checkpoint).labels
+        check_label(checkpoint, labels, label)
+        model = load_whole(
+            AutoModelForSequenceClassification, checkpoint, torch.float32, num_labels=labels
+        )
         self.model: PreTrainedModel = model.to(device).eval()
+        self._label = label or 0
         self.context = context_of(checkpoint)
 
     def prefix_scores(
@@ -92,7 +98,7 @@ class EncoderScorer(Scorer):
         scores = [0.0] * len(pairs)
         for batch in batches_by_length(lengths):
             logits = self.model(**self._inputs([pairs[i] for i in batch])).logits
-            for i, score in zip(batch, logits[:, 0].float().tolist(), strict=True):
+            for i, score in zip(batch, logits[:, self._label].float().tolist(), strict=True):
                 scores[i] = score
         return scores
 

@@ -11,10 +11,9 @@ from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import context_of, load_whole
+from orchestrator.engines.checkpoints import context_of, load_policy
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.extended import Extended, extended_log_probs
@@ -74,8 +73,7 @@ class LogRatioScorer(Scorer):
             check_delimiter(self.chat, step_delimiter)
         both = (checkpoint, base)
         self.context = min(map(context_of, both))
-        loaded = [load_whole(AutoModelForCausalLM, name, torch.float32) for name in both]
-        self.models = [model.to(device).eval() for model in loaded]
+        self.models = [load_policy(name).to(device).eval() for name in both]
         self._end_id = self.chat.end_id
         self.beta, self.aggregation, self.step_delimiter = beta, aggregation, step_delimiter
 
@@ -91,6 +89,8 @@ class LogRatioScorer(Scorer):
         The whole response is taken for a finished one.
         """
         rows = list(zip(prompts, responses, strict=True))
+        longest = [min(max(own, default=0), len(y)) for own, (_, y) in zip(cuts, rows, strict=True)]
+        self.check_room([len(x) + end for (x, _), end in zip(rows, longest, strict=True)])
         found: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
             values, ends = self._ratios([rows[i] for i in batch])

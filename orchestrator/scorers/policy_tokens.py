@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.response_border import ResponseBorder
 from orchestrator.engines.retokenizing import Retokenizer
 from orchestrator.search.engines import Ids, ScoreRequest
 
@@ -35,6 +36,7 @@ class PolicyTokens:
 
     def __init__(self, policy: Chat | None, model: Chat) -> None:
         self._policy, self._model = policy or model, model
+        self._border = ResponseBorder(model)
         self.shared = policy is None or _same(policy, model)
         self._retokenizer = Retokenizer(self._policy, model)
         lead = self._policy.lead
@@ -52,14 +54,14 @@ class PolicyTokens:
         pairs = list(zip(request.extensions, finished, strict=True))
         replaced = [self._straight(prefix, extension, end) for extension, end in pairs]
         count = replaced[0] if len(set(replaced)) == 1 else None
-        if count is not None and self._model.ends_as_usual(request.prompt_ids, count):
+        if count is not None and self._border.ends_as_usual(request.prompt_ids, count):
             prompt = request.prompt_ids[: len(request.prompt_ids) - count]
             whole = ScoreRequest(prompt, prefix, request.extensions, finished)
             return [ModelRequest(whole, tuple(range(len(pairs))))]
         groups: dict[int, list[tuple[int, Ids]]] = {}
         for number, (extension, end) in enumerate(pairs):
             count, ids = self.response(prefix, extension, end)
-            if not self._model.ends_as_usual(request.prompt_ids, count):
+            if not self._border.ends_as_usual(request.prompt_ids, count):
                 # The prompt's last word would go with what is replaced: nothing merges then.
                 count, ids = (
                     0,
@@ -87,7 +89,7 @@ class PolicyTokens:
         if first in self._policy.control.ids:
             return 0  # no text, by itself
         if first not in self._begins:
-            count, ids = self._model.in_context(self._policy.response_text((first,)))
+            count, ids = self._border.in_context(self._policy.response_text((first,)))
             straight = ids == (first,) and first != self._lead_begin
             self._begins[first] = count if straight else None
         return self._begins[first]
@@ -100,7 +102,7 @@ class PolicyTokens:
         if token_id not in self._trimmed_ends:
             text = self._policy.text((token_id,))
             blank = not text and token_id not in self._policy.control.ids
-            self._trimmed_ends[token_id] = blank or self._model.without_end(text) != text
+            self._trimmed_ends[token_id] = blank or self._border.without_end(text) != text
         return self._trimmed_ends[token_id]
 
 

@@ -128,7 +128,7 @@ class _Reads:
     context: int
     closing: int  # tokens
     tag: int  # tokens written behind each step
-    delimiter: str
+    delimiter: str | None  # None: the whole response is one step
 
     def length(self, prompt: Ids, ids: Ids) -> int:
         """Tokens that the model reads for the whole response."""
@@ -137,7 +137,7 @@ class _Reads:
 
     def step_ends(self, ids: Ids) -> list[int]:
         """Token counts with which a complete step ends."""
-        return step_ends(self.chat, ids, self.delimiter)
+        return [] if self.delimiter is None else step_ends(self.chat, ids, self.delimiter)
 
 
 @lru_cache(maxsize=4)

@@ -74,8 +74,9 @@ def load_scorer(
     scorer: Scorer
     if kind == "encoder":
         scorer = EncoderScorer(
-            spec.checkpoint, position, policy_chat, device, finished=spec.finished
-        )
+            spec.checkpoint, position, policy_chat, device, spec.score_label,
+            finished=spec.finished,
+        )  # fmt: skip
     elif spec.engine == "vllm":
         engine = TokenClassifyScorer if whole_texts else VllmSequenceScorer
         scorer = engine(
@@ -85,7 +86,8 @@ def load_scorer(
     else:
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib,
-            cache_mib or MEMORY_MIB, dtype, finished=spec.finished, score_at=spec.score_at,
+            cache_mib or MEMORY_MIB, dtype, spec.score_label,
+            finished=spec.finished, score_at=spec.score_at,
         )  # fmt: skip
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 

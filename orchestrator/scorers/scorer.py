@@ -39,6 +39,8 @@ class ScorerSpec:
         branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
             without branches need none of it.
         engine: what computes; ``vllm`` only the kind ``sequence``.
+        score_label: index of the label that is the score, of a head of several labels; for the
+            kinds ``sequence`` and ``encoder``.
         finished: where search scores a finished response: ``template`` closes it always,
             ``position`` scores it where an unfinished prefix is scored.
         score_at: the token of the template's closing at which the model scores, as text or as a
@@ -56,6 +58,7 @@ class ScorerSpec:
     beta: float = 1.0
     branch_memory_mib: int = BRANCH_MEMORY_MIB
     engine: Engine = "transformers"
+    score_label: int | None = None
     finished: Finished = "template"
     score_at: ScoreAt | None = None
     fold_system: bool = True
@@ -111,6 +114,7 @@ class Scorer(ABC):
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
+            TextDoesNotFit: a prefix is longer than the model reads.
         """
 
     def forget(self) -> None:  # noqa: B027

@@ -1,4 +1,4 @@
-"""Causal sequence classifiers with one label: ORMs, SP-PRMs and most public reward models.
+"""Causal sequence classifiers read at one label: ORMs, SP-PRMs and most public reward models.
 
 Their head may have another trainer's name (`engines/reward_heads.py`). A request's prefix is read
 on from where it was read before, its extensions (with the closing suffix, for closed scoring) are
@@ -39,8 +39,13 @@ class SequenceScorer(Scorer):
         branch_memory_mib: what the branches of a pass may take beside their trunks.
         memory_mib: of keys and values that are kept between requests.
         dtype: of the weights.
+        label: index of the label that is the score, of a head of several; the model here has that
+            one alone.
         finished: where a finished response is scored, as of ``ScorerSpec``.
         score_at: as of ``ScorerSpec``.
+
+    Raises:
+        ValueError: as of ``load_reward_model``.
     """
 
     def __init__(
@@ -52,13 +57,14 @@ class SequenceScorer(Scorer):
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
         memory_mib: float = MEMORY_MIB,
         dtype: Dtype = "float32",
+        label: int | None = None,
         *,
         finished: Finished = "template",
         score_at: ScoreAt | None = None,
     ) -> None:
         chat = load_chat(checkpoint, score_at=score_at)
         super().__init__(chat, position, policy_chat, finished)
-        self.model = load_reward_model(checkpoint, DTYPES[dtype]).to(device).eval()
+        self.model = load_reward_model(checkpoint, DTYPES[dtype], label).to(device).eval()
         self.context = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
@@ -82,6 +88,7 @@ class SequenceScorer(Scorer):
             parts = [prefix_row(prompt, [response], [row_cuts], closing) for closing in closings]
             branches = tuple(branch for part in parts for branch in part.branches)
             rows.append(replace(parts[0], branches=branches))
+        self.check_room([row.longest for row in rows])
         return self._pass.rows(rows)
 
     def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:

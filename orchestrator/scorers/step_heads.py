@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import load_whole
+from orchestrator.engines.loading import load_whole
+from orchestrator.engines.model_configs import model_config
 from orchestrator.engines.reward_heads import linear_layer
 from orchestrator.engines.weights import Weights
 from orchestrator.rewards.log_ratio import logit_cap
@@ -109,25 +110,36 @@ def tag_format(checkpoint: str, chat: Chat, delimiter: str | None, tag: str | No
     return TagFormat(tag_ids, delimiter, _behind_a_word(chat, delimiter), moved)
 
 
-def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:
-    """A backbone with a head of one or two layers and two labels."""
+def check_step_layers(checkpoint: str) -> tuple[str, ...]:
+    """The names of the layers of a head of two labels; their shapes fit, by the files' headers.
+
+    Raises:
+        ValueError: there are none, or they do not fit each other, the backbone or the two labels.
+    """
     weights = Weights.of(checkpoint)
-    names = [name for name in _LAYERS if f"{name}.weight" in weights.names]
+    names = tuple(name for name in _LAYERS if f"{name}.weight" in weights.names)
     if not names:
         raise ValueError(f"{checkpoint}: none of the layers {', '.join(_LAYERS)} among its weights")
+    width = model_config(checkpoint).get_text_config().hidden_size
+    for name in names:
+        rows, *columns = weights.shape(f"{name}.weight")
+        if len(columns) != 1:
+            raise ValueError(f"{checkpoint}: {name} is no linear layer")
+        if columns[0] != width:
+            raise ValueError(f"{checkpoint}: {name}.weight reads {columns[0]} numbers, not {width}")
+        width = rows
+    if width != 2:
+        raise ValueError(
+            f"{checkpoint}: {names[-1]}.weight has {width} labels; wrong and right are two"
+        )
+    return names
+
+
+def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:
+    """A backbone with a head of one or two layers and two labels."""
+    names, weights = check_step_layers(checkpoint), Weights.of(checkpoint)
     model = load_whole(AutoModel, checkpoint, torch.float32)
     layers = [linear_layer(weights, name, model.dtype) for name in names]
-    width = model.config.get_text_config().hidden_size
-    for name, layer, reads in zip(names, layers, [width, layers[0].out_features], strict=False):
-        if layer.in_features != reads:
-            raise ValueError(
-                f"{checkpoint}: {name}.weight reads {layer.in_features} numbers, not {reads}"
-            )
-    if layers[-1].out_features != 2:
-        raise ValueError(
-            f"{checkpoint}: {names[-1]}.weight has {layers[-1].out_features} labels; wrong and"
-            " right are two"
-        )
     parts = layers if len(layers) == 1 else [layers[0], torch.nn.ReLU(), layers[1]]
     return model, StepHead(torch.nn.Sequential(*parts))
 

@@ -72,6 +72,7 @@ class StepTagScorer(Scorer):
             row, numbers = self._row(prompt, response, own)
             rows.append(row)
             steps.append(numbers)
+        self.check_room([row.longest for row in rows])
         results = []
         for numbers, rewards in zip(steps, self._pass.rows(rows), strict=True):
             scores = [aggregate([rewards[i] for i in own], self._how) for own in numbers]

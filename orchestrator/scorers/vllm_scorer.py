@@ -3,9 +3,15 @@
 from typing import Any
 
 from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoints import check_reward_weights
 from orchestrator.engines.endings import ScoreAt
 from orchestrator.engines.reward_heads import find_head
-from orchestrator.engines.vllm_process import VllmProcess, check_installed, language_model
+from orchestrator.engines.vllm_process import (
+    VllmProcess,
+    check_installed,
+    check_served,
+    language_model,
+)
 from orchestrator.engines.weights import Weights
 from orchestrator.scorers.scorer import Finished, Position, Scorer
 
@@ -102,13 +108,16 @@ def check_model(checkpoint: str) -> None:
     """Checks that vLLM can score with a model, without loading its weights.
 
     Raises:
-        ValueError: the head is another trainer's.
+        ValueError: the head is another trainer's or has several labels, the checkpoint is an
+            adapter, or its weights are not exactly a reward model's.
         ModuleNotFoundError: vLLM is not installed; the message says what to install.
     """
+    check_served(checkpoint)
     head = find_head(Weights.of(checkpoint))
     if head is None or not head.own or head.labels != 1:
         raise ValueError(
             f"{checkpoint}: engine 'vllm' reads a head `score` of one label and no bias;"
             f" this one is {head}; use engine: transformers"
         )
+    check_reward_weights(checkpoint)
     check_installed()

@@ -23,6 +23,7 @@ NOT_COUNTED = (
     "jobs.steps.sweep",  # starts whatever actor a step asks for; the step's own imports count
 )
 KEY_LENGTH = 16
+ADAPTER = "adapter_config.json"  # of a LoRA adapter's folder, which names its base
 _EDGE = 1 << 20  # bytes hashed at each end of a file too large to read whole
 _WHOLE = 1 << 28  # files up to this many bytes are read whole
 
@@ -92,7 +93,11 @@ def _file_of(module: str) -> Path | None:
 def fingerprint(path: str) -> str:
     """Content hash of a local file or folder; a name that is not on this disk stands for itself.
 
-    Files over 256 MiB are hashed by size and both ends.
+    That of an adapter's folder covers its base. Files over 256 MiB are hashed by size and both
+    ends.
+
+    Raises:
+        ValueError: the folder is an adapter's, and its base is not there.
     """
     place = Path(path).expanduser()
     if not place.exists():
@@ -102,6 +107,10 @@ def fingerprint(path: str) -> str:
     for file in files:
         digest.update(f"{file.relative_to(place) if place.is_dir() else ''}".encode())
         _hash_file(file, digest)
+    if (place / ADAPTER).is_file():
+        from orchestrator.engines.adapters import base_of  # imports transformers
+
+        digest.update(fingerprint(base_of(str(place))).encode())
     return digest.hexdigest()[:KEY_LENGTH]
 
 

@@ -38,6 +38,8 @@ class TrainingJob:
         checkpoint_steps: steps between two checkpoints of the training; None writes none.
         evaluation: Parquet file of held-out rows; None for none.
         evaluation_steps: steps between two evaluations, one more at the end.
+        score_label: index of the label that a reward model of several is trained on from; its head
+            has that one alone then.
     """
 
     key: str
@@ -62,6 +64,7 @@ class TrainingJob:
     evaluation_steps: int | None = None
     beta: float = 1.0
     branch_memory_mib: int = BRANCH_MEMORY_MIB
+    score_label: int | None = None
 
 
 @dataclass

@@ -100,5 +100,5 @@ def start_model(job: TrainingJob) -> PreTrainedModel:
     if job.start == "policy":
         return load_policy(job.checkpoint)
     if job.start == "reward":
-        return load_reward_model(job.checkpoint)
+        return load_reward_model(job.checkpoint, label=job.score_label)
     return reward_model_from_policy(job.checkpoint, job.seed)

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.chat_formats import plain_template
+from orchestrator.engines.response_border import ResponseBorder
 from orchestrator.engines.retokenizing import INCOMPLETE, Retokenizer
 
 TEXTS = [
@@ -114,7 +115,9 @@ def test_tail_by_tail_equals_the_whole(
         size = data.draw(st.integers(0, min(12, len(ids) - at)))
         others = [ids[at : at + n] for n in (size, max(size - 1, 0), 1)]
         for extension in (*others, (*others[0], *ids[:2])):
-            expected = mine.in_context(theirs.text(ids[:at] + extension).rstrip(INCOMPLETE))
+            expected = ResponseBorder(mine).in_context(
+                theirs.text(ids[:at] + extension).rstrip(INCOMPLETE)
+            )
             assert retokenizer.response(ids[:at], extension) == expected
         at += max(size, 1)
         if at >= len(ids):
@@ -138,7 +141,9 @@ def test_only_the_last_words_are_tokenized_again(own: str, monkeypatch: pytest.M
     for at in range(60, len(ids), 3):
         tokenized.clear()
         text = theirs.text(ids[: at + 3]).rstrip(INCOMPLETE)
-        assert retokenizer.response(ids[:at], ids[at : at + 3]) == mine.in_context(text)
+        assert retokenizer.response(ids[:at], ids[at : at + 3]) == ResponseBorder(mine).in_context(
+            text
+        )
         (again,) = tokenized
         assert len(again.split()) <= 5 + 3 and text.endswith(again)
 
@@ -148,7 +153,7 @@ def test_a_text_without_words_is_tokenized_whole() -> None:
     ids = theirs.response_ids(TEXTS[0])
     retokenizer = Retokenizer(theirs, mine)
     for at in range(1, len(ids)):
-        expected = mine.in_context(theirs.text(ids[: at + 1]))
+        expected = ResponseBorder(mine).in_context(theirs.text(ids[: at + 1]))
         assert retokenizer.response(ids[:at], ids[at : at + 1]) == expected
 
 
@@ -170,5 +175,5 @@ def test_a_tail_that_begins_within_a_word_has_no_say_in_it() -> None:
     retokenizer = Retokenizer(theirs, mine)
     ids = theirs.response_ids("he said 'saaaaaa it is so good and so is that")
     for at in range(len(ids)):
-        expected = mine.in_context(theirs.text(ids[: at + 1]))
+        expected = ResponseBorder(mine).in_context(theirs.text(ids[: at + 1]))
         assert retokenizer.response(ids[:at], ids[at : at + 1]) == expected

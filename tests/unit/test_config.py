@@ -121,7 +121,6 @@ def test_a_checkpoint_folder_needs_its_config_and_safe_weights(tmp_path: Path) -
     folder.mkdir()
     assert "has no config.json" in message(f"models.orm={folder}")
     (folder / "config.json").write_text("{}")
-    (folder / "pytorch_model.bin").write_bytes(b"")
     assert "has no *.safetensors" in message(f"models.orm={folder}")
     (folder / "model.safetensors").write_bytes(b"")
     check_checkpoints(load_config(None, [f"models.orm={folder}"]))

@@ -20,7 +20,8 @@ from orchestrator.search.problem import NOT_A_NUMBER
 
 GIVEN: dict[str, Any] = {
     "method": "cbs", "fields": [], "kind": None, "base": None, "aggregation": None,
-    "position": "closed", "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
+    "score_label": None, "position": "closed",
+    "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
     "actors": 1, "threads": 1, "max_actors": None, "places": 4,
     "policy_cache_mib": None, "reward_cache_mib": 16,
     "part_rows": 4, "dtype": "float32", "device": "cpu",

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.rendering import TemplateRefuses
+from orchestrator.engines.response_border import ResponseBorder
 from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
 
 USER = [{"role": "user", "content": "What is 2 plus 3?"}]
@@ -51,7 +52,7 @@ def test_text_that_spells_control_tokens_is_text(chats: dict[str, Chat], family:
     assert not controls(chat, whole.response_ids)
     assert controls(chat, chat.prompt_ids(history)) == controls(chat, chat.prompt_ids(plain))
     assert not controls(chat, chat.response_ids(bad)) and not controls(
-        chat, chat.in_context(bad)[1]
+        chat, ResponseBorder(chat).in_context(bad)[1]
     )
     text = chat.tokenizer.decode(whole.response_ids)
     assert text.strip() == bad, "nothing of it is lost"

@@ -27,6 +27,7 @@ def options(word_reward: str, tmp_path: Path) -> dict[str, Any]:
         "input": str(tmp_path / "rows.jsonl"), "output": str(tmp_path / "out"),
         "reward": word_reward, "kind": None, "base": None, "beta": None, "position": "closed",
         "prefixes": "whole", "aggregation": None, "step_delimiter": None, "step_tag": None,
+        "score_label": None,
         "branch_memory_mib": 256, "engine": "transformers", "seed": 0, "actors": 1, "threads": 1,
         "batch_size": 4, "part_rows": 2, "device": "cpu", "force": False,
     }  # fmt: skip

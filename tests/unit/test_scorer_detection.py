@@ -19,7 +19,7 @@ from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_tag import StepTagScorer
 
 FORMS = {
-    "sequence": "one label", "ultra_rm": "one label", "value_head": "one label",
+    "sequence": "classifier", "ultra_rm": "classifier", "value_head": "classifier",
     "deberta": "encoder", "bert": "encoder", "roberta": "encoder",
     "process_head": "process head", "token_classes": "token classes", "shepherd": "language model",
 }  # fmt: skip
@@ -78,15 +78,25 @@ def test_detection_reads_no_weights(tmp_path: Path) -> None:
     assert kind_of(ScorerSpec(checkpoint)) == "step_tag"
 
 
-def test_several_labels_fit_no_kind(tmp_path: Path) -> None:
+def test_of_several_labels_one_must_be_chosen(tmp_path: Path) -> None:
     checkpoint = sequence(tmp_path / "causal")
     rewrite(tmp_path / "causal", {"score.weight": torch.zeros(3, 32)})
-    with pytest.raises(ValueError, match=r"no kind of scorer can ask it: it is a Llama.* 3 labels"):
+    with pytest.raises(ValueError, match=r"its head has 3 labels, .*valid: score_label: 0 to 2"):
         load_scorer(ScorerSpec(checkpoint))
+    with pytest.raises(ValueError, match=r"score_label = 3: its head has 3 labels; valid: .* 0 to"):
+        kind_of(ScorerSpec(checkpoint, score_label=3))
+    assert kind_of(ScorerSpec(checkpoint, score_label=2)) == "sequence"
     checkpoint = bert(tmp_path / "encoder")
     renamed(tmp_path / "encoder", "BertForSequenceClassification", id2label={"0": "a", "1": "b"})
-    with pytest.raises(ValueError, match="an encoder with 2 labels"):
+    with pytest.raises(ValueError, match="its head has 2 labels"):
         load_scorer(ScorerSpec(checkpoint))
+    one = MAKERS["value_head"](tmp_path / "one")
+    assert kind_of(ScorerSpec(one, score_label=0)) == "sequence"
+    with pytest.raises(ValueError, match="score_label = 1: its head has one label"):
+        kind_of(ScorerSpec(one, score_label=1))
+    steps = process_head(tmp_path / "steps")
+    with pytest.raises(ValueError, match="score_label = 1: a scorer of kind 'step_tag' has no"):
+        kind_of(ScorerSpec(steps, score_label=1))
 
 
 def test_forms_that_nothing_here_can_ask_say_what_they_are(tmp_path: Path) -> None:

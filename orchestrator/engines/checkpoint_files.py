@@ -1,0 +1,124 @@
+"""The files of a checkpoint, a folder or a hub name: JSON objects and headers of safetensors.
+
+No weight is read: of a file on the hub that is not in the cache only the header is fetched. What is
+damaged is a ValueError of one sentence that names the file.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from safetensors import safe_open
+from transformers.utils import cached_file
+
+_POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
+_SHOWN = 300  # characters of another library's message
+
+
+@dataclass(frozen=True)
+class Header:
+    """One tensor as the header of its file describes it; ``dtype`` in safetensors' words (F32)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def file_of(checkpoint: str, name: str) -> Path | None:
+    """A file of a checkpoint, fetched into the hub's cache; None where there is none."""
+    path = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)
+    return Path(path) if path else None
+
+
+def has_file(checkpoint: str, name: str) -> bool:
+    """Whether a checkpoint has a file; nothing is fetched. False where the hub does not answer."""
+    if Path(checkpoint).is_dir():
+        return (Path(checkpoint) / name).is_file()
+    if isinstance(try_to_load_from_cache(checkpoint, name), str):
+        return True
+    try:
+        return HfApi().file_exists(checkpoint, name)
+    except (OSError, ValueError, RuntimeError):  # offline, or no name of the hub
+        return False
+
+
+def read_json(checkpoint: str, name: str) -> dict[str, Any]:
+    """A JSON object among a checkpoint's files; empty where there is no such file.
+
+    Raises:
+        ValueError: the file is not JSON, or no object.
+    """
+    path = file_of(checkpoint, name)
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the JSON or of the UTF-8
+        raise ValueError(f"{checkpoint}: {name} is not JSON: {in_one_line(error)}") from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise ValueError(f"{checkpoint}: {name} is a {kind}, not a JSON object of settings")
+    return content
+
+
+def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
+    """The header of one safetensors file: each tensor's dtype and shape, by its name.
+
+    Raises:
+        ValueError: the file is missing, or it is not a whole safetensors file.
+    """
+    if Path(checkpoint).is_dir():
+        path: str | None = str(Path(checkpoint) / name)
+        if not Path(checkpoint, name).is_file():
+            raise ValueError(f"{checkpoint}: {name} is missing")
+    else:
+        cached = try_to_load_from_cache(checkpoint, name)
+        path = cached if isinstance(cached, str) else None
+    try:
+        return _headers_on_the_hub(checkpoint, name) if path is None else _headers_at(path)
+    except Exception as error:
+        pointer = path is not None and _begins(path) == _POINTER
+        reason = "a pointer of Git LFS; run `git lfs pull`" if pointer else in_one_line(error)
+        raise ValueError(
+            f"{checkpoint}: {name} is not a whole safetensors file: {reason}"
+        ) from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """Another library's message as a part of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Turns whatever another library raises for a damaged file into a ValueError that names it.
+
+    Raises:
+        ValueError: ``what``, then the library's message in one line.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{what}: {in_one_line(error)}") from error
+
+
+def _begins(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(len(_POINTER))
+
+
+def _headers_at(path: str) -> dict[str, Header]:
+    with safe_open(path, framework="pt") as tensors:
+        slices = {key: tensors.get_slice(key) for key in tensors.keys()}  # noqa: SIM118
+        return {key: Header(s.get_dtype(), tuple(s.get_shape())) for key, s in slices.items()}
+
+
+@lru_cache(maxsize=256)
+def _headers_on_the_hub(repository: str, name: str) -> dict[str, Header]:
+    tensors = HfApi().parse_safetensors_file_metadata(repository, name).tensors
+    return {key: Header(str(info.dtype), tuple(info.shape)) for key, info in tensors.items()}

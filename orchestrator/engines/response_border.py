@@ -1,0 +1,56 @@
+"""Where a response meets the prompt, in a reward model's tokens.
+
+A response's first tokens may merge with the prompt's last (the space that Mistral's template writes
+in front of an answer), and a template may leave white space out at its ends.
+"""
+
+from functools import cached_property
+
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.control_tokens import Ids, split
+
+
+class ResponseBorder:
+    """Reads responses behind a reward model's prompt.
+
+    Args:
+        chat: the reward model's.
+    """
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    def in_context(self, response: str, *, finished: bool = False) -> tuple[int, Ids]:
+        """Token ids of a response behind a prompt, white space left out as the template does.
+
+        A response that is not finished keeps the white space at its end. The first number is how
+        many tokens at the end of ``reward_prompt_ids`` are replaced by those of the response.
+        """
+        if self._chat.template is None:
+            return 0, self._chat.response_ids(response)
+        text = self.without_begin(response)
+        text = self.without_end(text) if finished else text
+        whole = self._chat.encoded(self._chat.frame + self._chat.control.escape(text))
+        before, ids = split(self._prompt, whole)
+        return len(self._prompt) - len(before), ids
+
+    def ends_as_usual(self, prompt_ids: Ids, count: int) -> bool:
+        """Whether the last ``count`` tokens of a ``reward_prompt_ids`` are those of any prompt.
+
+        Only such tokens does ``in_context`` replace.
+        """
+        return not count or prompt_ids[-count:] == self._prompt[-count:]
+
+    def without_begin(self, response: str) -> str:
+        """A response without the white space that the template leaves out at its beginning."""
+        template = self._chat.template
+        return response if template is None else response.lstrip(template.trims[0])
+
+    def without_end(self, response: str) -> str:
+        """A response without the white space that the template leaves out at its end."""
+        template = self._chat.template
+        return response if template is None else response.rstrip(template.trims[1])
+
+    @cached_property
+    def _prompt(self) -> Ids:
+        return self._chat.encoded(self._chat.frame)

@@ -1,0 +1,109 @@
+"""Checks of a policy and of a scorer before anything starts: all that their files tell.
+
+No weight is read: config, tokenizer and the headers of the weights' files are enough to say whether
+a checkpoint can be loaded, and whether its texts reach it.
+"""
+
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from orchestrator.engines.adapters import adapter_of
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.checkpoint_files import read_json
+from orchestrator.engines.checkpoints import check_policy_weights, check_reward_weights
+from orchestrator.engines.control_tokens import Ids
+from orchestrator.engines.loading import check_quantizer, check_whole
+from orchestrator.engines.model_configs import model_config
+from orchestrator.engines.tokenizer_files import template_file
+from orchestrator.scorers.detect import kind_of, nature_of
+from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
+from orchestrator.scorers.step_heads import check_step_layers, tag_format
+
+# Special tokens that are written into texts or around them. What else is special (the image tokens
+# of a model that reads text alone) comes only where a template writes it.
+_WRITTEN = ("bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "pad_token_id",
+            "cls_token_id")  # fmt: skip
+_SHORT, _LONG = "x", "x x x x"  # two prompts, of different tokens in any tokenizer
+
+
+def check_policy(checkpoint: str, engine: Engine = "transformers") -> None:
+    """Checks that a checkpoint is a causal language model that ``engine`` loads and prompts.
+
+    Raises:
+        ValueError: it is another kind of model, its weights are not those of its config, a file is
+            damaged, its tokenizer has ids that its embedding has not, or its chat template leaves
+            the prompt out.
+    """
+    nature = nature_of(checkpoint)
+    headless = nature.form == "something else" and adapter_of(checkpoint) is None
+    if nature.form != "language model" and not headless:
+        raise ValueError(f"{checkpoint}: it is {nature.what}; valid: a causal language model")
+    check_policy_weights(checkpoint)
+    if engine == "transformers":
+        check_quantizer(checkpoint)
+    read_json(checkpoint, "generation_config.json")
+    _check_tokenizer(checkpoint, load_chat(checkpoint))
+
+
+def check_scorer(spec: ScorerSpec) -> Kind:
+    """The kind of a scorer, checked to be one that can be loaded and asked.
+
+    Raises:
+        ValueError: as of ``kind_of`` and of ``check_policy``; the models of a log ratio have
+            different vocabularies, or a tokenizer does not know the step tag.
+    """
+    kind = kind_of(spec)
+    if spec.engine == "transformers":
+        check_quantizer(spec.checkpoint)
+    if kind == "log_ratio":
+        check_policy(spec.checkpoint)
+        check_policy(str(spec.base))
+        first, second = (load_chat(name) for name in (spec.checkpoint, str(spec.base)))
+        if first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
+            raise ValueError(
+                f"{spec.checkpoint} and {spec.base} have different vocabularies: a log ratio is of"
+                " the same tokens under both models"
+            )
+        return kind
+    if kind == "sequence":
+        check_reward_weights(spec.checkpoint, spec.score_label)
+    elif kind == "encoder":
+        labels = nature_of(spec.checkpoint).labels
+        check_whole(AutoModelForSequenceClassification, spec.checkpoint, num_labels=labels)
+    elif nature_of(spec.checkpoint).form == "language model":
+        check_policy_weights(spec.checkpoint)
+    else:
+        check_whole(AutoModel, spec.checkpoint)
+        check_step_layers(spec.checkpoint)
+    chat, tag_ids = chat_of(spec), Ids()
+    if kind == "step_tag":
+        tag_ids = tag_format(spec.checkpoint, chat, spec.step_delimiter, spec.step_tag).tag_ids
+    _check_tokenizer(spec.checkpoint, chat, tag_ids)
+    return kind
+
+
+def _check_tokenizer(checkpoint: str, chat: Chat, tag_ids: Ids = ()) -> None:
+    """Checks that the prompt's content reaches the model, and that no id is past its embedding."""
+    short, long = (
+        chat.prompt_ids([{"role": "user", "content": content}]) for content in (_SHORT, _LONG)
+    )
+    if short == long:
+        raise ValueError(
+            f"{checkpoint}: the chat template ({template_file(checkpoint)}) does not write the"
+            " prompt's content, so that every prompt would be scored alike; valid: a template that"
+            " writes the content of each message"
+        )
+    rows = getattr(model_config(checkpoint).get_text_config(), "vocab_size", None)
+    tokenizer = chat.tokenizer
+    added = tokenizer.added_tokens_decoder
+    special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+    reached = {i for i in tokenizer.get_vocab().values() if i not in special}
+    reached |= {*short, *chat.closing_ids, *chat.end_ids, *tag_ids}
+    named = (getattr(tokenizer, name, None) for name in _WRITTEN)
+    largest = max(reached | {i for i in named if i is not None})
+    if rows is not None and largest >= rows:
+        raise ValueError(
+            f"{checkpoint}: its tokenizer gives ids up to {largest}"
+            f" ({tokenizer.convert_ids_to_tokens(largest)!r}), and its embedding has {rows} rows,"
+            f" for ids 0 to {rows - 1}; valid: the tokenizer that the model was trained with"
+        )
