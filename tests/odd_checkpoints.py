@@ -276,7 +276,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
 POLICIES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a reward model": (reward_kinds.sequence, "reward head score; valid: a causal language model"),
     "a model with a value head": (
-        reward_kinds.value_head, "reward head v_head.summary; valid: a causal language model"),
+        reward_kinds.value_head, r"a value head \(v_head.summary\); valid: a causal language"),
     "a process reward model": (
         reward_kinds.process_head, "read at step tags; valid: a causal language model"),
     "a BERT": (reward_kinds.bert, "an encoder with one label; valid: a causal language model"),

@@ -20,15 +20,18 @@ from transformers import (
 from orchestrator.engines.loading import CPU_ATTENTION, check_whole, load_whole
 from orchestrator.engines.model_configs import is_encoder, model_config
 from orchestrator.engines.reward_heads import (
-    LinearHead,
+    RewardHead,
     check_label,
     find_head,
-    linear_layer,
+    head_module,
     no_head,
-    one_row,
+    token_rows,
 )
 from orchestrator.engines.weights import Weights, read_config
 
+# Fields with which some architectures scale or cap their logits.
+LOGIT_FIELDS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier",
+                "output_logit_soft_cap")  # fmt: skip
 NEW_HEAD = ("score.weight",)  # what a class has that its checkpoint's head is not read as
 NO_LIMIT = 10**9
 Dtype = Literal["float32", "float64", "bfloat16"]
@@ -108,9 +111,31 @@ def load_reward_model(
     _check_score(checkpoint, model, head)
     if not head.own or head.labels > 1:
         # From here on a plain one-label classifier, and saved as one.
-        layer = linear_layer(weights, head.name, dtype)
-        model.score = one_row(layer, label or 0).to(model.device)
+        model.score = head_module(weights, head, label or 0, dtype).to(model.device)
         model.num_labels = model.config.num_labels = 1
+    return model
+
+
+def load_logit_model(
+    checkpoint: str, token_id: int, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Loads a language model whose score is its logit of one token (Nemotron's reward models).
+
+    Raises:
+        ValueError: it is no language model, has no such token, or changes its logits.
+    """
+    model = load_policy(checkpoint, dtype)
+    full = model.get_output_embeddings()
+    if not 0 <= token_id < full.out_features:
+        raise ValueError(
+            f"{checkpoint}: score_token = {token_id}: valid: an id under {full.out_features}"
+        )
+    config = model.config.get_text_config()
+    if changed := [name for name in LOGIT_FIELDS if getattr(config, name, None) not in (None, 1.0)]:
+        raise ValueError(
+            f"{checkpoint}: it changes its logits by {changed}: none is read as a score"
+        )
+    model.score = token_rows(full, [token_id])
     return model
 
 
@@ -155,7 +180,7 @@ def check_start(checkpoint: str) -> None:
 
 def _reward_weights(
     checkpoint: str, label: int | None
-) -> tuple[Weights, LinearHead, tuple[str, ...]]:
+) -> tuple[Weights, RewardHead, tuple[str, ...]]:
     """The weights, the head among them, and the weights that the model's class lacks then."""
     weights = Weights.of(checkpoint)
     head = find_head(weights)
@@ -165,7 +190,7 @@ def _reward_weights(
     return weights, head, () if head.own else NEW_HEAD
 
 
-def _check_score(checkpoint: str, model: PreTrainedModel, head: LinearHead) -> None:
+def _check_score(checkpoint: str, model: PreTrainedModel, head: RewardHead) -> None:
     if not hasattr(model, "score"):
         raise ValueError(
             f"{checkpoint}: a reward model needs a causal backbone and a `score` head; this one is"
@@ -174,7 +199,7 @@ def _check_score(checkpoint: str, model: PreTrainedModel, head: LinearHead) -> N
     width = model.config.get_text_config().hidden_size
     if head.width != width:
         raise ValueError(
-            f"{checkpoint}: {head.name}.weight reads {head.width} numbers, its backbone writes"
+            f"{checkpoint}: {head.layers[0]}.weight reads {head.width} numbers, its backbone writes"
             f" {width}"
         )
 

@@ -2,10 +2,11 @@
 
 `score` is transformers' own. `regression_head` is UltraRM's and Eurus-RM's; `v_head` (TRL),
 `value_head` and `reward_head` are others'. All are one linear layer from the last hidden state to
-the reward.
+the reward, but `score.0` and `score.2` (Qwen2.5-Math-RM, INF-ORM): two layers, ReLU between.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +19,21 @@ OWN = "score"
 _WEIGHT = re.compile(rf"({'|'.join(HEADS)})(\.summary)?\.weight")
 
 
-@dataclass(frozen=True)
-class LinearHead:
-    """One linear layer among a checkpoint's weights, by its name; ``labels`` rows of ``width``."""
+TWO_LAYERS = ("score.0", "score.2")
 
-    name: str
+
+@dataclass(frozen=True)
+class RewardHead:
+    """The head among a checkpoint's weights.
+
+    Attributes:
+        layers: names of its linear layers, one or two.
+        labels: how many numbers it gives.
+        width: how many numbers it reads.
+        bias: whether its last layer has a bias.
+    """
+
+    layers: tuple[str, ...]
     labels: int
     width: int
     bias: bool
@@ -30,25 +41,49 @@ class LinearHead:
     @property
     def own(self) -> bool:
         """Whether transformers' one-label classifier reads it by itself."""
-        return self.name == OWN and not self.bias
+        return self.layers == (OWN,) and not self.bias
+
+    @property
+    def is_value_head(self) -> bool:
+        """Whether it is a value head, which scores tokens of raw text as often as answers."""
+        return self.layers[0].startswith("v_head")
 
 
-def find_head(weights: Weights) -> LinearHead | None:
+def find_head(weights: Weights) -> RewardHead | None:
     """The reward head among a checkpoint's weights, or None.
 
     Raises:
         ValueError: there are several, or the head is no linear layer.
     """
+    if all(f"{name}.weight" in weights.names for name in TWO_LAYERS):
+        return _head(weights, TWO_LAYERS)
     found = sorted(name for name in weights.names if _WEIGHT.fullmatch(name))
     if not found:
         return None
     if len(found) > 1:
         raise ValueError(f"{weights.checkpoint}: several reward heads: {', '.join(found)}")
-    shape = weights.shape(found[0])
-    if len(shape) != 2:
-        raise ValueError(f"{weights.checkpoint}: {found[0]} {shape} is no linear layer's")
-    name = found[0].removesuffix(".weight")
-    return LinearHead(name, *shape, bias=f"{name}.bias" in weights.names)
+    return _head(weights, (found[0].removesuffix(".weight"),))
+
+
+def _head(weights: Weights, layers: tuple[str, ...]) -> RewardHead:
+    shapes = [weights.shape(f"{name}.weight") for name in layers]
+    for name, shape in zip(layers, shapes, strict=True):
+        if len(shape) != 2:
+            raise ValueError(f"{weights.checkpoint}: {name}.weight {shape} is no linear layer's")
+    return RewardHead(layers, shapes[-1][0], shapes[0][1], f"{layers[-1]}.bias" in weights.names)
+
+
+def head_module(
+    weights: Weights, head: RewardHead, label: int, dtype: torch.dtype
+) -> torch.nn.Module:
+    """The head as a module that gives one label: hidden states (..., D) to scores (..., 1).
+
+    Raises:
+        ValueError: as of ``linear_layer``.
+    """
+    *before, last = [linear_layer(weights, name, dtype) for name in head.layers]
+    single = one_row(last, label)
+    return torch.nn.Sequential(*before, torch.nn.ReLU(), single) if before else single
 
 
 def no_head(checkpoint: str) -> str:
@@ -113,4 +148,17 @@ def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Li
         layer.weight.copy_(weight)
         if bias is not None:
             layer.bias.copy_(bias)
+    return layer
+
+
+def token_rows(full: torch.nn.Linear, token_ids: Sequence[int]) -> torch.nn.Linear:
+    """The layer that gives the logits of some tokens alone."""
+    rows = list(token_ids)
+    layer = torch.nn.Linear(
+        full.in_features, len(rows), full.bias is not None, dtype=full.weight.dtype
+    )
+    with torch.no_grad():
+        layer.weight.copy_(full.weight[rows])
+        if full.bias is not None:
+            layer.bias.copy_(full.bias[rows])
     return layer

@@ -17,7 +17,8 @@ from orchestrator.engines.tokenizer_files import template_file
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
-from orchestrator.scorers.step_heads import check_step_layers, tag_format
+from orchestrator.scorers.step_formats import step_format, tag_format, verdict_ids
+from orchestrator.scorers.step_heads import check_step_layers
 
 # Special tokens that are written into texts or around them. What else is special (the image tokens
 # of a model that reads text alone) comes only where a template writes it.
@@ -65,19 +66,24 @@ def check_scorer(spec: ScorerSpec) -> Kind:
                 " the same tokens under both models"
             )
         return kind
-    if kind == "sequence":
+    if kind == "sequence" and spec.score_token is not None:
+        check_policy_weights(spec.checkpoint)
+    elif kind == "sequence":
         check_reward_weights(spec.checkpoint, spec.score_label)
     elif kind == "encoder":
         labels = nature_of(spec.checkpoint).labels
         check_whole(AutoModelForSequenceClassification, spec.checkpoint, num_labels=labels)
-    elif nature_of(spec.checkpoint).form == "language model":
+    elif (said := step_format(spec)).right is not None:
         check_policy_weights(spec.checkpoint)
     else:
         check_whole(AutoModel, spec.checkpoint)
-        check_step_layers(spec.checkpoint)
+        check_step_layers(spec.checkpoint, said)
     chat, tag_ids = chat_of(spec), Ids()
     if kind == "step_tag":
-        tag_ids = tag_format(spec.checkpoint, chat, spec.step_delimiter, spec.step_tag).tag_ids
+        form = tag_format(spec, chat)
+        tag_ids = form.tag_ids + form.between_ids
+        if step_format(spec).right is not None:
+            verdict_ids(spec, chat)
     _check_tokenizer(spec.checkpoint, chat, tag_ids)
     return kind
 

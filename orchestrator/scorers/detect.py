@@ -5,16 +5,20 @@ from typing import Any, Literal
 
 from orchestrator.engines.adapters import adapter_of
 from orchestrator.engines.model_configs import is_encoder
-from orchestrator.engines.reward_heads import check_label, find_head, no_head
+from orchestrator.engines.reward_heads import TWO_LAYERS, check_label, find_head, no_head
 from orchestrator.engines.weights import Weights, read_config
+from orchestrator.scorers.formats import PRESETS
 from orchestrator.scorers.scorer import Kind, ScorerSpec
 
 Form = Literal[
-    "classifier", "encoder", "process head", "token classes", "language model", "something else"
-]
+    "classifier", "value head", "step values", "encoder", "process head", "token classes",
+    "language model", "something else",
+]  # fmt: skip
 # Which kinds of scorer a form can be asked as.
 FITS: dict[Form, tuple[Kind, ...]] = {
     "classifier": ("sequence",),
+    "value head": ("sequence", "step_tag"),
+    "step values": ("step_tag",),
     "encoder": ("encoder",),
     "process head": ("step_tag",),
     "token classes": ("step_tag",),
@@ -24,8 +28,10 @@ FITS: dict[Form, tuple[Kind, ...]] = {
 _ENCODER_HEADS = frozenset(
     ("classifier.weight", "classifier.out_proj.weight", "score.weight")
 )  # their last layers
-# Nothing tells a language model that judges steps from one that writes them.
-MUST_BE_SAID: tuple[Form, ...] = ("language model",)
+# Nothing tells a language model that judges steps from one that writes them, nor a value head that
+# scores whole answers under a chat template from one that scores steps of raw text.
+MUST_BE_SAID: tuple[Form, ...] = ("language model", "value head")
+_STEP_VALUES = "ForPrmModel"  # as Skywork-o1-Open-PRM's architecture ends
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,17 @@ def nature_of(checkpoint: str) -> Nature:
         return Nature("something else", f"a {name}, an encoder with a decoder")
     if is_encoder(config):
         return _encoder(config, weights, name)
-    if {"score.0.weight", "score.2.weight"} <= weights.names:
-        return Nature("process head", f"a {name} with a head of two layers, read at step tags")
     if name.endswith("ForTokenClassification"):
         return Nature("token classes", f"a {name}, read at step tags")
     if head := find_head(weights):
+        if head.layers == TWO_LAYERS and head.labels == 2:
+            return Nature("process head", f"a {name} with a head of two layers, read at step tags")
+        if head.is_value_head and head.labels == 1:
+            if name.endswith(_STEP_VALUES):
+                return Nature("step values", f"a {name} with a value head, read behind each step")
+            return Nature("value head", f"a {name} with a value head ({head.layers[0]})")
         labels = f" of {head.labels} labels" if head.labels > 1 else ""
-        what = f"a {name} with the reward head {head.name}{labels}"
+        what = f"a {name} with the reward head {head.layers[-1]}{labels}"
         return Nature("classifier", what, head.labels)
     if name.endswith("ForSequenceClassification") and adapter_of(checkpoint):
         return Nature("something else", f"an adapter for a {name}: {_headless(checkpoint)}")
@@ -88,6 +98,15 @@ def kind_of(spec: ScorerSpec) -> Kind:
 
 def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
     fitting = FITS[nature.form]
+    if spec.score_token is not None:
+        if nature.form != "language model":
+            raise ValueError(
+                f"{spec.checkpoint}: score_token = {spec.score_token}: a logit of a language model,"
+                f" and it is {nature.what}; valid: none"
+            )
+        return "sequence"
+    if spec.step_format is not None and nature.form == "classifier":
+        fitting = ("step_tag",)  # one label behind each step
     said = spec.kind or ("log_ratio" if spec.base else None)
     if (said == "log_ratio") != bool(spec.base):
         raise ValueError(
@@ -104,8 +123,8 @@ def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
         raise ValueError(f"{spec.checkpoint}: no kind of scorer can ask it: it is {nature.what}")
     if nature.form in MUST_BE_SAID:
         raise ValueError(
-            f"{spec.checkpoint}: it is {nature.what}; if it is a reward model all the same, say its"
-            f" kind: {', '.join(fitting)}"
+            f"{spec.checkpoint}: it is {nature.what}; how it scores cannot be told from its files:"
+            f" say its kind ({', '.join(fitting)}) or its preset ({', '.join(PRESETS)})"
         )
     return fitting[0]
 

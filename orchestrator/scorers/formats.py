@@ -85,6 +85,12 @@ class Preset:
     step_format: StepFormat | None = None
     score_token: int | None = None
 
+    @property
+    def format(self) -> StepFormat:
+        """The format of a process reward model."""
+        assert self.step_format is not None, "a preset of kind step_tag"
+        return self.step_format
+
 
 _TURNS = StepFormat(layout="turns", answer="+", right="+", wrong="-")
 PRESETS: dict[str, Preset] = {

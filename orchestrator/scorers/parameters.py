@@ -1,8 +1,9 @@
 """The N of a scorer: how many parameters a counted reward token goes through."""
 
 from orchestrator.engines.parameters import matrix_parameters
-from orchestrator.scorers.detect import kind_of, nature_of
+from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.step_heads import reads_logits
 
 
 def scorer_parameters(spec: ScorerSpec) -> float:
@@ -20,5 +21,5 @@ def scorer_parameters(spec: ScorerSpec) -> float:
     if kind == "log_ratio":
         both = (spec.checkpoint, str(spec.base))
         return sum(matrix_parameters(name, language_head=True) for name in both) / 2
-    reads_logits = kind == "step_tag" and nature_of(spec.checkpoint).form == "language model"
-    return float(matrix_parameters(spec.checkpoint, language_head=reads_logits))
+    logits = spec.score_token is not None or (kind == "step_tag" and reads_logits(spec))
+    return float(matrix_parameters(spec.checkpoint, language_head=logits))

@@ -19,7 +19,7 @@ from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Position, ScorerSpec
-from orchestrator.scorers.step_heads import tag_format
+from orchestrator.scorers.step_formats import tag_format
 from orchestrator.scorers.steps import BLANK_LINE, step_ends
 from orchestrator.search.engines import Ids
 
@@ -149,5 +149,6 @@ def _reads_of(spec: ScorerSpec, position: Position) -> _Reads:
     closing = len(chat.closing_ids) if closed else 0
     if kind != "step_tag":
         return _Reads(chat, context, closing, 0, spec.step_delimiter or BLANK_LINE)
-    found = tag_format(spec.checkpoint, chat, spec.step_delimiter, spec.step_tag)
-    return _Reads(chat, context, closing, len(found.tag_ids), found.delimiter)
+    form = tag_format(spec, chat)
+    tag = len(form.tag_ids) + len(form.between_ids)
+    return _Reads(chat, context, closing, tag, form.delimiter)

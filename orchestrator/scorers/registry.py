@@ -9,7 +9,7 @@ from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.scorer import Kind, Position, Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.scorers.step_heads import step_chat
+from orchestrator.scorers.step_formats import step_chat
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.scorers.steps import BLANK_LINE
 from orchestrator.scorers.token_classify import TokenClassifyScorer
@@ -19,7 +19,7 @@ from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 def chat_of(spec: ScorerSpec) -> Chat:
     """The tokenizer and the prompt's format of a scorer, without its model: ``Scorer.chat``."""
     if spec.kind == "step_tag":
-        return step_chat(spec.checkpoint, spec.fold_system)
+        return step_chat(spec)
     return load_chat(spec.checkpoint, spec.fold_system, spec.score_at)
 
 
@@ -70,6 +70,7 @@ def load_scorer(
             step_delimiter=spec.step_delimiter,
             step_tag=spec.step_tag,
             branch_memory_mib=spec.branch_memory_mib,
+            step_format=spec.step_format,
         )
     scorer: Scorer
     if kind == "encoder":
@@ -87,7 +88,7 @@ def load_scorer(
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib,
             cache_mib or MEMORY_MIB, dtype, spec.score_label,
-            finished=spec.finished, score_at=spec.score_at,
+            finished=spec.finished, score_at=spec.score_at, score_token=spec.score_token,
         )  # fmt: skip
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 
@@ -98,6 +99,11 @@ def _check_engine(spec: ScorerSpec, kind: Kind, dtype: Dtype) -> None:
         raise ValueError(
             f"{spec.checkpoint}: dtype {dtype!r} is for the kind 'sequence' on engine transformers,"
             f" and this is {kind!r} on {spec.engine}; use float32"
+        )
+    if spec.engine == "vllm" and spec.score_token is not None:
+        raise ValueError(
+            f"{spec.checkpoint}: engine 'vllm' reads reward heads, and the score is the logit of"
+            f" token {spec.score_token}; use engine: transformers"
         )
     if spec.engine == "vllm" and kind != "sequence":
         raise ValueError(

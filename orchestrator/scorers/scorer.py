@@ -15,6 +15,7 @@ from orchestrator.engines.checkpoints import NO_LIMIT, TextDoesNotFit
 from orchestrator.engines.endings import ScoreAt
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
+from orchestrator.scorers.formats import StepFormat, preset_of
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
@@ -41,6 +42,11 @@ class ScorerSpec:
         engine: what computes; ``vllm`` only the kind ``sequence``.
         score_label: index of the label that is the score, of a head of several labels; for the
             kinds ``sequence`` and ``encoder``.
+        preset: the family of public models that it belongs to, which says its kind and format
+            where nothing else does (`formats.py`).
+        step_format: how a process reward model reads steps; None is what the checkpoint tells.
+        score_token: id of the token whose logit behind the finished conversation is the score, of
+            a language model.
         finished: where search scores a finished response: ``template`` closes it always,
             ``position`` scores it where an unfinished prefix is scored.
         score_at: the token of the template's closing at which the model scores, as text or as a
@@ -59,9 +65,31 @@ class ScorerSpec:
     branch_memory_mib: int = BRANCH_MEMORY_MIB
     engine: Engine = "transformers"
     score_label: int | None = None
+    preset: str | None = None
+    step_format: StepFormat | None = None
+    score_token: int | None = None
     finished: Finished = "template"
     score_at: ScoreAt | None = None
     fold_system: bool = True
+
+    def __post_init__(self) -> None:
+        """Fills what the preset says.
+
+        Raises:
+            ValueError: there is no such preset, or the kind that is said is another one.
+        """
+        if self.preset is None:
+            return
+        preset = preset_of(self.preset)
+        if self.kind not in (None, preset.kind):
+            raise ValueError(
+                f"kind = {self.kind!r}: preset {self.preset!r} is of kind {preset.kind!r}; valid:"
+                " one of the two"
+            )
+        fields = {"kind": preset.kind, "step_format": preset.step_format}
+        for name, value in {**fields, "score_token": preset.score_token}.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
 
 class RewardIsNotFinite(ValueError):

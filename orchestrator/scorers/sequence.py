@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import DTYPES, Dtype, context_of, load_reward_model
+from orchestrator.engines.checkpoints import (
+    DTYPES,
+    Dtype,
+    context_of,
+    load_logit_model,
+    load_reward_model,
+)
 from orchestrator.engines.endings import ScoreAt
 from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.engines.reading import Reader
@@ -43,9 +49,10 @@ class SequenceScorer(Scorer):
             one alone.
         finished: where a finished response is scored, as of ``ScorerSpec``.
         score_at: as of ``ScorerSpec``.
+        score_token: as of ``ScorerSpec``.
 
     Raises:
-        ValueError: as of ``load_reward_model``.
+        ValueError: as of ``load_reward_model`` or of ``load_logit_model``.
     """
 
     def __init__(
@@ -61,10 +68,15 @@ class SequenceScorer(Scorer):
         *,
         finished: Finished = "template",
         score_at: ScoreAt | None = None,
+        score_token: int | None = None,
     ) -> None:
         chat = load_chat(checkpoint, score_at=score_at)
         super().__init__(chat, position, policy_chat, finished)
-        self.model = load_reward_model(checkpoint, DTYPES[dtype], label).to(device).eval()
+        if score_token is None:
+            model = load_reward_model(checkpoint, DTYPES[dtype], label)
+        else:
+            model = load_logit_model(checkpoint, score_token, DTYPES[dtype])
+        self.model = model.to(device).eval()
         self.context = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)

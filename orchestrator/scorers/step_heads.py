@@ -1,8 +1,7 @@
-"""Step-tag reward models on their backbones: what reads a step's reward at its tag.
+"""Process reward models on their backbones: what reads a step's reward behind it.
 
-Three forms are public: a head of two layers (Qwen2.5-Math-PRM), two token classes (TRL), and a
-language model that writes "+" or "-" at the tag (Math-Shepherd). A reward is the probability that
-the step is right.
+A head of one or two layers (Qwen2.5-Math-PRM, TRL: two labels; Skywork-o1-Open-PRM: one), or a
+language model's logits of the tokens that say right and wrong (Math-Shepherd, RLHFlow, Granite).
 """
 
 from dataclasses import dataclass
@@ -11,110 +10,104 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat import Chat
 from orchestrator.engines.loading import load_whole
 from orchestrator.engines.model_configs import model_config
-from orchestrator.engines.reward_heads import linear_layer
+from orchestrator.engines.reward_heads import linear_layer, token_rows
 from orchestrator.engines.weights import Weights
 from orchestrator.rewards.log_ratio import logit_cap
-from orchestrator.scorers.detect import Form, nature_of
-from orchestrator.scorers.steps import BLANK_LINE, LINE_END, check_delimiter
+from orchestrator.scorers.formats import StepFormat
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.step_formats import step_format, tag_format, verdict_ids
 from orchestrator.scorers.tagged import TagFormat
-from orchestrator.search.engines import Ids
 
-QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # as the models were trained
-RIGHT, WRONG = "+", "-"  # what Math-Shepherd's model writes at a tag
-_LAYERS = ("score.0", "score.2", "score", "classifier")
+_LAYERS = ("score.0", "score.2", "v_head.summary", "v_head", "score", "classifier")
+STATES_PER_CHUNK = 256  # hidden states whose logits of a whole vocabulary are held at once
 
 
 class StepHead(torch.nn.Module):
-    """Hidden states (N, k, D) to the probabilities (N, k) of the second of two labels.
+    """Hidden states (N, k, D) to rewards (N, k).
 
     Args:
-        layers: hidden states to two logits, (N, k, 2).
+        layers: hidden states to logits: of two labels, of one, or of a vocabulary.
+        read: the reward of logits (N, k, L), float32 or wider.
         cap: logits are softly capped at this, as Gemma 2 does; None caps nothing.
     """
 
-    def __init__(self, layers: torch.nn.Module, cap: float | None = None) -> None:
+    def __init__(self, layers: torch.nn.Module, read: "Read", cap: float | None = None) -> None:
         super().__init__()
-        self.layers, self.cap = layers, cap
+        self.layers, self.read, self.cap = layers, read, cap
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The probabilities, float32 or wider."""
-        logits: Tensor = self.layers(hidden)
+        """The rewards, float32 or wider."""
+        states = hidden.flatten(0, -2).split(STATES_PER_CHUNK)
+        return torch.cat([self._rewards(some) for some in states]).view(hidden.shape[:-1])
+
+    def _rewards(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.layers(states)
         if self.cap is not None:
             logits = torch.tanh(logits / self.cap) * self.cap
-        if logits.dtype != torch.float64:
-            logits = logits.float()
-        return logits.softmax(-1)[..., 1]
+        return self.read.rewards(logits if logits.dtype == torch.float64 else logits.float())
+
+
+@dataclass(frozen=True)
+class Read:
+    """From logits (..., L) to rewards (...).
+
+    Attributes:
+        activation: of the format.
+        index: of the logit that counts.
+    """
+
+    activation: str
+    index: int
+
+    def rewards(self, logits: Tensor) -> Tensor:
+        """A probability, or the logit itself."""
+        if self.activation == "softmax":
+            return logits.softmax(-1)[..., self.index]
+        chosen = logits[..., self.index]
+        return chosen.sigmoid() if self.activation == "sigmoid" else chosen
 
 
 @dataclass(frozen=True)
 class StepModel:
-    """A loaded step-tag reward model, on its device and in evaluation mode.
+    """A loaded process reward model, on its device and in evaluation mode.
 
     Attributes:
         model: the backbone, or a model on it.
         head: what reads a step's reward from a hidden state.
         form: how tags are written into a response.
+        bounded: whether rewards are probabilities.
     """
 
     model: PreTrainedModel
     head: StepHead
     form: TagFormat
+    bounded: bool
 
 
-def step_chat(checkpoint: str, fold_system: bool = True) -> Chat:
-    """The tokenizer and the prompt's format of a step-tag reward model.
-
-    Math-Shepherd's, of a language model without a chat template, is "question solution".
-    """
-    if nature_of(checkpoint).form != "language model":
-        return load_chat(checkpoint, fold_system)
-    return load_chat(checkpoint, fold_system, gap=" ")
-
-
-def load_step_model(
-    checkpoint: str, chat: Chat, delimiter: str | None, tag: str | None, device: str
-) -> StepModel:
-    """Loads a step-tag reward model; a delimiter or tag of None is the checkpoint's own.
+def load_step_model(spec: ScorerSpec, chat: Chat, device: str) -> StepModel:
+    """Loads a process reward model.
 
     Raises:
-        ValueError: the checkpoint is of none of the three forms, its weights do not fit, or its
+        ValueError: the checkpoint is of no form with step tags, its weights do not fit, or its
             tokenizer does not know the tag.
     """
-    nature = nature_of(checkpoint)
-    if nature.form not in ("process head", "token classes", "language model"):
-        raise ValueError(f"{checkpoint}: it has no step tags: it is {nature.what}")
-    form = tag_format(checkpoint, chat, delimiter, tag)
-    if nature.form == "language model":
-        model, head = _language_model(checkpoint, chat)
+    said, form = step_format(spec), tag_format(spec, chat)
+    if said.right is not None:
+        model, head = _language_model(spec, chat)
     else:
-        model, head = _two_labels(checkpoint)
-    return StepModel(model.to(device).eval(), head.to(device).eval(), form)
+        model, head = _labels(spec.checkpoint, said)
+    bounded = said.activation != "none"
+    return StepModel(model.to(device).eval(), head.to(device).eval(), form, bounded)
 
 
-def tag_format(checkpoint: str, chat: Chat, delimiter: str | None, tag: str | None) -> TagFormat:
-    """How tags are written for a step-tag reward model; None is the checkpoint's own.
-
-    Raises:
-        ValueError: its tokenizer does not know the tag, or does not keep the delimiter.
-    """
-    form = nature_of(checkpoint).form
-    tag_ids = _tag_ids(checkpoint, form, chat, tag)
-    moved = form == "language model"
-    if delimiter is None:
-        used = _own_tag(form, chat) if tag is None else tag
-        delimiter = LINE_END if moved else used if used.isspace() else BLANK_LINE
-    check_delimiter(chat, delimiter)
-    return TagFormat(tag_ids, delimiter, _behind_a_word(chat, delimiter), moved)
-
-
-def check_step_layers(checkpoint: str) -> tuple[str, ...]:
-    """The names of the layers of a head of two labels; their shapes fit, by the files' headers.
+def check_step_layers(checkpoint: str, said: StepFormat) -> tuple[str, ...]:
+    """The names of a head's layers; their shapes fit, by the files' headers.
 
     Raises:
-        ValueError: there are none, or they do not fit each other, the backbone or the two labels.
+        ValueError: there are none, or they do not fit each other, the backbone or the labels.
     """
     weights = Weights.of(checkpoint)
     names = tuple(name for name in _LAYERS if f"{name}.weight" in weights.names)
@@ -128,75 +121,42 @@ def check_step_layers(checkpoint: str) -> tuple[str, ...]:
         if columns[0] != width:
             raise ValueError(f"{checkpoint}: {name}.weight reads {columns[0]} numbers, not {width}")
         width = rows
-    if width != 2:
+    if said.activation == "softmax" and width != 2:
         raise ValueError(
             f"{checkpoint}: {names[-1]}.weight has {width} labels; wrong and right are two"
+        )
+    if said.activation != "softmax" and width != 1:
+        raise ValueError(
+            f"{checkpoint}: {names[-1]}.weight has {width} labels; activation"
+            f" {said.activation!r} reads one"
         )
     return names
 
 
-def _two_labels(checkpoint: str) -> tuple[PreTrainedModel, StepHead]:
-    """A backbone with a head of one or two layers and two labels."""
-    names, weights = check_step_layers(checkpoint), Weights.of(checkpoint)
+def _labels(checkpoint: str, said: StepFormat) -> tuple[PreTrainedModel, StepHead]:
+    """A backbone with a head of one or two layers."""
+    names, weights = check_step_layers(checkpoint, said), Weights.of(checkpoint)
     model = load_whole(AutoModel, checkpoint, torch.float32)
     layers = [linear_layer(weights, name, model.dtype) for name in names]
     parts = layers if len(layers) == 1 else [layers[0], torch.nn.ReLU(), layers[1]]
-    return model, StepHead(torch.nn.Sequential(*parts))
+    index = 1 if said.activation == "softmax" else 0
+    return model, StepHead(torch.nn.Sequential(*parts), Read(said.activation, index))
 
 
-def _language_model(checkpoint: str, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
-    """A language model, its head cut down to the tokens for wrong and right."""
-    model = load_whole(AutoModelForCausalLM, checkpoint, torch.float32)
+def _language_model(spec: ScorerSpec, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
+    """A language model; of its head the rows of the tokens that are read."""
+    model = load_whole(AutoModelForCausalLM, spec.checkpoint, torch.float32)
     try:
         cap = logit_cap(model)
     except ValueError as error:
-        raise ValueError(f"{checkpoint}: {error}") from None
+        raise ValueError(f"{spec.checkpoint}: {error}") from None
+    right, wrong = verdict_ids(spec, chat)
     full = model.get_output_embeddings()
-    pair = [_verdict_id(checkpoint, chat, text) for text in (WRONG, RIGHT)]
-    layer = torch.nn.Linear(full.in_features, 2, full.bias is not None, dtype=model.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(full.weight[pair])
-        if full.bias is not None:
-            layer.bias.copy_(full.bias[pair])
-    return model, StepHead(layer, cap)
+    if wrong is None:
+        return model, StepHead(full, Read("softmax", right), cap)
+    return model, StepHead(token_rows(full, [wrong, right]), Read("softmax", 1), cap)
 
 
-def _own_tag(form: Form, chat: Chat) -> str:
-    """The tag with which the public models of a form were trained."""
-    if form == "language model":
-        return SHEPHERD_TAG
-    if form == "process head" or QWEN_TAG in chat.tokenizer.get_vocab():
-        return QWEN_TAG
-    return TRL_TAG
-
-
-def _tag_ids(checkpoint: str, form: Form, chat: Chat, tag: str | None) -> Ids:
-    """The tokens of a tag that was said, or of the public models' own, there a single one."""
-    own = _own_tag(form, chat)
-    if tag is not None:
-        ids = chat.marker_ids(tag)
-        known = bool(ids) and chat.tokenizer.decode(ids) in (tag, f" {tag}")
-    else:
-        ids = _behind_a_word(chat, own) if form == "language model" else chat.marker_ids(own)
-        known = chat.tokenizer.decode(ids[-1:]) in (own, own.strip(" "), f" {own}")
-    if not known:
-        wanted = own.strip(" ") if tag is None else tag
-        raise ValueError(
-            f"{checkpoint}: its tokenizer does not know the step tag {wanted!r}; say the one that"
-            " the model was trained with (step_tag)"
-        )
-    return ids
-
-
-def _behind_a_word(chat: Chat, text: str) -> Ids:
-    """The tokens of a text that goes on from a word; by itself it might get a space in front."""
-    word, whole = chat.marker_ids("x"), chat.marker_ids(f"x{text}")
-    return whole[len(word) :] if whole[: len(word)] == word else chat.marker_ids(text)
-
-
-def _verdict_id(checkpoint: str, chat: Chat, text: str) -> int:
-    """The token of "+" or "-" as a word of its own."""
-    *_, found = chat.marker_ids(text) or (None,)
-    if found is None or chat.text((found,)).strip() != text:
-        raise ValueError(f"{checkpoint}: its tokenizer has no token {text!r} to judge a step with")
-    return found
+def reads_logits(spec: ScorerSpec) -> bool:
+    """Whether rewards are read from a language model's head."""
+    return step_format(spec).right is not None

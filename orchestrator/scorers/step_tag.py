@@ -15,9 +15,11 @@ from orchestrator.engines.checkpoints import context_of
 from orchestrator.rewards.aggregation import Aggregation, aggregate
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import Branch, PackedRow
+from orchestrator.scorers.formats import StepFormat
 from orchestrator.scorers.packed_pass import PackedPass
-from orchestrator.scorers.scorer import Position, Scorer
-from orchestrator.scorers.step_heads import load_step_model, step_chat
+from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
+from orchestrator.scorers.step_formats import step_chat
+from orchestrator.scorers.step_heads import load_step_model
 from orchestrator.scorers.tagged import Reading, TaggedText
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
@@ -35,6 +37,7 @@ class StepTagScorer(Scorer):
             model (Math-Shepherd), the tag where that is white space, else a blank line.
         step_tag: None is the tag with which the public models of this form were trained.
         branch_memory_mib: what the branches of a pass may take beside their trunks.
+        step_format: how it reads steps; None is what the checkpoint tells.
 
     Raises:
         ValueError: as of ``load_step_model``, or the tokenizer does not keep the delimiter.
@@ -50,14 +53,18 @@ class StepTagScorer(Scorer):
         step_delimiter: str | None = None,
         step_tag: str | None = None,
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
+        step_format: StepFormat | None = None,
     ) -> None:
-        super().__init__(step_chat(checkpoint), position, policy_chat)
+        spec = ScorerSpec(
+            checkpoint, step_delimiter=step_delimiter, step_tag=step_tag, step_format=step_format
+        )
+        super().__init__(step_chat(spec), position, policy_chat)
         self.context = context_of(checkpoint)
-        found = load_step_model(checkpoint, self.chat, step_delimiter, step_tag, device)
+        loaded = load_step_model(spec, self.chat, device)
         self._how: Aggregation = aggregation
         self._every = aggregation != "last"  # whether earlier steps' rewards are read too
-        self._form = found.form
-        self._pass = PackedPass(found.model, self.chat.end_ids[-1], found.head, branch_memory_mib)
+        self._form, self._bounded = loaded.form, loaded.bounded
+        self._pass = PackedPass(loaded.model, self.chat.end_ids[-1], loaded.head, branch_memory_mib)
 
     def prefix_scores(
         self,
@@ -75,7 +82,7 @@ class StepTagScorer(Scorer):
         self.check_room([row.longest for row in rows])
         results = []
         for numbers, rewards in zip(steps, self._pass.rows(rows), strict=True):
-            scores = [aggregate([rewards[i] for i in own], self._how) for own in numbers]
+            scores = [self._of([rewards[i] for i in own]) for own in numbers]
             results.append(scores * (len(positions) or 1))
         return results
 
@@ -86,7 +93,7 @@ class StepTagScorer(Scorer):
         rewards, tokens = self._pass.branches(trunks, [plan.branches for plan in plans])
         found = []
         for (prompt, trunk), plan, own, count in zip(trunks, plans, rewards, tokens, strict=True):
-            scores = (aggregate([own[i] for i in numbers], self._how) for numbers in plan.steps)
+            scores = (self._of([own[i] for i in numbers]) for numbers in plan.steps)
             whole = sum(
                 len(prompt + trunk) + sum(len(plan.branches[i].token_ids) for i in numbers)
                 for numbers in plan.steps
@@ -99,6 +106,9 @@ class StepTagScorer(Scorer):
     ) -> int:
         """Tokens of one pass, tags included."""
         return self._row(prompt, response, cuts)[0].tokens
+
+    def _of(self, rewards: Sequence[float]) -> float:
+        return aggregate(rewards, self._how, probabilities=self._bounded)
 
     def closing(self, position: Position) -> Ids:
         """The tag, in every position."""

@@ -76,7 +76,7 @@ def test_a_language_model_without_a_reward_head_is_refused(
     message = r"no reward head \(score, regression_head, .*\) among its weights"
     with pytest.raises(ValueError, match=f"{word_policy}: {message}"):
         load_reward_model(word_policy)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="its head has 2 labels"):
         load_reward_model(MAKERS["process_head"](tmp_path))
 
 

@@ -11,7 +11,7 @@ import torch
 from reward_kinds import MAKERS, bert, process_head, renamed, rewrite, sequence
 from transformers import BertConfig, BertForTokenClassification, LlamaConfig, T5Config
 
-from orchestrator.scorers.detect import FITS, kind_of, nature_of
+from orchestrator.scorers.detect import FITS, MUST_BE_SAID, kind_of, nature_of
 from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Kind, ScorerSpec
@@ -19,7 +19,7 @@ from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_tag import StepTagScorer
 
 FORMS = {
-    "sequence": "classifier", "ultra_rm": "classifier", "value_head": "classifier",
+    "sequence": "classifier", "ultra_rm": "classifier", "value_head": "value head",
     "deberta": "encoder", "bert": "encoder", "roberta": "encoder",
     "process_head": "process head", "token_classes": "token classes", "shepherd": "language model",
 }  # fmt: skip
@@ -32,12 +32,12 @@ def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_
     nature = nature_of(checkpoint)
     assert nature.form == FORMS[name]
     fitting, *further = FITS[nature.form]
-    assert further == (["log_ratio"] if name == "shepherd" else [])
+    assert further == {"shepherd": ["log_ratio"], "value_head": ["step_tag"]}.get(name, [])
     assert isinstance(load_scorer(ScorerSpec(checkpoint, fitting)), CLASSES[fitting])
-    if name != "shepherd":
+    if nature.form not in MUST_BE_SAID:
         assert kind_of(ScorerSpec(checkpoint)) == fitting
         assert isinstance(load_scorer(ScorerSpec(checkpoint)), CLASSES[fitting])
-    others: list[Kind] = [kind for kind in CLASSES if kind != fitting]  # type: ignore[misc]
+    others: list[Kind] = [kind for kind in CLASSES if kind not in FITS[nature.form]]  # type: ignore[misc]
     for kind in others:
         with pytest.raises(ValueError, match=rf"{tmp_path}: no scorer of kind '{kind}': it is a "):
             load_scorer(ScorerSpec(checkpoint, kind))
@@ -45,7 +45,7 @@ def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_
 
 def test_a_language_model_is_a_reward_model_only_where_that_is_said(word_policy: str) -> None:
     """Every Llama 2 knows Math-Shepherd's tag: nothing tells a policy from a judge of steps."""
-    with pytest.raises(ValueError, match=r"LlamaForCausalLM.*no reward head.*say its kind: step_"):
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM.*no reward head.*say its kind \(step_"):
         load_scorer(ScorerSpec(word_policy))
     with pytest.raises(ValueError, match="does not know the step tag 'ки'"):
         load_scorer(ScorerSpec(word_policy, "step_tag"))
@@ -71,10 +71,9 @@ def test_the_specs_fields_reach_the_scorer(tmp_path: Path) -> None:
 
 
 def test_detection_reads_no_weights(tmp_path: Path) -> None:
-    """Of a checkpoint in shards the index alone is read."""
+    """Of a checkpoint in shards the index, and of the head's shard the header."""
     checkpoint = process_head(tmp_path)
-    for shard in tmp_path.glob("*.safetensors"):
-        shard.unlink()
+    (tmp_path / "model-00001-of-00002.safetensors").unlink()
     assert kind_of(ScorerSpec(checkpoint)) == "step_tag"
 
 
@@ -91,9 +90,9 @@ def test_of_several_labels_one_must_be_chosen(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its head has 2 labels"):
         load_scorer(ScorerSpec(checkpoint))
     one = MAKERS["value_head"](tmp_path / "one")
-    assert kind_of(ScorerSpec(one, score_label=0)) == "sequence"
+    assert kind_of(ScorerSpec(one, "sequence", score_label=0)) == "sequence"
     with pytest.raises(ValueError, match="score_label = 1: its head has one label"):
-        kind_of(ScorerSpec(one, score_label=1))
+        kind_of(ScorerSpec(one, "sequence", score_label=1))
     steps = process_head(tmp_path / "steps")
     with pytest.raises(ValueError, match="score_label = 1: a scorer of kind 'step_tag' has no"):
         kind_of(ScorerSpec(steps, score_label=1))
@@ -127,7 +126,7 @@ def test_hub_names_are_read_from_the_hubs_cache(tmp_path: Path) -> None:
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
     code = (
-        "import json; from orchestrator.scorers.detect import nature_of;"
+        "import json; from orchestrator.scorers.detect import MUST_BE_SAID, nature_of;"
         "from orchestrator.engines.weights import Weights;"
         "shape = Weights.of('maker/model').shape('score.2.weight');"
         "print(json.dumps([nature_of('maker/model').form, shape]))"

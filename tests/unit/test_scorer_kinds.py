@@ -22,7 +22,8 @@ TOLERANCE = 1e-4
 
 
 STEP_TAGS = ("process_head", "token_classes", "shepherd")
-KINDS: dict[str, Kind] = {"shepherd": "step_tag"}  # which only a person can tell
+# Which only a person can tell.
+KINDS: dict[str, Kind] = {"shepherd": "step_tag", "value_head": "sequence"}
 TAGS = {"token_classes": "\n\n"}  # so that the same steps serve all
 
 

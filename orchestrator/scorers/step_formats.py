@@ -1,0 +1,184 @@
+"""A process reward model's format in its own tokens: what is written behind a step, and read.
+
+What nobody says of a checkpoint is told by its files where they can (its architecture, its head's
+labels); what they cannot tell is refused.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat_formats import plain_template
+from orchestrator.engines.control_tokens import Ids, split
+from orchestrator.engines.endings import generation_ends
+from orchestrator.engines.step_turns import StepTurns
+from orchestrator.engines.tokenizer_files import load_tokenizer
+from orchestrator.scorers.detect import Form, nature_of
+from orchestrator.scorers.formats import PRESETS, StepFormat
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.scorers.tagged import TagFormat
+
+QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # as the models were trained
+_WORD, _NUMBER = "x", "7"  # two steps that begin with different tokens
+
+
+def step_format(spec: ScorerSpec) -> StepFormat:
+    """The format of a process reward model: the one that is said, else what its files tell.
+
+    A ``step_delimiter`` and a ``step_tag`` of the spec take the place of the format's.
+
+    Raises:
+        ValueError: the checkpoint has no step tags, or fields do not go together.
+    """
+    form = nature_of(spec.checkpoint).form
+    said = spec.step_format or _format_of(spec, form)
+    if spec.step_tag is not None:
+        delimiter = said.delimiter
+        if spec.step_format is None and form != "language model":
+            delimiter = spec.step_tag if spec.step_tag.isspace() else BLANK_LINE
+        said = replace(said, tag=spec.step_tag, delimiter=delimiter)
+    if spec.step_delimiter is not None:
+        said = replace(said, delimiter=spec.step_delimiter)
+    return said
+
+
+def step_chat(spec: ScorerSpec) -> Chat:
+    """The tokenizer of a process reward model, and what writes its prompt.
+
+    Raises:
+        ValueError: as of ``step_format`` and of ``load_chat``.
+    """
+    return _chat(spec.checkpoint, step_format(spec), spec.fold_system)
+
+
+def tag_format(spec: ScorerSpec, chat: Chat) -> TagFormat:
+    """What is written into a response.
+
+    Raises:
+        ValueError: the tokenizer does not know the tag or the answer, or does not keep the
+            delimiter.
+    """
+    said = step_format(spec)
+    turns = said.layout == "turns"
+    form = _turns(spec.checkpoint, chat, said) if turns else _tags(spec, chat, said)
+    if said.delimiter is not None:
+        check_delimiter(chat, said.delimiter)
+    return form
+
+
+def _tags(spec: ScorerSpec, chat: Chat, said: StepFormat) -> TagFormat:
+    tag_ids, delimiter_ids = _tag_ids(spec, chat, said), Ids()
+    if said.delimiter is not None:
+        delimiter_ids = behind_a_word(chat, said.delimiter)
+    return TagFormat(tag_ids, said.delimiter, delimiter_ids, said.delimiter_behind_tag)
+
+
+def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
+    """The tokens with which a language model says right and wrong; None where no other is read.
+
+    Raises:
+        ValueError: its tokenizer has no such tokens.
+    """
+    said = step_format(spec)
+    assert said.right is not None
+    texts = [said.right] if said.wrong is None else [said.right, said.wrong]
+    ids = [_verdict_id(spec.checkpoint, chat, text, said) for text in texts]
+    return ids[0], ids[1] if said.wrong is not None else None
+
+
+def behind_a_word(chat: Chat, text: str) -> Ids:
+    """The tokens of a text that goes on from a word; by itself it might get a space in front."""
+    word, whole = chat.marker_ids(_WORD), chat.marker_ids(f"{_WORD}{text}")
+    return whole[len(word) :] if whole[: len(word)] == word else chat.marker_ids(text)
+
+
+def _format_of(spec: ScorerSpec, form: Form) -> StepFormat:
+    """The format with which the public models of a form were trained."""
+    checkpoint = spec.checkpoint
+    if form == "process head":
+        return PRESETS["qwen2.5-math-prm"].format
+    if form == "token classes":
+        known = QWEN_TAG in load_chat(checkpoint).tokenizer.get_vocab()
+        return PRESETS["qwen2.5-math-prm" if known else "trl-prm"].format
+    if form == "language model":  # Math-Shepherd's, behind a chat template where it has one
+        return replace(PRESETS["math-shepherd"].format, prompt="template")
+    if form == "step values":
+        return PRESETS["skywork-o1-prm"].format
+    what = nature_of(checkpoint).what
+    if form == "value head":
+        raise ValueError(
+            f"{checkpoint}: it is {what}; how it reads steps cannot be told from its files: say its"
+            " preset (skywork-o1-prm) or its format"
+        )
+    raise ValueError(f"{checkpoint}: it has no step tags: it is {what}")
+
+
+@lru_cache(maxsize=16)
+def _chat(checkpoint: str, said: StepFormat, fold_system: bool) -> Chat:
+    if said.prompt == "template" and said.layout == "tags":
+        return load_chat(checkpoint, fold_system, gap=said.gap)
+    tokenizer, ends = load_tokenizer(checkpoint), generation_ends(checkpoint)
+    if said.layout == "tags":
+        bos = tokenizer.bos_token_id
+        return Chat(tokenizer, ends, plain_template(said.gap), () if bos is None else (bos,))
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"{checkpoint}: its tokenizer has no chat template, and its format is one of turns;"
+            " valid: a checkpoint folder with a chat_template.jinja"
+        )
+    template = StepTurns(
+        tokenizer, tokenizer.chat_template, said.gap, said.question, said.answer, fold_system
+    )
+    return Chat(tokenizer, ends, template)
+
+
+def _turns(checkpoint: str, chat: Chat, said: StepFormat) -> TagFormat:
+    """A step is followed by the turn that judges it; the next one begins behind the answer."""
+    assert isinstance(chat.template, StepTurns)
+    judged, answered = chat.template.between_steps()
+    begin = chat.frame + _WORD
+    before, asked = chat.encoded(begin), chat.encoded(begin + judged)
+    both = [chat.encoded(begin + judged + answered + step) for step in (_WORD, _NUMBER)]
+    between, _ = split(*both)
+    if asked[: len(before)] != before or both[0][: len(asked)] != asked:
+        raise ValueError(
+            f"{checkpoint}: what its chat template writes between two steps merges with a step or"
+            f" with the answer {said.answer!r}: its score has no token of its own"
+        )
+    tag_ids, between_ids = asked[len(before) :], between[len(asked) :]
+    return TagFormat(tag_ids, said.delimiter, between_ids=between_ids)
+
+
+def _tag_ids(spec: ScorerSpec, chat: Chat, said: StepFormat) -> Ids:
+    """The tokens of a tag, a single one where it is the public models' own."""
+    own = said.tag
+    if spec.step_tag is not None:
+        ids = chat.marker_ids(own)
+        known = bool(ids) and chat.tokenizer.decode(ids) in (own, f" {own}")
+    else:
+        ids = behind_a_word(chat, own) if said.right is not None else chat.marker_ids(own)
+        known = chat.tokenizer.decode(ids[-1:]) in (own, own.strip(" "), f" {own}")
+    if not known:
+        wanted = own.strip(" ") if spec.step_tag is None else own
+        raise ValueError(
+            f"{spec.checkpoint}: its tokenizer does not know the step tag {wanted!r}; say the one"
+            " that the model was trained with (step_tag)"
+        )
+    return ids
+
+
+def _verdict_id(checkpoint: str, chat: Chat, text: str, said: StepFormat) -> int:
+    """The token of an answer: behind the template's turn, or as a word of its own."""
+    if said.layout == "turns":
+        assert isinstance(chat.template, StepTurns)
+        judged, _ = chat.template.between_steps()
+        begin = chat.frame + _WORD + judged
+        ids = chat.encoded(begin + text)[len(chat.encoded(begin)) :]
+        known = len(ids) == 1
+    else:
+        ids = chat.marker_ids(text)[-1:]
+        known = bool(ids) and chat.text(ids).strip() == text
+    if not known:
+        raise ValueError(f"{checkpoint}: its tokenizer has no token {text!r} to judge a step with")
+    return ids[0]

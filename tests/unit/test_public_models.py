@@ -1,0 +1,135 @@
+"""Public process reward models score as their cards' code does, by every path."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from public_models import PUBLIC, QUESTION
+
+from orchestrator.data.prefixes import Prefixes
+from orchestrator.engines.chat import load_chat
+from orchestrator.scorers.checkpoint_checks import check_scorer
+from orchestrator.scorers.detect import kind_of
+from orchestrator.scorers.formats import PRESETS, StepFormat
+from orchestrator.scorers.reading import RowReader
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.search.engines import ScoreRequest
+
+TOLERANCE = 1e-5
+USER = [{"role": "user", "content": QUESTION}]
+STEPS = ["First add 2 and 3.", "That is 5.", "So the answer is 5!"]
+STEP_PRESETS = [name for name in PUBLIC if PRESETS[name].kind == "step_tag"]
+
+
+@pytest.fixture(scope="module", params=PUBLIC)
+def public(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    name = str(request.param)
+    maker, rewards, delimiter = PUBLIC[name]
+    return name, maker(tmp_path_factory.mktemp("public")), torch.no_grad()(rewards), delimiter
+
+
+def test_the_reward_of_each_step_is_the_cards(public) -> None:  # type: ignore[no-untyped-def]
+    name, folder, rewards, delimiter = public
+    spec = ScorerSpec(folder, preset=name)
+    assert check_scorer(spec) == PRESETS[name].kind
+    scorer = load_scorer(spec)
+    text = delimiter.join(STEPS)
+    wanted = rewards(folder, text)
+    assert len(wanted) == (3 if name in STEP_PRESETS and name != "rlhflow-orm" else 1)
+    assert torch.tensor(rewards(folder, "5") + wanted).std() > 0.002
+    parts = scorer.chat.conversation(USER, text)
+    read = RowReader(spec, "closed", "response", Prefixes.parse("steps"), 0, "file")
+    row = read.read(1, {"prompt": QUESTION, "response": text})
+    assert (row.prompt_ids, row.responses) == (parts.prompt_ids, (parts.response_ids,))
+    found = scorer.prefix_scores([row.prompt_ids], row.responses, row.cuts)[0]
+    if len(wanted) == len(found):
+        assert found == pytest.approx(wanted, abs=TOLERANCE)
+    assert found[-1] == pytest.approx(wanted[-1], abs=TOLERANCE), "of the whole solution"
+
+
+@pytest.mark.parametrize("split", [0, 2, 9])
+def test_search_reads_them_from_cached_prefixes(public, split: int, byte_reward: str) -> None:  # type: ignore[no-untyped-def]
+    """Unfinished steps are judged as if they were whole; the policy's tokenizer may be another."""
+    name, folder, rewards, delimiter = public
+    spec = ScorerSpec(folder, preset=name)
+    text = delimiter.join(STEPS)
+    cut = delimiter.join([*STEPS[:2], "So the answer"])
+    for policy in (folder, byte_reward):
+        scorer, chat = load_scorer(spec, policy_chat=load_chat(policy)), load_chat(policy)
+        prompt = scorer.chat.reward_prompt_ids(USER)
+        whole, part = chat.response_ids(text), chat.response_ids(cut)
+        shared = next(
+            n for n, pair in enumerate(zip(whole, part, strict=False)) if pair[0] != pair[1]
+        ) if whole[: len(part)] != part else len(part)  # fmt: skip
+        start = min(split, shared)
+        request = ScoreRequest(
+            prompt, whole[:start], (whole[start:], part[start:]), (True, name not in STEP_PRESETS)
+        )
+        found = scorer.score([request])[0].scores
+        wanted = [rewards(folder, text)[-1], rewards(folder, cut)[-1]]
+        assert found == pytest.approx(wanted, abs=TOLERANCE), policy
+
+
+@pytest.mark.parametrize("how", ["min", "product", "mean"])
+def test_steps_are_aggregated(public, how: str) -> None:  # type: ignore[no-untyped-def]
+    name, folder, rewards, delimiter = public
+    if name not in STEP_PRESETS:
+        return
+    scorer = load_scorer(ScorerSpec(folder, preset=name, aggregation=how))  # type: ignore[arg-type]
+    text = delimiter.join(STEPS)
+    parts, each = scorer.chat.conversation(USER, text), rewards(folder, text)
+    found = scorer.prefix_scores([parts.prompt_ids], [parts.response_ids], [[10**6]])[0][0]
+    by_hand = {"min": min(each), "product": math.prod(each), "mean": sum(each) / len(each)}
+    assert found == pytest.approx(by_hand[how], abs=TOLERANCE)
+
+
+def test_what_files_tell_needs_no_preset(tmp_path: Path) -> None:
+    for name in ("skywork-o1-prm", "qwen2.5-math-rm"):
+        folder = PUBLIC[name][0](tmp_path / name)
+        assert kind_of(ScorerSpec(folder)) == PRESETS[name].kind
+        said, told = (
+            load_scorer(spec) for spec in (ScorerSpec(folder, preset=name), ScorerSpec(folder))
+        )
+        parts = said.chat.conversation(USER, "First add.\nThat is 5.")
+        scores = [
+            one.prefix_scores([parts.prompt_ids], [parts.response_ids], [[10**6]])
+            for one in (said, told)
+        ]
+        assert scores[0] == scores[1]
+
+
+def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
+    folder = PUBLIC["rlhflow-prm"][0](tmp_path / "a language model")
+    with pytest.raises(ValueError, match=r"cannot be told from its files: say its kind .* preset"):
+        load_scorer(ScorerSpec(folder))
+    for name, message in (
+        ("skywork-o1-prm", "none of the layers .* among its weights"),
+        ("qwen2.5-math-rm", "no scorer of kind 'sequence'"),
+        ("math-shepherd", "does not know the step tag 'ки'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_scorer(ScorerSpec(folder, preset=name))
+    with pytest.raises(ValueError, match=r"preset = 'x': no such preset; valid: math-shepherd, "):
+        ScorerSpec(folder, preset="x")
+    with pytest.raises(ValueError, match="kind = 'encoder': preset 'rlhflow-prm' is of kind"):
+        ScorerSpec(folder, "encoder", preset="rlhflow-prm")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "tag: empty"),
+        ({"tag": "x", "delimiter": ""}, "delimiter: empty"),
+        ({"layout": "turns"}, "answer: empty"),
+        ({"layout": "turns", "answer": "+", "tag": "x"}, "tag = 'x': not read with layout 'turns'"),
+        ({"tag": "x", "question": "ok?"}, "question = 'ok\\?': not read with layout 'tags'"),
+        ({"layout": "turns", "answer": "+", "prompt": "raw"}, "prompt = 'raw': turns are written"),
+        ({"tag": "x", "wrong": "-"}, "wrong = '-': valid: with `right`"),
+        ({"tag": "x", "right": "+", "activation": "none"}, "activation = 'none': tokens are read"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StepFormat(**fields)  # type: ignore[arg-type]
