@@ -126,12 +126,12 @@ class Plan:
 
     def _partial_pairs(self) -> None:
         config = self.config
-        used = {v.truncation for v in config.variants.values() if v.takes_partial_pairs}
-        truncations = [name for name in ("sst", "tlt") if name in used]
+        truncations = partial_pairs.truncations_of(config)
         identity = {
             "partial": to_plain(config.partial),
             "weight_max": config.weight.max,
             "truncations": truncations,
+            "tlt_is_matched": partial_pairs.tlt_is_matched(config),
             "position": config.scoring.position,
             "seed": config.seed,
         }
