@@ -20,6 +20,9 @@ from typer import Option as Opt
 from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
+
+from jobs.steps.arguments import named  # noqa: E402
+
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Ways = Literal["last", "min", "mean", "sum", "product"]
@@ -28,6 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
+    context: typer.Context,
     policy: An[str, Opt(help="the model that writes: a checkpoint folder or hub name")],
     method: An[str, Opt(help="base, greedy, bon, args, tbs, cbs, cards, ...")],
     prompts: An[str, Opt(help=".jsonl, .jsonl.gz, .parquet with `prompt`; .txt, one a line")],
@@ -59,7 +63,8 @@ def main(
     """Parses, and hands over; what is imported late is not waited for by --help."""
     processes = max(actors, max_actors or 1)
     given = {**locals(), "threads": threads or max(CORES // processes, 1), "fields": fields or []}
-    del given["processes"]
+    del given["processes"], given["context"]
+    given["named"] = named(context)
     raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
 
 

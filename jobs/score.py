@@ -22,6 +22,8 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
+from jobs.steps.arguments import named  # noqa: E402
+
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Ways = Literal["last", "min", "mean", "sum", "product"]
@@ -31,6 +33,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
+    context: typer.Context,
     input: An[str, Opt(help=".jsonl, .jsonl.gz or .parquet: a file or fsspec URI")],
     output: An[str, Opt(help="a folder, or a file that ends with .parquet")],
     reward: An[str, Opt(help="the reward model: a checkpoint folder or hub name")],
@@ -55,7 +58,8 @@ def main(
     force: An[bool, Opt("--force", help="score anew what was scored otherwise")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""
-    given = {**locals(), "threads": threads or max(CORES // actors, 1)}
+    given = {**locals(), "threads": threads or max(CORES // actors, 1), "named": named(context)}
+    del given["context"]
     raise typer.Exit(import_module("jobs.steps.score").score_main(**given))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search
-from jobs.steps.score_options import absolute, option
+from jobs.steps.score_options import absolute, option, refuse_unread
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
@@ -27,6 +27,15 @@ from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
 from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
+OF_REWARD = ("reward", "kind", "base", "aggregation", "position", "reward_cache_mib")
+BY_LOGITS = ("greedy", "args", "args_stochastic")  # no draw from the policy's distribution
+DRAWLESS = ("greedy", "args")
+NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence keeps keys and values"}
+# What nothing reads of a kind of reward model, each with the reason; the other kinds: NO_CACHE.
+UNREAD_BY_KIND: dict[Kind, dict[str, str]] = {
+    "sequence": {},
+    "step_tag": {**NO_CACHE, "position": "a step tag is read the same in both positions"},
+}
 DECIDING = ("method", "kind", "aggregation", "position", "max_new_tokens", "temperature", "top_p",
             "seed", "dtype")  # fmt: skip
 
@@ -60,6 +69,7 @@ class DecodeOptions:
     engine: Wanted
     device: str
     force: bool
+    named: frozenset[str] = frozenset()  # fields that the command line gives
 
     @property
     def spec(self) -> ScorerSpec | None:
@@ -145,6 +155,7 @@ class DecodeOptions:
         for name in ("policy", "reward", "base"):
             if (value := getattr(self, name)) is not None:
                 check_checkpoint(option(name), value)
+        refuse_unread(self, self._unread())
         self._check_models()
         stem = file_stem(self.prompts).removesuffix(LINES)
         return PromptReader(self.policy, self.spec, self.seed, self.max_new_tokens, stem)
@@ -185,11 +196,24 @@ class DecodeOptions:
         except (ValueError, OSError) as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         self._check_engine(kind)
+        refuse_unread(self, UNREAD_BY_KIND.get(kind, NO_CACHE))
         if self.dtype != "float32" and kind != "sequence":
             raise ConfigError(
                 f"--dtype = {self.dtype!r}: the reward model is of kind {kind}; valid: float32, or"
                 " one of kind sequence"
             )
+
+    def _unread(self) -> dict[str, str]:
+        """The options that nothing reads with the method, each with the reason."""
+        found = {}
+        if self.method in UNSCORED_METHODS:
+            found = dict.fromkeys(OF_REWARD, f"--method {self.method} asks for no scores")
+        if self.method in BY_LOGITS:
+            why = f"--method {self.method} takes the policy's logits as they are"
+            found |= {"temperature": why, "top_p": why}
+        if self.method in DRAWLESS:
+            found["seed"] = f"--method {self.method} draws nothing"
+        return found
 
     def _check_engine(self, kind: Kind | None) -> None:
         try:

@@ -36,7 +36,6 @@ from orchestrator.stages.progress import Meter
 
 ROWS_PER_BATCH = 256
 LENGTHS_SAMPLED = 256  # pairs whose lengths tell how many of them TLT needs
-KEEP_ALL = ("none", "entropy")  # weights that drop no partial pair
 TLT_SPARE = 1.3  # TLT rows made per row needed; the training takes as many as it matches
 _IDS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float64())
@@ -226,20 +225,12 @@ def truncations_of(config: Config) -> list[str]:
 
 
 def tlt_is_matched(config: Config) -> bool:
-    """Whether some of the pairs give every TLT variant as many partial pairs as it takes.
-
-    Each then has a ``match`` on SST, which keeps no pairs of a kind that the variant drops.
-    """
-    found = [
-        (v, None if v.match is None else config.variants[v.match])
-        for v in config.variants.values()
-        if v.takes_partial_pairs and v.truncation == "tlt"
-    ]
+    """Whether every TLT variant takes at most as many partial pairs as an SST variant has."""
+    variants = config.variants
     return all(
-        other is not None
-        and other.truncation == "sst"
-        and (v.weight in KEEP_ALL or other.weight not in KEEP_ALL)
-        for v, other in found
+        v.match is not None and variants[v.match].truncation == "sst"
+        for v in variants.values()
+        if v.takes_partial_pairs and v.truncation == "tlt"
     )
 
 

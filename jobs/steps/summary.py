@@ -12,6 +12,7 @@ from jobs.steps.plan import Plan
 from jobs.steps.sweep import Sweep
 from orchestrator.config.load import to_yaml
 from orchestrator.config.tree import Config
+from orchestrator.config.unread import superseded
 from orchestrator.data.rejects import reasons
 from orchestrator.masking import mask_secrets
 from orchestrator.records import Reject
@@ -147,6 +148,10 @@ def _notes(plan: Plan) -> list[str]:
         " which is why every cell also has the ORM's reward.",
     ]
     notes += _size_matched(plan)
+    notes += [
+        f"Set and not used: {', '.join(fields)} ({reason})."
+        for reason, fields in superseded(config).items()
+    ]
     if config.search.cards is not None and config.search.cards.target_reward is None:
         notes.append(
             "CARDS: r* and beta are the scorer's own quantile and standard deviation over whole"

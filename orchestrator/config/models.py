@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.config.load import ConfigError
 from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
+from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.tokenizers import word_tokenizer
@@ -34,8 +35,9 @@ def check_models(config: Config) -> None:
     if models.reference is not None:
         _as_scorer("models.reference", ScorerSpec(models.reference))
     for name, variant in config.variants.items():
-        _check_variant(f"variants.{name}", variant)
+        _check_variant(config, f"variants.{name}", variant)
     _check_engine(config)
+    _check_caches(config)
     for name in ("step_beam", "dvts", "general"):
         section = getattr(config.search, name)
         if section is not None and getattr(section, "granularity", "step") == "step":
@@ -63,15 +65,8 @@ def _check_engine(config: Config) -> None:
     methods += ["cards"] if config.search.cards is not None else []
     if wanted == "vllm" and not config.cluster.search_actors:
         raise ConfigError("cluster.search_actors = 0: search.engine vllm is theirs; valid: over 0")
-    given = {"orm": config.models.orm, "reference": config.models.reference}
     for scorer in config.scorers:
-        variant = config.variants.get(scorer, Variant())
-        checkpoint = variant.checkpoint or given.get(scorer)
-        kind: Kind = "sequence"
-        if variant.is_log_ratio:
-            kind = "log_ratio"
-        elif checkpoint is not None:
-            kind = kind_of(ScorerSpec(checkpoint, variant.kind, step_tag=variant.step_tag))
+        kind = _kind(config, scorer)
         dtype, others = config.search.dtype, kind == "sequence" and wanted != "vllm"
         if dtype != "float32" and not others:
             raise ConfigError(
@@ -88,14 +83,41 @@ def _check_engine(config: Config) -> None:
                 ) from None
 
 
-def _check_variant(place: str, variant: Variant) -> None:
+def _kind(config: Config, scorer: str) -> Kind:
+    """The kind of a scorer of the run: one that the run trains from the ORM is a sequence."""
+    variant = config.variants.get(scorer, Variant())
+    if variant.is_log_ratio:
+        return "log_ratio"
+    checkpoint = variant.checkpoint
+    if scorer in ("orm", "reference"):
+        checkpoint = getattr(config.models, scorer)
+    if checkpoint is None:
+        return "sequence"
+    return kind_of(ScorerSpec(checkpoint, variant.kind, step_tag=variant.step_tag))
+
+
+def _check_caches(config: Config) -> None:
+    """Raises ConfigError for a cache that no scorer keeps."""
+    size = config.cluster.reward_cache_mib
+    scorers = dict.fromkeys(["orm", *config.scorers, *config.variants])
+    if size is not None and "sequence" not in {_kind(config, scorer) for scorer in scorers}:
+        raise ConfigError(
+            f"cluster.reward_cache_mib = {size}: it has no effect: no scorer is of kind sequence;"
+            " valid: null"
+        )
+
+
+def _check_variant(config: Config, place: str, variant: Variant) -> None:
     if variant.is_log_ratio:
         for part in ("checkpoint", "base"):
             if (named := getattr(variant, part)) is not None:
                 _as_language_model(f"{place}.{part}", named)
     elif variant.checkpoint is not None:
         spec = ScorerSpec(variant.checkpoint, variant.kind, step_tag=variant.step_tag)
-        _as_scorer(f"{place}.checkpoint", spec)
+        kind = _as_scorer(f"{place}.checkpoint", spec)
+        for found in unread_of_variant(place, variant, kind):
+            for line in messages(config, found):
+                raise ConfigError(line)
 
 
 def _as_orm(config: Config, checkpoint: str) -> None:

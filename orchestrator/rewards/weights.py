@@ -90,4 +90,4 @@ def normalized(weights: ArrayLike) -> Floats:
             f"the mean of {kept.size} weights, the largest of them {kept.max():g}, is not finite;"
             " give weight.max, which caps them"
         )
-    return weights / mean
+    return np.asarray(weights / mean)

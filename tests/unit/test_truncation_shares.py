@@ -23,9 +23,7 @@ MATCHED: dict[tuple[str, ...], bool] = {
     (): True,
     (UNMATCHED,): False,
     ("variants.more={truncation: tlt}",): False,  # one matched, one not
-    ("variants.prm_tlt.match=prm_no_reference",): False,  # that one drops no pair, this one does
-    ("variants.prm_tlt={match: prm_no_reference, weight: none}",): True,
-    ("variants.prm_tlt.weight=none",): True,
+    ("variants.prm_tlt.match=prm_no_reference",): True,
     ("variants.all={truncation: tlt}", "variants.prm_tlt.match=all"): False,
 }
 
