@@ -101,13 +101,14 @@ def _model(
     config: Config, name: str, marker: dict[str, Any] | None, pair_accuracy: dict[str, Any]
 ) -> dict[str, Any]:
     figures = {} if marker is None else marker["figures"]
-    metrics = figures.get("metrics", {})
+    metrics, objective = figures.get("metrics", {}), objective_of(config, name)
     return {
         "name": name,
-        "objective": objective_of(config, name),
+        "objective": objective,
         "steps": metrics.get("steps"),
         "rows": metrics.get("rows"),
-        "partial_pairs": metrics.get("partial_pairs"),
+        # Other objectives have rows without cuts: their number of partial pairs is not 0, but none.
+        "partial_pairs": metrics.get("partial_pairs") if objective == "bradley_terry" else None,
         "seconds": metrics.get("train_seconds"),
         "final_loss": metrics.get("final_loss"),
         "pair_accuracy": pair_accuracy.get(name),

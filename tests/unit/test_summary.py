@@ -47,6 +47,13 @@ def test_every_trained_model_is_named_by_its_own_objective(tmp_path: Path) -> No
     }  # fmt: skip
 
 
+def test_only_models_trained_on_cuts_have_a_number_of_partial_pairs(tmp_path: Path) -> None:
+    found = models(tmp_path, *VARIANTS)
+    assert {n for n, row in found.items() if row["partial_pairs"] is None} == {
+        "policy", "dpo", "nca", "kto", "ce", "step_ratio",
+    }  # fmt: skip
+
+
 def test_models_that_are_not_trained_are_rows_without_a_training(
     word_policy: str, word_reward: str, tmp_path: Path
 ) -> None:
