@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-GIVEN = ("COMMANDLINE", "ENVIRONMENT")  # names of click's sources of a parameter
+BY_THE_USER = ("COMMANDLINE", "ENVIRONMENT")  # names of click's sources of a parameter
 Model = Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="fields of the config, as key.sub=value")
@@ -23,4 +23,6 @@ Force = Annotated[list[str] | None, typer.Option(help="do this stage, and what f
 def named(context: typer.Context) -> frozenset[str]:
     """The parameters that the command line gives; the others have their defaults."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
-    return frozenset(name for name, source in sources.items() if source and source.name in GIVEN)
+    return frozenset(
+        name for name, source in sources.items() if source and source.name in BY_THE_USER
+    )

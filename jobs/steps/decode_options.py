@@ -205,15 +205,15 @@ class DecodeOptions:
 
     def _unread(self) -> dict[str, str]:
         """The options that nothing reads with the method, each with the reason."""
-        found = {}
+        reasons = {}
         if self.method in UNSCORED_METHODS:
-            found = dict.fromkeys(OF_REWARD, f"--method {self.method} asks for no scores")
+            reasons = dict.fromkeys(OF_REWARD, f"--method {self.method} asks for no scores")
         if self.method in BY_LOGITS:
             why = f"--method {self.method} takes the policy's logits as they are"
-            found |= {"temperature": why, "top_p": why}
+            reasons |= {"temperature": why, "top_p": why}
         if self.method in DRAWLESS:
-            found["seed"] = f"--method {self.method} draws nothing"
-        return found
+            reasons["seed"] = f"--method {self.method} draws nothing"
+        return reasons
 
     def _check_engine(self, kind: Kind | None) -> None:
         try:

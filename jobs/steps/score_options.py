@@ -131,21 +131,21 @@ class ScoreOptions:
 
     def _unread(self, prefixes: Prefixes, kind: Kind) -> dict[str, str]:
         """The options that nothing reads under the others, each with the reason."""
-        found = {}
+        reasons = {}
         if prefixes.kind != "sst":
-            found["seed"] = f"--prefixes {self.prefixes} draws nothing"
+            reasons["seed"] = f"--prefixes {self.prefixes} draws nothing"
         if kind == "step_tag":
-            found["position"] = "a step tag is read the same in both positions"
+            reasons["position"] = "a step tag is read the same in both positions"
         elif self.aggregation is None and prefixes.kind != "steps":
-            found["step_delimiter"] = (
+            reasons["step_delimiter"] = (
                 f"a reward model of kind {kind} has steps with --aggregation or --prefixes steps"
                 " alone"
             )
         if kind != "step_tag" and (kind != "sequence" or self.position == "open"):
-            found["branch_memory_mib"] = (
+            reasons["branch_memory_mib"] = (
                 f"{self.position} scores of kind {kind} have no closing suffixes in a pass"
             )
-        return found
+        return reasons
 
     def _check_vllm(self, kind: Kind, chat: Chat) -> None:
         if kind != "sequence":

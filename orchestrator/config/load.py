@@ -52,9 +52,11 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML, which ``load_config`` reads back: all fields that are read."""
     plain = config.model_dump(mode="json")
-    for found in unread(config):
-        *sections, field = found.field.split(".")
-        reduce(getitem, sections, plain).pop(field)
+    for item in unread(config):
+        *sections, field = item.field.split(".")
+        section = reduce(getitem, sections, plain)
+        if section[field] is not None:  # null sets nothing, and need not be the default
+            del section[field]
     for name in Config().variants:  # one that was left out is read back as left out
         plain["variants"].setdefault(name, None)
     return OmegaConf.to_yaml(OmegaConf.create(plain))

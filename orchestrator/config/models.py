@@ -115,9 +115,9 @@ def _check_variant(config: Config, place: str, variant: Variant) -> None:
     elif variant.checkpoint is not None:
         spec = ScorerSpec(variant.checkpoint, variant.kind, step_tag=variant.step_tag)
         kind = _as_scorer(f"{place}.checkpoint", spec)
-        for found in unread_of_variant(place, variant, kind):
-            for line in messages(config, found):
-                raise ConfigError(line)
+        items = unread_of_variant(place, variant, kind)
+        if lines := [line for item in items for line in messages(config, item)]:
+            raise ConfigError("\n".join(lines))
 
 
 def _as_orm(config: Config, checkpoint: str) -> None:

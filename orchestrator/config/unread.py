@@ -62,15 +62,15 @@ def refuse_unread(config: "Config") -> None:
     Raises:
         ValueError: one line for each field that nothing reads.
     """
-    lines = [line for found in unread(config) for line in messages(config, found)]
+    lines = [line for item in unread(config) for line in messages(config, item)]
     if lines:
         raise ValueError("\n".join(lines))
 
 
-def messages(config: "Config", found: Unread) -> list[str]:
+def messages(config: "Config", item: Unread) -> list[str]:
     """The error for a field that nothing reads; none where it is not set."""
-    value = set_value(config, found.field)
-    return [] if value is None else [found.message(value) + _or_null(config, found.field)]
+    value = set_value(config, item.field)
+    return [] if value is None else [item.message(value) + _or_null(config, item.field)]
 
 
 def _or_null(section: Section, field: str) -> str:
@@ -235,9 +235,9 @@ def superseded(config: "Config") -> dict[str, list[str]]:
             trains_reward_models or models.policy is None, OF_EVERY_TRAINING,
         ),
     }  # fmt: skip
-    found = {
+    unused = {
         reason: [field for field in fields if set_value(config, field) is not None]
         for reason, (is_read, fields) in groups.items()
         if not is_read
     }
-    return {reason: fields for reason, fields in found.items() if fields}
+    return {reason: fields for reason, fields in unused.items() if fields}

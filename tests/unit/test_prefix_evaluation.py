@@ -81,10 +81,12 @@ def test_comparisons_are_over_the_pairs_that_the_judge_decides(sweep: Sweep, gri
     }
     accuracies = {(n, p): accuracy(sweep, grid, own) for n, own in scores.items()
                   for p in ("closed", "open")}  # fmt: skip
-    found = _compare(sweep, {"orm": grid, "prm_sst": grid}, rates, accuracies)
-    over = {entry["measure"]: entry["over"] for entry in found}
+    entries = _compare(sweep, {"orm": grid, "prm_sst": grid}, rates, accuracies)
+    over = {entry["measure"]: entry["over"] for entry in entries}
     assert over == {"AR_RM-SC": "distinct", "AR_RM-HP": "decided", "prefix_accuracy": "decided"}
-    (test,) = (e["test"] for e in found if (e["measure"], e["position"]) == ("AR_RM-HP", "closed"))
+    (test,) = (
+        e["test"] for e in entries if (e["measure"], e["position"]) == ("AR_RM-HP", "closed")
+    )
     first, second = (rates[name, "closed", "AR_RM-HP"].decided for name in ("prm_sst", "orm"))
     assert first is not None and second is not None
     assert test["difference"] == pytest.approx(first.mean.value - second.mean.value)  # type: ignore[union-attr]
@@ -99,15 +101,15 @@ def test_a_judge_that_never_decides_is_compared_by_nothing(sweep: Sweep, grid: G
         for position in ("closed", "open")
         for measure, rate in _measures(sweep, grid, (tie, tie)).items()
     }
-    found = _compare(sweep, {"orm": grid, "prm_sst": grid}, rates, {})
-    assert {entry["measure"] for entry in found} == {"AR_RM-SC"}
+    entries = _compare(sweep, {"orm": grid, "prm_sst": grid}, rates, {})
+    assert {entry["measure"] for entry in entries} == {"AR_RM-SC"}
 
 
 def test_prefix_accuracy_is_over_decided_pairs_alone(sweep: Sweep, grid: Grid) -> None:
-    found = accuracy(sweep, grid, noisy(grid, 0.1, 2))
-    row = _accuracy_row(sweep, "prm_sst", "closed", grid, found)
+    accuracies = accuracy(sweep, grid, noisy(grid, 0.1, 2))
+    row = _accuracy_row(sweep, "prm_sst", "closed", grid, accuracies)
     assert row["over"] == "decided" and row["strict_mean"] is row["distinct_mean"] is None
-    assert found.rate is not None and row["decided_mean"]["value"] == found.rate.value
+    assert accuracies.rate is not None and row["decided_mean"]["value"] == accuracies.rate.value
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_every_trained_model_is_named_by_its_own_objective(tmp_path: Path) -> No
 
 
 def test_only_models_trained_on_cuts_have_a_number_of_partial_pairs(tmp_path: Path) -> None:
-    found = models(tmp_path, *VARIANTS)
-    assert {n for n, row in found.items() if row["partial_pairs"] is None} == {
+    by_name = models(tmp_path, *VARIANTS)
+    assert {n for n, row in by_name.items() if row["partial_pairs"] is None} == {
         "policy", "dpo", "nca", "kto", "ce", "step_ratio",
     }  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_only_models_trained_on_cuts_have_a_number_of_partial_pairs(tmp_path: Pa
 def test_models_that_are_not_trained_are_rows_without_a_training(
     word_policy: str, word_reward: str, tmp_path: Path
 ) -> None:
-    found = models(
+    by_name = models(
         tmp_path, f"models.orm={word_reward}",
         f"variants.ratio={{objective: density_ratio, base: {word_policy}}}",
         f"variants.log_ratio={{checkpoint: {word_policy}, base: {word_policy}, kind: log_ratio}}",
@@ -67,11 +67,11 @@ def test_models_that_are_not_trained_are_rows_without_a_training(
     untrained = {"ratio": "density_ratio", "log_ratio": "density_ratio", "implicit": "kto",
                  "given": None, "orm": None}  # fmt: skip
     for name, objective in untrained.items():
-        row = found[name]
+        row = by_name[name]
         assert row["objective"] == objective
         assert row["steps"] is row["final_loss"] is row["seconds"] is None and row["loss"] == []
-    assert found["ratio"]["pair_accuracy"] == {"value": 0.5}
-    assert found["prm_sst"]["steps"] == 9
+    assert by_name["ratio"]["pair_accuracy"] == {"value": 0.5}
+    assert by_name["prm_sst"]["steps"] == 9
 
 
 @pytest.mark.parametrize("name", ["policy", "reference"])
@@ -79,6 +79,6 @@ def test_a_given_model_has_no_objective_that_is_known(
     name: str, word_policy: str, word_reward: str, tmp_path: Path
 ) -> None:
     given = {"policy": word_policy, "reference": word_reward}[name]
-    found = models(tmp_path, f"models.{name}={given}")
-    assert ("policy" in found) == (name == "reference")
-    assert name == "policy" or found["reference"]["objective"] is None
+    by_name = models(tmp_path, f"models.{name}={given}")
+    assert ("policy" in by_name) == (name == "reference")
+    assert name == "policy" or by_name["reference"]["objective"] is None

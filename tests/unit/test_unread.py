@@ -85,8 +85,8 @@ def test_a_field_that_is_set_and_not_read_is_named_with_its_value_and_what_is_va
 
 def test_each_field_that_nothing_reads_has_a_line() -> None:
     setting = "variants.v={objective: dpo, truncation: tlt, weight: none, step_tag: x}"
-    found = errors(setting, "partial={preset: official, sst_k: 3}")
-    assert [line.split(" = ")[0] for line in found] == [
+    lines = errors(setting, "partial={preset: official, sst_k: 3}")
+    assert [line.split(" = ")[0] for line in lines] == [
         "partial.sst_k", "variants.v.truncation", "variants.v.weight", "variants.v.step_tag",
     ]  # fmt: skip
 
@@ -143,9 +143,12 @@ def test_a_config_made_in_python_is_checked_alike() -> None:
     Config(variants={"v": Variant()}, search=SearchConfig(general=GeneralConfig()))
 
 
+UNSET = "unset"
 SWITCHES: dict[str, Sequence[str]] = {
     "partial.preset": ("paper", "official"),
     "training.evaluation_pairs": ("0", "8"),
+    "training.evaluation_steps": (UNSET, "null"),
+    "weight.max": (UNSET, "null"),
     "training.orm.max_steps": ("null", "4"),
     "search.general": ("null", "{granularity: step}", "{granularity: chunk}", "{candidates: 3}"),
     "search.cards": ("null", "{entropy_threshold: 7}", "{target_reward: 1}"),
@@ -165,13 +168,14 @@ def test_the_resolved_config_has_all_fields_but_those_that_nothing_reads(
     tmp_path_factory: pytest.TempPathFactory, chosen: dict[str, str]
 ) -> None:
     """Its YAML sets every field: it would not be read back if it held an unread one."""
-    config = load_config(None, [f"{name}={value}" for name, value in chosen.items()])
+    overrides = [f"{name}={value}" for name, value in chosen.items() if value != UNSET]
+    config = load_config(None, overrides)
     file = tmp_path_factory.mktemp("resolved") / "resolved.yaml"
     file.write_text(to_yaml(config))
     again = load_config(file)
     assert again == config
     assert to_yaml(again) == to_yaml(config)
-    assert all(set_value(again, found.field) is None for found in unread(config))
+    assert all(set_value(again, item.field) is None for item in unread(config))
 
 
 @pytest.mark.parametrize("method", ["bon", "cbs", "tbs", "args", "cards"])
