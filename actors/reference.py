@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from orchestrator.engines.chat import load_chat
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.scorer import Position, ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
 
@@ -32,12 +32,12 @@ class ReferenceScorer:
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
+        self._chat = chat_of(reference)
         self._engine = load_scorer(reference, position, load_chat(prm), device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Adds `reference_chosen` and `reference_rejected`, lists aligned with the cuts."""
-        chat = self._engine.chat
-        prompts = [chat.reward_prompt_ids(m) for m in batch["messages"].to_pylist()]
+        prompts = [self._chat.reward_prompt_ids(m) for m in batch["messages"].to_pylist()]
         for side in ("chosen", "rejected"):
             cuts = batch[f"{side}_cuts"].to_pylist()
             responses = [tuple(ids) for ids in batch[f"{side}_ids"].to_pylist()]

@@ -19,6 +19,8 @@ from jobs.steps.quiet import quieten
 
 quieten()
 
+from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.bench.pipeline import PIPELINE  # noqa: E402
 from jobs.steps.bench.pools import COUNTS, MEMORY_AT, bench_pools  # noqa: E402
 from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E402
 from jobs.steps.bench.search import bench_search  # noqa: E402
@@ -35,6 +37,7 @@ def main() -> None:
 
 @app.command()
 def rewards(
+    context: typer.Context,
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,8 +57,14 @@ def rewards(
         if name not in NAMES + OPTIONAL:
             valid = ", ".join(NAMES + OPTIONAL)
             raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
+    cases = only or list(NAMES)
+    for option, reads in {
+        "rows": PIPELINE in cases, "repeats": any(name != PIPELINE for name in cases),
+    }.items():  # fmt: skip
+        if option in named(context) and not reads:
+            raise typer.BadParameter("no case of --only reads it", param_hint=f"--{option}")
     try:
-        bench_rewards(only or list(NAMES), repeats, rows, SETTINGS[device], json)
+        bench_rewards(cases, repeats, rows, SETTINGS[device], json)
     except ModuleNotFoundError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -20,6 +20,9 @@ from typer import Option as Opt
 from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
+
+from jobs.steps.arguments import named  # noqa: E402
+
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Ways = Literal["last", "min", "mean", "sum", "product"]
@@ -28,6 +31,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
+    context: typer.Context,
     policy: An[str, Opt(help="the model that writes: a checkpoint folder or hub name")],
     method: An[str, Opt(help="base, greedy, bon, args, tbs, cbs, cards, ...")],
     prompts: An[str, Opt(help=".jsonl, .jsonl.gz, .parquet with `prompt`; .txt, one a line")],
@@ -40,6 +44,12 @@ def main(
     score_label: An[
         int | None, Opt(min=0, help="of a head of several labels: the index of the score")
     ] = None,
+    preset: An[str | None, Opt(help="a family of public models: docs/public_models.md")] = None,
+    format: An[list[str] | None, Opt(help="how steps are read, name=value; repeat it")] = None,
+    score_at: An[str | None, Opt(help="token of the closing, or its index: -2")] = None,
+    score_token: An[int | None, Opt(min=0, help="of a language model: its logit")] = None,
+    fold_system: An[bool, Opt(help="a refused system message: into the user's")] = True,
+    finished: An[Literal["template", "position"], Opt(help="where it is scored")] = "template",
     position: An[Literal["closed", "open"], Opt(help="where a prefix is scored")] = "closed",
     max_new_tokens: An[int, Opt(min=1, help="of a response")] = 256,
     temperature: An[float, Opt(help="of the policy")] = 1.0,
@@ -62,7 +72,9 @@ def main(
     """Parses, and hands over; what is imported late is not waited for by --help."""
     processes = max(actors, max_actors or 1)
     given = {**locals(), "threads": threads or max(CORES // processes, 1), "fields": fields or []}
-    del given["processes"]
+    given["format"] = format or []
+    del given["processes"], given["context"]
+    given["named"] = named(context)
     raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
 
 

@@ -22,6 +22,8 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
+from jobs.steps.arguments import named  # noqa: E402
+
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Ways = Literal["last", "min", "mean", "sum", "product"]
@@ -31,6 +33,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
+    context: typer.Context,
     input: An[str, Opt(help=".jsonl, .jsonl.gz or .parquet: a file or fsspec URI")],
     output: An[str, Opt(help="a folder, or a file that ends with .parquet")],
     reward: An[str, Opt(help="the reward model: a checkpoint folder or hub name")],
@@ -45,6 +48,11 @@ def main(
     score_label: An[
         int | None, Opt(min=0, help="of a head of several labels: the index of the score")
     ] = None,
+    preset: An[str | None, Opt(help="a family of public models: docs/public_models.md")] = None,
+    format: An[list[str] | None, Opt(help="how steps are read, name=value; repeat it")] = None,
+    score_at: An[str | None, Opt(help="token of the closing, or its index: -2")] = None,
+    score_token: An[int | None, Opt(min=0, help="of a language model: its logit")] = None,
+    fold_system: An[bool, Opt(help="a refused system message: into the user's")] = True,
     branch_memory_mib: An[int, Opt(min=1, help="of a pass's closing suffixes")] = 256,
     engine: An[
         Engines, Opt(help="vllm (an extra): open scores of the kind sequence")
@@ -58,7 +66,13 @@ def main(
     force: An[bool, Opt("--force", help="score anew what was scored otherwise")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""
-    given = {**locals(), "threads": threads or max(CORES // actors, 1)}
+    given = {
+        **locals(),
+        "threads": threads or max(CORES // actors, 1),
+        "named": named(context),
+        "format": format or [],
+    }
+    del given["context"]
     raise typer.Exit(import_module("jobs.steps.score").score_main(**given))
 
 

@@ -19,7 +19,7 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
-from jobs.steps.arguments import ConfigFile, Model, Overrides  # noqa: E402
+from jobs.steps.arguments import ConfigFile, Model, Overrides, named  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402
 from orchestrator.tuning.request import Mode, Request, Scheduler  # noqa: E402
 
@@ -28,6 +28,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def main(
+    context: typer.Context,
     model: Model,
     overrides: Overrides = None,
     space: Annotated[list[str] | None, typer.Option(help="FIELD=DISTRIBUTION; repeat it")] = None,
@@ -40,7 +41,9 @@ def main(
     out: Annotated[Path | None, typer.Option(help="file for the best config")] = None,
 ) -> None:
     """Parses, and hands over."""
-    request = Request(model, space or [], trials, metric, mode, concurrent, scheduler)
+    request = Request(
+        model, space or [], trials, metric, mode, concurrent, scheduler, named(context)
+    )
     raise typer.Exit(tune_main(request, config, overrides or [], out))
 
 

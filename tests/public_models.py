@@ -66,7 +66,7 @@ def granite(folder: Path) -> str:
     model = LlamaForCausalLM(LlamaConfig(**SIZES))
     with torch.no_grad():  # a probability among the whole vocabulary that can be told from 0
         model.lm_head.weight *= 0.2
-        model.lm_head.weight[tokenizer.convert_tokens_to_ids("Y")] *= 15
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("Y")] *= -15
     return _saved(folder, tokenizer, model)
 
 

@@ -18,7 +18,6 @@ from jobs.steps.search import test_prompts
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.tables import read_pairs_table
-from orchestrator.engines.chat import load_chat
 from orchestrator.records import PreferencePair
 from orchestrator.scorers.scorer import Position
 from orchestrator.stages.progress import Meter
@@ -35,7 +34,7 @@ def test_pairs(sweep: Sweep) -> list[PreferencePair]:
     if not isinstance(data, HelpdeskData):
         return read_pairs_table(sweep.file("pairs", "pairs_test.parquet"))
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
-    chat = load_chat(sweep.checkpoint("policy"))
+    chat = sweep.chat("policy")
     pairs = []
     for prompt in test_prompts(sweep):
         samples = drawn[prompt.prompt_id].candidates

@@ -1,10 +1,14 @@
-"""Arguments that the entry points have in common, by the names that they have there."""
+"""Arguments that the entry points have in common, by the names that they have there.
+
+An option that is given and that nothing reads under the others is refused, as a config's field is.
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+BY_THE_USER = ("COMMANDLINE", "ENVIRONMENT")  # names of click's sources of a parameter
 Model = Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="fields of the config, as key.sub=value")
@@ -14,3 +18,11 @@ ConfigFile = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option(help="print the plan and stop")]
 Force = Annotated[list[str] | None, typer.Option(help="do this stage, and what follows, again")]
+
+
+def named(context: typer.Context) -> frozenset[str]:
+    """The parameters that the command line gives; the others have their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(
+        name for name, source in sources.items() if source and source.name in BY_THE_USER
+    )

@@ -1,5 +1,6 @@
 """The options of jobs/decode.py, checked before anything starts, and which decide the responses."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search
-from jobs.steps.score_options import absolute, option
+from jobs.steps.score_options import absolute, option, refuse_unread
+from jobs.steps.scorer_options import parsed_format, parsed_score_at
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
@@ -28,13 +30,27 @@ from orchestrator.engines.vllm_process import check_served
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.parameters import scorer_parameters
-from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
+from orchestrator.scorers.scorer import Engine, Finished, Kind, Position, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
+OF_REWARD = ("reward", "kind", "base", "aggregation", "score_label", "position",
+             "reward_cache_mib", "preset", "format", "score_at", "score_token",
+             "finished")  # fmt: skip
+BY_LOGITS = ("greedy", "args", "args_stochastic")  # no draw from the policy's distribution
+DRAWLESS = ("greedy", "args")
+NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence keeps keys and values"}
+BOTH_POSITIONS = "it is read the same in both positions"
+# What nothing reads of a kind of reward model, each with the reason; the other kinds: NO_CACHE.
+UNREAD_BY_KIND: dict[Kind, dict[str, str]] = {
+    "sequence": {},
+    "step_tag": {**NO_CACHE, "position": f"a step tag: {BOTH_POSITIONS}"},
+    "log_ratio": {**NO_CACHE, "position": f"a log ratio: {BOTH_POSITIONS}"},
+}
 DECIDING = ("method", "kind", "aggregation", "score_label", "position", "max_new_tokens",
-            "temperature", "top_p", "seed", "dtype")  # fmt: skip
+            "temperature", "top_p", "seed", "dtype", "preset", "format", "score_at", "score_token",
+            "fold_system", "finished")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,13 @@ class DecodeOptions:
     engine: Wanted
     device: str
     force: bool
+    preset: str | None = None
+    format: Sequence[str] = ()
+    score_at: str | None = None
+    score_token: int | None = None
+    fold_system: bool = True
+    finished: Finished = "template"
+    named: frozenset[str] = frozenset()  # fields that the command line gives
 
     @property
     def spec(self) -> ScorerSpec | None:
@@ -75,7 +98,9 @@ class DecodeOptions:
             return None
         return ScorerSpec(
             self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base,
-            engine=self._engine, score_label=self.score_label,
+            engine=self._engine, score_label=self.score_label, preset=self.preset,
+            step_format=parsed_format(self.format), score_at=parsed_score_at(self.score_at),
+            score_token=self.score_token, fold_system=self.fold_system, finished=self.finished,
         )  # fmt: skip
 
     @property
@@ -152,9 +177,12 @@ class DecodeOptions:
         for name in ("reward", "base"):  # a method that asks for no score leaves them unused
             if (value := getattr(self, name)) is not None:
                 check_checkpoint(option(name), value)
+        refuse_unread(self, self._unread())
         self._check_models()
         stem = file_stem(self.prompts).removesuffix(LINES)
-        return PromptReader(self.policy, self.spec, self.seed, self.max_new_tokens, stem)
+        return PromptReader(
+            self.policy, self.spec, self.seed, self.max_new_tokens, stem, self.fold_system
+        )
 
     def _parameters(self) -> Any:
         return parameters_of(self.method, parsed(self.fields))
@@ -172,7 +200,20 @@ class DecodeOptions:
         kind = check_models(option, self.policy, self.spec, self._engine)
         check_room(option, self.max_new_tokens, self.policy)
         self._check_engine(kind)
+        refuse_unread(self, UNREAD_BY_KIND.get(kind, NO_CACHE) if kind else {})
         check_dtype(option, self.dtype, kind)
+
+    def _unread(self) -> dict[str, str]:
+        """The options that nothing reads with the method, each with the reason."""
+        reasons = {}
+        if self.method in UNSCORED_METHODS:
+            reasons = dict.fromkeys(OF_REWARD, f"--method {self.method} asks for no scores")
+        if self.method in BY_LOGITS:
+            why = f"--method {self.method} takes the policy's logits as they are"
+            reasons |= {"temperature": why, "top_p": why}
+        if self.method in DRAWLESS:
+            reasons["seed"] = f"--method {self.method} draws nothing"
+        return reasons
 
     def _check_engine(self, kind: Kind | None) -> None:
         try:

@@ -54,8 +54,8 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         **agreement(sweep, step.options["scored"], meter),
     }
     (folder / "evaluation.json").write_text(json.dumps(found, indent=1, allow_nan=False))
-    holds = found["premise"]["holds"]
-    return {"metrics": {} if holds is None else {"premise_holds": float(holds)}}
+    decided = {"holds": 1.0, "does not hold": 0.0}.get(found["premise"]["verdict"])
+    return {"metrics": {} if decided is None else {"premise_holds": decided}}
 
 
 def cell_stage(method: str, scorer: str | None) -> str:

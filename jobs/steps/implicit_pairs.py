@@ -15,7 +15,7 @@ from jobs.steps.backends import policy_of
 from jobs.steps.held_out import held_out_pairs
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.data.tables import count_rows, stream_pairs
-from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat import Chat
 from orchestrator.records import PreferencePair
 from orchestrator.stages.progress import Meter
 from orchestrator.training.files import ExampleWriter
@@ -27,7 +27,7 @@ ROWS_PER_CALL = 512
 
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Writes examples.parquet, and held_out.parquet of the reference's pairs."""
-    chat = load_chat(sweep.checkpoint("policy"))
+    chat = sweep.chat("policy")
     files = [sweep.file("pairs", f"pairs_{split}.parquet") for split in SPLITS]
     total = sum(map(count_rows, files))
     meter.update(0, total)

@@ -16,6 +16,7 @@ from rich.console import Console
 from orchestrator.config.checks import check_checkpoints, check_files, check_model, check_shares
 from orchestrator.config.load import ConfigError, load_config, to_yaml
 from orchestrator.config.tree import Config
+from orchestrator.config.unread import superseded
 from orchestrator.masking import mask_secrets
 from orchestrator.stages.places import lasting_output_dir
 
@@ -182,10 +183,13 @@ def _run(
         if name not in names:
             raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
     console.print(where, highlight=False, markup=False)
+    for reason, fields in superseded(config).items():
+        line = f"not used: {', '.join(fields)} ({reason})"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         from jobs.steps.run import print_plan
 
-        print_plan(plan, console)
+        print_plan(plan, console, forced=[s.stage.name for n in force for s in plan.after(n)])
         return OK
     with writing_alone(plan.sweep.store):
         for name in force:

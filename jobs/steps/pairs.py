@@ -16,7 +16,6 @@ from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
-from orchestrator.engines.chat import load_chat
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair, Prompt, Reject
 from orchestrator.search.engines import SampleRequest
@@ -78,7 +77,7 @@ async def _label(
 ) -> list[PreferencePair | None]:
     """Two samples of each prompt, and which of them is preferred."""
     seed, limit = sweep.config.seed, sweep.config.decoding.max_new_tokens
-    chat = load_chat(sweep.checkpoint("policy"))
+    chat = sweep.chat("policy")
     requests = [
         SampleRequest(
             chat.prompt_ids(prompt.messages),

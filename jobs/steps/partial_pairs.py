@@ -5,7 +5,7 @@ order of the pairs, so that a training that starts again sees the same batches.
 """
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from actors.reference import ReferenceScorer
 from jobs.steps.sweep import Figures, Step, Sweep
+from jobs.steps.weight_tally import Tally
 from orchestrator.config.tree import Config
 from orchestrator.data.partial import (
+    Preset,
+    mean_cuts,
     official_cuts,
     same_prefix,
     stochastic_cuts,
@@ -34,8 +37,6 @@ from orchestrator.stages.progress import Meter
 ROWS_PER_BATCH = 256
 LENGTHS_SAMPLED = 256  # pairs whose lengths tell how many of them TLT needs
 TLT_SPARE = 1.3  # TLT rows made per row needed; the training takes as many as it matches
-HISTOGRAM_BINS = 40
-HISTOGRAM_LARGEST = 1e4  # uncapped weights grow like exp(gap)
 _IDS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float64())
 SCHEMA = pa.schema(
@@ -73,14 +74,21 @@ class CutPairs:
     """
 
     def __init__(
-        self, prm: str, truncations: dict[str, float], preset: str, sst_k: int, seed: int
+        self,
+        prm: str,
+        truncations: Mapping[str, float],
+        preset: Preset,
+        sst_k: int,
+        seed: int,
+        fold_system: bool = True,
     ) -> None:
         self._prm, self._truncations = prm, truncations
         self._preset, self._sst_k, self._seed = preset, sst_k, seed
+        self._fold_system = fold_system
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Rows of CUT_SCHEMA; `same_prefix` counts cuts dropped because both prefixes are equal."""
-        chat = load_chat(self._prm)
+        chat = load_chat(self._prm, self._fold_system)
         rows = [
             self._cut(chat, pair, truncation)
             for pair in batch.to_pylist()
@@ -153,16 +161,17 @@ def weigh(batch: pa.Table, maximum: float | None) -> pa.Table:
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Writes partial_pairs.parquet: a row for each pair and truncation, with lists of its cuts."""
     pairs_file = sweep.file("pairs", "pairs_prm.parquet")
-    pipeline = _pipeline(sweep, str(pairs_file), step.options["truncations"])
+    truncations = step.options["truncations"]
+    pipeline = _pipeline(sweep, str(pairs_file), truncations)
     total = pq.read_metadata(pairs_file).num_rows
-    tallies = {name: Tally(sweep.config.weight.max) for name in step.options["truncations"]}
+    tallies = {name: Tally(sweep.config.weight.max) for name in truncations}
     done = 0
     with pq.ParquetWriter(folder / "partial_pairs.parquet", SCHEMA) as writer:
         for batch in pipeline.iter_batches(batch_size=ROWS_PER_BATCH, batch_format="pyarrow"):
             for name, tally in tallies.items():
                 tally.add(batch.filter(pc.equal(batch["truncation"], name)))
             writer.write_table(batch.select(SCHEMA.names).cast(SCHEMA))
-            done += pc.sum(pc.equal(batch["truncation"], "sst")).as_py() or 0
+            done += pc.sum(pc.equal(batch["truncation"], truncations[0])).as_py() or 0
             meter.update(done, total)
     metrics = {
         f"{name}_{key}": value for name, tally in tallies.items() for key, value in tally.metrics()
@@ -180,7 +189,7 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
     prm = sweep.checkpoint("orm")
     cut = CutPairs(
         prm, _shares(config, prm, pairs_file, truncations), config.partial.preset,
-        config.partial.sst_k, config.seed,
+        config.partial.sst_k, config.seed, config.chat.fold_system,
     )  # fmt: skip
     threads = sweep.threads(config.cluster.reference_actors)
     # read_parquet's own listing task asks for a whole CPU, which a small cluster with warm training
@@ -216,72 +225,37 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
     )  # fmt: skip
 
 
-def _shares(config: Config, prm: str, pairs_file: str, truncations: list[str]) -> dict[str, float]:
-    """SST takes all pairs; TLT as many as give SST's number of partial pairs, and some to spare."""
+def truncations_of(config: Config) -> list[str]:
+    """The truncations that some variant trains on, the one that takes all pairs first."""
+    used = {v.truncation for v in config.variants.values() if v.takes_partial_pairs}
+    return [name for name in ("sst", "tlt") if name in used]
+
+
+def tlt_is_matched(config: Config) -> bool:
+    """Whether every TLT variant takes at most as many partial pairs as an SST variant has."""
+    variants = config.variants
+    return all(
+        v.match is not None and variants[v.match].truncation == "sst"
+        for v in variants.values()
+        if v.takes_partial_pairs and v.truncation == "tlt"
+    )
+
+
+def _shares(
+    config: Config, prm: str, pairs_file: str, truncations: Sequence[str]
+) -> dict[str, float]:
+    """The share of the pairs that each truncation takes: all of them, but for a matched TLT.
+
+    That one takes as many as give SST's number of partial pairs, and some to spare.
+    """
     shares = dict.fromkeys(truncations, 1.0)
-    if "tlt" in shares and "sst" in shares:
-        chat = load_chat(prm)
+    if "tlt" in shares and tlt_is_matched(config):
+        chat = load_chat(prm, config.chat.fold_system)
         head = next(pq.ParquetFile(pairs_file).iter_batches(LENGTHS_SAMPLED)).to_pylist()
         lengths = [
             max(len(chat.response_ids(row[side])) for side in ("chosen", "rejected"))
             for row in head
         ]
-        shares["tlt"] = min(1.0, TLT_SPARE * config.partial.sst_k / float(np.mean(lengths)))
+        drawn = mean_cuts(config.partial.preset, config.partial.sst_k)
+        shares["tlt"] = min(1.0, TLT_SPARE * drawn / float(np.mean(lengths)))
     return shares
-
-
-@dataclass
-class Tally:
-    """What became of one truncation's partial pairs, summed over batches."""
-
-    cap: float | None
-    partial_pairs: int = 0
-    same_prefix: int = 0
-    disagreed: int = 0
-    capped: int = 0
-    total_weight: float = 0.0
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
-
-    @property
-    def edges(self) -> np.ndarray:
-        """Of the histogram of w: even up to the cap, else even in their logarithms."""
-        if self.cap is not None:
-            return np.linspace(0.0, self.cap, HISTOGRAM_BINS + 1)
-        return np.geomspace(1.0, HISTOGRAM_LARGEST, HISTOGRAM_BINS + 1)
-
-    @property
-    def kept(self) -> int:
-        """Partial pairs of a weight above 0."""
-        return self.partial_pairs - self.disagreed
-
-    def add(self, rows: pa.Table) -> None:
-        """Counts a batch."""
-        weights = np.array(pc.list_flatten(rows["weights"].combine_chunks()).to_numpy())
-        self.same_prefix += pc.sum(rows["same_prefix"]).as_py() or 0
-        self.partial_pairs += weights.size
-        self.disagreed += int((weights == 0).sum())
-        self.capped += int((weights == self.cap).sum())
-        finite = np.minimum(weights[weights > 0], self.edges[-1])
-        self.total_weight += float(finite.sum())
-        self.counts += np.histogram(finite, bins=self.edges)[0]
-
-    def metrics(self) -> list[tuple[str, float]]:
-        """Counts for MLflow."""
-        return [
-            ("partial_pairs", self.partial_pairs),
-            ("kept", self.kept),
-            ("dropped_same_prefix", self.same_prefix),
-            ("dropped_reference_disagrees", self.disagreed),
-            ("capped", self.capped),
-            ("mean_weight", self.total_weight / max(self.kept, 1)),
-        ]
-
-    def summary(self) -> dict[str, Any]:
-        """Counts and the histogram of w for the report; what is past it stands in the last bin."""
-        return {
-            "partial_pairs": self.partial_pairs,
-            "kept": self.kept,
-            "dropped": {"same_prefix": self.same_prefix, "reference_disagrees": self.disagreed},
-            "capped": self.capped,
-            "histogram": {"edges": self.edges.tolist(), "counts": self.counts.tolist()},
-        }

@@ -126,12 +126,12 @@ class Plan:
 
     def _partial_pairs(self) -> None:
         config = self.config
-        used = {v.truncation for v in config.variants.values() if v.takes_partial_pairs}
-        truncations = [name for name in ("sst", "tlt") if name in used]
+        truncations = partial_pairs.truncations_of(config)
         identity = {
             "partial": to_plain(config.partial),
             "weight_max": config.weight.max,
             "truncations": truncations,
+            "tlt_is_matched": partial_pairs.tlt_is_matched(config),
             "position": config.scoring.position,
             "seed": config.seed,
         }
@@ -260,6 +260,7 @@ class Plan:
         read = tuple(stages[i] for i in dict.fromkeys(inputs) if i in stages)
         # A model that the user gave stands for the stage that would make it.
         given = {k: v for i in inputs if i in self.sweep.models for k, v in self._given(i).items()}
+        config = {**config, "chat": to_plain(self.config.chat)}
         stage = Stage(name, module.__name__, config, read, {**(files or {}), **given}, checkpoint)
         stages[name] = stage
         self.steps.append(Step(stage, run, estimate, unit, options or {}))
@@ -275,18 +276,17 @@ class Plan:
         return model if made_by is None else made_by.name
 
     def _given(self, model: str | None) -> dict[str, str]:
-        known = self.sweep.models.get(model) if model else None
-        found = {str(model): fingerprint(known.given)} if known and known.given else {}
-        label = self.config.models.score_label(str(model))
-        found |= {f"{model}.score_label": str(label)} if label is not None else {}
+        found, known = {}, self.sweep.models.get(model or "")
+        if model and known and known.given:
+            reading = repr(self.config.models.reading(model))
+            found = {model: fingerprint(known.given), f"{model}.reading": reading}
         if (variant := self.config.variants.get(model or "")) and variant.base:
             found[f"{model}.base"] = fingerprint(variant.base)
         return found
 
     def _pairs_identity(self) -> dict[str, Any]:
         return {
-            "data": to_plain(self.config.data),
-            "decoding": to_plain(self.config.decoding),
+            **{name: to_plain(getattr(self.config, name)) for name in ("data", "decoding")},
             "context": self.config.models.architecture.max_position_embeddings,
             "readers": {} if isinstance(self.config.data, HelpdeskData) else self._readers(),
             "seed": self.config.seed,
@@ -294,6 +294,6 @@ class Plan:
 
     def _readers(self) -> dict[str, str]:
         """Given models, whose contexts decide which pairs of a data set and prompts are kept."""
-        given = {name: getattr(self.config.models, name) for name in ("orm", "reference")}
-        given |= {name: variant.checkpoint for name, variant in self.config.variants.items()}
-        return {name: fingerprint(place) for name, place in given.items() if place}
+        given = {name: variant.checkpoint for name, variant in self.config.variants.items()}
+        given |= {"orm": self.config.models.orm, "reference": self.config.models.reference}
+        return {name: fingerprint(path) for name, path in given.items() if path}

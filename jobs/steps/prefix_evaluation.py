@@ -11,8 +11,10 @@ import numpy as np
 from jobs.steps.agreement import POSITIONS, test_pairs
 from jobs.steps.sweep import Sweep
 from orchestrator.config.sections import HelpdeskData
-from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat import Chat
 from orchestrator.evaluation.agreement import (
+    Curve,
+    Over,
     PrefixRates,
     ar_rm_hp,
     ar_rm_sc,
@@ -21,14 +23,23 @@ from orchestrator.evaluation.agreement import (
     reward_gap,
 )
 from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy, both_reach, prefix_accuracy
-from orchestrator.evaluation.statistics import Interval, mean_interval, paired_test
+from orchestrator.evaluation.statistics import (
+    Interval,
+    PairedTest,
+    mean_interval,
+    paired_test,
+)
 from orchestrator.records import PreferencePair
+from orchestrator.scorers.registry import chat_of
 from orchestrator.search.engines import Ids
 from orchestrator.stages.progress import Meter
 from orchestrator.world.rubric import grade
 
 BASELINES = ("orm", "orm_continued")
 MEASURES = ("prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap")  # shown so
+SETS: tuple[Over, ...] = ("strict", "distinct", "decided")
+# By the sign of the reference's difference to the ORM: "" where the interval includes zero.
+PREMISE_VERDICTS = {"+": "holds", "-": "does not hold", "": "not shown"}
 
 
 @dataclass
@@ -50,7 +61,7 @@ class Grid:
 def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
     """The summary's `agreement`, `agreement_comparisons`, `premise` and `pair_accuracy`."""
     pairs = test_pairs(sweep)
-    grid = _grid(sweep, pairs, load_chat(sweep.checkpoint("policy")), [])
+    grid = _grid(sweep, pairs, sweep.chat("policy"), [])
     grids: dict[str, Grid] = {}
     rows: list[dict[str, Any]] = []
     rates: dict[tuple[str, str, str], PrefixRates] = {}
@@ -67,7 +78,7 @@ def agreement(sweep: Sweep, scorers: list[str], meter: Meter) -> dict[str, Any]:
             )
         )
     for scorer in scorers:
-        chat = load_chat(sweep.checkpoint(scorer))
+        chat = chat_of(sweep.scorer(scorer))
         grid = grids[scorer] = _grid(sweep, pairs, chat, [grid, *grids.values()])
         scores = np.load(sweep.file(f"agreement/{scorer}", "scores.npz"))
         for position in POSITIONS:
@@ -141,16 +152,17 @@ def _measures(
 def _row(
     scorer: str | None, position: str, measure: str, grid: Grid, rate: PrefixRates
 ) -> dict[str, Any]:
+    curves = {over: getattr(rate, over) or _unmeasured(grid) for over in SETS}
     return {
-        "scorer": scorer,
-        "position": position,
-        "measure": measure,
-        "grid": grid.grid,
-        "strict": [_plain(interval) for interval in rate.strict.per_t],
-        "distinct": [_plain(interval) for interval in rate.distinct.per_t],
-        "strict_mean": _plain(rate.strict.mean),
-        "distinct_mean": _plain(rate.distinct.mean),
-    }
+        "scorer": scorer, "position": position, "measure": measure, "grid": grid.grid,
+        "over": rate.conclusive,
+        **{over: [_plain(interval) for interval in curve.per_t] for over, curve in curves.items()},
+        **{f"{over}_mean": _plain(curve.mean) for over, curve in curves.items()},
+    }  # fmt: skip
+
+
+def _unmeasured(grid: Grid) -> Curve:
+    return Curve((None,) * len(grid.grid), None)
 
 
 def _accuracy_row(
@@ -171,10 +183,12 @@ def _accuracy_row(
             if here.any()
             else None
         )
-    mean = _plain(found.rate)
+    # Its cases are pairs of which one prefix holds a fault: distinct, and decided by the rubric.
+    nothing = [None] * len(grid.grid)
     return {
         "scorer": scorer, "position": position, "measure": "prefix_accuracy", "grid": grid.grid,
-        "strict": per_t, "distinct": per_t, "strict_mean": mean, "distinct_mean": mean,
+        "over": "decided", "strict": nothing, "distinct": nothing, "decided": per_t,
+        "strict_mean": None, "distinct_mean": None, "decided_mean": _plain(found.rate),
     }  # fmt: skip
 
 
@@ -195,34 +209,41 @@ def _compare(
             for position in POSITIONS:
                 for measure in ("AR_RM-SC", "AR_RM-HP"):
                     if (scorer, position, measure) in rates:
+                        rate = rates[scorer, position, measure]
                         test = compare_rates(
-                            rates[scorer, position, measure],
+                            rate,
                             rates[baseline, position, measure],
                             *_key(sweep),
                             samples=sweep.config.evaluation.bootstrap_samples,
                         )
-                        found.append(_comparison(scorer, baseline, position, measure, test))
+                        found += _comparison(
+                            scorer, baseline, position, measure, rate.conclusive, test
+                        )
                 if accuracies.get((scorer, position)) is not None:
                     test = _paired_accuracy(
                         sweep, accuracies[scorer, position], accuracies[baseline, position]
                     )
-                    if test is not None:
-                        found.append(
-                            _comparison(scorer, baseline, position, "prefix_accuracy", test)
-                        )
+                    found += _comparison(
+                        scorer, baseline, position, "prefix_accuracy", "decided", test
+                    )
     return found
 
 
 def _comparison(
-    scorer: str, baseline: str, position: str, measure: str, test: Any
-) -> dict[str, Any]:
-    return {
-        "scorer": scorer, "baseline": baseline, "position": position, "measure": measure,
-        "over": "distinct", "test": asdict(test),
-    }  # fmt: skip
+    scorer: str, baseline: str, position: str, measure: str, over: Over, test: PairedTest | None
+) -> list[dict[str, Any]]:
+    """One entry, or none where no pair counts."""
+    if test is None:
+        return []
+    return [
+        {
+            "scorer": scorer, "baseline": baseline, "position": position, "measure": measure,
+            "over": over, "test": asdict(test),
+        }
+    ]  # fmt: skip
 
 
-def _paired_accuracy(sweep: Sweep, one: PrefixAccuracy, other: PrefixAccuracy) -> Any:
+def _paired_accuracy(sweep: Sweep, one: PrefixAccuracy, other: PrefixAccuracy) -> PairedTest | None:
     if not len(one.correct):
         return None
     samples = sweep.config.evaluation.bootstrap_samples
@@ -232,7 +253,10 @@ def _paired_accuracy(sweep: Sweep, one: PrefixAccuracy, other: PrefixAccuracy) -
 def _premise(
     sweep: Sweep, grids: dict[str, Grid], accuracies: dict[tuple[str, str], PrefixAccuracy]
 ) -> dict[str, Any]:
-    """Section 4.2 takes the reference for the better judge of prefixes: is it, here?"""
+    """Section 4.2 takes the reference for the better judge of prefixes: is it, here?
+
+    The paired difference decides: what its interval does not exclude is not shown.
+    """
     position = sweep.config.scoring.position
     reference, orm = accuracies.get(("reference", position)), accuracies.get(("orm", position))
     other = grids.get("reference") is not grids.get("orm")
@@ -241,16 +265,19 @@ def _premise(
             "Without a reference of the run, a rubric of prefixes and one tokenizer for both, the"
             " premise of section 4.2 is not checked."
         )
-        return {"holds": None, "reference": None, "orm": None, "difference": None, "text": text}
+        return {
+            "verdict": "not tested", "reference": None, "orm": None, "difference": None,
+            "text": text,
+        }  # fmt: skip
     test = _paired_accuracy(sweep, reference, orm)
-    holds = reference.rate.value > orm.rate.value
+    assert test is not None  # both have a rate, so there are cases
     text = (
         "It takes the reference for a better judge of prefixes than the ORM; where it is not, the"
         " weights say little."
     )
     return {
-        "holds": holds, "reference": _plain(reference.rate), "orm": _plain(orm.rate),
-        "difference": asdict(test), "text": text,
+        "verdict": PREMISE_VERDICTS[test.sign], "reference": _plain(reference.rate),
+        "orm": _plain(orm.rate), "difference": asdict(test), "text": text,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jobs.steps.sweep import Sweep
 from orchestrator.data.rejects import too_long
-from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.engines.control_tokens import Ids
 from orchestrator.engines.rendering import TemplateRefuses
@@ -52,7 +52,7 @@ def readers(sweep: Sweep) -> list[Reader]:
     policy = sweep.checkpoint("policy")
     given = [name for name, model in sweep.models.items() if name != "policy" and model.given]
     return [
-        Reader("policy", load_chat(policy), context_of(policy)),
+        Reader("policy", sweep.chat("policy"), context_of(policy)),
         *(Reader(n, chat_of(sweep.scorer(n)), context_of(sweep.checkpoint(n))) for n in given),
     ]
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.engines.chat import load_chat
 from orchestrator.engines.parameters import matrix_parameters
 from orchestrator.evaluation.diversity import diversity
 from orchestrator.evaluation.flops import FLOPS, Sizes
@@ -124,7 +123,7 @@ def cell_figures(
 
 def _row_of(sweep: Sweep, scorer: str | None) -> Row:
     """What a response's row holds: text, score, grades and costs."""
-    chat, sizes = load_chat(sweep.checkpoint("policy")), sizes_of(sweep, scorer)
+    chat, sizes = sweep.chat("policy"), sizes_of(sweep, scorer)
     grader = GRADERS[sweep.config.data.task]
 
     def row(prompt: Prompt, response: Response) -> dict[str, Any]:

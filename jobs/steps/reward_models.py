@@ -13,7 +13,7 @@ from jobs.steps.sweep import Figures, Step, Sweep
 from jobs.steps.training import train
 from orchestrator.config.sections import Variant
 from orchestrator.data.tables import stream_pairs
-from orchestrator.engines.chat import Chat, load_chat
+from orchestrator.engines.chat import Chat
 from orchestrator.records import PreferencePair
 from orchestrator.rewards.weights import Kind, normalized, weights_of
 from orchestrator.stages.progress import Meter
@@ -29,7 +29,7 @@ def run_outcome(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     """Trains the ORM or the reference on whole responses, from the policy's weights."""
     name = step.stage.name
     start = sweep.checkpoint("policy")
-    chat = load_chat(start)
+    chat = sweep.chat("policy")
     pairs = stream_pairs(sweep.file("pairs", f"pairs_{name}.parquet"))
     write_examples(folder / "examples.parquet", (whole_pair(pair, chat) for pair in pairs))
     _write_held_out(sweep, "orm" if name == "reference" else "reference", chat, folder)
@@ -45,7 +45,7 @@ def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     if variant.objective != "bradley_terry":
         return _run_implicit(sweep, step, variant, folder, meter)
     start, steps = sweep.checkpoint("orm"), None
-    chat = load_chat(start)
+    chat = sweep.chat("orm")
     examples: Iterator[PairExample]
     if variant.truncation == "whole":
         pairs = stream_pairs(sweep.file("pairs", "pairs_prm.parquet"))
@@ -63,10 +63,9 @@ def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         # As many steps as the variant it controls for; a step of the ORM's own size.
         batch = sweep.config.training.orm.batch_size
         optimization = optimization.model_copy(update={"batch_size": batch})
-    label = sweep.config.models.score_label("orm")
     return train(
         sweep, step, "bradley_terry", "reward", start, optimization, folder, meter, steps,
-        score_label=label,
+        reading=sweep.config.models.reading("orm"),
     )  # fmt: skip
 
 

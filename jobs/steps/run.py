@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +148,17 @@ class Runner:
             self._tracker.log(run_id, metrics=metrics)
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """The dry run: every stage, its key, whether it is done, and what it may cost."""
+def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> None:
+    """The dry run: every stage, its key, whether it is done, and what it may cost.
+
+    Stages that are ``forced`` are done again.
+    """
     from rich.table import Table
 
     table = Table("stage", "key", "state", "about", title="Plan", title_justify="left")
     left = 0.0
     for step in plan.steps:
-        done = plan.sweep.store.done(step.stage)
+        done = step.stage.name not in forced and plan.sweep.store.done(step.stage)
         left += 0 if done else step.estimate
         table.add_row(
             step.stage.name, step.stage.key, "done" if done else "to do",

@@ -1,12 +1,14 @@
 """The options of jobs/score.py, checked before anything starts, and which decide the scores."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow.parquet as pq
 
+from jobs.steps.scorer_options import parsed_format, parsed_score_at
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.prefixes import Prefixes
@@ -24,10 +26,14 @@ from orchestrator.scorers.token_classify import check_open
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.stages.identity import fingerprint
 
+if TYPE_CHECKING:
+    from jobs.steps.decode_options import DecodeOptions
+
 ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is
 # Each option that decides the scores, by the name of its field.
 DECIDING = ("prefixes", "seed", "position", "kind", "base", "beta", "aggregation",
-            "step_delimiter", "step_tag", "score_label", "part_rows")  # fmt: skip
+            "step_delimiter", "step_tag", "score_label", "part_rows",
+            "preset", "format", "score_at", "score_token", "fold_system")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,12 @@ class ScoreOptions:
     part_rows: int
     device: str
     force: bool
+    preset: str | None = None
+    format: Sequence[str] = ()
+    score_at: str | None = None
+    score_token: int | None = None
+    fold_system: bool = True
+    named: frozenset[str] = frozenset()  # fields that the command line gives
 
     @property
     def spec(self) -> ScorerSpec:
@@ -70,6 +82,11 @@ class ScoreOptions:
             branch_memory_mib=self.branch_memory_mib,
             engine=self.engine,
             score_label=self.score_label,
+            preset=self.preset,
+            step_format=parsed_format(self.format),
+            score_at=parsed_score_at(_unescaped(self.score_at)),
+            score_token=self.score_token,
+            fold_system=self.fold_system,
         )
 
     def resolved(self) -> "ScoreOptions":
@@ -119,11 +136,30 @@ class ScoreOptions:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         if self.engine == "vllm":
             self._check_vllm(kind, chat)
+        refuse_unread(self, self._unread(prefixes, kind))
         if self.step_tag is not None and kind != "step_tag":
             raise ConfigError(
                 f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind}; valid: with"
                 " one of kind step_tag"
             )
+
+    def _unread(self, prefixes: Prefixes, kind: Kind) -> dict[str, str]:
+        """The options that nothing reads under the others, each with the reason."""
+        reasons = {}
+        if prefixes.kind != "sst":
+            reasons["seed"] = f"--prefixes {self.prefixes} draws nothing"
+        if kind == "step_tag":
+            reasons["position"] = "a step tag is read the same in both positions"
+        elif self.aggregation is None and prefixes.kind != "steps":
+            reasons["step_delimiter"] = (
+                f"a reward model of kind {kind} has steps with --aggregation or --prefixes steps"
+                " alone"
+            )
+        if kind != "step_tag" and (kind != "sequence" or self.position == "open"):
+            reasons["branch_memory_mib"] = (
+                f"{self.position} scores of kind {kind} have no closing suffixes in a pass"
+            )
+        return reasons
 
     def _check_vllm(self, kind: Kind, chat: Chat) -> None:
         if kind != "sequence":
@@ -141,6 +177,24 @@ class ScoreOptions:
 def option(name: str) -> str:
     """A field's name as it stands on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def refuse_unread(options: "ScoreOptions | DecodeOptions", unread: Mapping[str, str]) -> None:
+    """Checks that no option is given that nothing reads.
+
+    Args:
+        options: the values, and which of them the command line names.
+        unread: fields that nothing reads under the other options, each with the reason.
+
+    Raises:
+        ConfigError: one of them is given.
+    """
+    for name, reason in unread.items():
+        if name in options.named:
+            raise ConfigError(
+                f"{option(name)} = {getattr(options, name)!r}: it has no effect: {reason};"
+                f" valid: without {option(name)}"
+            )
 
 
 def _row_kind(source: str) -> RowKind:

@@ -21,7 +21,6 @@ from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.decoding import CardsConfig
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
-from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import Dtype
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
@@ -41,7 +40,7 @@ CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that threshol
 
 def problems_of(sweep: Sweep, prompts: Sequence[Prompt]) -> list[Problem]:
     """The prompts in the policy's token ids."""
-    chat, config = load_chat(sweep.checkpoint("policy")), sweep.config
+    chat, config = sweep.chat("policy"), sweep.config
     limit = config.decoding.max_new_tokens
     return [Problem(p.prompt_id, chat.prompt_ids(p.messages), config.seed, limit) for p in prompts]
 
@@ -156,7 +155,7 @@ def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
     if method not in OF_SAMPLES:
         return METHODS[method].bind(parameters)
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
-    chat = load_chat(sweep.checkpoint("policy"))
+    chat = sweep.chat("policy")
 
     def judge(problem: Problem, policy: Policy, reward: Reward) -> Any:
         shared = first_samples(drawn[problem.prompt_id], parameters.n)

@@ -1,6 +1,7 @@
 """Step 9: summary.json, report.html and the figures, from what the stages left."""
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from jobs.steps.plan import Plan
+from jobs.steps.sweep import Sweep
 from orchestrator.config.load import to_yaml
+from orchestrator.config.tree import Config
+from orchestrator.config.unread import superseded
 from orchestrator.data.rejects import reasons
 from orchestrator.masking import mask_secrets
 from orchestrator.records import Reject
 
 VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
-WITH_LOSS = ("policy", "orm", "reference")
 
 
 def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[st
             }
             for m in markers
         ],
-        "models": [_model(m, evaluation["pair_accuracy"]) for m in markers if _is_training(m)],
+        "models": _models(sweep, markers, evaluation["pair_accuracy"]),
         "weights": partial[0] if partial else [],
         "cells": evaluation["cells"],
         "comparisons": evaluation["comparisons"],
@@ -85,20 +88,44 @@ def _is_training(marker: dict[str, Any]) -> bool:
     return "loss" in marker["figures"].get("series", {})
 
 
-def _model(marker: dict[str, Any], pair_accuracy: dict[str, Any]) -> dict[str, Any]:
-    name = marker["stage"].removeprefix("variants/")
-    metrics = marker["figures"]["metrics"]
+def _models(
+    sweep: Sweep, markers: Sequence[dict[str, Any]], pair_accuracy: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The trained models in the order of their trainings, then the scorers that are not trained."""
+    trained = {m["stage"].removeprefix("variants/"): m for m in markers if _is_training(m)}
+    names = [*trained, *(name for name in sweep.models if name not in ("policy", *trained))]
+    return [_model(sweep.config, name, trained.get(name), pair_accuracy) for name in names]
+
+
+def _model(
+    config: Config, name: str, marker: dict[str, Any] | None, pair_accuracy: dict[str, Any]
+) -> dict[str, Any]:
+    figures = {} if marker is None else marker["figures"]
+    metrics, objective = figures.get("metrics", {}), objective_of(config, name)
     return {
         "name": name,
-        "objective": "language_modelling" if name == "policy" else "bradley_terry",
-        "steps": metrics["steps"],
-        "rows": metrics["rows"],
-        "partial_pairs": metrics["partial_pairs"],
-        "seconds": metrics["train_seconds"],
-        "final_loss": metrics["final_loss"],
+        "objective": objective,
+        "steps": metrics.get("steps"),
+        "rows": metrics.get("rows"),
+        # Other objectives have rows without cuts: their number of partial pairs is not 0, but none.
+        "partial_pairs": metrics.get("partial_pairs") if objective == "bradley_terry" else None,
+        "seconds": metrics.get("train_seconds"),
+        "final_loss": metrics.get("final_loss"),
         "pair_accuracy": pair_accuracy.get(name),
-        "loss": marker["figures"]["series"]["loss"],
+        "loss": figures.get("series", {}).get("loss", []),
     }
+
+
+def objective_of(config: Config, name: str) -> str | None:
+    """What a model was trained by; a density ratio is named so; None: a checkpoint does not say."""
+    variant = config.variants.get(name)
+    if variant is not None:
+        if variant.checkpoint is None or variant.objective != "bradley_terry":
+            return variant.objective
+        return "density_ratio" if variant.is_log_ratio else None
+    if getattr(config.models, name) is not None:
+        return None
+    return "language_modelling" if name == "policy" else "bradley_terry"
 
 
 def _versions() -> dict[str, str]:
@@ -122,6 +149,10 @@ def _notes(plan: Plan) -> list[str]:
         " which is why every cell also has the ORM's reward.",
     ]
     notes += _size_matched(plan)
+    notes += [
+        f"Set and not used: {', '.join(fields)} ({reason})."
+        for reason, fields in superseded(config).items()
+    ]
     if config.search.cards is not None and config.search.cards.target_reward is None:
         notes.append(
             "CARDS: r* and beta are the scorer's own quantile and standard deviation over whole"

@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.config.load import ROOT
+from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.tree import Config
+from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Stage, Store
@@ -71,23 +73,15 @@ class Sweep:
 
     def scorer(self, model: str) -> ScorerSpec:
         """How a model of the sweep scores."""
-        variant = self.config.variants.get(model)
-        memory = self.config.scoring.branch_memory_mib
+        variant, checkpoint = self.config.variants.get(model), self.checkpoint(model)
         if variant is None:
-            label = self.config.models.score_label(model)
-            return ScorerSpec(self.checkpoint(model), branch_memory_mib=memory, score_label=label)
-        log_ratio = variant.is_log_ratio
-        return ScorerSpec(
-            self.checkpoint(model),
-            kind="log_ratio" if log_ratio else variant.kind,
-            aggregation=variant.aggregation,
-            step_delimiter=variant.step_delimiter,
-            step_tag=variant.step_tag,
-            base=(variant.base or self.checkpoint("policy")) if log_ratio else None,
-            beta=variant.beta,
-            branch_memory_mib=memory,
-            score_label=variant.score_label,
-        )
+            return outcome_spec(self.config, model, checkpoint)
+        base = (variant.base or self.checkpoint("policy")) if variant.is_log_ratio else None
+        return variant_spec(self.config, variant, checkpoint, base)
+
+    def chat(self, model: str) -> Chat:
+        """The tokenizer and the chat template of a model, as it reads plain conversations."""
+        return load_chat(self.checkpoint(model), self.config.chat.fold_system)
 
     @property
     def device(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.training import JobState
 from jobs.steps.sweep import Figures, Step, Sweep, project_file
-from orchestrator.config.sections import Optimization, TrainingConfig
+from orchestrator.config.sections import Optimization, Reading, TrainingConfig
 from orchestrator.stages.progress import Meter
 from orchestrator.training.job import ObjectiveName, Start, TrainingJob
 
@@ -27,7 +27,7 @@ def train(
     examples: Path | None = None,
     held_out: Path | None = None,
     beta: float = 1.0,
-    score_label: int | None = None,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
 ) -> Figures:
     """Trains into ``folder``/checkpoint on the warm group.
 
@@ -60,7 +60,8 @@ def train(
         evaluation_steps=training.evaluation_steps,
         beta=beta,
         branch_memory_mib=sweep.config.scoring.branch_memory_mib,
-        score_label=score_label,
+        score_label=reading.score_label,
+        score_at=reading.score_at,
     )
     result = sweep.trainer().train(job, _progress(sweep, step, meter))
     if result["resumed_at"]:

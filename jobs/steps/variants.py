@@ -7,7 +7,8 @@ from orchestrator.config.sections import Variant, to_plain
 from orchestrator.config.tree import Config
 
 # Fields that say how a variant scores, not what is trained.
-SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "score_label")
+SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "score_label",
+                  "preset", "format", "score_token", "score_at")  # fmt: skip
 
 
 def variant_identity(config: Config, name: str) -> dict[str, Any]:
@@ -41,9 +42,13 @@ def variant_inputs(variant: Variant) -> list[str]:
 
 def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
     """How a scorer scores, beside its checkpoint: part of the identity of what asks it."""
-    variant = config.variants.get(scorer or "")
-    if variant is None:
+    if scorer is None:
         return {}
-    plain = {part: getattr(variant, part) for part in SCORING_FIELDS}
+    finished = {"finished": config.scoring.finished}
+    variant = config.variants.get(scorer)
+    if variant is None:
+        return finished
+    plain = {part: to_plain(variant)[part] for part in SCORING_FIELDS}
     found = {part: value for part, value in plain.items() if value is not None}
-    return {"scoring": found | ({"beta": variant.beta} if variant.is_log_ratio else {})}
+    found |= {"beta": variant.beta} if variant.is_log_ratio else {}
+    return {**finished, "scoring": found}

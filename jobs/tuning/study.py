@@ -121,9 +121,24 @@ def _check_request(request: Request, config: Config) -> None:
             f"--metric {request.metric}: a training of {request.model} has none;"
             f" valid: {', '.join(valid)}"
         )
+    if request.scheduler == "asha" and "scheduler" in request.named:
+        _check_measured_early(request, config)
     for name in ("trials", "concurrent"):
         if getattr(request, name) < 1:
             raise ConfigError(f"--{name} {getattr(request, name)}: valid is 1 or more")
+
+
+def _check_measured_early(request: Request, config: Config) -> None:
+    """Raises ConfigError where ASHA is asked for and no trial has a measure before its end."""
+    why = None
+    if request.metric == "final_loss":
+        why = "final_loss is known at the end of a training alone"
+    elif config.training.evaluation_steps is None:
+        why = "training.evaluation_steps = null measures at the end of a training alone"
+    if why is not None:
+        raise ConfigError(
+            f"--scheduler asha: it has no effect: {why}; valid: fifo, or without --scheduler"
+        )
 
 
 def _check_effect(dimension: Dimension, model: str, plans: Sequence[Plan]) -> None:

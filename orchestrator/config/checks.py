@@ -3,11 +3,20 @@
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import TAKEN, Config
 from orchestrator.data.rows import SUFFIXES, VALID
 
+# Fields of DeepSpeed's file that a training sets by itself, and what decides them.
+DEEPSPEED_OURS = {
+    "optimizer.params.lr": "the learning_rate of each training decides",
+    "scheduler": "the learning rate falls linearly after the warmup_steps of each training",
+    "train_batch_size": "the batch_size of each training decides",
+    "train_micro_batch_size_per_gpu": "training.micro_batch_tokens decides",
+    "gradient_accumulation_steps": "training.micro_batch_tokens decides",
+}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 DESCRIBED_BY = ("config.json", "adapter_config.json")  # of a model, of a LoRA adapter
 
@@ -37,12 +46,32 @@ def _check_deepspeed(named: str, stage: int) -> None:
         raise ConfigError(f"training.deepspeed = {named!r}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"training.deepspeed = {named!r}: valid: a JSON object of settings")
+    _check_ours(named, content)
     zero = content.get("zero_optimization", {})
     for part, least in {"offload_param": 3, "offload_optimizer": 1}.items():
         if part in zero and stage < least:
             raise ConfigError(
                 f"training.zero_stage = {stage}: {named} has {part}, which needs stage {least};"
                 f" valid: at least {least}, or another training.deepspeed"
+            )
+    if zero.get("stage", stage) != stage:
+        raise ConfigError(
+            f"training.deepspeed = {named!r}: its zero_optimization.stage = {zero['stage']!r} has"
+            f" no effect: training.zero_stage = {stage} decides; valid: the same in both, or a"
+            " file without it"
+        )
+
+
+def _check_ours(named: str, content: dict[str, Any]) -> None:
+    """Raises ConfigError for a field of DeepSpeed's file that the training sets itself."""
+    for field, ours in DEEPSPEED_OURS.items():
+        value: Any = content
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            raise ConfigError(
+                f"training.deepspeed = {named!r}: its {field} = {value!r} has no effect: {ours};"
+                f" valid: a file without {field}"
             )
 
 

@@ -10,6 +10,12 @@ Quantile = Annotated[float, Field(ge=0, le=1)]
 Delimiter = Annotated[str, Field(min_length=1)]
 
 
+class ChatConfig(Section):
+    """How conversations are written by models' chat templates."""
+
+    fold_system: bool = True  # a system message that a template does not write: into the user's
+
+
 class DecodingConfig(Section):
     """How the policy samples: the same for every method."""
 
@@ -22,6 +28,7 @@ class ScoringConfig(Section):
     """Where a prefix is scored: after the template's closing suffix, or at its last token."""
 
     position: Literal["closed", "open"] = "closed"
+    finished: Literal["template", "position"] = "template"  # where search scores what is finished
     branch_memory_mib: Count = 256  # what the branches of a pass may take beside their trunks
 
 

@@ -5,6 +5,8 @@ Whatever is wrong becomes one ConfigError that names the field, its value and wh
 
 import difflib
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from yaml import YAMLError
 
 from orchestrator.config.sections import GSM8KData, HelpdeskData, HHData, Variant
 from orchestrator.config.tree import Config
+from orchestrator.config.unread import unread
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA: dict[str, type[BaseModel]] = {"helpdesk": HelpdeskData, "hh_rlhf": HHData, "gsm8k": GSM8KData}
@@ -47,8 +50,13 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML, which ``load_config`` reads back."""
+    """The resolved config as YAML, which ``load_config`` reads back: all fields that are read."""
     plain = config.model_dump(mode="json")
+    for item in unread(config):
+        *sections, field = item.field.split(".")
+        section = reduce(getitem, sections, plain)
+        if section[field] is not None:  # null sets nothing, and need not be the default
+            del section[field]
     for name in Config().variants:  # one that was left out is read back as left out
         plain["variants"].setdefault(name, None)
     return OmegaConf.to_yaml(OmegaConf.create(plain))

@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 from orchestrator.config.load import ConfigError
+from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
+from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import check_start
@@ -41,10 +43,11 @@ def check_models(config: Config) -> None:
     if models.orm is not None:
         _as_orm(config, models.orm)
     if models.reference is not None:
-        _as_scorer("models.reference", _outcome_spec(config, "reference", models.reference))
+        _as_scorer("models.reference", outcome_spec(config, "reference", models.reference))
     for name, variant in config.variants.items():
-        _check_variant(f"variants.{name}", variant, models.policy)
+        _check_variant(config, f"variants.{name}", variant)
     _check_engine(config)
+    _check_caches(config)
     for name in ("step_beam", "dvts", "general"):
         section = getattr(config.search, name)
         if section is not None and getattr(section, "granularity", "step") == "step":
@@ -73,17 +76,8 @@ def _check_engine(config: Config) -> None:
     methods += ["cards"] if config.search.cards is not None else []
     if wanted == "vllm" and not config.cluster.search_actors:
         raise ConfigError("cluster.search_actors = 0: search.engine vllm is theirs; valid: over 0")
-    given = {"orm": config.models.orm, "reference": config.models.reference}
     for scorer in config.scorers:
-        variant = config.variants.get(scorer, Variant())
-        checkpoint = variant.checkpoint or given.get(scorer)
-        kind: Kind = "sequence"
-        if variant.is_log_ratio:
-            kind = "log_ratio"
-        elif checkpoint is not None and scorer in given:
-            kind = kind_of(_outcome_spec(config, scorer, checkpoint))
-        elif checkpoint is not None:
-            kind = kind_of(_variant_spec(variant, checkpoint))
+        kind, checkpoint = _kind(config, scorer), _checkpoint(config, scorer)
         dtype, others = config.search.dtype, kind == "sequence" and wanted != "vllm"
         if dtype != "float32" and not others:
             raise ConfigError(
@@ -105,7 +99,38 @@ def _check_engine(config: Config) -> None:
         _told("search.engine = 'vllm', models.policy", policy, lambda: check_served(policy))
 
 
-def _check_variant(place: str, variant: Variant, policy: str | None) -> None:
+def _checkpoint(config: Config, scorer: str) -> str | None:
+    """The given checkpoint of a scorer; None of one that the run trains."""
+    if scorer in ("orm", "reference"):
+        return getattr(config.models, scorer)  # type: ignore[no-any-return]
+    return config.variants[scorer].checkpoint
+
+
+def _kind(config: Config, scorer: str) -> Kind:
+    """The kind of a scorer of the run: one that the run trains from the ORM is a sequence."""
+    variant, checkpoint = config.variants.get(scorer), _checkpoint(config, scorer)
+    if variant is not None and variant.is_log_ratio:
+        return "log_ratio"
+    if checkpoint is None:
+        return "sequence"
+    if variant is None:
+        return kind_of(outcome_spec(config, scorer, checkpoint))
+    return kind_of(variant_spec(config, variant, checkpoint))
+
+
+def _check_caches(config: Config) -> None:
+    """Raises ConfigError for a cache that no scorer keeps."""
+    size = config.cluster.reward_cache_mib
+    scorers = dict.fromkeys(["orm", *config.scorers, *config.variants])
+    if size is not None and "sequence" not in {_kind(config, scorer) for scorer in scorers}:
+        raise ConfigError(
+            f"cluster.reward_cache_mib = {size}: it has no effect: no scorer is of kind sequence;"
+            " valid: null"
+        )
+
+
+def _check_variant(config: Config, place: str, variant: Variant) -> None:
+    policy = config.models.policy
     if variant.is_log_ratio:
         for part in ("checkpoint", "base"):
             if (named := getattr(variant, part)) is not None:
@@ -115,26 +140,16 @@ def _check_variant(place: str, variant: Variant, policy: str | None) -> None:
             spec = ScorerSpec(numerator, "log_ratio", base=base)
             _told(f"{place}.checkpoint", numerator, lambda: check_scorer(spec))
     elif variant.checkpoint is not None:
-        _as_scorer(f"{place}.checkpoint", _variant_spec(variant, variant.checkpoint))
-
-
-def _variant_spec(variant: Variant, checkpoint: str) -> ScorerSpec:
-    return ScorerSpec(
-        checkpoint,
-        variant.kind,
-        step_delimiter=variant.step_delimiter,
-        step_tag=variant.step_tag,
-        score_label=variant.score_label,
-    )
-
-
-def _outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
-    return ScorerSpec(checkpoint, score_label=config.models.score_label(model))
+        spec = variant_spec(config, variant, variant.checkpoint)
+        kind = _as_scorer(f"{place}.checkpoint", spec)
+        items = unread_of_variant(place, variant, kind)
+        if lines := [line for item in items for line in messages(config, item)]:
+            raise ConfigError("\n".join(lines))
 
 
 def _as_orm(config: Config, checkpoint: str) -> None:
     place = "models.orm"
-    kind = _as_scorer(place, _outcome_spec(config, "orm", checkpoint))
+    kind = _as_scorer(place, outcome_spec(config, "orm", checkpoint))
     trained = [
         name
         for name, variant in config.variants.items()

@@ -1,8 +1,11 @@
 """Small sections of the config tree: data, models, training. Defaults are the embedded world's."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from orchestrator.scorers.formats import StepFormat
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # 0 where the model of the split is given
@@ -89,32 +92,46 @@ class Architecture(Section):
     initializer_range: Positive = 0.06
 
 
+PresetName = Literal[
+    "math-shepherd", "qwen2.5-math-prm", "trl-prm", "skywork-o1-prm", "rlhflow-prm", "rlhflow-orm",
+    "granite-math-prm", "qwen2.5-math-rm", "inf-orm", "nemotron-reward",
+]  # fmt: skip
+
+
+class Reading(Section):
+    """How a given reward model is read, where its files do not tell (docs/public_models.md)."""
+
+    preset: PresetName | None = None  # the family of public models that it belongs to
+    score_at: str | int | None = None  # token of the template's closing; null: the last one
+    score_label: Label | None = None  # of a head of several labels, the index of the score
+
+
 class ModelsConfig(Section):
     """Checkpoints (folders or hub names) to use instead of training: null trains one in the run."""
 
     policy: str | None = None
     orm: str | None = None
     reference: str | None = None
-    orm_score_label: Label | None = None  # of a head of several labels, the index of the score
-    reference_score_label: Label | None = None
+    orm_reading: Reading = Reading()
+    reference_reading: Reading = Reading()
     architecture: Architecture = Architecture()
     vocabulary: Count = 2_048  # entries of the byte-pair tokenizer made for real text
 
     @model_validator(mode="after")
-    def _labels_are_of_checkpoints(self) -> Self:
+    def _readings_are_of_checkpoints(self) -> Self:
         for name in ("orm", "reference"):
-            label = getattr(self, f"{name}_score_label")
-            if label is not None and getattr(self, name) is None:
+            reading = getattr(self, f"{name}_reading")
+            if reading != Reading() and getattr(self, name) is None:
                 raise ValueError(
-                    f"{name}_score_label = {label}: of a checkpoint alone, what the run trains has"
-                    f" one label; valid: null, or give {name} as well"
+                    f"{name}_reading: of a checkpoint alone, what the run trains is read as it was"
+                    f" trained; valid: none, or give {name} as well"
                 )
         return self
 
-    def score_label(self, model: str) -> int | None:
-        """The label that is the score of the ORM or the reference; None of every other model."""
-        labels = {"orm": self.orm_score_label, "reference": self.reference_score_label}
-        return labels.get(model)
+    def reading(self, model: str) -> Reading:
+        """How the ORM or the reference is read; nothing is said of every other model."""
+        readings = {"orm": self.orm_reading, "reference": self.reference_reading}
+        return readings.get(model, Reading())
 
 
 class Optimization(Section):
@@ -179,6 +196,21 @@ class Variant(Section):
     step_delimiter: str | None = None  # text that ends a step; null: the kind's own
     step_tag: str | None = None
     score_label: Label | None = None  # of a checkpoint's head of several labels: the score's index
+    preset: PresetName | None = None  # of a checkpoint: the family of public models
+    format: StepFormat | None = None  # of a checkpoint: how it reads steps, where no preset says it
+    score_token: Annotated[int, Field(ge=0)] | None = None  # of a language model: its logit
+    score_at: str | int | None = None  # token of the template's closing; null: the last one
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _known_fields(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        valid = [field.name for field in fields(StepFormat)]
+        unknown = [name for name in given if name not in valid]
+        if unknown:
+            raise ValueError(f"{unknown[0]}: no such field; valid: {', '.join(valid)}")
+        return StepFormat(**given)
 
     @property
     def is_log_ratio(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.decoding import (
+    ChatConfig,
     ClusterConfig,
     DecodingConfig,
     EvaluationConfig,
@@ -24,9 +25,10 @@ from orchestrator.config.sections import (
     Section,
     TrainingConfig,
     Variant,
-    to_plain,
 )
+from orchestrator.config.unread import TRAINED_FIELDS, refuse_unread
 
+OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
 TAKEN = ("policy", "orm", "reference")  # names of the other models
 VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -47,35 +49,40 @@ class WeightConfig(Section):
 
 def _default_variants() -> dict[str, Variant]:
     return {
-        "orm_continued": Variant(truncation="whole", weight="none", match="prm_sst"),
+        "orm_continued": Variant(truncation="whole", match="prm_sst"),
         "prm_sst": Variant(truncation="sst"),
         "prm_tlt": Variant(truncation="tlt", match="prm_sst"),
         "prm_no_reference": Variant(truncation="sst", weight="none"),
     }
 
 
+def _over_default(default: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
+    """A variant of the user's over the default one of its name.
+
+    What the user's fields leave without a reader is not taken from the default.
+    """
+    dropped: tuple[str, ...] = ("weight",) if variant.get("truncation") == "whole" else ()
+    objective = variant.get("objective", "bradley_terry")
+    if variant.get("checkpoint") is not None or objective != "bradley_terry":
+        dropped = TRAINED_FIELDS
+    return {n: value for n, value in default.items() if n not in dropped} | variant
+
+
 def _check_objective(name: str, variant: Variant) -> None:
     """Raises ValueError for fields that do not go together."""
-    given = variant.model_fields_set
     place = f"variants.{name}"
-    if variant.objective != "bradley_terry":
-        strange = sorted(given & {"truncation", "weight", "match"})
-        strange = [n for n in strange if getattr(variant, n) != getattr(Variant(), n)]
-        if strange:
-            raise ValueError(
-                f"{place}.{strange[0]} = {getattr(variant, strange[0])!r}: only of objective"
-                f" 'bradley_terry', not of {variant.objective!r}"
-            )
     if variant.objective == "density_ratio" and not (variant.checkpoint or variant.base):
         raise ValueError(
             f"{place}: a density ratio needs `checkpoint`, `base` or both: what is not given is the"
             " policy, whose ratio to itself says nothing"
         )
-    if variant.score_label is not None and (variant.checkpoint is None or variant.is_log_ratio):
-        raise ValueError(
-            f"{place}.score_label = {variant.score_label}: only of a `checkpoint` with a head of"
-            " labels; valid: null, or give a reward model as `checkpoint`"
-        )
+    for field in OF_A_CHECKPOINT:
+        value = getattr(variant, field)
+        if value is not None and (variant.checkpoint is None or variant.is_log_ratio):
+            raise ValueError(
+                f"{place}.{field} = {value!r}: only of a reward model as `checkpoint`; valid: null,"
+                " or give one"
+            )
     if variant.base is not None and not variant.is_log_ratio:
         raise ValueError(
             f"{place}.base = {variant.base!r}: only of a log ratio; valid: objective dpo, nca, kto,"
@@ -100,6 +107,7 @@ class Config(Section):
     weight: WeightConfig = WeightConfig()
     training: TrainingConfig = TrainingConfig()
     variants: dict[str, Variant] = Field(default_factory=_default_variants)
+    chat: ChatConfig = ChatConfig()
     scoring: ScoringConfig = ScoringConfig()
     decoding: DecodingConfig = DecodingConfig()
     search: SearchConfig = SearchConfig()
@@ -119,11 +127,12 @@ class Config(Section):
         """What is named is merged over the default variants; null leaves one out."""
         if not isinstance(given, dict):
             return given
-        merged: dict[str, Any] = {n: to_plain(v) for n, v in _default_variants().items()}
+        merged: dict[str, Any] = dict(_default_variants())
         for name, variant in given.items():
-            if isinstance(variant, dict):
-                variant = {**merged.get(name, {}), **variant}
-            merged[name] = to_plain(variant) if isinstance(variant, Variant) else variant
+            if isinstance(variant, dict) and name in merged:
+                default = merged[name].model_dump(exclude_unset=True)
+                variant = _over_default(default, variant)
+            merged[name] = variant
         return {name: variant for name, variant in merged.items() if variant is not None}
 
     @model_validator(mode="after")
@@ -150,12 +159,23 @@ class Config(Section):
                     f"variants.{name}.match = {variant.match!r}: a checkpoint of yours, of which"
                     " nobody knows how long it trained; valid: a variant trained in this run"
                 )
+            if variant.match is not None and variant.takes_partial_pairs:
+                self._check_counted(name, variant.match)
             if variant.truncation == "whole" and variant.match is None and variant.is_trained:
                 raise ValueError(
                     f"variants.{name}: truncation 'whole' needs `match`, the variant whose number"
                     " of steps it trains for"
                 )
         return self
+
+    def _check_counted(self, name: str, match: str) -> None:
+        """Raises ValueError where the matched variant has no number of partial pairs."""
+        if not self.variants[match].takes_partial_pairs:
+            valid = [n for n, v in self.variants.items() if v.takes_partial_pairs and not v.match]
+            raise ValueError(
+                f"variants.{name}.match = {match!r}: it is not trained on partial pairs, whose"
+                f" number is matched; valid: {', '.join(valid) or 'none of these variants'}"
+            )
 
     @model_validator(mode="after")
     def _scorers_exist(self) -> Self:
@@ -211,4 +231,9 @@ class Config(Section):
                     f"decoding.max_new_tokens = {self.decoding.max_new_tokens}: must leave room for"
                     f" a prompt in models.architecture.max_position_embeddings ({room})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _all_that_is_set_is_read(self) -> Self:
+        refuse_unread(self)
         return self

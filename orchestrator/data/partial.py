@@ -43,6 +43,11 @@ def official_cuts(length: int, seed: int, pair_id: str) -> list[int]:
     return cuts if cuts[-1] == length else [*cuts, length]
 
 
+def mean_cuts(preset: Preset, k_mean: int) -> float:
+    """How many cuts SST draws of a long response, on average: K, or what the public code draws."""
+    return float(k_mean) if preset == "paper" else (1 + OFFICIAL_MOST_CUTS) / 2 + 1
+
+
 def word_cut_to_token_cuts(text: str, offsets: Sequence[tuple[int, int]], words: int) -> int:
     """How many tokens of ``text`` lie within its first ``words`` white-space words.
 

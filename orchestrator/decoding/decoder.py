@@ -65,6 +65,8 @@ class Decoder:
         top_p: of the policy.
         device: torch device name.
         dtype: of both models' weights.
+        fold_system: whether a system message that the policy's template does not write is folded
+            into the first user message; of the reward model its spec says it.
 
     Raises:
         ConfigError: an argument is not valid, or a checkpoint is damaged, no policy or no reward
@@ -81,10 +83,11 @@ class Decoder:
         top_p: float = 1.0,
         device: str = "cpu",
         dtype: Dtype = "float32",
+        fold_system: bool = True,
     ) -> None:
         policy = _resolved(policy)
         spec = ScorerSpec(_resolved(reward)) if isinstance(reward, str | PathLike) else reward
-        self._policy, self._spec = policy, spec
+        self._policy, self._spec, self._fold_system = policy, spec, fold_system
         check_sampling(_named, temperature, top_p)
         check_choice(_named, position=(position, get_args(Position)))
         check_dtype(_named, dtype, check_models(_named, policy, spec))
@@ -134,7 +137,9 @@ class Decoder:
         check_counts(_named, max_new_tokens=max_new_tokens, places=places)
         check_room(_named, max_new_tokens, self._policy)
         prompts = check_prompts(_named, prompts)
-        reader = PromptReader(self._policy, self._spec, seed, max_new_tokens)
+        reader = PromptReader(
+            self._policy, self._spec, seed, max_new_tokens, fold_system=self._fold_system
+        )
         problems: list[Problem] = []
         answers: dict[str, Decoded] = {}
         numbered = [f"{reader.stem}-{number}" for number in range(len(prompts))]

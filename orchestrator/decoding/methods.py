@@ -11,8 +11,9 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from orchestrator.config.decoding import SearchConfig
+from orchestrator.config.decoding import GeneralConfig, SearchConfig
 from orchestrator.config.load import ConfigError
+from orchestrator.config.unread import unread_of_general
 from orchestrator.search.registry import METHODS
 
 UNSCORED_METHODS = ("base", "greedy", "vote")  # they ask for no score
@@ -91,6 +92,11 @@ def _from_section(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise _refused(name, known.get(name), error) from None
+    if isinstance(found, GeneralConfig):
+        for unread in unread_of_general("method", found):
+            name = unread.field.partition(".")[2]
+            if name in known:
+                raise ConfigError(unread.message(known[name]))
     names = {field.name for field in fields(METHODS[method].parameters)}
     plain = found.model_dump(exclude={*_OF_A_SWEEP})
     return {n: value for n, value in plain.items() if n in names and value is not None}

@@ -27,6 +27,8 @@ class PromptReader:
         scorer: whose context a prompt must fit in too.
         seed: of all draws.
         max_new_tokens: of a response; they must find room in both contexts.
+        fold_system: whether a system message that the policy's template does not write is folded
+            into the first user message.
         stem: what prompts without an id are called after: row 5 of "file.jsonl" is "file-5".
     """
 
@@ -35,6 +37,7 @@ class PromptReader:
     seed: int
     max_new_tokens: int
     stem: str = "prompt"
+    fold_system: bool = True
 
     def check(self, number: int, row: Mapping[str, Any]) -> tuple[str, Sequence[Message]]:
         """The id and the messages of a row; no tokenizer is needed.
@@ -56,7 +59,7 @@ class PromptReader:
                 response do not fit in the context of a model.
         """
         name, messages = self.check(number, row)
-        ids = self._ids("policy", load_chat(self.policy), self.policy, messages)
+        ids = self._ids("policy", load_chat(self.policy, self.fold_system), self.policy, messages)
         own = None
         if self.scorer is not None:
             found = self._ids(

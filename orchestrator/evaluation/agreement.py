@@ -2,6 +2,9 @@
 
 AR_RM-SC(t), AR_SC-HP(t), AR_RM-HP(t) and |r(x, y_w<t) - r(x, y_l<t)|, from plain arrays of scores:
 r is a reward model's, h a judge's (the rubric, an LLM). Knows no model and no text.
+
+The paper's comparison is strict (>): where the judge ties, no scorer can agree with it, and the
+judge's own values get less than 1. Conclusions are drawn over the pairs that the judge decides.
 """
 
 from collections.abc import Mapping
@@ -42,7 +45,8 @@ class PrefixRates:
 
     strict    all pairs, as appendix B has it: a tie and a pair of equal prefixes disagree;
     distinct  pairs whose two prefixes differ at t (a tie still disagrees);
-    decided   those of ``distinct`` where h does not tie (None for measures without h).
+    decided   those of ``distinct`` where h does not tie (None for measures without h). A tie of r
+              still disagrees there: the judge prefers one of the two.
 
     ``values`` (N, G) float64: 1 where the two criteria agree, else 0; or the gap. ``counted`` holds
     the (N, G) mask of each set; it depends on the pairs and on h, never on the scorer.
@@ -55,13 +59,19 @@ class PrefixRates:
     counted: Mapping[Over, Bools]
     groups: NDArray[Any]
 
-    def per_pair(self, over: Over = "distinct") -> Floats:
+    @property
+    def conclusive(self) -> Over:
+        """The set that comparisons are drawn over: "decided" where there is a judge."""
+        return "distinct" if self.decided is None else "decided"
+
+    def per_pair(self, over: Over | None = None) -> Floats:
         """Each pair's part (N,) in the mean over the grid: their mean is that rate exactly.
 
-        Over all pairs ("strict") it is the pair's mean over t. Where fewer than N pairs count at a
-        t, those that count there weigh more in proportion, and a pair that never counts is 0.
+        ``over`` None is the conclusive set. Over all pairs ("strict") a part is the pair's mean
+        over t. Where fewer than N pairs count at a t, those that count there weigh more in
+        proportion, and a pair that never counts is 0.
         """
-        mask = self.counted[over]
+        mask = self.counted[over or self.conclusive]
         pairs = mask.sum(axis=0)  # (G,)
         used = pairs > 0
         weights = mask[:, used] * (len(mask) / pairs[used])
@@ -160,18 +170,23 @@ def compare_rates(
     first: PrefixRates,
     second: PrefixRates,
     *key: Key,
-    over: Over = "distinct",
+    over: Over | None = None,
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
-) -> PairedTest:
+) -> PairedTest | None:
     """Paired test of two scorers over the same pairs: difference of the means over the grid.
+
+    ``over`` None is the conclusive set. Returns None where that set is empty.
 
     Raises:
         ValueError: the two were not measured over the same pairs, lengths and judge.
     """
+    over = over or first.conclusive
     same = np.array_equal(first.groups, second.groups)
     if not same or not np.array_equal(first.counted[over], second.counted[over]):
         raise ValueError(f"the two scorers were not measured over the same {over} prefix pairs")
+    if not first.counted[over].any():
+        return None
     return paired_test(
         first.values, second.values, *key,
         groups=first.groups, counted=first.counted[over], level=level, samples=samples,

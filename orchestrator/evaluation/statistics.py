@@ -6,6 +6,7 @@ metric, model or file.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,6 +52,13 @@ class PairedTest:
     high: float
     p_value: float
     count: int
+
+    @property
+    def sign(self) -> Literal["+", "-", ""]:
+        """The sign of the difference, or nothing where the interval includes zero."""
+        if self.low <= 0 <= self.high:
+            return ""
+        return "+" if self.low > 0 else "-"
 
 
 def mean_interval(

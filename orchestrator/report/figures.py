@@ -55,9 +55,9 @@ def save_figures(summary: Summary, folder: Path) -> list[Path]:
 
 
 def agreement(summary: Summary) -> Figure | None:
-    """Agreement rates by prefix length over distinct prefixes, one panel a measure."""
+    """Agreement rates by prefix length, one panel a measure, over its conclusive pairs."""
     measures = [m for m in RATES if any(rate["measure"] == m for rate in summary["agreement"])]
-    return _curves(summary, measures, "share of distinct prefix pairs")
+    return _curves(summary, measures, "share of prefix pairs")
 
 
 def reward_gap(summary: Summary) -> Figure | None:
@@ -79,7 +79,9 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
         for rate in shown:
             if rate["measure"] == measure:
                 _band(axes, rate, colour[rate["scorer"]])
-        axes.set_title(measure.replace("_", " ") if measure.islower() else measure)
+        title = measure.replace("_", " ") if measure.islower() else measure
+        over = next(rate["over"] for rate in shown if rate["measure"] == measure)
+        axes.set_title(f"{title}, {over} pairs")
         axes.set_xlabel("prefix length t, tokens")
     for axes in panels[::columns]:  # the others share their scale
         axes.set_ylabel(quantity)
@@ -99,7 +101,8 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
 
 
 def _band(axes: Axes, rate: Mapping[str, Any], colour: str) -> None:
-    points = [(t, f) for t, f in zip(rate["grid"], rate["distinct"], strict=True) if f is not None]
+    intervals = rate[rate["over"]]
+    points = [(t, f) for t, f in zip(rate["grid"], intervals, strict=True) if f is not None]
     lengths = [t for t, _ in points]
     low, high = ([found[part] for _, found in points] for part in ("low", "high"))
     axes.fill_between(lengths, low, high, color=colour, alpha=BANDS[rate["position"]], linewidth=0)

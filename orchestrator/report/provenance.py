@@ -4,15 +4,18 @@ One source for terminal and page, as rows.py; knows the summary's JSON only.
 """
 
 from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
-from orchestrator.report.rows import INTERVAL, Entry, Summary, Table, make_table
+from orchestrator.report.rows import INTERVAL, Entry, Summary, Table, make_table, name_of
 
 
 def models_table(summary: Summary) -> Table:
-    """The trained reward models (section 4): objective, data, loss, accuracy on held-out pairs."""
+    """The models (section 4): objective, data, loss, accuracy on held-out pairs.
+
+    Those that were not trained in the run have no steps.
+    """
     rows = [
         [
             Entry(printable(model["name"])),
-            Entry(printable(model["objective"])),
+            Entry(name_of(model["objective"])),
             Entry(number(model["steps"], 0)),
             Entry(number(model["rows"], 0)),
             Entry(number(model["partial_pairs"], 0)),
@@ -25,7 +28,7 @@ def models_table(summary: Summary) -> Table:
     others = (
         "steps", "rows", "partial pairs", "final loss", f"pair accuracy {INTERVAL}", "time",
     )  # fmt: skip
-    return make_table("Reward models", ("model", "objective"), others, rows).without_empty()
+    return make_table("Models", ("model", "objective"), others, rows).without_empty()
 
 
 def weights_table(summary: Summary) -> Table:

@@ -20,6 +20,7 @@ from orchestrator.report.rows import (
 )
 
 BASELINE = "orm"
+VERDICTS = {"+": "higher than", "-": "lower than", "": "not shown to differ from that"}
 RATES = ("resolved", "accuracy")  # what is to be explained: the first that was compared
 
 
@@ -64,7 +65,7 @@ def _sentence(test: Mapping[str, Any], counts: Sequence[Mapping[str, Any]]) -> s
         return ""
     certain.sort(key=lambda c: -abs(c["test"]["difference"]))
     told = "; ".join(f"{_words(c['metric'])} {paired(c['test'])}" for c in certain)
-    verdict = {"+": "higher than", "-": "lower than", "": "not told apart from"}[sign(test["test"])]
+    verdict = VERDICTS[sign(test["test"])]
     rate = METRICS.get(test["metric"], printable(test["metric"]))
     return (
         f"{printable(test['method'])}, {name_of(test['scorer'])}: {rate} {verdict} with the ORM"

@@ -44,6 +44,7 @@ PER_PROMPT = {
     "policy_calls": "policy calls",
     "reward_calls": "reward calls",
 }
+SETS = ("strict", "distinct", "decided")  # of prefix pairs, in this order
 DETAIL_FLOPS = {"policy_flops": "policy", "reward_flops": "reward"}
 
 
@@ -233,11 +234,11 @@ def _against_baselines(
 def agreement_table(summary: Summary) -> Table:
     """Means over the grid of t: measure and scorer down, position and set of pairs across."""
     rates = summary["agreement"]
-    means = [(position, over) for position in ("closed", "open") for over in ("strict", "distinct")]
+    means = [(position, over) for position in ("closed", "open") for over in SETS]
     rows: dict[tuple[str, Any], dict[tuple[str, str], Entry]] = {}
     for rate in rates:
         row = rows.setdefault((rate["measure"], rate["scorer"]), {})
-        for over in ("strict", "distinct"):
+        for over in SETS:
             row[rate["position"], over] = Entry(interval(rate[f"{over}_mean"]))
     body = [
         [Entry(printable(measure)), Entry(name_of(scorer))]
@@ -255,7 +256,9 @@ def agreement_by_length_table(summary: Summary) -> Table:
     lengths = sorted({t for rate in rates for t in rate["grid"]})
     body = []
     for rate in rates:
-        for over in ("strict", "distinct"):
+        for over in SETS:
+            if over != rate["over"] and not any(rate[over]):
+                continue  # a set that the measure does not have
             at = dict(zip(rate["grid"], rate[over], strict=True))
             row = [rate["measure"], name_of(rate["scorer"]), rate["position"], over]
             body.append(

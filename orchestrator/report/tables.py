@@ -26,6 +26,7 @@ from orchestrator.report.rows import (
 
 GAP = 2  # spaces between two columns: the divider and one of padding
 NAME_WIDTH = 24  # a longer name is folded over lines
+BOLD = "bold: the highest value of its method, whose lead need not be certain"
 SIGN_STYLE = {"+": "green", "-": "red", "": ""}
 
 
@@ -47,7 +48,7 @@ def terminal(summary: Summary, console: Console) -> None:
             console.print(_rich(part))
             console.print()
     if tables[0].rows:
-        console.print(Text("bold: best of its method; + or -: the interval excludes zero."))
+        console.print(Text(f"{BOLD}; + or -: the interval excludes zero."))
     for line in (*budget_marks(summary), *reasons(summary), *summary["notes"]):
         console.print(Text(printable(line)))
 
@@ -55,8 +56,8 @@ def terminal(summary: Summary, console: Console) -> None:
 def premise_line(summary: Summary) -> str:
     """Whether the reference is the better judge of prefixes (section 4.2), with its figures."""
     premise = summary["premise"]
-    verdict = {True: "holds", False: "does not hold", None: "not tested"}[premise["holds"]]
-    line = f"Premise of section 4.2: {verdict}. {printable(premise['text'])}"
+    verdict, text = printable(premise["verdict"]), printable(premise["text"])
+    line = f"Premise of section 4.2: {verdict}. {text}"
     if premise["reference"] is not None and premise["orm"] is not None:
         line += f" Prefix accuracy: reference {interval(premise['reference'])},"
         line += f" ORM {interval(premise['orm'])}"

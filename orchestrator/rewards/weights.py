@@ -74,7 +74,20 @@ def weights_of(kind: Kind, gaps: ArrayLike, maximum: float | None, *key: Key) ->
 
 
 def normalized(weights: ArrayLike) -> Floats:
-    """Weights scaled to mean 1 over the pairs that are kept (w > 0)."""
+    """Weights scaled to mean 1 over the pairs that are kept (w > 0).
+
+    Raises:
+        ValueError: their mean is past the largest float64.
+    """
     weights = np.asarray(weights, dtype=np.float64)
     kept = weights[weights > 0]
-    return weights / kept.mean() if kept.size else weights
+    if not kept.size:
+        return weights
+    with np.errstate(over="ignore"):
+        mean = kept.mean()
+    if not np.isfinite(mean):
+        raise ValueError(
+            f"the mean of {kept.size} weights, the largest of them {kept.max():g}, is not finite;"
+            " give weight.max, which caps them"
+        )
+    return np.asarray(weights / mean)

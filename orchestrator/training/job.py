@@ -38,6 +38,7 @@ class TrainingJob:
         checkpoint_steps: steps between two checkpoints of the training; None writes none.
         evaluation: Parquet file of held-out rows; None for none.
         evaluation_steps: steps between two evaluations, one more at the end.
+        score_at: token of the template's closing at which a reward model scores; None is the last.
         score_label: index of the label that a reward model of several is trained on from; its head
             has that one alone then.
     """
@@ -65,6 +66,7 @@ class TrainingJob:
     beta: float = 1.0
     branch_memory_mib: int = BRANCH_MEMORY_MIB
     score_label: int | None = None
+    score_at: str | int | None = None
 
 
 @dataclass

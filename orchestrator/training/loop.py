@@ -62,7 +62,7 @@ class Training:
         import deepspeed  # builds and reads much at import; only a training worker pays for it
 
         self.job, self._host = job, host
-        self.chat = load_chat(job.checkpoint)
+        self.chat = load_chat(job.checkpoint, score_at=job.score_at)
         self._sizes, tokens = sizes_and_tokens(Path(job.examples))
         self._steps = _steps(job, self._sizes)
         objective = Objective(job, start_model(job), self.chat)

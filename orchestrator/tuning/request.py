@@ -20,6 +20,7 @@ class Request:
         mode: whether more of it is better.
         concurrent: trials at once.
         scheduler: "asha" stops the worse half on the way, "fifo" none.
+        named: options that the command line gives; the others have their defaults.
     """
 
     model: str
@@ -29,3 +30,4 @@ class Request:
     mode: Mode
     concurrent: int
     scheduler: Scheduler
+    named: frozenset[str] = frozenset()

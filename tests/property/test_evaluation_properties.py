@@ -95,23 +95,50 @@ def test_permuting_the_pairs_changes_no_rate_and_no_interval(data, shuffler):
         assert getattr(plain, over) == getattr(shuffled, over)
 
 
+def slow_rate(agrees, counts, pairs, t):
+    """The share of the pairs counted at t that agree, pair by pair; None where none counts."""
+    some = [agrees(i, t) for i in range(pairs) if counts(i, t)]
+    return sum(some) / len(some) if some else None
+
+
 @unhurried
 @given(scored_pairs())
-def test_rates_equal_a_slow_count_pair_by_pair(data):
+def test_all_three_rates_equal_a_slow_count_pair_by_pair(data):
     (r_c, r_r, h_c, h_r), distinct, prompts = data
-    rates = ar_rm_hp(r_c, r_r, h_c, h_r, distinct, 1, groups=prompts, samples=SAMPLES)
-    for t in range(r_c.shape[1]):
-        agreed = decided = 0
-        for i in range(len(prompts)):
-            if distinct[i, t]:
-                order_r = np.sign(r_c[i, t] - r_r[i, t])
-                order_h = np.sign(h_c[i, t] - h_r[i, t])
-                decided += order_h != 0
-                agreed += order_r == order_h != 0
-        assert rates.strict.per_t[t].value == agreed / len(prompts)
-        assert (rates.decided.per_t[t] is None) == (decided == 0)
-        if decided:
-            assert rates.decided.per_t[t].value == agreed / decided
+
+    def r(i, t):
+        return np.sign(r_c[i, t] - r_r[i, t])
+
+    def h(i, t):
+        return np.sign(h_c[i, t] - h_r[i, t])
+
+    counted = {
+        "strict": lambda i, t: True,
+        "distinct": lambda i, t: distinct[i, t],
+        "decided": lambda i, t: distinct[i, t] and h(i, t) != 0,
+    }
+    agreed = {
+        "rm_hp": lambda i, t: bool(distinct[i, t] and r(i, t) == h(i, t) != 0),
+        "sc_hp": lambda i, t: bool(distinct[i, t] and h(i, t) > 0),
+        "rm_sc": lambda i, t: bool(distinct[i, t] and r(i, t) > 0),
+    }
+    options = {"groups": prompts, "samples": SAMPLES}
+    found = {
+        "rm_hp": ar_rm_hp(r_c, r_r, h_c, h_r, distinct, 1, **options),
+        "sc_hp": ar_sc_hp(h_c, h_r, distinct, 1, **options),
+        "rm_sc": ar_rm_sc(r_c, r_r, distinct, 1, **options),
+    }
+    assert found["rm_sc"].decided is None
+    for name, rates in found.items():
+        for over, counts in counted.items():
+            curve = getattr(rates, over)
+            if curve is None:
+                continue
+            slow = [slow_rate(agreed[name], counts, len(prompts), t) for t in range(r_c.shape[1])]
+            assert [interval and interval.value for interval in curve.per_t] == slow
+            known = [value for value in slow if value is not None]
+            mean = sum(known) / len(known) if known else None
+            assert (curve.mean and curve.mean.value) == (mean and pytest.approx(mean))
 
 
 @unhurried
@@ -146,6 +173,7 @@ def test_only_the_order_of_rewards_matters_to_agreement_and_prefix_accuracy(data
     assert one.strict == other.strict
     if distinct.any():
         test = compare_rates(one, other, 1, samples=SAMPLES)
+        assert test is not None
         assert (test.difference, test.p_value) == (0, 1)
     faults = (fault_c > 0, fault_r > 0, distinct)
     plain = prefix_accuracy(r_c, r_r, *faults, 1, groups=prompts, fault_in="either")

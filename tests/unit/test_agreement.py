@@ -56,6 +56,67 @@ def test_two_ties_are_no_agreement():
     assert rates.decided.mean is None
 
 
+def test_the_judges_own_values_agree_with_it_wherever_it_decides():
+    """Three of ten judged pairs tie: the paper's strict rate of a perfect scorer is 0.7."""
+    h_chosen = np.array([[1.0], [1.0], [1.0], [1.0], [1.0], [0.0], [0.0], [0.5], [0.5], [0.5]])
+    h_rejected = np.array([[0.0], [0.0], [0.0], [0.0], [0.0], [1.0], [1.0], [0.5], [0.5], [0.5]])
+    rates = ar_rm_hp(h_chosen, h_rejected, h_chosen, h_rejected, np.ones((10, 1), bool), 1)
+    assert values(rates.strict) == values(rates.distinct) == pytest.approx([0.7, 0.7])
+    assert values(rates.decided) == [1.0, 1.0]
+    assert [interval.count for interval in rates.decided.per_t] == [7]
+    assert values(ar_sc_hp(h_chosen, h_rejected, np.ones((10, 1), bool), 1).decided) == (
+        pytest.approx([5 / 7, 5 / 7])
+    )
+
+
+# One pair each: r, h, and (strict, decided) of AR_RM-HP and of AR_SC-HP; None: nothing counts.
+TIES = [
+    ("none", (1, 0), (1, 0), (1, 1), (1, 1)),
+    ("of the scorer", (0, 0), (1, 0), (0, 0), (1, 1)),
+    ("of the judge", (1, 0), (0, 0), (0, None), (0, None)),
+    ("of both", (0, 0), (0, 0), (0, None), (0, None)),
+    ("none, the judge prefers the rejected", (0, 1), (0, 1), (1, 1), (0, 0)),
+    ("of the scorer, the judge prefers the rejected", (0, 0), (0, 1), (0, 0), (0, 0)),
+]
+
+
+@pytest.mark.parametrize(("tie", "r", "h", "rm_hp", "sc_hp"), TIES)
+def test_a_tie_of_the_judge_is_left_out_and_one_of_the_scorer_disagrees(tie, r, h, rm_hp, sc_hp):
+    r_c, r_r, h_c, h_r = (np.full((1, 1), float(score)) for score in (*r, *h))
+    distinct = np.ones((1, 1), bool)
+    for rates, (strict, decided) in (
+        (ar_rm_hp(r_c, r_r, h_c, h_r, distinct, 1), rm_hp),
+        (ar_sc_hp(h_c, h_r, distinct, 1), sc_hp),
+    ):
+        assert rates.strict.mean.value == rates.distinct.mean.value == strict
+        assert (rates.decided.mean and rates.decided.mean.value) == decided
+
+
+def test_scorers_are_compared_over_the_pairs_that_the_judge_decides():
+    one = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
+    other = ar_rm_hp(H_CHOSEN, H_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
+    test = compare_rates(one, other, 1)
+    assert one.conclusive == "decided"
+    assert test == compare_rates(one, other, 1, over="decided")
+    assert test.difference == pytest.approx(2 / 3 - 1)
+    assert test.difference != compare_rates(one, other, 1, over="distinct").difference
+    assert np.array_equal(one.per_pair(), one.per_pair("decided"))
+
+
+def test_without_a_judge_scorers_are_compared_over_distinct_pairs():
+    one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
+    other = ar_rm_sc(H_CHOSEN, H_REJECTED, DISTINCT, 1)
+    assert one.conclusive == "distinct"
+    assert compare_rates(one, other, 1) == compare_rates(one, other, 1, over="distinct")
+
+
+def test_a_judge_that_decides_nothing_leaves_nothing_to_compare():
+    tie = np.zeros((3, 1))
+    rates = ar_rm_hp(R_CHOSEN[:3, :1], R_REJECTED[:3, :1], tie, tie, np.ones((3, 1), bool), 1)
+    assert compare_rates(rates, rates, 1) is None
+    assert compare_rates(rates, rates, 1, over="distinct").difference == 0
+
+
 def test_reward_gap_is_the_mean_absolute_difference_and_zero_for_equal_prefixes():
     rates = reward_gap(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     assert rates.values[:, 0].tolist() == [1, 1, 0, 0]

@@ -390,7 +390,7 @@ def test_votes_need_answers_to_count(field: str) -> None:
 
 
 VARIANTS = {
-    "{objective: dpo, weight: mask}": "variants.new.weight = 'mask': only of objective",
+    "{objective: dpo, weight: mask}": "variants.new.weight = 'mask': it has no effect",
     "{objective: density_ratio}": "variants.new: a density ratio needs `checkpoint`, `base`",
     "{base: /models/weak}": "variants.new.base = '/models/weak': only of a log ratio",
     "{objective: dpo, base: /models/weak}": "what the run trains starts from its policy",

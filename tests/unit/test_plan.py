@@ -1,5 +1,6 @@
 """The plan of one model: what it needs and no more, under the keys of the whole plan."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from rich.console import Console
 
 from jobs.steps.held_out import held_out_pairs
 from jobs.steps.plan import Plan
-from jobs.steps.run import sweep_of
+from jobs.steps.run import print_plan, sweep_of
 from jobs.steps.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import write_pairs
@@ -83,3 +84,21 @@ def test_held_out_pairs_are_anothers_else_the_tests_else_none(
     assert [pair.pair_id for pair in held_out_pairs(sweep, "reference")] == expected
     (sweep.file("pairs", "pairs_test.parquet")).unlink()
     assert len(list(held_out_pairs(sweep, "reference"))) == min(reference, 2)
+
+
+def test_a_dry_run_shows_what_is_forced_as_to_do(tmp_path: Path) -> None:
+    whole = plan(tmp_path, None)
+    for step in whole.steps:
+        with whole.sweep.store.writing(step.stage, {}):
+            pass
+    states = []
+    for forced in ((), [step.stage.name for step in whole.after("orm")]):
+        console = Console(record=True, width=200, file=io.StringIO())
+        print_plan(whole, console, forced)
+        rows = [line.split("│") for line in console.export_text().splitlines() if "│" in line]
+        states.append({row[1].strip(): row[3].strip() for row in rows})
+    assert set(states[0].values()) == {"done"}
+    assert {name for name, state in states[1].items() if state == "to do"} == {
+        step.stage.name for step in whole.after("orm")
+    }
+    assert states[1]["policy"] == "done"

@@ -36,7 +36,7 @@ def test_a_lower_rate_is_told_with_the_counts_that_are_certain_largest_first() -
 
 
 def test_the_verdict_follows_the_interval() -> None:
-    for difference, verdict in ((0.08, "higher than"), (0.02, "not told apart from")):
+    for difference, verdict in ((0.08, "higher than"), (0.02, "not shown to differ from that")):
         (sentence,) = told([entry("resolved", paired(difference, 0.05))], [REPEATS])
         assert f"resolved {verdict} with the ORM" in sentence
 

@@ -64,6 +64,12 @@ def test_normalized_weights_have_mean_one_over_the_kept_pairs() -> None:
     assert normalized([]).size == 0
 
 
+@pytest.mark.parametrize("weights", [[1.5, np.inf], [1.7e308, 1.7e308]])
+def test_weights_without_a_finite_mean_are_not_normalized(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"the largest of them .* is not finite; give weight\.max"):
+        normalized(weights)
+
+
 @given(gaps_of_reference)
 def test_weights_rise_with_the_gap_and_never_fall_below_the_least(gaps: list[float]) -> None:
     weights = reference_weights(sorted(gaps))

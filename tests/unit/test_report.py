@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from report_summary import SCORERS, SEARCHES, Numbers, cell_entry, full_summary, rate_entry
 from rich.console import Console
 
 from orchestrator.report.budget import budget_marks, equal_budget_table
@@ -23,142 +24,21 @@ from orchestrator.report.notation import (
     sign,
 )
 from orchestrator.report.page import render, write_report
-from orchestrator.report.rows import cells_table, comparison_tables, method_order
+from orchestrator.report.rows import (
+    SETS,
+    cells_table,
+    comparison_tables,
+    method_order,
+)
 from orchestrator.report.tables import fitting, terminal
 
-SCORERS = ("orm", "orm_continued", "prm_sst", "prm_tlt_matched")
-SEARCHES = ("cbs", "bon", "args", "cards", "tbs")
 HOSTILE = "<script>alert('x')</script> & \"[bold red]\" $\\frac{$ \x1b[31m \ud800"
 UI_COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a b/mlflow.db' & <x>"
 
 
-class _Numbers:
-    """Intervals that are all different, so that each is looked for by its own text."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    def interval(self, scale: float = 1.0) -> dict[str, Any]:
-        self.made += 1
-        value = scale * (0.1 + (self.made * 0.6180339887) % 0.8)
-        return {"value": value, "low": value - 0.04, "high": value + 0.05, "count": 300}
-
-    def test(self, difference: float = 0.02) -> dict[str, Any]:
-        self.made += 1
-        middle = difference + (self.made % 7) * 0.001
-        low, high = middle - 0.03, middle + 0.035
-        return {"difference": middle, "low": low, "high": high, "p_value": 0.04, "count": 300}
-
-
-def _cell(numbers: _Numbers, method: str, scorer: str | None) -> dict[str, Any]:
-    return {
-        "task": "helpdesk", "method": method, "scorer": scorer, "seed": 0, "prompts": 300,
-        "parameters": {"n": 16} if method == "bon" else {},
-        "metrics": {
-            "reward": numbers.interval(-12) if scorer else None,
-            "reward_std": 1.37 if scorer else None,
-            "orm_reward": numbers.interval(3), "rubric": numbers.interval(4),
-            "resolved": numbers.interval(), "win_tie": numbers.interval(),
-            "diversity": numbers.interval(), "length": numbers.interval(40),
-            "finished": numbers.interval(), "accuracy": None,
-        },
-        "counts": {"wrong_verbs": numbers.interval(), "repeated_steps": numbers.interval()},
-        "cost": {
-            "policy_tokens_sampled": 600.0, "policy_tokens_computed": 300.0 * numbers.made,
-            "reward_tokens_computed": 1_000.0, "policy_calls": 4.0, "reward_calls": 3.5,
-            "seconds": 0.123, "policy_flops": 6e8 * numbers.made, "reward_flops": 2e9,
-            "flops": 6e8 * numbers.made + 2e9,
-        },
-    }  # fmt: skip
-
-
-def _curve(numbers: _Numbers, scorer: str) -> dict[str, Any]:
-    """The BoN curve of a scorer at n = 1, 2, 4."""
-    metrics = ("reward", "resolved", "accuracy", "rubric", "win_tie", "orm_reward")
-    points = [
-        {"n": n, "metrics": {name: numbers.interval() for name in metrics} | {"accuracy": None},
-         "cost": {"flops": 1e9 * n, "seconds": 0.01 * n}}
-        for n in (1, 2, 4)
-    ]  # fmt: skip
-    return {"scorer": scorer, "points": points}
-
-
-def _at_budget(numbers: _Numbers, method: str, scorer: str, **found: Any) -> dict[str, Any]:
-    metrics = ("resolved", "rubric", "win_tie", "orm_reward")
-    return {
-        "method": method, "scorer": scorer, "budget": "flops", "n": 3, "most": 4, "share": 0.97,
-        "tests": {metric: numbers.test() for metric in metrics}, **found,
-    }  # fmt: skip
-
-
-def _rate(numbers: _Numbers, measure: str, scorer: str | None, position: str) -> dict[str, Any]:
-    curves = [[numbers.interval() for _ in range(3)] for _ in range(2)]
-    curves[1][0] = None  # no distinct pair at the shortest length
-    return {
-        "scorer": scorer, "position": position, "measure": measure, "grid": [5, 10, 40],
-        "strict": curves[0], "distinct": curves[1],
-        "strict_mean": numbers.interval(), "distinct_mean": numbers.interval(),
-    }  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def full() -> dict[str, Any]:
-    numbers = _Numbers()
-    measures = ("AR_RM-SC", "AR_RM-HP", "reward_gap", "prefix_accuracy")
-    return {
-        "task": "helpdesk", "name": "helpdesk", "seed": 0, "sweep_key": "0123456789abcdef",
-        "output_dir": "runs/helpdesk", "position": "closed", "versions": {"ray": "2.60.0"},
-        "seconds": 812.3, "training_seeds": 1, "config_yaml": "decoding:\n  temperature: 1.0\n",
-        "premise": {
-            "holds": True, "reference": numbers.interval(), "orm": numbers.interval(),
-            "difference": numbers.test(0.1), "text": "The reference orders prefixes better.",
-        },
-        "stages": [
-            {"stage": "policy", "key": "feedfacecafebeef", "seconds": 33.1,
-             "figures": {"steps": 350, "loss": 0.5123}},
-        ],
-        "models": [
-            {"name": name, "objective": "bradley_terry", "steps": 125, "rows": 4000,
-             "partial_pairs": 4321, "seconds": 17.2, "final_loss": 0.5217,
-             "pair_accuracy": numbers.interval(), "loss": [[1, 0.7], [100, 0.6], [125, 0.52]]}
-            for name in SCORERS
-        ],
-        "weights": [
-            {"truncation": "sst", "partial_pairs": 18_000, "kept": 14_880, "capped": 120,
-             "dropped": {"same_prefix": 1_200, "reference_disagrees": 1_920},
-             "histogram": {"edges": [1.4, 2.0, 5.0, 100.0], "counts": [9_000, 5_000, 880]}},
-        ],
-        "cells": [_cell(numbers, m, s) for m in SEARCHES for s in SCORERS]
-        + [_cell(numbers, "greedy", None), _cell(numbers, "base", None)],
-        "comparisons": [
-            {"method": method, "scorer": scorer, "baseline": baseline, "metric": metric,
-             "test": numbers.test(gain)}
-            for metric in ("resolved", "rubric") for method in SEARCHES for scorer in SCORERS
-            for baseline, gain in (("orm", -0.1), ("orm_continued", 0.0), ("base", 0.3))
-        ],
-        "count_comparisons": [
-            {"method": "cbs", "scorer": "prm_sst", "baseline": "orm", "metric": "wrong_verbs",
-             "test": numbers.test(-0.2)},
-        ],
-        "bon_curves": [_curve(numbers, scorer) for scorer in SCORERS],
-        "equal_budget": [
-            _at_budget(numbers, "cards", "orm", n=1, share=1.234),
-            _at_budget(numbers, "args", "prm_sst"),
-            _at_budget(numbers, "args", "prm_sst", budget="seconds", n=4, share=0.421),
-        ],
-        "agreement": [
-            _rate(numbers, measure, scorer, position)
-            for measure in measures for scorer in SCORERS for position in ("closed", "open")
-        ]
-        + [_rate(numbers, "AR_SC-HP", None, "closed")],
-        "agreement_comparisons": [
-            {"scorer": "prm_sst", "baseline": baseline, "position": "closed",
-             "measure": "AR_RM-SC", "over": "distinct", "test": numbers.test()}
-            for baseline in ("orm", "orm_continued")
-        ],
-        "rejects": {"count": 3, "reasons": {"empty response": 2, "not UTF-8": 1}},
-        "notes": ["One training seed does not tell."],
-    }  # fmt: skip
+    return full_summary()
 
 
 @pytest.fixture(scope="module")
@@ -170,13 +50,13 @@ def page(full: dict[str, Any]) -> str:
 def empty(full: dict[str, Any]) -> dict[str, Any]:
     """The same with all that may be null or empty."""
     bare = copy.deepcopy(full)
-    bare["premise"] |= {"holds": None, "reference": None, "orm": None, "difference": None}
-    cell = _cell(_Numbers(), "base", None)
+    bare["premise"] |= dict.fromkeys(("reference", "orm", "difference"))
+    bare["premise"]["verdict"] = "not tested"
+    cell = cell_entry(Numbers(), "base", None)
     cell["metrics"] |= dict.fromkeys(("reward", "orm_reward", "rubric", "resolved", "win_tie"))
     model = full["models"][0] | {"pair_accuracy": None, "loss": []}
-    rate = _rate(_Numbers(), "AR_RM-SC", "orm", "closed")
-    rate |= {"strict": [None] * 3, "distinct": [None] * 3}
-    rate |= {"strict_mean": None, "distinct_mean": None}
+    rate = rate_entry(Numbers(), "AR_RM-SC", "orm", "closed")
+    rate |= {over: [None] * 3 for over in SETS} | {f"{over}_mean": None for over in SETS}
     bare |= {"cells": [cell], "models": [model], "agreement": [rate], "weights": [], "notes": []}
     cell["counts"] = {}
     bare |= {
@@ -291,7 +171,7 @@ def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(full)
 
 
 def test_a_second_test_of_the_same_thing_is_a_row_of_its_own(full):
-    twice = [full["comparisons"][0], full["comparisons"][0] | {"test": _Numbers().test(0.7)}]
+    twice = [full["comparisons"][0], full["comparisons"][0] | {"test": Numbers().test(0.7)}]
     (table,) = comparison_tables(full | {"comparisons": twice}).values()
     assert [row[-1].text for row in table.rows] == [paired(t["test"]) for t in twice]
 
@@ -307,7 +187,7 @@ def test_the_terminal_shows_every_number_whole_at_any_usual_width(full, width):
         assert not [text for text in _everything(cell) if text not in printed]
         assert f" {cell['cost']['policy_tokens_computed'] + 1_000:,.0f} " in printed
     assert not [text for text in _everything(shown["comparisons"]) if text not in printed]
-    means = [r[f"{o}_mean"] for r in full["agreement"] for o in ("strict", "distinct")]
+    means = [r[f"{o}_mean"] for r in full["agreement"] for o in SETS]
     assert not [text for text in _everything(means) if text not in printed]
     assert "\N{HORIZONTAL ELLIPSIS}" not in printed
     assert printed.count(" 0.123") == len(full["cells"])

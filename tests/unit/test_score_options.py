@@ -87,7 +87,7 @@ def test_a_language_model_must_be_called_by_its_kind(
     options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused({**options, "reward": MAKERS["shepherd"](tmp_path / "m")}, capsys)
-    assert "say its kind: step_tag, log_ratio" in said
+    assert "say its kind (step_tag, log_ratio)" in said
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

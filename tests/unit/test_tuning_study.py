@@ -102,7 +102,7 @@ def test_metrics_are_those_that_a_training_measures() -> None:
     assert set(measures_of(config, "dpo")) == {*held_out, "final_loss"}
     for name in ("orm", "reference", "prm_sst"):
         assert set(measures_of(config, name)) == {*held_out, *grid, "final_loss"}
-    nothing = load_config(SMOKE, ["training.evaluation_pairs=0"])
+    nothing = load_config(SMOKE, ["training.evaluation_pairs=0", "training.evaluation_steps=null"])
     assert measures_of(nothing, "prm_sst") == ["final_loss"]
 
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from jobs.steps.partial_pairs import HISTOGRAM_BINS, Tally
+from jobs.steps.weight_tally import HISTOGRAM_BINS, Tally
 
 
 def batch(*weights: list[float]) -> pa.Table:
@@ -37,3 +37,21 @@ def test_uncapped_weights_past_the_histogram_stand_in_its_last_bin() -> None:
     tally.add(batch([1.5, 300.0, 1e9, float("inf")]))
     histogram = tally.summary()["histogram"]
     assert sum(histogram["counts"]) == 4 and histogram["counts"][-1] == 2
+
+
+@pytest.mark.parametrize("cap", [None, 1e13])
+def test_the_mean_weight_is_of_the_weights_themselves(cap: float | None) -> None:
+    """Weights of 1e6 and 2 gave a mean of 5,001: they were cut at the histogram's end."""
+    tally = Tally(cap)
+    tally.add(batch([1e6, 2.0, 0.0]))
+    assert dict(tally.metrics())["mean_weight"] == 500_001.0
+    tally.add(batch([1e12]))
+    assert dict(tally.metrics())["mean_weight"] == pytest.approx((1e12 + 1e6 + 2) / 3)
+    assert sum(tally.summary()["histogram"]["counts"]) == tally.kept == 3
+
+
+def test_a_mean_that_is_no_number_is_left_out() -> None:
+    for weights in ([1.5, float("inf")], [1.7e308, 1.7e308]):
+        tally = Tally(cap=None)
+        tally.add(batch(weights))
+        assert "mean_weight" not in dict(tally.metrics()) and tally.kept == 2

@@ -1,0 +1,48 @@
+"""From what the config says of a reward model to its spec: the one place that puts it together."""
+
+from orchestrator.config.sections import Variant
+from orchestrator.config.tree import Config
+from orchestrator.scorers.scorer import ScorerSpec
+
+
+def outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
+    """The ORM or the reference reward model."""
+    reading = config.models.reading(model)
+    return ScorerSpec(
+        checkpoint,
+        branch_memory_mib=config.scoring.branch_memory_mib,
+        finished=config.scoring.finished,
+        fold_system=config.chat.fold_system,
+        preset=reading.preset,
+        score_at=reading.score_at,
+        score_label=reading.score_label,
+    )
+
+
+def variant_spec(
+    config: Config, variant: Variant, checkpoint: str, base: str | None = None
+) -> ScorerSpec:
+    """A process reward model; ``base`` is that of a log ratio.
+
+    One that is trained from the ORM is scored where the ORM is.
+    """
+    score_at = variant.score_at
+    if score_at is None and variant.is_trained:
+        score_at = config.models.reading("orm").score_at
+    return ScorerSpec(
+        checkpoint,
+        kind="log_ratio" if variant.is_log_ratio else variant.kind,
+        aggregation=variant.aggregation,
+        step_delimiter=variant.step_delimiter,
+        step_tag=variant.step_tag,
+        base=base,
+        beta=variant.beta,
+        branch_memory_mib=config.scoring.branch_memory_mib,
+        score_label=variant.score_label,
+        preset=variant.preset,
+        step_format=variant.format,
+        score_token=variant.score_token,
+        finished=config.scoring.finished,
+        score_at=score_at,
+        fold_system=config.chat.fold_system,
+    )

@@ -1,0 +1,243 @@
+"""Fields that a config sets and nothing reads under its other settings.
+
+A field that is accepted and ignored promises what does not happen, so it is an error. Defaults
+never are: only what a file, an override or a call sets counts, and null sets nothing.
+
+Two cases differ. A field that contradicts another one is refused (``refuse_unread``). The settings
+of a training whose model is not trained, because a checkpoint takes its place, stay valid: one
+override must be enough to try another model. The job names them when it starts (``superseded``).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType
+from typing import TYPE_CHECKING, Any, get_args
+
+from orchestrator.config.decoding import GeneralConfig
+from orchestrator.config.sections import HelpdeskData, Section, Variant
+
+if TYPE_CHECKING:  # the tree checks itself by this module
+    from orchestrator.config.tree import Config
+
+TRAINED_FIELDS = ("truncation", "weight", "match")  # of a variant trained on the ORM's pairs
+USE_THE_GAP = ("reference", "entropy", "shuffled")  # kinds of weight that are 1/H of some pairs
+OPTIMIZATIONS = ("policy", "orm", "reference", "prm", "implicit")
+OF_THE_POLICY = (
+    "models.architecture", "models.vocabulary", "training.policy",
+)  # fmt: skip
+OF_EVERY_TRAINING = (
+    "training.workers", "training.zero_stage", "training.deepspeed", "training.precision",
+    "training.micro_batch_tokens", "training.gradient_checkpointing", "training.checkpoint_steps",
+    "cluster.train_worker_cpus", "cluster.train_worker_gpus", "storage.checkpoints_kept",
+)  # fmt: skip
+UNSCORED = ("vote",)  # methods of the search section that ask no scorer
+SETTINGS = ("scorers", "wave_size", "engine", "dtype")  # of the search section: no methods
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A field that nothing reads.
+
+    Attributes:
+        field: its path in the tree, as in an override.
+        reason: why nothing reads it, as a clause.
+        valid: the settings under which it is read.
+    """
+
+    field: str
+    reason: str
+    valid: str
+
+    def message(self, value: object) -> str:
+        """The error for the field with a value."""
+        return (
+            f"{self.field} = {value!r}: it has no effect: {self.reason};"
+            f" valid: {self.valid}; or remove {self.field}"
+        )
+
+
+def refuse_unread(config: "Config") -> None:
+    """Checks that something reads every field that is set.
+
+    Raises:
+        ValueError: one line for each field that nothing reads.
+    """
+    lines = [line for item in unread(config) for line in messages(config, item)]
+    if lines:
+        raise ValueError("\n".join(lines))
+
+
+def messages(config: "Config", item: Unread) -> list[str]:
+    """The error for a field that nothing reads; none where it is not set."""
+    value = set_value(config, item.field)
+    return [] if value is None else [item.message(value) + _or_null(config, item.field)]
+
+
+def _or_null(section: Section, field: str) -> str:
+    """How a field that another file sets is unset, where its type lets it be."""
+    *sections, name = field.split(".")
+    value: Any = section
+    for part in sections:
+        value = value[part] if isinstance(value, dict) else getattr(value, part)
+    nullable = NoneType in get_args(type(value).model_fields[name].annotation)
+    return ", or set it to null" if nullable else ""
+
+
+def set_value(section: Section, field: str) -> Any:
+    """The value that a file, an override or a call sets; None where the field is not set."""
+    value: Any = section
+    for part in field.split("."):
+        if isinstance(value, dict):  # variants by name
+            value = value.get(part)
+        elif value is None or part not in value.model_fields_set:
+            return None
+        else:
+            value = getattr(value, part)
+    return value
+
+
+def unread(config: "Config") -> Iterator[Unread]:
+    """The fields that nothing reads under this config, set or not."""
+    yield from _of_partial_pairs(config)
+    yield from _of_training(config)
+    yield from _of_search(config)
+    task = config.data.task
+    if isinstance(config.data, HelpdeskData):
+        why = f"the tokens of data.task {task!r} are whole words"
+        yield Unread("models.vocabulary", why, "another data.task")
+    else:
+        why = f"the held-out pairs of data.task {task!r} come with the data"
+        yield Unread("evaluation.pairs_per_prompt", why, "data.task helpdesk")
+    for name, variant in config.variants.items():
+        yield from unread_of_variant(f"variants.{name}", variant)
+
+
+def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -> Iterator[Unread]:
+    """The fields of one variant that nothing reads.
+
+    Args:
+        section: path of the variant in the tree.
+        variant: its fields.
+        kind: of scorer, where the files of its checkpoint say it.
+    """
+    if not variant.is_trained or variant.objective != "bradley_terry":
+        why = f"objective {variant.objective!r} trains on whole pairs"
+        if variant.objective == "density_ratio":
+            why = "a density ratio is not trained"
+        elif variant.checkpoint is not None:
+            why = "a variant with a checkpoint is not trained"
+        for name in TRAINED_FIELDS:
+            yield Unread(f"{section}.{name}", why, "objective bradley_terry without a checkpoint")
+    elif variant.truncation == "whole":
+        why = "truncation 'whole' gives all pairs the same weight"
+        yield Unread(f"{section}.weight", why, "truncation sst or tlt")
+    if not variant.is_log_ratio:
+        valid = "objective dpo, nca, kto, ce or density_ratio, or kind log_ratio"
+        yield Unread(f"{section}.beta", "only a log ratio has this factor", valid)
+    yield from _of_scoring(section, variant, kind)
+
+
+def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[Unread]:
+    """The fields that say how a variant scores, of a kind that does not read them."""
+    has_objective = variant.objective != "bradley_terry"
+    if has_objective or variant.checkpoint is None:
+        kind = "log_ratio" if has_objective else "sequence"
+        if variant.kind not in (None, kind):
+            why = f"a variant of objective {variant.objective!r} is of kind {kind}"
+            yield Unread(f"{section}.kind", why, "objective bradley_terry with a checkpoint")
+    kind = kind or variant.kind
+    if kind is None or kind == "step_tag":
+        return
+    why = f"a scorer of kind {kind} has no step tag"
+    yield Unread(f"{section}.step_tag", why, "kind step_tag")
+    if variant.aggregation is None:
+        why = f"a scorer of kind {kind} without an aggregation has no steps"
+        yield Unread(f"{section}.step_delimiter", why, "an aggregation, or kind step_tag")
+
+
+def _of_partial_pairs(config: "Config") -> Iterator[Unread]:
+    trained = [v for v in config.variants.values() if v.takes_partial_pairs]
+    if not any(v.truncation == "sst" for v in trained):
+        for name in ("preset", "sst_k"):
+            why = "no variant is trained on pairs cut by SST"
+            yield Unread(f"partial.{name}", why, "a variant with truncation sst")
+    elif config.partial.preset == "official":
+        why = "partial.preset 'official' draws 1 to 10 cuts"
+        yield Unread("partial.sst_k", why, "partial.preset paper")
+    if not any(v.weight in USE_THE_GAP for v in trained):
+        for name in ("max", "normalize"):
+            why, kinds = "no variant is trained with weights 1/H", " or ".join(USE_THE_GAP)
+            yield Unread(f"weight.{name}", why, f"a variant with weight {kinds}")
+    if not trained:
+        why = "no variant is trained on partial pairs"
+        yield Unread("cluster.reference_actors", why, "a variant with truncation sst or tlt")
+
+
+def _of_training(config: "Config") -> Iterator[Unread]:
+    training = config.training
+    if training.evaluation_pairs == 0:
+        why, valid = "training.evaluation_pairs is 0", "training.evaluation_pairs over 0"
+        yield Unread("training.evaluation_steps", why, valid)
+    for name in OPTIMIZATIONS:
+        if getattr(training, name).max_steps is not None:
+            most = f"training.{name}.max_steps"
+            yield Unread(
+                f"training.{name}.epochs", f"{most} is the number of steps", f"{most} null"
+            )
+
+
+def _of_search(config: "Config") -> Iterator[Unread]:
+    search = config.search
+    methods = (n for n in type(search).model_fields if n not in (*SETTINGS, *UNSCORED))
+    if all(getattr(search, name) is None for name in methods):
+        yield Unread("search.scorers", "no method asks a scorer", "a method that asks one")
+    if search.general is not None:
+        yield from unread_of_general("search.general", search.general)
+    if search.cards is not None:
+        thresholds = {"entropy_quantile": "entropy_threshold", "target_quantile": "target_reward"}
+        for quantile, threshold in thresholds.items():
+            if getattr(search.cards, threshold) is not None:
+                threshold = f"search.cards.{threshold}"
+                why = f"{threshold} is set"
+                yield Unread(f"search.cards.{quantile}", why, f"{threshold} null")
+
+
+def unread_of_general(section: str, general: GeneralConfig) -> Iterator[Unread]:
+    """The fields of Algorithm 1 that its granularity does not use; ``section`` is their path."""
+    granularity = general.granularity
+    for name, reader in {"chunk": "chunk", "delimiter": "step"}.items():
+        if granularity != reader:
+            why = f"granularity {granularity!r} does not use it"
+            yield Unread(f"{section}.{name}", why, f"granularity {reader}")
+
+
+def superseded(config: "Config") -> dict[str, list[str]]:
+    """What is set for trainings that the run does not have, by the reason."""
+    models, trained = config.models, [v for v in config.variants.values() if v.is_trained]
+    by_orm = [v for v in trained if v.objective == "bradley_terry"]
+    whole = any(v.truncation == "whole" for v in by_orm)  # its steps have the ORM's batch size
+    needs_reference = any(v.takes_partial_pairs for v in trained)
+    trains_reference = models.reference is None and needs_reference
+    trains_reward_models = models.orm is None or trains_reference or bool(trained)
+    groups = {
+        "models.policy is given": (models.policy is None, OF_THE_POLICY),
+        "models.orm is given": (models.orm is None or whole, ("training.orm",)),
+        "models.reference is given": (models.reference is None, ("training.reference",)),
+        "no variant needs the reference": (
+            needs_reference or models.reference is not None, ("training.reference",),
+        ),
+        "no variant is trained from the ORM": (bool(by_orm), ("training.prm",)),
+        "no implicit PRM is trained": (len(by_orm) < len(trained), ("training.implicit",)),
+        "no reward model is trained": (
+            trains_reward_models, ("training.evaluation_pairs", "training.evaluation_steps"),
+        ),
+        "no model is trained": (
+            trains_reward_models or models.policy is None, OF_EVERY_TRAINING,
+        ),
+    }  # fmt: skip
+    unused = {
+        reason: [field for field in fields if set_value(config, field) is not None]
+        for reason, (is_read, fields) in groups.items()
+        if not is_read
+    }
+    return {reason: fields for reason, fields in unused.items() if fields}
