@@ -8,8 +8,9 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+from orchestrator.data.conversations import conversation
 from orchestrator.data.pairs import prompt_id
-from orchestrator.data.rejects import BadRow, Seen, conversation, field, response, text
+from orchestrator.data.rejects import BadRow, Seen, field, response, text
 from orchestrator.data.rows import Row, parsed_rows
 from orchestrator.records import Demonstration, Prompt, Reject
 
@@ -38,14 +39,14 @@ def read_questions(path: str | Path) -> tuple[list[Demonstration], list[Reject]]
     """
     seen = Seen()
 
-    def demonstration(_: int, row: Row) -> Demonstration:
+    def demonstration(_: int, row: Row) -> tuple[Demonstration]:
         prompt = conversation("question", text("question", field(row, "question")))
         worked = response("answer", field(row, "answer"))
         answer = _marked(worked, _GOLD_MARK)
         if answer is None:
             raise BadRow(NO_ANSWER)
         seen.check(identity := prompt_id(prompt), worked)
-        return Demonstration(Prompt(identity, prompt, {"answer": answer}), worked)
+        return (Demonstration(Prompt(identity, prompt, {"answer": answer}), worked),)
 
     return parsed_rows(path, demonstration)
 

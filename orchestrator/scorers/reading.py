@@ -6,13 +6,12 @@ A row is {prompt, response} or a pair {prompt, chosen, rejected}; what cannot be
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal
 
 from jinja2 import TemplateError
 
-from orchestrator.data.pairs import parse_pair
+from orchestrator.data.forms import Form, response_of, the_pair_of
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.rejects import BadRow, conversation, field, response
+from orchestrator.data.rejects import BadRow
 from orchestrator.data.rows import Row
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import context_of
@@ -24,7 +23,7 @@ from orchestrator.scorers.step_heads import tag_format
 from orchestrator.scorers.steps import BLANK_LINE, step_ends
 from orchestrator.search.engines import Ids
 
-RowKind = Literal["response", "pair"]
+RowKind = Form
 # The responses of a row, each with the beginning of its columns' names.
 SIDES: dict[RowKind, dict[str, str]] = {
     "response": {"response": ""},
@@ -76,10 +75,10 @@ class RowReader:
             BadRow: a field is missing or of another type, or a response is empty.
         """
         if self.rows == "pair":
-            prompt, *responses = parse_pair(row)
-            return prompt, tuple(responses)
-        text = response("response", field(row, "response"))
-        return conversation("prompt", field(row, "prompt")), (text,)
+            pair = the_pair_of(row)
+            return pair.prompt, (pair.chosen, pair.rejected)
+        prompt, response = response_of(row)
+        return prompt, (response,)
 
     def read(self, number: int, row: Row) -> Asked:
         """What the scorer is asked.
@@ -108,14 +107,6 @@ class RowReader:
             for ids in responses
         )
         return Asked(prompt, responses, cuts)
-
-
-def row_kind(row: dict[str, Any]) -> RowKind | None:
-    """What a row with such fields is: a response where it has one, else a pair, else nothing."""
-    if row.get("response") is not None:
-        return "response"
-    has_both = row.get("chosen") is not None and row.get("rejected") is not None
-    return "pair" if has_both else None
 
 
 @dataclass(frozen=True)
