@@ -154,7 +154,7 @@ def test_votes_over_shared_samples_by_hand() -> None:
 def test_a_vote_needs_a_known_extraction_and_the_samples_texts() -> None:
     engines = recorder(0)
     with pytest.raises(
-        ValueError, match=r"answers = 'nothing': .* valid: gsm8k, last_number, boxed"
+        ValueError, match=r"answers = 'nothing': .* valid: gsm8k, last_number, boxed, math"
     ):
         run("vote", engines, VoteParameters(3, "nothing"))
     assert not engines.samples
