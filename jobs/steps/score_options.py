@@ -162,7 +162,7 @@ def _row_kind(source: str) -> RowKind:
     if found is None:
         raise ConfigError(
             f"--input = {source!r}: nothing to score; valid: rows with `prompt` and `response`, or"
-            " with `prompt`, `chosen` and `rejected`"
+            " with `prompt`, `chosen` and `rejected`, or in another form of docs/data.md"
         )
     return found
 

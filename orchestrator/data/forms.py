@@ -26,7 +26,7 @@ from orchestrator.data.rejects import BadRow, field, response, text
 from orchestrator.data.rows import Row
 from orchestrator.data.verdicts import SIDES, TIE, Sides, check_rating, ranks
 
-Form = Literal["response", "pair"]
+Form = Literal["response", "pair", "ranked"]
 # The fields that may hold the prompt; the first of them that a row has is read.
 PROMPTS = ("prompt", "messages", "conversations", "context", "question", "problem", "instruction",
            "history")  # fmt: skip
@@ -52,8 +52,7 @@ INSTRUCTION = (
 )
 TWO_SYSTEMS = "two system messages: one in the conversation, another as the field system"
 SEVERAL_PAIRS = (
-    "more than one pair in a row, valid here is one pair, or one completion a row as prompt and"
-    " response"
+    "ranked completions among rows of one pair or response, valid is a file that begins with them"
 )
 
 
@@ -76,11 +75,14 @@ class RowPair:
 
 
 def form_of(row: Row) -> Form | None:
-    """What a row with such fields is: one response where it has one, else pairs, else None."""
+    """What a row with such fields holds: one response, else a pair, else ranked completions."""
     if row.get("response") is not None:
         return "response"
-    chosen = all(row.get(name) is not None for name in CHOSEN)
-    if chosen or row.get("completions") is not None or _sides(row) is not None:
+    if all(row.get(name) is not None for name in CHOSEN):
+        return "pair"
+    if row.get("completions") is not None:
+        return "ranked"
+    if _sides(row) is not None:
         return "pair"
     whole = any(row.get(name) is not None for name in WHOLE)
     return "response" if whole and not any(name in row for name in CHOSEN) else None

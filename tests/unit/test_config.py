@@ -390,6 +390,14 @@ def test_votes_need_answers_to_count(field: str) -> None:
     assert f"search.{field}" in text and "'helpdesk'" in text
 
 
+def test_math_is_a_task_whose_answers_votes_count() -> None:
+    files = "demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl"
+    overrides = [f"data={{task: math, {files}, test_prompts: 5}}", "search.vote={answers: math}"]
+    config = load_config(None, overrides)
+    assert (config.data.task, config.search.vote.answers) == ("math", "math")
+    assert "data.tset" in message(f"data={{task: math, {files}, tset: 5}}")
+
+
 VARIANTS = {
     "{objective: dpo, weight: mask}": "variants.new.weight = 'mask': only of objective",
     "{objective: density_ratio}": "variants.new: a density ratio needs `checkpoint`, `base`",
