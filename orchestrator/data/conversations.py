@@ -59,10 +59,10 @@ def conversation(name: str, value: Any) -> Conversation:
         BadRow: with the reason; ``TURNS_ALONE`` for a JSON list of several texts.
     """
     if isinstance(value, str):
-        said = turns(value)
-        if said is not None and len(said) > 1:
+        user_turns = turns(value)
+        if user_turns is not None and len(user_turns) > 1:
             raise BadRow(TURNS_ALONE)
-        value = [{"role": "user", "content": value if said is None else said[0] or ""}]
+        value = [{"role": "user", "content": value if user_turns is None else user_turns[0] or ""}]
     return to_the_user(messages(name, value))
 
 
@@ -89,10 +89,10 @@ def answered(name: str, value: Any) -> tuple[Conversation, str]:
     """
     if isinstance(value, str):
         return (), response(name, value)
-    said = (_message(name, value),) if isinstance(value, Mapping) else messages(name, value)
-    if not said or said[-1]["role"] != "assistant":
+    parsed = (_message(name, value),) if isinstance(value, Mapping) else messages(name, value)
+    if not parsed or parsed[-1]["role"] != "assistant":
         raise BadRow(NOT_BY_THE_ASSISTANT.format(name))
-    return said[:-1], response(name, said[-1]["content"])
+    return parsed[:-1], response(name, parsed[-1]["content"])
 
 
 def turns(value: Any) -> Turns | None:
@@ -100,10 +100,10 @@ def turns(value: Any) -> Turns | None:
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return None
     try:
-        said = json.loads(value)
+        parsed = json.loads(value)
     except (ValueError, RecursionError):
         return None
-    return said if are_turns(said) else None
+    return parsed if are_turns(parsed) else None
 
 
 def are_turns(value: Any) -> bool:
@@ -112,19 +112,19 @@ def are_turns(value: Any) -> bool:
     return listed and all(item is None or isinstance(item, str) for item in value)
 
 
-def interleaved(name: str, asked: Turns, replies: Turns) -> tuple[Conversation, str]:
+def interleaved(name: str, user_turns: Turns, answers: Turns) -> tuple[Conversation, str]:
     """User turns and the answers to them: the messages before the last answer, and that answer.
 
     Raises:
         BadRow: there are not as many answers as turns, or one of them is null or empty.
     """
-    if len(asked) != len(replies):
+    if len(user_turns) != len(answers):
         raise BadRow(TURNS_ALONE)
-    said: list[Message] = []
-    for question, answer in zip(asked, replies, strict=True):
-        said.append({"role": "user", "content": text("prompt", question or "")})
-        said.append({"role": "assistant", "content": response(name, answer or "")})
-    return to_the_user(tuple(said[:-1])), said[-1]["content"]
+    parsed: list[Message] = []
+    for question, answer in zip(user_turns, answers, strict=True):
+        parsed.append({"role": "user", "content": text("prompt", question or "")})
+        parsed.append({"role": "assistant", "content": response(name, answer or "")})
+    return to_the_user(tuple(parsed[:-1])), parsed[-1]["content"]
 
 
 def alike(first: Sequence[Message], second: Sequence[Message]) -> bool:
@@ -132,9 +132,9 @@ def alike(first: Sequence[Message], second: Sequence[Message]) -> bool:
     return plain(first) == plain(second)
 
 
-def plain(said: Sequence[Message]) -> list[list[str]]:
+def plain(conversation: Sequence[Message]) -> list[list[str]]:
     """Roles and contents without outer white space."""
-    return [[message["role"], message["content"].strip()] for message in said]
+    return [[message["role"], message["content"].strip()] for message in conversation]
 
 
 def _message(name: str, item: Any) -> Message:
@@ -142,11 +142,11 @@ def _message(name: str, item: Any) -> Message:
         raise BadRow(NOT_A_MESSAGE.format(name))
     sharegpt = item.get("role") is None and item.get("from") is not None
     role, content = ("from", "value") if sharegpt else ("role", "content")
-    spoken_by = text(name, field(item, role))
-    said = _content(name, field(item, content))
-    if spoken_by not in ROLES:
+    speaker = text(name, field(item, role))
+    spoken = _content(name, field(item, content))
+    if speaker not in ROLES:
         raise BadRow(UNKNOWN_ROLE)
-    return {"role": ROLES[spoken_by], "content": said}
+    return {"role": ROLES[speaker], "content": spoken}
 
 
 def _content(name: str, value: Any) -> str:

@@ -81,9 +81,9 @@ def last_number(text: str) -> str | None:
 def number_of(marked: Marked) -> str | None:
     """The number that an answer is; None for an answer that is none, or has to be calculated."""
     if not marked.latex:
-        said = marked.text.replace("**", "").rpartition("=")[2]
-        if not _CALCULATION.search(said):
-            number = _NUMBER.search(said)
+        prose = marked.text.replace("**", "").rpartition("=")[2]
+        if not _CALCULATION.search(prose):
+            number = _NUMBER.search(prose)
             return _canonical(number.group()) if number else None
     text = _plain(_UNITS.sub("", marked.text.replace("{,}", ","))).strip().rstrip(".")
     text = _FRACTION.sub(lambda part: "/".join(filter(None, part.groups())), text)
@@ -107,25 +107,25 @@ def same_number(first: str, second: str) -> bool:
 def _marked(text: str) -> list[Marked]:
     """What each kind of mark marks, in their order."""
     box = boxed(text)
-    found = [
+    candidates = [
         _after(text, GOLD_MARK),
         Marked(box, latex=True) if box else None,
         *(_after(text, mark) for mark in _MARKS),
     ]
-    return [marked for marked in found if marked is not None]
+    return [marked for marked in candidates if marked is not None]
 
 
 def _after(text: str, mark: re.Pattern[str]) -> Marked | None:
     """What stands after the last ``mark``: a formula, or the prose of a sentence."""
-    ends = [found.end() for found in mark.finditer(text)]
+    ends = [match.end() for match in mark.finditer(text)]
     if not ends:
         return None
     behind = text[ends[-1] :].lstrip().lstrip(":*_").lstrip()
     formula = _FORMULA.match(behind)
     if formula:
         return Marked(next(filter(None, formula.groups())).strip(), latex=True)
-    said = _SENTENCE_END.split(_plain(behind.partition("\n")[0]), maxsplit=1)[0].strip()
-    return Marked(said, latex=False) if said else None
+    prose = _SENTENCE_END.split(_plain(behind.partition("\n")[0]), maxsplit=1)[0].strip()
+    return Marked(prose, latex=False) if prose else None
 
 
 def _plain(text: str) -> str:

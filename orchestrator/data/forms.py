@@ -47,8 +47,8 @@ NOT_RANKED = (
     f" {' or '.join(ANSWERS)}"
 )
 INSTRUCTION = (
-    f"instruction with {' or '.join(BESIDE_INSTRUCTION)}, which joins them in a way of its own,"
-    " valid is the whole prompt as prompt or messages"
+    f"instruction with {' or '.join(BESIDE_INSTRUCTION)}, which data sets join in different ways,"
+    " valid is the complete prompt as prompt or messages"
 )
 TWO_SYSTEMS = "two system messages: one in the conversation, another as the field system"
 SEVERAL_PAIRS = (
@@ -61,8 +61,8 @@ class RowPair:
     """A preference pair of a row.
 
     Attributes:
-        name: of the pair within its row, "" where the form holds one; else the places of both
-            completions in the row's list, from 1, the preferred one first.
+        name: of the pair within its row, "" where the form holds one; else the positions of
+            both completions in the row's list, from 1, the preferred one first.
         prompt: x.
         chosen: y_w.
         rejected: y_l.
@@ -84,8 +84,8 @@ def form_of(row: Row) -> Form | None:
         return "ranked"
     if _sides(row) is not None:
         return "pair"
-    whole = any(row.get(name) is not None for name in WHOLE)
-    return "response" if whole and not any(name in row for name in CHOSEN) else None
+    conversations = any(row.get(name) is not None for name in WHOLE)
+    return "response" if conversations and not any(name in row for name in CHOSEN) else None
 
 
 def prompt_of(row: Row) -> Conversation:
@@ -107,23 +107,22 @@ def response_of(row: Row) -> tuple[Conversation, str]:
     if value is not None:
         if not isinstance(value, (list, dict)):
             text("response", value)
-        prompt, (found,) = _answers(row, {"response": value})
-        return prompt, found
-    whole = next((name for name in WHOLE if row.get(name) is not None), None)
-    if whole is None:
+        prompt, (answer,) = _answers(row, {"response": value})
+        return prompt, answer
+    name = next((name for name in WHOLE if row.get(name) is not None), None)
+    if name is None:
         raise BadRow("missing field: response")
-    history, found = answered(whole, list(messages(whole, row[whole])))
-    return _with_system(row, to_the_user(history)), found
+    history, answer = answered(name, list(messages(name, row[name])))
+    return _with_system(row, to_the_user(history)), answer
 
 
 def pairs_of(row: Row) -> Iterator[RowPair | BadRow]:
     """The preference pairs of a row, or the reasons why they are none.
 
-    Every two ranked completions make a pair; one that two of them do not make is a reason of its
-    own, and the others stand.
+    Every two ranked completions make a pair, or give the reason why these two make none.
 
     Raises:
-        BadRow: the row as a whole cannot be read.
+        BadRow: the row gives no pair at all.
     """
     if any(row.get(name) is not None for name in CHOSEN):
         prompt, both = _answers(row, {name: field(row, name) for name in CHOSEN})
@@ -148,10 +147,10 @@ def the_pair_of(row: Row) -> RowPair:
     Raises:
         BadRow: the row holds none, or several.
     """
-    found = list(pairs_of(row))
-    if len(found) > 1:
+    pairs = list(pairs_of(row))
+    if len(pairs) > 1:
         raise BadRow(SEVERAL_PAIRS)
-    (pair,) = found
+    (pair,) = pairs
     if isinstance(pair, BadRow):
         raise pair
     return pair
@@ -186,31 +185,28 @@ def _answers(row: Row, values: dict[str, Any]) -> tuple[Conversation, list[str]]
     A response that is a conversation must go on from the prompt, and is the prompt where the row
     has no field for it.
     """
-    asked = turns(row.get("prompt"))
-    if asked is None and are_turns(row.get("prompt")) and all(map(are_turns, values.values())):
-        asked = row["prompt"]
-    if asked is not None:
-        sides = [_turned(name, asked, value) for name, value in values.items()]
+    user_turns = turns(row.get("prompt"))
+    if user_turns is None and all(map(are_turns, (row.get("prompt"), *values.values()))):
+        user_turns = row["prompt"]
+    if user_turns is not None:
+        sides = [_turned(name, user_turns, value) for name, value in values.items()]
         prompt: Conversation = sides[0][0]
     else:
         sides = [answered(name, value) for name, value in values.items()]
         prompt = _shared(row, sides)
-    whole = _with_system(row, prompt)
-    if any(history and not _either(history, prompt, whole) for history, _ in sides):
-        raise BadRow(HISTORIES_DIFFER)
-    return whole, [found for _, found in sides]
+    with_system = _with_system(row, prompt)
+    for history, _ in sides:
+        if history and not alike(history, prompt) and not alike(history, with_system):
+            raise BadRow(HISTORIES_DIFFER)
+    return with_system, [answer for _, answer in sides]
 
 
-def _either(history: Conversation, *valid: Conversation) -> bool:
-    return any(alike(history, prompt) for prompt in valid)
-
-
-def _turned(name: str, asked: Turns, value: Any) -> tuple[Conversation, str]:
+def _turned(name: str, user_turns: Turns, value: Any) -> tuple[Conversation, str]:
     """The history and the response of one side where the prompt is a list of turns."""
-    replies = value if are_turns(value) else turns(value)
-    if replies is None and len(asked) == 1:
-        replies = [response(name, value)]
-    return interleaved(name, asked, replies or [])
+    answers = value if are_turns(value) else turns(value)
+    if answers is None and len(user_turns) == 1:
+        answers = [response(name, value)]
+    return interleaved(name, user_turns, answers or [])
 
 
 def _shared(row: Row, sides: Sequence[tuple[Conversation, str]]) -> Conversation:
@@ -220,10 +216,10 @@ def _shared(row: Row, sides: Sequence[tuple[Conversation, str]]) -> Conversation
     if name is None and all(histories):
         return to_the_user(histories[0])
     if name in WHOLE and all(histories):
-        whole = messages(name, row[name])
-        if whole and whole[-1]["role"] == "assistant":  # the preferred conversation (UltraFeedback)
+        parsed = messages(name, row[name])
+        if parsed and parsed[-1]["role"] == "assistant":  # UltraFeedback: the preferred one
             expected = (*histories[0], {"role": "assistant", "content": sides[0][1]})
-            if not alike(whole, expected):
+            if not alike(parsed, expected):
                 raise BadRow(HISTORIES_DIFFER)
             return to_the_user(histories[0])
     return conversation(*_prompt_field(row))
@@ -240,10 +236,10 @@ def _ranked(row: Row) -> Iterator[RowPair | BadRow]:
         raise BadRow(NOT_RANKED)
     rank = ranks(listed)
     named = {f"completions {i}": value for i, value in enumerate(texts, start=1)}
-    prompt, found = _answers(row, named)
-    for pair in combinations(range(len(found)), 2):
+    prompt, answers = _answers(row, named)
+    for pair in combinations(range(len(answers)), 2):
         if rank[pair[0]] == rank[pair[1]]:
             yield BadRow(TIE)
             continue
         best, worst = sorted(pair, key=rank.__getitem__)
-        yield RowPair(f"{best + 1}-{worst + 1}", prompt, found[best], found[worst])
+        yield RowPair(f"{best + 1}-{worst + 1}", prompt, answers[best], answers[worst])

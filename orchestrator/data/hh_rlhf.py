@@ -68,6 +68,6 @@ def transcript(name: str, content: str) -> list[Message]:
 
 def _parse(row: Row) -> Iterable[RowPair | BadRow]:
     """A transcript is text that holds its prompt itself; every other form is read as elsewhere."""
-    told = any(row.get(name) is not None for name in PROMPTS)
-    raw = not told and any(isinstance(row.get(name), str) for name in ("chosen", "rejected"))
+    has_prompt = any(row.get(name) is not None for name in PROMPTS)
+    raw = not has_prompt and any(isinstance(row.get(name), str) for name in ("chosen", "rejected"))
     return (RowPair("", *parse_raw(row)),) if raw else pairs_of(row)

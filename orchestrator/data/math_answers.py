@@ -87,23 +87,23 @@ def canonical_answers(texts: Iterable[str]) -> list[str | None]:
     limits, is equal to those of the same text; so are all behind ``PATIENCE`` such ones, that a
     vote among hopeless answers ends.
     """
-    found: list[str | None] = []
+    votes: list[str | None] = []
     hopeless: set[str] = set()
     for text in texts:
         answer = final_answer(text)
         number = _number(answer, text)
         if number is not None:
-            found.append(_fraction(number))
+            votes.append(_fraction(number))
         elif answer is None and "\\" not in text:
-            found.append(None)
+            votes.append(None)
         else:
             read = _readable(answer, text, percent=False)
             canonical = None if len(hopeless) == PATIENCE else _canonical(read)
             if canonical is None and len(hopeless) < PATIENCE:
                 hopeless.add(read)
             unread = None if answer is None and canonical == "" else f"text {_squeezed(read)}"
-            found.append(canonical or unread)
-    return found
+            votes.append(canonical or unread)
+    return votes
 
 
 def _number(answer: Marked | None, text: str) -> str | None:
@@ -115,23 +115,23 @@ def _number(answer: Marked | None, text: str) -> str | None:
 
 @lru_cache(REMEMBERED)
 def _compared(answer: str, gold: str) -> Verdict:
-    found = ask({"answer": answer, "gold": gold})
-    if "right" in found:
-        return "right" if found["right"] else "wrong"
-    if "missing" in found:
+    reply = ask({"answer": answer, "gold": gold})
+    if "right" in reply:
+        return "right" if reply["right"] else "wrong"
+    if "missing" in reply:
         return "missing"
-    _log.warning("an answer could not be compared: %s", found["error"])
+    _log.warning("an answer could not be compared: %s", reply["error"])
     return "unchecked"
 
 
 @lru_cache(REMEMBERED)
 def _canonical(answer: str) -> str | None:
     """Empty for what is no answer; None where it is not known: an error, or a limit."""
-    found = ask({"answer": answer})
-    if "error" in found:
-        _log.warning("an answer votes by its text, which could not be read: %s", found["error"])
+    reply = ask({"answer": answer})
+    if "error" in reply:
+        _log.warning("an answer votes by its text, which could not be read: %s", reply["error"])
         return None
-    return str(found.get("canonical", ""))
+    return str(reply.get("canonical", ""))
 
 
 def _fraction(number: str) -> str:
@@ -146,16 +146,16 @@ def _readable(answer: Marked | None, text: str, *, percent: bool = True) -> str:
     """An answer as math-verify reads it: LaTeX and words in a box, other prose as it stands."""
     if answer is None:
         return text[-TAIL:]
-    said = answer.text if percent else answer.text.rstrip("%").removesuffix("\\")
+    written = answer.text if percent else answer.text.rstrip("%").removesuffix("\\")
     if not answer.latex:
-        said = said.strip("*_ .,;:!?\"'")
-    if _WORDS.fullmatch(word := _WRAPPED.sub(r"\1", said)):
+        written = written.strip("*_ .,;:!?\"'")
+    if _WORDS.fullmatch(word := _WRAPPED.sub(r"\1", written)):
         return _box(f"\\text{{{word}}}")
     if not answer.latex:
-        if _WORD.search(_JOINED.sub(" ", _COMMAND.sub(" ", said))):
-            return said
-        said = _JOINED.sub(", ", said)
-    return _box(said)
+        if _WORD.search(_JOINED.sub(" ", _COMMAND.sub(" ", written))):
+            return written
+        written = _JOINED.sub(", ", written)
+    return _box(written)
 
 
 def _box(latex: str) -> str:

@@ -42,20 +42,20 @@ def main() -> None:
         try:
             answer = _answered(**json.loads(line))
         except Exception as error:
-            # Its text is not asked for: writing out an expression may take for ever.
+            # Its type alone: its text may hold an expression that takes for ever to write out.
             answer = {"error": f"math-verify raised {type(error).__name__}"}
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(answers, answer)
 
 
 def _answered(answer: str, gold: str | None = None) -> dict[str, Any]:
-    found = _parsed(answer)
-    if not found:
+    parsed = _parsed(answer)
+    if not parsed:
         return {"missing": True}
     if gold is None:
-        return {"canonical": _canonical(found[0])}
+        return {"canonical": _canonical(parsed[0])}
     right = verify(
-        _parsed(gold), found, timeout_seconds=None, raise_on_error=True,
+        _parsed(gold), parsed, timeout_seconds=None, raise_on_error=True,
         allow_set_relation_comp=True,
     )  # fmt: skip
     return {"right": bool(right)}

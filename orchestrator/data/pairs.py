@@ -24,7 +24,7 @@ def read_pairs(
     """All preference pairs of a file, and the rows that are none, both in the file's order.
 
     A pair's id is the file's stem and its row number ("file-5"); of ranked completions also the
-    places of both in the row's list ("file-5:2-1": the second is preferred to the first). A
+    positions of both in the row's list ("file-5:2-1": the second is preferred to the first). A
     prompt's is the hash of its content, so that the same prompt has the same id in every row and
     file. An optional ``ground_truth`` (text or number) is kept as text in the prompt's facts.
     ``parse`` reads another shape of row. Of a row with several pairs, each that cannot be used is a
@@ -33,13 +33,13 @@ def read_pairs(
     stem, seen = file_stem(path), Seen()
 
     def pairs(number: int, row: Row) -> Iterator[PreferencePair | BadRow]:
-        for found in parse(row):
-            if isinstance(found, BadRow):
-                yield found
+        for pair in parse(row):
+            if isinstance(pair, BadRow):
+                yield pair
                 continue
-            name = f"{stem}-{number}" + (f":{found.name}" if found.name else "")
+            name = f"{stem}-{number}" + (f":{pair.name}" if pair.name else "")
             try:
-                yield _pair(name, found, _facts(row), seen)
+                yield _pair(name, pair, _facts(row), seen)
             except BadRow as bad:
                 yield bad
 
@@ -52,12 +52,12 @@ def prompt_id(prompt: Sequence[Message]) -> str:
     return hashlib.blake2b(content.encode(), digest_size=PROMPT_ID_BYTES).hexdigest()
 
 
-def _pair(name: str, found: RowPair, facts: dict[str, Any], seen: Seen) -> PreferencePair:
-    different(found.chosen, found.rejected)
-    identity = prompt_id(found.prompt)
-    seen.check(identity, found.chosen, found.rejected)
-    prompt = Prompt(identity, found.prompt, facts)
-    return PreferencePair(name, prompt, found.chosen, found.rejected)
+def _pair(name: str, pair: RowPair, facts: dict[str, Any], seen: Seen) -> PreferencePair:
+    different(pair.chosen, pair.rejected)
+    identity = prompt_id(pair.prompt)
+    seen.check(identity, pair.chosen, pair.rejected)
+    prompt = Prompt(identity, pair.prompt, facts)
+    return PreferencePair(name, prompt, pair.chosen, pair.rejected)
 
 
 def _facts(row: Row) -> dict[str, Any]:

@@ -60,11 +60,11 @@ def parsed_rows(
             rejects.append(item)
             continue
         number, row = item
-        for found in _until_bad(parse, number, row):
-            if isinstance(found, BadRow):
-                rejects.append(refuse(str(path), number, str(found), row))
+        for result in _until_bad(parse, number, row):
+            if isinstance(result, BadRow):
+                rejects.append(refuse(str(path), number, str(result), row))
             else:
-                parsed.append(found)
+                parsed.append(result)
     return parsed, rejects
 
 

@@ -35,12 +35,12 @@ def answer(prompt: Prompt, response: str, finished: bool) -> Grades:
 
     A response is right, wrong, without an answer, or unchecked: its answer could not be compared.
     """
-    found = verdict(response, prompt.facts["answer"])
+    judged = verdict(response, prompt.facts["answer"])
     return {
-        "accuracy": float(found == "right"),
-        "wrong_answers": float(found == "wrong"),
-        "missing_answers": float(found == "missing"),
-        "unchecked_answers": float(found == "unchecked"),
+        "accuracy": float(judged == "right"),
+        "wrong_answers": float(judged == "wrong"),
+        "missing_answers": float(judged == "missing"),
+        "unchecked_answers": float(judged == "unchecked"),
     }
 
 

@@ -111,10 +111,10 @@ class RowReader:
             return pair
         name = f"{self.stem}-{number}" + (f":{pair.name}" if pair.name else "")
         try:
-            asked = self._asked(name, pair.prompt, (pair.chosen, pair.rejected))
+            responses = pair.chosen, pair.rejected
+            return replace(self._asked(name, pair.prompt, responses), pair=pair.name)
         except BadRow as bad:
             return bad
-        return replace(asked, pair=pair.name)
 
     def _asked(self, name: str, messages: Sequence[Message], texts: tuple[str, ...]) -> Asked:
         reads = _reads_of(self.spec, self.position)
@@ -138,11 +138,12 @@ class RowReader:
 
 def _first(pairs: Iterable[RowPair | BadRow]) -> RowPair:
     """The first of the pairs; where there is none, the first reason is raised."""
-    found = list(pairs)
-    for pair in found:
+    reasons = []
+    for pair in pairs:
         if isinstance(pair, RowPair):
             return pair
-    raise next(bad for bad in found if isinstance(bad, BadRow))
+        reasons.append(pair)
+    raise reasons[0]
 
 
 @dataclass(frozen=True)
