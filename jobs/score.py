@@ -2,8 +2,9 @@
 
     python jobs/score.py --input rows.jsonl --output scored --reward CHECKPOINT --prefixes 5,10,20
 
-Rows are {prompt, response} or pairs {prompt, chosen, rejected}. Those that cannot be scored go to
-the rejects; run again, it computes what is missing. docs/scorers.md
+Rows are {prompt, response}, pairs {prompt, chosen, rejected}, or in another form of docs/data.md.
+Those that cannot be scored go to the rejects; run again, it computes what is missing.
+docs/scorers.md
 """
 
 import os

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from orchestrator.data.answers import last_number
+from orchestrator.data.final_answers import last_number
 from orchestrator.randomness import uniforms
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import Ids

@@ -5,7 +5,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.config.sections import GSM8KData, HelpdeskData, HHData
+from orchestrator.config.sections import AnswerData, HelpdeskData, HHData
 from orchestrator.data.gsm8k import read_questions
 from orchestrator.data.hh_rlhf import read_hh
 from orchestrator.data.pairs import read_pairs
@@ -28,7 +28,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         return _helpdesk(data, seed, folder, meter)
     if isinstance(data, HHData):
         return _hh(data, seed, folder)
-    return _gsm8k(data, seed, folder)
+    return _questions(data, seed, folder)
 
 
 def _helpdesk(data: HelpdeskData, seed: int, folder: Path, meter: Meter) -> Figures:
@@ -61,7 +61,7 @@ def _hh(data: HHData, seed: int, folder: Path) -> Figures:
     return _write(folder, demonstrations, splits, test[: data.test_prompts], rejects)
 
 
-def _gsm8k(data: GSM8KData, seed: int, folder: Path) -> Figures:
+def _questions(data: AnswerData, seed: int, folder: Path) -> Figures:
     pairs, rejects = read_pairs(data.pairs)
     demonstrations, bad = read_questions(data.demonstrations)
     questions, worse = read_questions(data.test)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jobs.steps.scorer_options import parsed_format, parsed_score_at
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
+from orchestrator.data.forms import form_of
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rows import VALID, file_stem, read_rows
 from orchestrator.decoding.checks import check_seed
@@ -18,7 +19,7 @@ from orchestrator.engines.chat import Chat
 from orchestrator.records import Reject
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.checkpoint_checks import check_scorer
-from orchestrator.scorers.reading import RowKind, RowReader, row_kind
+from orchestrator.scorers.reading import RowKind, RowReader
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
@@ -208,16 +209,16 @@ def _row_kind(source: str) -> RowKind:
         if source.endswith(".parquet"):
             with fsspec.open(source, "rb") as file:
                 names = pq.ParquetFile(file).schema_arrow.names
-            found = row_kind(dict.fromkeys(names, True))
+            found = form_of(dict.fromkeys(names, True))
         else:
-            kinds = (None if isinstance(item, Reject) else row_kind(item[1]) for item in rows)
+            kinds = (None if isinstance(item, Reject) else form_of(item[1]) for item in rows)
             found = next(filter(None, kinds), None)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"--input = {source!r}: {error}; valid: {VALID}") from error
     if found is None:
         raise ConfigError(
             f"--input = {source!r}: nothing to score; valid: rows with `prompt` and `response`, or"
-            " with `prompt`, `chosen` and `rejected`"
+            " with `prompt`, `chosen` and `rejected`, or in another form of docs/data.md"
         )
     return found
 

@@ -28,6 +28,7 @@ WRITERS = 1
 # What is read ahead of the actors waits in memory: so many parts for each, of so many bytes for a
 # byte of the file (its text, token ids and cuts), and a little where parts are very small.
 PARTS_AHEAD, GROWTH, LEAST_AHEAD = 8, 2, 2**20
+PAIR = "pair"  # the column that tells the pairs of a row of ranked completions apart
 _IDS = pa.list_(pa.int32())
 
 
@@ -103,9 +104,11 @@ class PartReader:
 
     def __call__(self, part: dict[str, int]) -> dict[str, Any]:
         """A part's rows with their token ids and cuts, and those that are refused."""
-        found = read_part(self._file, Part(**part), self._reader.read)
+        found = read_part(self._file, Part(**part), self._reader.read_all)
         asked: list[Any] = found.parsed
         table = found.table.append_column("row", pa.array(found.numbers, pa.int64()))
+        if self._reader.rows == "ranked":
+            table = table.append_column(PAIR, pa.array([row.pair for row in asked], pa.string()))
         table = table.append_column(PROMPT, pa.array([row.prompt_ids for row in asked], _IDS))
         for i, side in enumerate(SIDES[self._reader.rows].values()):
             ids = pa.array([row.responses[i] for row in asked], _IDS)
@@ -138,7 +141,7 @@ class PartWriter:
 
 def check_columns(source: str, schema: pa.Schema, reader: RowReader) -> None:
     """Raises ConfigError where the file has columns of the names that are added."""
-    added = {"row", PROMPT}
+    added = {"row", PROMPT} | ({PAIR} if reader.rows == "ranked" else set())
     for side in SIDES[reader.rows].values():
         added |= {CUTS.format(side), RESPONSE.format(side)}
         added |= {f"{side}prefix_scores", f"{side}score"}

@@ -42,7 +42,7 @@ class BestOfNConfig(Section):
 class VoteConfig(BestOfNConfig):
     """Weighted BoN and majority vote; ``answers`` names how an answer is found in a text."""
 
-    answers: Literal["gsm8k", "last_number", "boxed"] = "gsm8k"
+    answers: Literal["gsm8k", "last_number", "boxed", "math"] = "gsm8k"
 
 
 class ArgsConfig(Section):

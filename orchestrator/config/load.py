@@ -15,12 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
-from orchestrator.config.sections import GSM8KData, HelpdeskData, HHData, Variant
+from orchestrator.config.sections import AnswerData, HelpdeskData, HHData, Variant
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import unread
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA: dict[str, type[BaseModel]] = {"helpdesk": HelpdeskData, "hh_rlhf": HHData, "gsm8k": GSM8KData}
+DATA: dict[str, type[BaseModel]] = {
+    "helpdesk": HelpdeskData,
+    "hh_rlhf": HHData,
+    "gsm8k": AnswerData,
+    "math": AnswerData,
+}
 EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
 
 

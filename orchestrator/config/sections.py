@@ -51,13 +51,13 @@ class HHData(Section):
         return _with_room(self, "policy_share", "orm_share", "reference_share")
 
 
-class GSM8KData(Section):
-    """GSM8K: worked answers for the policy, right and wrong solutions as pairs, test questions."""
+class AnswerData(Section):
+    """Worked answers for the policy, right and wrong solutions as pairs, test questions."""
 
-    task: Literal["gsm8k"]
-    demonstrations: str  # question, answer
+    task: Literal["gsm8k", "math"]  # the same but for the name: both read rows of either form
+    demonstrations: str  # question, answer; or problem, solution, answer
     pairs: str  # prompt, chosen, rejected
-    test: str  # question, answer; questions that the pairs use are left out
+    test: str  # as demonstrations; questions that the pairs use are left out
     orm_share: Share = 0.3
     reference_share: Share = 0.4
     test_prompts: Count = 100
@@ -77,7 +77,7 @@ def _with_room(data: Splitting, *names: str) -> Splitting:
     return data
 
 
-Data = Annotated[HelpdeskData | HHData | GSM8KData, Field(discriminator="task")]
+Data = Annotated[HelpdeskData | HHData | AnswerData, Field(discriminator="task")]
 
 
 class Architecture(Section):

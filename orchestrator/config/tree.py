@@ -16,9 +16,9 @@ from orchestrator.config.decoding import (
     TrackingConfig,
 )
 from orchestrator.config.sections import (
+    AnswerData,
     Count,
     Data,
-    GSM8KData,
     HelpdeskData,
     ModelsConfig,
     Positive,
@@ -204,7 +204,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _votes_have_answers(self) -> Self:
         for name in ("weighted_bon", "vote"):
-            if getattr(self.search, name) is not None and not isinstance(self.data, GSM8KData):
+            if getattr(self.search, name) is not None and not isinstance(self.data, AnswerData):
                 raise ValueError(
                     f"search.{name}: a vote is among extracted answers, and responses of task"
                     f" {self.data.task!r} have none; valid: null"

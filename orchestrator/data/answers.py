@@ -1,42 +1,43 @@
 """How the final answer is found in a response's text, by name: what votes count.
 
-Each gives a text that equal answers share, None where there is no answer.
+Each gives for every response a text that equal answers share, None where there is no answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
-from orchestrator.data.gsm8k import extract_answer, last_number
+from orchestrator.data.final_answers import boxed, extract_answer, last_number
+from orchestrator.data.math_answers import canonical_answers
 
-Extraction = Callable[[str], str | None]
-_BOX = "\\boxed{"
+Extraction = Callable[[Iterable[str]], list[str | None]]
 
 
-def boxed(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{...}``, white space around it left out."""
-    begin = text.rfind(_BOX)
-    if begin < 0:
-        return None
-    start, depth = begin + len(_BOX), 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if not depth:
-            return text[start:place].strip()
-    return None  # cut off inside the box
+def _each(extract: Callable[[str], str | None]) -> Extraction:
+    return lambda texts: [extract(text) for text in texts]
 
 
 ANSWERS: dict[str, Extraction] = {
-    "gsm8k": extract_answer,
-    "last_number": last_number,
-    "boxed": boxed,
+    "gsm8k": _each(extract_answer),
+    "last_number": _each(last_number),
+    "boxed": _each(boxed),
+    "math": canonical_answers,
 }
 
 
-def extraction(name: str) -> Extraction:
-    """The extraction of a name.
+def check_extraction(name: str) -> None:
+    """Checks that there is an extraction of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in ANSWERS:
+        raise ValueError(f"answers = {name!r}: no such extraction; valid: {', '.join(ANSWERS)}")
+
+
+def answers_in(name: str, texts: Sequence[str]) -> list[str | None]:
+    """The answer of each text, by the extraction of a name.
 
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in ANSWERS:
-        raise ValueError(f"answers = {name!r}: no such extraction; valid: {', '.join(ANSWERS)}")
-    return ANSWERS[name]
+    check_extraction(name)
+    return ANSWERS[name](texts)

@@ -5,10 +5,13 @@ prompt, their last assistant turns are the responses. Knows nothing of tokens or
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from orchestrator.data.pairs import HISTORIES_DIFFER, Conversations, parse_pair, read_pairs
-from orchestrator.data.rejects import BadRow, conversation, field, response, text
+from orchestrator.data.conversations import Conversation, conversation
+from orchestrator.data.forms import HISTORIES_DIFFER, PROMPTS, RowPair, pairs_of
+from orchestrator.data.pairs import read_pairs
+from orchestrator.data.rejects import BadRow, field, response, text
 from orchestrator.data.rows import Row
 from orchestrator.records import Message, PreferencePair, Reject
 
@@ -27,7 +30,7 @@ def read_hh(path: str | Path) -> tuple[list[PreferencePair], list[Reject]]:
     return read_pairs(path, _parse)
 
 
-def parse_raw(row: Row) -> Conversations:
+def parse_raw(row: Row) -> tuple[Conversation, str, str]:
     """Prompt, chosen and rejected of a row of two transcripts.
 
     Raises:
@@ -63,6 +66,8 @@ def transcript(name: str, content: str) -> list[Message]:
     return turns
 
 
-def _parse(row: Row) -> Conversations:
-    parsed = row.get("prompt") is not None or isinstance(row.get("chosen"), list)
-    return parse_pair(row) if parsed else parse_raw(row)
+def _parse(row: Row) -> Iterable[RowPair | BadRow]:
+    """A transcript is text that holds its prompt itself; every other form is read as elsewhere."""
+    has_prompt = any(row.get(name) is not None for name in PROMPTS)
+    raw = not has_prompt and any(isinstance(row.get(name), str) for name in ("chosen", "rejected"))
+    return (RowPair("", *parse_raw(row)),) if raw else pairs_of(row)

@@ -1,91 +1,63 @@
-"""Preference pairs (x, y_w, y_l) of section 3 from rows with ``prompt``, ``chosen``, ``rejected``.
+"""Preference pairs (x, y_w, y_l) of section 3 from a file of rows, with their ids.
 
-Takes the common shapes: text or message lists, and conversations that hold the prompt themselves.
-Knows nothing of any one data set, of tokens or of models.
+``forms.py`` reads the rows. Knows nothing of any one data set, of tokens or of models.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.rejects import (
-    BadRow,
-    Seen,
-    conversation,
-    different,
-    field,
-    messages,
-    response,
-    text,
-)
+from orchestrator.data.conversations import plain
+from orchestrator.data.forms import RowPair, pairs_of
+from orchestrator.data.rejects import BadRow, Seen, different, text
 from orchestrator.data.rows import Row, file_stem, parsed_rows
 from orchestrator.records import Message, PreferencePair, Prompt, Reject
 
-HISTORIES_DIFFER = "the histories of chosen and rejected differ"
-NOT_BY_THE_ASSISTANT = "wrong type: {} does not end with the assistant"
 PROMPT_ID_BYTES = 8  # among 10 million prompts two share an id with a chance of 3 in a million
-
-Conversations = tuple[tuple[Message, ...], str, str]  # prompt, chosen, rejected
 
 
 def read_pairs(
-    path: str | Path, parse: Callable[[Row], Conversations] | None = None
+    path: str | Path, parse: Callable[[Row], Iterable[RowPair | BadRow]] = pairs_of
 ) -> tuple[list[PreferencePair], list[Reject]]:
     """All preference pairs of a file, and the rows that are none, both in the file's order.
 
-    A pair's id is the file's stem and its row number; a prompt's is the hash of its content, so
-    that the same prompt has the same id in every row and file. An optional ``ground_truth`` (text
-    or number) is kept as text in the prompt's facts. ``parse`` reads another shape of row.
+    A pair's id is the file's stem and its row number ("file-5"); of ranked completions also the
+    positions of both in the row's list ("file-5:2-1": the second is preferred to the first). A
+    prompt's is the hash of its content, so that the same prompt has the same id in every row and
+    file. An optional ``ground_truth`` (text or number) is kept as text in the prompt's facts.
+    ``parse`` reads another shape of row. Of a row with several pairs, each that cannot be used is a
+    reject of its own.
     """
-    stem, seen, parse_row = file_stem(path), Seen(), parse or parse_pair
+    stem, seen = file_stem(path), Seen()
 
-    def pair(number: int, row: Row) -> PreferencePair:
-        prompt, chosen, rejected = parse_row(row)
-        different(chosen, rejected)
-        facts = _facts(row)
-        identity = prompt_id(prompt)
-        seen.check(identity, chosen, rejected)
-        return PreferencePair(f"{stem}-{number}", Prompt(identity, prompt, facts), chosen, rejected)
+    def pairs(number: int, row: Row) -> Iterator[PreferencePair | BadRow]:
+        for pair in parse(row):
+            if isinstance(pair, BadRow):
+                yield pair
+                continue
+            name = f"{stem}-{number}" + (f":{pair.name}" if pair.name else "")
+            try:
+                yield _pair(name, pair, _facts(row), seen)
+            except BadRow as bad:
+                yield bad
 
-    return parsed_rows(path, pair)
-
-
-def parse_pair(row: Row) -> Conversations:
-    """The prompt and both responses of a row.
-
-    ``prompt`` is text or messages. A response is text, or messages that end with the assistant's;
-    what stands before that one must be the prompt, and is the prompt where the field is missing.
-
-    Raises:
-        BadRow: with the reason.
-    """
-    chosen_history, chosen = _response("chosen", field(row, "chosen"))
-    rejected_history, rejected = _response("rejected", field(row, "rejected"))
-    prompt = row.get("prompt")
-    if prompt is None and chosen_history and rejected_history:
-        prompt = chosen_history
-    found = conversation("prompt", field({"prompt": prompt}, "prompt"))
-    if any(history not in ((), found) for history in (chosen_history, rejected_history)):
-        raise BadRow(HISTORIES_DIFFER)
-    return found, chosen, rejected
+    return parsed_rows(path, pairs)
 
 
 def prompt_id(prompt: Sequence[Message]) -> str:
     """A short hash of roles and contents; white space around a content does not count."""
-    content = json.dumps([[message["role"], message["content"].strip()] for message in prompt])
+    content = json.dumps(plain(prompt))
     return hashlib.blake2b(content.encode(), digest_size=PROMPT_ID_BYTES).hexdigest()
 
 
-def _response(name: str, value: Any) -> tuple[tuple[Message, ...], str]:
-    """The messages before the response (none where it is plain text) and the response."""
-    if isinstance(value, str):
-        return (), response(name, value)
-    found = messages(name, value)
-    if not found or found[-1]["role"] != "assistant":
-        raise BadRow(NOT_BY_THE_ASSISTANT.format(name))
-    return found[:-1], response(name, found[-1]["content"])
+def _pair(name: str, pair: RowPair, facts: dict[str, Any], seen: Seen) -> PreferencePair:
+    different(pair.chosen, pair.rejected)
+    identity = prompt_id(pair.prompt)
+    seen.check(identity, pair.chosen, pair.rejected)
+    prompt = Prompt(identity, pair.prompt, facts)
+    return PreferencePair(name, prompt, pair.chosen, pair.rejected)
 
 
 def _facts(row: Row) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class PartedFile:
 class PartRows:
     """The rows of a part: those that ``parse`` took with what it made of them, the others refused.
 
-    ``table`` holds the columns that are kept, row i that of ``numbers[i]`` and ``parsed[i]``.
+    ``table`` holds the columns that are kept, row i that of ``numbers[i]`` and ``parsed[i]``. A row
+    of ``Several`` is there once for each item.
     """
 
     numbers: list[int]
@@ -72,7 +73,14 @@ class PartRows:
     rejects: list[Reject]
 
 
-Parse = Callable[[int, Row], object]  # raises BadRow
+@dataclass(frozen=True)
+class Several:
+    """What is parsed of a row that stands for several: each an item, or the reason against it."""
+
+    items: tuple[object, ...]
+
+
+Parse = Callable[[int, Row], object]  # raises BadRow; Several for more rows than one
 
 
 def cut_in_parts(source: str, rows: int, parse: Parse, folder: Path) -> PartedFile:
@@ -104,15 +112,23 @@ def read_part(file: PartedFile, part: Part, parse: Parse) -> PartRows:
         if isinstance(row, str):
             rejects.append(refuse(file.source, number, row, line.rstrip()))
             continue
-        try:
-            found = parse(number, row)
-        except BadRow as bad:
-            rejects.append(refuse(file.source, number, str(bad), row))
-            continue
-        numbers.append(number)
-        kept.append(row)
-        parsed.append(found)
+        for item in _items(parse, number, row):
+            if isinstance(item, BadRow):
+                rejects.append(refuse(file.source, number, str(item), row))
+                continue
+            numbers.append(number)
+            kept.append(row)
+            parsed.append(item)
     return PartRows(numbers, file.columns.table(kept), parsed, rejects)
+
+
+def _items(parse: Parse, number: int, row: Row) -> tuple[object, ...]:
+    """What a row gives, or the reason why it gives nothing."""
+    try:
+        parsed = parse(number, row)
+    except BadRow as bad:
+        return (bad,)
+    return parsed.items if isinstance(parsed, Several) else (parsed,)
 
 
 def _cut_lines(source: str, rows: int, parse: Parse, folder: Path) -> PartedFile:
@@ -191,13 +207,13 @@ def _read_rows(file: PartedFile, part: Part, parse: Parse) -> PartRows:
         if not isinstance(row, dict):
             rejects.append(refuse(file.source, number, NOT_UTF8, str(row)))
             continue
-        try:
-            parsed.append(parse(number, row))
-        except BadRow as bad:
-            rejects.append(refuse(file.source, number, str(bad), row))
-            continue
-        numbers.append(number)
-        places.append(place)
+        for item in _items(parse, number, row):
+            if isinstance(item, BadRow):
+                rejects.append(refuse(file.source, number, str(item), row))
+                continue
+            parsed.append(item)
+            numbers.append(number)
+            places.append(place)
     kept = table.take(pa.array(places, pa.int64()))
     return PartRows(numbers, kept, parsed, rejects)
 

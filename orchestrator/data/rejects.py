@@ -15,15 +15,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.records import Message, Reject
+from orchestrator.records import Reject
 
 CONTENT_CHARACTERS = 500  # of a refused row that the table shows: enough to find and judge it
-ROLES = ("user", "assistant", "system")
 DUPLICATE = "duplicate row"
-EMPTY_PROMPT = "empty prompt"
 EQUAL_RESPONSES = "chosen and rejected are equal"
-NOT_TO_THE_USER = "conversation does not end with the user"
-UNKNOWN_ROLE = f"unknown role, valid are {', '.join(ROLES)}"
 SCHEMA = pa.schema(
     {"source": pa.string(), "row": pa.int64(), "reason": pa.string(), "content": pa.string()}
 )
@@ -76,27 +72,6 @@ def response(name: str, value: Any) -> str:
     return str(value)
 
 
-def messages(name: str, value: Any) -> tuple[Message, ...]:
-    """``value`` as chat messages, ``role`` and ``content`` only, whatever the last role is."""
-    if not isinstance(value, (list, tuple)):
-        raise BadRow(f"wrong type: {name} is not a list of messages")
-    return tuple(_message(name, item) for item in value)
-
-
-def conversation(name: str, value: Any) -> tuple[Message, ...]:
-    """``value``, text or a list of messages, as a prompt that the assistant is to answer."""
-    if isinstance(value, str):
-        value = [{"role": "user", "content": value}]
-    found = messages(name, value)
-    if not found:
-        raise BadRow(EMPTY_PROMPT)
-    if found[-1]["role"] != "user":
-        raise BadRow(NOT_TO_THE_USER)
-    if not found[-1]["content"].strip():
-        raise BadRow(EMPTY_PROMPT)
-    return found
-
-
 def different(chosen: str, rejected: str) -> None:
     """Raises BadRow when two responses are the same up to outer white space."""
     if chosen.strip() == rejected.strip():
@@ -135,15 +110,6 @@ def write_rejects(path: str | Path, rejects: Iterable[Reject]) -> None:
     ]
     with fsspec.open(str(path), "wb", auto_mkdir=True) as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
-
-
-def _message(name: str, item: Any) -> Message:
-    if not isinstance(item, Mapping):
-        raise BadRow(f"wrong type: {name} holds what is not a message")
-    role, content = text(name, field(item, "role")), text(name, field(item, "content"))
-    if role not in ROLES:
-        raise BadRow(UNKNOWN_ROLE)
-    return {"role": role, "content": content}
 
 
 def _shown(content: Any) -> str:

@@ -5,7 +5,7 @@ nothing of what the rows mean.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -46,11 +46,12 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, Row] | Reject]:
 
 
 def parsed_rows(
-    path: str | Path, parse: Callable[[int, Row], Parsed]
+    path: str | Path, parse: Callable[[int, Row], Iterable[Parsed | BadRow]]
 ) -> tuple[list[Parsed], list[Reject]]:
-    """What ``parse(row number, row)`` makes of each row; a BadRow that it raises is a reject.
+    """What ``parse(row number, row)`` makes of each row; a BadRow is a reject.
 
-    Every row of the file is in one of the two lists, both in the file's order.
+    A row may give several, and some of them may be a BadRow; one that ``parse`` raises ends its
+    row. Every row of the file is in one of the two lists, both in the file's order.
     """
     parsed: list[Parsed] = []
     rejects: list[Reject] = []
@@ -59,11 +60,21 @@ def parsed_rows(
             rejects.append(item)
             continue
         number, row = item
-        try:
-            parsed.append(parse(number, row))
-        except BadRow as bad:
-            rejects.append(refuse(str(path), number, str(bad), row))
+        for result in _until_bad(parse, number, row):
+            if isinstance(result, BadRow):
+                rejects.append(refuse(str(path), number, str(result), row))
+            else:
+                parsed.append(result)
     return parsed, rejects
+
+
+def _until_bad(
+    parse: Callable[[int, Row], Iterable[Parsed | BadRow]], number: int, row: Row
+) -> Iterator[Parsed | BadRow]:
+    try:
+        yield from parse(number, row)
+    except BadRow as bad:
+        yield bad
 
 
 def file_stem(path: str | Path) -> str:

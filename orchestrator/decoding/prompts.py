@@ -1,11 +1,12 @@
 """From a prompt, text or messages, to what the search works on; what cannot be is a BadRow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from orchestrator.data.rejects import BadRow, conversation, field, text, too_long
+from orchestrator.data.forms import prompt_of
+from orchestrator.data.rejects import BadRow, text, too_long
+from orchestrator.data.rows import Row
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.engines.rendering import TemplateRefuses
@@ -39,7 +40,7 @@ class PromptReader:
     stem: str = "prompt"
     fold_system: bool = True
 
-    def check(self, number: int, row: Mapping[str, Any]) -> tuple[str, Sequence[Message]]:
+    def check(self, number: int, row: Row) -> tuple[str, Sequence[Message]]:
         """The id and the messages of a row; no tokenizer is needed.
 
         Raises:
@@ -49,9 +50,9 @@ class PromptReader:
         if isinstance(name, int) and not isinstance(name, bool):
             name = str(name)
         name = f"{self.stem}-{number}" if name is None else text("prompt_id", name)
-        return name, conversation("prompt", field(row, "prompt"))
+        return name, prompt_of(row)
 
-    def read(self, number: int, row: Mapping[str, Any]) -> Problem:
+    def read(self, number: int, row: Row) -> Problem:
         """The problem of a row.
 
         Raises:

@@ -1,16 +1,17 @@
 """What a scorer is asked of a row of a file: token ids and cuts, without the weights of the scorer.
 
-A row is {prompt, response} or a pair {prompt, chosen, rejected}; what cannot be scored is a BadRow.
+A row holds a response, a pair, or ranked completions, which are scored pair by pair
+(``data/forms.py``); what cannot be scored is a BadRow.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, Literal
 
-from orchestrator.data.pairs import parse_pair
+from orchestrator.data.forms import Form, RowPair, pairs_of, response_of, the_pair_of
+from orchestrator.data.parts import Several
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.rejects import BadRow, conversation, field, response
+from orchestrator.data.rejects import BadRow
 from orchestrator.data.rows import Row
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import context_of
@@ -23,24 +24,30 @@ from orchestrator.scorers.step_formats import tag_format
 from orchestrator.scorers.steps import BLANK_LINE, step_ends
 from orchestrator.search.engines import Ids
 
-RowKind = Literal["response", "pair"]
+RowKind = Form
 # The responses of a row, each with the beginning of its columns' names.
 SIDES: dict[RowKind, dict[str, str]] = {
     "response": {"response": ""},
     "pair": {"chosen": "chosen_", "rejected": "rejected_"},
+    "ranked": {"chosen": "chosen_", "rejected": "rejected_"},
 }
 NO_TOKENS = "empty response: {} has no tokens"
+EQUAL_TOKENS = "chosen and rejected have the same tokens for the reward model"
 REFUSED = "the reward model: {}"  # and what its chat template says
 TOO_LONG = "past the context: prompt and response take more than {} tokens"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A row as a scorer is asked: one prompt, and a response and its cuts for each side."""
+    """A row as a scorer is asked: one prompt, and a response and its cuts for each side.
+
+    ``pair`` names the pair among those of ranked completions, as in a pair's id.
+    """
 
     prompt_ids: Ids
     responses: tuple[Ids, ...]
     cuts: tuple[list[int], ...]
+    pair: str = ""
 
     @property
     def tokens(self) -> int:
@@ -74,11 +81,11 @@ class RowReader:
         Raises:
             BadRow: a field is missing or of another type, or a response is empty.
         """
-        if self.rows == "pair":
-            prompt, *responses = parse_pair(row)
-            return prompt, tuple(responses)
-        text = response("response", field(row, "response"))
-        return conversation("prompt", field(row, "prompt")), (text,)
+        if self.rows == "response":
+            prompt, response = response_of(row)
+            return prompt, (response,)
+        pair = the_pair_of(row) if self.rows == "pair" else _first(pairs_of(row))
+        return pair.prompt, (pair.chosen, pair.rejected)
 
     def read(self, number: int, row: Row) -> Asked:
         """What the scorer is asked.
@@ -87,37 +94,61 @@ class RowReader:
             BadRow: as ``check``; or there is no token to score, the chat template does not take the
                 conversation, or the text is longer than the model reads.
         """
-        messages, texts = self.check(number, row)
+        return self._asked(f"{self.stem}-{number}", *self.check(number, row))
+
+    def read_all(self, number: int, row: Row) -> Asked | Several:
+        """What the scorer is asked; of ranked completions for each pair.
+
+        Raises:
+            BadRow: as ``read``, about the row as a whole.
+        """
+        if self.rows != "ranked":
+            return self.read(number, row)
+        return Several(tuple(self._asked_of(number, pair) for pair in pairs_of(row)))
+
+    def _asked_of(self, number: int, pair: RowPair | BadRow) -> Asked | BadRow:
+        if isinstance(pair, BadRow):
+            return pair
+        name = f"{self.stem}-{number}" + (f":{pair.name}" if pair.name else "")
+        try:
+            responses = pair.chosen, pair.rejected
+            return replace(self._asked(name, pair.prompt, responses), pair=pair.name)
+        except BadRow as bad:
+            return bad
+
+    def _asked(self, name: str, messages: Sequence[Message], texts: tuple[str, ...]) -> Asked:
         reads = _reads_of(self.spec, self.position)
         try:
-            if self.rows == "pair":
+            if len(texts) > 1:
                 prompt, *responses = reads.chat.pair(messages, *texts)
             else:
                 text = reads.chat.conversation(messages, *texts)
                 prompt, responses = text.prompt_ids, [text.response_ids]
         except TemplateRefuses as error:
             raise BadRow(REFUSED.format(error)) from None
-        for name, ids in zip(SIDES[self.rows], responses, strict=True):
+        if len(responses) > 1 and responses[0] == responses[1]:
+            raise BadRow(EQUAL_TOKENS)
+        for side, ids in zip(SIDES[self.rows], responses, strict=True):
             if not ids:
-                raise BadRow(NO_TOKENS.format(name))
+                raise BadRow(NO_TOKENS.format(side))
             if reads.length(prompt, ids) > reads.context:
                 raise BadRow(TOO_LONG.format(reads.context))
         longest = max(map(len, responses))
         cuts = tuple(
-            self.prefixes.cuts(
-                len(ids), longest, partial(reads.step_ends, ids), self.seed, f"{self.stem}-{number}"
-            )
+            self.prefixes.cuts(len(ids), longest, partial(reads.step_ends, ids), self.seed, name)
             for ids in responses
         )
         return Asked(prompt, tuple(responses), cuts)
 
 
-def row_kind(row: dict[str, Any]) -> RowKind | None:
-    """What a row with such fields is: a response where it has one, else a pair, else nothing."""
-    if row.get("response") is not None:
-        return "response"
-    has_both = row.get("chosen") is not None and row.get("rejected") is not None
-    return "pair" if has_both else None
+def _first(pairs: Iterable[RowPair | BadRow]) -> RowPair:
+    """The first of the pairs; where there is none, the first reason is raised."""
+    reasons = []
+    for pair in pairs:
+        if isinstance(pair, RowPair):
+            return pair
+        reasons.append(pair)
+    raise reasons[0]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scipy.special import expit
 
-from orchestrator.data.answers import extraction
+from orchestrator.data.answers import answers_in, check_extraction
 from orchestrator.search.best_of_n import BestOfNParameters, SamplesState, draw_samples
 from orchestrator.search.ledger import Ledger
 from orchestrator.search.problem import Candidate, Problem, competing
@@ -25,7 +25,7 @@ class VoteParameters(BestOfNParameters):
 
 async def draw_texts(ask: Ledger, parameters: VoteParameters) -> SamplesState:
     """Draws N responses, those of best-of-N, with their texts."""
-    extraction(parameters.answers)  # an unknown name ends here, before anything is drawn
+    check_extraction(parameters.answers)  # before anything is drawn
     return await draw_samples(ask, parameters, texts=True)
 
 
@@ -52,13 +52,13 @@ def _voters(
     state: SamplesState, parameters: VoteParameters
 ) -> tuple[list[Candidate], list[str | None]]:
     """The samples that the answer is among, and their answers."""
-    answer_in, samples = extraction(parameters.answers), competing(state.candidates)
-    answers = [
-        answer_in(text)
+    samples = competing(state.candidates)
+    texts = [
+        text
         for sample, text in zip(state.candidates, state.texts, strict=True)
         if sample.finished or not samples[0].finished
     ]
-    return samples, answers
+    return samples, answers_in(parameters.answers, texts)
 
 
 def weighted_choice(

@@ -1,5 +1,6 @@
 """Whatever a file holds, reading it never raises and loses no row; splits and ids are sound."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.gsm8k import extract_answer, is_correct, read_questions
+from orchestrator.data.final_answers import extract_answer
+from orchestrator.data.forms import form_of, prompt_of, response_of, the_pair_of
+from orchestrator.data.gsm8k import read_questions
 from orchestrator.data.hh_rlhf import read_hh
+from orchestrator.data.math_answers import verdict
 from orchestrator.data.pairs import prompt_id, read_pairs
-from orchestrator.data.rejects import write_rejects
+from orchestrator.data.rejects import BadRow, write_rejects
 from orchestrator.data.rows import read_rows
 from orchestrator.data.splits import split_pairs
 from orchestrator.records import PreferencePair, Prompt, Reject
 
-FIELDS = ("prompt", "chosen", "rejected", "question", "answer", "ground_truth", "role", "content")
+FIELDS = ("prompt", "chosen", "rejected", "question", "answer", "ground_truth", "role", "content",
+          "messages", "conversations", "from", "value", "completions", "rank", "score", "text",
+          "response", "system", "winner_tie", "response_a", "response_b", "problem",
+          "solution")  # fmt: skip
 # Few different texts, so that equal responses, duplicates and whole transcripts do come up.
 texts = st.one_of(
     st.sampled_from(["", " ", "a", "b", "#### 4", "Human: a", "\n\nHuman: a\n\nAssistant: b"]),
@@ -57,13 +64,25 @@ def test_every_row_is_read_or_rejected(folder: Path, content: bytes) -> None:
     expected = [n for n, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
 
     assert [r.row if isinstance(r, Reject) else r[0] for r in read_rows(path)] == expected
-    for read in (read_pairs, read_hh, read_questions):
-        good, rejects = read(path)
-        assert len(good) + len(rejects) == len(expected)
-        assert {r.row for r in rejects} <= set(expected)
+    demonstrations, bad = read_questions(path)
+    assert len(demonstrations) + len(bad) == len(expected)
+    for read in (read_pairs, read_hh):
+        pairs, rejects = read(path)
+        # Ranked completions may be several pairs, and a reject for each two that are none.
+        numbers = [int(pair.pair_id.split("-")[1].split(":")[0]) for pair in pairs]
+        assert {*numbers, *(r.row for r in rejects)} == set(expected)
         write_rejects(folder / "rejects.parquet", rejects)
         table = pq.read_table(folder / "rejects.parquet")
         assert table["reason"].to_pylist() == [r.reason for r in rejects]
+
+
+@given(values)
+def test_a_row_of_any_content_is_read_or_refused(value: Any) -> None:
+    for row in (value if isinstance(value, dict) else {"prompt": value, "response": value},):
+        for read in (prompt_of, response_of, the_pair_of):
+            with contextlib.suppress(BadRow):
+                read(row)
+        assert form_of(row) in (None, "response", "pair", "ranked")
 
 
 @unhurried
@@ -164,25 +183,25 @@ def test_extraction_takes_any_text_and_its_result_stays_itself(text: str) -> Non
 
     if answer is not None:
         assert extract_answer(answer) == answer
-        assert is_correct(text, answer)
 
 
+@unhurried
 @given(number=numbers, decimals=st.integers(0, 3), before=numbers)
 def test_a_number_is_found_however_it_is_written(number: int, decimals: int, before: int) -> None:
     zeros = "." + "0" * decimals if decimals else ""
     for written in (f"{number}{zeros}", f"{number:,}{zeros}", f"$ {number:,}", f"{number}%"):
         for mark in ("#### ", "so\nA: ", "hence the answer is ", "that makes "):
             assert extract_answer(f"{before} eggs\n{mark}{written}") == str(number)
-            assert is_correct(f"{before} eggs\n{mark}{written}", f"#### {number:,}")
-            assert not is_correct(f"{before} eggs\n{mark}{written}", str(number + 1))
+            assert verdict(f"{before} eggs\n{mark}{written}", f"{number:,}") == "right"
+            assert verdict(f"{before} eggs\n{mark}{written}", str(number + 1)) != "right"
 
 
 @given(numerator=numbers, denominator=st.integers(1, 999), factor=st.integers(1, 99))
 def test_equal_fractions_are_equal_answers(numerator: int, denominator: int, factor: int) -> None:
     text = f"A: {numerator * factor}/{denominator * factor}"
 
-    assert is_correct(text, f"{numerator}/{denominator}")
-    assert not is_correct(text, f"{numerator}/{denominator + 1}") or numerator == 0
+    assert verdict(text, f"{numerator}/{denominator}") == "right"
+    assert verdict(text, f"{numerator}/{denominator + 1}") == "wrong" or numerator == 0
 
 
 @unhurried

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.data.answers import ANSWERS, boxed, extraction
-from orchestrator.data.gsm8k import extract_answer
+from orchestrator.data.answers import ANSWERS, answers_in
+from orchestrator.data.final_answers import boxed
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_the_last_box_to_the_brace_that_closes_it(text: str, expected: str | Non
 
 
 def test_the_last_number_needs_no_mark() -> None:
-    text = "The answer is 5. Check: 2 + 3 = 5, and 1,200.50 is not."
-    assert extraction("last_number")(text) == "1200.5"
-    assert extraction("gsm8k")(text) == extract_answer(text) == "5"
-    assert extraction("last_number")("none") is None
+    texts = ["The answer is 5. Check: 2 + 3 = 5, and 1,200.50 is not.", "none"]
+    assert answers_in("last_number", texts) == ["1200.5", None]
+    assert answers_in("gsm8k", texts) == ["5", None]
+    assert answers_in("boxed", [r"\boxed{x} and 5", "5"]) == ["x", None]
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=f"answers = 'sympy'.*valid: {', '.join(ANSWERS)}"):
-        extraction("sympy")
+        answers_in("sympy", ["5"])

@@ -45,7 +45,7 @@ WRONG = {
     "weight.max=-1": ("weight.max", "-1", "greater than 0"),
     "partial.preset=offical": ("partial.preset", "'offical'", "'paper' or 'official'"),
     "scoring.position=shut": ("scoring.position", "'shut'", "'closed' or 'open'"),
-    "data.task=hh": ("data", "hh", "'helpdesk', 'hh_rlhf', 'gsm8k'"),
+    "data.task=hh": ("data", "hh", "'helpdesk', 'hh_rlhf', 'gsm8k', 'math'"),
     "data.test_prompts=two": ("data.test_prompts", "'two'", "valid integer"),
     "evaluation.agreement_grid=[]": ("evaluation.agreement_grid", "[]", "at least 1 item"),
     "seed=-1": ("seed", "-1", "greater than or equal to 0"),
@@ -387,6 +387,14 @@ def test_math_shepherd_needs_no_template_its_format_is_known(tmp_path: Path) -> 
 def test_votes_need_answers_to_count(field: str) -> None:
     text = message(f"search.{field}={{n: 4}}")
     assert f"search.{field}" in text and "'helpdesk'" in text
+
+
+def test_math_is_a_task_whose_answers_votes_count() -> None:
+    files = "demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl"
+    overrides = [f"data={{task: math, {files}, test_prompts: 5}}", "search.vote={answers: math}"]
+    config = load_config(None, overrides)
+    assert (config.data.task, config.search.vote.answers) == ("math", "math")
+    assert "data.tset" in message(f"data={{task: math, {files}, tset: 5}}")
 
 
 VARIANTS = {

@@ -13,6 +13,7 @@ from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
 from orchestrator.decoding.engines import engine_of, told
 from orchestrator.decoding.methods import parameters_of, parsed
+from orchestrator.decoding.prompts import PromptReader
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.general import GeneralParameters
@@ -139,3 +140,25 @@ def test_engines_that_others_replaced_are_freed(options: DecodeOptions) -> None:
         other = DecodeOptions(**{**vars(options), **caches})
         _loaded(other.engines).close()
     assert [one() for one in held] == [None, None]
+
+
+def test_a_prompt_is_the_same_in_every_public_form(options: DecodeOptions) -> None:
+    read = PromptReader(options.policy, options.spec, 0, 16, "file").read
+    said = [{"role": "user", "content": "order 1 ."}]
+    expected = read(5, {"prompt": "order 1 ."})
+    for row in (
+        {"prompt": said},
+        {"prompt": '["order 1 ."]', "response_a": '["no ."]'},
+        {"messages": [{"role": "human", "content": [{"type": "text", "text": "order 1 ."}]}]},
+        {"conversations": [{"from": "human", "value": "order 1 ."}]},
+        {"context": said, "completions": []},
+        {"question": "order 1 .", "answer": "#### 1"},
+        {"problem": "order 1 .", "solution": "so .", "answer": "1"},
+    ):
+        assert read(5, row) == expected
+
+
+def test_a_vote_may_be_among_answers_as_mathematics() -> None:
+    assert parameters_of("vote", parsed(["n=3", "answers=math"])).answers == "math"
+    with pytest.raises(ConfigError, match="answers = 'sympy'"):
+        parameters_of("vote", parsed(["answers=sympy"]))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.gsm8k import NO_ANSWER, extract_answer, is_correct, read_questions
+from orchestrator.data.final_answers import extract_answer
+from orchestrator.data.gsm8k import NO_ANSWER, read_questions
+from orchestrator.data.math_answers import verdict
 from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import reasons
 
@@ -47,6 +49,14 @@ needs_data = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"no GSM8K sample in 
         ("The Answer  is: $18.50.\nChecked 2 times", "18.5"),
         ("the answer is 3. No, the answer is 4!", "4"),
         ("the answer is \\boxed{42}", "42"),
+        ("\\boxed{42}. I am 100% sure!", "42"),
+        ("\\boxed{1,\\!234 \\text{ eggs}}", "1234"),
+        ("\\boxed{-\\frac{1}{2}}", "-1/2"),
+        ("Answer: 42 times, that is 100%!", "42"),
+        ("**Final answer:** 42\nThis took 3 steps.", "42"),
+        ("The answer is:\n\n42. It took 3 steps.", "42"),
+        ("#### $18$ eggs of 20", "18"),
+        ("A: $18 and $20", "18"),
         ("10 - 3 leaves 7 eggs", "7"),
         ("it is 10-3", "3"),
         ("it is -3", "-3"),
@@ -73,19 +83,14 @@ def test_the_final_answer_is_found_and_made_plain(text: str, answer: str | None)
         ("A: 0.1", "0.10000000000000000001", False),
         ("A: -18", "18", False),
         ("no idea", "18", False),
-        ("A: 18", "She has 9.\n#### 18", True),
+        ("Answer: 42 times, that is 100%!", "42", True),
         ("A: " + "9" * 5_000, "18", False),
         ("A: " + "9" * 5_000, "9" * 5_000, True),
         ("A: 1/" + "9" * 5_000, "18", False),
     ],
 )
 def test_answers_are_compared_exactly(text: str, answer: str, right: bool) -> None:
-    assert is_correct(text, answer) is right
-
-
-def test_a_true_answer_without_a_number_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'eighteen' holds no number"):
-        is_correct("A: 18", "eighteen")
+    assert (verdict(text, answer) == "right") is right
 
 
 def test_questions_become_demonstrations_and_bad_rows_rejects(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_every_real_question_has_its_answer(name: str, count: int) -> None:
         # The data set's own answers are whole numbers, with commas at times.
         written = demonstration.response.rsplit("####", 1)[1].strip().replace(",", "")
         assert demonstration.prompt.facts["answer"] == str(int(written))
-        assert is_correct(demonstration.response, written)
+        assert verdict(demonstration.response, written) == "right"
 
 
 @needs_data
@@ -145,7 +150,7 @@ def test_real_solution_pairs_hold_a_right_and_a_wrong_answer() -> None:
     assert reasons(rejects) == {"duplicate row": 2}
     for pair in pairs:
         answer = answers[pair.prompt.prompt_id]  # every prompt is a test question
-        assert is_correct(pair.prompt.facts["ground_truth"], answer)
-        assert is_correct(pair.chosen, answer), pair.pair_id
-        assert not is_correct(pair.rejected, answer), pair.pair_id
+        assert verdict(pair.prompt.facts["ground_truth"], answer) == "right"
+        assert verdict(pair.chosen, answer) == "right", pair.pair_id
+        assert verdict(pair.rejected, answer) == "wrong", pair.pair_id
     assert len({pair.prompt.prompt_id for pair in pairs}) == 509

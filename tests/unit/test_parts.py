@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.data import parts
 from orchestrator.data.columns import Columns
-from orchestrator.data.parts import PartedFile, PartRows, cut_in_parts, read_part
+from orchestrator.data.parts import PartedFile, PartRows, Several, cut_in_parts, read_part
 from orchestrator.data.rejects import BadRow, field, text
 from orchestrator.data.rows import Row
 
@@ -67,6 +67,24 @@ def test_parts_hold_every_row_once_in_order_with_its_number(
     assert file.rows == 10 + len(rejects)
     lengths = [part.stop - part.start for part in file.parts]
     assert all(lengths) and [part.number for part in file.parts] == list(range(len(lengths)))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_row_that_stands_for_several_is_there_once_for_each(suffix: str, tmp_path: Path) -> None:
+    def several(number: int, row: Row) -> Several:
+        items = [f"{row['a']} {i}" for i in range(row["n"] % 3)]
+        return Several((*items, BadRow("half of it")))
+
+    file = cut_in_parts(written(tmp_path, suffix), 4, parse, tmp_path)
+    found = [read_part(file, part, several) for part in file.parts]
+    expected = [row for row in ROWS for _ in range(row["n"] % 3)]
+    assert [row for part in found for row in part.table.to_pylist()] == expected
+    parsed = [value for part in found for value in part.parsed]
+    assert parsed == [f"{row['a']} {i}" for row in ROWS for i in range(row["n"] % 3)]
+    for part in found:
+        assert len(part.numbers) == len(part.parsed) == part.table.num_rows
+    reasons = [reject.reason for part in found for reject in part.rejects]
+    assert reasons.count("half of it") == len(ROWS)
 
 
 def test_gzip_and_huge_row_groups_are_unpacked_once_and_only_they(tmp_path: Path) -> None:

@@ -145,3 +145,29 @@ def test_a_part_whose_rows_are_all_refused_is_a_part(word_reward: str, tmp_path:
     summary = output.finish({}, {"rows": 3, "rejected": 3, "tokens": 0})
     assert summary["reasons"] == {"empty response: response": 3}
     assert pq.read_table(output.rejects)["row"].to_pylist() == [4, 5, 6]
+
+
+def test_each_pair_of_ranked_completions_is_a_row_with_its_name(
+    word_reward: str, tmp_path: Path
+) -> None:
+    texts = ("no .", "thank you for writing .", "read the manual .")
+    ranks = dict(zip(texts, (2, 0, 2), strict=True))
+    listed = [{"rank": rank, "completion": text} for text, rank in ranks.items()]
+    asked = [{"role": "user", "content": "order 3 ."}]
+    ranked = {"context": asked, "completions": listed, "id": "a"}
+    pair = {"prompt": "order 3 .", "chosen": texts[1], "rejected": texts[0], "id": "b"}
+    table = scored(ScorerSpec(word_reward), [ranked, pair], tmp_path, "sst", "ranked")
+    rows = table.to_pylist()
+    assert [(row["row"], row["pair"], row["id"]) for row in rows] == [
+        (1, "2-1", "a"), (1, "2-3", "a"), (2, "", "b"),
+    ]  # fmt: skip
+    output = ScoreOutput(tmp_path / "out")
+    output.finish({}, {"rows": 3, "rejected": 1, "tokens": 0})
+    assert pq.read_table(output.rejects)["reason"].to_pylist() == ["tie"]
+    alone = scored(ScorerSpec(word_reward), [pair], tmp_path / "alone", "sst", "pair").to_pylist()
+    for side in ("chosen", "rejected"):
+        assert rows[0][f"{side}_score"] == pytest.approx(alone[0][f"{side}_score"], abs=TOLERANCE)
+    # The lengths that SST draws are those of the pair's id, as in training.
+    longest = max(len(load_scorer(ScorerSpec(word_reward)).chat.response_ids(t)) for t in texts[:2])
+    drawn = Prefixes.parse("sst").cuts(longest, longest, list, 0, "rows-1:2-1")
+    assert rows[0]["chosen_cuts"] == drawn

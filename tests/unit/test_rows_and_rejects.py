@@ -10,7 +10,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from orchestrator.data import rejects as checks
-from orchestrator.data.pairs import parse_pair, prompt_id, read_pairs
+from orchestrator.data.conversations import UNKNOWN_ROLE
+from orchestrator.data.forms import RowPair, the_pair_of
+from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import (
     CONTENT_CHARACTERS,
     BadRow,
@@ -50,7 +52,7 @@ BAD_ROWS: list[tuple[bytes, str]] = [
     (b'{"prompt": "x", "chosen": "\\ud83d", "rejected": "b"}', "invalid unicode: chosen"),
     (row(rejected="b\0"), "NUL character: rejected"),
     (FIRST, "duplicate row"),
-    (row(prompt=[{"role": "tool", "content": "x"}]), checks.UNKNOWN_ROLE),
+    (row(prompt=[{"role": "tool", "content": "x"}]), UNKNOWN_ROLE),
     (row(prompt=[USER, AGENT]), "conversation does not end with the user"),
     (row(chosen=[AGENT, USER]), "wrong type: chosen does not end with the assistant"),
     (row(chosen=[USER, AGENT], prompt="another"), "the histories of chosen and rejected differ"),
@@ -110,16 +112,16 @@ def test_a_truth_that_is_neither_text_nor_number_is_refused(tmp_path: Path, trut
 def test_responses_may_be_conversations_that_hold_the_prompt() -> None:
     whole = [USER, {"role": "assistant", "content": "seal it"}]
     other = [USER, {"role": "assistant", "content": "bye"}]
-    expected = ((USER,), "seal it", "bye")
+    expected = RowPair("", (USER,), "seal it", "bye")
 
-    assert parse_pair({"chosen": whole, "rejected": other}) == expected
-    assert parse_pair({"prompt": None, "chosen": whole, "rejected": other}) == expected
-    assert parse_pair({"prompt": [USER], "chosen": whole[1:], "rejected": other}) == expected
-    assert parse_pair({"prompt": USER["content"], "chosen": whole, "rejected": "bye"}) == expected
+    assert the_pair_of({"chosen": whole, "rejected": other}) == expected
+    assert the_pair_of({"prompt": None, "chosen": whole, "rejected": other}) == expected
+    assert the_pair_of({"prompt": [USER], "chosen": whole[1:], "rejected": other}) == expected
+    assert the_pair_of({"prompt": USER["content"], "chosen": whole, "rejected": "bye"}) == expected
     with pytest.raises(BadRow, match="histories"):
-        parse_pair({"chosen": whole, "rejected": [AGENT, *other]})
+        the_pair_of({"chosen": whole, "rejected": [AGENT, *other]})
     with pytest.raises(BadRow, match="missing field: prompt"):
-        parse_pair({"chosen": whole[1:], "rejected": other[1:]})
+        the_pair_of({"chosen": whole[1:], "rejected": other[1:]})
 
 
 def test_a_prompt_has_one_id_whatever_surrounds_it() -> None:

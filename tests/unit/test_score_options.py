@@ -12,6 +12,7 @@ import ray
 from reward_kinds import MAKERS
 
 from jobs.steps.score import score_main
+from jobs.steps.score_options import ScoreOptions
 from jobs.steps.score_output import MARK, ScoreOutput, write_part
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA, write_rejects
@@ -101,6 +102,26 @@ def test_a_file_without_anything_to_score_is_refused(
         place.write_text('{"prompt": "x"}\nno json\n')
     said = refused({**options, "input": str(place)}, capsys)
     assert "nothing to score; valid: rows with `prompt` and `response`" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}]}, "response"),
+        ({"prompt": "x", "response_a": "y", "response_b": "z", "winner": "tie"}, "pair"),
+        ({"context": "x", "completions": [{"text": "y", "rank": 1}]}, "ranked"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_the_form_of_the_rows_is_told_by_their_fields(
+    row: dict[str, Any], kind: str, suffix: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    place = tmp_path / f"x{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([row]), place)
+    else:
+        place.write_text(json.dumps(row))
+    assert ScoreOptions(**{**options, "input": str(place)}).reader().rows == kind
 
 
 def test_a_parquet_file_that_is_none_is_refused(

@@ -151,10 +151,20 @@ def test_votes_over_shared_samples_by_hand() -> None:
     assert voted("vote", SamplesState(cut, texts=texts)).token_ids == (4,)  # the only finished one
 
 
+def test_a_vote_by_mathematics_counts_values_and_not_spellings() -> None:
+    samples = tuple(Candidate((i,), finished=True) for i in range(5))
+    texts = (r"\boxed{7}", r"\boxed{\frac{1}{2}}", "The answer is 7.", r"$x = 0.5$", r"\boxed{.50}")
+    state = SamplesState(samples, texts=texts)
+    engines = recorder(0)
+    for answers, expected in (("math", 1), ("boxed", 0)):
+        search = METHODS["vote"].bind(VoteParameters(5, answers), begun=lambda problem: state)
+        assert asyncio.run(search(PROBLEM, engines, engines)).token_ids == (expected,)
+
+
 def test_a_vote_needs_a_known_extraction_and_the_samples_texts() -> None:
     engines = recorder(0)
     with pytest.raises(
-        ValueError, match=r"answers = 'nothing': .* valid: gsm8k, last_number, boxed"
+        ValueError, match=r"answers = 'nothing': .* valid: gsm8k, last_number, boxed, math"
     ):
         run("vote", engines, VoteParameters(3, "nothing"))
     assert not engines.samples

@@ -98,6 +98,11 @@ def test_the_closure_of_the_search_holds_its_methods_and_not_the_tracker() -> No
     assert not closure & {"jobs.steps.plan", "jobs.steps.run", "jobs.steps.main"}
 
 
+def test_what_another_process_runs_counts_as_a_source() -> None:
+    for step in ("jobs.steps.search", "jobs.steps.responses"):  # votes, and grades
+        assert "orchestrator.data.math_worker" in source_closure(step)
+
+
 def test_the_closure_follows_imports_wherever_they_stand(project: Path) -> None:
     assert source_closure("jobs.steps.cut") == {
         "jobs.steps.cut", "orchestrator.data", "orchestrator.data.words",

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from orchestrator.data.gsm8k import extract_answer
+from orchestrator.data.final_answers import extract_answer
 from orchestrator.search.vote import weighted_choice
 
 

@@ -1,0 +1,145 @@
+r"""The final answer in a response's text: where it stands, and the exact number that it is.
+
+A response marks its answer with ``####``, ``\boxed{}``, ``A:`` at the beginning of a line, "answer
+is" or "Answer:"; else it is the last number. ``math_answers.py`` compares what is no plain number.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MOST_DIGITS = 1_000  # of a number that is compared as such: a policy may write digits without end
+
+_BOX = "\\boxed{"
+GOLD_MARK = re.compile(r"####")
+_MARKS = (  # after #### and the box, in this order: published model solutions, plain English
+    re.compile(r"^[ \t]*A:", re.MULTILINE),
+    re.compile(r"\banswer\b[*_ \t]*(?:is\b|:)", re.IGNORECASE),
+)
+_SENTENCE_END = re.compile(r"[.!?]\s")
+# Mathematics between delimiters at the beginning; of one $ as pandoc does, so that "$5 and $6" is
+# prose: no space inside, no digit behind.
+_FORMULA = re.compile(
+    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$(?=\S)((?:\\.|[^$\\])+?)(?<!\s)\$(?![0-9])",
+    re.DOTALL,
+)
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])-)?"  # a sign, not the minus of a subtraction
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+|/0*[1-9][0-9]*)?|\.[0-9]+)"
+)
+_FRACTION = re.compile(r"\\[dt]?frac(?:\{([0-9]+)\}|\s*([0-9]))(?:\{([0-9]+)\}|\s*([0-9]))")
+# What stands beside a number in LaTeX and changes nothing about it.
+_UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\\[,!; ]|\\?[$%]|\^\{?\\circ\}?")
+_CALCULATION = re.compile(r"[\\^_{}*]|^\s*[(\[]")  # in prose: its first number is not its value
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What a response marks as its answer. ``latex``: it stood in a box or between delimiters."""
+
+    text: str
+    latex: bool
+
+
+def final_answer(text: str) -> Marked | None:
+    r"""What stands after the last ``####``, else in the last box, after ``A:``, after "answer is".
+
+    In prose it ends with the sentence or the line. None where there is no mark, or nothing behind.
+    """
+    return next(iter(_marked(text)), None)
+
+
+def boxed(text: str) -> str | None:
+    r"""What stands in the last ``\boxed{...}``, white space around it left out."""
+    begin = text.rfind(_BOX)
+    if begin < 0:
+        return None
+    start, depth = begin + len(_BOX), 1
+    for end in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if not depth:
+            return text[start:end].strip()
+    return None  # cut off inside the box
+
+
+def extract_answer(text: str) -> str | None:
+    """The final answer of a solution as "1234.5", "-3" or "3/4"; None where there is no number.
+
+    The first mark of ``final_answer`` that holds a number, else the last number at all. In prose it
+    is the first number after the last ``=``. Commas, $, % and decimals of zero are dropped.
+    """
+    numbers = (number_of(marked) for marked in _marked(text))
+    return next((number for number in numbers if number is not None), None) or last_number(text)
+
+
+def last_number(text: str) -> str | None:
+    """The last number of a text, written as ``extract_answer`` does; None where there is none."""
+    numbers = _NUMBER.findall(_plain(text))
+    return _canonical(numbers[-1]) if numbers else None
+
+
+def number_of(marked: Marked) -> str | None:
+    """The number that an answer is; None for an answer that is none, or has to be calculated."""
+    if not marked.latex:
+        prose = marked.text.replace("**", "").rpartition("=")[2]
+        if not _CALCULATION.search(prose):
+            number = _NUMBER.search(prose)
+            return _canonical(number.group()) if number else None
+    text = _plain(_UNITS.sub("", marked.text.replace("{,}", ","))).strip().rstrip(".")
+    text = _FRACTION.sub(lambda part: "/".join(filter(None, part.groups())), text)
+    number = _NUMBER.fullmatch(text)
+    return _canonical(number.group()) if number else None
+
+
+def marked_number(text: str, mark: re.Pattern[str]) -> str | None:
+    """The number that stands after the last ``mark``, None where there is none."""
+    marked = _after(text, mark)
+    return None if marked is None else number_of(marked)
+
+
+def same_number(first: str, second: str) -> bool:
+    """Whether two numbers as ``extract_answer`` writes them are equal, exactly, as fractions."""
+    if first == second or max(len(first), len(second)) > MOST_DIGITS:
+        return first == second
+    return Fraction(first) == Fraction(second)
+
+
+def _marked(text: str) -> list[Marked]:
+    """What each kind of mark marks, in their order."""
+    box = boxed(text)
+    candidates = [
+        _after(text, GOLD_MARK),
+        Marked(box, latex=True) if box else None,
+        *(_after(text, mark) for mark in _MARKS),
+    ]
+    return [marked for marked in candidates if marked is not None]
+
+
+def _after(text: str, mark: re.Pattern[str]) -> Marked | None:
+    """What stands after the last ``mark``: a formula, or the prose of a sentence."""
+    ends = [match.end() for match in mark.finditer(text)]
+    if not ends:
+        return None
+    behind = text[ends[-1] :].lstrip().lstrip(":*_").lstrip()
+    formula = _FORMULA.match(behind)
+    if formula:
+        return Marked(next(filter(None, formula.groups())).strip(), latex=True)
+    prose = _SENTENCE_END.split(_plain(behind.partition("\n")[0]), maxsplit=1)[0].strip()
+    return Marked(prose, latex=False) if prose else None
+
+
+def _plain(text: str) -> str:
+    """Without dollar signs, which come between sign and digits; the typographic minus as a sign."""
+    return text.replace("$", "").replace("\u2212", "-")
+
+
+def _canonical(number: str) -> str:
+    """Equal decimals get equal texts; fractions stay as they were written."""
+    number = number.replace(",", "")
+    sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
+    digits = digits.lstrip("0")
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    if not digits or digits.startswith((".", "/")):
+        digits = f"0{digits}"
+    return digits if digits == "0" else sign + digits

@@ -1,0 +1,161 @@
+r"""The process that runs math-verify: it reads and writes one JSON object a line.
+
+Parsing and comparing what a model wrote may take any time and memory ("9^{9^{9^9}}"), and
+math-verify's own time-outs are signals, which only a main thread may set. Here each task has a
+limit of processor time, at which the kernel ends this process, wherever it computes; memory is
+limited too. ``math_answers.py`` starts this file, which imports nothing else of this project.
+
+A task is {"gold": text, "answer": text} or {"answer": text}; an answer {"right": bool},
+{"canonical": text}, {"missing": true} or {"error": text}.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+from hashlib import blake2b
+from typing import Any, TextIO
+
+import sympy
+from math_verify import parse, verify
+from sympy.logic.boolalg import Boolean
+
+SECONDS = 3.0  # of processor time a task; a usual one takes a hundredth
+MEMORY = 2 * 2**30  # bytes of address space, of which the libraries take a tenth
+DIGITS = 25  # significant ones by which two values are the same
+_WORKING_DIGITS = 2 * DIGITS
+_LARGEST_DENOMINATOR = 10**6  # of a value that is taken for a fraction
+_POINTS = 3  # at which expressions with variables are compared
+
+
+def main() -> None:
+    """Answers tasks until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    _parsed("$1$")  # loads the grammar
+    _send(answers, {"ready": True})
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try:
+            answer = _answered(**json.loads(line))
+        except Exception as error:
+            # Its type alone: its text may hold an expression that takes for ever to write out.
+            answer = {"error": f"math-verify raised {type(error).__name__}"}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _send(answers, answer)
+
+
+def _answered(answer: str, gold: str | None = None) -> dict[str, Any]:
+    parsed = _parsed(answer)
+    if not parsed:
+        return {"missing": True}
+    if gold is None:
+        return {"canonical": _canonical(parsed[0])}
+    right = verify(
+        _parsed(gold), parsed, timeout_seconds=None, raise_on_error=True,
+        allow_set_relation_comp=True,
+    )  # fmt: skip
+    return {"right": bool(right)}
+
+
+def _parsed(text: str) -> list[Any]:
+    """The expression, and its text; the text alone where it is none."""
+    return list(parse(text, parsing_timeout=None, raise_on_error=True))
+
+
+def _canonical(value: Any) -> str:
+    """A text that values share where they are the same."""
+    if isinstance(value, str):
+        return "text " + "".join(value.split())
+    if isinstance(value, sympy.MatrixBase):
+        return f"matrix {value.shape} {_listed(value)}"
+    if isinstance(value, Boolean) and not isinstance(value, sympy.Symbol):
+        return _of_relation(value)
+    if isinstance(value, sympy.FiniteSet):
+        return "{" + ", ".join(sorted(map(_canonical, value.args))) + "}"
+    if isinstance(value, sympy.Interval):
+        begin, end = "(" if value.left_open else "[", ")" if value.right_open else "]"
+        return f"interval {begin}{_canonical(value.start)}, {_canonical(value.end)}{end}"
+    if isinstance(value, sympy.Tuple):
+        return f"({_listed(value)})"
+    if isinstance(value, sympy.Expr):
+        return _of_expression(value)
+    if isinstance(value, sympy.Set) and value.args:
+        return f"{type(value).__name__} " + ", ".join(sorted(map(_canonical, value.args)))
+    return str(sympy.srepr(value))
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(_canonical, values))
+
+
+def _of_relation(relation: Any) -> str:
+    """``x = 5`` is 5, an inequality its set; other equations are what is zero, up to a factor."""
+    if isinstance(relation, sympy.Eq):
+        left, right = relation.args
+        if isinstance(left, sympy.Symbol):
+            return _canonical(right)
+        return f"zero {_of_expression(_primitive(left - right))}"
+    if len(relation.free_symbols) == 1:
+        return _canonical(relation.as_set())
+    return str(sympy.srepr(relation))
+
+
+def _primitive(expression: Any) -> Any:
+    """An expression without the rational factor and the sign that all its terms share."""
+    terms = sympy.expand(_exact(expression).doit()).as_ordered_terms()
+    return sympy.expand(expression / terms[0].as_coeff_Mul()[0])
+
+
+def _of_expression(expression: Any) -> str:
+    """A fraction as it is; else its value, with variables its values at fixed points."""
+    expression = _exact(expression).doit()
+    if expression.is_Rational:
+        return f"{expression.p:x}/{expression.q:x}"  # hexadecimal: decimal digits are slow
+    names = sorted(expression.free_symbols, key=str)
+    points = [{name: _coordinate(str(name), i) for name in names} for i in range(_POINTS)]
+    values = [_value(expression.subs(point)) for point in points[: None if names else 1]]
+    return " ".join(sorted(set(values), key=values.index))
+
+
+def _exact(expression: Any) -> Any:
+    """Decimals as fractions, percentages as numbers."""
+    plain = expression.replace(sympy.UnevaluatedExpr, lambda inner: inner)
+    return plain.xreplace({x: sympy.Rational(str(x)) for x in plain.atoms(sympy.Float)})
+
+
+def _coordinate(name: str, point: int) -> Any:
+    """The value of a variable at a point, between 1 and 2; of every second point its negative."""
+    drawn = int.from_bytes(blake2b(f"{name} {point}".encode(), digest_size=4).digest())
+    return (1 + sympy.Rational(drawn, 2**32)) * (-1) ** point
+
+
+def _value(number: Any) -> str:
+    """The digits of a number, or of its real and imaginary part."""
+    parts = [_digits(part) for part in sympy.N(number, _WORKING_DIGITS).as_real_imag()]
+    return parts[0] if parts[1] == "0/1" else " + i ".join(parts)
+
+
+def _digits(part: Any) -> str:
+    """A real number's fraction where it has a small one, else its first digits."""
+    if not part.is_Float and not part.is_Rational:
+        return str(sympy.srepr(part))  # infinite, or a function without a value
+    exact = sympy.Rational(part)
+    if abs(exact) < sympy.Rational(1, 10**DIGITS):
+        return "0/1"
+    near = exact.limit_denominator(_LARGEST_DENOMINATOR)
+    if abs(exact - near) < abs(exact) / 10**DIGITS:
+        return f"{near.p:x}/{near.q:x}"
+    return str(sympy.N(exact, DIGITS))
+
+
+def _send(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()
