@@ -38,9 +38,9 @@ def has_file(checkpoint: str, name: str) -> bool:
     """Whether a checkpoint has a file; nothing is fetched. False where the hub does not answer."""
     if Path(checkpoint).is_dir():
         return (Path(checkpoint) / name).is_file()
-    if isinstance(try_to_load_from_cache(checkpoint, name), str):
-        return True
     try:
+        if isinstance(try_to_load_from_cache(checkpoint, name), str):
+            return True
         return HfApi().file_exists(checkpoint, name)
     except (OSError, ValueError, RuntimeError):  # offline, or no name of the hub
         return False
@@ -89,8 +89,10 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Another library's message as a part of a sentence."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Another library's message as a part of a sentence; its type where it alone says little."""
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, LookupError | ArithmeticError | TypeError | AttributeError):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
