@@ -30,6 +30,7 @@ from orchestrator.engines.checkpoints import (
     load_policy,
     load_reward_model,
     reward_model_from_policy,
+    save_checkpoint,
 )
 from orchestrator.engines.parameters import matrix_parameters
 from orchestrator.engines.vllm_process import check_served
@@ -181,6 +182,19 @@ def test_what_is_asked_of_files_is_answered_for_the_merged_model(base: str, tmp_
     chat.tokenizer.save_pretrained(adapter)
     load_chat.cache_clear()
     assert load_chat(adapter).tokenizer.chat_template == chat.tokenizer.chat_template
+
+
+@torch.no_grad()
+def test_what_is_trained_on_from_an_adapter_is_saved_as_a_whole_model(
+    base: str, tmp_path: Path
+) -> None:
+    adapter = write_adapter(base, tmp_path / "adapter")
+    model = load_reward_model(adapter)
+    save_checkpoint(model, load_chat(adapter).tokenizer, tmp_path / "saved")
+    assert not (tmp_path / "saved" / adapters.CONFIG).exists()
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").state_dict()
+    assert plain.keys() == model.state_dict().keys()
+    assert all(torch.equal(plain[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_stage_is_identified_by_adapter_and_base(base: str, tmp_path: Path) -> None:
