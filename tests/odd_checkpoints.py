@@ -174,7 +174,9 @@ def labelled(count: int) -> Change:
     """A head of several labels."""
 
     def change(folder: Path) -> None:
-        rewrite(folder, {"score.weight": torch.randn(count, reward_kinds.WIDTH)})
+        random = torch.Generator().manual_seed(count)
+        score = 0.2 * torch.randn(count, reward_kinds.WIDTH, generator=random)
+        rewrite(folder, {"score.weight": score})
         with_config(id2label={str(n): f"label {n}" for n in range(count)})(folder)
 
     return change
@@ -188,13 +190,13 @@ def pointer(folder: Path) -> None:
 
 # Damage to files that every model has, whatever it is given as.
 DAMAGE: dict[str, tuple[Change, str]] = {
-    "a layer without its MLP": (without(f"{LAYER}mlp."), f"missing are {LAYER}mlp.down_proj"),
+    "a layer without its MLP": (without(f"{LAYER}mlp."), f"missing: {LAYER}mlp.down_proj"),
     "a layer left out of the config": (
-        with_config(num_hidden_layers=1), f"without a place .* are {LAYER}input_layernorm.weight"),
+        with_config(num_hidden_layers=1), f"without a place .*: {LAYER}input_layernorm.weight"),
     "a layer that is not there": (
-        with_config(num_hidden_layers=3), r"missing are model\.layers\.2\.input_layernorm"),
+        with_config(num_hidden_layers=3), r"missing: model\.layers\.2\.input_layernorm"),
     "an embedding of other rows": (
-        with_config(vocab_size=999), r"of another shape are .*embed_tokens.weight \d+x32 instead"),
+        with_config(vocab_size=999), r"of another shape: .*embed_tokens.weight \d+x32 instead"),
     "layers of another width": (
         with_config(intermediate_size=96), r"mlp.down_proj.weight 32x48 instead of 32x96"),
     "int8 weights": (
@@ -232,14 +234,14 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a config that is no JSON": (written(CONFIG, "{model_type"), "config.json is not JSON: Expect"),
     "an empty config": (written(CONFIG, ""), "config.json is not JSON: "),
     "a config that is no text": (written(CONFIG, b"\xff\xfe{}"), "config.json is not JSON: 'utf-"),
-    "a config without anything": (written(CONFIG, "{}"), "config.json"),
+    "a config without anything": (written(CONFIG, "{}"), "config.json: model_type = None is not"),
     "an unknown model": (with_config(model_type="own"), "model_type = 'own' is not one that"),
     "code of its own": (
         with_config(model_type="own", auto_map={"AutoConfig": "own.Own"}),
         "it brings code of its own"),
     "a width that is text": (with_config(hidden_size="big"), "config.json: .*'hidden_size' exp"),
-    "no heads": (with_config(num_attention_heads=0), "config.json: "),
-    "an unknown activation": (with_config(hidden_act="magic"), "config.json makes no .*magic"),
+    "no heads": (with_config(num_attention_heads=0), "config.json: ZeroDivisionError: "),
+    "an unknown activation": (with_config(hidden_act="magic"), "makes no .*KeyError: 'magic'"),
     "half a file of weights": (cut(WEIGHTS), "model.safetensors is not a whole safetensors file: "),
     "an empty file of weights": (written(WEIGHTS, b""), "model.safetensors is not a whole"),
     "a pointer of Git LFS": (pointer, "model.safetensors is not .*: a pointer of Git LFS; run"),
@@ -265,9 +267,8 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a tokenizer of nothing": (written(TOKENIZER, "{}"), "its tokenizer's files"),
     "a tokenizer config that is a list": (
         written("tokenizer_config.json", "[]"), "tokenizer_config.json is a list, not a JSON"),
-    "no tokenizer": (removed(TOKENIZER, "tokenizer_config.json"), "its tokenizer's files"),
-    "a template that is no text": (
-        written(TEMPLATE, b"\xff{{ x }}"), "its tokenizer's files .*utf"),
+    "no tokenizer": (removed(TOKENIZER, "tokenizer_config.json"), "it has no tokenizer; valid: "),
+    "a template that is no text": (written(TEMPLATE, b"\xff"), "its tokenizer's files .*utf-8"),
     "pickled weights alone": (pickled, r"no weights as safetensors .* convert it once by: .*py"),
     "no config": (removed(CONFIG), "the folder has no config.json"),
     "no weights": (removed(WEIGHTS), "the folder has no \\*.safetensors"),
@@ -282,7 +283,7 @@ POLICIES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a BERT": (reward_kinds.bert, "an encoder with one label; valid: a causal language model"),
     "a BERT that fills gaps": (bert_that_fills_gaps, "an encoder, sees both ways and writes no"),
     "a T5": (encoder_decoder, "transformers has no ModelForCausalLM of the model_type 't5'"),
-    "no head": (changed(without("lm_head")), "missing are lm_head.weight"),
+    "no head": (changed(without("lm_head")), "missing: lm_head.weight"),
     "an expert that lacks a matrix": (
         without_an_expert, "not those of a MixtralForCausalLM: some that become one tensor are"),
     "generation settings that are no JSON": (
@@ -301,10 +302,10 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         changed(with_config(id2label={"0": "a", "1": "b"}), reward_kinds.bert),
         "2 labels, .*; valid: score_label: 0 to 1"),
     "an encoder without its head's bias": (
-        changed(without("classifier.bias"), reward_kinds.bert), "missing are classifier.bias"),
+        changed(without("classifier.bias"), reward_kinds.bert), "missing: classifier.bias"),
     "an encoder that lacks a layer": (
         changed(without("encoder.layer.1.attention.self"), reward_kinds.deberta),
-        "missing are deberta.encoder.layer.1.attention.self"),
+        "missing: deberta.encoder.layer.1.attention.self"),
     "a head of another width": (
         changed(lambda folder: rewrite(folder, {"score.weight": torch.zeros(1, 8)}),
                 reward_kinds.sequence),
@@ -326,7 +327,7 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         changed(lambda folder: bytes_with().save_pretrained(folder), reward_kinds.process_head),
         "does not know the step tag"),
     "a step model that lacks a layer": (
-        changed(without("layers.1.mlp"), reward_kinds.token_classes), "missing are layers.1.mlp"),
+        changed(without("layers.1.mlp"), reward_kinds.token_classes), "missing: layers.1.mlp"),
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "
 _WHOLE_MODEL = ("model.safetensors", "model.safetensors.index.json")
 PREFIX = "base_model.model."  # in front of every name in an adapter's file
 _CLASSES = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification"}
+_HEADS = ("classifier", "score")
 _LANGUAGE_MODEL = re.compile(r"(ForCausalLM|LMHeadModel)$")
 
 
@@ -92,8 +93,10 @@ def adapter_of(checkpoint: str) -> Adapter | None:
     base = _base(checkpoint, settings)
     if has_file(base, CONFIG):
         raise ValueError(f"{checkpoint}: its base {base} is an adapter itself; valid: a model")
-    modules = tuple(settings.get("modules_to_save") or ())
-    return Adapter(checkpoint, base, settings.get("task_type"), modules)
+    task, modules = settings.get("task_type"), settings.get("modules_to_save") or ()
+    # PEFT saves the head of a classifier without being asked; older versions did not say so.
+    heads = _HEADS if task in _CLASSES else ()
+    return Adapter(checkpoint, base, task, tuple(dict.fromkeys((*modules, *heads))))
 
 
 def base_of(checkpoint: str) -> str:
@@ -111,7 +114,10 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     from peft import PeftModel
 
     with naming(f"{adapter.checkpoint}: not an adapter of {adapter.base}"), _peft_is_quiet():
-        adapted = PeftModel.from_pretrained(model, adapter.checkpoint, torch_device="cpu")
+        config = _peft_config(model, adapter)
+        adapted = PeftModel.from_pretrained(
+            model, adapter.checkpoint, config=config, torch_device="cpu"
+        )
         merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
 
@@ -124,13 +130,24 @@ def adapter_shapes(model: PreTrainedModel, adapter: Adapter) -> dict[str, tuple[
     Raises:
         ValueError: the adapter's config does not fit the model.
     """
-    from peft import PeftConfig, get_peft_model
+    from peft import get_peft_model
     from peft.utils import get_peft_model_state_dict
 
     with naming(f"{adapter.checkpoint}: not an adapter of {adapter.base}"), _peft_is_quiet():
-        adapted = get_peft_model(model, PeftConfig.from_pretrained(adapter.checkpoint))
+        adapted = get_peft_model(model, _peft_config(model, adapter))
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _peft_config(model: PreTrainedModel, adapter: Adapter) -> Any:
+    """The adapter's config for this model, whatever class it was trained as."""
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(adapter.checkpoint)
+    parts = {part for name, _ in model.named_modules() for part in name.split(".")}
+    config.task_type = None
+    config.modules_to_save = [name for name in adapter.modules if name in parts] or None
+    return config
 
 
 def _base(checkpoint: str, settings: Mapping[str, Any]) -> str:

@@ -38,12 +38,7 @@ def has_file(checkpoint: str, name: str) -> bool:
     """Whether a checkpoint has a file; nothing is fetched. False where the hub does not answer."""
     if Path(checkpoint).is_dir():
         return (Path(checkpoint) / name).is_file()
-    if isinstance(try_to_load_from_cache(checkpoint, name), str):
-        return True
-    try:
-        return HfApi().file_exists(checkpoint, name)
-    except (OSError, ValueError, RuntimeError):  # offline, or no name of the hub
-        return False
+    return _is_on_the_hub(checkpoint, name)
 
 
 def read_json(checkpoint: str, name: str) -> dict[str, Any]:
@@ -89,8 +84,10 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Another library's message as a part of a sentence."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Another library's message as a part of a sentence; its type where it alone says little."""
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, LookupError | ArithmeticError | TypeError | AttributeError):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -105,6 +102,16 @@ def naming(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(f"{what}: {in_one_line(error)}") from error
+
+
+@lru_cache(maxsize=256)
+def _is_on_the_hub(checkpoint: str, name: str) -> bool:
+    try:
+        if isinstance(try_to_load_from_cache(checkpoint, name), str):
+            return True
+        return HfApi().file_exists(checkpoint, name)
+    except (OSError, ValueError, RuntimeError):  # offline, or no name of the hub
+        return False
 
 
 def _begins(path: str) -> bytes:

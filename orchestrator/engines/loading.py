@@ -181,13 +181,13 @@ def _faults(auto: Any, info: Mapping[str, Any], may_lack: Collection[str]) -> li
     """What is wrong by transformers' report of a load: missing, mismatched, unexpected weights."""
     faults = []
     if missing := sorted(set(info["missing_keys"]) - set(may_lack)):
-        faults.append(f"missing are {_some(missing)}")
+        faults.append(f"missing: {_some(missing)}")
     if wrong := sorted(info["mismatched_keys"]):
         shown = [f"{name} {_shape(there)} instead of {_shape(ours)}" for name, there, ours in wrong]
-        faults.append(f"of another shape are {_some(shown)}")
+        faults.append(f"of another shape: {_some(shown)}")
     dropped = partial(_is_dropped, auto)
     if unexpected := sorted(name for name in info["unexpected_keys"] if not dropped(name)):
-        faults.append(f"without a place in the model of config.json are {_some(unexpected)}")
+        faults.append(f"without a place in the model of config.json: {_some(unexpected)}")
     return faults
 
 
@@ -197,16 +197,16 @@ def _adapter_faults(auto: Any, adapter: Adapter, model: PreTrainedModel) -> list
     wanted = adapter_shapes(model, adapter)
     faults = []
     if missing := sorted(set(wanted) - set(adapter.headers)):
-        faults.append(f"missing in the adapter are {_some(missing)}")
+        faults.append(f"missing in the adapter: {_some(missing)}")
     shapes = {name: header.shape for name, header in adapter.headers.items()}
     known = {**plain, **wanted}  # embeddings are saved whole without being said
     if wrong := sorted(name for name in shapes if name in known and known[name] != shapes[name]):
         shown = [f"{n} {_shape(shapes[n])} instead of {_shape(known[n])}" for n in wrong]
-        faults.append(f"of another shape than the base's are {_some(shown)}")
+        faults.append(f"of another shape in the adapter: {_some(shown)}")
     over = [name for name in shapes if name not in known]
     over = [name for name in over if not _is_dropped(auto, name.removeprefix(PREFIX))]
     if over:
-        faults.append(f"without a place in the base are the adapter's {_some(over)}")
+        faults.append(f"in the adapter, without a place in the base: {_some(over)}")
     return faults
 
 

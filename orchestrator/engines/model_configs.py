@@ -8,7 +8,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from orchestrator.engines.adapters import base_of
-from orchestrator.engines.checkpoint_files import naming
+from orchestrator.engines.checkpoint_files import file_of, naming
 from orchestrator.engines.weights import read_config
 
 
@@ -24,7 +24,7 @@ def model_config(checkpoint: str, **fields: Any) -> PretrainedConfig:
             or a value is not valid.
     """
     content = read_config(checkpoint)
-    if not content:
+    if not content and file_of(base_of(checkpoint), "config.json") is None:
         raise ValueError(f"{checkpoint}: it has no config.json")
     kind = content.get("model_type")
     if kind not in CONFIG_MAPPING_NAMES:

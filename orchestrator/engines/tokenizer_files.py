@@ -1,5 +1,7 @@
 """Loading a checkpoint's tokenizer; a damaged file of it is one sentence that names the file."""
 
+from pathlib import Path
+
 from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -11,6 +13,7 @@ from orchestrator.engines.weights import read_config
 _TEMPLATE = "chat_template.jinja"
 _JSON = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json")
 _TOKENIZER = ("tokenizer_config.json", "tokenizer.json")
+_VOCABULARIES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
 def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
@@ -27,6 +30,8 @@ def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
             options = {"config": model_config(checkpoint)}  # it decides the class of some
         else:
             source = adapter.base
+    if Path(source).is_dir() and not any(any(Path(source).glob(name)) for name in _VOCABULARIES):
+        raise ValueError(f"{source}: it has no tokenizer; valid: a folder with a {_TOKENIZER[1]}")
     for name in _JSON:
         read_json(source, name)
     read_config(checkpoint)  # transformers reads it for the tokenizer too

@@ -94,7 +94,7 @@ def test_a_text_longer_than_the_model_reads_is_refused(tmp_path: Path) -> None:
 def test_an_encoder_without_its_head_or_of_two_labels_is_refused(tmp_path: Path) -> None:
     checkpoint = MAKERS["bert"](tmp_path / "bert")
     rewrite(tmp_path / "bert", {}, drop=("classifier.weight", "classifier.bias"))
-    with pytest.raises(ValueError, match=r"missing are classifier.bias, classifier.weight"):
+    with pytest.raises(ValueError, match=r"missing: classifier.bias, classifier.weight"):
         EncoderScorer(checkpoint)
     config = BertConfig.from_pretrained(checkpoint, num_labels=2)
     BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")

@@ -57,13 +57,19 @@ def tune_with(field: str) -> Job:
     return run
 
 
+def whole_policy(folder: Path) -> str:
+    """A policy that nothing is wrong with, made once for all jobs of a test."""
+    place = folder.parent / "whole_policy"
+    return str(place) if place.is_dir() else language_model(place)
+
+
 def decode_with(option: str) -> Job:
     def run(checkpoint: str, folder: Path) -> object:
         (folder / "prompts.txt").write_text("order 1 .\n")
-        whole = language_model(folder / "whole_policy")
-        models = {"policy": whole, "reward": None, "method": "greedy", option: checkpoint}
-        models |= {} if option == "policy" else {"method": "bon"}
-        given = {**DECODING, **models, "prompts": str(folder / "prompts.txt")}
+        method = "greedy" if option == "policy" else "bon"
+        models = {"policy": whole_policy(folder), "reward": None, "method": method}
+        prompts = str(folder / "prompts.txt")
+        given = {**DECODING, **models, option: checkpoint, "prompts": prompts}
         return DecodeOptions(**given).resolved().reader()
 
     return run
@@ -76,7 +82,7 @@ def score(checkpoint: str, folder: Path) -> object:
 
 
 def reward_of_a_decoder(checkpoint: str, folder: Path) -> object:
-    return Decoder(language_model(folder / "whole_policy"), checkpoint)
+    return Decoder(whole_policy(folder), checkpoint)
 
 
 POLICY_JOBS: dict[str, Job] = {
@@ -143,16 +149,33 @@ def test_whole_models_pass_the_same_checks(tmp_path: Path) -> None:
         assert job(checkpoint, folder) != BAD_CONFIG
 
 
-@pytest.mark.parametrize("name", ["a layer without its MLP", "half a tokenizer"])
-def test_the_command_line_ends_with_2_and_one_sentence(name: str, tmp_path: Path) -> None:
+def score_command(checkpoint: str, folder: Path) -> list[str]:
+    (folder / "rows.jsonl").write_text('{"prompt": "a .", "response": "b ."}\n')
+    return ["score.py", "--input", str(folder / "rows.jsonl"), "--output", str(folder / "out"),
+            "--reward", checkpoint]  # fmt: skip
+
+
+def sweep_command(checkpoint: str, folder: Path) -> list[str]:
+    return ["full_sweep.py", f"models.orm={checkpoint}", f"output_dir={folder / 'out'}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "begin"),
+    [
+        ("a layer without its MLP", sweep_command, "config error: models.orm = "),
+        ("half a tokenizer", score_command, "error: --reward = "),
+    ],
+)
+def test_the_command_line_ends_with_2_and_one_sentence(
+    name: str, command: Callable[[str, Path], list[str]], begin: str, tmp_path: Path
+) -> None:
     checkpoint = damaged(name, reward_kinds.sequence)(tmp_path / "odd")
-    (tmp_path / "rows.jsonl").write_text('{"prompt": "a .", "response": "b ."}\n')
+    job, *arguments = command(checkpoint, tmp_path)
     done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "score.py"), "--input", str(tmp_path / "rows.jsonl"),
-         "--output", str(tmp_path / "out"), "--reward", checkpoint],
+        [sys.executable, str(ROOT / "jobs" / job), *arguments],
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == BAD_CONFIG, done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("error: --reward = ")]
-    assert len(said) == 1 and "Traceback" not in done.stderr
-    assert re.search(DAMAGE[name][1], said[0])
+    said = [line for line in done.stderr.splitlines() if line.startswith(begin)]
+    assert len(said) == 1 and re.search(DAMAGE[name][1], said[0]), done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -85,7 +85,7 @@ def test_missing_weights_of_the_backbone_are_named(tmp_path: Path) -> None:
     rewrite(tmp_path, {}, drop=("model.norm.weight", "model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(
         ValueError,
-        match=rf"{tmp_path}: .*missing are model.layers.1.mlp.up_proj.weight, model.norm.weight",
+        match=rf"{tmp_path}: .*missing: model.layers.1.mlp.up_proj.weight, model.norm.weight",
     ):
         load_reward_model(checkpoint)
 
@@ -95,7 +95,7 @@ def test_of_many_missing_weights_some_are_named(tmp_path: Path) -> None:
     state = {f"transformer.{k}": v for k, v in model.model.state_dict().items()}
     save_checkpoint(model, bytes_with(), tmp_path)
     rewrite(tmp_path, state, drop=tuple(f"model.{k}" for k in model.model.state_dict()))
-    with pytest.raises(ValueError, match=r"missing are (model\.[\w.]+, ){4}\S+ and 15 more"):
+    with pytest.raises(ValueError, match=r"missing: (model\.[\w.]+, ){4}\S+ and 15 more"):
         load_reward_model(str(tmp_path))
 
 
@@ -120,7 +120,7 @@ def test_a_head_that_does_not_fit_is_named(
 def test_a_score_of_another_width_and_a_bias_that_does_not_fit_are_named(tmp_path: Path) -> None:
     checkpoint = MAKERS["sequence"](tmp_path)
     rewrite(tmp_path, {"score.weight": torch.zeros(1, 8)})
-    with pytest.raises(ValueError, match=r"of another shape are score.weight"):
+    with pytest.raises(ValueError, match=r"of another shape: score.weight"):
         load_reward_model(checkpoint)
     rewrite(tmp_path, {"score.weight": torch.zeros(1, WIDTH), "score.bias": torch.zeros(2)})
     with pytest.raises(ValueError, match="score is no linear layer"):
