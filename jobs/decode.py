@@ -45,11 +45,15 @@ def main(
         int | None, Opt(min=0, help="of a head of several labels: the index of the score")
     ] = None,
     preset: An[str | None, Opt(help="a family of public models: docs/public_models.md")] = None,
-    format: An[list[str] | None, Opt(help="how steps are read, name=value; repeat it")] = None,
-    score_at: An[str | None, Opt(help="token of the closing, or its index: -2")] = None,
-    score_token: An[int | None, Opt(min=0, help="of a language model: its logit")] = None,
-    fold_system: An[bool, Opt(help="a refused system message: into the user's")] = True,
-    finished: An[Literal["template", "position"], Opt(help="where it is scored")] = "template",
+    format: An[
+        list[str] | None, Opt(help="a field of the step format, name=value; repeatable")
+    ] = None,
+    score_at: An[str | None, Opt(help="token of the template's closing: text, or index -2")] = None,
+    score_token: An[int | None, Opt(min=0, help="id of the token whose logit is the score")] = None,
+    fold_system: An[bool, Opt(help="a refused system message: in the user's")] = True,
+    finished: An[
+        Literal["template", "position"], Opt(help="a finished response: closed, or as --position")
+    ] = "template",
     position: An[Literal["closed", "open"], Opt(help="where a prefix is scored")] = "closed",
     max_new_tokens: An[int, Opt(min=1, help="of a response")] = 256,
     temperature: An[float, Opt(help="of the policy")] = 1.0,

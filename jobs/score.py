@@ -35,7 +35,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=__doc__)
 def main(
     context: typer.Context,
-    input: An[str, Opt(help=".jsonl, .jsonl.gz or .parquet: a file or fsspec URI")],
+    input: An[str, Opt(help="JSON lines (.jsonl, .json, also .gz) or .parquet: a file or URI")],
     output: An[str, Opt(help="a folder, or a file that ends with .parquet")],
     reward: An[str, Opt(help="the reward model: a checkpoint folder or hub name")],
     kind: An[Kinds | None, Opt(help="default: what its files tell")] = None,
@@ -50,10 +50,12 @@ def main(
         int | None, Opt(min=0, help="of a head of several labels: the index of the score")
     ] = None,
     preset: An[str | None, Opt(help="a family of public models: docs/public_models.md")] = None,
-    format: An[list[str] | None, Opt(help="how steps are read, name=value; repeat it")] = None,
-    score_at: An[str | None, Opt(help="token of the closing, or its index: -2")] = None,
-    score_token: An[int | None, Opt(min=0, help="of a language model: its logit")] = None,
-    fold_system: An[bool, Opt(help="a refused system message: into the user's")] = True,
+    format: An[
+        list[str] | None, Opt(help="a field of the step format, name=value; repeatable")
+    ] = None,
+    score_at: An[str | None, Opt(help="token of the template's closing: text, or index -2")] = None,
+    score_token: An[int | None, Opt(min=0, help="id of the token whose logit is the score")] = None,
+    fold_system: An[bool, Opt(help="a refused system message: in the user's")] = True,
     branch_memory_mib: An[int, Opt(min=1, help="of a pass's closing suffixes")] = 256,
     engine: An[
         Engines, Opt(help="vllm (an extra): open scores of the kind sequence")

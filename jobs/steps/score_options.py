@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pyarrow.parquet as pq
 
-from jobs.steps.scorer_options import parsed_format, parsed_score_at
+from jobs.steps.scorer_options import parsed_format, parsed_score_at, unescaped
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.forms import form_of
@@ -31,7 +31,6 @@ from orchestrator.stages.identity import fingerprint
 if TYPE_CHECKING:
     from jobs.steps.decode_options import DecodeOptions
 
-ESCAPES = {"\\n": "\n", "\\t": "\t"}  # what a shell passes on as it is
 # Each option that decides the scores, by the name of its field.
 DECIDING = ("prefixes", "seed", "position", "kind", "base", "beta", "aggregation",
             "step_delimiter", "step_tag", "score_label", "part_rows",
@@ -86,7 +85,7 @@ class ScoreOptions:
             score_label=self.score_label,
             preset=self.preset,
             step_format=parsed_format(self.format),
-            score_at=parsed_score_at(_unescaped(self.score_at)),
+            score_at=parsed_score_at(self.score_at),
             score_token=self.score_token,
             fold_system=self.fold_system,
         )
@@ -231,6 +230,4 @@ def absolute(path: str) -> str:
 
 
 def _unescaped(text: str | None) -> str | None:
-    for written, meant in ESCAPES.items():
-        text = None if text is None else text.replace(written, meant)
-    return text
+    return None if text is None else unescaped(text)

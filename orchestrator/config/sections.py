@@ -210,7 +210,10 @@ class Variant(Section):
         unknown = [name for name in given if name not in valid]
         if unknown:
             raise ValueError(f"{unknown[0]}: no such field; valid: {', '.join(valid)}")
-        return StepFormat(**given)
+        try:
+            return StepFormat(**given)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
 
     @property
     def is_log_ratio(self) -> bool:

@@ -48,14 +48,15 @@ class Chat:
             empty where it scores at the response's last token.
         end_ids: token ids with which a policy may end its response, never empty; the first is the
             one with which the template ends an answer.
-        text_pair: whether prompt and response are a pair of texts, each with its separator.
-        template: what writes conversations; None of pairs of texts.
+        text_pair: whether the model reads prompt and response as a pair of texts, each followed by
+            a separator.
+        template: renders conversations as text; None if the tokenizer joins a pair of texts.
 
     Args:
         tokenizer: the Hugging Face tokenizer.
         generation_ends: ids with which its checkpoint ends a generation.
         template: the Jinja source or what writes conversations; None for pairs of texts.
-        bos_ids: what stands in front of every text that the template does not begin itself.
+        bos_ids: token ids in front of every text; empty where the template writes the BOS.
         score_at: the token of the closing at which a reward model scores, as text or as a negative
             index from the rendering's end; None is the last one.
         fold_system: as of ``ChatTemplate``.
@@ -101,7 +102,10 @@ class Chat:
         return self.encoded(self.template.prompt(messages))
 
     def answered(self, messages: Sequence[Message], response: str) -> tuple[Ids, Ids]:
-        """Token ids of a policy's prompt and of the response that goes on from it.
+        """Token ids of a policy's prompt and of the response behind it.
+
+        The response is tokenized by itself where the template rewrites it, or writes an empty think
+        block in front of it.
 
         Raises:
             TemplateRefuses: the template does not take the conversation.

@@ -100,9 +100,10 @@ class ControlTokens:
         return None if set(encoding.ids) & set(self._ids.values()) else encoding
 
     def _spelled_out(self, token_id: int) -> Ids:
-        """A token of ordinary text; a control token that is a word of the vocabulary in two parts.
+        """The ids of a token as ordinary text.
 
-        So have the vocabularies of words and of pieces (Unigram) theirs.
+        WordLevel and Unigram vocabularies hold control tokens as ordinary entries too; such a token
+        is encoded in two parts, its first character and the rest.
         """
         if token_id not in self._texts:
             return (token_id,)
@@ -113,7 +114,9 @@ class ControlTokens:
 
     @cached_property
     def _ordinary(self) -> tuple[Tokenizer, dict[int, int]]:
-        """A tokenizer that knows control tokens in a disguise only, and their ids by its own.
+        """A copy of the tokenizer that knows control tokens between marks only.
+
+        And a map from its ids of them to the original ids.
 
         Raises:
             ValueError: the tokenizer is not one of the `tokenizers` library.
@@ -143,7 +146,7 @@ class ControlTokens:
 
 
 def split(prompt: Ids, whole: Ids) -> tuple[Ids, Ids]:
-    """The token ids of a whole text, split where it leaves those of its beginning."""
+    """Splits ``whole`` behind the longest beginning that it shares with ``prompt``."""
     pairs = zip(prompt, whole, strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return whole[:same], whole[same:]

@@ -97,7 +97,10 @@ class ChatTemplate:
             written = answer.lstrip(begin).rstrip(end)
             if body.endswith(written):
                 return Rendering(body[: len(body) - len(written)], written, closing)
-        raise TemplateRefuses("the chat template rewrites the response")
+        raise TemplateRefuses(
+            "the chat template rewrites the response (it drops a thought, for example), so that its"
+            " prefixes have no tokens of their own"
+        )
 
     @cached_property
     def trims(self) -> tuple[str | None, str | None]:

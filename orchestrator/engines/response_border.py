@@ -23,8 +23,10 @@ class ResponseBorder:
     def in_context(self, response: str, *, finished: bool = False) -> tuple[int, Ids]:
         """Token ids of a response behind a prompt, white space left out as the template does.
 
-        A response that is not finished keeps the white space at its end. The first number is how
-        many tokens at the end of ``reward_prompt_ids`` are replaced by those of the response.
+        A response that is not finished keeps the white space at its end.
+
+        Returns:
+            (n, ids): the response replaces the last n ids of the prompt by ``ids``.
         """
         if self._chat.template is None:
             return 0, self._chat.response_ids(response)
@@ -34,10 +36,10 @@ class ResponseBorder:
         before, ids = split(self._prompt, whole)
         return len(self._prompt) - len(before), ids
 
-    def ends_as_usual(self, prompt_ids: Ids, count: int) -> bool:
-        """Whether the last ``count`` tokens of a ``reward_prompt_ids`` are those of any prompt.
+    def has_probe_ending(self, prompt_ids: Ids, count: int) -> bool:
+        """Whether the last ``count`` ids of a prompt equal those of the probe prompt.
 
-        Only such tokens does ``in_context`` replace.
+        Only then may ``in_context`` replace them.
         """
         return not count or prompt_ids[-count:] == self._prompt[-count:]
 

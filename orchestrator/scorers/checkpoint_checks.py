@@ -54,6 +54,11 @@ def check_scorer(spec: ScorerSpec) -> Kind:
             different vocabularies, or a tokenizer does not know the step tag.
     """
     kind = kind_of(spec)
+    if spec.score_at is not None and kind != "sequence":
+        raise ValueError(
+            f"{spec.checkpoint}: score_at = {spec.score_at!r}: a scorer of kind {kind!r} is read at"
+            " a token of its own; valid: none, or a model of kind sequence"
+        )
     if spec.engine == "transformers":
         check_quantizer(spec.checkpoint)
     if kind == "log_ratio":

@@ -109,24 +109,44 @@ def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
         fitting = ("step_tag",)  # one label behind each step
     said = spec.kind or ("log_ratio" if spec.base else None)
     if (said == "log_ratio") != bool(spec.base):
+        if not spec.base:
+            raise ValueError(
+                f"{spec.checkpoint}: kind 'log_ratio' needs a base; valid: base: the folder or hub"
+                " name of the denominator"
+            )
         raise ValueError(
-            f"{spec.checkpoint}: kind {said!r} with the base {spec.base!r}: a base is what a log"
-            " ratio has, and no other kind"
+            f"{spec.checkpoint}: base = {spec.base!r}: only the kind log_ratio has a base, and kind"
+            f" is {said!r}; valid: remove base, or set kind: log_ratio"
         )
     if spec.base and (other := nature_of(spec.base)).form != "language model":
         raise ValueError(f"{spec.base}: no base of a log ratio: it is {other.what}")
     if said is not None:
         if said in fitting:
             return said
-        raise ValueError(f"{spec.checkpoint}: no scorer of kind {said!r}: it is {nature.what}")
+        valid = ", ".join(fitting) or "a checkpoint of a kind in docs/scorers.md"
+        raise ValueError(
+            f"{spec.checkpoint}: no scorer of kind {said!r}: it is {nature.what}; valid: {valid}"
+        )
     if not fitting:
         raise ValueError(f"{spec.checkpoint}: no kind of scorer can ask it: it is {nature.what}")
     if nature.form in MUST_BE_SAID:
         raise ValueError(
-            f"{spec.checkpoint}: it is {nature.what}; how it scores cannot be told from its files:"
-            f" say its kind ({', '.join(fitting)}) or its preset ({', '.join(PRESETS)})"
+            f"{spec.checkpoint}: it is {nature.what}; how it scores cannot be told from its files;"
+            f" valid: a preset ({', '.join(_presets_of(nature.form))}), or a kind"
+            f" ({', '.join(fitting)})"
         )
     return fitting[0]
+
+
+def _presets_of(form: Form) -> list[str]:
+    """The presets that a checkpoint of a form can have."""
+    if form == "value head":
+        return ["skywork-o1-prm"]
+    return [
+        name
+        for name, preset in PRESETS.items()
+        if preset.score_token is not None or (preset.step_format and preset.step_format.right)
+    ]
 
 
 def _encoder(config: dict[str, Any], weights: Weights, name: str) -> Nature:

@@ -9,6 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Activation = Literal["softmax", "sigmoid", "none"]
+_CHOICES = {
+    "prompt": ("template", "raw"),
+    "layout": ("tags", "turns"),
+    "activation": ("softmax", "sigmoid", "none"),
+}
+_OF_LAYOUT = {"tags": ("tag", "delimiter_behind_tag"), "turns": ("question", "answer")}
+TEXTS = ("gap", "delimiter", "tag", "question", "answer", "right", "wrong")
+_OPTIONAL = ("delimiter", "right", "wrong")
 
 
 @dataclass(frozen=True)
@@ -49,26 +57,43 @@ class StepFormat:
 
     def __post_init__(self) -> None:
         """Raises ValueError for fields that do not go together."""
+        self._check_values()
         if self.delimiter == "":
-            raise ValueError(
-                "delimiter: empty; valid: a text, or null where a response is one step"
-            )
+            raise ValueError("delimiter: empty; valid: a text, or null for a single step")
         if self.layout == "tags" and not self.tag:
             raise ValueError("tag: empty; valid: the text behind a step where it is read")
         if self.layout == "turns" and not self.answer:
             raise ValueError("answer: empty; valid: what the assistant answers, such as +")
-        strange = {"tags": ("question", "answer"), "turns": ("tag", "delimiter_behind_tag")}
-        for name in strange[self.layout]:
+        other = "turns" if self.layout == "tags" else "tags"
+        for name in _OF_LAYOUT[other]:
             if getattr(self, name):
                 raise ValueError(
-                    f"{name} = {getattr(self, name)!r}: not read with layout {self.layout!r}"
+                    f"{name} = {getattr(self, name)!r}: not read with layout {self.layout!r};"
+                    f" valid: remove {name}, or set layout to {other!r}"
                 )
         if self.layout == "turns" and self.prompt == "raw":
             raise ValueError("prompt = 'raw': turns are written by the template; valid: template")
         if self.wrong is not None and self.right is None:
-            raise ValueError(f"wrong = {self.wrong!r}: valid: with `right`, the other token")
+            raise ValueError(
+                f"wrong = {self.wrong!r}: set without right; valid: set right as well, or remove"
+                " wrong"
+            )
         if self.right is not None and self.activation != "softmax":
-            raise ValueError(f"activation = {self.activation!r}: tokens are read by their softmax")
+            raise ValueError(
+                f"activation = {self.activation!r}: the tokens right and wrong are read by softmax;"
+                " valid: softmax, or remove right and wrong"
+            )
+
+    def _check_values(self) -> None:
+        for name, valid in _CHOICES.items():
+            if getattr(self, name) not in valid:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}: no such value; valid: {', '.join(valid)}"
+                )
+        for name in TEXTS:
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name in _OPTIONAL):
+                raise ValueError(f"{name} = {value!r}: valid: a text")
 
 
 @dataclass(frozen=True)

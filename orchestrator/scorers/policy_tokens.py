@@ -19,7 +19,7 @@ from orchestrator.search.engines import Ids, ScoreRequest
 class ModelRequest:
     """A request in the reward model's tokens.
 
-    ``numbers`` are those of its extensions in the request that it is made of.
+    ``numbers``: for each extension, its index in the original request.
     """
 
     request: ScoreRequest
@@ -47,21 +47,21 @@ class PolicyTokens:
     def requests(self, request: ScoreRequest) -> list[ModelRequest]:
         """The same request in the reward model's tokens.
 
-        Several where its responses meet the prompt's end in several ways, which only those can that
-        have no prefix.
+        Several requests where the responses replace different numbers of tokens at the prompt's
+        end.
         """
         prefix, finished = request.prefix_ids, request.are_finished
         pairs = list(zip(request.extensions, finished, strict=True))
         replaced = [self._straight(prefix, extension, end) for extension, end in pairs]
         count = replaced[0] if len(set(replaced)) == 1 else None
-        if count is not None and self._border.ends_as_usual(request.prompt_ids, count):
+        if count is not None and self._border.has_probe_ending(request.prompt_ids, count):
             prompt = request.prompt_ids[: len(request.prompt_ids) - count]
             whole = ScoreRequest(prompt, prefix, request.extensions, finished)
             return [ModelRequest(whole, tuple(range(len(pairs))))]
         groups: dict[int, list[tuple[int, Ids]]] = {}
         for number, (extension, end) in enumerate(pairs):
             count, ids = self.response(prefix, extension, end)
-            if not self._border.ends_as_usual(request.prompt_ids, count):
+            if not self._border.has_probe_ending(request.prompt_ids, count):
                 # The prompt's last word would go with what is replaced: nothing merges then.
                 count, ids = (
                     0,

@@ -17,8 +17,14 @@ from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 
 
 def chat_of(spec: ScorerSpec) -> Chat:
-    """The tokenizer and the prompt's format of a scorer, without its model: ``Scorer.chat``."""
-    if spec.kind == "step_tag":
+    """The tokenizer and the prompt's format of a scorer, without its model.
+
+    The kind is detected where the spec does not say it.
+
+    Raises:
+        ValueError: as of ``kind_of``.
+    """
+    if kind_of(spec) == "step_tag":
         return step_chat(spec)
     return load_chat(spec.checkpoint, spec.fold_system, spec.score_at)
 

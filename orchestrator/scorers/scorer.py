@@ -135,10 +135,16 @@ class Scorer(ABC):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """r(x, y_<t) for each t of ``cuts[i]`` (tokens; past the end: the whole of it).
+        """r(x, y_<t) of N responses.
 
-        Ids are the model's own. Several ``positions`` are scored in the same pass: all cuts of the
-        first, then of the next; without any, the scorer's own.
+        Args:
+            prompts: N prompts in the model's own ids.
+            responses: N responses, likewise.
+            cuts: for each response, prefix lengths t in tokens; past the end: the whole response.
+            positions: where to score, all in the same pass; empty means the scorer's own.
+
+        Returns:
+            N rows of floats: all cuts of the first position, then of the next.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.

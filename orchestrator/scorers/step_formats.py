@@ -143,8 +143,9 @@ def _turns(checkpoint: str, chat: Chat, said: StepFormat) -> TagFormat:
     between, _ = split(*both)
     if asked[: len(before)] != before or both[0][: len(asked)] != asked:
         raise ValueError(
-            f"{checkpoint}: what its chat template writes between two steps merges with a step or"
-            f" with the answer {said.answer!r}: its score has no token of its own"
+            f"{checkpoint}: the text between two steps merges with a step or with the answer"
+            f" {said.answer!r} when it is tokenized, so that the reward has no token; valid: a chat"
+            " template that puts a control token there, or layout: tags"
         )
     tag_ids, between_ids = asked[len(before) :], between[len(asked) :]
     return TagFormat(tag_ids, said.delimiter, between_ids=between_ids)
@@ -180,5 +181,8 @@ def _verdict_id(checkpoint: str, chat: Chat, text: str, said: StepFormat) -> int
         ids = chat.marker_ids(text)[-1:]
         known = bool(ids) and chat.text(ids).strip() == text
     if not known:
-        raise ValueError(f"{checkpoint}: its tokenizer has no token {text!r} to judge a step with")
+        raise ValueError(
+            f"{checkpoint}: {text!r} is not one token of its tokenizer; valid: right and wrong"
+            " (format) as the single tokens with which the model answers"
+        )
     return ids[0]

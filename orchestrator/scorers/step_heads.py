@@ -123,12 +123,13 @@ def check_step_layers(checkpoint: str, said: StepFormat) -> tuple[str, ...]:
         width = rows
     if said.activation == "softmax" and width != 2:
         raise ValueError(
-            f"{checkpoint}: {names[-1]}.weight has {width} labels; wrong and right are two"
+            f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation 'softmax' reads"
+            " two, wrong and right; valid: sigmoid or none for one label"
         )
     if said.activation != "softmax" and width != 1:
         raise ValueError(
-            f"{checkpoint}: {names[-1]}.weight has {width} labels; activation"
-            f" {said.activation!r} reads one"
+            f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation"
+            f" {said.activation!r} reads one; valid: softmax for two labels"
         )
     return names
 

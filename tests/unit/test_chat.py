@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from template_families import LLAMA_3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -11,16 +12,6 @@ from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
 
 TEXTS = ["hello world , how are you ?", "system user assistant", "naïve café 你好 🙂"]
 USER = [{"role": "user", "content": "how are you ?"}]
-# As in Meta-Llama-3-8B-Instruct's tokenizer_config.json.
-LLAMA_3 = (
-    "{% for message in messages %}"
-    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
-    " + message['content'] | trim + '<|eot_id|>' %}"
-    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"

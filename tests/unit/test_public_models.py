@@ -2,18 +2,23 @@
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from public_models import PUBLIC, QUESTION
+from template_families import CHATML
 
+from jobs.steps.scorer_options import parsed_format, parsed_score_at
+from orchestrator.config.load import ConfigError
+from orchestrator.config.sections import PresetName
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.engines.chat import load_chat
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.formats import PRESETS, StepFormat
 from orchestrator.scorers.reading import RowReader
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import ScoreRequest
 
@@ -102,7 +107,9 @@ def test_what_files_tell_needs_no_preset(tmp_path: Path) -> None:
 
 def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
     folder = PUBLIC["rlhflow-prm"][0](tmp_path / "a language model")
-    with pytest.raises(ValueError, match=r"cannot be told from its files: say its kind .* preset"):
+    with pytest.raises(
+        ValueError, match=r"cannot be told from its files; valid: a preset \(math-shep"
+    ):
         load_scorer(ScorerSpec(folder))
     for name, message in (
         ("skywork-o1-prm", "none of the layers .* among its weights"),
@@ -124,12 +131,55 @@ def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
         ({"tag": "x", "delimiter": ""}, "delimiter: empty"),
         ({"layout": "turns"}, "answer: empty"),
         ({"layout": "turns", "answer": "+", "tag": "x"}, "tag = 'x': not read with layout 'turns'"),
+        ({"layout": "rows", "tag": "x"}, "layout = 'rows': no such value; valid: tags, turns"),
+        ({"tag": "x", "activation": "sigmod"}, "activation = 'sigmod': no such value"),
+        ({"tag": 5}, "tag = 5: valid: a text"),
         ({"tag": "x", "question": "ok?"}, "question = 'ok\\?': not read with layout 'tags'"),
         ({"layout": "turns", "answer": "+", "prompt": "raw"}, "prompt = 'raw': turns are written"),
-        ({"tag": "x", "wrong": "-"}, "wrong = '-': valid: with `right`"),
-        ({"tag": "x", "right": "+", "activation": "none"}, "activation = 'none': tokens are read"),
+        ({"tag": "x", "wrong": "-"}, "wrong = '-': set without right"),
+        ({"tag": "x", "right": "+", "activation": "none"}, "activation = 'none': the tokens right"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(fields: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         StepFormat(**fields)  # type: ignore[arg-type]
+
+
+def test_a_detected_process_reward_model_writes_its_own_prompt(tmp_path: Path) -> None:
+    """Skywork-o1's base has a chat template, which its card does not use."""
+    folder = Path(PUBLIC["skywork-o1-prm"][0](tmp_path))
+    (folder / "chat_template.jinja").write_text(CHATML)
+    spec = ScorerSpec(str(folder))
+    told, loaded = (
+        chat.tokenizer.decode(chat.reward_prompt_ids(USER))
+        for chat in (chat_of(spec), load_scorer(spec).chat)
+    )
+    assert told == loaded == f"<|endoftext|>{QUESTION}\n"
+
+
+def test_a_token_to_score_at_is_of_whole_responses_alone(tmp_path: Path) -> None:
+    folder = PUBLIC["rlhflow-prm"][0](tmp_path)
+    with pytest.raises(ValueError, match="score_at = -1: a scorer of kind 'step_tag' is read at"):
+        check_scorer(ScorerSpec(folder, preset="rlhflow-prm", score_at=-1))
+
+
+def test_the_command_line_takes_texts_as_they_stand() -> None:
+    found = parsed_format(["layout=tags", r"tag=\n", "right=yes", "wrong=-", "delimiter=null"])
+    assert found == StepFormat(tag="\n", right="yes", wrong="-", delimiter=None)
+    assert parsed_format([]) is None
+    assert [parsed_score_at(text) for text in (None, "-2", "<|eot_id|>")] == [
+        None,
+        -2,
+        "<|eot_id|>",
+    ]
+    for wrong, message in (
+        ("tagg=x", "--format = 'tagg=x': valid: name=value, of prompt, layout"),
+        ("tag", "--format = 'tag': valid: name=value"),
+        ("layout=rows", "--format: layout = 'rows': no such value"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parsed_format([wrong])
+
+
+def test_the_configs_presets_are_those_that_there_are() -> None:
+    assert get_args(PresetName) == tuple(PRESETS)

@@ -5,6 +5,7 @@ Scores against transformers: test_whole_conversations.py.
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from reward_kinds import MAKERS
 from template_families import FAMILIES, TEXTS, reward_model
 from transformers import AutoTokenizer
 
+from orchestrator.decoding.decoder import Decoder
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.engines.response_border import ResponseBorder
@@ -203,3 +205,26 @@ def test_every_eos_token_id_of_a_checkpoint_ends_a_response(
     own = AutoTokenizer.from_pretrained(tmp_path).eos_token_id
     assert chat.end_ids == (own, *ends)
     assert chat.end_id == own, "the one with which the template closes an answer"
+
+
+def test_what_a_generation_config_recommends_does_not_leak_into_a_decoding(
+    byte_reward: str, checkpoints: Path, tmp_path: Path
+) -> None:
+    """Its ends do end a response; its temperature, top-k and penalties are not asked for."""
+    assert byte_reward  # it makes the policy below
+    plain = str(checkpoints / "byte_policy")
+    told = shutil.copytree(plain, tmp_path / "told")
+    wild = {"do_sample": False, "temperature": 9.0, "top_k": 1, "repetition_penalty": 5.0}
+    (told / "generation_config.json").write_text(json.dumps({**wild, "eos_token_id": None}))
+    texts = [
+        [one.text for one in Decoder(folder).decode(["hi", "what now ?"], "base", max_new_tokens=8)]
+        for folder in (plain, str(told))
+    ]
+    assert texts[0] == texts[1]
+    first = load_chat(plain).tokenizer(texts[0][1])["input_ids"][0]
+    (told / "generation_config.json").write_text(json.dumps({**wild, "eos_token_id": [first]}))
+    again = shutil.copytree(told, tmp_path / "another folder")
+    ended = Decoder(str(again)).decode(
+        ["what now ?"], "base", max_new_tokens=8, prompt_ids=["prompt-1"]
+    )
+    assert ended[0].stop == "end" and ended[0].token_ids == ()

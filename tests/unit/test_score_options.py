@@ -52,7 +52,7 @@ def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
         ({"reward": "/nowhere"}, "--reward = '/nowhere': no such folder; valid: a folder with"),
         ({"base": "./nowhere"}, "--base = './nowhere': no such folder; valid: a folder with"),
         ({"kind": "encoder"}, "no scorer of kind 'encoder': it is a LlamaForSequence"),
-        ({"kind": "log_ratio"}, "kind 'log_ratio' with the base None"),
+        ({"kind": "log_ratio"}, "kind 'log_ratio' needs a base"),
         ({"beta": 2.0}, "--beta = 2.0: of a log ratio alone; valid: with --base"),
         ({"step_tag": "+"}, "--step-tag = '+': the reward model is of kind sequence; valid:"),
         ({"prefixes": "some"}, "--prefixes = 'some'; valid: whole (the whole response alone)"),
@@ -88,7 +88,7 @@ def test_a_language_model_must_be_called_by_its_kind(
     options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused({**options, "reward": MAKERS["shepherd"](tmp_path / "m")}, capsys)
-    assert "say its kind (step_tag, log_ratio)" in said
+    assert "or a kind (step_tag, log_ratio)" in said
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

@@ -45,7 +45,9 @@ def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_
 
 def test_a_language_model_is_a_reward_model_only_where_that_is_said(word_policy: str) -> None:
     """Every Llama 2 knows Math-Shepherd's tag: nothing tells a policy from a judge of steps."""
-    with pytest.raises(ValueError, match=r"LlamaForCausalLM.*no reward head.*say its kind \(step_"):
+    with pytest.raises(
+        ValueError, match=r"LlamaForCausalLM.*no reward head.*valid: a preset \(math-"
+    ):
         load_scorer(ScorerSpec(word_policy))
     with pytest.raises(ValueError, match="does not know the step tag 'ки'"):
         load_scorer(ScorerSpec(word_policy, "step_tag"))
