@@ -149,8 +149,8 @@ def test_the_registry_gives_each_spec_its_scorer(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "log_ratio"}, "kind 'log_ratio' with the base None"),
-        ({"kind": "step_tag", "base": "weak"}, "kind 'step_tag' with the base 'weak'"),
+        ({"kind": "log_ratio"}, "kind 'log_ratio' needs a base"),
+        ({"kind": "step_tag", "base": "weak"}, "base = 'weak': only the kind log_ratio has a base"),
         ({}, "say its kind: step_tag, log_ratio"),
     ],
 )
