@@ -20,6 +20,7 @@ from orchestrator.data.parts import PartedFile
 from orchestrator.decoding.engines import told
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
+from orchestrator.scorers.scored_token import end_tokens
 from orchestrator.search.problem import PromptFailed
 from orchestrator.stages.progress import Meter
 
@@ -57,6 +58,14 @@ def _decode(
         console.print(f"{len(done):,} of {file.rows:,} prompts are done", highlight=False)
     chat, sizes = load_chat(options.policy), options.sizes()
     writer = RowWriter(output, options.prompts, chat, sizes, options.part_rows)
+    settings = f"temperature {options.temperature}, top-p {options.top_p}"
+    console.print(
+        f"the policy ends at {end_tokens(chat)}; {settings} (of its generation_config.json only the"
+        " ends are read)",
+        highlight=False, markup=False,
+    )  # fmt: skip
+    if options.spec is not None:
+        console.print(f"scored at {identity['scored_token']}", highlight=False, markup=False)
     if choice := told(options.engine, options.device):
         console.print(choice, highlight=False)
     started = time.monotonic()

@@ -30,6 +30,7 @@ from orchestrator.engines.vllm_process import check_served
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.parameters import scorer_parameters
+from orchestrator.scorers.scored_token import scored_token
 from orchestrator.scorers.scorer import Engine, Finished, Kind, Position, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.stages.identity import fingerprint
@@ -155,6 +156,8 @@ class DecodeOptions:
         for name in ("policy", "prompts", "reward", "base"):
             value = getattr(self, name)
             found[option(name)] = None if value is None else fingerprint(value)
+        if self.spec is not None:
+            found["scored_token"] = scored_token(self.spec, self.position)
         return found
 
     def reader(self) -> PromptReader:

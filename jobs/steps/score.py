@@ -40,6 +40,7 @@ def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, consol
     if summary is not None:
         console.print(f"done before: {_shown(summary, output)}", highlight=False, markup=False)
         return OK
+    console.print(f"scored at {identity['scored_token']}", highlight=False, markup=False)
     file = cut_in_parts(options.input, options.part_rows, reader.check, output.folder)
     check_columns(options.input, file.columns.schema, reader)
     before = {counts["part"]: counts for counts in output.done()}

@@ -21,6 +21,7 @@ from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.reading import RowKind, RowReader
 from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scored_token import scored_token
 from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
 from orchestrator.scorers.token_classify import check_open
@@ -104,7 +105,7 @@ class ScoreOptions:
         values = {option(name): getattr(self, name) for name in DECIDING}
         if self.base is not None:
             values["--base"] = fingerprint(self.base)
-        return {**files, **values}
+        return {**files, **values, "scored_token": scored_token(self.spec, self.position)}
 
     def reader(self) -> RowReader:
         """Checks all of them, and says how rows are read; loads no weights.
@@ -149,8 +150,8 @@ class ScoreOptions:
         reasons = {}
         if prefixes.kind != "sst":
             reasons["seed"] = f"--prefixes {self.prefixes} draws nothing"
-        if kind == "step_tag":
-            reasons["position"] = "a step tag is read the same in both positions"
+        if kind in ("step_tag", "log_ratio"):
+            reasons["position"] = f"a scorer of kind {kind} is read the same in both positions"
         elif self.aggregation is None and prefixes.kind != "steps":
             reasons["step_delimiter"] = (
                 f"a reward model of kind {kind} has steps with --aggregation or --prefixes steps"

@@ -25,6 +25,7 @@ from orchestrator.engines.checkpoints import Dtype
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scored_token import end_tokens, scored_token
 from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import Policy, Reward, SampleRequest
@@ -144,6 +145,9 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
         responses = [best_of_first(judged, parameters.n) for judged in found]
     write_responses(folder / "responses.parquet", sweep, prompts, responses, scorer)
     shown = {} if parameters is None else dict(vars(parameters))
+    shown["end_tokens"] = end_tokens(sweep.chat("policy"))
+    if scorer is not None:
+        shown["scored_token"] = scored_token(sweep.scorer(scorer), sweep.config.scoring.position)
     return cell_figures(sweep, step, prompts, responses, folder, shown)
 
 

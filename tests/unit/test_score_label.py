@@ -102,8 +102,8 @@ def test_vllm_scores_no_head_of_several_labels(tmp_path: Path) -> None:
 def test_a_config_chooses_the_label_of_each_reward_model(tmp_path: Path, word_reward: str) -> None:
     five = str(copied(word_reward, tmp_path / "five"))
     labelled(5)(tmp_path / "five")
-    fields = {"models.orm": five, "models.orm_score_label": 1, "models.reference": five,
-              "models.reference_score_label": 2, "variants.mine.checkpoint": five,
+    fields = {"models.orm": five, "models.orm_reading.score_label": 1, "models.reference": five,
+              "models.reference_reading.score_label": 2, "variants.mine.checkpoint": five,
               "variants.mine.score_label": 4, "output_dir": tmp_path / "out"}  # fmt: skip
 
     def plan(**changes: object) -> Plan:
@@ -116,23 +116,26 @@ def test_a_config_chooses_the_label_of_each_reward_model(tmp_path: Path, word_re
     assert labels == {"orm": 1, "reference": 2, "mine": 4}
     keys = {step.stage.name: step.stage.key for step in first.steps}
     for field, stages in {
-        "models.orm_score_label": ("partial_pairs", "variants/prm_sst", "agreement/orm"),
-        "models.reference_score_label": ("partial_pairs", "agreement/reference"),
+        "models.orm_reading.score_label": ("partial_pairs", "variants/prm_sst", "agreement/orm"),
+        "models.reference_reading.score_label": ("partial_pairs", "agreement/reference"),
         "variants.mine.score_label": ("agreement/mine", "cells/cbs/mine"),
     }.items():
         changed_keys = {s.stage.name: s.stage.key for s in plan(**{field: 3}).steps}
         assert all(changed_keys[name] != keys[name] for name in stages), field
         assert changed_keys["samples"] == keys["samples"]
     with pytest.raises(ConfigError, match=r"models.orm = .*score_label = 9: its head has 5 labels"):
-        plan(**{"models.orm_score_label": 9})
+        plan(**{"models.orm_reading.score_label": 9})
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("models.orm_score_label=1", "models.*orm_score_label = 1: of a checkpoint alone"),
+        ("models.orm_reading.score_label=1", "orm_reading: of a checkpoint alone"),
         ("variants.prm_sst.score_label=0", "variants.prm_sst.score_label = 0: only of a `checkpoi"),
-        ("models.orm_score_label=-1", "models.orm_score_label = -1: .*greater than or equal to 0"),
+        (
+            "models.orm_reading.score_label=-1",
+            "score_label = -1: .*greater than or equal to 0",
+        ),
     ],
 )
 def test_a_label_of_no_checkpoint_is_refused(override: str, said: str) -> None:
