@@ -293,6 +293,11 @@ POLICIES: dict[str, tuple[Callable[[Path], str], str]] = {
 REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
     "a language model": (language_model, r"no reward head \(score, .*\) among its weights"),
     "a T5": (encoder_decoder, "an encoder with a decoder"),
+    "a template that writes prompts for a policy alone": (
+        changed(written(TEMPLATE, "{% for m in messages if m.role == 'assistant' or"
+                " add_generation_prompt %}{{ m.content }}<end>{% endfor %}"),
+                reward_kinds.sequence),
+        r"chat template \(chat_template.jinja\) does not write the prompt's content"),
     "two labels": (
         changed(labelled(2), reward_kinds.sequence),
         "its head has 2 labels, and which of them is the score is not said; valid: score_label: 0"),

@@ -4,6 +4,8 @@ No weight is read: config, tokenizer and the headers of the weights' files are e
 a checkpoint can be loaded, and whether its texts reach it.
 """
 
+from collections.abc import Callable, Sequence
+
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from orchestrator.engines.adapters import adapter_of
@@ -14,6 +16,7 @@ from orchestrator.engines.control_tokens import Ids
 from orchestrator.engines.loading import check_quantizer, check_whole
 from orchestrator.engines.model_configs import model_config
 from orchestrator.engines.tokenizer_files import template_file
+from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
@@ -43,7 +46,9 @@ def check_policy(checkpoint: str, engine: Engine = "transformers") -> None:
     if engine == "transformers":
         check_quantizer(checkpoint)
     read_json(checkpoint, "generation_config.json")
-    _check_tokenizer(checkpoint, load_chat(checkpoint))
+    chat = load_chat(checkpoint)
+    _check_prompt(checkpoint, chat.prompt_ids)
+    _check_ids(checkpoint, chat, chat.prompt_ids(_user(_SHORT)))
 
 
 def check_scorer(spec: ScorerSpec) -> Kind:
@@ -89,27 +94,29 @@ def check_scorer(spec: ScorerSpec) -> Kind:
         tag_ids = form.tag_ids + form.between_ids
         if step_format(spec).right is not None:
             verdict_ids(spec, chat)
-    _check_tokenizer(spec.checkpoint, chat, tag_ids)
+    _check_prompt(spec.checkpoint, chat.reward_prompt_ids)
+    _check_ids(spec.checkpoint, chat, chat.reward_prompt_ids(_user(_SHORT)) + tag_ids)
     return kind
 
 
-def _check_tokenizer(checkpoint: str, chat: Chat, tag_ids: Ids = ()) -> None:
-    """Checks that the prompt's content reaches the model, and that no id is past its embedding."""
-    short, long = (
-        chat.prompt_ids([{"role": "user", "content": content}]) for content in (_SHORT, _LONG)
-    )
-    if short == long:
+def _check_prompt(checkpoint: str, prompt_ids: Callable[[Sequence[Message]], Ids]) -> None:
+    """Checks that the prompt's content reaches the model."""
+    if prompt_ids(_user(_SHORT)) == prompt_ids(_user(_LONG)):
         raise ValueError(
             f"{checkpoint}: the chat template ({template_file(checkpoint)}) does not write the"
-            " prompt's content, so that every prompt would be scored alike; valid: a template that"
+            " prompt's content, so that every prompt would be read alike; valid: a template that"
             " writes the content of each message"
         )
+
+
+def _check_ids(checkpoint: str, chat: Chat, written: Ids) -> None:
+    """Checks that no id of a text, nor one that is ``written`` around it, is past the embedding."""
     rows = getattr(model_config(checkpoint).get_text_config(), "vocab_size", None)
     tokenizer = chat.tokenizer
     added = tokenizer.added_tokens_decoder
     special = {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
     reached = {i for i in tokenizer.get_vocab().values() if i not in special}
-    reached |= {*short, *chat.closing_ids, *chat.end_ids, *tag_ids}
+    reached |= {*written, *chat.closing_ids, *chat.end_ids}
     named = (getattr(tokenizer, name, None) for name in _WRITTEN)
     largest = max(reached | {i for i in named if i is not None})
     if rows is not None and largest >= rows:
@@ -118,3 +125,7 @@ def _check_tokenizer(checkpoint: str, chat: Chat, tag_ids: Ids = ()) -> None:
             f" ({tokenizer.convert_ids_to_tokens(largest)!r}), and its embedding has {rows} rows,"
             f" for ids 0 to {rows - 1}; valid: the tokenizer that the model was trained with"
         )
+
+
+def _user(content: str) -> list[Message]:
+    return [{"role": "user", "content": content}]

@@ -176,12 +176,10 @@ def test_what_is_asked_of_files_is_answered_for_the_merged_model(base: str, tmp_
     assert Weights.of(adapter).shape("score.weight") == (1, head)
     chat = load_chat(base)
     assert load_chat(adapter).prompt_ids(CHAT) == chat.prompt_ids(CHAT)
-    chat.tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
-    )
-    chat.tokenizer.save_pretrained(adapter)
-    load_chat.cache_clear()
-    assert load_chat(adapter).tokenizer.chat_template == chat.tokenizer.chat_template
+    chat.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
+    own = write_adapter(base, tmp_path / "with_a_tokenizer")
+    chat.tokenizer.save_pretrained(own)
+    assert load_chat(own).tokenizer.chat_template == chat.tokenizer.chat_template
 
 
 @torch.no_grad()

@@ -109,7 +109,7 @@ def test_an_old_bert_with_leftovers_is_whole(tmp_path: Path) -> None:
 
 def test_a_reward_model_may_keep_the_head_of_its_language_model(tmp_path: Path) -> None:
     checkpoint = reward_kinds.value_head(tmp_path)  # lm_head beside v_head
-    assert check_scorer(ScorerSpec(checkpoint)) == "sequence"
+    assert check_scorer(ScorerSpec(checkpoint, "sequence")) == "sequence"
 
 
 def test_quantized_weights_of_a_known_method_are_left_to_their_loader(tmp_path: Path) -> None:
