@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class Weights:
     def names(self) -> frozenset[str]:
         """The names of all tensors."""
         return frozenset(self.files)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Numbers in all tensors, from their shapes."""
+        return sum(prod(self.shape(name)) for name in self.names)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one tensor, without reading it."""
