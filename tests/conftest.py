@@ -105,6 +105,31 @@ def vllm() -> None:
         pytest.skip("vLLM is not installed: there was no wheel for this machine")
 
 
+def sample_folder(name: str) -> str:
+    """The unpacked folder of a sample model; skips where it is not there."""
+    from orchestrator.engines.samples import HOW_TO_GET, SAMPLES, SampleNotInstalled
+
+    try:
+        folder = SAMPLES[name].folder
+    except SampleNotInstalled as missing:
+        pytest.skip(str(missing))
+    if not folder.is_dir():
+        pytest.skip(f"{SAMPLES[name].model} is not unpacked; `{HOW_TO_GET}` does it")
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """SmolLM2-135M-Instruct, a real policy."""
+    return sample_folder("smollm2")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """all-MiniLM-L6-v2, a real sentence encoder."""
+    return sample_folder("minilm")
+
+
 def engines() -> set[psutil.Process]:
     """Processes started by this one; the tracker that multiprocessing itself keeps is none."""
     return {

@@ -10,11 +10,14 @@ from rich.console import Console
 
 from jobs.steps.plan import Plan
 from jobs.steps.sweep import Step, Sweep
+from orchestrator.engines.weights import Weights
 from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Store
 from orchestrator.tracking.mlflow_tracker import Tracker
 
-CHECKPOINT_GIB = 0.1  # disk a stage may write, on top of what storage.free_gib must leave
+SMALL_GIB = 0.1  # of disk: what any stage may write, on top of what storage.free_gib must leave
+# A checkpoint is written in float32, into the stage's folder and as an artifact in MLflow.
+CHECKPOINT_BYTES = 2 * 4
 
 
 class StageFailed(RuntimeError):
@@ -27,13 +30,8 @@ def perform(sweep: Sweep, step: Step, label: str) -> None:
     Raises:
         StageFailed: it raised, or the disk is too full to begin.
     """
-    store, storage = sweep.store, sweep.config.storage
-    free = store.free_gib()
-    if free < storage.free_gib + CHECKPOINT_GIB:
-        raise StageFailed(
-            f"{step.stage.name}: {free:.1f} GiB of disk are free at {store.local}, fewer than"
-            f" storage.free_gib = {storage.free_gib:g}; free some and run again"
-        )
+    store = sweep.store
+    _check_disk(sweep, step)
     started = time.monotonic()
     figures: dict[str, Any] = {}
     try:
@@ -47,6 +45,27 @@ def perform(sweep: Sweep, step: Step, label: str) -> None:
     seconds = time.monotonic() - started
     line = f"{label}: {seconds:.1f} s{_shown(figures)}"
     sweep.console.print(line, highlight=False, markup=False)
+
+
+def written_gib(sweep: Sweep, step: Step) -> float:
+    """GiB of disk that a stage may write: its checkpoint, if it makes one, and small files."""
+    if not step.stage.keeps_checkpoint or step.stage.name == "policy":
+        return SMALL_GIB  # a policy that the run makes is small
+    variant = sweep.config.variants.get(step.options.get("variant", ""))
+    from_orm = variant is not None and variant.objective == "bradley_terry"
+    start = Weights.of(sweep.checkpoint("orm" if from_orm else "policy"))
+    return SMALL_GIB + start.parameters * CHECKPOINT_BYTES / 2**30
+
+
+def _check_disk(sweep: Sweep, step: Step) -> None:
+    free, kept = sweep.store.free_gib(), sweep.config.storage.free_gib
+    written = written_gib(sweep, step)
+    if free < kept + written:
+        raise StageFailed(
+            f"{step.stage.name}: {free:.1f} GiB of disk are free at {sweep.store.local}; the stage"
+            f" may write {written:.1f} GiB, and storage.free_gib = {kept:g} must remain; free some"
+            " and run again"
+        )
 
 
 class Runner:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ class Weights:
                 f"{at.checkpoint}: {at.file} does not hold {at.key}, which {_INDEX} says it does"
             )
         return found
+
+    @cached_property
+    def parameters(self) -> int:
+        """Numbers in all tensors, from their shapes."""
+        return sum(prod(self.shape(name)) for name in self.names)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one tensor, without reading it."""

@@ -28,6 +28,7 @@ from orchestrator.training.checkpoint import (
 from orchestrator.training.evaluation import HeldOut
 from orchestrator.training.files import Example, sizes_and_tokens
 from orchestrator.training.job import Host, TrainingJob, TrainingResult
+from orchestrator.training.memory import free_memory
 from orchestrator.training.objective import Objective, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
@@ -52,6 +53,8 @@ def run_job(job: TrainingJob, host: Host) -> TrainingResult:
     result.resumed_at, result.seconds = resumed_at, time.monotonic() - started
     save_model(training.engine, training.chat, Path(job.output), host.rank)
     training.engine.destroy()
+    del training
+    free_memory()
     return result
 
 

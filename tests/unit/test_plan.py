@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jobs.steps.held_out import held_out_pairs
 from jobs.steps.plan import Plan
-from jobs.steps.run import print_plan, sweep_of
+from jobs.steps.run import SMALL_GIB, StageFailed, perform, print_plan, sweep_of, written_gib
 from jobs.steps.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import write_pairs
@@ -51,6 +51,23 @@ def test_given_models_leave_the_stages_out_that_would_make_them(
     given = [f"models.policy={word_policy}", f"models.orm={word_reward}"]
     found = plan(tmp_path, "prm_sst", *given, f"models.reference={word_reward}")
     assert names(found) == ["data", "pairs", "partial_pairs", "variants/prm_sst"]
+
+
+def test_the_disk_that_a_training_writes_is_known_before_it_starts(
+    tmp_path: Path, word_policy: str, word_reward: str
+) -> None:
+    given = [f"models.policy={word_policy}", f"models.orm={word_reward}"]
+    found = plan(tmp_path, "prm_sst", *given, "storage.free_gib=1.0e+9")
+    data, pairs, reference, partial, prm = found.steps
+    for step, start in ((reference, word_policy), (prm, word_reward)):
+        weights = (Path(start) / "model.safetensors").stat().st_size
+        written = (written_gib(found.sweep, step) - SMALL_GIB) * 2**30
+        assert written == pytest.approx(2 * weights, rel=0.1)
+    assert {written_gib(found.sweep, step) for step in (data, pairs, partial)} == {SMALL_GIB}
+    with pytest.raises(
+        StageFailed, match=r"data: .* GiB of disk are free .*storage.free_gib = 1e\+09"
+    ):
+        perform(found.sweep, data, "data")
 
 
 def test_the_reference_can_be_trained_where_no_variant_asks_for_it(tmp_path: Path) -> None:

