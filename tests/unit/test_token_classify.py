@@ -227,7 +227,7 @@ def test_a_head_of_another_trainer_is_left_to_transformers(
     state["v_head.weight"] = state.pop("score.weight")
     save_checkpoint(model, word_tokenizer(vocabulary()), tmp_path / "headed", state)
     with pytest.raises(ValueError, match=r"v_head.*use engine: transformers"):
-        load_scorer(ScorerSpec(str(tmp_path / "headed"), engine="vllm"), "open")
+        load_scorer(ScorerSpec(str(tmp_path / "headed"), "sequence", engine="vllm"), "open")
 
 
 @pytest.mark.slow

@@ -47,7 +47,11 @@ def test_an_option_of_scoring_that_nothing_reads_is_refused(
 @pytest.mark.parametrize(
     ("kind", "options", "expected"),
     [
-        ("process", ["--position", "open"], "--position = 'open': it has no effect: a step tag"),
+        (
+            "process",
+            ["--position", "open"],
+            "--position = 'open': it has no effect: a scorer of kind step_tag is",
+        ),
         ("encoder", ["--branch-memory-mib", "64"], "--branch-memory-mib = 64: it has no effect"),
     ],
 )

@@ -18,11 +18,11 @@ from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import TextDoesNotFit, load_policy, save_checkpoint
 from orchestrator.engines.draws import distribution
 from orchestrator.engines.policy import HuggingFacePolicy, PolicyIsNotFinite
-from orchestrator.engines.retokenizing import Retokenizer
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.engines.vllm_policy import VllmPolicy
 from orchestrator.randomness import stream_key
 from orchestrator.records import Response
+from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
@@ -295,7 +295,7 @@ def test_a_policy_of_other_tokens_is_scored_by_its_text(
     scorer: VllmSequenceScorer, wide_reward: str, byte_reward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     byte = load_chat(byte_reward)
-    monkeypatch.setattr(scorer, "_retokenizer", Retokenizer(byte, scorer.chat))
+    monkeypatch.setattr(scorer, "policy_tokens", PolicyTokens(byte, scorer.chat))
     other = SequenceScorer(wide_reward, policy_chat=byte)
     x = requests(other, 1)[0].prompt_ids
     y = byte.response_ids("thank you . please check the screen .")
