@@ -327,7 +327,7 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         changed(lambda folder: rewrite(folder, {"score.weight": torch.zeros(3, 32),
                                                 "score.bias": torch.zeros(3)}),
                 reward_kinds.token_classes),
-        "score.weight has 3 labels; wrong and right are two"),
+        "score.weight has 3 labels, and activation 'softmax' reads two"),
     "a tag that the tokenizer does not know": (
         changed(lambda folder: bytes_with().save_pretrained(folder), reward_kinds.process_head),
         "does not know the step tag"),

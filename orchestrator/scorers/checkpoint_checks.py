@@ -83,11 +83,11 @@ def check_scorer(spec: ScorerSpec) -> Kind:
     elif kind == "encoder":
         labels = nature_of(spec.checkpoint).labels
         check_whole(AutoModelForSequenceClassification, spec.checkpoint, num_labels=labels)
-    elif (said := step_format(spec)).right is not None:
+    elif (fmt := step_format(spec)).right is not None:
         check_policy_weights(spec.checkpoint)
     else:
         check_whole(AutoModel, spec.checkpoint)
-        check_step_layers(spec.checkpoint, said)
+        check_step_layers(spec.checkpoint, fmt)
     chat, tag_ids = chat_of(spec), Ids()
     if kind == "step_tag":
         form = tag_format(spec, chat)

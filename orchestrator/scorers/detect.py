@@ -75,14 +75,14 @@ def nature_of(checkpoint: str) -> Nature:
 
 
 def kind_of(spec: ScorerSpec) -> Kind:
-    """The kind of a scorer: the one that is said, where it fits, else the one detected.
+    """The kind of a scorer: the one given, where it fits, else the one detected.
 
     A spec with a base says that it is a log ratio.
 
     Raises:
-        ValueError: the kind that is said does not fit, or none is said and none is told by the
+        ValueError: the given kind does not fit, or none is given and none is told by the
             checkpoint; or a log ratio has no base, or another kind has one; or the label that is
-            the score is not said, or there is none.
+            the score is not given, or there is none.
     """
     nature = nature_of(spec.checkpoint)
     kind = _kind_of(spec, nature)
@@ -107,8 +107,8 @@ def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
         return "sequence"
     if spec.step_format is not None and nature.form == "classifier":
         fitting = ("step_tag",)  # one label behind each step
-    said = spec.kind or ("log_ratio" if spec.base else None)
-    if (said == "log_ratio") != bool(spec.base):
+    kind = spec.kind or ("log_ratio" if spec.base else None)
+    if (kind == "log_ratio") != bool(spec.base):
         if not spec.base:
             raise ValueError(
                 f"{spec.checkpoint}: kind 'log_ratio' needs a base; valid: base: the folder or hub"
@@ -116,16 +116,16 @@ def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
             )
         raise ValueError(
             f"{spec.checkpoint}: base = {spec.base!r}: only the kind log_ratio has a base, and kind"
-            f" is {said!r}; valid: remove base, or set kind: log_ratio"
+            f" is {kind!r}; valid: remove base, or set kind: log_ratio"
         )
     if spec.base and (other := nature_of(spec.base)).form != "language model":
         raise ValueError(f"{spec.base}: no base of a log ratio: it is {other.what}")
-    if said is not None:
-        if said in fitting:
-            return said
+    if kind is not None:
+        if kind in fitting:
+            return kind
         valid = ", ".join(fitting) or "a checkpoint of a kind in docs/scorers.md"
         raise ValueError(
-            f"{spec.checkpoint}: no scorer of kind {said!r}: it is {nature.what}; valid: {valid}"
+            f"{spec.checkpoint}: no scorer of kind {kind!r}: it is {nature.what}; valid: {valid}"
         )
     if not fitting:
         raise ValueError(f"{spec.checkpoint}: no kind of scorer can ask it: it is {nature.what}")

@@ -47,7 +47,7 @@ def load_scorer(
     ``cache_mib`` is for keys and values of the kind ``sequence``; None is the engine's default.
 
     Raises:
-        ValueError: the checkpoint is no reward model of the kind that is said, or of any; or the
+        ValueError: the checkpoint is no reward model of the given kind, or of any; or the
             engine does not compute this kind, position, dtype or head.
         ModuleNotFoundError: the engine is not installed.
     """

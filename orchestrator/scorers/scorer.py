@@ -76,7 +76,7 @@ class ScorerSpec:
         """Fills what the preset says.
 
         Raises:
-            ValueError: there is no such preset, or the kind that is said is another one.
+            ValueError: there is no such preset, or the given kind is another one.
         """
         if self.preset is None:
             return

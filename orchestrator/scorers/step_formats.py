@@ -24,7 +24,7 @@ _WORD, _NUMBER = "x", "7"  # two steps that begin with different tokens
 
 
 def step_format(spec: ScorerSpec) -> StepFormat:
-    """The format of a process reward model: the one that is said, else what its files tell.
+    """The format of a process reward model: the one given, else what its files tell.
 
     A ``step_delimiter`` and a ``step_tag`` of the spec take the place of the format's.
 
@@ -32,15 +32,15 @@ def step_format(spec: ScorerSpec) -> StepFormat:
         ValueError: the checkpoint has no step tags, or fields do not go together.
     """
     form = nature_of(spec.checkpoint).form
-    said = spec.step_format or _format_of(spec, form)
+    fmt = spec.step_format or _format_of(spec, form)
     if spec.step_tag is not None:
-        delimiter = said.delimiter
+        delimiter = fmt.delimiter
         if spec.step_format is None and form != "language model":
             delimiter = spec.step_tag if spec.step_tag.isspace() else BLANK_LINE
-        said = replace(said, tag=spec.step_tag, delimiter=delimiter)
+        fmt = replace(fmt, tag=spec.step_tag, delimiter=delimiter)
     if spec.step_delimiter is not None:
-        said = replace(said, delimiter=spec.step_delimiter)
-    return said
+        fmt = replace(fmt, delimiter=spec.step_delimiter)
+    return fmt
 
 
 def step_chat(spec: ScorerSpec) -> Chat:
@@ -59,19 +59,19 @@ def tag_format(spec: ScorerSpec, chat: Chat) -> TagFormat:
         ValueError: the tokenizer does not know the tag or the answer, or does not keep the
             delimiter.
     """
-    said = step_format(spec)
-    turns = said.layout == "turns"
-    form = _turns(spec.checkpoint, chat, said) if turns else _tags(spec, chat, said)
-    if said.delimiter is not None:
-        check_delimiter(chat, said.delimiter)
+    fmt = step_format(spec)
+    turns = fmt.layout == "turns"
+    form = _turns(spec.checkpoint, chat, fmt) if turns else _tags(spec, chat, fmt)
+    if fmt.delimiter is not None:
+        check_delimiter(chat, fmt.delimiter)
     return form
 
 
-def _tags(spec: ScorerSpec, chat: Chat, said: StepFormat) -> TagFormat:
-    tag_ids, delimiter_ids = _tag_ids(spec, chat, said), Ids()
-    if said.delimiter is not None:
-        delimiter_ids = behind_a_word(chat, said.delimiter)
-    return TagFormat(tag_ids, said.delimiter, delimiter_ids, said.delimiter_behind_tag)
+def _tags(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> TagFormat:
+    tag_ids, delimiter_ids = _tag_ids(spec, chat, fmt), Ids()
+    if fmt.delimiter is not None:
+        delimiter_ids = behind_a_word(chat, fmt.delimiter)
+    return TagFormat(tag_ids, fmt.delimiter, delimiter_ids, fmt.delimiter_behind_tag)
 
 
 def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
@@ -80,11 +80,11 @@ def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
     Raises:
         ValueError: its tokenizer has no such tokens.
     """
-    said = step_format(spec)
-    assert said.right is not None
-    texts = [said.right] if said.wrong is None else [said.right, said.wrong]
-    ids = [_verdict_id(spec.checkpoint, chat, text, said) for text in texts]
-    return ids[0], ids[1] if said.wrong is not None else None
+    fmt = step_format(spec)
+    assert fmt.right is not None
+    texts = [fmt.right] if fmt.wrong is None else [fmt.right, fmt.wrong]
+    ids = [_verdict_id(spec.checkpoint, chat, text, fmt) for text in texts]
+    return ids[0], ids[1] if fmt.wrong is not None else None
 
 
 def behind_a_word(chat: Chat, text: str) -> Ids:
@@ -115,25 +115,25 @@ def _format_of(spec: ScorerSpec, form: Form) -> StepFormat:
 
 
 @lru_cache(maxsize=16)
-def _chat(checkpoint: str, said: StepFormat, fold_system: bool) -> Chat:
-    if said.prompt == "template" and said.layout == "tags":
-        return load_chat(checkpoint, fold_system, gap=said.gap)
+def _chat(checkpoint: str, fmt: StepFormat, fold_system: bool) -> Chat:
+    if fmt.prompt == "template" and fmt.layout == "tags":
+        return load_chat(checkpoint, fold_system, gap=fmt.gap)
     tokenizer, ends = load_tokenizer(checkpoint), generation_ends(checkpoint)
-    if said.layout == "tags":
+    if fmt.layout == "tags":
         bos = tokenizer.bos_token_id
-        return Chat(tokenizer, ends, plain_template(said.gap), () if bos is None else (bos,))
+        return Chat(tokenizer, ends, plain_template(fmt.gap), () if bos is None else (bos,))
     if tokenizer.chat_template is None:
         raise ValueError(
             f"{checkpoint}: its tokenizer has no chat template, and its format is one of turns;"
             " valid: a checkpoint folder with a chat_template.jinja"
         )
     template = StepTurns(
-        tokenizer, tokenizer.chat_template, said.gap, said.question, said.answer, fold_system
+        tokenizer, tokenizer.chat_template, fmt.gap, fmt.question, fmt.answer, fold_system
     )
     return Chat(tokenizer, ends, template)
 
 
-def _turns(checkpoint: str, chat: Chat, said: StepFormat) -> TagFormat:
+def _turns(checkpoint: str, chat: Chat, fmt: StepFormat) -> TagFormat:
     """A step is followed by the turn that judges it; the next one begins behind the answer."""
     assert isinstance(chat.template, StepTurns)
     judged, answered = chat.template.between_steps()
@@ -144,21 +144,21 @@ def _turns(checkpoint: str, chat: Chat, said: StepFormat) -> TagFormat:
     if asked[: len(before)] != before or both[0][: len(asked)] != asked:
         raise ValueError(
             f"{checkpoint}: the text between two steps merges with a step or with the answer"
-            f" {said.answer!r} when it is tokenized, so that the reward has no token; valid: a chat"
+            f" {fmt.answer!r} when it is tokenized, so that the reward has no token; valid: a chat"
             " template that puts a control token there, or layout: tags"
         )
     tag_ids, between_ids = asked[len(before) :], between[len(asked) :]
-    return TagFormat(tag_ids, said.delimiter, between_ids=between_ids)
+    return TagFormat(tag_ids, fmt.delimiter, between_ids=between_ids)
 
 
-def _tag_ids(spec: ScorerSpec, chat: Chat, said: StepFormat) -> Ids:
+def _tag_ids(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> Ids:
     """The tokens of a tag, a single one where it is the public models' own."""
-    own = said.tag
+    own = fmt.tag
     if spec.step_tag is not None:
         ids = chat.marker_ids(own)
         known = bool(ids) and chat.tokenizer.decode(ids) in (own, f" {own}")
     else:
-        ids = behind_a_word(chat, own) if said.right is not None else chat.marker_ids(own)
+        ids = behind_a_word(chat, own) if fmt.right is not None else chat.marker_ids(own)
         known = chat.tokenizer.decode(ids[-1:]) in (own, own.strip(" "), f" {own}")
     if not known:
         wanted = own.strip(" ") if spec.step_tag is None else own
@@ -169,9 +169,9 @@ def _tag_ids(spec: ScorerSpec, chat: Chat, said: StepFormat) -> Ids:
     return ids
 
 
-def _verdict_id(checkpoint: str, chat: Chat, text: str, said: StepFormat) -> int:
+def _verdict_id(checkpoint: str, chat: Chat, text: str, fmt: StepFormat) -> int:
     """The token of an answer: behind the template's turn, or as a word of its own."""
-    if said.layout == "turns":
+    if fmt.layout == "turns":
         assert isinstance(chat.template, StepTurns)
         judged, _ = chat.template.between_steps()
         begin = chat.frame + _WORD + judged

@@ -34,7 +34,7 @@ class StepHead(torch.nn.Module):
         cap: logits are softly capped at this, as Gemma 2 does; None caps nothing.
     """
 
-    def __init__(self, layers: torch.nn.Module, read: "Read", cap: float | None = None) -> None:
+    def __init__(self, layers: torch.nn.Module, read: "Readout", cap: float | None = None) -> None:
         super().__init__()
         self.layers, self.read, self.cap = layers, read, cap
 
@@ -51,7 +51,7 @@ class StepHead(torch.nn.Module):
 
 
 @dataclass(frozen=True)
-class Read:
+class Readout:
     """From logits (..., L) to rewards (...).
 
     Attributes:
@@ -94,16 +94,16 @@ def load_step_model(spec: ScorerSpec, chat: Chat, device: str) -> StepModel:
         ValueError: the checkpoint is of no form with step tags, its weights do not fit, or its
             tokenizer does not know the tag.
     """
-    said, form = step_format(spec), tag_format(spec, chat)
-    if said.right is not None:
+    fmt, form = step_format(spec), tag_format(spec, chat)
+    if fmt.right is not None:
         model, head = _language_model(spec, chat)
     else:
-        model, head = _labels(spec.checkpoint, said)
-    bounded = said.activation != "none"
+        model, head = _labels(spec.checkpoint, fmt)
+    bounded = fmt.activation != "none"
     return StepModel(model.to(device).eval(), head.to(device).eval(), form, bounded)
 
 
-def check_step_layers(checkpoint: str, said: StepFormat) -> tuple[str, ...]:
+def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:
     """The names of a head's layers; their shapes fit, by the files' headers.
 
     Raises:
@@ -121,27 +121,27 @@ def check_step_layers(checkpoint: str, said: StepFormat) -> tuple[str, ...]:
         if columns[0] != width:
             raise ValueError(f"{checkpoint}: {name}.weight reads {columns[0]} numbers, not {width}")
         width = rows
-    if said.activation == "softmax" and width != 2:
+    if fmt.activation == "softmax" and width != 2:
         raise ValueError(
             f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation 'softmax' reads"
             " two, wrong and right; valid: sigmoid or none for one label"
         )
-    if said.activation != "softmax" and width != 1:
+    if fmt.activation != "softmax" and width != 1:
         raise ValueError(
             f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation"
-            f" {said.activation!r} reads one; valid: softmax for two labels"
+            f" {fmt.activation!r} reads one; valid: softmax for two labels"
         )
     return names
 
 
-def _labels(checkpoint: str, said: StepFormat) -> tuple[PreTrainedModel, StepHead]:
+def _labels(checkpoint: str, fmt: StepFormat) -> tuple[PreTrainedModel, StepHead]:
     """A backbone with a head of one or two layers."""
-    names, weights = check_step_layers(checkpoint, said), Weights.of(checkpoint)
+    names, weights = check_step_layers(checkpoint, fmt), Weights.of(checkpoint)
     model = load_whole(AutoModel, checkpoint, torch.float32)
     layers = [linear_layer(weights, name, model.dtype) for name in names]
     parts = layers if len(layers) == 1 else [layers[0], torch.nn.ReLU(), layers[1]]
-    index = 1 if said.activation == "softmax" else 0
-    return model, StepHead(torch.nn.Sequential(*parts), Read(said.activation, index))
+    index = 1 if fmt.activation == "softmax" else 0
+    return model, StepHead(torch.nn.Sequential(*parts), Readout(fmt.activation, index))
 
 
 def _language_model(spec: ScorerSpec, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
@@ -154,8 +154,8 @@ def _language_model(spec: ScorerSpec, chat: Chat) -> tuple[PreTrainedModel, Step
     right, wrong = verdict_ids(spec, chat)
     full = model.get_output_embeddings()
     if wrong is None:
-        return model, StepHead(full, Read("softmax", right), cap)
-    return model, StepHead(token_rows(full, [wrong, right]), Read("softmax", 1), cap)
+        return model, StepHead(full, Readout("softmax", right), cap)
+    return model, StepHead(token_rows(full, [wrong, right]), Readout("softmax", 1), cap)
 
 
 def reads_logits(spec: ScorerSpec) -> bool:
