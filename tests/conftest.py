@@ -23,6 +23,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 import psutil
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
@@ -51,6 +52,21 @@ SPREAD = 0.3  # initializer range: with the usual 0.02 all logits of a model thi
 # vLLM's attention on CPUs has no heads of fewer than 32 numbers. At this width the full spread
 # makes transformers' own float32 scores 1e-4 off those in float64.
 WIDER = {**ARCHITECTURE, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+
+
+STARTS_RAY = ("test_pool.py", "test_score_options.py")
+
+
+class OneRay(LoadScopeScheduling):  # type: ignore[misc]
+    """Of several test processes, one runs all that starts a Ray cluster; files stay whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "ray" if "/integration/" in file or file.endswith(STARTS_RAY) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return OneRay(config, log)
 
 
 def _policy(tokenizer, folder: Path, seed: int) -> str:  # type: ignore[no-untyped-def]
