@@ -26,6 +26,8 @@ def parsed_format(items: Sequence[str]) -> StepFormat | None:
         name, equals, value = item.partition("=")
         if not equals or name not in valid:
             raise ConfigError(f"--format = {item!r}: valid: name=value, of {', '.join(valid)}")
+        if name in values:
+            raise ConfigError(f"--format = {item!r}: {name} is given twice; valid: once")
         if name in TEXTS:
             values[name] = None if value == "null" else unescaped(value)
         else:

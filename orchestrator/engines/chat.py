@@ -104,8 +104,8 @@ class Chat:
     def answered(self, messages: Sequence[Message], response: str) -> tuple[Ids, Ids]:
         """Token ids of a policy's prompt and of the response behind it.
 
-        The response is tokenized by itself where the template rewrites it, or writes an empty think
-        block in front of it.
+        The response stands just behind the prompt where the template rewrites it, or writes an
+        empty think block in front of it.
 
         Raises:
             TemplateRefuses: the template does not take the conversation.
@@ -114,11 +114,23 @@ class Chat:
         try:
             text = self.conversation(messages, response)
         except TemplateRefuses:  # of the response: it rewrites some, such as those that think
-            return prompt, self.response_ids(response)
+            return prompt, self._behind(messages, prompt, response)
         whole = text.prompt_ids + text.response_ids
         if whole[: len(prompt)] != prompt:  # an empty think block stands in front of the response
-            return prompt, self.response_ids(response)
+            return prompt, self._behind(messages, prompt, response)
         return prompt, whole[len(prompt) :]
+
+    def _behind(self, messages: Sequence[Message], prompt: Ids, response: str) -> Ids:
+        """Token ids of a response just behind a policy's prompt, or behind a word if both merge."""
+        if self.template is not None:
+            written = self.template.prompt(messages) + self._control.escape(response)
+            whole = self.encoded(written)
+            if whole[: len(prompt)] == prompt:
+                return whole[len(prompt) :]
+        word = self._word_ids
+        behind = self.response_ids(f"{_PROBE}{response}") if word else ()
+        is_apart = bool(word) and behind[: len(word)] == word
+        return behind[len(word) :] if is_apart else self.response_ids(response)
 
     def reward_prompt_ids(self, messages: Sequence[Message]) -> Ids:
         """Token ids of the whole conversation up to its response, whatever the response is.
@@ -180,18 +192,63 @@ class Chat:
 
         What the template itself writes in front of a response (``lead``) is no part of it.
         """
-        return self.text(token_ids).removeprefix(self.lead)
+        ids, lead = tuple(token_ids), self._lead_ids
+        if lead:
+            return (
+                ""
+                if lead[: len(ids)] == ids
+                else self._text_behind_text(ids[len(lead) :] if ids[: len(lead)] == lead else ids)
+            )
+        return self._text_behind_text(ids).removeprefix(self.lead)
 
     @cached_property
     def lead(self) -> str:
         """What a policy writes in front of a response because its template does.
 
-        A space (Mistral), an empty think block (Qwen3), or nothing.
+        A space (Mistral), an empty think block (Qwen3), a channel (gpt-oss), or nothing.
         """
         if self.template is None:
             return ""
-        begin = self.template.prompt([{"role": "user", "content": _PROBE}])
-        return self.frame.removeprefix(begin) if self.frame.startswith(begin) else ""
+        begin = self._begin
+        return self.frame.removeprefix(begin) if begin and self.frame.startswith(begin) else ""
+
+    @cached_property
+    def _lead_ids(self) -> Ids:
+        """The tokens of a lead that holds control tokens, which no text of a response shows."""
+        ids = self.marker_ids(self.lead) if self.lead else ()
+        return ids if set(ids) & set(self._control.ids) else ()
+
+    @cached_property
+    def _word_ids(self) -> Ids:
+        """A word after which a text keeps its first space, where decoding it alone loses it."""
+        word, both = self.response_ids(_PROBE), self.response_ids(f"{_PROBE} {_PROBE}")
+        second = both[len(word) :]
+        loses = self._begins_with_space(second) and self.text(second) == self.text(word) == _PROBE
+        if not loses or self.template is None:
+            return ()
+        # Behind some prompts every text gets a space in front, which decoding rightly leaves out.
+        behind = self.encoded(f"{self._begin}{_PROBE}")[len(self.encoded(self._begin)) :]
+        return () if self._begins_with_space(behind) else word
+
+    def _begins_with_space(self, token_ids: Ids) -> bool:
+        """Whether the first token is written with a space in front, as SentencePiece does."""
+        names = self.tokenizer.convert_ids_to_tokens(list(token_ids[:1]))
+        return bool(names) and names[0].startswith("\u2581")
+
+    @cached_property
+    def _begin(self) -> str:
+        """The text up to where a policy begins to write, of some prompt; "" if it is refused."""
+        assert self.template is not None
+        try:
+            return self.template.prompt([{"role": "user", "content": _PROBE}])
+        except TemplateRefuses:  # a lone user turn
+            return ""
+
+    def _text_behind_text(self, token_ids: Ids) -> str:
+        """The text of tokens that stand behind others: a first space is a part of it."""
+        if not self._word_ids:
+            return self.text(token_ids)
+        return self.text(self._word_ids + token_ids).removeprefix(_PROBE)
 
     @property
     def control(self) -> ControlTokens:

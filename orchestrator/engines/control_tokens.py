@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 # Unicode noncharacters: they have no meaning in text that programs exchange.
 _ESCAPE, _CONTROL = "\ufdd0", "\ufdd1"
+NEVER_IN_CONTENT = _CONTROL  # of escaped text
 _REPLACEMENT = "\ufffd"
 Ids = tuple[int, ...]
 

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.engines.control_tokens import ControlTokens
+from orchestrator.engines.control_tokens import NEVER_IN_CONTENT, ControlTokens
 from orchestrator.records import Message
 
 _LOG = logging.getLogger(__name__)
@@ -22,8 +22,13 @@ _FOLDED = (
     "%s: the chat template writes no system message; it is folded into the first user message"
     " (fold_system)"
 )
-_SENTINEL = "\u2060content\u2060"  # a text that no template writes itself
-_SPACES = " \n\t\r"  # by which it is found out how a template trims
+_SENTINEL = f"{NEVER_IN_CONTENT}content{NEVER_IN_CONTENT}"
+_SPACES = " \n\t\r"  # by which it is found out how a template trims, with those of Unicode
+_ALL_SPACES = f"{_SPACES}\x0b\u00a0\u3000"
+# Texts that templates are known to change: blank lines, line ends, markup, what follows a mark.
+_VERBATIM = "a\n\n\nB  c\r\n\r\nd 'q' <b> & \"x\"\n###\n### e\t. F_g"
+THINK, END_THINK = "<think>", "</think>"
+_PROBE: tuple[tuple[str, str], ...] = (("user", "x"),)
 _FOLD = "\n\n"  # between a system message and the user message that it is folded into
 Turns = tuple[tuple[str, str], ...]  # role and escaped content of each message
 
@@ -102,6 +107,30 @@ class ChatTemplate:
             " prefixes have no tokens of their own"
         )
 
+    def body(self, response: str, *, finished: bool) -> str:
+        """The whole conversation of a short prompt up to the end of its response, escaped.
+
+        The response is as the template writes it: it may trim it, or drop a thought. Of one that is
+        not finished it is what stands in front of a continuation.
+
+        Raises:
+            TemplateRefuses: the template does not take the response.
+        """
+        answer = self.control.escape(response)
+        if finished:
+            text, closing = self._render((*_PROBE, ("assistant", answer))), self._frame(_PROBE)[1]
+            if text.endswith(closing):
+                return text.removesuffix(closing)
+        else:
+            if answer.startswith(THINK) and END_THINK not in answer:
+                answer += f"{_SENTINEL}\n{END_THINK}\n\nx"  # the thought goes on
+            else:
+                answer += _SENTINEL
+            before, found, _ = self._render((*_PROBE, ("assistant", answer))).partition(_SENTINEL)
+            if found:
+                return before
+        raise TemplateRefuses("the chat template rewrites the end of the response")
+
     @cached_property
     def trims(self) -> tuple[str | None, str | None]:
         """The white space that is left out at a response's beginning, and at its end.
@@ -109,13 +138,37 @@ class ChatTemplate:
         None is all of it, as of ``str.strip``; "" is none.
         """
         begin, end = "", ""
-        before, behind = self._frame((("user", "x"),))
-        for space in _SPACES:
-            text = self._render((("user", "x"), ("assistant", f"{space}{_SENTINEL}{space}")))
-            written = text.removeprefix(before).removesuffix(behind)
+        for space in _ALL_SPACES:
+            written = self._written(f"{space}{_SENTINEL}{space}")
             begin += "" if written.startswith(space) else space
             end += "" if written.endswith(space) else space
-        return None if begin == _SPACES else begin, None if end == _SPACES else end
+        return None if begin == _ALL_SPACES else begin, None if end == _ALL_SPACES else end
+
+    @cached_property
+    def is_verbatim(self) -> bool:
+        """Whether a response is written as it is, but for trimmed white space and thoughts."""
+        begin, end = self.trims
+        texts = (_VERBATIM, *(f"{2 * space}x{2 * space}" for space in _SPACES))
+        return all(self._written(text) == text.lstrip(begin).rstrip(end) for text in texts)
+
+    @cached_property
+    def reads_thoughts(self) -> bool:
+        """Whether a thought in a response is left out, or written at another place."""
+        thought = f"{THINK}\nx\n{END_THINK}\n\n{_SENTINEL}"
+        return any(self._written(text) != text for text in (thought, thought.removeprefix(THINK)))
+
+    def rewrites(self, response: str) -> bool:
+        """Whether a response may be written as another text, trimmed white space apart."""
+        if not self.is_verbatim:
+            return True
+        has_thought = END_THINK in response or response.lstrip().startswith(THINK)
+        return has_thought and self.reads_thoughts
+
+    def _written(self, answer: str) -> str:
+        """What stands between the frame of a response; the whole where the frame is another."""
+        before, behind = self._frame(_PROBE)
+        text = self._render((*_PROBE, ("assistant", answer)))
+        return text.removeprefix(before).removesuffix(behind)
 
     @cached_property
     def folds_system(self) -> bool:

@@ -1,13 +1,18 @@
 """Where a response meets the prompt, in a reward model's tokens.
 
 A response's first tokens may merge with the prompt's last (the space that Mistral's template writes
-in front of an answer), and a template may leave white space out at its ends.
+in front of an answer), and a template may leave white space out at its ends, or a thought.
 """
 
+import logging
 from functools import cached_property
 
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.control_tokens import Ids, split
+from orchestrator.engines.rendering import TemplateRefuses
+
+_LOG = logging.getLogger(__name__)
+_AS_IT_IS = "such responses are read as they are"
 
 
 class ResponseBorder:
@@ -18,23 +23,34 @@ class ResponseBorder:
     """
 
     def __init__(self, chat: Chat) -> None:
-        self._chat = chat
+        self._chat, self._has_told = chat, False
 
     def in_context(self, response: str, *, finished: bool = False) -> tuple[int, Ids]:
-        """Token ids of a response behind a prompt, white space left out as the template does.
+        """Token ids of a response behind a prompt, as the template writes it.
 
-        A response that is not finished keeps the white space at its end.
+        It may leave out white space or a thought, or write a thought in place of an empty one. A
+        response that is not finished keeps the white space at its end.
 
         Returns:
             (n, ids): the response replaces the last n ids of the prompt by ``ids``.
         """
         if self._chat.template is None:
             return 0, self._chat.response_ids(response)
-        text = self.without_begin(response)
-        text = self.without_end(text) if finished else text
-        whole = self._chat.encoded(self._chat.frame + self._chat.control.escape(text))
+        try:
+            text = self._chat.template.body(response, finished=finished)
+        except TemplateRefuses as refusal:
+            if not self._has_told:
+                self._has_told = True
+                _LOG.warning("%s: %s", self._chat.tokenizer.name_or_path, f"{refusal}; {_AS_IT_IS}")
+            text = self._chat.frame + self._chat.control.escape(response)
+        whole = self._chat.encoded(text)
         before, ids = split(self._prompt, whole)
         return len(self._prompt) - len(before), ids
+
+    def rewrites(self, response: str) -> bool:
+        """Whether only ``in_context`` tells what a response becomes."""
+        template = self._chat.template
+        return template is not None and template.rewrites(response)
 
     def has_probe_ending(self, prompt_ids: Ids, count: int) -> bool:
         """Whether the last ``count`` ids of a prompt equal those of the probe prompt.

@@ -62,8 +62,13 @@ class Retokenizer:
         were asked for before.
         """
         response = self._response(prefix_ids, extension)
-        if finished and response.text != self._border.without_end(response.text):
-            return self._border.in_context(response.text, finished=True)
+        if finished:
+            text = response.text
+            if self._border.rewrites(text) or text != self._border.without_end(text):
+                return self._border.in_context(text, finished=True)
+            whole = self._policy.response_text(prefix_ids + extension)
+            if whole.endswith(INCOMPLETE):  # a finished text is complete
+                return self._border.in_context(whole, finished=True)
         return response.replaced, response.token_ids
 
     def _response(self, prefix_ids: Ids, extension: Ids = ()) -> _Response:
@@ -75,7 +80,9 @@ class Retokenizer:
                 response = self._gone_on(self._known[prefix_ids], prefix_ids, extension)
             if response is None:
                 text = _complete(self._policy.response_text(whole))
-                response = self._whole(self._border.without_begin(text))
+                if not self._border.rewrites(text):
+                    text = self._border.without_begin(text)
+                response = self._whole(text)
             self._known[whole] = response
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
@@ -84,6 +91,9 @@ class Retokenizer:
 
     def _whole(self, text: str) -> _Response:
         """A text tokenized as a whole, behind a prompt."""
+        if self._border.rewrites(text):
+            replaced, token_ids = self._border.in_context(text)
+            return _Response(text, token_ids, {}, None, 0, replaced)
         alone, starts = self._encoded(text)
         replaced, token_ids = self._border.in_context(text)
         # The words' first tokens are those of the text by itself, as far as both end alike.
@@ -101,6 +111,8 @@ class Retokenizer:
         if not head or not both.startswith(head) or not before.text.endswith(head):
             return None
         text = _complete(before.text + both[len(head) :])
+        if self._border.rewrites(text):
+            return None
         return self._joined(before, self._border.without_begin(text))
 
     def _joined(self, before: _Response, text: str) -> _Response | None:

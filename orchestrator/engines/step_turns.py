@@ -63,6 +63,13 @@ class StepTurns(ChatTemplate):
         before, behind = self.frame(messages)
         return Rendering(before, self.control.escape(response).lstrip(), behind)
 
+    def body(self, response: str, *, finished: bool) -> str:
+        """The conversation of a short prompt up to the end of a solution written as one step."""
+        before, _ = self._frame((("user", "x"),))
+        return before + self.control.escape(response).lstrip()
+
+    is_verbatim = True  # as one step
+
     def between_steps(self) -> tuple[str, str]:
         """What stands behind a step up to its answer, and from there to the next step.
 

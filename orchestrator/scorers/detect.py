@@ -104,6 +104,12 @@ def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
                 f"{spec.checkpoint}: score_token = {spec.score_token}: a logit of a language model,"
                 f" and it is {nature.what}; valid: none"
             )
+        size = read_config(spec.checkpoint).get("vocab_size")
+        if isinstance(size, int) and not 0 <= spec.score_token < size:
+            raise ValueError(
+                f"{spec.checkpoint}: score_token = {spec.score_token}: no such token; valid: 0 to"
+                f" {size - 1}"
+            )
         return "sequence"
     if spec.step_format is not None and nature.form == "classifier":
         fitting = ("step_tag",)  # one label behind each step

@@ -31,6 +31,7 @@ class EncoderScorer(Scorer):
         device: torch device name.
         label: index of the label that is the score; None where there is one label.
         finished: where a finished response is scored, as of ``ScorerSpec``.
+        fold_system: as of ``ScorerSpec``.
 
     Raises:
         ValueError: it has several labels and none is chosen, or its weights are not exactly those
@@ -46,8 +47,9 @@ class EncoderScorer(Scorer):
         label: int | None = None,
         *,
         finished: Finished = "template",
+        fold_system: bool = True,
     ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat, finished)
+        super().__init__(load_chat(checkpoint, fold_system), position, policy_chat, finished)
         labels = nature_of(checkpoint).labels
         check_label(checkpoint, labels, label)
         model = load_whole(

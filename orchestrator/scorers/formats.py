@@ -78,6 +78,10 @@ class StepFormat:
                 f"wrong = {self.wrong!r}: set without right; valid: set right as well, or remove"
                 " wrong"
             )
+        if self.right is not None and self.right == self.wrong:
+            raise ValueError(
+                f"wrong = {self.wrong!r}: the same as right; valid: another token, or null"
+            )
         if self.right is not None and self.activation != "softmax":
             raise ValueError(
                 f"activation = {self.activation!r}: the tokens right and wrong are read by softmax;"
@@ -90,6 +94,10 @@ class StepFormat:
                 raise ValueError(
                     f"{name} = {getattr(self, name)!r}: no such value; valid: {', '.join(valid)}"
                 )
+        if not isinstance(self.delimiter_behind_tag, bool):
+            raise ValueError(
+                f"delimiter_behind_tag = {self.delimiter_behind_tag!r}: valid: true, false"
+            )
         for name in TEXTS:
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in _OPTIONAL):

@@ -46,6 +46,7 @@ class LogRatioScorer(Scorer):
         device: torch device name.
         aggregation: of the rewards of a prefix's steps; None leaves q itself.
         step_delimiter: text that ends a step.
+        fold_system: as of ``ScorerSpec``.
 
     Raises:
         ValueError: the two models' vocabularies differ, or one is no language model; with an
@@ -62,8 +63,10 @@ class LogRatioScorer(Scorer):
         device: str = "cpu",
         aggregation: Aggregation | None = None,
         step_delimiter: str = BLANK_LINE,
+        *,
+        fold_system: bool = True,
     ) -> None:
-        super().__init__(load_chat(checkpoint), position, policy_chat)
+        super().__init__(load_chat(checkpoint, fold_system), position, policy_chat)
         if load_chat(base).tokenizer.get_vocab() != self.chat.tokenizer.get_vocab():
             raise ValueError(
                 f"{checkpoint} and {base} have different vocabularies: a log ratio is of the same"

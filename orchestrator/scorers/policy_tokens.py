@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.rendering import END_THINK
 from orchestrator.engines.response_border import ResponseBorder
 from orchestrator.engines.retokenizing import Retokenizer
 from orchestrator.search.engines import Ids, ScoreRequest
@@ -41,6 +42,8 @@ class PolicyTokens:
         self._retokenizer = Retokenizer(self._policy, model)
         lead = self._policy.lead
         self._lead_begin = self._policy.marker_ids(lead)[0] if lead.strip() else None
+        end_think = self._policy.marker_ids(END_THINK)
+        self._end_think = end_think[0] if len(end_think) == 1 else None
         self._begins: dict[int, int | None] = {}  # by a response's first token
         self._trimmed_ends: dict[int, bool] = {}
 
@@ -86,13 +89,23 @@ class PolicyTokens:
         if finished and self._is_trimmed_end((extension or prefix)[-1]):
             return None
         first = (prefix or extension)[0]
+        if first == self._lead_begin or self._is_rewritten(prefix, extension):
+            return None
         if first in self._policy.control.ids:
             return 0  # no text, by itself
         if first not in self._begins:
             count, ids = self._border.in_context(self._policy.response_text((first,)))
-            straight = ids == (first,) and first != self._lead_begin
-            self._begins[first] = count if straight else None
+            self._begins[first] = count if ids == (first,) else None
         return self._begins[first]
+
+    def _is_rewritten(self, prefix: Ids, extension: Ids) -> bool:
+        """Whether the reward model's template may write another text than the response."""
+        template = self._model.template
+        if template is None or (template.is_verbatim and not template.reads_thoughts):
+            return False
+        if template.is_verbatim and self._end_think is not None:
+            return self._end_think in prefix or self._end_think in extension
+        return template.rewrites(self._policy.response_text(prefix + extension))
 
     def _is_trimmed_end(self, token_id: int) -> bool:
         """Whether a token may end with white space that the template leaves out.

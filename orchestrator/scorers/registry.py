@@ -65,6 +65,7 @@ def load_scorer(
             device,
             aggregation=spec.aggregation,
             step_delimiter=delimiter,
+            fold_system=spec.fold_system,
         )
     if kind == "step_tag":
         return StepTagScorer(
@@ -77,24 +78,26 @@ def load_scorer(
             step_tag=spec.step_tag,
             branch_memory_mib=spec.branch_memory_mib,
             step_format=spec.step_format,
+            fold_system=spec.fold_system,
         )
     scorer: Scorer
     if kind == "encoder":
         scorer = EncoderScorer(
             spec.checkpoint, position, policy_chat, device, spec.score_label,
-            finished=spec.finished,
+            finished=spec.finished, fold_system=spec.fold_system,
         )  # fmt: skip
     elif spec.engine == "vllm":
         engine = TokenClassifyScorer if whole_texts else VllmSequenceScorer
         scorer = engine(
             spec.checkpoint, position, policy_chat, device, cache_mib,
-            finished=spec.finished, score_at=spec.score_at,
+            finished=spec.finished, score_at=spec.score_at, fold_system=spec.fold_system,
         )  # fmt: skip
     else:
         scorer = SequenceScorer(
             spec.checkpoint, position, policy_chat, device, spec.branch_memory_mib,
             cache_mib or MEMORY_MIB, dtype, spec.score_label,
             finished=spec.finished, score_at=spec.score_at, score_token=spec.score_token,
+            fold_system=spec.fold_system,
         )  # fmt: skip
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 

@@ -76,20 +76,47 @@ class ScorerSpec:
         """Fills what the preset says.
 
         Raises:
-            ValueError: there is no such preset, or the given kind is another one.
+            ValueError: there is no such preset, or fields do not go together.
         """
-        if self.preset is None:
+        if isinstance(self.score_at, bool) or not isinstance(self.score_at, str | int | None):
+            raise ValueError(f"score_at = {self.score_at!r}: valid: a text or a whole number")
+        if self.preset is not None:
+            self._fill(self.preset)
+        if self.score_token is None:
             return
-        preset = preset_of(self.preset)
-        if self.kind not in (None, preset.kind):
+        if self.kind not in (None, "sequence"):
             raise ValueError(
-                f"kind = {self.kind!r}: preset {self.preset!r} is of kind {preset.kind!r}; valid:"
-                " one of the two"
+                f"kind = {self.kind!r}: score_token is of kind 'sequence'; valid: one of the two"
             )
-        fields = {"kind": preset.kind, "step_format": preset.step_format}
-        for name, value in {**fields, "score_token": preset.score_token}.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        if self.step_format is not None:
+            raise ValueError(
+                "format: not read with score_token, which scores whole responses; valid: one of the"
+                " two"
+            )
+
+    def _fill(self, name: str) -> None:
+        preset = preset_of(name)
+        fields = {
+            "kind": preset.kind,
+            "format": preset.step_format,
+            "score_token": preset.score_token,
+        }
+        for field, value in fields.items():
+            attribute = "step_format" if field == "format" else field
+            given = getattr(self, attribute)
+            if given is None:
+                object.__setattr__(self, attribute, value)
+            elif given != value:
+                shown = "" if field == "format" else f" = {given!r}"
+                says = f"is of kind {value!r}" if field == "kind" else f"says another {field}"
+                says = f"has no {field}" if value is None else says
+                raise ValueError(f"{field}{shown}: preset {name!r} {says}; valid: one of the two")
+        form = preset.step_format
+        if form is not None and form.delimiter is None and self.step_delimiter is not None:
+            raise ValueError(
+                f"step_delimiter = {self.step_delimiter!r}: preset {name!r} reads a response as one"
+                " step; valid: none"
+            )
 
 
 class RewardIsNotFinite(ValueError):

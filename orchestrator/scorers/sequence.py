@@ -50,6 +50,7 @@ class SequenceScorer(Scorer):
         finished: where a finished response is scored, as of ``ScorerSpec``.
         score_at: as of ``ScorerSpec``.
         score_token: as of ``ScorerSpec``.
+        fold_system: as of ``ScorerSpec``.
 
     Raises:
         ValueError: as of ``load_reward_model`` or of ``load_logit_model``.
@@ -69,8 +70,9 @@ class SequenceScorer(Scorer):
         finished: Finished = "template",
         score_at: ScoreAt | None = None,
         score_token: int | None = None,
+        fold_system: bool = True,
     ) -> None:
-        chat = load_chat(checkpoint, score_at=score_at)
+        chat = load_chat(checkpoint, fold_system, score_at)
         super().__init__(chat, position, policy_chat, finished)
         if score_token is None:
             model = load_reward_model(checkpoint, DTYPES[dtype], label)

@@ -148,7 +148,7 @@ def _turns(checkpoint: str, chat: Chat, fmt: StepFormat) -> TagFormat:
             " template that puts a control token there, or layout: tags"
         )
     tag_ids, between_ids = asked[len(before) :], between[len(asked) :]
-    return TagFormat(tag_ids, fmt.delimiter, between_ids=between_ids)
+    return TagFormat(tag_ids, fmt.delimiter, between_ids=between_ids, trims=True)
 
 
 def _tag_ids(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> Ids:

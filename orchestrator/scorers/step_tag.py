@@ -38,6 +38,7 @@ class StepTagScorer(Scorer):
         step_tag: None is the tag with which the public models of this form were trained.
         branch_memory_mib: what the branches of a pass may take beside their trunks.
         step_format: how it reads steps; None is what the checkpoint tells.
+        fold_system: as of ``ScorerSpec``.
 
     Raises:
         ValueError: as of ``load_step_model``, or the tokenizer does not keep the delimiter.
@@ -54,9 +55,15 @@ class StepTagScorer(Scorer):
         step_tag: str | None = None,
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
         step_format: StepFormat | None = None,
+        *,
+        fold_system: bool = True,
     ) -> None:
         spec = ScorerSpec(
-            checkpoint, step_delimiter=step_delimiter, step_tag=step_tag, step_format=step_format
+            checkpoint,
+            step_delimiter=step_delimiter,
+            step_tag=step_tag,
+            step_format=step_format,
+            fold_system=fold_system,
         )
         super().__init__(step_chat(spec), position, policy_chat)
         self.context = context_of(checkpoint)

@@ -34,6 +34,7 @@ class TagFormat:
         delimiter_ids: its tokens where the response's own cannot be taken.
         moved: whether a delimiter of white space stands behind the tag; if not, it is left out.
         between_ids: what else stands behind a tag, in front of the next step.
+        trims: whether white space at a step's ends is left out, as of steps that are turns.
     """
 
     tag_ids: Ids
@@ -41,6 +42,7 @@ class TagFormat:
     delimiter_ids: Ids = ()
     moved: bool = False
     between_ids: Ids = ()
+    trims: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class TaggedText:
         delimiter, text = self._form.delimiter, self._text
         if not text.strip():
             return ()
+        if self._form.trims:
+            return self._trimmed(len(text)) or _ids(self._parts)
         begun = 0
         if delimiter is not None and delimiter.isspace():
             begun = max(n for n in range(len(delimiter)) if text.endswith(delimiter[:n]))
@@ -140,7 +144,8 @@ class TaggedText:
         """Writes the step whose delimiter takes the characters from ``first`` to ``end``."""
         blank = str(self._form.delimiter).isspace()
         last = first if blank else end  # of the step's own characters
-        own, rest = self._ids_before(last), self._parts_after(end)
+        own = self._trimmed(last) if self._form.trims else self._ids_before(last)
+        rest = self._parts_after(end)
         behind = self._text[end:]
         if not self._text[:first].strip():
             rest = [(self._parts[-1][0], behind)] if rest is None else rest
@@ -153,6 +158,16 @@ class TaggedText:
                 self.ends += (len(self.closed),)
                 self._between = self._form.between_ids + moved
         self._text, self._parts = behind, rest
+
+    def _trimmed(self, at: int) -> Ids | None:
+        """As ``_ids_before``, without the white space at both ends.
+
+        The first step's beginning was trimmed with the response's; a space there is the prompt's.
+        """
+        text = self._text[:at]
+        if self.closed and text.strip() and text[0].isspace():
+            return self._written(text.strip())
+        return self._ids_before(len(text.rstrip()))
 
     def _ids_before(self, at: int) -> Ids | None:
         """The tokens of the first ``at`` characters; None where the tokenizer cannot write them."""

@@ -46,11 +46,12 @@ class TokenClassifyScorer(VllmScorer):
         *,
         finished: Finished = "template",
         score_at: ScoreAt | None = None,
+        fold_system: bool = True,
     ) -> None:
-        check_open(checkpoint, load_chat(checkpoint, score_at=score_at), position)
+        check_open(checkpoint, load_chat(checkpoint, fold_system, score_at), position)
         super().__init__(
             checkpoint, position, policy_chat, device, cache_mib,
-            finished=finished, score_at=score_at,
+            finished=finished, score_at=score_at, fold_system=fold_system,
         )  # fmt: skip
 
     def prefix_scores(

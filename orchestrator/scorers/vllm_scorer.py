@@ -71,6 +71,7 @@ class VllmScorer(Scorer):
         cache_mib: of keys and values; None is the default of the device.
         finished: where a finished response is scored, as of ``ScorerSpec``.
         score_at: as of ``ScorerSpec``.
+        fold_system: as of ``ScorerSpec``.
 
     The engine takes as many threads as torch has in this process.
 
@@ -92,8 +93,9 @@ class VllmScorer(Scorer):
         *,
         finished: Finished = "template",
         score_at: ScoreAt | None = None,
+        fold_system: bool = True,
     ) -> None:
-        chat = load_chat(checkpoint, score_at=score_at)
+        chat = load_chat(checkpoint, fold_system, score_at)
         super().__init__(chat, position, policy_chat, finished)
         self._checkpoint = checkpoint
         check_model(checkpoint)
