@@ -185,6 +185,8 @@ def test_a_vote_among_hopeless_answers_ends(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_error_of_the_library_is_told_apart() -> None:
     answer = ask({"answer": r"\boxed{1}", "nonsense": "1"})
     assert answer == {"error": "math-verify raised TypeError"}
+    unread = {"error": "the true answer cannot be read"}
+    assert ask({"answer": r"\boxed{1}", "gold": r"\boxed{}"}) == unread
     assert ask({"answer": r"\boxed{1}", "gold": r"\boxed{1}"}) == {"right": True}
 
 
