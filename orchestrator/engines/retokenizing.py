@@ -63,12 +63,10 @@ class Retokenizer:
         """
         response = self._response(prefix_ids, extension)
         if finished:
-            text = response.text
-            if self._border.rewrites(text) or text != self._border.without_end(text):
+            text = self._policy.response_text(prefix_ids + extension)
+            is_cut = text.endswith(INCOMPLETE)  # a finished text is complete all the same
+            if is_cut or self._border.rewrites(text) or text != self._border.without_end(text):
                 return self._border.in_context(text, finished=True)
-            whole = self._policy.response_text(prefix_ids + extension)
-            if whole.endswith(INCOMPLETE):  # a finished text is complete
-                return self._border.in_context(whole, finished=True)
         return response.replaced, response.token_ids
 
     def _response(self, prefix_ids: Ids, extension: Ids = ()) -> _Response:

@@ -90,6 +90,51 @@ def test_steps_are_aggregated(public, how: str) -> None:  # type: ignore[no-unty
     assert found == pytest.approx(by_hand[how], abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("name", ["rlhflow-prm", "rlhflow-orm", "granite-math-prm"])
+def test_white_space_at_the_ends_of_a_turn_is_left_out(name: str, tmp_path: Path) -> None:
+    """As the template trims it, or the card's code strips it."""
+    maker, rewards, _ = PUBLIC[name]
+    folder = maker(tmp_path / name)
+    scorer = load_scorer(ScorerSpec(folder, preset=name))
+    prompt = scorer.chat.reward_prompt_ids(USER)
+    for text in ("a\n\n\nb", "a.\n\n\tb", "  a  \n\n  b  \n\n c ", "First\n\n", "a\r\n\r\nb"):
+        with torch.no_grad():
+            wanted = rewards(folder, text)[-1]
+        parts = scorer.chat.conversation(USER, text)
+        job = scorer.prefix_scores([parts.prompt_ids], [parts.response_ids], [[10**6]])[0][0]
+        ids = scorer.chat.response_ids(text)
+        search = scorer.score([ScoreRequest(prompt, ids[:2], (ids[2:],), (True,))])[0].scores[0]
+        assert (job, search) == pytest.approx((wanted, wanted), abs=TOLERANCE), text
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"score_token": 3}, "score_token = 3: preset 'rlhflow-prm' has no score_token"),
+        ({"step_format": StepFormat(tag="x")}, "format: preset 'rlhflow-prm' says another format"),
+        ({"preset": "rlhflow-orm", "step_delimiter": "x"}, "step_delimiter = 'x': preset"),
+        ({"preset": None, "kind": "step_tag", "score_token": 0}, "kind = 'step_tag': score_token"),
+        ({"preset": None, "step_format": StepFormat(tag="x"), "score_token": 0}, "format: not"),
+        ({"preset": None, "score_at": True}, "score_at = True: valid: a text or a whole number"),
+        ({"preset": None, "score_token": 999_999}, "score_token = 999999: no such token"),
+    ],
+)  # fmt: skip
+def test_fields_that_contradict_are_refused(fields, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = PUBLIC["rlhflow-prm"][0](tmp_path / "rlhflow")
+    with pytest.raises(ValueError, match=message):
+        kind_of(ScorerSpec(folder, **{"preset": "rlhflow-prm", **fields}))
+
+
+def test_no_item_of_a_format_is_read_in_silence() -> None:
+    for items, message in (
+        (["tag=x", "tag=y"], "tag is given twice"),
+        (["tag=x", "delimiter_behind_tag=maybe"], "delimiter_behind_tag = 'maybe': valid: true"),
+        (["tag=x", "right=+", "wrong=+"], "wrong = '[+]': the same as right"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parsed_format(items)
+
+
 def test_what_files_tell_needs_no_preset(tmp_path: Path) -> None:
     for name in ("skywork-o1-prm", "qwen2.5-math-rm"):
         folder = PUBLIC[name][0](tmp_path / name)

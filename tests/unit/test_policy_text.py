@@ -1,0 +1,98 @@
+"""What search scores of a finished response is what transformers reads of the conversation."""
+
+from functools import lru_cache
+
+import pytest
+from template_families import TEXTS
+from template_forms import FORMS
+
+from orchestrator.engines.chat import Chat
+from orchestrator.engines.tokenizers import byte_pair_tokenizer
+from orchestrator.scorers.policy_tokens import PolicyTokens
+from orchestrator.search.engines import Ids, ScoreRequest
+
+PROMPT = [
+    {"role": "user", "content": "So?"},
+    {"role": "assistant", "content": "Paris. naïve 你好 🙂"},
+    {"role": "user", "content": "What is 2 plus 3?"},
+]
+RESPONSES = [
+    "First add 2 and 3.\n\nThat is 5. So the answer is 5!",
+    "\n First add 2 and 3.  \n",
+    " x", "x ", "5", " ?", "\u00a0x\u00a0", "\u3000x\u3000y \u3000", "\x0bx\x0c", "  two  spaces",
+    "\n\nx", "\n", "a\n\n\n", "\r\nhello\r\n\r\nx", "\t\tx\t", "🙂🙂", "naïve café 你好",
+    "\ufffdx\ufffd",
+    "What is 2 plus 3?", "assistant", "\n's", "a \u2060content\u2060 b", " " * 40 + "x",
+    "<think>\nhm\n</think>\n\nIt is 5.", "hm\n</think>\n\nIt is 5.", "<think>\n\n</think>\n\n5",
+]  # fmt: skip
+
+
+@lru_cache
+def reward(form: str) -> Chat:
+    make, template = FORMS[form]
+    tokenizer = make()
+    tokenizer.chat_template = template
+    return Chat(tokenizer, (), template)
+
+
+@lru_cache
+def other_policy() -> Chat:
+    tokenizer = byte_pair_tokenizer(TEXTS * 3, 400)
+    return Chat(tokenizer, (), tokenizer.chat_template)
+
+
+def as_transformers_reads(chat: Chat, response: str) -> Ids:
+    messages = [*PROMPT, {"role": "assistant", "content": response}]
+    text = chat.tokenizer.apply_chat_template(messages, tokenize=False)
+    return tuple(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def as_search_reads(chat: Chat, policy: Chat | None, response: str, before: int) -> Ids:
+    """Of a response whose first ``before`` policy tokens were known."""
+    _, ids = (policy or chat).answered(PROMPT, response)
+    request = ScoreRequest(
+        chat.reward_prompt_ids(PROMPT), ids[:before], (ids[before:],), (True,)
+    )  # fmt: skip
+    (found,) = PolicyTokens(policy, chat).requests(request)
+    own = found.request
+    return own.prompt_ids + own.prefix_ids + own.extensions[0] + chat.closing_ids
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shared", [True, False], ids=["same tokenizer", "another tokenizer"])
+def test_a_finished_response_is_read_as_its_template_writes_it(form: str, shared: bool) -> None:
+    chat, policy = reward(form), None if shared else other_policy()
+    for response in RESPONSES:
+        if shared and form == "cuts one line end" and response.startswith("\n\n"):
+            continue  # the policy's own text is cut already
+        want = as_transformers_reads(chat, response)
+        for before in (0, 1, 5):
+            assert as_search_reads(chat, policy, response, before) == want, (response, before)
+
+
+# Phi 3's control tokens take the white space behind them.
+@pytest.mark.parametrize("form", [name for name in FORMS if name != "Phi 3"])
+def test_an_answer_is_the_text_behind_what_the_template_writes(form: str) -> None:
+    chat = reward(form)
+    for response in ("It is 5.", " x", "  two  spaces", "5"):
+        _, ids = chat.answered(PROMPT, response)
+        begin, _ = chat.template.trims if chat.template else ("", "")
+        text = chat.response_text(ids)
+        assert text == response or text == response.lstrip(begin), (form, response)
+
+
+def test_a_thought_that_goes_on_stands_where_a_finished_one_does() -> None:
+    chat = reward("Qwen 3")
+    whole = chat.conversation(PROMPT, "<think>\nhm\n</think>\n\nIt is 5.")
+    ids = chat.response_ids("<think>\nhm")
+    request = ScoreRequest(chat.reward_prompt_ids(PROMPT), (), (ids,), (False,))
+    (found,) = PolicyTokens(None, chat).requests(request)
+    read = found.request.prompt_ids + found.request.prefix_ids + found.request.extensions[0]
+    assert (whole.prompt_ids + whole.response_ids)[: len(read)] == read
+
+
+def test_the_channel_of_an_answer_is_read_once_and_is_no_part_of_it() -> None:
+    chat = reward("gpt-oss")
+    ids = chat.marker_ids("<|channel|>final<|message|>It is 5.")
+    assert chat.response_text(ids) == "It is 5."
+    assert [chat.response_text(ids[:n]) for n in (1, 2)] == ["", ""]
