@@ -53,6 +53,15 @@ SMOLLM3 = (
     " + '<|im_end|>\n' }}{% endgeneration %}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n' }}{% endif %}"
 )
+# The system message stands in the last user turn, where a policy goes on from it.
+MISTRAL_3 = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
+    "{% set turns = messages[1:] %}{% else %}{% set turns = messages %}{% endif %}{{ bos_token }}"
+    "{% for message in turns %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + (system + '\n\n' if loop.last and system is defined else '')"
+    " + message['content'] + '[/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] | trim + eos_token }}{% endif %}{% endfor %}"
+)
 
 
 def _chatml(content: str) -> str:

@@ -27,6 +27,7 @@ from orchestrator.engines.rendering import ChatTemplate, TemplateRefuses
 from orchestrator.engines.tokenizer_files import load_tokenizer, template_file
 from orchestrator.records import Message
 
+_ENDS = (".", "!", "?", "...", "\n", " ", "5", ")")  # of responses
 _PROBE = "x"  # a response whose last character merges with no closing
 
 
@@ -234,6 +235,19 @@ class Chat:
         """Whether the first token is written with a space in front, as SentencePiece does."""
         names = self.tokenizer.convert_ids_to_tokens(list(token_ids[:1]))
         return bool(names) and names[0].startswith("\u2581")
+
+    @cached_property
+    def merging_ends(self) -> tuple[str, ...]:
+        """Ends of responses, of a few common ones, that merge with the template's closing.
+
+        No such response has a closed score: its last token is not its own.
+        """
+        if self.template is None or not self._closing:
+            return ()
+        closing = self.template.frame([{"role": "user", "content": _PROBE}])[1]
+        count = len(self._closing)
+        ids = {end: self.encoded(f"{self.frame}{_PROBE}{end}{closing}") for end in _ENDS}
+        return tuple(end for end in _ENDS if ids[end][-count:] != self._closing)
 
     @cached_property
     def _begin(self) -> str:

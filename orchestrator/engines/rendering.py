@@ -73,7 +73,8 @@ class ChatTemplate:
         Raises:
             TemplateRefuses: the template does not take the conversation.
         """
-        return self._render(self._turns(messages), add_generation_prompt=True)
+        turns = self._turns(messages, folds=self._folds_system_of_prompts)
+        return self._render(turns, add_generation_prompt=True)
 
     def frame(self, messages: Sequence[Message]) -> tuple[str, str]:
         """What the template writes in front of a response and behind it.
@@ -176,18 +177,28 @@ class ChatTemplate:
 
         So where the template refuses them, or leaves them out.
         """
-        if not self._fold_system:
-            return False
-        try:
-            text = self._render((("system", _SENTINEL), ("user", "x"), ("assistant", "x")))
-        except TemplateRefuses:
-            return True
-        return _SENTINEL not in text
+        return self._fold_system and not self._writes_system(("assistant", "x"))
 
-    def _turns(self, messages: Sequence[Message]) -> Turns:
+    @cached_property
+    def _folds_system_of_prompts(self) -> bool:
+        """As ``folds_system``, up to where a policy begins to write.
+
+        Mistral's later templates write a system message there, and in no whole conversation.
+        """
+        return self._fold_system and not self._writes_system()
+
+    def _writes_system(self, *answer: tuple[str, str]) -> bool:
+        turns = (("system", _SENTINEL), ("user", "x"), *answer)
+        try:
+            return _SENTINEL in self._render(turns, add_generation_prompt=not answer)
+        except TemplateRefuses:
+            return False
+
+    def _turns(self, messages: Sequence[Message], folds: bool | None = None) -> Turns:
         turns = [(message["role"], self.control.escape(message["content"])) for message in messages]
         roles = [role for role, _ in turns[:2]]
-        if roles == ["system", "user"] and self.folds_system:
+        folds = self.folds_system if folds is None else folds
+        if folds and roles == ["system", "user"]:
             (_, system), (_, user), *rest = turns
             turns = [("user", f"{system}{_FOLD}{user}" if system.strip() else user), *rest]
             if not self._has_told:

@@ -5,6 +5,7 @@ tokens merge with the prompt's end, or whose white space the reward model's temp
 other responses are tokenized by their text, tail by tail (`engines/retokenizing.py`).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -14,6 +15,10 @@ from orchestrator.engines.rendering import END_THINK
 from orchestrator.engines.response_border import ResponseBorder
 from orchestrator.engines.retokenizing import Retokenizer
 from orchestrator.search.engines import Ids, ScoreRequest
+
+_LOG = logging.getLogger(__name__)
+_MERGES = "the chat template's closing merges with responses that end with"
+_APART = "search scores them with the closing's own tokens, scoring jobs reject them"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class PolicyTokens:
     def __init__(self, policy: Chat | None, model: Chat) -> None:
         self._policy, self._model = policy or model, model
         self._border = ResponseBorder(model)
+        if model.merging_ends:
+            ends = ", ".join(map(repr, model.merging_ends))
+            _LOG.warning("%s: %s %s; %s", model.tokenizer.name_or_path, _MERGES, ends, _APART)
         self.shared = policy is None or _same(policy, model)
         self._retokenizer = Retokenizer(self._policy, model)
         lead = self._policy.lead

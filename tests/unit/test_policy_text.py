@@ -3,10 +3,11 @@
 from functools import lru_cache
 
 import pytest
-from template_families import TEXTS
-from template_forms import FORMS
+from template_families import TEXTS, byte_level
+from template_forms import FORMS, MISTRAL_3
 
 from orchestrator.engines.chat import Chat
+from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.engines.tokenizers import byte_pair_tokenizer
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.search.engines import Ids, ScoreRequest
@@ -81,6 +82,21 @@ def test_an_answer_is_the_text_behind_what_the_template_writes(form: str) -> Non
         assert text == response or text == response.lstrip(begin), (form, response)
 
 
+def test_a_system_message_of_a_policys_prompt_is_where_its_template_writes_it() -> None:
+    """In the last user turn, as of Mistral's later templates; a whole conversation has none."""
+    tokenizer = FORMS["Mistral"][0]()
+    chat = Chat(tokenizer, (), MISTRAL_3)
+    messages = [{"role": "system", "content": "Be brief."}, *PROMPT]
+    text = tokenizer.apply_chat_template(
+        messages, chat_template=MISTRAL_3, tokenize=False, add_generation_prompt=True
+    )
+    assert chat.prompt_ids(messages) == tuple(
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+    )
+    folded = [{"role": "user", "content": "Be brief.\n\nSo?"}, *PROMPT[1:]]
+    assert chat.reward_prompt_ids(messages) == chat.reward_prompt_ids(folded)
+
+
 def test_a_thought_that_goes_on_stands_where_a_finished_one_does() -> None:
     chat = reward("Qwen 3")
     whole = chat.conversation(PROMPT, "<think>\nhm\n</think>\n\nIt is 5.")
@@ -96,3 +112,18 @@ def test_the_channel_of_an_answer_is_read_once_and_is_no_part_of_it() -> None:
     ids = chat.marker_ids("<|channel|>final<|message|>It is 5.")
     assert chat.response_text(ids) == "It is 5."
     assert [chat.response_text(ids[:n]) for n in (1, 2)] == ["", ""]
+
+
+def test_a_closing_that_merges_with_a_response_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    template = (
+        "{% for message in messages %}{{ message.role + ': ' + message.content + '\n\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    chat = Chat(byte_level("<|endoftext|>", eos="<|endoftext|>"), (), template)
+    with pytest.raises(TemplateRefuses, match="closing merges"):
+        chat.conversation(PROMPT, "It is so.")
+    PolicyTokens(None, chat)
+    assert "closing merges with responses that end with '.'" in caplog.text
+    caplog.clear()
+    PolicyTokens(None, reward("ChatML"))
+    assert not caplog.text
