@@ -150,13 +150,13 @@ class ChatTemplate:
         """Whether a response is written as it is, but for trimmed white space and thoughts."""
         begin, end = self.trims
         texts = (_VERBATIM, *(f"{2 * space}x{2 * space}" for space in _SPACES))
-        return all(self._written(text) == text.lstrip(begin).rstrip(end) for text in texts)
+        return all(self._writes(text, text.lstrip(begin).rstrip(end)) for text in texts)
 
     @cached_property
     def reads_thoughts(self) -> bool:
         """Whether a thought in a response is left out, or written at another place."""
         thought = f"{THINK}\nx\n{END_THINK}\n\n{_SENTINEL}"
-        return any(self._written(text) != text for text in (thought, thought.removeprefix(THINK)))
+        return not all(self._writes(text, text) for text in (thought, thought.removeprefix(THINK)))
 
     def rewrites(self, response: str) -> bool:
         """Whether a response may be written as another text, trimmed white space apart."""
@@ -164,6 +164,12 @@ class ChatTemplate:
             return True
         has_thought = END_THINK in response or response.lstrip().startswith(THINK)
         return has_thought and self.reads_thoughts
+
+    def _writes(self, answer: str, text: str) -> bool:
+        try:
+            return self._written(answer) == text
+        except TemplateRefuses:  # of this answer
+            return False
 
     def _written(self, answer: str) -> str:
         """What stands between the frame of a response; the whole where the frame is another."""
