@@ -23,11 +23,11 @@ from orchestrator.engines.chat_formats import (
 )
 from orchestrator.engines.control_tokens import ControlTokens, Ids, split
 from orchestrator.engines.endings import ScoreAt, end_ids, generation_ends, up_to_scored
+from orchestrator.engines.policy_text import PolicyText
 from orchestrator.engines.rendering import ChatTemplate, TemplateRefuses
 from orchestrator.engines.tokenizer_files import load_tokenizer, template_file
 from orchestrator.records import Message
 
-_ENDS = (".", "!", "?", "...", "\n", " ", "5", ")")  # of responses
 _PROBE = "x"  # a response whose last character merges with no closing
 
 
@@ -128,10 +128,7 @@ class Chat:
             whole = self.encoded(written)
             if whole[: len(prompt)] == prompt:
                 return whole[len(prompt) :]
-        word = self._word_ids
-        behind = self.response_ids(f"{_PROBE}{response}") if word else ()
-        is_apart = bool(word) and behind[: len(word)] == word
-        return behind[len(word) :] if is_apart else self.response_ids(response)
+        return self._policy_text.ids_behind_text(response)
 
     def reward_prompt_ids(self, messages: Sequence[Message]) -> Ids:
         """Token ids of the whole conversation up to its response, whatever the response is.
@@ -189,80 +186,17 @@ class Chat:
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def response_text(self, token_ids: Sequence[int]) -> str:
-        """The text of a whole response of a policy.
+        """The text of a whole response of a policy, without ``lead`` (`policy_text.py`)."""
+        return self._policy_text.of(tuple(token_ids))
 
-        What the template itself writes in front of a response (``lead``) is no part of it.
-        """
-        ids, lead = tuple(token_ids), self._lead_ids
-        if lead:
-            return (
-                ""
-                if lead[: len(ids)] == ids
-                else self._text_behind_text(ids[len(lead) :] if ids[: len(lead)] == lead else ids)
-            )
-        return self._text_behind_text(ids).removeprefix(self.lead)
-
-    @cached_property
+    @property
     def lead(self) -> str:
-        """What a policy writes in front of a response because its template does.
-
-        A space (Mistral), an empty think block (Qwen3), a channel (gpt-oss), or nothing.
-        """
-        if self.template is None:
-            return ""
-        begin = self._begin
-        return self.frame.removeprefix(begin) if begin and self.frame.startswith(begin) else ""
+        """What a policy writes in front of a response because its template does."""
+        return self._policy_text.lead
 
     @cached_property
-    def _lead_ids(self) -> Ids:
-        """The tokens of a lead that holds control tokens, which no text of a response shows."""
-        ids = self.marker_ids(self.lead) if self.lead else ()
-        return ids if set(ids) & set(self._control.ids) else ()
-
-    @cached_property
-    def _word_ids(self) -> Ids:
-        """A word after which a text keeps its first space, where decoding it alone loses it."""
-        word, both = self.response_ids(_PROBE), self.response_ids(f"{_PROBE} {_PROBE}")
-        second = both[len(word) :]
-        loses = self._begins_with_space(second) and self.text(second) == self.text(word) == _PROBE
-        if not loses or self.template is None:
-            return ()
-        # Behind some prompts every text gets a space in front, which decoding rightly leaves out.
-        behind = self.encoded(f"{self._begin}{_PROBE}")[len(self.encoded(self._begin)) :]
-        return () if self._begins_with_space(behind) else word
-
-    def _begins_with_space(self, token_ids: Ids) -> bool:
-        """Whether the first token is written with a space in front, as SentencePiece does."""
-        names = self.tokenizer.convert_ids_to_tokens(list(token_ids[:1]))
-        return bool(names) and names[0].startswith("\u2581")
-
-    @cached_property
-    def merging_ends(self) -> tuple[str, ...]:
-        """Ends of responses, of a few common ones, that merge with the template's closing.
-
-        No such response has a closed score: its last token is not its own.
-        """
-        if self.template is None or not self._closing:
-            return ()
-        closing = self.template.frame([{"role": "user", "content": _PROBE}])[1]
-        count = len(self._closing)
-        ids = {end: self.encoded(f"{self.frame}{_PROBE}{end}{closing}") for end in _ENDS}
-        return tuple(end for end in _ENDS if ids[end][-count:] != self._closing)
-
-    @cached_property
-    def _begin(self) -> str:
-        """The text up to where a policy begins to write, of some prompt; "" if it is refused."""
-        assert self.template is not None
-        try:
-            return self.template.prompt([{"role": "user", "content": _PROBE}])
-        except TemplateRefuses:  # a lone user turn
-            return ""
-
-    def _text_behind_text(self, token_ids: Ids) -> str:
-        """The text of tokens that stand behind others: a first space is a part of it."""
-        if not self._word_ids:
-            return self.text(token_ids)
-        return self.text(self._word_ids + token_ids).removeprefix(_PROBE)
+    def _policy_text(self) -> PolicyText:
+        return PolicyText(self)
 
     @property
     def control(self) -> ControlTokens:

@@ -12,6 +12,7 @@ from orchestrator.engines.control_tokens import Ids, split
 from orchestrator.engines.rendering import TemplateRefuses
 
 _LOG = logging.getLogger(__name__)
+_ENDS = (".", "!", "?", "...", "\n", " ", "5", ")")  # of responses
 _AS_IT_IS = "such responses are read as they are"
 
 
@@ -51,6 +52,20 @@ class ResponseBorder:
         """Whether only ``in_context`` tells what a response becomes."""
         template = self._chat.template
         return template is not None and template.rewrites(response)
+
+    @cached_property
+    def merging_ends(self) -> tuple[str, ...]:
+        """Ends of responses, of a few common ones, that merge with the template's closing.
+
+        No such response has a closed score: its last token is not its own.
+        """
+        if self._chat.template is None:
+            return ()
+        _, closing = self._chat.template.frame([{"role": "user", "content": "x"}])
+        begin = f"{self._chat.frame}x"
+        ids = self._chat.encoded(begin + closing)[len(self._chat.encoded(begin)) :]
+        texts = {end: self._chat.encoded(f"{begin}{end}{closing}") for end in _ENDS if ids}
+        return tuple(end for end, text in texts.items() if text[-len(ids) :] != ids)
 
     def has_probe_ending(self, prompt_ids: Ids, count: int) -> bool:
         """Whether the last ``count`` ids of a prompt equal those of the probe prompt.

@@ -43,8 +43,8 @@ class PolicyTokens:
     def __init__(self, policy: Chat | None, model: Chat) -> None:
         self._policy, self._model = policy or model, model
         self._border = ResponseBorder(model)
-        if model.merging_ends:
-            ends = ", ".join(map(repr, model.merging_ends))
+        if self._border.merging_ends:
+            ends = ", ".join(map(repr, self._border.merging_ends))
             _LOG.warning("%s: %s %s; %s", model.tokenizer.name_or_path, _MERGES, ends, _APART)
         self.shared = policy is None or _same(policy, model)
         self._retokenizer = Retokenizer(self._policy, model)
