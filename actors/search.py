@@ -22,7 +22,7 @@ from orchestrator.records import Response
 from orchestrator.search.lockstep import Lockstep
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.registry import METHODS
-from orchestrator.search.wave import PolicyBackend, RewardBackend
+from orchestrator.search.wave import Backend
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Search:
     engines: "Engines | None" = None
 
 
-class Backend(PolicyBackend, RewardBackend, Protocol):
+class ActorBackend(Backend, Protocol):
     """Both engines of an actor."""
 
     async def forget(self) -> None:
@@ -51,7 +51,7 @@ class Backend(PolicyBackend, RewardBackend, Protocol):
 class Engines(Protocol):
     """What an actor loads; a plain value, so that one that starts again loads the same."""
 
-    def load(self) -> Backend:
+    def load(self) -> ActorBackend:
         """Loads both engines."""
 
 
@@ -65,7 +65,7 @@ class ModelEngines:
     policy: PolicyPlace
     reward: RewardPlace | None
 
-    def load(self) -> Backend:
+    def load(self) -> ActorBackend:
         """Loads both models."""
         return ModelBackend(self._models, self.policy.threads)
 
@@ -133,12 +133,12 @@ class SearchActor:
             if self._lockstep is None or self._search != search:
                 await self._backend.forget()
                 start = METHODS[search.method].bind(search.parameters)
-                self._lockstep = Lockstep(start, self._backend, self._backend, search.places)
+                self._lockstep = Lockstep(start, self._backend, search.places)
                 self._search = search
             return self._lockstep
 
 
-def _loaded(engines: Engines) -> Backend:
+def _loaded(engines: Engines) -> ActorBackend:
     """Loads engines; those that were dropped for them are in cycles, and go now."""
     backend = engines.load()
     gc.collect()

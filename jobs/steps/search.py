@@ -26,6 +26,7 @@ from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import end_tokens, scored_token
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import Policy, Reward, SampleRequest
@@ -74,8 +75,7 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         run_waves(
             problems,
             lambda problem, policy, reward: _drawn(problem, policy, reward, parameters),
-            policy_of(sweep, sweep.config.search.dtype),
-            None,
+            BatchBackend(policy_of(sweep, sweep.config.search.dtype)),
             wave_size=sweep.config.search.wave_size,
             waves_in_flight=1,
             finished=_counter(meter, len(problems)),
@@ -102,7 +102,11 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
     problems = problems_of(sweep, prompts)
     requests = [
         SampleRequest(
-            p.prompt_ids, (), (stream_key(p.seed, p.prompt_id, "calibration"),), p.max_new_tokens
+            p.prompt_ids,
+            (),
+            (stream_key(p.seed, p.prompt_id, "calibration"),),
+            p.max_new_tokens,
+            entropies=True,
         )
         for p in problems
     ]
@@ -131,8 +135,10 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
             run_waves(
                 problems,
                 _start(sweep, method, parameters),
-                policy_of(sweep, dtype),
-                None if scorer is None else reward_of(sweep, scorer, dtype),
+                BatchBackend(
+                    policy_of(sweep, dtype),
+                    None if scorer is None else reward_of(sweep, scorer, dtype),
+                ),
                 wave_size=sweep.config.search.wave_size,
                 finished=counter,
             )

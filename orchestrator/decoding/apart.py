@@ -36,7 +36,7 @@ def each_apart(
     try:
         return list(answer(list(requests)))
     except Exception as error:
-        reason = _own_fault(error)
+        reason = own_fault(error)
         if reason is None:
             raise
     forget()
@@ -47,7 +47,7 @@ def each_apart(
             for part in each_apart(answer, some, forget)]  # fmt: skip
 
 
-def _own_fault(error: Exception) -> str | None:
+def own_fault(error: Exception) -> str | None:
     """The reason, where an error may be the fault of one request of a batch."""
     if isinstance(error, RewardIsNotFinite):
         return NOT_A_NUMBER

@@ -1,36 +1,27 @@
-"""A policy and a scorer of this process as the search's backends."""
+"""A policy and a scorer of this process as the engines of a wave."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
-from orchestrator.decoding.apart import each_apart
+from orchestrator.decoding.apart import each_apart, own_fault
+from orchestrator.engines.under_way import Continuous
 from orchestrator.scorers.scorer import Scorer
-from orchestrator.search.engines import (
-    Sampled,
-    SampleRequest,
-    Scored,
-    ScoreRequest,
-    TopRequest,
-    TopTokens,
-)
-from orchestrator.search.problem import PromptFailed
-
-Request = TypeVar("Request")
-Answer = TypeVar("Answer")
+from orchestrator.search.engines import Sampled, SampleRequest, TopRequest, TopTokens
+from orchestrator.search.wave import Answers, Kind, Question
 
 
-class PolicyEngine(Protocol):
-    """A policy that answers batches, such as HuggingFacePolicy; answer i belongs to request i."""
+class PolicyEngine(Continuous, Protocol):
+    """A policy, such as HuggingFacePolicy."""
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Draws the continuations of all requests."""
+        """Draws the continuations of all requests, while no others are under way."""
 
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
-        """Gives the likeliest next tokens of all requests."""
+        """Gives the likeliest next tokens of all requests; answer i belongs to request i."""
 
     def forget(self) -> None:
         """Drops what is kept between batches."""
@@ -42,7 +33,10 @@ Loaded = tuple[PolicyEngine, Scorer | None]
 class ModelBackend:
     """Loads and asks both models in one thread of its own, so that the event loop stays free.
 
-    A request that cannot be answered by a fault of its own gets a PromptFailed for an answer.
+    Samples are under way together, whenever they were asked for; a prompt whose samples are there
+    is scored while others go on. Scores come first, for they let prompts go on, then likeliest
+    tokens, then a token of every sample under way. A question that cannot be answered by a fault of
+    its own gets a PromptFailed for an answer.
 
     Args:
         load: gives the policy, and the scorer where there is one.
@@ -54,6 +48,9 @@ class ModelBackend:
         if threads is not None:
             self._thread.submit(torch.set_num_threads, threads).result()
         self.policy, self.scorer = self._thread.submit(load).result()
+        self._waiting: dict[Kind, list[Question]] = {"score": [], "top": [], "sample": []}
+        self._under_way: dict[int, Question] = {}  # by the policy's numbers
+        self._news = False
 
     async def forget(self) -> None:
         """Drops all keys and values: what a search counts does not depend on what ran before."""
@@ -66,25 +63,65 @@ class ModelBackend:
         """Ends the thread; models that nobody else holds go with it."""
         self._thread.shutdown(wait=False)
 
-    async def sample(self, requests: list[SampleRequest]) -> list[Sampled | PromptFailed]:
-        """Draws the continuations of all requests."""
-        return await self._apart(self.policy.sample, requests, self.policy.forget)
-
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens | PromptFailed]:
-        """Gives the likeliest next tokens of all requests."""
-        return await self._apart(self.policy.top, requests, self.policy.forget)
-
-    async def score(self, requests: list[ScoreRequest]) -> list[Scored | PromptFailed]:
-        """Scores all requests."""
-        if self.scorer is None:
+    async def answers(self, asked: list[Question]) -> Answers:
+        """Some of the answers that are missing, as of ``Engines``."""
+        if self.scorer is None and any(question.kind == "score" for question in asked):
             raise ValueError("a score request, but there is no reward model")
-        return await self._apart(self.scorer.score, requests, self.scorer.forget)
+        self._news = False
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, asked)
 
-    async def _apart(
-        self,
-        answer: Callable[[list[Request]], Sequence[Answer]],
-        requests: list[Request],
-        forget: Callable[[], None],
-    ) -> list[Answer | PromptFailed]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, each_apart, answer, requests, forget)
+    def wake(self) -> None:
+        """The samples under way stop for new questions, behind their next token."""
+        self._news = True
+
+    def drop(self) -> None:
+        """Forgets all questions."""
+        self._thread.submit(self._drop)
+
+    def _drop(self) -> None:
+        self.policy.abort()
+        self._under_way.clear()
+        for questions in self._waiting.values():
+            questions.clear()
+
+    def _work(self, asked: list[Question]) -> Answers:
+        for question in asked:
+            self._waiting[question.kind].append(question)
+        if questions := self._taken("score"):
+            assert self.scorer is not None
+            return _answered(questions, self.scorer.score, self.scorer.forget)
+        if questions := self._taken("top"):
+            return _answered(questions, self.policy.top, self.policy.forget)
+        questions = self._taken("sample")
+        try:
+            numbers = self.policy.add([question.request for question in questions])
+            self._under_way.update(zip(numbers, questions, strict=True))
+            questions = []
+            while self._under_way:
+                done = self.policy.step()
+                if done or self._news:
+                    return [(self._under_way.pop(number), done[number]) for number in done]
+        except Exception as error:
+            if own_fault(error) is None:
+                raise
+            # Whose fault is it? Keyed draws give each sample the same text once more.
+            questions = [*self._under_way.values(), *questions]
+            self._under_way.clear()
+            self.policy.abort()
+            self.policy.forget()
+            return _answered(questions, self.policy.sample, self.policy.forget)
+        return []
+
+    def _taken(self, kind: Kind) -> list[Question]:
+        """The waiting questions of a kind whose problems still wait for them."""
+        found, self._waiting[kind] = self._waiting[kind], []
+        return [question for question in found if not question.answer.cancelled()]
+
+
+def _answered(
+    questions: Sequence[Question],
+    answer: Callable[[list[Any]], Sequence[Any]],
+    forget: Callable[[], None],
+) -> Answers:
+    requests = [question.request for question in questions]
+    return list(zip(questions, each_apart(answer, requests, forget), strict=True))

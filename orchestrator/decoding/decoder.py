@@ -160,7 +160,7 @@ class Decoder:
 
         start = METHODS[method].bind(parameters)
         backend, chat = self._backend, load_chat(self._policy)
-        run = run_wave(problems, start, backend, backend, places=places, failed=failed)
+        run = run_wave(problems, start, backend, places=places, failed=failed)
         for one in asyncio.run(run):
             answers[one.prompt_id] = Decoded(
                 one.prompt_id, chat.response_text(one.token_ids), one.token_ids, one.stop,

@@ -18,22 +18,26 @@ ROOM = 64  # tokens of spare room, made when the last is used up
 class SamplesLayer(DynamicLayer):  # type: ignore[misc]
     """One layer of N samples that go on from texts that were read.
 
+    A sample may begin at a later column than another: what stands in its columns before that means
+    nothing, and is for a mask to hide.
+
     Args:
-        before: keys and values (P, H, T, D) of the texts, in one part or several.
-        groups: which row of each part a sample sees.
         in_parts: whether the model's attention takes parts.
+
+    Attributes:
+        before: keys and values (P, H, T, D) of what they go on from, in one part or several.
     """
 
+    before: Sequence[Pair] = ()
     keys: Tensor
     values: Tensor
 
-    def __init__(
-        self, before: Sequence[Pair], groups: Sequence[Groups | None], in_parts: bool
-    ) -> None:
+    def __init__(self, in_parts: bool) -> None:
         super().__init__()
-        self._given, self._in_parts = before, in_parts
-        self._before, self._groups = _alone(before, groups)
-        self._count = 0
+        self._in_parts = in_parts
+        self._seen: list[Pair] = []
+        self._groups: list[Groups | None] = []
+        self._rows, self._count = 0, 0
         self._storage: Pair | None = None
 
     @property
@@ -41,7 +45,13 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
         """Keys and values (N, H, t, D) of the samples behind their beginnings."""
         assert self._storage is not None
         keys, values = self._storage
-        return keys[:, :, : self._count], values[:, :, : self._count]
+        here = slice(self._rows), slice(None), slice(self._count)
+        return keys[here], values[here]
+
+    def group(self, groups: Sequence[Groups | None], rows: int) -> None:
+        """Which row of each part of ``before`` each of N samples sees; new ones come behind."""
+        self._seen, self._groups = _alone(self.before, groups)
+        self._rows = rows
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -49,30 +59,31 @@ class SamplesLayer(DynamicLayer):  # type: ignore[misc]
         """Writes (N, H, new, D) behind what is there; gives all that the samples see."""
         new = (key_states, value_states)
         start, self._count = self._count, self._count + key_states.shape[2]
-        if self._storage is None or self._storage[0].shape[2] < self._count:
-            self._storage = self._with_room(new, start)
-        for storage, states in zip(self._storage, new, strict=True):
-            storage[:, :, start : self._count] = states
-        return attended(self._before, self._groups, self.own, self._in_parts)
+        storage = self._storage
+        if storage is None or len(storage[0]) < self._rows or storage[0].shape[2] < self._count:
+            self._storage = storage = self._with_room(new, start)
+        for part, states in zip(storage, new, strict=True):
+            part[: self._rows, :, start : self._count] = states
+        return attended(self._seen, self._groups, self.own, self._in_parts)
 
     def get_seq_length(self) -> int:
         """T + t."""
-        return sum(int(keys.shape[2]) for keys, _ in self._before) + self._count
+        return sum(int(keys.shape[2]) for keys, _ in self._seen) + self._count
 
-    def take(self, rows: Tensor, groups: Sequence[Groups | None]) -> None:
-        """Keeps some samples, ``rows`` (N',) int64, of the same texts."""
-        assert self._storage is not None
-        keys, values = self._storage
-        self._storage = keys[rows], values[rows]
-        self._before, self._groups = _alone(self._given, groups)
+    def take(self, rows: Tensor, first: int) -> None:
+        """Keeps some samples, ``rows`` (N',) int64, and their columns from ``first`` on."""
+        keys, values = self.own
+        self._rows, self._count = len(rows), self._count - first
+        self._storage = keys[rows, :, first:], values[rows, :, first:]
 
     def _with_room(self, like: Pair, kept: int) -> Pair:
-        keys, values = (
-            part.new_empty((*part.shape[:2], self._count + ROOM, part.shape[3])) for part in like
-        )
+        columns = self._count + ROOM
+        keys, values = (part.new_zeros((self._rows, part.shape[1], columns, part.shape[3]))
+                        for part in like)  # fmt: skip
         if self._storage is not None:
             for old, new in zip(self._storage, (keys, values), strict=True):
-                new[:, :, :kept] = old[:, :, :kept]
+                rows = min(len(old), self._rows)
+                new[:rows, :, :kept] = old[:rows, :, :kept]
         return keys, values
 
 

@@ -11,18 +11,20 @@ from torch import Tensor
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.stops import StopReader
 from orchestrator.randomness import first_uniforms, uniforms
-from orchestrator.search.engines import Continuation, Ids, Sampled, SampleRequest, Stop
+from orchestrator.search.engines import Continuation, Sampled, SampleRequest, Stop
+
+BLOCK = 256  # tokens whose probabilities are summed first
 
 
 @dataclass(slots=True)  # thousands at every step of a token-level search
 class DrawnRow:
-    """One sample on its way."""
+    """One sample on its way; ``uncertain``: whether its entropies are wanted."""
 
     request: int
-    prefix: int
     limit: int
     entropy_stop: float
     greedy: bool
+    uncertain: bool
     draws: np.ndarray
     tokens: list[int]
     entropies: list[float]
@@ -37,7 +39,8 @@ def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tens
     That is in probability, the least distance to ``top_p`` of what stands before a token, or the
     lead of the last token kept over the first that is cut; None where nothing is cut.
     """
-    probabilities = torch.softmax(logits / temperature, dim=-1)
+    heated = logits if temperature == 1 else logits / temperature
+    probabilities = torch.softmax(heated, dim=-1)
     if top_p >= 1:
         return probabilities, None
     ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -52,31 +55,53 @@ def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tens
     return kept / kept.sum(-1, keepdim=True), torch.minimum(border, lead)
 
 
-def inverse(cumulative: Tensor, draws: Tensor, index: Tensor | None) -> Tensor:
-    """Where each draw (R,) falls in its row (``index``) of cumulative probabilities (P, V)."""
-    if index is None:
-        target = draws[:, None] * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    target = draws * cumulative[index, -1]
-    tokens = torch.empty_like(index)
-    order = torch.argsort(index, stable=True)
-    counts = torch.bincount(index, minlength=len(cumulative)).tolist()
-    for place, own in enumerate(order.split(counts)):
-        tokens[own] = torch.searchsorted(cumulative[place], target[own], right=True)
-    return tokens
+class Intervals:
+    """The interval of each token in [0, total), of which only those near a draw are summed.
 
+    A cumulative sum over a whole vocabulary in float64 took as long as the forward of a small
+    model. Here tokens are summed in blocks, and within the block that a draw falls into.
 
-def border_distance(
-    cumulative: Tensor, draws: Tensor, tokens: Tensor, index: Tensor | None
-) -> Tensor:
-    """How far each draw (R,) is from the nearer border of its token's interval, in probability.
-
-    A draw past the last border, which only rounding can bring about, is at distance 0.
+    Args:
+        probabilities: (P, V), not negative.
     """
-    rows = torch.arange(len(tokens), device=tokens.device) if index is None else index
-    target = draws * cumulative[rows, -1]
-    below = cumulative[rows, (tokens - 1).clamp(min=0)].masked_fill(tokens == 0, 0.0)
-    return torch.minimum(target - below, cumulative[rows, tokens] - target).clamp(min=0.0)
+
+    def __init__(self, probabilities: Tensor) -> None:
+        spare = -probabilities.shape[-1] % BLOCK
+        padded = torch.nn.functional.pad(probabilities, (0, spare)) if spare else probabilities
+        self._blocks = padded.unflatten(-1, (-1, BLOCK))
+        self._ends = self._blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # (P, B)
+
+    @property
+    def total(self) -> Tensor:
+        """(P,)."""
+        return self._ends[:, -1]
+
+    def drawn(self, draws: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The token (R,) in whose interval each draw falls, and how far from the nearer border.
+
+        A token of probability 0 is never drawn. A draw that only rounding brings past a border is
+        at distance 0 from it.
+
+        Args:
+            draws: (R,) float64 in [0, 1), of the total.
+            index: (R,) which row of probabilities each is of; None: row r is draw r's.
+        """
+        rows = torch.arange(len(draws), device=draws.device) if index is None else index
+        ends = self._ends[rows]
+        target = _below(draws * ends[:, -1], ends[:, -1])[:, None]
+        block = torch.searchsorted(ends, target, right=True)
+        before = ends.gather(1, (block - 1).clamp(min=0)).masked_fill(block == 0, 0.0)
+        inner = before + self._blocks[rows, block.squeeze(1)].double().cumsum(-1)
+        target = _below(target, inner[:, -1:])
+        place = torch.searchsorted(inner, target, right=True)
+        lower = torch.where(place == 0, before, inner.gather(1, (place - 1).clamp(min=0)))
+        near = torch.minimum(target - lower, inner.gather(1, place) - target).clamp(min=0.0)
+        return (block * BLOCK + place).squeeze(1), near.squeeze(1)
+
+
+def _below(values: Tensor, limits: Tensor) -> Tensor:
+    """Values, each less than its limit."""
+    return torch.minimum(values, torch.nextafter(limits, torch.zeros_like(limits)))
 
 
 def draws_of(requests: Sequence[SampleRequest]) -> Iterator[np.ndarray]:
@@ -94,13 +119,14 @@ def draws_of(requests: Sequence[SampleRequest]) -> Iterator[np.ndarray]:
 
 
 def new_row(
-    index: int, prefix: int, request: SampleRequest, draws: np.ndarray, stops: StopReader | None
+    number: int, request: SampleRequest, draws: np.ndarray, stops: StopReader | None
 ) -> DrawnRow:
-    """A sample of a request, before its first token."""
+    """A sample of the request of a number, before its first token."""
     stop = float("inf") if request.entropy_stop is None else request.entropy_stop
     return DrawnRow(
-        index, prefix, request.max_new_tokens, stop, request.greedy, draws, [], [], stops=stops
-    )
+        number, request.max_new_tokens, stop, request.greedy, request.tells_entropies,
+        draws, [], [], stops=stops,
+    )  # fmt: skip
 
 
 def append(
@@ -119,7 +145,8 @@ def append(
             row.stop = "entropy"
             return
     row.margin = min(row.margin, margin)
-    row.entropies.append(entropy)
+    if row.uncertain:
+        row.entropies.append(entropy)
     if token in ends:
         row.stop = "end"
         return
@@ -141,24 +168,7 @@ def sampled_of(rows: list[DrawnRow], prefill: int, chat: Chat | None) -> Sampled
         text = None if chat is None else chat.text(row.tokens)
         entropies = tuple(row.entropies)
         done.append(Continuation(tuple(row.tokens), row.stop, entropies, row.margin, text))
-    sampled = sum(len(row.entropies) for row in rows)
+    sampled = sum(len(row.tokens) + (row.stop == "end") for row in rows)
     # Every token but one that stops a row goes through the model, to see what comes after it.
     computed = sum(len(row.tokens) - (row.stop in ("length", "stop")) for row in rows)
     return Sampled(tuple(done), sampled, prefill + computed)
-
-
-def batches(rows: list[DrawnRow], texts: list[Ids], most: int) -> list[list[DrawnRow]]:
-    """Rows in batches of like prefix length, in an order that only the requests decide.
-
-    There are ``most`` in each. Of those that want one token what counts is the different prefixes.
-    """
-    found: list[list[DrawnRow]] = []
-    going, prefixes = 0, set[int]()
-    for row in sorted(rows, key=lambda row: (len(texts[row.prefix]), row.prefix)):
-        going += row.limit > 1
-        prefixes.add(row.prefix)
-        if not found or max(going, len(prefixes)) > most:
-            found.append([])
-            going, prefixes = int(row.limit > 1), {row.prefix}
-        found[-1].append(row)
-    return found

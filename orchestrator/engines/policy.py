@@ -1,4 +1,4 @@
-"""The Hugging Face policy engine: batches of requests in, continuations out.
+"""The Hugging Face policy engine: requests in at any step, continuations out as they are done.
 
 Each different prefix is read on from where it was read before (``reading.py``), its keys and
 values then shared by its samples. Every sample draws from its own keyed stream of uniform
@@ -7,37 +7,32 @@ batch. Knows nothing of search or of Ray.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from dataclasses import dataclass
+from itertools import count, islice
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from orchestrator.engines.cache import SamplesLayer, samples_cache
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import DTYPES, Dtype, load_policy
 from orchestrator.engines.draws import (
     DrawnRow,
+    Intervals,
     append,
-    batches,
-    border_distance,
     distribution,
     draws_of,
-    inverse,
     new_row,
     sampled_of,
 )
 from orchestrator.engines.key_values import MEMORY_MIB
-from orchestrator.engines.known import Known
 from orchestrator.engines.next_logits import NextLogits
 from orchestrator.engines.reading import Reader
-from orchestrator.engines.rows import Pair
+from orchestrator.engines.sampling import Batch
 from orchestrator.engines.stops import StopReader
+from orchestrator.engines.under_way import sampled
 from orchestrator.rewards.log_ratio import response_log_probs
-from orchestrator.rewards.masks import additive_mask
-from orchestrator.rewards.packed import TRUNK, Tokens, joined
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -47,11 +42,19 @@ from orchestrator.search.engines import (
 )  # fmt: skip
 
 ROWS_PER_BATCH = 512  # past this, plain decoding on a CPU gains nothing and memory grows
-COMPACT_BELOW = 0.7  # share of unfinished rows at which the finished ones are dropped
 
 
 class PolicyIsNotFinite(ValueError):
     """A policy gave NaN logits: what is sampled from them would look like text and mean nothing."""
+
+
+@dataclass
+class _Order:
+    """A request under way; ``prefill`` tokens were computed of its prefix."""
+
+    request: SampleRequest
+    rows: list[DrawnRow]
+    prefill: int = 0
 
 
 class HuggingFacePolicy:
@@ -83,6 +86,10 @@ class HuggingFacePolicy:
         self._behind = NextLogits()
         self._end_ids = self.chat.end_ids if ends else ()
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}
+        self._numbers = count()
+        self._orders: dict[int, _Order] = {}  # what is not done
+        self._waiting: list[tuple[Ids, DrawnRow]] = []
+        self._batch = Batch(self.model, self._reader, device)
         self.temperature, self.top_p, self.device = temperature, top_p, device
 
     def forget(self) -> None:
@@ -90,30 +97,49 @@ class HuggingFacePolicy:
         self._reader.forget()
         self._behind = NextLogits()
 
-    @torch.inference_mode()
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Samples all requests; result i belongs to request i."""
-        rows: list[DrawnRow] = []
-        prefixes: dict[Ids, int] = {}
-        first_request: dict[int, int] = {}
-        computed = Counter[int]()  # tokens of each prefix, of which several batches may have rows
+        """Samples all requests; result i belongs to request i. No others may be under way."""
+        return sampled(self, requests)
+
+    def add(self, requests: Sequence[SampleRequest]) -> list[int]:
+        """Takes requests, whose samples join those under way with the next step; their numbers."""
         draws = draws_of(requests)
-        for i, request in enumerate(requests):
-            prefix = prefixes.setdefault(request.prompt_ids + request.prefix_ids, len(prefixes))
-            first_request.setdefault(prefix, i)
-            stops = self._stop_reader(request.stops)
-            rows += [new_row(i, prefix, request, next(draws), stops) for _ in request.keys]
-        texts = list(prefixes)
-        for batch in batches(rows, texts, ROWS_PER_BATCH):
-            computed.update(self._decode(batch, texts))
-        owned: list[list[DrawnRow]] = [[] for _ in requests]
-        for row in rows:
-            owned[row.request].append(row)
-        prefill = {i: computed[prefix] for prefix, i in first_request.items()}
-        return [
-            sampled_of(owned[i], prefill.get(i, 0), self.chat if request.texts else None)
-            for i, request in enumerate(requests)
-        ]
+        numbers = list(islice(self._numbers, len(requests)))
+        for number, request in zip(numbers, requests, strict=True):
+            text, stops = request.prompt_ids + request.prefix_ids, self._stop_reader(request.stops)
+            own = [new_row(number, request, next(draws), stops) for _ in request.keys]
+            self._orders[number] = _Order(request, own)
+            self._waiting += [(text, row) for row in own]
+        # Of like prefix length one after the other, and those of one prefix together.
+        self._waiting.sort(key=lambda one: (len(one[0]), one[0]))
+        return numbers
+
+    @torch.inference_mode()
+    def step(self) -> dict[int, Sampled]:
+        """One more token of every sample under way; the requests that are done, by their numbers.
+
+        Raises:
+            PolicyIsNotFinite: some logits are NaN.
+        """
+        self._admit()
+        done = self._done()
+        if not done and self._batch.live:
+            logits = self._batch.forward()
+            slots = self._batch.slots
+            going = [slot.live for slot in slots]
+            tokens = self._choose([slot.row for slot in slots], logits)
+            for i, slot in enumerate(slots):
+                if going[i] and slot.row.stop == "entropy":  # what comes next is known already
+                    self._behind.keep(slot.text + tuple(slot.row.tokens), logits[i])
+            done = self._done()
+            self._batch.went_on(tokens)
+        return done
+
+    def abort(self) -> None:
+        """Drops all requests that are not done."""
+        self._orders.clear()
+        self._waiting.clear()
+        self._batch.clear()
 
     @torch.inference_mode()
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
@@ -170,104 +196,76 @@ class HuggingFacePolicy:
         _assert_numbers(logits)
         return logits, [read.computed for read in found]
 
-    def _decode(self, rows: list[DrawnRow], texts: list[Ids]) -> dict[int, int]:
-        """Samples one batch of rows to their ends; gives the tokens computed of each prefix."""
-        used = sorted({row.prefix for row in rows})
-        place = {prefix: k for k, prefix in enumerate(used)}
-        logits, computed = self._next_logits([texts[prefix] for prefix in used])
-        for prefix, own in zip(used, logits, strict=True):
-            self._behind.keep(texts[prefix], own)
-        index = torch.tensor([place[row.prefix] for row in rows], device=self.device)
-        tokens = self._choose(rows, logits, index)
-        keep = [i for i, row in enumerate(rows) if row.stop is None]
-        if keep:
-            live = [rows[i] for i in keep]
-            kept = torch.tensor(keep, device=self.device)
-            self._go_on(live, [texts[prefix] for prefix in used], index[kept], tokens[kept])
-        return dict(zip(used, computed, strict=True))
-
-    def _go_on(self, live: list[DrawnRow], texts: list[Ids], index: Tensor, tokens: Tensor) -> None:
-        """Samples rows from their second tokens on; row r goes on from text ``index[r]``."""
-        known = self._reader.store.known(texts)
-        layers = self._layers(known, index)
-        cache = samples_cache(layers)
-        lengths = torch.tensor(known.lengths, device=self.device)
-        begun = known.tokens().to(self.device)
-        for step in count():
-            logits = self.model(
-                input_ids=tokens[:, None],
-                attention_mask=self._mask(begun, lengths, index, step),
-                position_ids=(lengths[index] + step)[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-            going = [row.stop is None for row in live]
-            tokens = self._choose(live, logits)
-            for i, row in enumerate(live):
-                if going[i] and row.stop == "entropy":  # what comes next is known already
-                    self._behind.keep(texts[index[i]] + tuple(row.tokens), logits[i])
-            keep = [i for i, row in enumerate(live) if row.stop is None]
-            few = len(keep) < COMPACT_BELOW * len(live)
-            if not keep or few:
-                self._remember(live, texts, index, layers)
-            if not keep:
-                return
-            if few:
-                kept = torch.tensor(keep, device=self.device)
-                live, tokens, index = [live[i] for i in keep], tokens[kept], index[kept]
-                groups = known.groups(index, self.device)
-                for layer in layers:
-                    layer.take(kept, groups)
-
-    def _layers(self, known: Known, index: Tensor) -> list[SamplesLayer]:
-        """Caches of samples behind some texts that were read, ``index[r]`` that of row r."""
-        store, in_parts = self._reader.store, self._reader.in_parts
-        groups = known.groups(index, self.device)
-        return [
-            SamplesLayer(store.taken(known, number), groups, in_parts)
-            for number in range(store.layers)
-        ]
-
-    def _mask(
-        self, begun: Tokens, lengths: Tensor, index: Tensor, step: int
-    ) -> Tensor | dict[str, Tensor]:
-        """The additive mask of the samples' token ``step`` (from 0) behind their beginnings."""
-        place = lengths[index][:, None] + torch.arange(step + 1, device=lengths.device)
-        own = Tokens(place, place, place + 1, torch.full_like(place, TRUNK))
-        last = torch.full_like(index, step)[:, None]
-        return additive_mask(self.model, own.at(last), joined(begun.rows(index), own))
-
-    def _remember(
-        self, rows: list[DrawnRow], texts: list[Ids], index: Tensor, layers: list[SamplesLayer]
-    ) -> None:
-        """Keeps what was computed of the rows that stopped and may be gone on from."""
-        chosen = [i for i, row in enumerate(rows) if row.stop in ("length", "entropy", "stop")]
-        if not chosen:
+    def _admit(self) -> None:
+        """Draws the first tokens of waiting samples; those that go on join the batch."""
+        taken = self._next_waiting()
+        if not taken:
             return
-        size = layers[0].own[0].shape[2]
-        places = index.tolist()
-        parents = [texts[places[i]] for i in chosen]
-        pieces = [[(tuple(rows[i].tokens[:size]), 0)] for i in chosen]
-        at = torch.tensor(chosen, device=self.device)
-        new: list[Pair] = []
-        for layer in layers:
-            keys, values = layer.own
-            new.append((keys[at], values[at]))
-        self._reader.store.remember(parents, pieces, new)
+        texts = list(dict.fromkeys(text for text, _ in taken))
+        place = {text: i for i, text in enumerate(texts)}
+        logits, computed = self._next_logits(texts)
+        for text, own in zip(texts, logits, strict=True):
+            self._behind.keep(text, own)
+        for text, row in taken:  # paid for by the first who asks
+            self._orders[row.request].prefill += computed[place[text]]
+            computed[place[text]] = 0
+        index = torch.tensor([place[text] for text, _ in taken], device=self.device)
+        tokens = self._choose([row for _, row in taken], logits, index)
+        keep = [i for i, (_, row) in enumerate(taken) if row.stop is None]
+        if keep:
+            kept = torch.tensor(keep, device=self.device)
+            self._batch.join([taken[i] for i in keep], tokens[kept])
+
+    def _next_waiting(self) -> list[tuple[Ids, DrawnRow]]:
+        """As many waiting samples as have room.
+
+        Of those that want one token what counts is the different prefixes.
+        """
+        room = ROWS_PER_BATCH - self._batch.live if self._waiting else 0
+        going, prefixes, most = 0, set[Ids](), 0
+        for text, row in self._waiting:
+            going += row.limit > 1
+            prefixes.add(text)
+            if max(going, len(prefixes)) > room:
+                break
+            most += 1
+        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        return taken
+
+    def _done(self) -> dict[int, Sampled]:
+        """The requests all of whose samples have stopped."""
+        ended = [
+            number
+            for number, order in self._orders.items()
+            if all(row.stop is not None for row in order.rows)
+        ]
+        if not ended:
+            return {}
+        numbers = set(ended)
+        self._batch.keep(
+            [i for i, slot in enumerate(self._batch.slots) if slot.row.request in numbers]
+        )
+        found = {}
+        for number in ended:
+            order = self._orders.pop(number)
+            chat = self.chat if order.request.texts else None
+            found[number] = sampled_of(order.rows, order.prefill, chat)
+        return found
 
     def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
         """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
         at = slice(None) if index is None else index
         probabilities, cut = distribution(_wide(logits), self.temperature, self.top_p)
-        entropy = torch.special.entr(probabilities).sum(-1)[at]
+        entropy = torch.zeros(len(rows), device=logits.device)
+        if any(row.uncertain for row in rows):
+            entropy = torch.special.entr(probabilities).sum(-1)[at]
         draws = torch.tensor(
             [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
             dtype=torch.float64, device=logits.device,
         )  # fmt: skip
-        cumulative = probabilities.double().cumsum(-1)
-        _assert_numbers(cumulative[:, -1])
-        tokens = inverse(cumulative, draws, index).clamp(max=logits.shape[-1] - 1)
-        margins = border_distance(cumulative, draws, tokens, index)
+        intervals = Intervals(probabilities)
+        _assert_numbers(intervals.total)
+        tokens, margins = intervals.drawn(draws, index)
         if any(row.greedy for row in rows):
             greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
             tokens = torch.where(greedy, logits.argmax(-1)[at], tokens)

@@ -14,28 +14,37 @@ import torch
 from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from orchestrator.engines.draws import border_distance, distribution, inverse
+from orchestrator.engines.draws import Intervals, distribution
 from orchestrator.randomness import uniforms
 
 
 @dataclass
 class _Stream:
-    """A sample's draws; the one for its next token is at the number of its tokens so far."""
+    """A sample's draws; the one for its next token is at the number of its tokens so far.
 
-    key: int
-    draws: np.ndarray
+    None of a sample that takes the likeliest token.
+    """
+
+    number: int
+    draws: np.ndarray | None
     tokens: list[int]  # vLLM's own list, which grows
 
 
 def _drawn(
     logits: Tensor, draws: Tensor, temperature: float, top_p: float
 ) -> tuple[Tensor, Tensor]:
-    """The tokens (R,) that uniform numbers (R,) draw from logits (R, V), and their margins (R,)."""
+    """The tokens (R,) that uniform numbers (R,) draw from logits (R, V), and their margins (R,).
+
+    A row with NaN among its logits has NaN for a margin, and any token.
+    """
     found, cut = distribution(logits, temperature, top_p)
-    cumulative = found.double().cumsum(-1)
-    tokens = inverse(cumulative, draws, None).clamp(max=logits.shape[-1] - 1)
-    near = border_distance(cumulative, draws, tokens, None)
-    return tokens, near if cut is None else torch.minimum(near, cut.double())
+    intervals = Intervals(found)
+    broken = intervals.total.isnan()
+    if broken.any():
+        intervals = Intervals(torch.where(broken[:, None], 1.0, found))
+    tokens, near = intervals.drawn(draws)
+    near = near if cut is None else torch.minimum(near, cut.double())
+    return tokens, near.masked_fill(broken, math.nan)
 
 
 def _follow(streams: dict[int, _Stream], update: BatchUpdate) -> None:
@@ -45,9 +54,11 @@ def _follow(streams: dict[int, _Stream], update: BatchUpdate) -> None:
     for row, parameters, _, tokens in update.added:
         streams.pop(row, None)
         given = parameters.extra_args or {}
-        if "key" in given:
-            draws = uniforms(given["key"], given["count"])[given["start"] :]
-            streams[row] = _Stream(given["key"], draws, tokens)
+        if "number" in given:
+            draws = None
+            if given["key"] is not None:
+                draws = uniforms(given["key"], given["count"])[given["start"] :]
+            streams[row] = _Stream(given["number"], draws, tokens)
     for source, target, direction in update.moved:
         moved, met = streams.pop(source, None), streams.pop(target, None)
         if moved is not None:
@@ -59,16 +70,17 @@ def _follow(streams: dict[int, _Stream], update: BatchUpdate) -> None:
 def keyed_draws(temperature: float, top_p: float) -> Any:
     """The class of a logits processor that draws after temperature and top-p.
 
-    A request has its ``key`` among its ``extra_args``, with ``start``, the number of tokens that
-    were drawn before, and ``count``, that of all its draws; one without is left as it is. vLLM is
-    to take the likeliest token. ``broken`` of the class tells whether some logits were NaN,
-    ``margins`` how near the nearest draw of a key was, as of ``Continuation``.
+    A request has among its ``extra_args`` its ``number``, ``key``, ``start`` (how many tokens were
+    drawn before) and ``count`` (of all its draws); one whose key is None is left as it is. vLLM is
+    to take the likeliest token. ``broken`` of the class holds the numbers of requests of which some
+    logits were NaN, ``margins`` how near the nearest draw of each was, as of
+    ``Continuation``.
     """
 
     class KeyedDraws(LogitsProcessor):  # type: ignore[misc]
         """Sets all logits of a sample's row but that of the token it draws to minus infinity."""
 
-        broken: Tensor | bool = False
+        broken: ClassVar[set[int]] = set()
         margins: ClassVar[dict[int, float]] = {}
 
         def __init__(self, config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -85,20 +97,25 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
 
         def apply(self, logits: Tensor) -> Tensor:
             """Draws for all rows (R, V) that have a stream."""
-            KeyedDraws.broken |= logits.isnan().any()
-            if not self._streams:
+            drawn = {row: own for row, own in self._streams.items() if own.draws is not None}
+            for row, own in self._streams.items():
+                if own.draws is None and logits[row].isnan().any():
+                    KeyedDraws.broken.add(own.number)
+            if not drawn:
                 return logits
-            rows = torch.tensor(list(self._streams), device=logits.device)
+            rows = torch.tensor(list(drawn), device=logits.device)
             draws = torch.tensor(
-                [own.draws[len(own.tokens)] for own in self._streams.values()],
+                [own.draws[len(own.tokens)] for own in drawn.values()],
                 dtype=torch.float64, device=logits.device,
             )  # fmt: skip
             tokens, near = _drawn(logits[rows].float(), draws, temperature, top_p)
             logits[rows] = -torch.inf
             logits[rows, tokens] = 0.0
             margins = KeyedDraws.margins
-            for own, margin in zip(self._streams.values(), near.tolist(), strict=True):
-                margins[own.key] = min(margins.get(own.key, math.inf), margin)
+            for own, margin in zip(drawn.values(), near.tolist(), strict=True):
+                margins[own.number] = min(margins.get(own.number, math.inf), margin)
+                if math.isnan(margin):
+                    KeyedDraws.broken.add(own.number)
             return logits
 
     return KeyedDraws

@@ -21,6 +21,20 @@ class Ask:
     ends: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A sample that is done: its new tokens, how many were computed, its margin.
+
+    ``broken``: whether some of its logits were NaN.
+    """
+
+    number: int
+    tokens: list[int]
+    computed: int
+    margin: float
+    broken: bool
+
+
 class Generator:
     """The engine, in its process."""
 
@@ -49,39 +63,61 @@ class Generator:
             generation_config="vllm",  # what the checkpoint recommends is not asked for
             enforce_eager=device == "cpu",
         )
+        self._asked: dict[int, Ask] = {}  # samples under way
         self.longest = int(self._model.model_config.max_model_len)
 
-    def sample(self, asked: list[Ask]) -> tuple[list[tuple[list[int], int, float]], bool]:
-        """Each row's new tokens, those computed, its margin; whether some logits were NaN."""
-        from vllm import SamplingParams
+    @property
+    def busy(self) -> bool:
+        """Whether samples are under way."""
+        return bool(self._asked)
 
-        parameters = [
-            SamplingParams(
+    def add(self, asked: list[tuple[int, Ask]]) -> None:
+        """Takes samples by their numbers; they join those under way."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        for number, one in asked:
+            parameters = SamplingParams(
                 temperature=0.0,  # the draws leave one token
                 max_tokens=one.count - one.start,
                 ignore_eos=True,  # the ends are named
                 stop_token_ids=list(one.ends),
                 stop=list(one.stops),
                 detokenize=bool(one.stops),
-                extra_args=None
-                if one.key is None
-                else {"key": one.key, "start": one.start, "count": one.count},
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args={
+                    "number": number,
+                    "key": one.key,
+                    "start": one.start,
+                    "count": one.count,
+                },
             )
-            for one in asked
-        ]
-        answers = []
-        found = self._model.generate(
-            [{"prompt_token_ids": one.text} for one in asked], parameters, use_tqdm=False
-        )
-        for one, output in zip(asked, found, strict=True):
+            prompt = {"prompt_token_ids": one.text}
+            self._model.llm_engine.add_request(str(number), prompt, parameters)
+            self._asked[number] = one
+
+    def step(self) -> list[Drawn]:
+        """Goes on with all samples under way; those that are done."""
+        found = []
+        for output in self._model.llm_engine.step():
+            number = int(output.request_id)
+            one = self._asked.pop(number)
             tokens = list(output.outputs[0].token_ids)
             # Every token but the last goes through the model, to see what comes after it.
             computed = len(one.text) - output.num_cached_tokens + len(tokens) - 1
-            margin = math.inf if one.key is None else self._draws.margins.get(one.key, math.inf)
-            answers.append((tokens, computed, margin))
-        broken, self._draws.broken = bool(self._draws.broken), False
+            margin = self._draws.margins.pop(number, math.inf)
+            broken = number in self._draws.broken
+            self._draws.broken.discard(number)
+            found.append(Drawn(number, tokens, computed, margin, broken))
+        return found
+
+    def abort(self) -> None:
+        """Drops all samples under way."""
+        if self._asked:
+            self._model.llm_engine.abort_request([str(number) for number in self._asked])
+        self._asked.clear()
         self._draws.margins.clear()
-        return answers, broken
+        self._draws.broken.clear()
 
     def top(self, asked: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:
         """The likeliest next tokens of each text, their log-probabilities, the tokens computed."""

@@ -8,11 +8,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, islice
 from typing import Literal
 
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import check_policy_weights
 from orchestrator.engines.policy import PolicyIsNotFinite
+from orchestrator.engines.under_way import sampled
 from orchestrator.engines.vllm_generator import Ask, Generator
 from orchestrator.engines.vllm_process import VllmProcess, check_served
 from orchestrator.search.engines import (
@@ -77,6 +79,9 @@ class VllmPolicy:
         self.temperature, self.top_p, self.device = temperature, top_p, device
         self._checkpoint = checkpoint
         self._end_ids = self.chat.end_ids if ends else ()
+        self._numbers, self._samples = count(), count()
+        self._orders: dict[int, list[_Row]] = {}  # requests that are not done
+        self._rows: dict[int, _Row] = {}  # their samples under way, by vLLM's numbers
         start = partial(Generator, temperature=temperature, top_p=top_p, dtype=dtype)
         self._engine = VllmProcess(checkpoint, device, start, cache_mib)
 
@@ -89,17 +94,27 @@ class VllmPolicy:
         self._engine.ask("forget")
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Samples all requests; result i belongs to request i. Entropies are not given.
+        """Samples all requests; result i belongs to request i. No others may be under way.
 
         Raises:
-            ValueError: a request would stop by entropy, which vLLM does not tell.
-            TextDoesNotFit: a text is empty, or longer than vLLM reads with all its new tokens.
+            ValueError: as of ``add``.
+            TextDoesNotFit: likewise.
             PolicyIsNotFinite: some logits were NaN.
             RuntimeError: the engine's process has ended.
         """
-        if any(request.entropy_stop is not None for request in requests):
+        return sampled(self, requests)
+
+    def add(self, requests: Sequence[SampleRequest]) -> list[int]:
+        """Takes requests, whose samples join those under way; their numbers.
+
+        Raises:
+            ValueError: a request wants entropies, or would stop by them: vLLM does not tell them.
+            TextDoesNotFit: a text is empty, or longer than vLLM reads with all its new tokens.
+            RuntimeError: the engine is closed.
+        """
+        if any(request.tells_entropies for request in requests):
             raise ValueError(
-                f"{self._checkpoint}: engine 'vllm' does not stop by entropy; methods that do"
+                f"{self._checkpoint}: engine 'vllm' gives no entropies; methods that stop by them"
                 " (cards) run on engine: transformers"
             )
         texts = [request.prompt_ids + request.prefix_ids for request in requests]
@@ -109,17 +124,50 @@ class VllmPolicy:
                 for text, request in zip(texts, requests, strict=True)
             ]
         )
-        owned = [
-            [_Row(i, texts[i], key, request) for key in request.keys]
-            for i, request in enumerate(requests)
-        ]
-        waiting = [row for rows in owned for row in rows]
-        while waiting:
-            self._go_on(waiting)
+        numbers = list(islice(self._numbers, len(requests)))
+        rows = []
+        for number, text, request in zip(numbers, texts, requests, strict=True):
+            self._orders[number] = [_Row(number, text, key, request) for key in request.keys]
+            rows += self._orders[number]
+        self._go_on(rows)
+        return numbers
+
+    def step(self) -> dict[int, Sampled]:
+        """Waits until some samples are done; the requests that are, by their numbers.
+
+        Raises:
+            PolicyIsNotFinite: some logits were NaN.
+            RuntimeError: the engine's process has ended.
+        """
+        again, changed = [], set()
+        for drawn in self._engine.done():
+            row = self._rows.pop(drawn.number, None)
+            if row is None:
+                continue  # of a request that was dropped meanwhile
+            if drawn.broken:
+                raise PolicyIsNotFinite(
+                    f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype"
+                    " are broken"
+                )
+            row.margin = min(row.margin, drawn.margin)
+            row.tokens += drawn.tokens
+            row.sampled += len(drawn.tokens)
+            row.computed += drawn.computed
+            self._mark(row)
             # One goes on where vLLM saw a stop in the text that is not in the continuation's own,
             # such as a space that only stands between the prompt and the continuation.
-            waiting = [row for row in waiting if row.stop is None]
-        return [self._sampled(rows) for rows in owned]
+            if row.stop is None:
+                again.append(row)
+            changed.add(row.request)
+        self._go_on(again)
+        ended = [n for n in sorted(changed) if all(row.stop for row in self._orders[n])]
+        return {number: self._sampled(self._orders.pop(number)) for number in ended}
+
+    def abort(self) -> None:
+        """Drops all requests that are not done."""
+        self._engine.tell("abort")
+        self._orders.clear()
+        self._rows.clear()
 
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Next-token candidates of each request by falling log-probability; ties by the smaller id.
@@ -149,30 +197,24 @@ class VllmPolicy:
         return results
 
     def _go_on(self, rows: list[_Row]) -> None:
-        """Samples rows from where they are until vLLM stops; marks those that have to."""
+        """Has rows sampled from where they are until vLLM stops."""
         asked = [
-            Ask(
-                [*row.text, *row.tokens],
-                None if row.asked.greedy else row.key,
-                len(row.tokens),
-                row.asked.max_new_tokens,
-                row.asked.stops,
-                self._end_ids,
+            (
+                next(self._samples),
+                Ask(
+                    [*row.text, *row.tokens],
+                    None if row.asked.greedy else row.key,
+                    len(row.tokens),
+                    row.asked.max_new_tokens,
+                    row.asked.stops,
+                    self._end_ids,
+                ),
             )
             for row in rows
         ]
-        answers, broken = self._engine.ask("sample", asked)
-        if broken:
-            raise PolicyIsNotFinite(
-                f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype are"
-                " broken"
-            )
-        for row, (tokens, computed, margin) in zip(rows, answers, strict=True):
-            row.margin = min(row.margin, margin)
-            row.tokens += tokens
-            row.sampled += len(tokens)
-            row.computed += computed
-            self._mark(row)
+        self._rows.update((number, row) for (number, _), row in zip(asked, rows, strict=True))
+        if asked:
+            self._engine.tell("add", asked)
 
     def _mark(self, row: _Row) -> None:
         """Says why a row stops, and cuts it behind a stop."""

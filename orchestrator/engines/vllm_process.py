@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
@@ -46,6 +47,13 @@ class Served(Protocol):
     """What answers in the engine's process. ``longest``: tokens of a text and its answer."""
 
     longest: int
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way, to be gone on with between questions."""
+
+    def step(self) -> list[Any]:
+        """Goes on with it; what is done."""
 
 
 def check_installed() -> None:
@@ -105,6 +113,7 @@ class VllmProcess:
         self._checkpoint, self._process = checkpoint, process
         # Run by close(), when this object goes, or at the interpreter's end: once.
         self.close = weakref.finalize(self, _end, process, self._connection)
+        self._done: deque[Any] = deque()
         try:
             self._longest = int(self._answer())
         except RuntimeError:
@@ -117,11 +126,24 @@ class VllmProcess:
         Raises:
             RuntimeError: it failed, or the process has ended.
         """
-        if not self.close.alive:
-            raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
-        with contextlib.suppress(OSError):  # where it has ended, the answer says so
-            self._connection.send((method, arguments))
+        self._send(method, arguments, True)
         return self._answer()
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Calls a method that gives no answer; its fault, if any, is raised with the next one."""
+        self._send(method, arguments, False)
+
+    def done(self) -> list[Any]:
+        """What is done since it was last asked; waits until something is.
+
+        Raises:
+            RuntimeError: as of ``ask``.
+        """
+        while not self._done:
+            self._receive()
+        found = list(self._done)
+        self._done.clear()
+        return found
 
     def check_fits(self, lengths: Sequence[Collection[int]]) -> None:
         """Checks that all lengths (tokens) of each row are such as the engine reads.
@@ -143,15 +165,29 @@ class VllmProcess:
                 tuple(bad),
             )
 
+    def _send(self, method: str, arguments: Sequence[Any], answered: bool) -> None:
+        if not self.close.alive:
+            raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
+        with contextlib.suppress(OSError):  # where it has ended, the answer says so
+            self._connection.send((method, arguments, answered))
+
     def _answer(self) -> Any:
+        """The answer to a question; what else is done meanwhile is kept."""
+        while (answer := self._receive()) is None:
+            pass
+        return answer[0]
+
+    def _receive(self) -> tuple[Any] | None:
+        """The next message: an answer, or None where it was something that is done."""
         try:
-            fault, answer = self._connection.recv()
+            fault, answer, done = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(SHUTDOWN_S)
             code = self._process.exitcode
-            fault, answer = f"its process ended (exit code {code})", None
+            fault, answer, done = f"its process ended (exit code {code})", None, []
         if fault is not None:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {fault}")
+        self._done += done
         return answer
 
 
@@ -200,7 +236,7 @@ def _serve(
 ) -> None:
     """The engine's process: sends the longest text it reads, then answers until the pipe closes.
 
-    Answers are (fault, value), one of them None.
+    A message is a fault or None, the answer in a tuple or None, and a list of what is done.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -209,19 +245,32 @@ def _serve(
     torch.set_num_threads(threads)
     try:
         engine = start()
-        connection.send((None, engine.longest))
+        connection.send((None, (engine.longest,), []))
     except Exception as error:
-        connection.send((f"{type(error).__name__}: {error}", None))
+        connection.send((_named(error), None, []))
         return
     while True:
         try:
-            method, arguments = connection.recv()
+            if engine.busy and not connection.poll():
+                if done := engine.step():
+                    connection.send((None, None, done))
+                continue
+            method, arguments, answered = connection.recv()
         except EOFError:
             return
-        try:
-            connection.send((None, getattr(engine, method)(*arguments)))
         except Exception as error:
-            connection.send((f"{type(error).__name__}: {error}", None))
+            connection.send((_named(error), None, []))
+            continue
+        try:
+            answer = getattr(engine, method)(*arguments)
+            if answered:
+                connection.send((None, (answer,), []))
+        except Exception as error:
+            connection.send((_named(error), None, []))
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:

@@ -55,6 +55,15 @@ class PoolingEngine:
         )
         return found
 
+    @property
+    def busy(self) -> bool:
+        """Nothing is under way between questions."""
+        return False
+
+    def step(self) -> list[Any]:
+        """There is nothing to go on with."""
+        return []
+
     def forget(self) -> None:
         """Empties the prefix cache."""
         self._model.reset_prefix_cache()

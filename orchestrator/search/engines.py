@@ -21,7 +21,7 @@ class SampleRequest:
     before the first token (but the first of the request) whose next-token entropy reaches it.
     ``greedy`` takes the likeliest token and ignores the streams. With ``stops`` it ends behind the
     token that completes one of these texts within the continuation's own text. With ``texts`` the
-    answers hold that text.
+    answers hold that text, with ``entropies`` (or ``entropy_stop``) the entropies.
     """
 
     prompt_ids: Ids
@@ -32,6 +32,12 @@ class SampleRequest:
     entropy_stop: float | None = None
     stops: tuple[str, ...] = ()
     texts: bool = False
+    entropies: bool = False
+
+    @property
+    def tells_entropies(self) -> bool:
+        """Whether entropies are computed; over a large vocabulary that takes a while."""
+        return self.entropies or self.entropy_stop is not None
 
 
 @dataclass(frozen=True)

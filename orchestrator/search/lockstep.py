@@ -1,7 +1,7 @@
-"""Many problems in lockstep: what all of them ask for goes to the engines as one batch.
+"""Many problems at once: what they ask for goes to the engines together.
 
 Where a problem ends, the next one takes its place at once; one that fails by itself leaves the
-others alone. Knows neither methods nor what stands behind a backend.
+others alone. Knows neither methods nor what stands behind the engines.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from orchestrator.records import Cost
 from orchestrator.search.engines import Policy, Reward
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.shared_time import SharedTime
-from orchestrator.search.wave import PolicyBackend, RewardBackend, Wave, WaveEngines, together
+from orchestrator.search.wave import Backend, Wave, WaveEngines, together
 
 
 class Costed(Protocol):
@@ -36,8 +36,7 @@ Failed = Callable[[Problem, PromptFailed], None]
 async def run_waves(
     problems: Iterable[Problem],
     start: Start[Outcome],
-    policy: PolicyBackend,
-    reward: RewardBackend | None,
+    backend: Backend,
     *,
     wave_size: int,
     waves_in_flight: int = 2,
@@ -48,8 +47,8 @@ async def run_waves(
 
     There are ``waves_in_flight`` of them, so that one may sample while another scores: every
     second problem is the second wave's, and so on. The time in which several run is shared between
-    them, so that the seconds of all problems sum up to the wall time. ``failed`` is as of
-    ``run_wave``.
+    them, so that the seconds of all problems sum up to the wall time. ``backend`` serves all of
+    them; ``failed`` is as of ``run_wave``.
 
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
@@ -61,7 +60,7 @@ async def run_waves(
     await together(
         _run(
             ((i, whole[i]) for i in range(n, len(whole), waves)),
-            start, Wave(policy, reward, clock), wave_size, outcomes, finished, failed,
+            start, Wave(backend, clock), wave_size, outcomes, finished, failed,
         )
         for n in range(waves)
     )  # fmt: skip
@@ -71,36 +70,34 @@ async def run_waves(
 async def run_wave(
     problems: Iterable[Problem],
     start: Start[Outcome],
-    policy: PolicyBackend,
-    reward: RewardBackend | None,
+    backend: Backend,
     *,
     places: int | None = None,
     finished: Callable[[Outcome], None] | None = None,
     failed: Failed | None = None,
 ) -> list[Outcome]:
-    """Runs problems in lockstep; the outcomes in the problems' order.
+    """Runs problems together; the outcomes in the problems' order.
 
     Args:
         problems: what to answer; read one by one as places become free.
         start: makes a problem's coroutine, e.g. ``METHODS[name].bind(parameters)``. It may ask for
-            several things at once with ``asyncio.gather``; they go into the same batch.
-        policy: answers batches of samples and of likeliest tokens.
-        reward: answers batches of scores; None where no method asks for any.
+            several things at once with ``asyncio.gather``; they are asked together.
+        backend: answers what they ask.
         places: how many problems are worked on at once; None is all. A waiting problem takes the
-            place of one that ends, and its first requests go into the next batch.
+            place of one that ends, and asks with the next questions of the others.
         finished: called with the outcome of each problem as it ends.
         failed: called with each problem that fails by itself, which then has no outcome; without
             it the fault is raised as any other.
 
     Returns:
-        Outcomes whose ``cost.seconds`` grew by each batch's wall time divided by the problems it
-        kept waiting: a problem's own time has no meaning, since its requests travel with others'.
+        Outcomes whose ``cost.seconds`` grew by the wall time divided by the problems that were
+        worked on: a problem's own time has no meaning, since its requests travel with others'.
 
     Raises:
         Exception: the first one of a method or a backend; all that still runs is cancelled.
     """
     outcomes: dict[int, Outcome] = {}
-    wave = Wave(policy, reward, SharedTime())
+    wave = Wave(backend, SharedTime())
     await _run(enumerate(problems), start, wave, places, outcomes, finished, failed)
     return [outcomes[index] for index in sorted(outcomes)]
 
@@ -152,21 +149,19 @@ class Lockstep(Generic[Outcome]):
     batch; nothing else does.
 
     Args:
-        start: as of ``run_wave``, and so are ``policy`` and ``reward``.
-        policy: answers batches of samples and of likeliest tokens.
-        reward: answers batches of scores; None where no method asks for any.
+        start: as of ``run_wave``.
+        backend: answers what the problems ask.
         places: how many problems are worked on at once; the others wait in the order they came.
     """
 
     def __init__(
         self,
         start: Start[Outcome],
-        policy: PolicyBackend,
-        reward: RewardBackend | None,
+        backend: Backend,
         places: int,
     ) -> None:
         self._start, self._free = start, places
-        self._wave = Wave(policy, reward, SharedTime())
+        self._wave = Wave(backend, SharedTime())
         self._numbers = count()
         self._waiting: deque[tuple[Problem, asyncio.Future[Outcome]]] = deque()
         self._serving: asyncio.Task[None] | None = None

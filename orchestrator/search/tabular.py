@@ -53,7 +53,7 @@ class TabularPolicy:
     async def sample(self, request: SampleRequest) -> Sampled:
         """Samples by the inverse of the cumulative distribution, one uniform number a token."""
         drawn = [self._continuation(request, key) for key in request.keys]
-        sampled = sum(len(continuation.entropies) for continuation in drawn)
+        sampled = sum(len(c.token_ids) + c.finished for c in drawn)
         # Every token but the last at the limit or a stop is computed, to see what comes after it.
         computed = sum(len(c.token_ids) - (c.stop in ("length", "stop")) for c in drawn)
         prefix = len(request.prompt_ids + request.prefix_ids)
@@ -77,7 +77,8 @@ class TabularPolicy:
 
         def ended(stop: Stop) -> Continuation:
             text = self.text(tuple(tokens)) if request.texts else None
-            return Continuation(tuple(tokens), stop, tuple(entropies), min(margins), text)
+            told = tuple(entropies) if request.tells_entropies else ()
+            return Continuation(tuple(tokens), stop, told, min(margins), text)
 
         while len(tokens) < request.max_new_tokens:
             response = request.prefix_ids + tuple(tokens)

@@ -1,7 +1,8 @@
-"""Questions of many problems, collected and sent to the engines as one batch.
+"""Questions of many problems, handed to the engines as soon as no problem could ask another one.
 
-A batch is sent when every problem of a wave waits for an answer, so that batches depend on the
-requests alone, never on timing. Knows neither methods nor what stands behind a backend.
+The engines answer what they have, not a batch as a whole: a problem whose answers are there goes on
+while others still wait for theirs. What is asked together depends on the requests and on what the
+engines answer together, never on how long a coroutine takes. Knows neither methods nor models.
 """
 
 import asyncio
@@ -23,28 +24,8 @@ from orchestrator.search.shared_time import SharedTime
 Kind = Literal["sample", "top", "score"]
 
 
-class PolicyBackend(Protocol):
-    """A policy that answers batches; answer i belongs to request i.
-
-    A request that cannot be answered by a fault of its own may have a PromptFailed for an answer.
-    """
-
-    async def sample(self, requests: list[SampleRequest]) -> Sequence[Sampled | PromptFailed]:
-        """Draws the continuations of all requests."""
-
-    async def top(self, requests: list[TopRequest]) -> Sequence[TopTokens | PromptFailed]:
-        """Gives the likeliest next tokens of all requests."""
-
-
-class RewardBackend(Protocol):
-    """A reward model that answers batches; answer i belongs to request i, as of a policy's."""
-
-    async def score(self, requests: list[ScoreRequest]) -> Sequence[Scored | PromptFailed]:
-        """Scores all requests."""
-
-
-@dataclass(frozen=True)
-class _Question:
+@dataclass(frozen=True, eq=False)
+class Question:
     """A request of the problem at ``index``, with the future on which it waits."""
 
     index: int
@@ -53,63 +34,80 @@ class _Question:
     answer: asyncio.Future[Any]
 
 
+Answers = Sequence[tuple[Question, Any]]
+
+
+class Backend(Protocol):
+    """What answers the questions of one wave."""
+
+    async def answers(self, asked: list[Question]) -> Answers:
+        """Takes questions, then waits until some of all that were taken are answered.
+
+        Called again and again while any is open, never twice at once. What cannot be answered by a
+        fault of its own may have a PromptFailed for an answer. May give nothing where ``wake`` was
+        called.
+        """
+
+    def wake(self) -> None:
+        """There are new questions: ``answers`` is to return soon and be called with them."""
+
+    def drop(self) -> None:
+        """No open question is waited for any longer."""
+
+
 class Wave:
-    """Collects the questions of the problems and has them answered together.
+    """Collects the questions of the problems and has them answered.
 
     Args:
-        policy: answers batches of samples and of likeliest tokens.
-        reward: answers batches of scores; None where no method asks for any.
+        backend: answers what the problems ask.
         clock: of all waves that run at once.
     """
 
-    def __init__(
-        self, policy: PolicyBackend, reward: RewardBackend | None, clock: SharedTime
-    ) -> None:
-        self._clock = clock
-        self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top}
-        if reward is not None:
-            self._backends["score"] = reward.score
-        self._live: set[int] = set()
+    def __init__(self, backend: Backend, clock: SharedTime) -> None:
+        self._backend, self._clock = backend, clock
+        self._open: dict[int, set[Question]] = {}  # of each live problem
+        self._running: set[int] = set()  # live problems without an open question
         self._seconds: dict[int, float] = {}
-        self._waiting: set[int] = set()
-        self._questions: list[_Question] = []
-        self._sent: list[_Question] = []
+        self._new: list[Question] = []
         self._all_wait = asyncio.Event()
 
     @property
     def live(self) -> int:
         """Problems that have begun and not ended."""
-        return len(self._live)
+        return len(self._open)
 
     def join(self, index: int) -> None:
-        """A problem begins: batches wait for it from now on."""
-        self._live.add(index)
+        """A problem begins: nothing new is handed to the engines before it asks or ends."""
+        self._open[index] = set()
+        self._running.add(index)
+        self._check()
 
     def ask(self, index: int, kind: Kind, request: Any) -> asyncio.Future[Any]:
         """The answer to one request of a problem, to be waited for.
 
         No coroutine: methods ask for many at once, and each would be a task.
         """
-        if kind not in self._backends:
-            raise ValueError(f"a {kind} request, but this wave has no backend for it")
-        if index not in self._live:
+        if index not in self._open:
             raise PromptFailed("it has ended")  # what a failed problem asked for besides
-        answer = asyncio.get_running_loop().create_future()
-        self._questions.append(_Question(index, kind, request, answer))
-        self._waiting.add(index)
+        question = Question(index, kind, request, asyncio.get_running_loop().create_future())
+        self._open[index].add(question)
+        self._new.append(question)
+        self._running.discard(index)
         self._check()
-        return answer
+        return question.answer
 
     def leave(self, index: int, following: int | None = None) -> float:
-        """A problem is done, its share of the time so far; the others wait for the next instead."""
-        self._live.discard(index)
+        """A problem is done, its share of the time so far; the next one may begin in its place."""
+        for question in self._open.pop(index):
+            question.answer.cancel()
+        self._running.discard(index)
         if following is not None:
-            self._live.add(following)
+            self.join(following)
         self._check()
         return self._seconds.pop(index, 0.0)
 
     async def serve(self) -> None:
-        """Answers batch after batch until no problem is left.
+        """Answers questions until no problem is left.
 
         What a problem asks at once (``asyncio.gather``) is asked in one turn of the event loop,
         and this coroutine wakes in the next turn: it never sees a part of it.
@@ -117,59 +115,60 @@ class Wave:
         self._clock.change(1)
         try:
             await self._serve()
+        except BaseException:
+            self._backend.drop()
+            raise
         finally:
             self._clock.change(-1)
 
     async def _serve(self) -> None:
         began = self._clock.spent()
-        while self._live:
+        while self._open:
             await self._all_wait.wait()
-            self._all_wait.clear()
-            self._waiting.clear()
-            self._sent, self._questions = self._questions, []
-            answers = await self._answers(sorted(self._sent, key=lambda question: question.index))
+            asked = [one for one in self._new if not one.answer.cancelled()]
+            self._new = []
+            if not self._open:
+                return
+            answers = await self._backend.answers(sorted(asked, key=lambda one: one.index))
             now = self._clock.spent()
-            for index in self._live:
-                share = (now - began) / len(self._live)
+            for index in self._open:
+                share = (now - began) / len(self._open)
                 self._seconds[index] = self._seconds.get(index, 0.0) + share
             began = now
-            for question, answer in answers:
-                if isinstance(answer, PromptFailed):
-                    question.answer.set_exception(answer)
-                else:
-                    question.answer.set_result(answer)
+            self._give(answers)
+
+    def _give(self, answers: Answers) -> None:
+        for question, answer in answers:
+            if question.answer.done():
+                continue  # of a problem that has failed meanwhile
+            if isinstance(answer, PromptFailed):
+                question.answer.set_exception(answer)
+            else:
+                question.answer.set_result(answer)
+            waiting = self._open[question.index]
+            waiting.discard(question)
+            if not waiting or isinstance(answer, PromptFailed):
+                self._running.add(question.index)
+        self._check()
 
     def fail(self, error: Exception) -> None:
         """Raises an error that has ended ``serve`` in every problem that waits for an answer."""
-        for question in (*self._sent, *self._questions):
-            if not question.answer.done():
-                question.answer.set_exception(error)
-        self._sent, self._questions = [], []
-        self._waiting.clear()
+        for index, waiting in self._open.items():
+            for question in waiting:
+                if not question.answer.done():
+                    question.answer.set_exception(error)
+            waiting.clear()
+            self._running.add(index)
+        self._new = []
+        self._check()
 
     def _check(self) -> None:
-        if self._live <= self._waiting:
+        if self._running:
+            self._all_wait.clear()
+        else:
             self._all_wait.set()
-
-    async def _answers(self, questions: list[_Question]) -> list[tuple[_Question, Any]]:
-        """Sends the batch of each kind, all kinds at once; the answers, to be given together."""
-        kinds: dict[Kind, list[_Question]] = {}
-        for question in questions:
-            kinds.setdefault(question.kind, []).append(question)
-        answers = await together(self._send(kind, batch) for kind, batch in kinds.items())
-        return [
-            (question, answer)
-            for batch, results in zip(kinds.values(), answers, strict=True)
-            for question, answer in zip(batch, results, strict=True)
-        ]
-
-    async def _send(self, kind: Kind, batch: list[_Question]) -> list[Any]:
-        answers: list[Any] = await self._backends[kind]([question.request for question in batch])
-        if len(answers) != len(batch):
-            raise ValueError(
-                f"{len(answers)} answers of the backend to {len(batch)} {kind} requests"
-            )
-        return answers
+            if self._new:
+                self._backend.wake()
 
 
 class WaveEngines:

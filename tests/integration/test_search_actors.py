@@ -21,6 +21,7 @@ from actors.search_stream import Growth, search_all, stream
 from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.lockstep import run_wave, run_waves
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
@@ -59,7 +60,7 @@ def problems(word_policy: str) -> list[Problem]:
 def undisturbed(word_policy: str, word_reward: str, problems: list[Problem]) -> dict[str, Text]:
     """Token ids by prompt, without Ray."""
     backend = engines(word_policy, word_reward).load()
-    return texts(asyncio.run(run_wave(problems, START, backend, backend, places=PLACES)))
+    return texts(asyncio.run(run_wave(problems, START, backend, places=PLACES)))
 
 
 def texts(responses: list[Response]) -> dict[str, Text]:
@@ -218,7 +219,9 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
     processes = [ray.get(pool[0].process.remote()) for pool in pools]
     finished = stopping(processes, told, signal.SIGKILL)
     found = asyncio.run(
-        run_waves(problems, START, policy, reward, wave_size=PLACES, finished=finished)
+        run_waves(
+            problems, START, BatchBackend(policy, reward), wave_size=PLACES, finished=finished
+        )
     )
     assert sorted(told) == sorted(problem.prompt_id for problem in problems)
     assert texts(found) == undisturbed

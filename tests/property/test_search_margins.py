@@ -14,6 +14,7 @@ from orchestrator.randomness import generator
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.args import ArgsParameters, StochasticArgsParameters
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters, StepBeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
@@ -47,9 +48,9 @@ def problems(count: int) -> list[Problem]:
 def answers(
     models: Models, name: str, asked: Sequence[Problem], places: int, waves: int = 1
 ) -> dict[str, Response]:
-    backend = Backend(*models)
+    backend = BatchBackend(Backend(*models), Backend(*models))
     search = METHODS[name].bind(PARAMETERS[name])
-    found = run_waves(asked, search, backend, backend, wave_size=places, waves_in_flight=waves)
+    found = run_waves(asked, search, backend, wave_size=places, waves_in_flight=waves)
     return {response.prompt_id: response for response in asyncio.run(found)}
 
 

@@ -24,6 +24,7 @@ from orchestrator.records import Response
 from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.args import ArgsParameters, StochasticArgsParameters
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters, StepBeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
@@ -249,11 +250,11 @@ def check(
     policy, reward, *_ = models
     name, own = chosen
     problems = [Problem(f"p{i}", ids, seed, limit) for i, ids in enumerate(prompts)]
-    backend = Backend(policy, reward)
+    backend = BatchBackend(Backend(policy, reward), Backend(policy, reward))
     policy.temperature, policy.top_p = temperature, top_p
     try:
         responses: list[Response] = asyncio.run(
-            run_waves(problems, METHODS[name].bind(own), backend, backend, wave_size=places)
+            run_waves(problems, METHODS[name].bind(own), backend, wave_size=places)
         )
     finally:
         policy.temperature, policy.top_p = 1.0, 1.0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.randomness import generator, stream_key
 from orchestrator.records import Response
 from orchestrator.search.args import ArgsParameters
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
@@ -118,7 +119,11 @@ def test_wave_size_and_order_change_no_response(
     shuffled = [problems[i] for i in generator(seed, "order").permutation(9)]
     responses = asyncio.run(
         run_waves(
-            shuffled, search, engines, engines, wave_size=wave_size, waves_in_flight=in_flight
+            shuffled,
+            search,
+            BatchBackend(engines, engines),
+            wave_size=wave_size,
+            waves_in_flight=in_flight,
         )
     )
     assert [response.prompt_id for response in responses] == [p.prompt_id for p in shuffled]

@@ -21,6 +21,7 @@ from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.args import ArgsParameters
 from orchestrator.search.base import NoParameters
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.cards import CardsParameters
@@ -69,10 +70,14 @@ class Backend:
         return [await self.reward.score(request) for request in requests]
 
 
+def both(backend: Any) -> BatchBackend:
+    return BatchBackend(backend, backend)
+
+
 def wave(
     backend: Any, start: Start[Response] = CBS, problems: Sequence[Problem] = PROBLEMS
 ) -> list[Response]:
-    return asyncio.run(run_wave(problems, start, backend, backend))
+    return asyncio.run(run_wave(problems, start, both(backend)))
 
 
 def test_what_all_live_problems_ask_goes_in_one_batch_in_their_order() -> None:
@@ -140,7 +145,7 @@ def test_a_failing_backend_is_raised_and_nothing_runs_on(kind: str) -> None:
     async def run() -> None:
         backend = Failing()
         with pytest.raises(RuntimeError, match=f"the {kind} engine died"):
-            await run_waves(PROBLEMS, CBS, backend, backend, wave_size=2, waves_in_flight=2)
+            await run_waves(PROBLEMS, CBS, both(backend), wave_size=2, waves_in_flight=2)
         sent = len(backend.batches)
         await asyncio.sleep(0.01)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -173,9 +178,9 @@ def test_a_backend_that_loses_answers_is_refused() -> None:
 def test_without_a_reward_backend_only_scores_are_refused() -> None:
     policy = Backend()
     base = METHODS["base"].bind(NoParameters())
-    assert len(asyncio.run(run_wave(PROBLEMS, base, policy, None))) == 5
+    assert len(asyncio.run(run_wave(PROBLEMS, base, BatchBackend(policy)))) == 5
     with pytest.raises(ValueError, match="score request"):
-        asyncio.run(run_wave(PROBLEMS, CBS, policy, None))
+        asyncio.run(run_wave(PROBLEMS, CBS, BatchBackend(policy)))
 
 
 def test_progress_names_each_prompt_once_and_results_keep_the_order_of_problems() -> None:
@@ -189,8 +194,7 @@ def test_progress_names_each_prompt_once_and_results_keep_the_order_of_problems(
     run = run_waves(
         longest_first,
         CBS,
-        backend,
-        backend,
+        both(backend),
         wave_size=2,
         finished=told,
     )
@@ -213,9 +217,7 @@ def test_no_more_waves_than_asked_are_in_flight(in_flight: int) -> None:
         return response
 
     backend = Backend(delay=0.001)
-    asyncio.run(
-        run_waves(PROBLEMS, method, backend, backend, wave_size=1, waves_in_flight=in_flight)
-    )
+    asyncio.run(run_waves(PROBLEMS, method, both(backend), wave_size=1, waves_in_flight=in_flight))
     assert most == in_flight
 
 
@@ -234,9 +236,7 @@ def test_a_problems_seconds_are_its_share_of_the_batches_that_it_waited_for() ->
 def test_the_seconds_of_waves_that_run_together_sum_up_to_the_wall_time() -> None:
     began = time.perf_counter()
     backend = Backend(delay=0.01)
-    responses = asyncio.run(
-        run_waves(PROBLEMS, CBS, backend, backend, wave_size=2, waves_in_flight=2)
-    )
+    responses = asyncio.run(run_waves(PROBLEMS, CBS, both(backend), wave_size=2, waves_in_flight=2))
     wall = time.perf_counter() - began
     assert 0.5 * wall < sum(response.cost.seconds for response in responses) <= wall
 
@@ -253,7 +253,7 @@ def test_a_waiting_problem_takes_the_place_of_one_that_ends_at_once() -> None:
     lengths = (2, 6, 2, 2)
     problems = [Problem(f"p{i}", (i, 9), 1, n) for i, n in enumerate(lengths)]
     args = METHODS["args"].bind(ArgsParameters(1.0, 3))
-    responses = asyncio.run(run_wave(problems, args, backend, backend, places=2))
+    responses = asyncio.run(run_wave(problems, args, both(backend), places=2))
     left = [len(response.step_scores) for response in responses]
     expected, live, waiting = [], [0, 1], [2, 3]
     while live:
@@ -264,14 +264,14 @@ def test_a_waiting_problem_takes_the_place_of_one_that_ends_at_once() -> None:
         live = [i for i in live if left[i]] + waiting[: len(ended)]
         waiting = waiting[len(ended) :]
     assert _prompts(backend, "top") == expected
-    whole = asyncio.run(run_wave(problems, args, Backend(), Backend()))
+    whole = asyncio.run(run_wave(problems, args, BatchBackend(Backend(), Backend())))
     assert [r.token_ids for r in responses] == [r.token_ids for r in whole]
 
 
 def test_no_problems_give_no_responses() -> None:
     assert wave(Backend(), problems=[]) == []
     backend = Backend()
-    assert asyncio.run(run_waves([], CBS, backend, backend, wave_size=3)) == []
+    assert asyncio.run(run_waves([], CBS, both(backend), wave_size=3)) == []
 
 
 def nan_for(prompt: int) -> Backend:
@@ -294,7 +294,7 @@ def test_a_prompt_that_fails_by_itself_leaves_the_others_as_they_are(places: int
         failed.append((problem.prompt_id, str(why)))
 
     backend = nan_for(2)
-    found = asyncio.run(run_wave(PROBLEMS, CBS, backend, backend, places=places, failed=told))
+    found = asyncio.run(run_wave(PROBLEMS, CBS, both(backend), places=places, failed=told))
     assert failed == [("p2", NOT_A_NUMBER)]
     del expected["p2"]
     assert {r.prompt_id: r.token_ids for r in found} == expected
@@ -314,7 +314,7 @@ def test_a_backend_may_answer_one_request_with_its_fault() -> None:
     backend = Small()
     found = asyncio.run(
         run_waves(
-            PROBLEMS, CBS, backend, backend, wave_size=2,
+            PROBLEMS, CBS, both(backend), wave_size=2,
             failed=lambda problem, why: failed.append(f"{problem.prompt_id}: {why}"),
         )
     )  # fmt: skip
@@ -337,7 +337,7 @@ def test_problems_are_read_one_by_one_as_places_become_free() -> None:
         ended += 1
 
     backend = Backend()
-    found = asyncio.run(run_wave(endless(), CBS, backend, backend, places=2, finished=told))
+    found = asyncio.run(run_wave(endless(), CBS, both(backend), places=2, finished=told))
     assert len(found) == read == ended == 3 * len(PROBLEMS)
 
 
@@ -346,7 +346,7 @@ def test_problems_that_come_at_any_time_are_answered_as_in_one_wave() -> None:
 
     async def run() -> None:
         backend = nan_for(2)
-        lockstep = Lockstep(CBS, backend, backend, places=2)
+        lockstep = Lockstep(CBS, both(backend), places=2)
         for _ in range(2):  # between the rounds nothing is asked
             some = [asyncio.ensure_future(lockstep.answer(p)) for p in PROBLEMS[:4]]
             await asyncio.sleep(0.001)
@@ -367,7 +367,7 @@ def test_an_engine_that_dies_is_raised_in_all_who_wait_for_it() -> None:
 
     async def run() -> None:
         backend = Failing()
-        lockstep = Lockstep(CBS, backend, backend, places=2)
+        lockstep = Lockstep(CBS, both(backend), places=2)
         found = await asyncio.gather(*map(lockstep.answer, PROBLEMS), return_exceptions=True)
         assert [str(error) for error in found] == ["the score engine died"] * len(PROBLEMS)
 

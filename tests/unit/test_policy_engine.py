@@ -105,7 +105,8 @@ def test_a_continuation_equals_a_slow_oracle_token_by_token(
 ) -> None:
     """One forward a token without cache, the inverse of the cumulative distribution by hand."""
     for key in keys("oracle", 4):
-        found = engine.sample([SampleRequest(prompts[0], (), (key,), MOST)])[0].continuations[0]
+        request = SampleRequest(prompts[0], (), (key,), MOST, entropies=True)
+        found = engine.sample([request])[0].continuations[0]
         tokens: list[int] = []
         entropies: list[float] = []
         stop = "length"
@@ -158,19 +159,20 @@ def test_with_an_entropy_stop_a_continuation_ends_before_the_first_uncertain_tok
     engine: HuggingFacePolicy, prompts: list[Ids]
 ) -> None:
     streams = keys("entropy", 12)
-    free = engine.sample([SampleRequest(prompts[0], (), streams, MOST)])[0].continuations
+    whole = SampleRequest(prompts[0], (), streams, MOST, entropies=True)
+    free = engine.sample([whole])[0].continuations
     every = sorted(entropy for c in free for entropy in c.entropies)
     threshold = every[len(every) * 2 // 3]
     request = SampleRequest(prompts[0], (), streams, MOST, entropy_stop=threshold)
     stopped = engine.sample([request])[0].continuations
     assert {c.stop for c in stopped} >= {"entropy"}
-    for whole, part in zip(free, stopped, strict=True):
-        cut = next((i for i, e in enumerate(whole.entropies) if i and e >= threshold), None)
+    for own, part in zip(free, stopped, strict=True):
+        cut = next((i for i, e in enumerate(own.entropies) if i and e >= threshold), None)
         if cut is None:
-            assert replace(part, margin=whole.margin) == whole
+            assert replace(part, margin=own.margin) == own
         else:
-            assert part.token_ids == whole.token_ids[:cut] and part.stop == "entropy"
-            assert part.entropies == pytest.approx(whole.entropies[:cut])
+            assert part.token_ids == own.token_ids[:cut] and part.stop == "entropy"
+            assert part.entropies == pytest.approx(own.entropies[:cut])
     longest = max(len(c.token_ids) for c in stopped)
     assert 1 <= min(len(c.token_ids) for c in stopped if c.stop == "entropy") <= longest
 
@@ -209,7 +211,7 @@ def test_the_margin_is_the_least_distance_of_a_draw_to_a_border(
     found = engine.sample([SampleRequest(prompts[0], (), stream, 6)])[0].continuations
     for key, one in zip(stream, found, strict=True):
         distances = []
-        drawn = (*one.token_ids, engine.chat.end_ids[0])[: len(one.entropies)]
+        drawn = (*one.token_ids, engine.chat.end_ids[0])[: len(one.token_ids) + one.finished]
         for place, token in enumerate(drawn):
             logits = logits_of(engine, prompts[0] + one.token_ids[:place])
             borders = [0.0, *torch.softmax(logits, -1).cumsum(0).tolist()]
@@ -219,7 +221,7 @@ def test_the_margin_is_the_least_distance_of_a_draw_to_a_border(
     (greedy,) = engine.sample([SampleRequest(prompts[0], (), (0,), 4, greedy=True)])
     (one,) = greedy.continuations
     gaps = []
-    for place in range(len(one.entropies)):
+    for place in range(len(one.token_ids) + one.finished):
         largest = logits_of(engine, prompts[0] + one.token_ids[:place]).topk(2).values
         gaps.append(float(largest[0] - largest[1]))
     assert one.margin == pytest.approx(min(gaps), abs=1e-5)
@@ -228,7 +230,8 @@ def test_the_margin_is_the_least_distance_of_a_draw_to_a_border(
 def test_a_margin_knows_how_near_an_entropy_was_to_its_stop(
     engine: HuggingFacePolicy, prompts: list[Ids]
 ) -> None:
-    (free,) = engine.sample([SampleRequest(prompts[0], (), keys("near", 1), MOST)])[0].continuations
+    whole = SampleRequest(prompts[0], (), keys("near", 1), MOST, entropies=True)
+    (free,) = engine.sample([whole])[0].continuations
     stop = max(free.entropies[1:]) + 1e-7
     near = SampleRequest(prompts[0], (), keys("near", 1), MOST, entropy_stop=stop)
     (one,) = engine.sample([near])[0].continuations
@@ -238,7 +241,9 @@ def test_a_margin_knows_how_near_an_entropy_was_to_its_stop(
 def test_stops_say_end_or_length_and_the_end_token_is_left_out(
     engine: HuggingFacePolicy, prompts: list[Ids]
 ) -> None:
-    answers = engine.sample([SampleRequest(p, (), keys("stop", 30), 8) for p in prompts])
+    answers = engine.sample(
+        [SampleRequest(p, (), keys("stop", 30), 8, entropies=True) for p in prompts]
+    )
     found = [c for answer in answers for c in answer.continuations]
     assert {c.stop for c in found} == {"end", "length"}
     for c in found:
@@ -325,7 +330,9 @@ def test_a_prompt_whose_samples_fill_several_batches_is_paid_for_once(
 def test_entropies_are_in_nats_and_below_the_logarithm_of_the_vocabulary(
     engine: HuggingFacePolicy, prompts: list[Ids]
 ) -> None:
-    answer = engine.sample([SampleRequest(prompts[0], (), keys("nats", 4), MOST)])[0]
+    (answer,) = engine.sample(
+        [SampleRequest(prompts[0], (), keys("nats", 4), MOST, entropies=True)]
+    )
     entropies = [e for c in answer.continuations for e in c.entropies]
     assert all(0 <= e <= math.log(len(engine.chat.tokenizer)) for e in entropies)
 

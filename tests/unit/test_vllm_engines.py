@@ -27,6 +27,7 @@ from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.engines import (
     Ids,
@@ -230,7 +231,7 @@ def test_what_cannot_be_is_refused_by_its_row(policy: VllmPolicy) -> None:
         with pytest.raises(TextDoesNotFit, match=r"rows \[1\] .*reads 256 .*one at least") as error:
             policy.sample([fits, bad])
         assert error.value.rows == (1,)
-    with pytest.raises(ValueError, match=r"does not stop by entropy.*engine: transformers"):
+    with pytest.raises(ValueError, match=r"gives no entropies.*engine: transformers"):
         policy.sample([replace(fits, entropy_stop=1.0)])
 
 
@@ -328,7 +329,7 @@ def test_a_whole_search_gives_the_responses_of_transformers(
 
     def found(backend: Backend) -> list[Response]:
         start = METHODS["cbs"].bind(BeamParameters(2, 3, 6))
-        return asyncio.run(run_waves(problems, start, backend, backend, wave_size=2))
+        return asyncio.run(run_waves(problems, start, BatchBackend(backend, backend), wave_size=2))
 
     ours = found(Backend(policy, scorer))
     theirs = found(Backend(other, SequenceScorer(wide_reward)))

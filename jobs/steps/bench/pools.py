@@ -18,12 +18,13 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from actors.search import Backend, Search, SearchActor
+from actors.search import ActorBackend, Search, SearchActor
 from actors.search_stream import stream
 from jobs.steps import cluster
 from jobs.steps.measure import resident_mib
 from orchestrator.records import Response
 from orchestrator.search.base import NoParameters
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.beam import BeamParameters
 from orchestrator.search.engines import (
     Sampled,
@@ -59,9 +60,22 @@ class StandIn:
 
     sleep_s: float
 
-    def load(self) -> Backend:
+    def load(self) -> ActorBackend:
         """The engines themselves."""
-        return _Sleeping(self.sleep_s)
+        return _Batches(_Sleeping(self.sleep_s))
+
+
+class _Batches(BatchBackend):
+    """A backend of batches as an actor's."""
+
+    def __init__(self, both: "_Sleeping") -> None:
+        super().__init__(both, both)
+
+    async def forget(self) -> None:
+        """Keeps nothing."""
+
+    def close(self) -> None:
+        """Holds nothing."""
 
 
 class _Sleeping:
@@ -71,12 +85,6 @@ class _Sleeping:
         self._sleep_s = sleep_s
         self._policy = TabularPolicy(lambda x, y: (0.0, 0.1, 0.2, -1e9), END)
         self._reward = TabularReward(lambda x, y: float(sum(y)))
-
-    async def forget(self) -> None:
-        """Keeps nothing."""
-
-    def close(self) -> None:
-        """Holds nothing."""
 
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         await self._wait()

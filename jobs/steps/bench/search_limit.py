@@ -21,6 +21,7 @@ from jobs.steps.bench.search_rates import BestRates
 from jobs.steps.bench.search_setting import PARTS, Case, Place, Way
 from jobs.steps.bench.setting import finish
 from orchestrator.records import Cost
+from orchestrator.search.batches import BatchBackend
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,
@@ -111,7 +112,11 @@ def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
     """What the search of some prompts asks for."""
     torch.set_num_threads(place.threads)
     recorded = Recorded(place)
-    asyncio.run(run_wave(asked, METHODS[case.method].bind(case.parameters), recorded, recorded))
+    asyncio.run(
+        run_wave(
+            asked, METHODS[case.method].bind(case.parameters), BatchBackend(recorded, recorded)
+        )
+    )
     return recorded.batches
 
 

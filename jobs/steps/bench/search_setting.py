@@ -105,7 +105,9 @@ def calibrated(setting: Setting, folder: Path, position: Position) -> CardsParam
     asked = problems(setting, CALIBRATION, -1)
     drawn = policy.sample(
         [
-            SampleRequest(p.prompt_ids, (), (stream_key("calibration", p.prompt_id),), NEW)
+            SampleRequest(
+                p.prompt_ids, (), (stream_key("calibration", p.prompt_id),), NEW, entropies=True
+            )
             for p in asked
         ]
     )

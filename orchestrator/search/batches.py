@@ -1,0 +1,84 @@
+"""Engines that answer a batch as a whole, as the backend of a wave: problems go in lockstep."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from orchestrator.search.engines import (
+    Sampled,
+    SampleRequest,
+    Scored,
+    ScoreRequest,
+    TopRequest,
+    TopTokens,
+)
+from orchestrator.search.problem import PromptFailed
+from orchestrator.search.wave import Answers, Kind, Question, together
+
+
+class PolicyBackend(Protocol):
+    """A policy that answers batches; answer i belongs to request i.
+
+    A request that cannot be answered by a fault of its own may have a PromptFailed for an answer.
+    """
+
+    async def sample(self, requests: list[SampleRequest]) -> Sequence[Sampled | PromptFailed]:
+        """Draws the continuations of all requests."""
+
+    async def top(self, requests: list[TopRequest]) -> Sequence[TopTokens | PromptFailed]:
+        """Gives the likeliest next tokens of all requests."""
+
+
+class RewardBackend(Protocol):
+    """A reward model that answers batches; answer i belongs to request i, as of a policy's."""
+
+    async def score(self, requests: list[ScoreRequest]) -> Sequence[Scored | PromptFailed]:
+        """Scores all requests."""
+
+
+class BatchBackend:
+    """Sends what is asked as one batch of each kind, all kinds at once, and waits for all of them.
+
+    It keeps nothing, so that several waves may share it.
+
+    Args:
+        policy: answers batches of samples and of likeliest tokens.
+        reward: answers batches of scores; None where no method asks for any.
+    """
+
+    def __init__(self, policy: PolicyBackend, reward: RewardBackend | None = None) -> None:
+        self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top}
+        if reward is not None:
+            self._backends["score"] = reward.score
+
+    async def answers(self, asked: list[Question]) -> Answers:
+        """The answers to all questions.
+
+        Raises:
+            ValueError: there is no backend for a kind of question, or it loses answers.
+        """
+        kinds: dict[Kind, list[Question]] = {}
+        for question in asked:
+            kinds.setdefault(question.kind, []).append(question)
+        for kind in kinds:
+            if kind not in self._backends:
+                raise ValueError(f"a {kind} request, but there is no backend for it")
+        found = await together(self._send(kind, batch) for kind, batch in kinds.items())
+        return [
+            pair
+            for batch, results in zip(kinds.values(), found, strict=True)
+            for pair in zip(batch, results, strict=True)
+        ]
+
+    def wake(self) -> None:
+        """New questions wait for the batch that is on its way."""
+
+    def drop(self) -> None:
+        """Nothing is open between batches."""
+
+    async def _send(self, kind: Kind, batch: list[Question]) -> list[Any]:
+        answers: list[Any] = await self._backends[kind]([question.request for question in batch])
+        if len(answers) != len(batch):
+            raise ValueError(
+                f"{len(answers)} answers of the backend to {len(batch)} {kind} requests"
+            )
+        return answers
