@@ -1,6 +1,7 @@
 """Benchmarks: ratios of our way and the usual one, measured in one run on this machine.
 
     python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
+    python jobs/bench.py search --model smollm2 [--only steps] [--json FILE]
     python jobs/bench.py search [--only args30] [--position closed] [--json FILE] [--device cuda]
     python jobs/bench.py pools [--json FILE]
 
@@ -26,6 +27,9 @@ from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E40
 from jobs.steps.bench.search import bench_search  # noqa: E402
 from jobs.steps.bench.search_setting import CASES as SEARCHES  # noqa: E402
 from jobs.steps.bench.setting import SETTINGS  # noqa: E402
+from jobs.steps.bench.small import bench_small  # noqa: E402
+from jobs.steps.bench.small_setting import SMALL_CASES  # noqa: E402
+from orchestrator.engines.samples import SampleNotInstalled  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -71,6 +75,7 @@ def rewards(
 
 @app.command()
 def search(
+    context: typer.Context,
     only: Annotated[
         list[str] | None, typer.Option(help=f"one of {', '.join(SEARCHES)}; may be repeated")
     ] = None,
@@ -79,14 +84,34 @@ def search(
     prompts: Annotated[int, typer.Option(min=1, help="at once")] = 32,
     position: Annotated[Literal["open", "closed"], typer.Option(help="of scoring")] = "open",
     device: Annotated[str, typer.Option(help="cuda takes models of 1.2B parameters")] = "cpu",
+    model: Annotated[
+        Literal["random", "smollm2"],
+        typer.Option(help="smollm2: a real small one, from `bootstrap.py samples`"),
+    ] = "random",
 ) -> None:
     """Every search method against a straightforward loop and against the bare engines."""
+    if model == "smollm2":
+        _small(context, only, repeats, json)
+        return
     if device not in SETTINGS:
         raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
     for name in only or []:
         if name not in SEARCHES:
             raise typer.BadParameter(f"{name}; valid: {', '.join(SEARCHES)}", param_hint="--only")
     bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
+
+
+def _small(context: typer.Context, only: list[str] | None, repeats: int, file: Path | None) -> None:
+    for option in named(context) & {"prompts", "position", "device"}:
+        raise typer.BadParameter("not with --model smollm2", param_hint=f"--{option}")
+    for name in only or []:
+        if name not in SMALL_CASES:
+            valid = ", ".join(SMALL_CASES)
+            raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
+    try:
+        bench_small(only or list(SMALL_CASES), repeats, file)
+    except SampleNotInstalled as error:
+        raise typer.BadParameter(str(error), param_hint="--model") from error
 
 
 @app.command()

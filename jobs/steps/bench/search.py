@@ -39,7 +39,7 @@ from orchestrator.config.load import ROOT
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy, load_reward_model
 from orchestrator.records import Cost
-from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.scorer import Engine, Position, ScorerSpec
 from orchestrator.search.problem import Problem
 
 ACTOR_CPUS = 0.1
@@ -82,7 +82,7 @@ def _result(
     """Seconds a prompt of the three ways, in turn."""
     context = multiprocessing.get_context("spawn")
     ours, loops, limits, fastest, costs = [], [], [], [], []
-    actors = _actors(place)
+    actors = search_actors(place)
     with (
         ProcessPoolExecutor(1, mp_context=context) as alone,
         ExitStack() as stack,
@@ -132,16 +132,28 @@ def _result(
     }
 
 
-def _actors(place: Place) -> list[Any]:
+def search_actors(place: Place, engine: Engine = "transformers") -> list[Any]:
     """Search actors of both models, each with its threads."""
     setting = place.setting
     policy, reward = f"{place.folder}/policy", f"{place.folder}/reward"
     engines = ModelEngines(
         PolicyPlace(
-            policy, 1.0, 1.0, setting.device, place.threads, ends=False, dtype=setting.dtype
+            policy,
+            1.0,
+            1.0,
+            setting.device,
+            place.threads,
+            ends=place.ends,
+            dtype=setting.dtype,
+            engine=engine,
         ),
         RewardPlace(
-            ScorerSpec(reward), place.position, policy, setting.device, place.threads, setting.dtype
+            ScorerSpec(reward, engine=engine),
+            place.position,
+            policy,
+            setting.device,
+            place.threads,
+            setting.dtype,
         ),
     )
     options = {"num_cpus": ACTOR_CPUS, "num_gpus": int(setting.device == "cuda")}

@@ -26,11 +26,13 @@ def engines(place: Place, scores: bool) -> list[Engine]:
 
 @lru_cache(maxsize=2)
 def policy_of(place: Place, engine: Engine = "transformers") -> Any:
-    """The policy; no token ends its responses."""
+    """The policy."""
     gc.set_threshold(*COLLECT)  # as search actors have it
     kind: Any = VllmPolicy if engine == "vLLM" else HuggingFacePolicy
     setting = place.setting
-    return kind(f"{place.folder}/policy", device=setting.device, ends=False, dtype=setting.dtype)
+    return kind(
+        f"{place.folder}/policy", device=setting.device, ends=place.ends, dtype=setting.dtype
+    )
 
 
 @lru_cache(maxsize=2)

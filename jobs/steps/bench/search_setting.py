@@ -67,6 +67,7 @@ class Place:
     setting: Setting
     processes: int  # of the policy, and of the reward model
     threads: int  # of each
+    ends: bool = False  # whether the end token ends a response
 
 
 def save_models(setting: Setting, folder: Path) -> None:
