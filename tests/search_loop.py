@@ -46,6 +46,7 @@ class Loop:
     temperature: float = 1.0
     top_p: float = 1.0
     policy_tokens: int = 0
+    chosen_tokens: int = 0  # drawn or chosen by the policy, ends too
     reward_tokens: int = 0
     text: Callable[[Ids], str] = str
     own: Callable[[Ids, Ids], Ids] = lambda prompt, response: prompt + response
@@ -110,6 +111,7 @@ class Loop:
             if token in self.ends:
                 break
             response, new = (*response, token), (token,)
+            self.chosen_tokens += 1
         return response
 
     @torch.no_grad()
@@ -217,6 +219,7 @@ class Loop:
             if all(stopped) or place == most - 1:
                 break
             logits = self._forward(tokens, cache)
+        self.chosen_tokens += sum(map(len, drawn)) + sum(ended)
         return [(tuple(ids), end) for ids, end in zip(drawn, ended, strict=True)]
 
     def scores(self, problem: Problem, responses: Sequence[Grown]) -> list[float]:

@@ -128,7 +128,9 @@ def _ours(
     finally:
         for actor in actors:
             ray.kill(actor)
-    return sum((response.cost for response in responses), Cost()), seconds
+    cost = sum((response.cost for response in responses), Cost())
+    chosen = sum(len(response.token_ids) for response in responses)  # ARGS samples none
+    return replace(cost, policy_tokens_sampled=cost.policy_tokens_sampled or chosen), seconds
 
 
 def _place(models: SmallModels, engine: Engine) -> Place:

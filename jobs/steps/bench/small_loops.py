@@ -89,7 +89,7 @@ def plain_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -
             loop.args(problem, own.weight, own.k)
         else:
             loop.beams(problem, own.beams, own.candidates, own.chunk, case.method)
-    return loop.policy_tokens, time.perf_counter() - start
+    return loop.chosen_tokens, time.perf_counter() - start
 
 
 def _grown(
