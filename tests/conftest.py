@@ -191,7 +191,7 @@ def nan_reward(word_reward: str, checkpoints: Path) -> str:
     return str(folder)
 
 
-SMOKE_SECONDS = 550  # for the smallest sweep, which takes 90 alone on two cores
+SMOKE_SECONDS = 1_100  # for the smallest sweep, which takes 90 alone on two cores
 
 
 def smoke_command(folder: Path, *overrides: str) -> list[str]:

@@ -16,6 +16,7 @@ from orchestrator.config.tree import Config
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 UPLOAD_LEFT_OUT = ["runs", ".venv", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
 SMALLEST_SHARE = 0.01
+NICENESS = "0"  # of workers: with Ray's 15 any other process on the machine takes their cores
 STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
 # Large tensors come and go with every step: kept by malloc and on huge pages, they cost the kernel
 # no page faults (a third of the CPU time while sampling).
@@ -181,6 +182,7 @@ def connect(
     if before_start is not None:
         before_start()
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
+    os.environ.setdefault("RAY_worker_niceness", NICENESS)
     started = ray.init(
         address="local",
         num_cpus=os.cpu_count(),

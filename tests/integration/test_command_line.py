@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.config.load import ROOT
 
-SECONDS = 240
+SECONDS = 500
 
 
 def sweep(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

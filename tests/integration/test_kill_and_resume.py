@@ -35,7 +35,7 @@ def killed_after(folder: Path, line_holds: str, seconds: float) -> list[str]:
             time.sleep(seconds)
             os.kill(driver.pid, signal.SIGKILL)
             break
-    assert driver.wait(timeout=60) == -signal.SIGKILL, "".join(lines)
+    assert driver.wait(timeout=600) == -signal.SIGKILL, "".join(lines)
     driver.stdout.close()
     return lines
 

@@ -17,7 +17,7 @@ from orchestrator.training.bradley_terry import pair_loss
 from orchestrator.training.examples import PairExample
 from orchestrator.training.implicit import ImplicitExample, implicit_loss
 
-SECONDS = 200
+SECONDS = 1_000
 TOLERANCE = 1e-5  # float32
 STEPS, RATE, BETA = 3, 1e-4, 0.5
 LONG = tuple(range(5, 25))

@@ -15,7 +15,7 @@ from orchestrator.config.load import ROOT
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.world import agents
 
-SECONDS = 500
+SECONDS = 1_100
 pytestmark = pytest.mark.timeout(1200)
 
 

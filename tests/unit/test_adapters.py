@@ -232,7 +232,7 @@ def test_a_base_on_the_hub_is_read_from_its_cache(base: str, tmp_path: Path) -> 
     )
     done = subprocess.run(
         [sys.executable, "-c", code, adapter],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
+        cwd=ROOT, capture_output=True, text=True, timeout=1_000,
         env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -141,7 +141,7 @@ def test_the_command_that_converts_pickles_works_as_it_is_written(
     ) as error:
         load_reward_model(checkpoint)
     command = str(error.value).split("convert it once by: ")[1]
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=1_000)
     assert done.returncode == 0, done.stderr[-2000:]
     found = load_reward_model(checkpoint).state_dict()
     assert found.keys() == expected.keys()
@@ -166,11 +166,11 @@ def test_a_pickle_that_runs_code_is_not_run_by_the_command(tmp_path: Path) -> No
         f"import os, torch\nclass C:\n def __reduce__(self): return os.mkdir, ('{tmp_path}/ran',)\n"
     )
     code += f"torch.save({{'x': C()}}, '{folder}/pytorch_model.bin')"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=1_000)
     with pytest.raises(ValueError, match="no weights as safetensors") as error:
         load_reward_model(checkpoint)
     command = str(error.value).split("convert it once by: ")[1]
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=1_000)
     assert done.returncode != 0 and "weights_only" in done.stderr.lower().replace(" ", "_")
     assert not (tmp_path / "ran").exists() and not (folder / WEIGHTS).exists()
 
@@ -248,7 +248,7 @@ def test_of_weights_on_the_hub_only_headers_are_fetched(tmp_path: Path) -> None:
     )
     with hub(folder) as (address, sent):
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200,
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=1_000,
             env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_ENDPOINT": address,
                  "HF_HUB_DISABLE_XET": "1"},
         )  # fmt: skip

@@ -112,11 +112,11 @@ def test_requests_of_several_kinds_are_answered_at_the_same_time() -> None:
 
     class Meeting(Backend):
         async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
-            await asyncio.wait_for(meeting.wait(), timeout=5)
+            await asyncio.wait_for(meeting.wait(), timeout=300)
             return await super().sample(requests)
 
         async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-            await asyncio.wait_for(meeting.wait(), timeout=5)
+            await asyncio.wait_for(meeting.wait(), timeout=300)
             return await super().top(requests)
 
     async def both(problem: Problem, policy: Policy, reward: Reward) -> Response:

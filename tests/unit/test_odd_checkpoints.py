@@ -173,7 +173,7 @@ def test_the_command_line_ends_with_2_and_one_sentence(
     job, *arguments = command(checkpoint, tmp_path)
     done = subprocess.run(
         [sys.executable, str(ROOT / "jobs" / job), *arguments],
-        capture_output=True, text=True, timeout=200,
+        capture_output=True, text=True, timeout=1_000,
     )  # fmt: skip
     assert done.returncode == BAD_CONFIG, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith(begin)]

@@ -139,7 +139,7 @@ def test_hub_names_are_read_from_the_hubs_cache(tmp_path: Path) -> None:
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=1_000,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == ["process head", [2, 32]]
