@@ -23,7 +23,7 @@ from orchestrator.rewards.weights import reference_weights
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.world.rubric import grade
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1_200)
 
 METHODS, SCORERS = ("bon", "args", "tbs", "cbs", "cards"), ("orm", "prm_sst")
 CELLS = {("base", None), ("greedy", None), *((m, s) for m in METHODS for s in SCORERS)}

@@ -78,7 +78,7 @@ def test_a_case_runs_at_any_size(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 def test_the_pipeline_is_measured_at_any_size() -> None:
     setting = dataclasses.replace(TINY, vocabulary=100)
     found = pipeline_result(900, setting, Console(quiet=True))

@@ -30,7 +30,7 @@ from orchestrator.world.words import vocabulary
 VLLM = importlib.util.find_spec("vllm") is not None
 TOLERANCE = 1e-4
 BATCH_S = 3.0  # into one that takes minutes
-GONE_S = 20.0  # until a process that should end is looked for in vain
+GONE_S = 300.0  # until a process that should end is looked for in vain
 ROOT = Path(__file__).resolve().parents[2]
 
 
