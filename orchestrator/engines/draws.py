@@ -74,7 +74,8 @@ class Intervals:
     @property
     def total(self) -> Tensor:
         """(P,)."""
-        return self._ends[:, -1]
+        total: Tensor = self._ends[:, -1]
+        return total
 
     def drawn(self, draws: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The token (R,) in whose interval each draw falls, and how far from the nearer border.

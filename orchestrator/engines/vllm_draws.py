@@ -97,17 +97,16 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
 
         def apply(self, logits: Tensor) -> Tensor:
             """Draws for all rows (R, V) that have a stream."""
-            drawn = {row: own for row, own in self._streams.items() if own.draws is not None}
+            drawn, numbers = {}, {}
             for row, own in self._streams.items():
-                if own.draws is None and logits[row].isnan().any():
+                if own.draws is not None:
+                    drawn[row], numbers[row] = own, own.draws[len(own.tokens)]
+                elif logits[row].isnan().any():
                     KeyedDraws.broken.add(own.number)
             if not drawn:
                 return logits
             rows = torch.tensor(list(drawn), device=logits.device)
-            draws = torch.tensor(
-                [own.draws[len(own.tokens)] for own in drawn.values()],
-                dtype=torch.float64, device=logits.device,
-            )  # fmt: skip
+            draws = torch.tensor(list(numbers.values()), dtype=torch.float64, device=logits.device)
             tokens, near = _drawn(logits[rows].float(), draws, temperature, top_p)
             logits[rows] = -torch.inf
             logits[rows, tokens] = 0.0

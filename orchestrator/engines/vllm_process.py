@@ -188,7 +188,8 @@ class VllmProcess:
         if fault is not None:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {fault}")
         self._done += done
-        return answer
+        found: tuple[Any] | None = answer
+        return found
 
 
 def language_model(checkpoint: str, device: str, cache_mib: int | None, **settings: Any) -> Any:
