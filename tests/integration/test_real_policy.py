@@ -24,7 +24,7 @@ from orchestrator.scorers.scorer import ScorerSpec
 
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT / ".." / "shared" / "data"))
 PAIRS = SHARED / "hh_rlhf" / "harmless_base_pairs.jsonl"
-SECONDS = 3_600  # alone on two cores it takes a fifth of that
+SECONDS = 3_600  # on two cores it takes a quarter of that
 ROWS, ORM_PAIRS, PROMPTS = 294, 200, 8
 SHORTEST = 40  # characters of a response that is more than a word
 METHODS = (

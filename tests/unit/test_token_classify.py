@@ -216,7 +216,7 @@ def test_what_vllm_does_not_support_is_told_at_the_start_and_leaves_no_process(
         TokenClassifyScorer(llama_reward, device="cuda")
     with pytest.raises(RuntimeError, match=r"word_reward: the vLLM engine: .*head_dim=8"):
         TokenClassifyScorer(word_reward)
-    assert engines() == before
+    assert engines() <= before, "one is left"
 
 
 def test_a_head_of_another_trainer_is_left_to_transformers(
@@ -237,7 +237,7 @@ def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     assert len(engines() - before) == 1
     scorer.close()
     scorer.close()
-    assert engines() == before
+    assert engines() <= before, "one is left"
     with pytest.raises(RuntimeError, match="the vLLM engine is closed"):
         scorer.prefix_scores([(3,)], [(4,)], [[1]])
 
@@ -247,7 +247,7 @@ def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     with pytest.raises(RuntimeError, match=r"its process ended \(exit code -9\)"):
         scorer.prefix_scores([(3,)], [(4,)], [[1]])
     del scorer
-    assert engines() == before
+    assert engines() <= before, "one is left"
 
 
 @pytest.mark.parametrize(
