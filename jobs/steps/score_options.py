@@ -95,11 +95,11 @@ class ScoreOptions(ScorerOptions):
 
     def _check_scorer(self, prefixes: Prefixes) -> None:
         self.check_values()
+        spec = self.spec
         try:
-            kind = check_scorer(self.spec)
-            chat = chat_of(self.spec)
+            kind, chat = check_scorer(spec), chat_of(spec)
             if prefixes.kind == "steps" and kind != "step_tag":
-                check_delimiter(chat, self.spec.step_delimiter or BLANK_LINE)
+                check_delimiter(chat, spec.step_delimiter or BLANK_LINE)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         if self.engine == "vllm":

@@ -43,6 +43,7 @@ class ScorerOptions:
             ConfigError: fields do not go together.
         """
         assert self.reward is not None
+        step_format = parsed_format(self.format)
         try:
             return ScorerSpec(
                 self.reward,
@@ -54,7 +55,7 @@ class ScorerOptions:
                 beta=1.0 if self.beta is None else self.beta,
                 score_label=self.score_label,
                 preset=self.preset,
-                step_format=parsed_format(self.format),
+                step_format=step_format,
                 score_at=parsed_score_at(self.score_at),
                 score_token=self.score_token,
                 fold_system=self.fold_system,
