@@ -1,12 +1,12 @@
 """The options of jobs/decode.py, checked before anything starts, and which decide the responses."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search
+from jobs.steps.file_job import check_rows_file
 from jobs.steps.score_options import absolute, option, refuse_unread
 from jobs.steps.scorer_options import DECIDING as OF_SCORER
 from jobs.steps.scorer_options import ScorerOptions
@@ -151,10 +151,7 @@ class DecodeOptions(ScorerOptions):
         self._check_beta_of_method()
         self._parameters()
         self._check_numbers()
-        known = self.prompts.endswith((*SUFFIXES, LINES))
-        if not known or ("://" not in self.prompts and not Path(self.prompts).is_file()):
-            wrong = "no such file" if known else "its format is not known"
-            raise ConfigError(f"--prompts = {self.prompts!r}: {wrong}; valid: {VALID}, or .txt")
+        check_rows_file("--prompts", self.prompts, (*SUFFIXES, LINES), f"{VALID}, or .txt")
         if self.reward is None and self.method not in UNSCORED_METHODS:
             raise ConfigError(
                 f"--reward: missing; --method {self.method} asks for scores; valid: a reward model,"

@@ -5,16 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-import pyarrow.parquet as pq
-
+from jobs.steps.file_job import check_rows_file, readable
 from jobs.steps.scorer_options import DECIDING as OF_SCORER
 from jobs.steps.scorer_options import ScorerOptions
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
+from orchestrator.data.files import columns_found, found_in
 from orchestrator.data.forms import form_of
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.rows import VALID, file_stem, read_rows
+from orchestrator.data.rows import SUFFIXES, VALID, file_stem, read_rows
 from orchestrator.decoding.checks import check_seed
 from orchestrator.engines.chat import Chat
 from orchestrator.records import Reject
@@ -162,24 +161,21 @@ def _row_kind(source: str) -> RowKind:
     """What the rows of a file hold.
 
     Raises:
-        ConfigError: there is no such file, or it holds nothing to score.
+        ConfigError: there is no such file, it is damaged, or it holds nothing to score.
     """
-    try:
-        rows = read_rows(source)
+    check_rows_file("--input", source, SUFFIXES, VALID)
+    with readable("--input", source):
         if source.endswith(".parquet"):
-            with fsspec.open(source, "rb") as file:
-                names = pq.ParquetFile(file).schema_arrow.names
-            found = form_of(dict.fromkeys(names, True))
+            found = form_of(dict.fromkeys(columns_found(source), True))
         else:
-            kinds = (None if isinstance(item, Reject) else form_of(item[1]) for item in rows)
+            kinds = (None if isinstance(i, Reject) else form_of(i[1]) for i in read_rows(source))
             found = next(filter(None, kinds), None)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"--input = {source!r}: {error}; valid: {VALID}") from error
-    if found is None:
-        raise ConfigError(
-            f"--input = {source!r}: nothing to score; valid: rows with `prompt` and `response`, or"
-            " with `prompt`, `chosen` and `rejected`, or in another form of docs/data.md"
-        )
+        if found is None:
+            raise ConfigError(
+                f"--input = {source!r}: nothing to score; {found_in(source)}; valid: rows with"
+                " `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in another"
+                " form of docs/data.md"
+            )
     return found
 
 

@@ -100,15 +100,17 @@ def used_columns(source: str, names: Sequence[str], fields: Collection[str] | No
 
 def none_usable(source: str, rows: int, reason: str, row: int) -> BadFile:
     """The error for a file of which no row can be used; ``reason`` is the first one's."""
-    names = columns_found(source)
     if not rows:
-        return BadFile(source, f"has no rows; {shown(names)}")
-    form = "" if source.endswith(PARQUET) else _form(source)
+        return BadFile(source, f"has no rows; {found_in(source)}")
     return BadFile(
-        source,
-        f"none of its {rows:,} rows can be used; row {row}: {reason}; {shown(names)}"
-        + (f"; it is {form}" if form else ""),
+        source, f"none of its {rows:,} rows can be used; row {row}: {reason}; {found_in(source)}"
     )
+
+
+def found_in(source: str) -> str:
+    """The columns of a file, and what it is where it is no file of JSON lines, for a message."""
+    form = "" if source.endswith(PARQUET) else _form(source)
+    return shown(columns_found(source)) + (f"; it is {form}" if form else "")
 
 
 def columns_found(source: str) -> list[str]:
