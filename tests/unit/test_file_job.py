@@ -62,7 +62,8 @@ def test_what_is_no_place_on_a_disk_is_refused(place: str) -> None:
 
 def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:
     assert "cannot be written: " in refused(tmp_path / ("x" * 300) / "out")
-    assert "cannot be written: " in refused(tmp_path / "a\0b" / "out")
+    said = refused(tmp_path / "a\0b" / "out")
+    assert "cannot be written: " in said or "no such folder: " in said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
