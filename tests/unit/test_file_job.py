@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 import stat
+import time
 from collections.abc import Sequence
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -75,20 +76,20 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
         tmp_path.chmod(stat.S_IRWXU)
 
 
-def hold(folder: Path, held: Event, go: Event) -> None:
+def hold(folder: Path, told: Connection) -> None:
     with alone(folder, "--out", folder):
-        held.set()
-        go.wait(60)
+        told.send("held")
+        time.sleep(120)
 
 
 def test_another_run_is_told_of_only_while_there_is_one(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    held, go = context.Event(), context.Event()
+    here, there = context.Pipe()
     folder = tmp_path / "out"
-    other = context.Process(target=hold, args=(folder, held, go))
+    other = context.Process(target=hold, args=(folder, there))
     other.start()
     try:
-        assert held.wait(60)
+        assert here.poll(60) and here.recv() == "held"
         with (
             pytest.raises(ConfigError, match="another run is writing there"),
             alone(folder, "--out", folder),
@@ -100,7 +101,6 @@ def test_another_run_is_told_of_only_while_there_is_one(tmp_path: Path) -> None:
         with alone(folder, "--out", folder):
             pass
     finally:
-        go.set()
         other.kill()
     assert list(tmp_path.iterdir()) == []
 
