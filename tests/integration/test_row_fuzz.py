@@ -32,7 +32,6 @@ class Tally:
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
         self.accepted: dict[str, int] = {}
-        self.refused: dict[str, int] = {}
         self.damaged: dict[str, int] = {}
         self.slowest = 0.0
 
