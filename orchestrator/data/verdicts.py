@@ -96,8 +96,8 @@ def _label(row: Row) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value != value:  # NaN; a whole number may be too long for a float
+    # A whole number may be too long for a float; NaN is not equal to itself.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise BadRow(f"wrong type: {name} is not a number")
     return value
 
