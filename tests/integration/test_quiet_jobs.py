@@ -33,7 +33,9 @@ def test_a_job_with_fewer_parts_than_actors_has_nothing_to_warn_of(
     done = run("score.py", "--input", str(source), "--output", str(tmp_path / "out"),
                "--reward", word_reward, "--actors", "2", "--threads", "1")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    # A machine that is overloaded may have a real warning of its own.
+    for harmless in ("restart will fail", "concurrent actors", "UNEXPECTED"):
+        assert harmless not in done.stderr
 
 
 def native(*lines: str, then: str = "") -> str:
