@@ -5,7 +5,6 @@
 A run that was ended goes on where the same command is given again. docs/decoding.md
 """
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -21,46 +20,45 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
+from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.method_fields import METHOD_NAMES, MethodCommand  # noqa: E402
+from jobs.steps.reward_arguments import CORES  # noqa: E402
 
-CORES = os.cpu_count() or 1
-Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
-Ways = Literal["last", "min", "mean", "sum", "product"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(help=__doc__)
+@app.command(help=__doc__, cls=MethodCommand)
 def main(
     context: typer.Context,
     policy: An[str, Opt(help="the model that writes: a checkpoint folder or hub name")],
-    method: An[str, Opt(help="base, greedy, bon, args, tbs, cbs, cards, ...")],
+    method: An[str, Opt(help=METHOD_NAMES)],
     prompts: An[str, Opt(help=".jsonl, .jsonl.gz, .parquet with `prompt`; .txt, one a line")],
     out: An[str, Opt(help="a folder, or a file that ends with .parquet or .jsonl")],
     fields: An[list[str] | None, typer.Argument(help="of the method: beams=4 chunk=16")] = None,
     reward: An[str | None, Opt(help="the reward model; base and greedy need none")] = None,
-    kind: An[Kinds | None, Opt(help="of the reward model; default: what its files tell")] = None,
-    base: An[str | None, Opt(help="of a log ratio: its denominator")] = None,
-    aggregation: An[Ways | None, Opt(help="of step rewards; default: the kind's own")] = None,
-    score_label: An[
-        int | None, Opt(min=0, help="of a head of several labels: the index of the score")
-    ] = None,
-    preset: An[str | None, Opt(help="a family of public models: docs/public_models.md")] = None,
-    format: An[
-        list[str] | None, Opt(help="a field of the step format, name=value; repeatable")
-    ] = None,
-    score_at: An[str | None, Opt(help="token of the template's closing: text, or index -2")] = None,
-    score_token: An[int | None, Opt(min=0, help="id of the token whose logit is the score")] = None,
-    fold_system: An[bool, Opt(help="a refused system message: in the user's")] = True,
+    kind: reward_model.Kind = None,
+    base: reward_model.Base = None,
+    beta: reward_model.Beta = None,
+    aggregation: reward_model.Aggregation = None,
+    step_delimiter: reward_model.StepDelimiter = None,
+    step_tag: reward_model.StepTag = None,
+    score_label: reward_model.ScoreLabel = None,
+    preset: reward_model.Preset = None,
+    format: reward_model.StepFormat = None,
+    score_at: reward_model.ScoreAt = None,
+    score_token: reward_model.ScoreToken = None,
+    fold_system: reward_model.FoldSystem = True,
     finished: An[
         Literal["template", "position"], Opt(help="a finished response: closed, or as --position")
     ] = "template",
-    position: An[Literal["closed", "open"], Opt(help="where a prefix is scored")] = "closed",
+    position: reward_model.Position = "closed",
     max_new_tokens: An[int, Opt(min=1, help="of a response")] = 256,
     temperature: An[float, Opt(help="of the policy")] = 1.0,
     top_p: An[float, Opt(help="of the policy")] = 1.0,
     seed: An[int, Opt(help="with a prompt's id it decides all draws")] = 0,
     actors: An[int, Opt(min=1, help="processes that search, each with both models")] = 1,
-    threads: An[int | None, Opt(min=1, help="torch threads of each; default: a share")] = None,
+    threads: reward_model.Threads = None,
     max_actors: An[
         int | None, Opt(min=1, help="to start while prompts wait; default: none")
     ] = None,
@@ -70,7 +68,7 @@ def main(
     part_rows: An[int, Opt(min=1, help="rows of a part, the unit of writing")] = 256,
     dtype: An[Literal["float32", "float64", "bfloat16"], Opt(help="of weights")] = "float32",
     engine: An[Literal["auto", "transformers", "vllm"], Opt(help="auto: the faster")] = "auto",
-    device: An[Literal["cpu", "cuda"], Opt(help="cuda: a GPU for each actor")] = "cpu",
+    device: reward_model.Device = "cpu",
     force: An[bool, Opt("--force", help="answer anew what was answered otherwise")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""

@@ -7,7 +7,6 @@ Those that cannot be scored go to the rejects; run again, it computes what is mi
 docs/scorers.md
 """
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -23,11 +22,10 @@ from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
+from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.reward_arguments import CORES  # noqa: E402
 
-CORES = os.cpu_count() or 1
-Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
-Ways = Literal["last", "min", "mean", "sum", "product"]
 Engines = Literal["transformers", "vllm"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -38,34 +36,30 @@ def main(
     input: An[str, Opt(help="JSON lines (.jsonl, .json, also .gz) or .parquet: a file or URI")],
     output: An[str, Opt(help="a folder, or a file that ends with .parquet")],
     reward: An[str, Opt(help="the reward model: a checkpoint folder or hub name")],
-    kind: An[Kinds | None, Opt(help="default: what its files tell")] = None,
-    base: An[str | None, Opt(help="of a log ratio: its denominator")] = None,
-    beta: An[float | None, Opt(help="of a log ratio: its factor; default 1")] = None,
-    position: An[Literal["closed", "open"], Opt(help="where a prefix is scored")] = "closed",
+    kind: reward_model.Kind = None,
+    base: reward_model.Base = None,
+    beta: reward_model.Beta = None,
+    position: reward_model.Position = "closed",
     prefixes: An[str, Opt(help="whole, tlt, sst[:K], steps, every:N, or lengths t1,t2")] = "whole",
-    aggregation: An[Ways | None, Opt(help="of step rewards; default: the kind's own")] = None,
-    step_delimiter: An[str | None, Opt(help=r"text that ends a step; \n is a line end")] = None,
-    step_tag: An[str | None, Opt(help="where a step's reward is read")] = None,
-    score_label: An[
-        int | None, Opt(min=0, help="of a head of several labels: the index of the score")
-    ] = None,
-    preset: An[str | None, Opt(help="a family of public models: docs/public_models.md")] = None,
-    format: An[
-        list[str] | None, Opt(help="a field of the step format, name=value; repeatable")
-    ] = None,
-    score_at: An[str | None, Opt(help="token of the template's closing: text, or index -2")] = None,
-    score_token: An[int | None, Opt(min=0, help="id of the token whose logit is the score")] = None,
-    fold_system: An[bool, Opt(help="a refused system message: in the user's")] = True,
+    aggregation: reward_model.Aggregation = None,
+    step_delimiter: reward_model.StepDelimiter = None,
+    step_tag: reward_model.StepTag = None,
+    score_label: reward_model.ScoreLabel = None,
+    preset: reward_model.Preset = None,
+    format: reward_model.StepFormat = None,
+    score_at: reward_model.ScoreAt = None,
+    score_token: reward_model.ScoreToken = None,
+    fold_system: reward_model.FoldSystem = True,
     branch_memory_mib: An[int, Opt(min=1, help="of a pass's closing suffixes")] = 256,
     engine: An[
         Engines, Opt(help="vllm (an extra): open scores of the kind sequence")
     ] = "transformers",
     seed: An[int, Opt(help="of the lengths that sst draws")] = 0,
     actors: An[int, Opt(min=1, help="processes that score, each with the model")] = min(CORES, 2),
-    threads: An[int | None, Opt(min=1, help="torch threads of each; default: a share")] = None,
+    threads: reward_model.Threads = None,
     batch_size: An[int, Opt(min=1, help="responses that a model is given at once")] = 32,
     part_rows: An[int, Opt(min=1, help="rows of a part, the unit of resuming")] = 256,
-    device: An[Literal["cpu", "cuda"], Opt(help="cuda: a GPU for each actor")] = "cpu",
+    device: reward_model.Device = "cpu",
     force: An[bool, Opt("--force", help="score anew what was scored otherwise")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""

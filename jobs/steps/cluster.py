@@ -9,7 +9,7 @@ import ray
 from ray._private.utils import read_ray_address
 from rich.console import Console
 
-from jobs.steps.quiet import SETTINGS
+from jobs.steps.quiet import SETTINGS, filter_native_errors
 from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
 
@@ -175,6 +175,7 @@ def connect(
     Raises:
         ConfigError: RAY_ADDRESS names a cluster that does not answer.
     """
+    filter_native_errors()
     variables = environment()
     os.environ.update(variables)
     if _joined(variables, console):

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import AnswerData, HelpdeskData, HHData
+from orchestrator.data.files import none_usable
 from orchestrator.data.gsm8k import read_questions
 from orchestrator.data.hh_rlhf import read_hh
 from orchestrator.data.pairs import read_pairs
@@ -18,6 +20,7 @@ from orchestrator.stages.progress import Meter
 from orchestrator.world import agents
 
 PAIR_SPLITS = ("orm", "reference", "prm")
+Row = TypeVar("Row")
 SPARE = 1.02  # prompts for pairs: two samples of some are the same text, and make no pair
 
 
@@ -49,7 +52,7 @@ def _helpdesk(data: HelpdeskData, seed: int, folder: Path, meter: Meter) -> Figu
 
 
 def _hh(data: HHData, seed: int, folder: Path) -> Figures:
-    pairs, rejects = read_hh(data.pairs)
+    pairs, rejects = _some(data.pairs, *read_hh(data.pairs))
     shares = {
         "policy": data.policy_share,
         "orm": data.orm_share,
@@ -62,9 +65,9 @@ def _hh(data: HHData, seed: int, folder: Path) -> Figures:
 
 
 def _questions(data: AnswerData, seed: int, folder: Path) -> Figures:
-    pairs, rejects = read_pairs(data.pairs)
-    demonstrations, bad = read_questions(data.demonstrations)
-    questions, worse = read_questions(data.test)
+    pairs, rejects = _some(data.pairs, *read_pairs(data.pairs))
+    demonstrations, bad = _some(data.demonstrations, *read_questions(data.demonstrations))
+    questions, worse = _some(data.test, *read_questions(data.test))
     shares = {"orm": data.orm_share, "reference": data.reference_share}
     splits = split_pairs(pairs, shares, data.test_prompts, seed)
     seen = {pair.prompt.prompt_id for pair in pairs}
@@ -79,6 +82,20 @@ def _questions(data: AnswerData, seed: int, folder: Path) -> Figures:
     return _write(
         folder, demonstrations, splits, fresh[: data.test_prompts], [*rejects, *bad, *worse]
     )
+
+
+def _some(path: str, rows: list[Row], rejects: list[Reject]) -> tuple[list[Row], list[Reject]]:
+    """What was read of a file.
+
+    Raises:
+        BadFile: no row of it can be used.
+    """
+    if not rows:
+        first = next(iter(rejects), None)
+        raise none_usable(
+            path, len(rejects), first.reason if first else "", getattr(first, "row", 0)
+        )
+    return rows, rejects
 
 
 def _write(

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from jobs.steps.decode_options import DecodeOptions
-from jobs.steps.decode_output import DecodeOutput
+from jobs.steps.decode_output import FILES, DecodeOutput
 from jobs.steps.decode_rows import RowWriter, cut, prompts
 from jobs.steps.file_job import alone, cause, file_job, say
 from jobs.steps.main import FAILED, OK
@@ -40,7 +40,7 @@ def decode_main(**given: Any) -> int:
         with alone(output.folder, "--out", place):
             return _decode(settled, reader, output, console)
 
-    return file_job("decode", "--out", options.out, "a folder or file", run)
+    return file_job("decode", "--out", options.out, FILES, run)
 
 
 def _decode(
@@ -52,7 +52,11 @@ def _decode(
         console.print("done before:", highlight=False)
         _show(summary, output, console)
         return OK
-    file = cut(options.prompts, reader, output.folder)
+    try:
+        file = cut(options.prompts, reader, output)
+    except ConfigError:
+        output.undo()
+        raise
     done = output.done()
     if done:
         console.print(f"{len(done):,} of {file.rows:,} prompts are done", highlight=False)
@@ -157,9 +161,11 @@ def _cpus(options: DecodeOptions) -> float:
 def _show(summary: dict[str, Any], output: DecodeOutput, console: Console) -> None:
     """A line for people, and one of JSON."""
     refused = sum(summary["reasons"].values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in summary["reasons"].items())
+    where = f" ({reasons}); rejects: {output.rejects}" if refused else ""
     console.print(
-        f"{summary['answered']:,} prompts answered, {refused:,} rejected; responses:"
-        f" {output.responses}; rejects: {output.rejects}",
+        f"{summary['answered']:,} prompts answered; responses: {output.responses};"
+        f" {refused:,} rejected{where}",
         highlight=False,
         markup=False,
         soft_wrap=True,

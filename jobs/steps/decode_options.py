@@ -1,15 +1,15 @@
 """The options of jobs/decode.py, checked before anything starts, and which decide the responses."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from actors.policy import PolicyPlace
 from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search
+from jobs.steps.file_job import check_rows_file
 from jobs.steps.score_options import absolute, option, refuse_unread
-from jobs.steps.scorer_options import parsed_format, parsed_score_at
+from jobs.steps.scorer_options import DECIDING as OF_SCORER
+from jobs.steps.scorer_options import ScorerOptions
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
@@ -28,17 +28,17 @@ from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.parameters import matrix_parameters
 from orchestrator.engines.vllm_process import check_served
 from orchestrator.evaluation.flops import Sizes
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.scored_token import scored_token
-from orchestrator.scorers.scorer import Engine, Finished, Kind, Position, ScorerSpec
+from orchestrator.scorers.scorer import Engine, Finished, Kind, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
+from orchestrator.search.registry import METHODS
 from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
-OF_REWARD = ("reward", "kind", "base", "aggregation", "score_label", "position",
-             "reward_cache_mib", "preset", "format", "score_at", "score_token",
-             "finished")  # fmt: skip
+OF_REWARD = ("reward", "kind", "base", "beta", "aggregation", "step_delimiter", "step_tag",
+             "score_label", "position", "reward_cache_mib", "preset", "format", "score_at",
+             "score_token", "finished")  # fmt: skip
 BY_LOGITS = ("greedy", "args", "args_stochastic")  # no draw from the policy's distribution
 DRAWLESS = ("greedy", "args")
 NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence keeps keys and values"}
@@ -49,13 +49,12 @@ UNREAD_BY_KIND: dict[Kind, dict[str, str]] = {
     "step_tag": {**NO_CACHE, "position": f"a step tag: {BOTH_POSITIONS}"},
     "log_ratio": {**NO_CACHE, "position": f"a log ratio: {BOTH_POSITIONS}"},
 }
-DECIDING = ("method", "kind", "aggregation", "score_label", "position", "max_new_tokens",
-            "temperature", "top_p", "seed", "dtype", "preset", "format", "score_at", "score_token",
-            "fold_system", "finished")  # fmt: skip
+DECIDING = ("method", "max_new_tokens", "temperature", "top_p", "seed", "dtype", "finished",
+            *OF_SCORER)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class DecodeOptions:
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(ScorerOptions):
     """The options of jobs/decode.py; its `--help` says what they mean."""
 
     policy: str
@@ -63,12 +62,6 @@ class DecodeOptions:
     prompts: str
     out: str
     fields: list[str]
-    reward: str | None
-    kind: Kind | None
-    base: str | None
-    aggregation: Aggregation | None
-    score_label: int | None
-    position: Position
     max_new_tokens: int
     temperature: float
     top_p: float
@@ -84,25 +77,14 @@ class DecodeOptions:
     engine: Wanted
     device: str
     force: bool
-    preset: str | None = None
-    format: Sequence[str] = ()
-    score_at: str | None = None
-    score_token: int | None = None
-    fold_system: bool = True
     finished: Finished = "template"
-    named: frozenset[str] = frozenset()  # fields that the command line gives
 
     @property
     def spec(self) -> ScorerSpec | None:
         """The scorer, where the method asks one."""
         if self.reward is None or self.method in UNSCORED_METHODS:
             return None
-        return ScorerSpec(
-            self.reward, kind=self.kind, aggregation=self.aggregation, base=self.base,
-            engine=self._engine, score_label=self.score_label, preset=self.preset,
-            step_format=parsed_format(self.format), score_at=parsed_score_at(self.score_at),
-            score_token=self.score_token, fold_system=self.fold_system, finished=self.finished,
-        )  # fmt: skip
+        return self.scorer_spec(engine=self._engine, finished=self.finished)
 
     @property
     def _engine(self) -> Engine:
@@ -166,12 +148,10 @@ class DecodeOptions:
         Raises:
             ConfigError: an option cannot be; the message names it, its value and what is valid.
         """
+        self._check_beta_of_method()
         self._parameters()
         self._check_numbers()
-        known = self.prompts.endswith((*SUFFIXES, LINES))
-        if not known or ("://" not in self.prompts and not Path(self.prompts).is_file()):
-            wrong = "no such file" if known else "its format is not known"
-            raise ConfigError(f"--prompts = {self.prompts!r}: {wrong}; valid: {VALID}, or .txt")
+        check_rows_file("--prompts", self.prompts, (*SUFFIXES, LINES), f"{VALID}, or .txt")
         if self.reward is None and self.method not in UNSCORED_METHODS:
             raise ConfigError(
                 f"--reward: missing; --method {self.method} asks for scores; valid: a reward model,"
@@ -181,6 +161,7 @@ class DecodeOptions:
             if (value := getattr(self, name)) is not None:
                 check_checkpoint(option(name), value)
         refuse_unread(self, self._unread())
+        self.check_values()
         self._check_models()
         stem = file_stem(self.prompts).removesuffix(LINES)
         return PromptReader(
@@ -199,11 +180,24 @@ class DecodeOptions:
             )
         check_seed(option, self.seed)
 
+    def _check_beta_of_method(self) -> None:
+        """Two things are called beta: a log ratio's factor, and CARDS's field."""
+        if self.beta is None or self.base is not None or self.method not in METHODS:
+            return
+        if "beta" in {field.name for field in fields(METHODS[self.method].parameters)}:
+            raise ConfigError(
+                f"--beta = {self.beta}: the factor of a log ratio; valid: with --base; the field"
+                f" of {self.method} is written beta={self.beta:g}"
+            )
+
     def _check_models(self) -> None:
         kind = check_models(option, self.policy, self.spec, self._engine)
         check_room(option, self.max_new_tokens, self.policy)
         self._check_engine(kind)
-        refuse_unread(self, UNREAD_BY_KIND.get(kind, NO_CACHE) if kind else {})
+        if kind is not None:
+            unread = UNREAD_BY_KIND.get(kind, NO_CACHE)
+            refuse_unread(self, {**unread, **self.unread_delimiter(kind, "--aggregation")})
+            self.check_step_tag(kind)
         check_dtype(option, self.dtype, kind)
 
     def _unread(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ and the rows that are in one, or refused in one, are done.
 """
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -18,12 +19,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.steps.responses import COSTS
-from jobs.steps.score_output import partial_of, write_mark, write_table
+from jobs.steps.score_output import (
+    join_rejects,
+    make_folders,
+    partial_of,
+    read_mark,
+    unmake,
+    write_mark,
+    write_table,
+)
 from orchestrator.config.load import ConfigError
+from orchestrator.data.columns import OWN, own_row
 from orchestrator.data.rejects import SCHEMA as REJECTS
+from orchestrator.data.rows import Row, plain_rows
 
 RESPONSES, REFUSED, MARK = "responses", ".rejects", "decode.json"
-FILES = (".parquet", ".jsonl")
+LINES = ".jsonl"
+FILES = (".parquet", LINES)
 _PARTS = "part-*.parquet"
 
 
@@ -43,6 +55,12 @@ class DecodeOutput:
             out.with_name(f"{out.stem}.rejects.parquet") if file else out / "rejects.parquet"
         )
         self.mark = out.with_name(f"{out.stem}.{MARK}") if file else out / MARK
+        self._made: list[Path] = []
+
+    @property
+    def writes_json(self) -> bool:
+        """Whether it is a file of JSON lines, whose values each have a type of their own."""
+        return self.file is not None and self.file.suffix == LINES
 
     def begin(self, identity: dict[str, Any], force: bool) -> dict[str, Any] | None:
         """The summary where all is done already; else makes the folder ready for parts.
@@ -50,27 +68,36 @@ class DecodeOutput:
         Raises:
             ConfigError: what is there was made with other options, or is something else.
         """
+        shown = f"--out = {str(self.file or self.folder)!r}"
+        for place in (self.rejects, self.mark):
+            if place.is_dir():
+                raise ConfigError(f"{shown}: {place} is a folder; valid: another place")
         if force:
             self._forget()
-        mark = json.loads(self.mark.read_text()) if self.mark.is_file() else None
+        mark = read_mark(self.mark)
         if mark is None:
-            for place in (self.responses, self.rejects):
+            for place in (self.responses, self.rejects, self.mark):
                 if place.exists():
                     raise ConfigError(
-                        f"--out = {str(self.file or self.folder)!r}: {place} is there and was not"
-                        " made by this command; valid: another place, or --force to write over it"
+                        f"{shown}: {place} is there and was not made by this command; valid:"
+                        " another place, or --force to write over it"
                     )
         elif mark["identity"] != identity:
             raise ConfigError(self._other(mark["identity"], identity))
         elif mark["summary"] is not None and self.responses.exists():
             self._clear()
             return dict(mark["summary"])
-        for folder in (self.folder / RESPONSES, self.folder / REFUSED):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._made = make_folders(self.folder, RESPONSES, REFUSED)
         for torn in self.folder.glob("*/.*.partial"):
             torn.unlink(missing_ok=True)
         write_mark(self.mark, {"identity": identity, "summary": None})
         return None
+
+    def undo(self) -> None:
+        """Deletes what ``begin`` made, where no part was written since."""
+        if not any(self.folder.glob(f"*/{_PARTS}")):
+            self._forget()
+            unmake(self._made)
 
     @property
     def has_parts(self) -> bool:
@@ -131,26 +158,16 @@ class DecodeOutput:
 
     def _join_rejects(self) -> dict[str, int]:
         """How many rows were refused for each reason, most frequent first."""
-        reasons: Counter[str] = Counter()
-        partial = partial_of(self.rejects)
-        with pq.ParquetWriter(partial, REJECTS) as writer:
-            for piece in sorted((self.folder / REFUSED).glob(_PARTS)):
-                table = pq.read_table(piece)
-                reasons.update(table["reason"].to_pylist())
-                writer.write_table(table)
-        os.replace(partial, self.rejects)
-        return dict(reasons.most_common())
+        return join_rejects(sorted((self.folder / REFUSED).glob(_PARTS)), self.rejects)
 
     def _join(self, file: Path) -> None:
         """One file of all parts, in the order of the rows."""
         partial = partial_of(file)
         tables = self._in_order()
-        if file.suffix == ".jsonl":
-            with open(partial, "w") as lines:
+        if self.writes_json:
+            with open(partial, "w", encoding="utf-8") as lines:
                 for table in tables:
-                    lines.writelines(
-                        json.dumps(row, default=str) + "\n" for row in table.to_pylist()
-                    )
+                    lines.writelines(_line(row) for row in plain_rows(table))
         else:
             first = next(tables)
             with pq.ParquetWriter(partial, first.schema) as writer:
@@ -197,3 +214,22 @@ class DecodeOutput:
         for file in (self.file, self.rejects, self.mark, *self.folder.glob("unpacked.*")):
             if file is not None:
                 file.unlink(missing_ok=True)
+
+
+def _line(row: Row) -> str:
+    """A response as a line of JSON: the prompt's own columns have the values that they had."""
+    own = own_row(row.pop(OWN)) if OWN in row else {}
+    named = own.pop("prompt_id", None)
+    first = {"row": row.pop("row"), "prompt_id": row.pop("prompt_id")}
+    if named is not None:
+        first["prompt_id"] = named
+    return json.dumps(_strict({**first, **own, **row}), default=str, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    """A value without NaN and infinities, which JSON does not have: null."""
+    if isinstance(value, dict):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

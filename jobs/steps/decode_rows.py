@@ -7,22 +7,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 
 from jobs.steps.decode_options import LINES
 from jobs.steps.decode_output import DecodeOutput
+from jobs.steps.file_job import readable
 from jobs.steps.responses import COSTS, COUNTS
 from orchestrator.config.load import ConfigError
-from orchestrator.data.parts import PartedFile, cut_in_parts, read_part
-from orchestrator.data.rejects import BadRow, refuse
-from orchestrator.data.rows import Row
-from orchestrator.decoding.prompts import PromptReader
+from orchestrator.data.parts import PartedFile, check_usable, cut_in_parts, read_part
+from orchestrator.data.rejects import BadRow, Seen, refuse
+from orchestrator.data.rows import Row, plain_rows
+from orchestrator.decoding.prompts import FIELDS, PromptReader
 from orchestrator.engines.chat import Chat
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Reject, Response
 from orchestrator.search.problem import Problem
 
 READ_ROWS = 256  # of the file, read at once
+SAME_ID = "prompt_id of a row before"
 SECONDS = 30.0  # after which rows are written, be they few
 WHOLE = tuple(name for name in COUNTS if name != "seconds")
 ADDED = pa.schema(
@@ -48,28 +51,38 @@ class PromptRow:
     table: pa.Table
 
 
-def cut(source: str, reader: PromptReader, folder: Path) -> PartedFile:
+def cut(source: str, reader: PromptReader, output: DecodeOutput) -> PartedFile:
     """The parts of a file of prompts.
 
     Raises:
-        ConfigError: it has columns of the names that are added.
+        ConfigError: it is damaged, has columns of the names that are added, or no prompt at all.
     """
-    place = _as_json(source, folder) if source.endswith(LINES) else source
-    file = cut_in_parts(place, READ_ROWS, reader.check, folder)
-    if taken := sorted((set(ADDED.names) - {"prompt_id"}) & set(file.columns.schema.names)):
-        raise ConfigError(
-            f"--prompts = {source!r}: has columns of its own named {', '.join(taken)}, which the"
-            " output adds; valid: a file without them"
+    place = _as_json(source, output.folder) if source.endswith(LINES) else source
+    with readable("--prompts", source):
+        file = cut_in_parts(
+            place, READ_ROWS, reader.check, output.folder, FIELDS, as_text=output.writes_json
         )
+        if taken := sorted((set(ADDED.names) - {"prompt_id"}) & set(file.columns.names)):
+            raise ConfigError(
+                f"--prompts = {source!r}: has columns of its own named {', '.join(taken)}, which"
+                " the output adds; valid: a file without them"
+            )
+        check_usable(file, reader.check)
     return file
 
 
 def prompts(
     file: PartedFile, reader: PromptReader, done: Container[int], writer: "RowWriter"
 ) -> Iterator[tuple[PromptRow, Problem]]:
-    """The rows that are not done; those that cannot be answered go to the writer."""
+    """The rows that are not done; those that cannot be answered go to the writer.
+
+    Draws and rows of the output are told apart by the prompt's id, so that of rows with one id the
+    first is answered and the others are refused.
+    """
+    ids = Seen(SAME_ID)
 
     def read(number: int, row: Row) -> Problem:
+        ids.check(reader.check(number, row)[0])
         if number in done:
             raise BadRow("done")
         return reader.read(number, row)
@@ -127,7 +140,7 @@ class RowWriter:
 
     def fail(self, row: PromptRow, reason: str) -> None:
         """A prompt that failed while it was answered."""
-        (content,) = row.table.to_pylist()
+        (content,) = plain_rows(row.table)
         self.refuse(refuse(self._source, row.number, reason, content))
 
     def refuse(self, reject: Reject) -> None:
@@ -166,7 +179,7 @@ class RowWriter:
 def _as_json(source: str, folder: Path) -> str:
     """A copy of lines of text as JSON lines, a line for a line; what is no UTF-8 stays as it is."""
     place = folder / "unpacked.lines.jsonl"
-    with open(source, "rb") as lines, open(place, "wb") as copy:
+    with fsspec.open(source, "rb") as lines, open(place, "wb") as copy:
         for line in lines:
             text = line.rstrip(b"\r\n")
             try:

@@ -210,7 +210,8 @@ def _pipeline(sweep: Sweep, pairs_file: str, truncations: list[str]) -> Dataset:
             fn_constructor_args=(
                 sweep.scorer("reference"), prm, config.scoring.position, sweep.device, threads,
             ),
-            compute=ActorPoolStrategy(size=config.cluster.reference_actors),
+            # More than there are blocks would have nothing to do, and Ray would say so.
+            compute=ActorPoolStrategy(size=min(config.cluster.reference_actors, len(groups))),
             batch_format="pyarrow",
             batch_size=ROWS_PER_BATCH,
             num_cpus=config.cluster.actor_cpus,

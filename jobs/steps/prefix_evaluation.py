@@ -255,7 +255,7 @@ def _premise(
 ) -> dict[str, Any]:
     """Section 4.2 takes the reference for the better judge of prefixes: is it, here?
 
-    The paired difference decides: what its interval does not exclude is not shown.
+    The paired difference decides: what interval and p-value do not both show is not shown.
     """
     position = sweep.config.scoring.position
     reference, orm = accuracies.get(("reference", position)), accuracies.get(("orm", position))

@@ -1,6 +1,14 @@
-"""Settings that libraries read at import: their progress bars and advice give way to ours."""
+"""What libraries write beside us: progress bars and advice give way, what is wrong is shown.
 
+Settings are read at import; what Ray's own C++ code writes to standard error is filtered by line.
+"""
+
+import atexit
+import contextlib
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 SETTINGS = {
@@ -11,6 +19,10 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
+# Said of each pool of Ray Data: the driver holds what its actors were started with.
+HARMLESS = ("has constructor arguments in the object store and max_restarts > 0",)
+STDERR = 2  # its number in any process
+LAST_LINES = 2.0  # seconds that the filter may take at the end
 CARDS = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's and AMD's
 
 
@@ -20,3 +32,37 @@ def quieten() -> None:
         os.environ.setdefault(name, value)
     if not any(Path(card).exists() for card in CARDS):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed warns where it finds none
+
+
+def filter_native_errors() -> None:
+    """Leaves out lines in HARMLESS that native code writes to standard error.
+
+    The filter is a process of its own, so that what a crash says last is shown. Python's own
+    standard error goes past it. Where that is not the process's, or there is no grep, nothing is
+    done.
+    """
+    grep = shutil.which("grep")
+    try:
+        own = sys.stderr.fileno() == STDERR
+    except (AttributeError, OSError, ValueError):  # closed, or a test's
+        own = False
+    if grep is None or not own:
+        return
+    sys.stderr.flush()
+    real = os.dup(STDERR)
+    sys.stderr = open(real, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    patterns = [word for text in HARMLESS for word in ("-e", text)]
+    reader = subprocess.Popen(
+        [grep, "-a", "-v", "-F", "--line-buffered", *patterns],
+        stdin=subprocess.PIPE, stdout=real, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert reader.stdin is not None
+    os.dup2(reader.stdin.fileno(), STDERR)
+    reader.stdin.close()
+    atexit.register(_unfilter, real, reader)
+
+
+def _unfilter(real: int, reader: subprocess.Popen[bytes]) -> None:
+    os.dup2(real, STDERR)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # what this process started may hold it
+        reader.wait(LAST_LINES)

@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.steps.file_job import alone, cause, file_job, say
+from jobs.steps.file_job import alone, cause, file_job, readable, say
 from jobs.steps.main import FAILED, OK
 from jobs.steps.score_options import ScoreOptions
-from jobs.steps.score_output import Counts, ScoreOutput
+from jobs.steps.score_output import FILES, Counts, ScoreOutput
 from orchestrator.config.load import ConfigError
-from orchestrator.data.parts import cut_in_parts
+from orchestrator.data.parts import PartedFile, check_usable, cut_in_parts
 from orchestrator.scorers.reading import RowReader
 from orchestrator.stages.progress import Meter
 
@@ -29,11 +29,11 @@ def score_main(**given: Any) -> int:
         with alone(output.folder, "--output", place):
             return _score(settled, reader, output, console)
 
-    return file_job("score", "--output", options.output, "a folder or .parquet file", run)
+    return file_job("score", "--output", options.output, FILES, run)
 
 
 def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, console: Console) -> int:
-    from jobs.steps.score_pipeline import Scoring, check_columns, run_parts  # imports Ray
+    from jobs.steps.score_pipeline import Scoring, run_parts  # imports Ray
 
     identity = options.identity()
     summary = output.begin(identity, options.force)
@@ -41,8 +41,11 @@ def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, consol
         console.print(f"done before: {_shown(summary, output)}", highlight=False, markup=False)
         return OK
     console.print(f"scored at {identity['scored_token']}", highlight=False, markup=False)
-    file = cut_in_parts(options.input, options.part_rows, reader.check, output.folder)
-    check_columns(options.input, file.columns.schema, reader)
+    try:
+        file = _cut(options, reader, output)
+    except ConfigError:
+        output.undo()
+        raise
     before = {counts["part"]: counts for counts in output.done()}
     parts = [part for part in file.parts if part.number not in before]
     scoring = Scoring(
@@ -72,6 +75,23 @@ def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, consol
     summary = output.finish(identity, total.counts())
     console.print(f"{_shown(summary, output)}; {rate:,.1f} rows/s", highlight=False, markup=False)
     return OK
+
+
+def _cut(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -> PartedFile:
+    """The parts of the file.
+
+    Raises:
+        ConfigError: it is damaged, has columns that are added, or no row that can be scored.
+    """
+    from jobs.steps.score_pipeline import check_columns
+
+    with readable("--input", options.input):
+        file = cut_in_parts(
+            options.input, options.part_rows, reader.check, output.folder, reader.fields
+        )
+        check_columns(options.input, file.columns.names, reader)
+        check_usable(file, reader.check)
+    return file
 
 
 class Totals:
@@ -125,7 +145,8 @@ def _connect(options: ScoreOptions, readers: int, console: Console) -> None:
 def _shown(summary: dict[str, Any], output: ScoreOutput) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
     refused = f"{summary['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
+    where = f"; rejects: {output.rejects}" if summary["rejected"] else ""
     return (
         f"{summary['rows']:,} rows scored, {refused}; {summary['tokens']:,} tokens; scores:"
-        f" {output.scores}; rejects: {output.rejects}"
+        f" {output.scores}{where}"
     )

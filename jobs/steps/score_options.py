@@ -1,28 +1,27 @@
 """The options of jobs/score.py, checked before anything starts, and which decide the scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-import pyarrow.parquet as pq
-
-from jobs.steps.scorer_options import parsed_format, parsed_score_at, unescaped
+from jobs.steps.file_job import check_rows_file, readable
+from jobs.steps.scorer_options import DECIDING as OF_SCORER
+from jobs.steps.scorer_options import ScorerOptions
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
+from orchestrator.data.files import columns_found, found_in
 from orchestrator.data.forms import form_of
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.rows import VALID, file_stem, read_rows
+from orchestrator.data.rows import SUFFIXES, VALID, file_stem, read_rows
 from orchestrator.decoding.checks import check_seed
 from orchestrator.engines.chat import Chat
 from orchestrator.records import Reject
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.reading import RowKind, RowReader
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import scored_token
-from orchestrator.scorers.scorer import Engine, Kind, Position, ScorerSpec
+from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
 from orchestrator.scorers.token_classify import check_open
 from orchestrator.scorers.vllm_scorer import check_model
@@ -32,27 +31,17 @@ if TYPE_CHECKING:
     from jobs.steps.decode_options import DecodeOptions
 
 # Each option that decides the scores, by the name of its field.
-DECIDING = ("prefixes", "seed", "position", "kind", "base", "beta", "aggregation",
-            "step_delimiter", "step_tag", "score_label", "part_rows",
-            "preset", "format", "score_at", "score_token", "fold_system")  # fmt: skip
+DECIDING = ("prefixes", "seed", "base", "part_rows", *OF_SCORER)
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(ScorerOptions):
     """The options of jobs/score.py; its `--help` says what they mean."""
 
     input: str
     output: str
     reward: str
-    kind: Kind | None
-    base: str | None
-    beta: float | None
-    position: Position
     prefixes: str
-    aggregation: Aggregation | None
-    step_delimiter: str | None
-    step_tag: str | None
-    score_label: int | None
     branch_memory_mib: int
     engine: Engine
     seed: int
@@ -62,33 +51,11 @@ class ScoreOptions:
     part_rows: int
     device: str
     force: bool
-    preset: str | None = None
-    format: Sequence[str] = ()
-    score_at: str | None = None
-    score_token: int | None = None
-    fold_system: bool = True
-    named: frozenset[str] = frozenset()  # fields that the command line gives
 
     @property
     def spec(self) -> ScorerSpec:
         """The scorer."""
-        return ScorerSpec(
-            self.reward,
-            kind=self.kind,
-            aggregation=self.aggregation,
-            step_delimiter=_unescaped(self.step_delimiter),
-            step_tag=_unescaped(self.step_tag),
-            base=self.base,
-            beta=1.0 if self.beta is None else self.beta,
-            branch_memory_mib=self.branch_memory_mib,
-            engine=self.engine,
-            score_label=self.score_label,
-            preset=self.preset,
-            step_format=parsed_format(self.format),
-            score_at=parsed_score_at(self.score_at),
-            score_token=self.score_token,
-            fold_system=self.fold_system,
-        )
+        return self.scorer_spec(branch_memory_mib=self.branch_memory_mib, engine=self.engine)
 
     def resolved(self) -> "ScoreOptions":
         """With absolute paths: tasks and actors work in other folders."""
@@ -126,23 +93,18 @@ class ScoreOptions:
         return RowReader(self.spec, self.position, rows, prefixes, self.seed, stem)
 
     def _check_scorer(self, prefixes: Prefixes) -> None:
-        if self.beta is not None and self.base is None:
-            raise ConfigError(f"--beta = {self.beta}: of a log ratio alone; valid: with --base")
+        self.check_values()
+        spec = self.spec
         try:
-            kind = check_scorer(self.spec)
-            chat = chat_of(self.spec)
+            kind, chat = check_scorer(spec), chat_of(spec)
             if prefixes.kind == "steps" and kind != "step_tag":
-                check_delimiter(chat, self.spec.step_delimiter or BLANK_LINE)
+                check_delimiter(chat, spec.step_delimiter or BLANK_LINE)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         if self.engine == "vllm":
             self._check_vllm(kind, chat)
         refuse_unread(self, self._unread(prefixes, kind))
-        if self.step_tag is not None and kind != "step_tag":
-            raise ConfigError(
-                f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind}; valid: with"
-                " one of kind step_tag"
-            )
+        self.check_step_tag(kind)
 
     def _unread(self, prefixes: Prefixes, kind: Kind) -> dict[str, str]:
         """The options that nothing reads under the others, each with the reason."""
@@ -151,11 +113,8 @@ class ScoreOptions:
             reasons["seed"] = f"--prefixes {self.prefixes} draws nothing"
         if kind in ("step_tag", "log_ratio"):
             reasons["position"] = f"a scorer of kind {kind} is read the same in both positions"
-        elif self.aggregation is None and prefixes.kind != "steps":
-            reasons["step_delimiter"] = (
-                f"a reward model of kind {kind} has steps with --aggregation or --prefixes steps"
-                " alone"
-            )
+        if prefixes.kind != "steps":
+            reasons |= self.unread_delimiter(kind, "--aggregation or --prefixes steps")
         if kind != "step_tag" and (kind != "sequence" or self.position == "open"):
             reasons["branch_memory_mib"] = (
                 f"{self.position} scores of kind {kind} have no closing suffixes in a pass"
@@ -202,24 +161,21 @@ def _row_kind(source: str) -> RowKind:
     """What the rows of a file hold.
 
     Raises:
-        ConfigError: there is no such file, or it holds nothing to score.
+        ConfigError: there is no such file, it is damaged, or it holds nothing to score.
     """
-    try:
-        rows = read_rows(source)
+    check_rows_file("--input", source, SUFFIXES, VALID)
+    with readable("--input", source):
         if source.endswith(".parquet"):
-            with fsspec.open(source, "rb") as file:
-                names = pq.ParquetFile(file).schema_arrow.names
-            found = form_of(dict.fromkeys(names, True))
+            found = form_of(dict.fromkeys(columns_found(source), True))
         else:
-            kinds = (None if isinstance(item, Reject) else form_of(item[1]) for item in rows)
+            kinds = (None if isinstance(i, Reject) else form_of(i[1]) for i in read_rows(source))
             found = next(filter(None, kinds), None)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"--input = {source!r}: {error}; valid: {VALID}") from error
-    if found is None:
-        raise ConfigError(
-            f"--input = {source!r}: nothing to score; valid: rows with `prompt` and `response`, or"
-            " with `prompt`, `chosen` and `rejected`, or in another form of docs/data.md"
-        )
+        if found is None:
+            raise ConfigError(
+                f"--input = {source!r}: nothing to score; {found_in(source)}; valid: rows with"
+                " `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in another"
+                " form of docs/data.md"
+            )
     return found
 
 
@@ -227,7 +183,3 @@ def absolute(path: str) -> str:
     """A path that is on this disk; a hub name or URI stays as it is."""
     place = Path(path).expanduser()
     return str(place.resolve()) if place.exists() else path
-
-
-def _unescaped(text: str | None) -> str | None:
-    return None if text is None else unescaped(text)

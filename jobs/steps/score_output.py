@@ -4,6 +4,7 @@ A folder holds `scores/part-*.parquet`, `rejects.parquet` and `score.json`. A Pa
 of such a folder beside it, which then goes. A part is there wholly or not at all.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA as REJECTS
 
+FILES = (".parquet",)
 MARK, SCORES, REFUSED = "score.json", "scores", ".rejects"
 UNPACKED = "unpacked.*"
 PART_KEY, MARK_KEY = b"prm_orchestrator.part", b"prm_orchestrator.score"  # in Parquet's metadata
@@ -33,7 +35,7 @@ class ScoreOutput:
     """
 
     def __init__(self, output: Path) -> None:
-        self._file = output if output.suffix == ".parquet" else None
+        self._file = output if output.suffix in FILES else None
         self.folder = output.with_name(f"{output.name}.parts") if self._file else output
         self.scores = self._file or output / SCORES
         self.rejects = (
@@ -41,6 +43,7 @@ class ScoreOutput:
             if self._file
             else output / "rejects.parquet"
         )
+        self._made: list[Path] = []
 
     def begin(self, identity: dict[str, Any], force: bool) -> dict[str, Any] | None:
         """The summary where all is done already; else makes the folder ready for parts.
@@ -48,6 +51,11 @@ class ScoreOutput:
         Raises:
             ConfigError: what is there was scored with other options, or is something else.
         """
+        if self.rejects.is_dir():
+            raise ConfigError(
+                f"--output = {str(self._file or self.folder)!r}: {self.rejects} is a folder; valid:"
+                " another place"
+            )
         if force:
             self._forget()
         mark = self._mark()
@@ -59,8 +67,7 @@ class ScoreOutput:
         if mark["summary"] is not None:
             self._clear()
             return dict(mark["summary"])
-        for folder in (self.folder / SCORES, self.folder / REFUSED):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._made = make_folders(self.folder, SCORES, REFUSED)
         for torn in self.folder.glob("*/*.partial"):
             torn.unlink(missing_ok=True)
         write_mark(self.folder / MARK, mark)
@@ -82,6 +89,12 @@ class ScoreOutput:
         self._clear()
         return summary
 
+    def undo(self) -> None:
+        """Deletes what ``begin`` made, where no part was written since."""
+        if not self._part_files():
+            self._forget()
+            unmake(self._made)
+
     def _clear(self) -> None:
         """Deletes what a finished output needs no longer."""
         if self._file is not None:
@@ -96,32 +109,22 @@ class ScoreOutput:
 
     def _join_rejects(self) -> dict[str, int]:
         """How many rows were refused for each reason, most frequent first."""
-        pieces = sorted((self.folder / REFUSED).glob("part-*.parquet"))
-        reasons: Counter[str] = Counter()
-        partial = partial_of(self.rejects)
-        with pq.ParquetWriter(partial, REJECTS) as writer:
-            for piece in pieces:
-                table = pq.read_table(piece)
-                reasons.update(table["reason"].to_pylist())
-                writer.write_table(table)
-        os.replace(partial, self.rejects)
-        return dict(reasons.most_common())
+        return join_rejects(sorted((self.folder / REFUSED).glob("part-*.parquet")), self.rejects)
 
     def _mark(self) -> dict[str, Any] | None:
-        place = self.folder / MARK
-        if place.is_file():
-            return dict(json.loads(place.read_text()))
+        if (mark := read_mark(self.folder / MARK)) is not None:
+            return mark
         if self._file is not None and self._file.is_file():
             try:
                 text = (pq.read_schema(self._file).metadata or {}).get(MARK_KEY)
-            except pa.ArrowInvalid:
+            except (pa.ArrowException, OSError):
                 return None
             return None if text is None else dict(json.loads(text))
         return None
 
     def _check_free(self) -> None:
         """Nothing that is not ours is written over."""
-        for place in (self._file, self.folder / SCORES, self.rejects):
+        for place in (self._file, self.folder / SCORES, self.rejects, self.folder / MARK):
             if place is not None and place.exists():
                 raise ConfigError(
                     f"--output = {str(self._file or self.folder)!r}: {place} is there and was not"
@@ -143,6 +146,42 @@ class ScoreOutput:
         for file in (self._file, self.rejects, self.folder / MARK, *self.folder.glob(UNPACKED)):
             if file is not None:
                 file.unlink(missing_ok=True)
+
+
+def join_rejects(pieces: list[Path], file: Path) -> dict[str, int]:
+    """Joins tables of rejects in a file, where there are any; how many there are by reason.
+
+    The most frequent reason comes first.
+    """
+    reasons: Counter[str] = Counter()
+    if not pieces:
+        file.unlink(missing_ok=True)
+        return {}
+    partial = partial_of(file)
+    with pq.ParquetWriter(partial, REJECTS) as writer:
+        for piece in pieces:
+            table = pq.read_table(piece)
+            reasons.update(table["reason"].to_pylist())
+            writer.write_table(table)
+    os.replace(partial, file)
+    return dict(reasons.most_common())
+
+
+def make_folders(folder: Path, *inner: str) -> list[Path]:
+    """Makes a folder and others in it; those that were not there."""
+    made = []
+    for place in (folder, *(folder / name for name in inner)):
+        if not place.is_dir():
+            place.mkdir()
+            made.append(place)
+    return made
+
+
+def unmake(made: list[Path]) -> None:
+    """Deletes folders of ``make_folders`` that are empty."""
+    for place in reversed(made):
+        with contextlib.suppress(OSError):
+            place.rmdir()
 
 
 def write_part(folder: Path, counts: Counts, table: pa.Table, rejects: pa.Table) -> None:
@@ -178,6 +217,15 @@ def write_mark(file: Path, mark: dict[str, Any]) -> None:
     partial = partial_of(file)
     partial.write_text(json.dumps(mark, indent=1))
     os.replace(partial, file)
+
+
+def read_mark(file: Path) -> dict[str, Any] | None:
+    """A mark of ``write_mark``; None where there is none, or something else."""
+    try:
+        mark = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return mark if isinstance(mark, dict) and {"identity", "summary"} <= mark.keys() else None
 
 
 def partial_of(file: Path) -> Path:

@@ -73,7 +73,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
             PartReader,
             fn_constructor_args=(file, reader),
             num_cpus=ACTOR_CPUS,
-            compute=ActorPoolStrategy(size=scoring.readers),
+            compute=ActorPoolStrategy(size=min(scoring.readers, len(parts))),
         )
         .map(
             PrefixScorer,
@@ -83,7 +83,7 @@ def run_parts(scoring: Scoring, parts: Sequence[Part], heard: Callable[[Counts],
             ),
             num_cpus=ACTOR_CPUS,
             num_gpus=1 if scoring.device == "cuda" else 0,
-            compute=ActorPoolStrategy(size=scoring.actors),
+            compute=ActorPoolStrategy(size=min(scoring.actors, len(parts))),
         )
         .map(
             PartWriter,
@@ -139,13 +139,13 @@ class PartWriter:
         return counts
 
 
-def check_columns(source: str, schema: pa.Schema, reader: RowReader) -> None:
+def check_columns(source: str, names: Sequence[str], reader: RowReader) -> None:
     """Raises ConfigError where the file has columns of the names that are added."""
     added = {"row", PROMPT} | ({PAIR} if reader.rows == "ranked" else set())
     for side in SIDES[reader.rows].values():
         added |= {CUTS.format(side), RESPONSE.format(side)}
         added |= {f"{side}prefix_scores", f"{side}score"}
-    if taken := sorted(added & set(schema.names)):
+    if taken := sorted(added & set(names)):
         raise ConfigError(
             f"--input = {source!r}: has columns of its own named {', '.join(taken)}, which the"
             " output adds; valid: a file without them"

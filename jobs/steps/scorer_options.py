@@ -1,13 +1,97 @@
-"""Options of the command line that say how a reward model is read."""
+"""Options of the command line that say how a reward model is read, and what each needs."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any
 
 from orchestrator.config.load import ConfigError
+from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.formats import TEXTS, StepFormat
+from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}
+# Each that decides the scores, by the name of its field; of models the contents decide.
+DECIDING = ("kind", "beta", "aggregation", "step_delimiter", "step_tag", "score_label", "position",
+            "preset", "format", "score_at", "score_token", "fold_system")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerOptions:
+    """The options of a job that takes a reward model; its `--help` says what they mean."""
+
+    reward: str | None
+    kind: Kind | None = None
+    base: str | None = None
+    beta: float | None = None
+    aggregation: Aggregation | None = None
+    step_delimiter: str | None = None
+    step_tag: str | None = None
+    score_label: int | None = None
+    position: Position = "closed"
+    preset: str | None = None
+    format: Sequence[str] = ()
+    score_at: str | None = None
+    score_token: int | None = None
+    fold_system: bool = True
+    named: frozenset[str] = frozenset()  # fields that the command line gives
+
+    def scorer_spec(self, **more: Any) -> ScorerSpec:
+        """The scorer, with further fields of it.
+
+        Raises:
+            ConfigError: fields do not go together.
+        """
+        assert self.reward is not None
+        step_format = parsed_format(self.format)
+        try:
+            return ScorerSpec(
+                self.reward,
+                kind=self.kind,
+                aggregation=self.aggregation,
+                step_delimiter=_text(self.step_delimiter),
+                step_tag=_text(self.step_tag),
+                base=self.base,
+                beta=1.0 if self.beta is None else self.beta,
+                score_label=self.score_label,
+                preset=self.preset,
+                step_format=step_format,
+                score_at=parsed_score_at(self.score_at),
+                score_token=self.score_token,
+                fold_system=self.fold_system,
+                **more,
+            )
+        except ValueError as error:
+            raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+
+    def check_values(self) -> None:
+        """Raises ConfigError for an empty text, and for a factor that is none or is not read."""
+        for name in ("step_delimiter", "step_tag"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"--{name.replace('_', '-')} = '': empty; valid: a text")
+        if self.beta is None:
+            return
+        if self.base is None:
+            raise ConfigError(f"--beta = {self.beta}: of a log ratio alone; valid: with --base")
+        if not isfinite(self.beta) or self.beta <= 0:
+            raise ConfigError(f"--beta = {self.beta}: valid: a number over 0")
+
+    def check_step_tag(self, kind: Kind) -> None:
+        """Raises ConfigError for a tag where a kind of reward model reads none."""
+        if self.step_tag is not None and kind != "step_tag":
+            raise ConfigError(
+                f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind}; valid: with"
+                " one of kind step_tag"
+            )
+
+    def unread_delimiter(self, kind: Kind, ways: str) -> dict[str, str]:
+        """Why nothing reads the delimiter with a kind of reward model; empty where it is read.
+
+        ``ways`` are the options by which such a model has steps.
+        """
+        if kind == "step_tag" or self.aggregation is not None:
+            return {}
+        return {"step_delimiter": f"a reward model of kind {kind} has steps with {ways} alone"}
 
 
 def parsed_format(items: Sequence[str]) -> StepFormat | None:
@@ -43,6 +127,10 @@ def parsed_score_at(text: str | None) -> str | int | None:
     if text is None:
         return None
     return int(text) if text.removeprefix("-").isdecimal() else unescaped(text)
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else unescaped(text)
 
 
 def unescaped(text: str) -> str:

@@ -6,12 +6,13 @@ is" or "Answer:"; else it is the last number. ``math_answers.py`` compares what 
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 MOST_DIGITS = 1_000  # of a number that is compared as such: a policy may write digits without end
 
 _BOX = "\\boxed{"
-GOLD_MARK = re.compile(r"####")
+_GOLD_MARK = re.compile(r"####")
 _MARKS = (  # after #### and the box, in this order: published model solutions, plain English
     re.compile(r"^[ \t]*A:", re.MULTILINE),
     re.compile(r"\banswer\b[*_ \t]*(?:is\b|:)", re.IGNORECASE),
@@ -23,10 +24,17 @@ _FORMULA = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$(?=\S)((?:\\.|[^$\\])+?)(?<!\s)\$(?![0-9])",
     re.DOTALL,
 )
-_NUMBER = re.compile(
+_NUMERAL = (
     r"(?:(?<![\w.)])-)?"  # a sign, not the minus of a subtraction
-    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+|/0*[1-9][0-9]*)?|\.[0-9]+)"
+    r"(?<![0-9])(?>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+    r"(?:\.[0-9]+|/0*[1-9][0-9]*)?|\.[0-9]+)"
 )
+# 1e5 is a number too: no piece of it is. An exponent of four digits is written to take memory.
+_NUMBER = re.compile(
+    rf"(?<![0-9][eE])(?<![0-9][eE][-+]){_NUMERAL}(?:[eE][-+]?[0-9]{{1,3}}(?![0-9]))?(?![eE][-+]?[0-9])"
+)
+# What a true answer may be: a numeral alone, or with a unit behind a space.
+_PLAIN = re.compile(rf"({_NUMERAL})(?:\s*%|\s+[A-Za-z][A-Za-z .-]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac(?:\{([0-9]+)\}|\s*([0-9]))(?:\{([0-9]+)\}|\s*([0-9]))")
 # What stands beside a number in LaTeX and changes nothing about it.
 _UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\\[,!; ]|\\?[$%]|\^\{?\\circ\}?")
@@ -91,10 +99,18 @@ def number_of(marked: Marked) -> str | None:
     return _canonical(number.group()) if number else None
 
 
-def marked_number(text: str, mark: re.Pattern[str]) -> str | None:
-    """The number that stands after the last ``mark``, None where there is none."""
-    marked = _after(text, mark)
-    return None if marked is None else number_of(marked)
+def gold_number(text: str) -> str | None:
+    """The number that stands after the last ``####``.
+
+    A true answer is not guessed at: None where anything else than a unit stands beside its digits
+    (1e5, 10:30, 3 or 4, 1,2345).
+    """
+    marked = _after(text, _GOLD_MARK)
+    if marked is None:
+        return None
+    stated = _UNITS.sub("", marked.text) if marked.latex else marked.text.replace("**", "")
+    plain = _PLAIN.fullmatch(_plain(stated).rpartition("=")[2].strip().rstrip("."))
+    return _canonical(plain[1]) if plain else None
 
 
 def same_number(first: str, second: str) -> bool:
@@ -108,7 +124,7 @@ def _marked(text: str) -> list[Marked]:
     """What each kind of mark marks, in their order."""
     box = boxed(text)
     candidates = [
-        _after(text, GOLD_MARK),
+        _after(text, _GOLD_MARK),
         Marked(box, latex=True) if box else None,
         *(_after(text, mark) for mark in _MARKS),
     ]
@@ -136,6 +152,8 @@ def _plain(text: str) -> str:
 def _canonical(number: str) -> str:
     """Equal decimals get equal texts; fractions stay as they were written."""
     number = number.replace(",", "")
+    digits, exponent, _ = number.lower().partition("e")
+    number = f"{Decimal(number):f}" if exponent and "/" not in digits else digits
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     digits = digits.lstrip("0")
     if "." in digits:

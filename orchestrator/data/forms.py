@@ -24,7 +24,7 @@ from orchestrator.data.conversations import (
 )
 from orchestrator.data.rejects import BadRow, field, response, text
 from orchestrator.data.rows import Row
-from orchestrator.data.verdicts import SIDES, TIE, Sides, check_rating, ranks
+from orchestrator.data.verdicts import SIDES, TIE, VERDICTS, Sides, check_rating, ranks
 
 Form = Literal["response", "pair", "ranked"]
 # The fields that may hold the prompt; the first of them that a row has is read.
@@ -34,6 +34,12 @@ WHOLE = ("messages", "conversations")  # of these, such as may hold the response
 CHOSEN = ("chosen", "rejected")
 BESIDE_INSTRUCTION = ("input", "history")  # what Alpaca's rows join with the instruction
 ANSWERS = ("completion", "response", "text")  # where a ranked completion holds its text
+
+# What each reading of a row may look at; other fields of a row are never read.
+PROMPT_FIELDS = frozenset((*PROMPTS, *BESIDE_INSTRUCTION, "system"))
+RESPONSE_FIELDS = PROMPT_FIELDS | {"response"}
+PAIR_FIELDS = PROMPT_FIELDS | {*CHOSEN, "completions", *VERDICTS,
+                               *(name for names, _ in SIDES for name in names)}  # fmt: skip
 
 HISTORIES_DIFFER = "the histories of chosen and rejected differ"
 NO_PAIR = (
@@ -50,6 +56,8 @@ INSTRUCTION = (
     f"instruction with {' or '.join(BESIDE_INSTRUCTION)}, which data sets join in different ways,"
     " valid is the complete prompt as prompt or messages"
 )
+MOST_RANKED = 256  # completions of a row: every two make a pair
+TOO_MANY_RANKED = f"over {MOST_RANKED} ranked completions"
 TWO_SYSTEMS = "two system messages: one in the conversation, another as the field system"
 SEVERAL_PAIRS = (
     "ranked completions among rows of one pair or response, valid is a file that begins with them"
@@ -231,6 +239,8 @@ def _ranked(row: Row) -> Iterator[RowPair | BadRow]:
     objects = isinstance(listed, list) and all(isinstance(item, dict) for item in listed)
     if not objects or len(listed) < 2:
         raise BadRow(NOT_RANKED)
+    if len(listed) > MOST_RANKED:
+        raise BadRow(TOO_MANY_RANKED)
     texts = [next((item[n] for n in ANSWERS if item.get(n) is not None), None) for item in listed]
     if None in texts:
         raise BadRow(NOT_RANKED)

@@ -7,14 +7,15 @@ prompt templates, tokens or models.
 from pathlib import Path
 
 from orchestrator.data.conversations import Conversation, conversation
-from orchestrator.data.final_answers import GOLD_MARK, boxed, marked_number
-from orchestrator.data.forms import WHOLE, response_of
+from orchestrator.data.final_answers import boxed, gold_number
+from orchestrator.data.forms import RESPONSE_FIELDS, WHOLE, response_of
 from orchestrator.data.pairs import prompt_id
 from orchestrator.data.rejects import BadRow, Seen, field, response, text
 from orchestrator.data.rows import Row, parsed_rows
 from orchestrator.records import Demonstration, Prompt, Reject
 
-NO_ANSWER = "no final answer: answer has no number after its last ####"
+FIELDS = RESPONSE_FIELDS | {"answer", "solution"}
+NO_ANSWER = "no final answer: valid is a plain number after the last ####, such as 1,250 or 3/4"
 NO_BOX = "no final answer: valid is answer, or a solution with its last \\boxed{}"
 
 
@@ -33,7 +34,7 @@ def read_questions(path: str | Path) -> tuple[list[Demonstration], list[Reject]]
         seen.check(identity := prompt_id(prompt), worked)
         return (Demonstration(Prompt(identity, prompt, {"answer": answer}), worked),)
 
-    return parsed_rows(path, demonstration)
+    return parsed_rows(path, demonstration, FIELDS)
 
 
 def _question(row: Row) -> tuple[Conversation, str, str]:
@@ -50,7 +51,7 @@ def _question(row: Row) -> tuple[Conversation, str, str]:
     else:
         prompt = conversation("question", text("question", field(row, "question")))
         worked = response("answer", field(row, "answer"))
-    number = marked_number(worked, GOLD_MARK)
+    number = gold_number(worked)
     if number is None:
         raise BadRow(NO_ANSWER)
     return prompt, worked, number

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data.conversations import plain
-from orchestrator.data.forms import RowPair, pairs_of
+from orchestrator.data.forms import PAIR_FIELDS, RowPair, pairs_of
 from orchestrator.data.rejects import BadRow, Seen, different, text
 from orchestrator.data.rows import Row, file_stem, parsed_rows
 from orchestrator.records import Message, PreferencePair, Prompt, Reject
 
+TRUTH = "ground_truth"
 PROMPT_ID_BYTES = 8  # among 10 million prompts two share an id with a chance of 3 in a million
 
 
@@ -43,7 +44,7 @@ def read_pairs(
             except BadRow as bad:
                 yield bad
 
-    return parsed_rows(path, pairs)
+    return parsed_rows(path, pairs, PAIR_FIELDS | {TRUTH})
 
 
 def prompt_id(prompt: Sequence[Message]) -> str:
@@ -61,9 +62,9 @@ def _pair(name: str, pair: RowPair, facts: dict[str, Any], seen: Seen) -> Prefer
 
 
 def _facts(row: Row) -> dict[str, Any]:
-    truth = row.get("ground_truth")
+    truth = row.get(TRUTH)
     if truth is None:
         return {}
     if isinstance(truth, (int, float)) and not isinstance(truth, bool):
         truth = str(truth)
-    return {"ground_truth": text("ground_truth", truth)}
+    return {TRUTH: text(TRUTH, truth)}

@@ -6,23 +6,31 @@ middle (gzip, huge row groups) is first unpacked into a file beside the output. 
 what the rows mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchestrator.data.columns import Columns
+from orchestrator.data.files import (
+    BadFile,
+    json_lines,
+    none_usable,
+    parquet_file,
+    reading,
+    used_columns,
+)
+from orchestrator.data.parquet_parts import part_table, regroup
 from orchestrator.data.rejects import BadRow, refuse
-from orchestrator.data.rows import NOT_UTF8, PARQUET_ROWS, Row, batch_rows, json_row
+from orchestrator.data.rows import PARQUET_ROWS, Row, Unreadable, batch_rows, json_row
 from orchestrator.records import Reject
 
 MOST_PARTS = 4_096  # a part costs its driver some 15 KiB: larger files have larger parts
 LARGE_GROUP = 16  # parts in one row group from which on it is unpacked: each would read all of it
-_PAGES = 1 << 20  # bytes of a column chunk in memory while a large row group is unpacked
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class PartedFile:
         bytes: of all rows, unpacked.
         columns: what of the rows is kept, and as which types.
         parts: in order; together all rows.
+        used: the columns of a Parquet file that are parsed; the others are copied as they are.
     """
 
     source: str
@@ -57,6 +66,7 @@ class PartedFile:
     bytes: int
     columns: Columns
     parts: tuple[Part, ...]
+    used: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,14 @@ class Several:
 Parse = Callable[[int, Row], object]  # raises BadRow; Several for more rows than one
 
 
-def cut_in_parts(source: str, rows: int, parse: Parse, folder: Path) -> PartedFile:
+def cut_in_parts(
+    source: str,
+    rows: int,
+    parse: Parse,
+    folder: Path,
+    fields: Collection[str] | None = None,
+    as_text: bool = False,
+) -> PartedFile:
     """Finds the parts of a file, ``rows`` rows each (more where that were more than MOST_PARTS).
 
     Args:
@@ -91,10 +108,32 @@ def cut_in_parts(source: str, rows: int, parse: Parse, folder: Path) -> PartedFi
         rows: lines of a JSONL file, blank ones too.
         parse: rows for which it raises BadRow have no say in the columns' types.
         folder: where an unpacked copy goes, if one is needed.
+        fields: those that ``parse`` may look at; None: any.
+        as_text: whether rows are kept as the text of JSON objects, each value of its own type.
+
+    Raises:
+        BadFile: the file is damaged, or of another form.
     """
     if source.endswith(".parquet"):
-        return _cut_parquet(source, rows, folder)
-    return _cut_lines(source, rows, parse, folder)
+        return _cut_parquet(source, rows, folder, fields, as_text)
+    return _cut_lines(source, rows, parse, folder, as_text)
+
+
+def check_usable(file: PartedFile, parse: Parse) -> None:
+    """Reads until a row that can be used.
+
+    Raises:
+        BadFile: there is none; the message has the reason of the first row, and the columns.
+    """
+    first: Reject | None = None
+    for part in file.parts:
+        found = read_part(file, part, parse)
+        if found.parsed:
+            return
+        first = first or next(iter(found.rejects), None)
+    raise none_usable(
+        file.source, file.rows, first.reason if first else "", first.row if first else 0
+    )
 
 
 def read_part(file: PartedFile, part: Part, parse: Parse) -> PartRows:
@@ -131,24 +170,21 @@ def _items(parse: Parse, number: int, row: Row) -> tuple[object, ...]:
     return parsed.items if isinstance(parsed, Several) else (parsed,)
 
 
-def _cut_lines(source: str, rows: int, parse: Parse, folder: Path) -> PartedFile:
+def _cut_lines(source: str, rows: int, parse: Parse, folder: Path, as_text: bool) -> PartedFile:
     """Every ``rows``-th line begins a part."""
     packed = source.endswith(".gz")
     place = str(folder / "unpacked.jsonl") if packed else source
-    columns, starts, position, number, count = Columns(), [], 0, 0, 0
-    with fsspec.open(source, "rb", compression="infer") as lines:
-        copy = open(place, "wb") if packed else None  # noqa: SIM115
-        for number, line in enumerate(lines):
-            if number % rows == 0:
+    columns, starts, position, count = Columns(as_text=as_text), [], 0, 0
+    with open(place, "wb") if packed else nullcontext() as copy:
+        for number, line in json_lines(source):
+            if (number - 1) % rows == 0:
                 starts.append(position)
             position += len(line)
             if copy is not None:
                 copy.write(line)
             if line.strip():
                 count += 1
-                _learn(columns, number + 1, line, parse)
-        if copy is not None:
-            copy.close()
+                _learn(columns, number, line, parse)
     columns.learn_rest()
     step = _stride(len(starts))
     edges = [*starts[::step], position]
@@ -166,30 +202,28 @@ def _learn(columns: Columns, number: int, line: bytes, parse: Parse) -> None:
         columns.learn(row)
 
 
-def _cut_parquet(source: str, rows: int, folder: Path) -> PartedFile:
+def _cut_parquet(
+    source: str, rows: int, folder: Path, fields: Collection[str] | None, as_text: bool
+) -> PartedFile:
     place = source
-    with fsspec.open(source, "rb") as stream:
-        file = pq.ParquetFile(stream)
-        count, groups = file.metadata.num_rows, file.metadata.num_row_groups
-        rows *= _stride(-(-count // rows))
-        largest = max((file.metadata.row_group(i).num_rows for i in range(groups)), default=0)
-        size = sum(file.metadata.row_group(i).total_byte_size for i in range(groups))
-        columns = Columns.of(file.schema_arrow)
-    if largest > LARGE_GROUP * rows:
+    with fsspec.open(source, "rb") as stream, reading(source):
+        file = parquet_file(stream, source)
+        schema, count = file.schema_arrow, file.metadata.num_rows
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        lengths = [group.num_rows for group in groups]
+        size = sum(group.total_byte_size for group in groups)
+    if sum(lengths) != count or any(length < 0 for length in lengths):
+        raise BadFile(source, f"is damaged: {count} rows by its footer, {lengths} by row groups")
+    used_columns(source, schema.names, None)  # all are kept, none is there twice
+    used = tuple(used_columns(source, schema.names, fields))
+    columns = Columns.of(schema, as_text)
+    rows *= _stride(-(-count // rows))
+    if max(lengths, default=0) > LARGE_GROUP * rows:
         place = str(folder / "unpacked.parquet")
-        _regroup(source, place, rows)
+        regroup(source, place, rows)
     starts = range(0, max(count, 1), rows)  # a file without rows has a part too
     parts = tuple(Part(i, 1 + s, s, min(s + rows, count)) for i, s in enumerate(starts))
-    return PartedFile(source, place, count, size, columns, parts)
-
-
-def _regroup(source: str, place: str, rows: int) -> None:
-    """Writes the file again with a row group a part, a few pages in memory at a time."""
-    with fsspec.open(source, "rb") as stream:
-        file = pq.ParquetFile(stream, buffer_size=_PAGES, pre_buffer=False)
-        with pq.ParquetWriter(place, file.schema_arrow) as writer:
-            for batch in file.iter_batches(rows, use_threads=False):
-                writer.write_batch(batch, row_group_size=rows)
+    return PartedFile(source, place, count, size, columns, parts, used)
 
 
 def _stride(parts: int) -> int:
@@ -198,14 +232,16 @@ def _stride(parts: int) -> int:
 
 
 def _read_rows(file: PartedFile, part: Part, parse: Parse) -> PartRows:
-    with fsspec.open(file.place, "rb") as stream:
-        table = _slice(pq.ParquetFile(stream), part)
+    table = part_table(
+        file.place, file.source, file.columns.names, part.first, part.start, part.stop
+    )
     numbers, places, parsed, rejects = [], [], [], []
-    rows = (row for batch in table.to_batches(PARQUET_ROWS) for row in batch_rows(batch))
+    batches = table.select(list(file.used)).to_batches(PARQUET_ROWS)
+    rows = (row for batch in batches for row in batch_rows(batch))
     for place, row in enumerate(rows):
         number = part.first + place
-        if not isinstance(row, dict):
-            rejects.append(refuse(file.source, number, NOT_UTF8, str(row)))
+        if isinstance(row, Unreadable):
+            rejects.append(refuse(file.source, number, row.reason, row.content))
             continue
         for item in _items(parse, number, row):
             if isinstance(item, BadRow):
@@ -214,17 +250,5 @@ def _read_rows(file: PartedFile, part: Part, parse: Parse) -> PartRows:
             parsed.append(item)
             numbers.append(number)
             places.append(place)
-    kept = table.take(pa.array(places, pa.int64()))
+    kept = file.columns.kept(table.take(pa.array(places, pa.int64())))
     return PartRows(numbers, kept, parsed, rejects)
-
-
-def _slice(file: pq.ParquetFile, part: Part) -> pa.Table:
-    """The rows of a part, of the row groups that hold them."""
-    groups: list[int] = []
-    first = end = 0
-    for group in range(file.metadata.num_row_groups):
-        start, end = end, end + file.metadata.row_group(group).num_rows
-        if end > part.start and start < part.stop:
-            first = start if not groups else first
-            groups.append(group)
-    return file.read_row_groups(groups).slice(part.start - first, part.stop - part.start)

@@ -30,17 +30,21 @@ class BadRow(ValueError):
 
 
 class Seen:
-    """What was read before, by content: 16 bytes a row."""
+    """What was read before, by content: 16 bytes a row.
 
-    def __init__(self) -> None:
-        """Nothing has been read yet."""
+    Args:
+        reason: to refuse what comes again.
+    """
+
+    def __init__(self, reason: str = DUPLICATE) -> None:
         self._digests: set[bytes] = set()
+        self._reason = reason
 
     def check(self, *parts: str) -> None:
         """Raises BadRow when the same ``parts`` came before."""
         digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
         if digest in self._digests:
-            raise BadRow(DUPLICATE)
+            raise BadRow(self._reason)
         self._digests.add(digest)
 
 

@@ -3,7 +3,6 @@
 Higher and lower mean what the public data sets mean by them; what says nothing is a ``BadRow``.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +21,8 @@ RATINGS = (
 )
 WINNERS = {"model_a": 0, "model_b": 1}
 TIES = ("tie", "tie (bothbad)", "both_bad")
+
+VOTES = ("winner_model_a", "winner_model_b", "winner_tie")
 
 TIE = "tie"
 REVERSED = "the rejected one is rated higher"
@@ -66,7 +67,7 @@ def _arena(row: Row) -> int:
         if winner not in WINNERS:
             raise BadRow(NO_WINNER)
         return WINNERS[winner]
-    won = [row.get(name) or 0 for name in ("winner_model_a", "winner_model_b", "winner_tie")]
+    won = [row.get(name) or 0 for name in VOTES]
     if won.count(1) != 1 or won.count(0) != 2:  # True is 1, 1.0 too
         raise BadRow(NO_WINNER)
     if won[2]:
@@ -95,11 +96,15 @@ def _label(row: Row) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    # A whole number may be too long for a float; NaN is not equal to itself.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise BadRow(f"wrong type: {name} is not a number")
     return value
 
 
+# Fields beside the responses that may say which of them is preferred.
+VERDICTS = ("winner", *VOTES, "preference_strength", "overall_preference", "labels",
+            *(name for names in RATINGS for name in names))  # fmt: skip
 # Two fields of responses, and which of them the row prefers.
 SIDES: tuple[Sides, ...] = (
     (("response_a", "response_b"), _arena),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from orchestrator.data.forms import prompt_of
+from orchestrator.data.forms import PROMPT_FIELDS, prompt_of
 from orchestrator.data.rejects import BadRow, text, too_long
 from orchestrator.data.rows import Row
 from orchestrator.engines.chat import Chat, load_chat
@@ -16,6 +16,7 @@ from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 
+FIELDS = PROMPT_FIELDS | {"prompt_id"}
 REFUSED = "the {}: {}"  # a model, and what its chat template says
 
 

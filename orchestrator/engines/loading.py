@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from logging import LogRecord
 from typing import Any
 
 import torch
@@ -80,9 +81,10 @@ def load_whole(
         return model.base_model
     if adapter is not None:
         return _with_adapter(auto, adapter, options)
-    loaded, info = auto.from_pretrained(
-        checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
+    with _unreported():
+        loaded, info = auto.from_pretrained(
+            checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     whole: PreTrainedModel = loaded
     _raise(checkpoint, whole, _faults(auto, info, may_lack))
     return whole
@@ -257,6 +259,25 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Without transformers' report of weights that have no place: it is an error, or expected.
+
+    All else that it has to say is said.
+    """
+    logger = logging.get_logger("transformers.modeling_utils")
+    logger.addFilter(_is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: LogRecord) -> bool:
+    text = record.getMessage()
+    return "LOAD REPORT" not in text or "CONVERSION" in text  # of which an error speaks
 
 
 def _shape(shape: Sequence[int]) -> str:

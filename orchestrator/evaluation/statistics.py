@@ -25,8 +25,12 @@ from orchestrator.evaluation.resampling import (
 from orchestrator.randomness import Key, generator
 
 LEVEL = 0.95  # design: every figure has a 95 % interval
+SIGNIFICANCE = 0.05  # the p-value up to which a test rejects, as the interval of LEVEL does
 BOOTSTRAP_SAMPLES = 2000  # puts the 2.5 % quantile on 50 draws
 SIGN_FLIPS = 10_000  # Monte-Carlo error of a p-value near 0.05 is then about 0.002
+
+
+Sign = Literal["+", "-", ""]
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,20 @@ class PairedTest:
     count: int
 
     @property
-    def sign(self) -> Literal["+", "-", ""]:
-        """The sign of the difference, or nothing where the interval includes zero."""
-        if self.low <= 0 <= self.high:
-            return ""
-        return "+" if self.low > 0 else "-"
+    def sign(self) -> Sign:
+        """The sign of the difference where interval and p-value agree that there is one."""
+        return sign_of(self.low, self.high, self.p_value)
+
+
+def sign_of(low: float, high: float, p_value: float) -> Sign:
+    """``+`` or ``-`` where an interval excludes zero and the p-value is small, else nothing.
+
+    Of few prompts a bootstrap interval is too narrow, and the permutation test alone is exact; of
+    many, both tests agree but near the border. A difference is a result only where both show it.
+    """
+    if low <= 0 <= high or not p_value <= SIGNIFICANCE:
+        return ""
+    return "+" if low > 0 else "-"
 
 
 def mean_interval(

@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.evaluation.statistics import sign_of
+
 NOTHING = "\N{EN DASH}"  # what was not measured
 DIGITS = 2  # of a metric
 DIFFERENCE_DIGITS = 3  # of a paired difference: one more, so that a bound near zero keeps its sign
@@ -51,10 +53,8 @@ def paired(test: Mapping[str, Any] | None) -> str:
 
 
 def sign(test: Mapping[str, Any] | None) -> str:
-    """``+`` or ``-`` where the interval lies wholly above or below zero, else nothing."""
-    if test is None or test["low"] <= 0 <= test["high"]:
-        return ""
-    return "+" if test["low"] > 0 else "-"
+    """``+`` or ``-`` where interval and p-value agree on a difference, else nothing."""
+    return "" if test is None else sign_of(test["low"], test["high"], test["p_value"])
 
 
 def flops_unit(values: Iterable[float]) -> tuple[float, str]:

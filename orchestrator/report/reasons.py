@@ -43,7 +43,7 @@ def counts_table(summary: Summary) -> Table:
 def reasons(summary: Summary) -> list[str]:
     """A sentence for each cell with a rate to explain: its difference to the ORM's, and the counts.
 
-    Cells whose rate and counts are all within their intervals of the ORM's have no sentence.
+    Cells none of whose counts is shown to differ from the ORM's have no sentence.
     """
     tests = method_order(t for t in summary["comparisons"] if t["baseline"] == BASELINE)
     rate = next((r for r in RATES if any(t["metric"] == r for t in tests)), None)

@@ -27,6 +27,7 @@ from orchestrator.report.rows import (
 GAP = 2  # spaces between two columns: the divider and one of padding
 NAME_WIDTH = 24  # a longer name is folded over lines
 BOLD = "bold: the highest value of its method, whose lead need not be certain"
+SIGNS = "the interval excludes zero, and p is at most 0.05"
 SIGN_STYLE = {"+": "green", "-": "red", "": ""}
 
 
@@ -48,7 +49,7 @@ def terminal(summary: Summary, console: Console) -> None:
             console.print(_rich(part))
             console.print()
     if tables[0].rows:
-        console.print(Text(f"{BOLD}; + or -: the interval excludes zero."))
+        console.print(Text(f"{BOLD}; + or -: {SIGNS}."))
     for line in (*budget_marks(summary), *reasons(summary), *summary["notes"]):
         console.print(Text(printable(line)))
 

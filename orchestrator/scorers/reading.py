@@ -8,7 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-from orchestrator.data.forms import Form, RowPair, pairs_of, response_of, the_pair_of
+from orchestrator.data.forms import (
+    PAIR_FIELDS,
+    RESPONSE_FIELDS,
+    Form,
+    RowPair,
+    pairs_of,
+    response_of,
+    the_pair_of,
+)
 from orchestrator.data.parts import Several
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow
@@ -74,6 +82,11 @@ class RowReader:
     prefixes: Prefixes
     seed: int
     stem: str
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of a row that are read."""
+        return RESPONSE_FIELDS if self.rows == "response" else PAIR_FIELDS
 
     def check(self, number: int, row: Row) -> tuple[Sequence[Message], tuple[str, ...]]:
         """The prompt and the responses of a row; no tokenizer is needed.

@@ -62,6 +62,11 @@ needs_data = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"no GSM8K sample in 
         ("it is -3", "-3"),
         ("on (-3)", "-3"),
         ("from 1. to 2.", "2"),
+        ("#### 1e5", "100000"),
+        ("A: 1.5E-3 m", "0.0015"),
+        ("it is -2e+1", "-20"),
+        ("1e99999 or more", None),  # no piece of a number is one
+        ("run the e2e tests 5 times", "5"),
         ("I do not know", None),
         ("", None),
         ("####", None),
@@ -83,6 +88,8 @@ def test_the_final_answer_is_found_and_made_plain(text: str, answer: str | None)
         ("A: 0.1", "0.10000000000000000001", False),
         ("A: -18", "18", False),
         ("no idea", "18", False),
+        ("#### 1e5", "1", False),
+        ("#### 1e5", "100000", True),
         ("Answer: 42 times, that is 100%!", "42", True),
         ("A: " + "9" * 5_000, "18", False),
         ("A: " + "9" * 5_000, "9" * 5_000, True),
@@ -91,6 +98,12 @@ def test_the_final_answer_is_found_and_made_plain(text: str, answer: str | None)
 )
 def test_answers_are_compared_exactly(text: str, answer: str, right: bool) -> None:
     assert (verdict(text, answer) == "right") is right
+
+
+# Where a true answer is not written plainly, a piece of it would be taken for the whole.
+NOT_PLAIN = ["1e5", "1.5E3", "10:30", "3 or 4", "5k", "1,2345", "1 000", "5/0", "0x1F", "2^10"]
+PLAIN = {"1,250": "1250", "$18.00": "18", "-5": "-5", "20%": "20", "3/4 of a cup": "3/4",
+         "**18** dollars": "18", "9*2=18": "18", "$18$ eggs": "18", "7.": "7"}  # fmt: skip
 
 
 def test_questions_become_demonstrations_and_bad_rows_rejects(tmp_path: Path) -> None:
@@ -104,13 +117,16 @@ def test_questions_become_demonstrations_and_bad_rows_rejects(tmp_path: Path) ->
         {"question": "2 + 3?"},
         {"question": "2 + 2?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
         {"question": "2 + 500?", "answer": "#### 502"},
+        *({"question": f"which? {i}", "answer": f"#### {bad}"} for i, bad in enumerate(NOT_PLAIN)),
+        *({"question": f"how? {i}", "answer": f"#### {gold}"} for i, gold in enumerate(PLAIN)),
     ]
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
 
     demonstrations, rejects = read_questions(path)
 
-    first, last = demonstrations
+    first, last, *plain = demonstrations
+    assert [row.prompt.facts["answer"] for row in plain] == list(PLAIN.values())
     assert first.prompt.messages == ({"role": "user", "content": "2 + 2?"},)
     assert first.prompt.prompt_id == prompt_id(first.prompt.messages)
     assert first.prompt.facts == {"answer": "4"}
@@ -124,6 +140,7 @@ def test_questions_become_demonstrations_and_bad_rows_rejects(tmp_path: Path) ->
         (6, "wrong type: question is not text"),
         (7, "missing field: answer"),
         (8, "duplicate row"),
+        *((10 + i, NO_ANSWER) for i in range(len(NOT_PLAIN))),
     ]
 
 

@@ -116,7 +116,7 @@ def test_prefix_accuracy_is_over_decided_pairs_alone(sweep: Sweep, grid: Grid) -
     ("reference", "orm", "verdict"),
     [(0.01, 8.0, "holds"), (8.0, 0.01, "does not hold"), (2.0, 2.1, "not shown")],
 )
-def test_the_premise_is_as_its_interval_says(
+def test_the_premise_is_as_its_interval_and_its_p_value_say(
     sweep: Sweep, grid: Grid, reference: float, orm: float, verdict: str
 ) -> None:
     accuracies = {
@@ -128,6 +128,7 @@ def test_the_premise_is_as_its_interval_says(
     low, high = test["low"], test["high"]
     assert premise["verdict"] == verdict
     expected = "holds" if low > 0 else "does not hold" if high < 0 else "not shown"
+    assert verdict == "not shown" or test["p_value"] <= 0.05
     assert verdict == expected
     if verdict == "not shown":  # though one of the two rates is higher
         assert premise["reference"]["value"] != premise["orm"]["value"]

@@ -5,10 +5,10 @@ from typing import Any
 from orchestrator.report.reasons import counts_table, reasons
 
 
-def paired(difference: float, half: float) -> dict[str, Any]:
+def paired(difference: float, half: float, p_value: float = 0.04) -> dict[str, Any]:
     return {
         "difference": difference, "low": difference - half, "high": difference + half,
-        "p_value": 0.04, "count": 300,
+        "p_value": p_value, "count": 300,
     }  # fmt: skip
 
 
@@ -35,10 +35,15 @@ def test_a_lower_rate_is_told_with_the_counts_that_are_certain_largest_first() -
     ]
 
 
-def test_the_verdict_follows_the_interval() -> None:
-    for difference, verdict in ((0.08, "higher than"), (0.02, "not shown to differ from that")):
-        (sentence,) = told([entry("resolved", paired(difference, 0.05))], [REPEATS])
+def test_the_verdict_follows_interval_and_p_value() -> None:
+    for found, verdict in (
+        (paired(0.08, 0.05), "higher than"),
+        (paired(0.02, 0.05), "not shown to differ from that"),
+        (paired(0.08, 0.05, p_value=0.06), "not shown to differ from that"),
+    ):
+        (sentence,) = told([entry("resolved", found)], [REPEATS])
         assert f"resolved {verdict} with the ORM" in sentence
+    assert told([LOWER], [entry("wrong_verbs", paired(-0.2, 0.1, p_value=0.06))]) == []
 
 
 def test_counts_of_other_cells_and_baselines_are_not_taken() -> None:

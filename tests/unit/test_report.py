@@ -125,8 +125,10 @@ def test_numbers_are_written_as_people_read_them():
     ("low", "high", "expected"),
     [(0.01, 0.2, "+"), (-0.2, -0.01, "-"), (-0.1, 0.1, ""), (0.0, 0.1, ""), (-0.1, 0.0, "")],
 )
-def test_a_sign_is_told_only_where_the_interval_excludes_zero(low, high, expected):
-    assert sign({"difference": 0.0, "low": low, "high": high}) == expected
+def test_a_sign_is_told_only_where_interval_and_p_value_agree(low, high, expected):
+    test = {"difference": 0.0, "low": low, "high": high}
+    assert sign(test | {"p_value": 0.05}) == expected
+    assert sign(test | {"p_value": 0.0501}) == sign(None) == ""
 
 
 def test_methods_stand_in_the_order_of_the_paper_and_unknown_ones_last():

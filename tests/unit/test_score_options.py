@@ -46,9 +46,12 @@ def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"input": "/nowhere.jsonl"}, "--input = '/nowhere.jsonl': /nowhere.jsonl: no such file"),
-        ({"input": "rows.csv"}, "--input = 'rows.csv': rows.csv: cannot tell the format"),
-        ({"output": "s3://bucket/x"}, "--output = 's3://bucket/x': valid: a folder or .parquet"),
+        ({"input": "/nowhere.jsonl"}, "--input = '/nowhere.jsonl': no such file; valid: a file"),
+        ({"input": "rows.csv"}, "--input = 'rows.csv': its format is not known; valid: a file"),
+        (
+            {"output": "s3://bucket/x"},
+            "--output = 's3://bucket/x': valid: a folder, or a",
+        ),
         ({"reward": "/nowhere"}, "--reward = '/nowhere': no such folder; valid: a folder with"),
         ({"base": "./nowhere"}, "--base = './nowhere': no such folder; valid: a folder with"),
         ({"kind": "encoder"}, "no scorer of kind 'encoder': it is a LlamaForSequence"),
@@ -101,7 +104,8 @@ def test_a_file_without_anything_to_score_is_refused(
     else:
         place.write_text('{"prompt": "x"}\nno json\n')
     said = refused({**options, "input": str(place)}, capsys)
-    assert "nothing to score; valid: rows with `prompt` and `response`" in said
+    found = "prompt, chosen" if suffix == ".parquet" else "prompt"
+    assert f"nothing to score; columns found: {found}; valid: rows with `prompt` and" in said
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,23 @@ def test_three_prompts_that_all_gain_have_the_p_value_counted_by_hand():
     assert test.p_value == pytest.approx(0.25, abs=0.01)
 
 
+def test_a_difference_has_a_sign_only_where_interval_and_p_value_agree():
+    # Three prompts that all gain: an interval without width, and p = 2/8.
+    assert paired_test([2, 2, 2], [1, 1, 1], 5).sign == ""
+    gain = noise(40, 1) + 3
+    assert paired_test(gain, np.zeros(40), 5).sign == "+"
+    assert paired_test(np.zeros(40), gain, 5).sign == "-"
+    assert paired_test(noise(40, 1), noise(40, 2), 5).sign == ""
+
+
+def test_of_few_prompts_some_differences_are_told_by_the_interval_alone_and_have_no_sign():
+    tests = [paired_test(noise(8, seed) + 0.7, np.zeros(8), seed) for seed in range(60)]
+    by_interval = [test for test in tests if not test.low <= 0 <= test.high]
+    unsigned = [test for test in by_interval if test.sign == ""]
+    assert unsigned and len(unsigned) < len(by_interval)
+    assert all(test.p_value > 0.05 for test in unsigned)
+
+
 def test_signs_are_flipped_by_prompt_and_not_by_row():
     first, second = np.ones(12), np.zeros(12)
     by_prompt = paired_test(first, second, 5, groups=np.repeat([0, 1, 2], 4), flips=20_000)
