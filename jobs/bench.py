@@ -17,15 +17,18 @@ import typer
 
 from jobs.steps.quiet import quieten
 
-quieten()
+quieten()  # what measures is imported once the options are known to be good
 
 from jobs.steps.arguments import named  # noqa: E402
-from jobs.steps.bench.pipeline import PIPELINE  # noqa: E402
-from jobs.steps.bench.pools import COUNTS, MEMORY_AT, bench_pools  # noqa: E402
-from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E402
-from jobs.steps.bench.search import bench_search  # noqa: E402
-from jobs.steps.bench.search_setting import CASES as SEARCHES  # noqa: E402
-from jobs.steps.bench.setting import SETTINGS  # noqa: E402
+from jobs.steps.bench.names import (  # noqa: E402
+    DEVICES,
+    MEMORY_AT,
+    OPTIONAL,
+    PIPELINE,
+    POOLS,
+    REWARDS,
+    SEARCHES,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -41,7 +44,7 @@ def rewards(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"one of {', '.join(NAMES)}; may be repeated; with an extra of vLLM also"
+            help=f"one of {', '.join(REWARDS)}; may be repeated; with an extra of vLLM also"
             f" {', '.join(OPTIONAL)}"
         ),
     ] = None,
@@ -51,18 +54,20 @@ def rewards(
     device: Annotated[str, typer.Option(help="cuda takes a model of 1.2B parameters")] = "cpu",
 ) -> None:
     """Prefix scoring against separate forwards, full-TLT training against an ORM epoch, scoring."""
-    if device not in SETTINGS:
-        raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
+    _check_device(device)
     for name in only or []:
-        if name not in NAMES + OPTIONAL:
-            valid = ", ".join(NAMES + OPTIONAL)
+        if name not in REWARDS + OPTIONAL:
+            valid = ", ".join(REWARDS + OPTIONAL)
             raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
-    cases = only or list(NAMES)
+    cases = only or list(REWARDS)
     for option, reads in {
         "rows": PIPELINE in cases, "repeats": any(name != PIPELINE for name in cases),
     }.items():  # fmt: skip
         if option in named(context) and not reads:
             raise typer.BadParameter("no case of --only reads it", param_hint=f"--{option}")
+    from jobs.steps.bench.rewards import bench_rewards
+    from jobs.steps.bench.setting import SETTINGS
+
     try:
         bench_rewards(cases, repeats, rows, SETTINGS[device], json)
     except ModuleNotFoundError as error:
@@ -81,11 +86,13 @@ def search(
     device: Annotated[str, typer.Option(help="cuda takes models of 1.2B parameters")] = "cpu",
 ) -> None:
     """Every search method against a straightforward loop and against the bare engines."""
-    if device not in SETTINGS:
-        raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
+    _check_device(device)
     for name in only or []:
         if name not in SEARCHES:
             raise typer.BadParameter(f"{name}; valid: {', '.join(SEARCHES)}", param_hint="--only")
+    from jobs.steps.bench.search import bench_search
+    from jobs.steps.bench.setting import SETTINGS
+
     bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
 
 
@@ -100,7 +107,14 @@ def pools(
     ),
 ) -> None:
     """Search actors on stand-in engines: throughput by their number, memory of the driver."""
-    bench_pools(actors or COUNTS, prompts, json)
+    from jobs.steps.bench.pools import bench_pools
+
+    bench_pools(actors or POOLS, prompts, json)
+
+
+def _check_device(device: str) -> None:
+    if device not in DEVICES:
+        raise typer.BadParameter(f"{device}; valid: {', '.join(DEVICES)}", param_hint="--device")
 
 
 if __name__ == "__main__":

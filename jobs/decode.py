@@ -22,6 +22,7 @@ from jobs.steps.quiet import quieten
 quieten()  # before any library that reads its settings at import
 
 from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.first_checks import first, first_of_decode  # noqa: E402
 
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
@@ -79,6 +80,7 @@ def main(
     given["format"] = format or []
     del given["processes"], given["context"]
     given["named"] = named(context)
+    first(first_of_decode, given)
     raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
 
 

@@ -24,6 +24,7 @@ from jobs.steps.quiet import quieten
 quieten()  # before any library that reads its settings at import
 
 from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.first_checks import first, first_of_score  # noqa: E402
 
 CORES = os.cpu_count() or 1
 Kinds = Literal["sequence", "encoder", "step_tag", "log_ratio"]
@@ -76,6 +77,7 @@ def main(
         "format": format or [],
     }
     del given["context"]
+    first(first_of_score, given)
     raise typer.Exit(import_module("jobs.steps.score").score_main(**given))
 
 

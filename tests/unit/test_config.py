@@ -39,7 +39,7 @@ WRONG = {
     "training.prm.learning_rate=0": ("training.prm.learning_rate", "0", "greater than 0"),
     "decoding.top_p=1.5": ("decoding.top_p", "1.5", "less than or equal to 1"),
     "decoding.top_p=0": ("decoding.top_p", "0", "greater than 0"),
-    "decoding.temperature=0": ("decoding.temperature", "0", "greater than 0"),
+    "decoding.temperature=0": ("decoding.temperature", "0", "greater than or equal to 0.001"),
     "decoding.temperature=.nan": ("decoding.temperature", "nan", "finite number"),
     "decoding.max_new_tokens=256": ("decoding.max_new_tokens", "256", "position_embeddings (256)"),
     "weight.max=-1": ("weight.max", "-1", "greater than 0"),
@@ -69,7 +69,7 @@ WRONG = {
     "trainig.workers=1": ("trainig", "1", "did you mean 'training'?"),
     "data.orm_pair=5": ("data.orm_pair", "5", "did you mean 'orm_pairs'?"),
     "search.cbs.colour=red": ("search.cbs.colour", "'red'", "valid: prompts, beams, candidates"),
-    "decoding=hot": ("decoding", "'hot'", "valid dictionary"),
+    "decoding=hot": ("decoding", "'hot'", "a section is wanted; valid: fields temperature"),
     "storage.checkpoints_kept=1.5": ("storage.checkpoints_kept", "1.5", "valid integer"),
 }
 
