@@ -5,6 +5,7 @@ from pathlib import Path
 
 import config_fuzzer
 import pytest
+from rich.console import Console
 
 from jobs.steps.main import BAD_CONFIG, OK, sweep_main
 from orchestrator.config.load import ConfigError, load_config, to_yaml
@@ -38,6 +39,16 @@ def dry_run(folder: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> int:
         assert load_config(again) == config, f"config {seed} is not read back"
         assert "Plan" in said.out, f"config {seed}"
     return code
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """All that a plan imports, which is no config's time; a plan's keys read all sources once."""
+    import orchestrator.config.models
+    from jobs.steps.main import planned
+
+    assert orchestrator.config.models.check_models
+    planned(load_config(None), None, Console(quiet=True))
 
 
 @pytest.fixture
