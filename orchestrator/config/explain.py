@@ -31,7 +31,13 @@ def explained(problem: Mapping[str, Any] | Any) -> str:
         return f"{field or 'config'} = {value}: a section is wanted; valid: fields {keys}"
     if problem["type"] == "value_error":
         return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        given = problem["ctx"].get("tag")
+        found = "missing" if given is None else f"{shown(given)}: no such task"
+        separator = ": " if given is None else " = "
+        return f"{field}.task{separator}{found}; valid: {', '.join(DATA)}"
+    message = " ".join(problem["msg"].split())
+    message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
         return f"{field}: {message}"
     return f"{field} = {value}: {message}"
