@@ -18,18 +18,19 @@ import typer
 
 from jobs.steps.quiet import quieten
 
-quieten()
+quieten()  # what measures is imported once the options are known to be good
 
 from jobs.steps.arguments import named  # noqa: E402
-from jobs.steps.bench.pipeline import PIPELINE  # noqa: E402
-from jobs.steps.bench.pools import COUNTS, MEMORY_AT, bench_pools  # noqa: E402
-from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E402
-from jobs.steps.bench.search import bench_search  # noqa: E402
-from jobs.steps.bench.search_setting import CASES as SEARCHES  # noqa: E402
-from jobs.steps.bench.setting import SETTINGS  # noqa: E402
-from jobs.steps.bench.small import bench_small  # noqa: E402
-from jobs.steps.bench.small_setting import SMALL_CASES  # noqa: E402
-from orchestrator.engines.samples import SampleNotInstalled  # noqa: E402
+from jobs.steps.bench.names import (  # noqa: E402
+    DEVICES,
+    MEMORY_AT,
+    OPTIONAL,
+    PIPELINE,
+    POOLS,
+    REWARDS,
+    SEARCHES,
+    SMALL_SEARCHES,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -45,7 +46,7 @@ def rewards(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"one of {', '.join(NAMES)}; may be repeated; with an extra of vLLM also"
+            help=f"one of {', '.join(REWARDS)}; may be repeated; with an extra of vLLM also"
             f" {', '.join(OPTIONAL)}"
         ),
     ] = None,
@@ -55,18 +56,20 @@ def rewards(
     device: Annotated[str, typer.Option(help="cuda takes a model of 1.2B parameters")] = "cpu",
 ) -> None:
     """Prefix scoring against separate forwards, full-TLT training against an ORM epoch, scoring."""
-    if device not in SETTINGS:
-        raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
+    _check_device(device)
     for name in only or []:
-        if name not in NAMES + OPTIONAL:
-            valid = ", ".join(NAMES + OPTIONAL)
+        if name not in REWARDS + OPTIONAL:
+            valid = ", ".join(REWARDS + OPTIONAL)
             raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
-    cases = only or list(NAMES)
+    cases = only or list(REWARDS)
     for option, reads in {
         "rows": PIPELINE in cases, "repeats": any(name != PIPELINE for name in cases),
     }.items():  # fmt: skip
         if option in named(context) and not reads:
             raise typer.BadParameter("no case of --only reads it", param_hint=f"--{option}")
+    from jobs.steps.bench.rewards import bench_rewards
+    from jobs.steps.bench.setting import SETTINGS
+
     try:
         bench_rewards(cases, repeats, rows, SETTINGS[device], json)
     except ModuleNotFoundError as error:
@@ -93,11 +96,13 @@ def search(
     if model == "smollm2":
         _small(context, only, repeats, json)
         return
-    if device not in SETTINGS:
-        raise typer.BadParameter(f"{device}; valid: {', '.join(SETTINGS)}", param_hint="--device")
+    _check_device(device)
     for name in only or []:
         if name not in SEARCHES:
             raise typer.BadParameter(f"{name}; valid: {', '.join(SEARCHES)}", param_hint="--only")
+    from jobs.steps.bench.search import bench_search
+    from jobs.steps.bench.setting import SETTINGS
+
     bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
 
 
@@ -105,11 +110,14 @@ def _small(context: typer.Context, only: list[str] | None, repeats: int, file: P
     for option in named(context) & {"prompts", "position", "device"}:
         raise typer.BadParameter("not with --model smollm2", param_hint=f"--{option}")
     for name in only or []:
-        if name not in SMALL_CASES:
-            valid = ", ".join(SMALL_CASES)
+        if name not in SMALL_SEARCHES:
+            valid = ", ".join(SMALL_SEARCHES)
             raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
+    from jobs.steps.bench.small import bench_small
+    from orchestrator.engines.samples import SampleNotInstalled
+
     try:
-        bench_small(only or list(SMALL_CASES), repeats, file)
+        bench_small(only or list(SMALL_SEARCHES), repeats, file)
     except SampleNotInstalled as error:
         raise typer.BadParameter(str(error), param_hint="--model") from error
 
@@ -125,7 +133,14 @@ def pools(
     ),
 ) -> None:
     """Search actors on stand-in engines: throughput by their number, memory of the driver."""
-    bench_pools(actors or COUNTS, prompts, json)
+    from jobs.steps.bench.pools import bench_pools
+
+    bench_pools(actors or POOLS, prompts, json)
+
+
+def _check_device(device: str) -> None:
+    if device not in DEVICES:
+        raise typer.BadParameter(f"{device}; valid: {', '.join(DEVICES)}", param_hint="--device")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ quieten()  # before any library that reads its settings at import
 
 from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.first_checks import first, first_of_decode  # noqa: E402
 from jobs.steps.method_fields import METHOD_NAMES, MethodCommand  # noqa: E402
 from jobs.steps.reward_arguments import CORES  # noqa: E402
 
@@ -77,6 +78,7 @@ def main(
     given["format"] = format or []
     del given["processes"], given["context"]
     given["named"] = named(context)
+    first(first_of_decode, given)
     raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
 
 

@@ -24,6 +24,7 @@ quieten()  # before any library that reads its settings at import
 
 from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402
+from jobs.steps.first_checks import first, first_of_score  # noqa: E402
 from jobs.steps.reward_arguments import CORES  # noqa: E402
 
 Engines = Literal["transformers", "vllm"]
@@ -70,6 +71,7 @@ def main(
         "format": format or [],
     }
     del given["context"]
+    first(first_of_score, given)
     raise typer.Exit(import_module("jobs.steps.score").score_main(**given))
 
 

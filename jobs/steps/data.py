@@ -18,10 +18,10 @@ from orchestrator.randomness import stream_key
 from orchestrator.records import Demonstration, PreferencePair, Prompt, Reject
 from orchestrator.stages.progress import Meter
 from orchestrator.world import agents
+from orchestrator.world.extent import prompt_counts
 
 PAIR_SPLITS = ("orm", "reference", "prm")
 Row = TypeVar("Row")
-SPARE = 1.02  # prompts for pairs: two samples of some are the same text, and make no pair
 
 
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
@@ -36,7 +36,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
 
 def _helpdesk(data: HelpdeskData, seed: int, folder: Path, meter: Meter) -> Figures:
     pairs = (data.orm_pairs, data.reference_pairs, data.prm_pairs)
-    sizes = [data.demonstrations, *(round(n * SPARE) for n in pairs), data.test_prompts]
+    sizes = prompt_counts(data.demonstrations, pairs, data.test_prompts)
     prompts = agents.prompts(sum(sizes), seed)
     borders = [0, *accumulate(sizes)]
     splits = [prompts[a:b] for a, b in pairwise(borders)]

@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from orchestrator.config.checks import check_checkpoints, check_files, check_model, check_shares
+from jobs.steps.stage_names import stage_names
+from orchestrator.config.checks import (
+    check_checkpoints,
+    check_files,
+    check_model,
+    check_shares,
+    reads_checkpoints,
+)
 from orchestrator.config.load import ConfigError, load_config, to_yaml
+from orchestrator.config.places import check_output
+from orchestrator.config.sizes import check_sizes
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import superseded
 from orchestrator.masking import mask_secrets
 from orchestrator.stages.places import lasting_output_dir
+from orchestrator.tracking.answers import StoreNotOpened, check_answers
 
-if TYPE_CHECKING:  # these import Ray and torch: only after the config is known to be good
+if TYPE_CHECKING:  # MLflow, Ray and torch: imported only after the config is known to be good
     from jobs.steps.plan import Plan
     from jobs.steps.sweep import Sweep
     from orchestrator.stages.store import Store
@@ -34,9 +44,14 @@ def sweep_main(
     config_file: Path | None, overrides: Sequence[str], dry_run: bool, force: Sequence[str]
 ) -> int:
     """Runs the main job; its exit code is 2 for a config that cannot run, 1 for a failed stage."""
-    return guarded(
-        lambda console: _run(checked(config_file, overrides), None, dry_run, force, console)
-    )
+
+    def sweep(console: Console) -> int:
+        config = quickly_checked(config_file, overrides, starts=not dry_run)
+        _check_forced(force, stage_names(config))
+        look_into(config)
+        return _run(config, None, dry_run, force, console)
+
+    return guarded(sweep)
 
 
 def train_main(
@@ -49,8 +64,10 @@ def train_main(
     """Trains one model with the stages that it needs; exit codes are the main job's."""
 
     def train(console: Console) -> int:
-        config = checked(config_file, overrides)
+        config = quickly_checked(config_file, overrides, starts=not dry_run)
         check_model(config, model)
+        _check_forced(force, stage_names(config, model))
+        look_into(config)
         return _run(config, model, dry_run, force, console)
 
     return guarded(train)
@@ -69,19 +86,47 @@ def guarded(work: Callable[[Console], int]) -> int:
         return BAD_CONFIG
 
 
-def checked(config_file: Path | None, overrides: Sequence[str]) -> Config:
-    """A config, and that the files and checkpoints that it names are there.
+def checked(config_file: Path | None, overrides: Sequence[str], starts: bool = True) -> Config:
+    """A config that is known to be good, for all that can be told before anything starts.
+
+    Raises:
+        ConfigError: the message says what is wrong.
+    """
+    config = quickly_checked(config_file, overrides, starts)
+    look_into(config)
+    return config
+
+
+def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: bool) -> Config:
+    """A config, checked by all that needs neither torch nor a look into a checkpoint.
+
+    ``starts`` is False of a dry run, which asks no tracking server.
 
     Raises:
         ConfigError: the message says what is wrong.
     """
     config = load_config(config_file, overrides)
     check_files(config)
+    check_output(config, Path.cwd())
+    check_sizes(config, Path.cwd())
     check_checkpoints(config)
-    from orchestrator.config.models import check_models  # imports torch: after the quick checks
-
-    check_models(config)
+    uri = config.tracking.uri
+    if starts and uri is not None and not uri.startswith("sqlite:"):  # which the run makes
+        with _told_of_tracking(uri):
+            check_answers(uri)
     return config
+
+
+def look_into(config: Config) -> None:
+    """Checks what the given checkpoints are, and what the policy's tokenizer can write.
+
+    Raises:
+        ConfigError: a model is not of a kind that its place needs.
+    """
+    if reads_checkpoints(config):
+        from orchestrator.config.models import check_models  # imports torch and transformers
+
+        check_models(config)
 
 
 def planned(config: Config, model: str | None, console: Console) -> tuple["Plan", str]:
@@ -104,9 +149,15 @@ def writing_alone(store: "Store") -> Iterator[None]:
     """Holds the store's lock.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process holds it, or the store cannot be written.
     """
-    store.local.mkdir(parents=True, exist_ok=True)
+    try:
+        store.local.mkdir(parents=True, exist_ok=True)
+        store.check_remote()
+    except Exception as error:  # of any file system
+        where = store.remote or store.local
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"output_dir = {where}: cannot be written: {reason}") from error
     lock = FileLock(store.local / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -127,14 +178,22 @@ def tracker_of(sweep: "Sweep") -> "Tracker":
     Raises:
         ConfigError: it cannot be opened.
     """
-    from orchestrator.tracking.mlflow_tracker import StoreNotOpened, Tracker
+    from orchestrator.tracking.mlflow_tracker import Tracker
 
     config = sweep.config
     uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
-    try:
+    with _told_of_tracking(uri):
         return Tracker(uri, config.tracking.experiment or config.data.task)
+
+
+@contextmanager
+def _told_of_tracking(uri: str) -> Iterator[None]:
+    """A store that cannot be opened, as the config's error."""
+    try:
+        yield
     except StoreNotOpened as error:
-        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}") from error
+        valid = "valid: a server, database or folder of MLflow's that answers, or null"
+        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}; {valid}") from error
 
 
 def tracked(
@@ -178,10 +237,7 @@ def _run(
     config: Config, model: str | None, dry_run: bool, force: Sequence[str], console: Console
 ) -> int:
     plan, where = planned(config, model, console)
-    names = [step.stage.name for step in plan.steps]
-    for name in force:
-        if name not in names:
-            raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
+    _check_forced(force, [step.stage.name for step in plan.steps])
     console.print(where, highlight=False, markup=False)
     for reason, fields in superseded(config).items():
         line = f"not used: {', '.join(fields)} ({reason})"
@@ -196,6 +252,12 @@ def _run(
             for step in plan.after(name):
                 plan.sweep.store.forget(step.stage)
         return _go(plan)
+
+
+def _check_forced(force: Sequence[str], names: Sequence[str]) -> None:
+    for name in force:
+        if name not in names:
+            raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
 
 
 def _go(plan: "Plan") -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.backends import ActorPolicy
 from jobs.steps.backends import policy_of
 from jobs.steps.data import PAIR_SPLITS
-from jobs.steps.readers import readers, refused
+from jobs.steps.readers import check_some_fit, readers, refused
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.rejects import refuse, write_rejects
@@ -30,6 +30,10 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Writes pairs_{orm,reference,prm}.parquet and what was refused."""
     if isinstance(sweep.config.data, HelpdeskData):
         return _roll_out(sweep, sweep.config.data, folder, meter)
+    models, room = readers(sweep), sweep.config.decoding.max_new_tokens
+    prompts = read_prompts(sweep.file("data", "prompts_test.parquet"))
+    reasons = (refused(models, prompt.messages, (), room) for prompt in prompts)
+    check_some_fit("test prompts", reasons)  # before anything is trained for them
     names = (*PAIR_SPLITS, "test")
     splits = {name: read_pairs_table(sweep.file("data", f"pairs_{name}.parquet")) for name in names}
     return _keep_what_fits(sweep, splits, folder)
@@ -108,12 +112,9 @@ def _keep_what_fits(sweep: Sweep, splits: dict[str, list[PreferencePair]], folde
                 rejects.append(refuse(f"pairs_{name}", number, reason, pair.pair_id))
             else:
                 kept.append(pair)
-        if pairs and not kept:
-            raise ValueError(
-                f"none of the {len(pairs)} pairs for {name} fits: {rejects[-1].reason}; give a"
-                " longer models.architecture.max_position_embeddings, other models, or shorter"
-                " pairs"
-            )
+        if not kept:
+            reasons = (reject.reason for reject in rejects[len(rejects) - len(pairs) :])
+            check_some_fit(f"pairs for {name}", reasons)
         write_pairs(folder / f"pairs_{name}.parquet", kept)
         metrics[f"pairs_{name}"] = len(kept)
     write_rejects(folder / "rejects.parquet", rejects)

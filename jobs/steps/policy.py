@@ -1,14 +1,17 @@
 """Step 2: the policy, by supervised fine-tuning of a new small Llama on the demonstrations."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.steps.data import PAIR_SPLITS
+from jobs.steps.readers import Reader, check_some_fit, refused
 from jobs.steps.sweep import Figures, Step, Sweep
 from jobs.steps.training import train
 from orchestrator.config.sections import HelpdeskData, to_plain
 from orchestrator.data.rejects import refuse, too_long, write_rejects
-from orchestrator.data.tables import read_demonstrations
+from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import new_policy, save_checkpoint
+from orchestrator.engines.checkpoints import context_of, new_policy, save_checkpoint
 from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.records import Demonstration, Reject
 from orchestrator.stages.progress import Meter
@@ -32,6 +35,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     examples, rejects = _tokenized(
         rows, load_chat(str(start)), architecture["max_position_embeddings"]
     )
+    _check_room(sweep, str(start), rejects, len(rows))
     write_examples(folder / "examples.parquet", examples)
     write_rejects(folder / "rejects.parquet", rejects)
     figures = train(
@@ -46,6 +50,26 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     )
     figures["metrics"]["rejects"] = len(rejects)
     return figures
+
+
+def _check_room(sweep: Sweep, start: str, rejects: Sequence[Reject], rows: int) -> None:
+    """Checks, before anything is trained, that the context has room for some of each split.
+
+    Raises:
+        ValueError: no demonstration, no pair of a split or no test prompt fits.
+    """
+    if len(rejects) == rows:
+        check_some_fit("demonstrations", (reject.reason for reject in rejects))
+    if isinstance(sweep.config.data, HelpdeskData):
+        return  # its pairs are not sampled yet
+    own = [Reader("policy", load_chat(start), context_of(start))]
+    for name in (*PAIR_SPLITS, "test"):
+        pairs = read_pairs_table(sweep.file("data", f"pairs_{name}.parquet"))
+        texts = ((p.prompt.messages, (p.chosen, p.rejected)) for p in pairs)
+        check_some_fit(f"pairs for {name}", (refused(own, *text) for text in texts))
+    prompts = read_prompts(sweep.file("data", "prompts_test.parquet"))
+    room = sweep.config.decoding.max_new_tokens
+    check_some_fit("test prompts", (refused(own, p.messages, (), room) for p in prompts))
 
 
 def _contents(row: Demonstration) -> list[str]:

@@ -4,7 +4,7 @@ Models trained in the run read as the policy does; a given one has a tokenizer, 
 context of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jobs.steps.sweep import Sweep
@@ -62,3 +62,22 @@ def refused(
 ) -> str | None:
     """The first reader's reason to refuse a text, if one has any."""
     return next(filter(None, (r.refuses(messages, responses, room) for r in found)), None)
+
+
+def check_some_fit(what: str, reasons: Iterable[str | None]) -> None:
+    """Checks that some text is let through, of which each has the reason to refuse it or None.
+
+    Reads no further than the first that fits.
+
+    Raises:
+        ValueError: there are texts, and none fits.
+    """
+    last, count = None, 0
+    for count, last in enumerate(reasons, 1):  # noqa: B007 - read behind the loop
+        if last is None:
+            return
+    if last is not None:
+        raise ValueError(
+            f"none of the {count:,} {what} fits: {last}; give a longer"
+            " models.architecture.max_position_embeddings, other models, or shorter texts"
+        )

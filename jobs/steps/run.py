@@ -1,6 +1,7 @@
 """Runs the steps of a plan in order, skipping what is done, and tells MLflow and the user."""
 
 import json
+import re
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from jobs.steps.plan import Plan
 from jobs.steps.sweep import Step, Sweep
+from orchestrator.config.extents import too_long_warmups
 from orchestrator.engines.weights import Weights
 from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Store
@@ -18,6 +20,7 @@ from orchestrator.tracking.mlflow_tracker import Tracker
 SMALL_GIB = 0.1  # of disk: what any stage may write, on top of what storage.free_gib must leave
 # A checkpoint is written in float32, into the stage's folder and as an artifact in MLflow.
 CHECKPOINT_BYTES = 2 * 4
+NO_NAME = re.compile(r"[/:'\"%]")  # what no model of MLflow's registry has in its name
 
 
 class StageFailed(RuntimeError):
@@ -97,6 +100,17 @@ class Runner:
             else:
                 self._run_step(step, label)
             self._track(step)
+            if step.stage.name == "data":
+                self._check_counted(step)
+
+    def _check_counted(self, step: Step) -> None:
+        """Raises StageFailed for a warm-up longer than a training on the rows that there are."""
+        counts = self.sweep.store.marker(step.stage)["figures"]["metrics"]
+        names = {"policy": "demonstrations", "orm": "pairs_orm", "reference": "pairs_reference"}
+        stages = [step.stage.name for step in self.plan.steps]
+        rows = {n: counts[count] for n, count in names.items() if count in counts and n in stages}
+        if lines := too_long_warmups(self.sweep.config, rows):
+            raise StageFailed("; ".join(lines))
 
     def _run_step(self, step: Step, label: str) -> None:
         store = self.sweep.store
@@ -143,8 +157,9 @@ class Runner:
         """The trained model in MLflow's registry, with the keys of the data it was made of."""
         config, stage = self.sweep.config, step.stage
         inputs = {f"input.{read.name}": read.key for read in stage.inputs}
+        experiment = config.tracking.experiment or config.data.task
         self._tracker.register(
-            f"{config.tracking.experiment or config.data.task}.{stage.name.replace('/', '.')}",
+            NO_NAME.sub(".", f"{experiment}.{stage.name}"),
             run_id,
             "checkpoint",
             {"stage_key": stage.key, "seed": config.seed, **inputs},

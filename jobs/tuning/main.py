@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.steps.main import FAILED, OK, guarded, tracked, tracker_of, writing_alone
+from jobs.tuning.drawn import drawn_of
 from orchestrator.config.load import load_config, to_yaml
+from orchestrator.config.places import check_target
 from orchestrator.tuning.outcomes import Outcome, ranked
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import as_overrides
@@ -25,9 +27,12 @@ def tune_main(
     """Tunes; its exit code is 2 for what cannot run, 1 where a stage or every trial failed."""
 
     def work(console: Console) -> int:
-        from jobs.tuning.study import study_of
+        if out is not None:
+            check_target("--out", out)
+        drawn = drawn_of(request, config_file, overrides)
+        from jobs.tuning.study import study_of  # imports Ray and torch
 
-        study, where = study_of(request, config_file, overrides)
+        study, where = study_of(request, config_file, overrides, drawn)
         console.print(where, highlight=False, markup=False)
         if len(study.trials) < request.trials:
             console.print(f"the space has no more than {len(study.trials)} different trials")

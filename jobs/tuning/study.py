@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.steps.main import checked, key_of, planned
+from jobs.steps.main import key_of, look_into, planned
 from jobs.steps.plan import Plan
 from jobs.steps.sweep import Step
-from orchestrator.config.checks import check_model
+from jobs.tuning.drawn import Drawn, config_with, drawn_of, told_of_drawn
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Stage
 from orchestrator.tuning.request import Request
-from orchestrator.tuning.space import Dimension, Scalar, as_overrides, draw_trials, parse_space
+from orchestrator.tuning.space import Dimension, Scalar
 
 SAMPLING = ("pairs", "partial_pairs", "implicit_pairs")  # stages that start actors of their own
 
@@ -68,77 +68,38 @@ class Study:
 
 
 def study_of(
-    request: Request, config_file: Path | None, overrides: Sequence[str]
+    request: Request,
+    config_file: Path | None,
+    overrides: Sequence[str],
+    drawn: Drawn | None = None,
 ) -> tuple[Study, str]:
-    """Draws and checks the trials; gives also the sentence on where the output goes.
+    """Checks the trials; gives also the sentence on where the output goes.
+
+    ``drawn`` is what ``drawn_of`` gives of the same arguments, where it was asked before.
 
     Raises:
         ConfigError: the space, a drawn config, the model or the metric is not valid.
     """
-    space = parse_space(request.space)
-    base = checked(config_file, overrides)
-    check_model(base, request.model)
-    _check_request(request, base)
+    drawn = drawn or drawn_of(request, config_file, overrides)
     quiet = Console(quiet=True)
 
     def plan_with(values: dict[str, Scalar]) -> tuple[Plan, str]:
-        try:
-            config = checked(config_file, [*overrides, *as_overrides(values)])
-            check_model(config, request.model)
+        config = config_with(values, request, config_file, overrides)
+        with told_of_drawn(values):
+            look_into(config)
             return planned(config, request.model, quiet)
-        except ConfigError as error:
-            drawn = " ".join(as_overrides(values))
-            raise ConfigError(f"--space: with {drawn} drawn: {error}") from error
 
-    drawn = draw_trials(space, request.trials, base.seed)
-    plans = [plan_with(values) for values in drawn]
-    for dimension in space:
-        values = list(dict.fromkeys(trial[dimension.field] for trial in drawn))
+    look_into(drawn.base)
+    plans = [plan_with(values) for values in drawn.trials]
+    for dimension in drawn.space:
+        values = list(dict.fromkeys(trial[dimension.field] for trial in drawn.trials))
         two = [plan_with({dimension.field: value})[0] for value in values[:2]]
         _check_effect(dimension, request.model, two)
     trials = [
         Trial(number, values, plan)
-        for number, (values, (plan, _)) in enumerate(zip(drawn, plans, strict=True), 1)
+        for number, (values, (plan, _)) in enumerate(zip(drawn.trials, plans, strict=True), 1)
     ]
-    return Study(request, base, trials), plans[0][1]
-
-
-def measures_of(config: Config, model: str) -> list[str]:
-    """The metrics that a training of this model has."""
-    if model == "policy" or not config.training.evaluation_pairs:
-        return ["final_loss"]
-    variant = config.variants.get(model)
-    names = ["held_out_accuracy", "held_out_loss", "final_loss"]
-    if variant is None or variant.objective == "bradley_terry":
-        names += [f"held_out_AR_t{t}" for t in config.evaluation.agreement_grid]
-    return names
-
-
-def _check_request(request: Request, config: Config) -> None:
-    valid = measures_of(config, request.model)
-    if request.metric not in valid:
-        raise ConfigError(
-            f"--metric {request.metric}: a training of {request.model} has none;"
-            f" valid: {', '.join(valid)}"
-        )
-    if request.scheduler == "asha" and "scheduler" in request.named:
-        _check_measured_early(request, config)
-    for name in ("trials", "concurrent"):
-        if getattr(request, name) < 1:
-            raise ConfigError(f"--{name} {getattr(request, name)}: valid is 1 or more")
-
-
-def _check_measured_early(request: Request, config: Config) -> None:
-    """Raises ConfigError where ASHA is asked for and no trial has a measure before its end."""
-    why = None
-    if request.metric == "final_loss":
-        why = "final_loss is known at the end of a training alone"
-    elif config.training.evaluation_steps is None:
-        why = "training.evaluation_steps = null measures at the end of a training alone"
-    if why is not None:
-        raise ConfigError(
-            f"--scheduler asha: it has no effect: {why}; valid: fifo, or without --scheduler"
-        )
+    return Study(request, drawn.base, trials), plans[0][1]
 
 
 def _check_effect(dimension: Dimension, model: str, plans: Sequence[Plan]) -> None:

@@ -1,78 +1,35 @@
 """Checks beside the tree's own: files and checkpoints are there, what is asked for is trained."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from orchestrator.config.load import ROOT, ConfigError
+from orchestrator.config.deepspeed_file import check_deepspeed
+from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.places import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
-from orchestrator.data.rows import SUFFIXES, VALID
 
-# Fields of DeepSpeed's file that a training sets by itself, and what decides them.
-DEEPSPEED_OURS = {
-    "optimizer.params.lr": "the learning_rate of each training decides",
-    "scheduler": "the learning rate falls linearly after the warmup_steps of each training",
-    "train_batch_size": "the batch_size of each training decides",
-    "train_micro_batch_size_per_gpu": "training.micro_batch_tokens decides",
-    "gradient_accumulation_steps": "training.micro_batch_tokens decides",
-}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+HUB_S = 5.0  # given to the hub to answer
 DESCRIBED_BY = ("config.json", "adapter_config.json")  # of a model, of a LoRA adapter
 
 
 def check_files(config: Config) -> None:
     """Raises ConfigError for a data or DeepSpeed file that is not there."""
+    check_deepspeed(config.training)
     data = config.data.model_dump()
     for name in ("pairs", "demonstrations", "test"):
         path = data.get(name)
         if not isinstance(path, str):
             continue
+        from orchestrator.data.rows import SUFFIXES, VALID  # imports pyarrow: where there are files
+
         valid = f"valid: {VALID}"
         if not path.endswith(SUFFIXES):
-            raise ConfigError(f"data.{name} = {path!r}: its format is not known; {valid}")
-        if "://" not in path and not Path(path).expanduser().is_file():
-            raise ConfigError(f"data.{name} = {path!r}: no such file; {valid}")
-    _check_deepspeed(config.training.deepspeed, config.training.zero_stage)
-
-
-def _check_deepspeed(named: str, stage: int) -> None:
-    file = Path(named) if Path(named).is_file() else ROOT / named
-    if not file.is_file():
-        raise ConfigError(f"training.deepspeed = {named!r}: no such file; valid: a JSON file")
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise ConfigError(f"training.deepspeed = {named!r}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"training.deepspeed = {named!r}: valid: a JSON object of settings")
-    _check_ours(named, content)
-    zero = content.get("zero_optimization", {})
-    for part, least in {"offload_param": 3, "offload_optimizer": 1}.items():
-        if part in zero and stage < least:
-            raise ConfigError(
-                f"training.zero_stage = {stage}: {named} has {part}, which needs stage {least};"
-                f" valid: at least {least}, or another training.deepspeed"
-            )
-    if zero.get("stage", stage) != stage:
-        raise ConfigError(
-            f"training.deepspeed = {named!r}: its zero_optimization.stage = {zero['stage']!r} has"
-            f" no effect: training.zero_stage = {stage} decides; valid: the same in both, or a"
-            " file without it"
-        )
-
-
-def _check_ours(named: str, content: dict[str, Any]) -> None:
-    """Raises ConfigError for a field of DeepSpeed's file that the training sets itself."""
-    for field, ours in DEEPSPEED_OURS.items():
-        value: Any = content
-        for part in field.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            raise ConfigError(
-                f"training.deepspeed = {named!r}: its {field} = {value!r} has no effect: {ours};"
-                f" valid: a file without {field}"
-            )
+            raise ConfigError(f"data.{name} = {shown(path)}: its format is not known; {valid}")
+        if "://" in path:
+            check_uri(f"data.{name}", path)
+        elif not is_file(path):
+            raise ConfigError(f"data.{name} = {shown(path)}: no such file; {valid}")
 
 
 def check_checkpoints(config: Config) -> None:
@@ -113,43 +70,67 @@ def check_shares(config: Config, trained: Collection[str]) -> None:
             )
 
 
+def reads_checkpoints(config: Config) -> bool:
+    """Whether checkpoints or tokenizers must be looked into to know that a config is good."""
+    search, models = config.search, config.models
+    methods = (search.step_beam, search.dvts, search.general)
+    variants = config.variants.values()
+    return (
+        any(getattr(models, name) is not None for name in TAKEN)
+        or any(v.checkpoint or v.base or v.aggregation for v in variants)
+        or any(method is not None for method in methods)
+        or search.engine == "vllm"
+        or search.dtype != "float32"
+        or config.cluster.reward_cache_mib is not None
+    )
+
+
 def check_checkpoint(field: str, name: str) -> None:
     """Raises ConfigError, which names ``field``, for a checkpoint that is not there."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    named = f"{field} = {shown(name)}"
+    if is_folder(name):
+        folder = Path(name).expanduser()
         if not any((folder / file).is_file() for file in DESCRIBED_BY):
-            raise ConfigError(f"{field} = {name!r}: the folder has no config.json")
+            raise ConfigError(f"{named}: the folder has no config.json")
         if any(any(folder.glob(pattern)) for pattern in WEIGHTS):
             return
         if any(folder.glob("*.bin")):
             return  # how it is converted is said where its weights are looked at
-        raise ConfigError(f"{field} = {name!r}: the folder has no *.safetensors")
+        raise ConfigError(f"{named}: the folder has no *.safetensors")
     valid = "valid: a folder with config.json and safetensors, or a hub name like org/model"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ConfigError(f"{field} = {name!r}: no such folder; {valid}")
-    if not _is_on_the_hub(name):
-        raise ConfigError(f"{field} = {name!r}: not found on the hub or in its cache; {valid}")
+        raise ConfigError(f"{named}: no such folder; {valid}")
+    if missing := _missing_on_the_hub(name):
+        raise ConfigError(f"{named}: {missing}; {valid}")
 
 
-def _is_on_the_hub(name: str) -> bool:
-    from huggingface_hub import hf_hub_download
+def _missing_on_the_hub(name: str) -> str:
+    """Why there is no such model on the hub or in its cache; "" where there is one.
+
+    A hub that does not answer is asked once, and for no other file.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
 
-    for file in DESCRIBED_BY:
-        try:
-            hf_hub_download(name, file)
-        except (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
-            OSError,
-        ):
-            continue
-        return True
-    return False
+    try:
+        if any(isinstance(try_to_load_from_cache(name, file), str) for file in DESCRIBED_BY):
+            return ""
+        for file in DESCRIBED_BY:
+            try:
+                hf_hub_download(name, file, etag_timeout=HUB_S)
+            except LocalEntryNotFoundError:
+                return "not in the hub's cache, and the hub does not answer"
+            except EntryNotFoundError:
+                continue
+            return ""
+    except OfflineModeIsEnabled:
+        return "not in the hub's cache, and HF_HUB_OFFLINE is set"
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError):
+        pass
+    return "not found on the hub or in its cache"

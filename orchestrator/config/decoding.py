@@ -4,23 +4,39 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.config.sections import Count, Positive, Section
+from orchestrator.config.fields import (
+    LARGEST,
+    Count,
+    CountOrNone,
+    Different,
+    Flag,
+    NotNegative,
+    Number,
+    Positive,
+    Quantile,
+    Real,
+    Text,
+    Whole,
+)
+from orchestrator.config.sections import Section
 
-Quantile = Annotated[float, Field(ge=0, le=1)]
-Delimiter = Annotated[str, Field(min_length=1)]
+MLFLOW_NAME = 200  # characters of an experiment, to which a stage is added
+GRID = 200  # prefix lengths that are measured
+COLDEST = 1e-3  # temperature: below, logits divided by it leave float32
+Temperature = Annotated[float, Field(ge=COLDEST, le=LARGEST), Number]
 
 
 class ChatConfig(Section):
     """How conversations are written by models' chat templates."""
 
-    fold_system: bool = True  # a system message that a template does not write: into the user's
+    fold_system: Flag = True  # a system message that a template does not write: into the user's
 
 
 class DecodingConfig(Section):
     """How the policy samples: the same for every method."""
 
-    temperature: Positive = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Temperature = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1), Number] = 1.0
     max_new_tokens: Count = 64
 
 
@@ -49,14 +65,14 @@ class ArgsConfig(Section):
     """ARGS-greedy (Algorithm 2); the paper: weight 1.5, k 30."""
 
     prompts: Count | None = None
-    weight: float = 1.5
+    weight: Real = 1.5
     k: Count = 30
 
 
 class StochasticArgsConfig(ArgsConfig):
     """ARGS that draws the next token from softmax(value / temperature)."""
 
-    temperature: Positive = 0.7
+    temperature: Temperature = 0.7
 
 
 class BeamConfig(Section):
@@ -71,7 +87,7 @@ class BeamConfig(Section):
 class TokenBeamConfig(BeamConfig):
     """TBS: CBS with chunks of one token."""
 
-    chunk: Literal[1] = 1
+    chunk: Annotated[Literal[1], Whole] = 1
 
 
 class StepBeamConfig(Section):
@@ -80,7 +96,7 @@ class StepBeamConfig(Section):
     prompts: Count | None = None
     beams: Count = 4
     candidates: Count = 4
-    delimiter: Delimiter = "\n"
+    delimiter: Text = "\n"
 
 
 class DvtsConfig(Section):
@@ -89,7 +105,7 @@ class DvtsConfig(Section):
     prompts: Count | None = None
     subtrees: Count = 4
     candidates: Count = 4
-    delimiter: Delimiter = "\n"
+    delimiter: Text = "\n"
 
 
 class GeneralConfig(Section):
@@ -100,7 +116,7 @@ class GeneralConfig(Section):
     sequences: Count = 4
     candidates: Count = 4
     chunk: Count = 30  # of granularity chunk
-    delimiter: Delimiter = "\n"  # of granularity step
+    delimiter: Text = "\n"  # of granularity step
 
 
 class CardsConfig(Section):
@@ -111,11 +127,11 @@ class CardsConfig(Section):
     """
 
     prompts: Count | None = None
-    entropy_threshold: float | None = None  # tau_u in nats; the paper: 7.0
+    entropy_threshold: Real | None = None  # tau_u in nats; the paper: 7.0
     entropy_quantile: Quantile = 0.9
-    target_reward: float | None = None  # r*
+    target_reward: Real | None = None  # r*
     target_quantile: Quantile = 0.7
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    alpha: Quantile = 0.5
     beta: Positive | None = None
     segment_cap: Count = 16
     max_rejections: Count = 8
@@ -124,7 +140,8 @@ class CardsConfig(Section):
 class SearchConfig(Section):
     """Which methods run, with which scorers; null turns a method off."""
 
-    scorers: Annotated[list[str], Field(min_length=1)] | None = None  # null: ORM, all variants
+    # null: the ORM and all variants
+    scorers: Annotated[list[Text], Field(min_length=1), Different] | None = None
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     engine: Literal["auto", "transformers", "vllm"] = "auto"  # auto: what was measured faster
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of both models' weights
@@ -144,7 +161,9 @@ class SearchConfig(Section):
 class EvaluationConfig(Section):
     """What is measured beside the cells."""
 
-    agreement_grid: list[Count] = Field(default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1)
+    agreement_grid: Annotated[list[Count], Different] = Field(
+        default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1, max_length=GRID
+    )
     pairs_per_prompt: Count = 4  # preference pairs made of a test prompt's own samples
     bootstrap_samples: Count = 2_000
 
@@ -152,8 +171,8 @@ class EvaluationConfig(Section):
 class TrackingConfig(Section):
     """MLflow: null means SQLite in the output folder, and an experiment named after the task."""
 
-    uri: str | None = None
-    experiment: str | None = None
+    uri: Text | None = None
+    experiment: Annotated[Text, Field(max_length=MLFLOW_NAME)] | None = None
 
 
 class ClusterConfig(Section):
@@ -162,11 +181,11 @@ class ClusterConfig(Section):
     train_worker_cpus: Positive = 0.4
     actor_cpus: Positive = 0.1  # the policy, the reward and the reference actors, each
     data_task_cpus: Positive = 0.2
-    actor_gpus: Annotated[float, Field(ge=0)] = 0
-    train_worker_gpus: Annotated[float, Field(ge=0)] = 0
+    actor_gpus: NotNegative = 0
+    train_worker_gpus: NotNegative = 0
     policy_actors: Count = 2
     reward_actors: Count = 2
-    search_actors: Annotated[int, Field(ge=0)] = 2  # of both models; 0: policy and reward apart
+    search_actors: CountOrNone = 2  # of both models; 0: policy and reward apart
     reference_actors: Count = 1
     policy_cache_mib: Count | None = None  # of keys and values; null: the engine's default
     reward_cache_mib: Count | None = None
@@ -177,4 +196,4 @@ class StorageConfig(Section):
     """What is kept on disk."""
 
     checkpoints_kept: Count = 3  # versions of a stage's checkpoint; older keys' are deleted
-    free_gib: Annotated[float, Field(ge=0)] = 1.0  # free disk that a stage must leave
+    free_gib: NotNegative = 1.0  # free disk that a stage must leave

@@ -3,34 +3,31 @@
 Whatever is wrong becomes one ConfigError that names the field, its value and what is valid.
 """
 
-import difflib
+import re
 from collections.abc import Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
-from yaml import YAMLError
+from pydantic import ValidationError
 
-from orchestrator.config.sections import AnswerData, HelpdeskData, HHData, Variant
+from orchestrator.config.errors import ConfigError as ConfigError
+from orchestrator.config.errors import reason_of, shown, shown_name
+from orchestrator.config.explain import explained
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import unread
+from orchestrator.config.yaml_text import CHARACTERS, NESTING, BadYaml, read_yaml, write_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA: dict[str, type[BaseModel]] = {
-    "helpdesk": HelpdeskData,
-    "hh_rlhf": HHData,
-    "gsm8k": AnswerData,
-    "math": AnswerData,
-}
 EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
-
-
-class ConfigError(ValueError):
-    """The config cannot be run; the message names field, value and what is valid."""
+BASES = 10  # files that `base:` leads through
+LONGEST_TEXT = 8_192  # characters of a value; a path has 4,096 at most
+INTERPOLATIONS = 20  # `${` of a value
+_REFERENCE = "${"
+_WRITTEN = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which count there
 
 
 def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -43,15 +40,13 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         ConfigError: a file is missing or unreadable, or a value is wrong.
     """
+    merged = _read(Path(file or EMBEDDED), ())
+    for override in overrides:
+        merged = _merged(merged, _override(override))
     try:
-        merged = OmegaConf.merge(_read(Path(file or EMBEDDED), ()), _overrides(overrides))
-        plain = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"config: {error}".splitlines()[0]) from error
-    try:
-        return Config.model_validate(plain)
+        return Config.model_validate(_resolved(merged))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem) for problem in error.errors())) from error
+        raise ConfigError("\n".join(map(explained, error.errors()))) from error
 
 
 def to_yaml(config: Config) -> str:
@@ -64,64 +59,108 @@ def to_yaml(config: Config) -> str:
             del section[field]
     for name in Config().variants:  # one that was left out is read back as left out
         plain["variants"].setdefault(name, None)
-    return OmegaConf.to_yaml(OmegaConf.create(plain))
+    return write_yaml(_escaped(plain))
 
 
-def _read(file: Path, above: tuple[Path, ...]) -> Any:
+def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """One YAML file merged over the file that its `base:` names, relative to itself."""
-    if not file.is_file():
-        known = ", ".join(sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
-        raise ConfigError(f"--config {file}: no such file; configs/ has {known}")
+    content = _content(file)
     if file.resolve() in above:
         raise ConfigError(f"{file}: `base` goes in a circle")
-    try:
-        content = OmegaConf.load(file)
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not readable as YAML: {error}") from error
-    if not isinstance(content, DictConfig):
-        raise ConfigError(f"{file}: a config is a mapping of sections")
+    if len(above) >= BASES:
+        raise ConfigError(
+            f"{file}: valid: at most {BASES} files, each the `base` of the one before"
+        )
     base = content.pop("base", None)
     if base is None:
         return content
-    return OmegaConf.merge(_read(file.parent / str(base), (*above, file.resolve())), content)
+    if not isinstance(base, str):
+        raise ConfigError(f"base = {shown(base)}: valid: a file's name, relative to {file}")
+    return _merged(_read(file.parent / base, (*above, file.resolve())), content)
 
 
-def _overrides(overrides: Sequence[str]) -> Any:
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override {override!r}: valid is key.sub=value")
+def _content(file: Path) -> dict[str, Any]:
     try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except YAMLError as error:
-        raise ConfigError(f"overrides {' '.join(overrides)}: {error}".splitlines()[0]) from error
+        if not file.is_file():
+            known = ", ".join(sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
+            raise ConfigError(f"--config {shown_name(file)}: no such file; configs/ has {known}")
+        if file.stat().st_size > 4 * CHARACTERS:
+            raise ConfigError(f"{file}: valid: at most {CHARACTERS:,} characters")
+        content = read_yaml(file.read_text("utf-8-sig"))
+    except (BadYaml, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    except (OSError, ValueError) as error:  # a name that no file can have, no right to read it
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"--config {shown_name(file)}: cannot be read: {reason_of(error)}"
+        ) from error
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(f"{file}: a config is a mapping of sections")
+    return content or {}
 
 
-def _explain(problem: Any) -> str:
-    place = [part for part in problem["loc"] if part not in DATA]
-    field = ".".join(map(str, place))
-    if problem["type"] == "extra_forbidden":
-        return f"{field} = {problem['input']!r}: unknown key{_suggestion(problem['loc'])}"
-    if problem["type"] == "value_error":
-        return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "missing":
-        return f"{field}: {message}"
-    return f"{field} = {problem['input']!r}: {message}"
+def _override(text: str) -> dict[str, Any]:
+    """An override as the part of the tree that it sets."""
+    field, equals, value = text.partition("=")
+    names = field.split(".")
+    if not equals or not all(names) or any(c.isspace() for c in field) or len(names) > NESTING:
+        raise ConfigError(f"override {shown(text)}: valid is key.sub=value")
+    try:
+        found = read_yaml(value, field)
+    except BadYaml as error:
+        raise ConfigError(f"override {shown(text)}: {error}") from error
+    for name in reversed(names):
+        found = {name: found}
+    return dict(found)
 
 
-def _suggestion(place: Sequence[Any]) -> str:
-    """The valid keys of the section that holds an unknown key, the likeliest first."""
-    section: Any = Config()
-    for part in place[:-1]:
-        if part in DATA:
-            section = DATA[part].model_construct()  # the data of another task than the default
-        elif isinstance(section, dict):
-            section = section.get(part, Variant())
-        else:
-            section = getattr(section, str(part), None)
-    if not isinstance(section, BaseModel):
-        return ""
-    valid = list(type(section).model_fields)
-    close = difflib.get_close_matches(str(place[-1]), valid, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{meant} valid: {', '.join(valid)}" if meant else f"; valid: {', '.join(valid)}"
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Sections field by field; whatever else is over it takes a field's place."""
+    found = dict(under)
+    for name, value in over.items():
+        below = found.get(name)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        found[name] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return found
+
+
+def _resolved(plain: dict[str, Any]) -> Any:
+    """With what `${...}` stands for."""
+    for field, text in _texts(plain, ""):
+        if text.count(_REFERENCE) > INTERPOLATIONS:
+            valid = f"valid: at most {INTERPOLATIONS} references"
+            raise ConfigError(f"{field} = {shown(text)}: {valid}")
+    try:
+        found = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
+        raise ConfigError(f"config: {reason_of(error)}") from error
+    for field, text in _texts(found, ""):
+        if len(text) > LONGEST_TEXT:
+            valid = f"valid: at most {LONGEST_TEXT:,} characters"
+            raise ConfigError(f"{field} = {shown(text)}: {valid}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ConfigError(f"{field} = {shown(text)}: no Unicode text")
+    return found
+
+
+def _texts(value: Any, place: str) -> list[tuple[str, str]]:
+    """All texts of a tree, keys too, by field."""
+    if isinstance(value, str):
+        return [(place, value)]
+    if isinstance(value, list):
+        return [found for i, part in enumerate(value) for found in _texts(part, f"{place}[{i}]")]
+    if not isinstance(value, dict):
+        return []
+    below = {name: f"{place}.{name}" if place else str(name) for name in value}
+    keys = [(place or "config", name) for name in value if isinstance(name, str)]
+    return keys + [found for name, part in value.items() for found in _texts(part, below[name])]
+
+
+def _escaped(value: Any) -> Any:
+    """With each `${` of a text as it is written where it is no reference."""
+    if isinstance(value, dict):
+        return {name: _escaped(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_escaped(part) for part in value]
+    return _WRITTEN.sub(r"\1\1\\${", value) if isinstance(value, str) else value

@@ -7,20 +7,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from orchestrator.config.load import ConfigError
+from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import check_start
+from orchestrator.engines.checkpoints import check_start, context_of
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.engines.vllm_process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.scorer import Kind, ScorerSpec
-from orchestrator.scorers.steps import is_written
+from orchestrator.scorers.steps import BLANK_LINE, is_written
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.world.words import vocabulary
 
@@ -36,6 +36,7 @@ def check_models(config: Config) -> None:
     models = config.models
     if models.policy is not None:
         _as_language_model("models.policy", models.policy)
+        _check_room(config, models.policy)
         partly = any(variant.takes_partial_pairs for variant in config.variants.values())
         if models.orm is None or (models.reference is None and partly):  # trained from it
             policy = models.policy
@@ -43,9 +44,10 @@ def check_models(config: Config) -> None:
     if models.orm is not None:
         _as_orm(config, models.orm)
     if models.reference is not None:
-        _as_scorer("models.reference", outcome_spec(config, "reference", models.reference))
+        _as_scorer("models.reference", _outcome(config, "reference", models.reference))
     for name, variant in config.variants.items():
         _check_variant(config, f"variants.{name}", variant)
+        _check_steps(config, f"variants.{name}", variant)
     _check_engine(config)
     _check_caches(config)
     for name in ("step_beam", "dvts", "general"):
@@ -54,20 +56,71 @@ def check_models(config: Config) -> None:
             _check_delimiter(config, f"search.{name}.delimiter", section.delimiter)
 
 
+def _check_room(config: Config, policy: str) -> None:
+    """A given policy must read a prompt and a response."""
+    context, limit = context_of(policy), config.decoding.max_new_tokens
+    if limit >= context:
+        raise ConfigError(
+            f"decoding.max_new_tokens = {limit}: models.policy reads {context} tokens, and the"
+            f" prompt needs some; valid: at most {context - 1}"
+        )
+
+
+def _chat(config: Config, checkpoint: str | None) -> Chat | None:
+    """The tokenizer and template of a given model, else of the run's own; None of any text."""
+    if checkpoint is not None:
+        return load_chat(checkpoint)
+    if isinstance(config.data, HelpdeskData):
+        tokenizer = word_tokenizer(vocabulary())
+        return Chat(tokenizer, (), tokenizer.chat_template)
+    return None  # the run's own byte-level tokenizer writes any text
+
+
 def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
     """A step that no text of the policy can end would be the whole response."""
-    if config.models.policy is not None:
-        chat = load_chat(config.models.policy)
-    elif isinstance(config.data, HelpdeskData):
-        tokenizer = word_tokenizer(vocabulary())
-        chat = Chat(tokenizer, (), tokenizer.chat_template)
-    else:
-        return  # the run's own byte-level tokenizer writes any text
-    if not is_written(chat, delimiter):
+    chat = _chat(config, config.models.policy)
+    if chat is not None and not is_written(chat, delimiter):
         raise ConfigError(
-            f"{place} = {delimiter!r}: the policy's tokenizer does not keep it, so no step would"
-            " ever end; valid: a text that it keeps, such as '.'"
+            f"{place} = {shown(delimiter)}: the policy's tokenizer does not keep it, so no step"
+            " would ever end; valid: a text that it keeps, such as '.'"
         )
+
+
+def _check_steps(config: Config, place: str, variant: Variant) -> None:
+    """An aggregation is of steps, whose delimiter the scorer's tokenizer must keep."""
+    if variant.aggregation is None:
+        return
+    checkpoint = variant.checkpoint
+    if checkpoint is None:
+        from_orm = variant.objective == "bradley_terry"
+        checkpoint = (from_orm and config.models.orm) or config.models.policy
+    elif not variant.is_log_ratio:
+        kind = kind_of(_variant(config, place, variant, checkpoint))
+        if kind not in ("sequence", "encoder"):
+            return  # it has steps of its own
+    chat, delimiter = _chat(config, checkpoint), variant.step_delimiter or BLANK_LINE
+    if chat is not None and not is_written(chat, delimiter):
+        raise ConfigError(
+            f"{place}.aggregation = {variant.aggregation!r}: of steps that end with"
+            f" {shown(delimiter)}, which the model's tokenizer does not keep; valid: a"
+            f" {place}.step_delimiter that it keeps, such as '.', or null"
+        )
+
+
+def _outcome(config: Config, model: str, checkpoint: str) -> ScorerSpec:
+    """The spec of the ORM or the reference; what does not go together as the config's error."""
+    try:
+        return outcome_spec(config, model, checkpoint)
+    except ValueError as error:
+        raise ConfigError(f"models.{model}_reading: {error}") from error
+
+
+def _variant(config: Config, place: str, variant: Variant, checkpoint: str) -> ScorerSpec:
+    """The spec of a variant; what does not go together as the config's error."""
+    try:
+        return variant_spec(config, variant, checkpoint)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def _check_engine(config: Config) -> None:
@@ -114,8 +167,8 @@ def _kind(config: Config, scorer: str) -> Kind:
     if checkpoint is None:
         return "sequence"
     if variant is None:
-        return kind_of(outcome_spec(config, scorer, checkpoint))
-    return kind_of(variant_spec(config, variant, checkpoint))
+        return kind_of(_outcome(config, scorer, checkpoint))
+    return kind_of(_variant(config, f"variants.{scorer}", variant, checkpoint))
 
 
 def _check_caches(config: Config) -> None:
@@ -136,20 +189,38 @@ def _check_variant(config: Config, place: str, variant: Variant) -> None:
             if (named := getattr(variant, part)) is not None:
                 _as_language_model(f"{place}.{part}", named)
         numerator, base = variant.checkpoint or policy, variant.base or policy
-        if not variant.is_trained and numerator is not None and base is not None:
+        if not variant.is_trained and (numerator is None or base is None):
+            _check_words(config, place, variant)
+        elif not variant.is_trained:
+            assert numerator is not None
             spec = ScorerSpec(numerator, "log_ratio", base=base)
             _told(f"{place}.checkpoint", numerator, lambda: check_scorer(spec))
     elif variant.checkpoint is not None:
-        spec = variant_spec(config, variant, variant.checkpoint)
+        spec = _variant(config, place, variant, variant.checkpoint)
         kind = _as_scorer(f"{place}.checkpoint", spec)
         items = unread_of_variant(place, variant, kind)
         if lines := [line for item in items for line in messages(config, item)]:
             raise ConfigError("\n".join(lines))
 
 
+def _check_words(config: Config, place: str, variant: Variant) -> None:
+    """A ratio to the policy that the run trains is of that policy's tokens."""
+    own = _chat(config, None)
+    if own is None:
+        return  # made of the data: not known yet
+    for part in ("checkpoint", "base"):
+        named = getattr(variant, part)
+        if named and load_chat(named).tokenizer.get_vocab() != own.tokenizer.get_vocab():
+            raise ConfigError(
+                f"{place}.{part} = {shown(named)}: a log ratio is of the same tokens under both"
+                " models, and the policy that the run trains has other ones; valid: a model of the"
+                " world's words, or models.policy"
+            )
+
+
 def _as_orm(config: Config, checkpoint: str) -> None:
     place = "models.orm"
-    kind = _as_scorer(place, outcome_spec(config, "orm", checkpoint))
+    kind = _as_scorer(place, _outcome(config, "orm", checkpoint))
     trained = [
         name
         for name, variant in config.variants.items()
@@ -157,8 +228,8 @@ def _as_orm(config: Config, checkpoint: str) -> None:
     ]
     if trained and kind != "sequence":
         raise ConfigError(
-            f"{place} = {checkpoint!r}: variants ({', '.join(trained)}) are trained from it, which"
-            f" needs a head of one label on a causal backbone; this is"
+            f"{place} = {shown(checkpoint)}: variants ({', '.join(trained)}) are trained from it,"
+            f" which needs a head of one label on a causal backbone; this is"
             f" {nature_of(checkpoint).what}; valid: another ORM, or no such variants"
         )
 
@@ -180,7 +251,7 @@ def _check_template(place: str, checkpoint: str) -> None:
     chat = _told(place, checkpoint, lambda: load_chat(checkpoint))
     if chat.tokenizer.chat_template is None and not chat.text_pair:
         raise ConfigError(
-            f"{place} = {checkpoint!r}: its tokenizer has no chat template, and how it reads a"
+            f"{place} = {shown(checkpoint)}: its tokenizer has no chat template, and how it reads a"
             " prompt is not known; valid: a checkpoint folder with a chat_template.jinja"
         )
 
@@ -190,4 +261,4 @@ def _told(place: str, checkpoint: str, look: Callable[[], Any]) -> Any:
     try:
         return look()
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{place} = {checkpoint!r}: {error}") from error
+        raise ConfigError(f"{place} = {shown(checkpoint)}: {error}") from error

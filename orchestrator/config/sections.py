@@ -5,12 +5,19 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from orchestrator.config.fields import (
+    Count,
+    CountOrNone,
+    Flag,
+    Index,
+    Positive,
+    Share,
+    Text,
+    Token,
+    Whole,
+)
 from orchestrator.scorers.formats import StepFormat
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]  # 0 where the model of the split is given
-Positive = Annotated[float, Field(gt=0)]
-Label = Annotated[int, Field(ge=0)]
 Splitting = TypeVar("Splitting", bound="Section")
 
 
@@ -40,7 +47,7 @@ class HHData(Section):
     """HH-RLHF pairs from a JSONL or Parquet file, raw transcripts or parsed; split by prompt."""
 
     task: Literal["hh_rlhf"]
-    pairs: str
+    pairs: Text
     policy_share: Share = 0.3
     orm_share: Share = 0.2
     reference_share: Share = 0.3
@@ -55,9 +62,9 @@ class AnswerData(Section):
     """Worked answers for the policy, right and wrong solutions as pairs, test questions."""
 
     task: Literal["gsm8k", "math"]  # the same but for the name: both read rows of either form
-    demonstrations: str  # question, answer; or problem, solution, answer
-    pairs: str  # prompt, chosen, rejected
-    test: str  # as demonstrations; questions that the pairs use are left out
+    demonstrations: Text  # question, answer; or problem, solution, answer
+    pairs: Text  # prompt, chosen, rejected
+    test: Text  # as demonstrations; questions that the pairs use are left out
     orm_share: Share = 0.3
     reference_share: Share = 0.4
     test_prompts: Count = 100
@@ -89,7 +96,7 @@ class Architecture(Section):
     num_attention_heads: Count = 4
     num_key_value_heads: Count = 4
     max_position_embeddings: Count = 256
-    initializer_range: Positive = 0.06
+    initializer_range: Annotated[Positive, Field(le=10)] = 0.06
 
 
 PresetName = Literal[
@@ -102,16 +109,16 @@ class Reading(Section):
     """How a given reward model is read, where its files do not tell (docs/public_models.md)."""
 
     preset: PresetName | None = None  # the family of public models that it belongs to
-    score_at: str | int | None = None  # token of the template's closing; null: the last one
-    score_label: Label | None = None  # of a head of several labels, the index of the score
+    score_at: Token | None = None  # token of the template's closing; null: the last one
+    score_label: Index | None = None  # of a head of several labels, the index of the score
 
 
 class ModelsConfig(Section):
     """Checkpoints (folders or hub names) to use instead of training: null trains one in the run."""
 
-    policy: str | None = None
-    orm: str | None = None
-    reference: str | None = None
+    policy: Text | None = None
+    orm: Text | None = None
+    reference: Text | None = None
     orm_reading: Reading = Reading()
     reference_reading: Reading = Reading()
     architecture: Architecture = Architecture()
@@ -141,20 +148,20 @@ class Optimization(Section):
     batch_size: Count
     epochs: Count = 1
     max_steps: Count | None = None
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: CountOrNone = 0
 
 
 class TrainingConfig(Section):
     """How models are trained, by Ray Train with DeepSpeed."""
 
     workers: Count = 2
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
-    deepspeed: str = "configs/deepspeed/default.json"
+    zero_stage: Annotated[int, Field(ge=0, le=3), Whole] = 1
+    deepspeed: Text = "configs/deepspeed/default.json"
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of autocast; weights stay float32
     micro_batch_tokens: Count | None = None  # padded tokens of a forward; null: a worker's share
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Flag = False
     checkpoint_steps: Count | None = 500  # null writes none
-    evaluation_pairs: Annotated[int, Field(ge=0)] = 128  # held-out pairs of reward models; 0: none
+    evaluation_pairs: CountOrNone = 128  # held-out pairs of reward models; 0: none
     evaluation_steps: Count | None = 100  # null evaluates at the end alone
     policy: Optimization = Optimization(learning_rate=3e-3, batch_size=64, max_steps=350)
     orm: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
@@ -180,26 +187,26 @@ class Variant(Section):
     policy. A density ratio is not trained at all.
     """
 
-    checkpoint: str | None = None
+    checkpoint: Text | None = None
     objective: Literal["bradley_terry", "dpo", "nca", "kto", "ce", "density_ratio"] = (
         "bradley_terry"
     )
     truncation: Literal["sst", "tlt", "whole"] = "sst"
     weight: Literal["reference", "none", "mask", "entropy", "shuffled"] = "reference"
-    match: str | None = (
+    match: Text | None = (
         None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
     )
-    base: str | None = None  # a log ratio's denominator; null: the policy of the run
+    base: Text | None = None  # a log ratio's denominator; null: the policy of the run
     beta: Positive = 0.05  # factor of a log ratio; the implicit PRM's paper: 0.05
     kind: Literal["sequence", "encoder", "step_tag", "log_ratio"] | None = None  # of a checkpoint
     aggregation: Literal["last", "min", "mean", "sum", "product"] | None = None
-    step_delimiter: str | None = None  # text that ends a step; null: the kind's own
-    step_tag: str | None = None
-    score_label: Label | None = None  # of a checkpoint's head of several labels: the score's index
+    step_delimiter: Text | None = None  # text that ends a step; null: the kind's own
+    step_tag: Text | None = None
+    score_label: Index | None = None  # of a checkpoint's head of several labels: the score's index
     preset: PresetName | None = None  # of a checkpoint: the family of public models
     format: StepFormat | None = None  # of a checkpoint: how it reads steps, where no preset says it
-    score_token: Annotated[int, Field(ge=0)] | None = None  # of a language model: its logit
-    score_at: str | int | None = None  # token of the template's closing; null: the last one
+    score_token: Index | None = None  # of a language model: its logit
+    score_at: Token | None = None  # token of the template's closing; null: the last one
 
     @field_validator("format", mode="before")
     @classmethod

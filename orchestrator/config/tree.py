@@ -15,13 +15,14 @@ from orchestrator.config.decoding import (
     StorageConfig,
     TrackingConfig,
 )
+from orchestrator.config.errors import shown
+from orchestrator.config.extents import refuse_extents
+from orchestrator.config.fields import NAME_LENGTH, Count, Flag, Positive, Seed, Text
 from orchestrator.config.sections import (
     AnswerData,
-    Count,
     Data,
     HelpdeskData,
     ModelsConfig,
-    Positive,
     Section,
     TrainingConfig,
     Variant,
@@ -30,21 +31,23 @@ from orchestrator.config.unread import TRAINED_FIELDS, refuse_unread
 
 OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
 TAKEN = ("policy", "orm", "reference")  # names of the other models
-VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+VARIANT_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{NAME_LENGTH - 1}}}")
+MOST_VARIANTS = 100
+MOST_CUTS = 10_000  # of a pair, on average: far more than a response has tokens
 
 
 class PartialConfig(Section):
     """How preference pairs are cut (section 4.1.1)."""
 
     preset: Literal["paper", "official"] = "paper"  # official: as the public code cuts for SST
-    sst_k: Count = 5  # SST draws k ~ U(0, 2K); the paper: K = 5
+    sst_k: Annotated[Count, Field(le=MOST_CUTS)] = 5  # SST draws k ~ U(0, 2K); the paper: K = 5
 
 
 class WeightConfig(Section):
     """The reference weight w = 1/H (section 4.2)."""
 
     max: Positive | None = 10.0  # null is the paper's way; 10 bites at a gap of 3.87
-    normalize: bool = False  # to mean 1 over the kept pairs: weights without a higher learning rate
+    normalize: Flag = False  # to mean 1 over the kept pairs: weights without a higher learning rate
 
 
 def _default_variants() -> dict[str, Variant]:
@@ -80,33 +83,37 @@ def _check_objective(name: str, variant: Variant) -> None:
         value = getattr(variant, field)
         if value is not None and (variant.checkpoint is None or variant.is_log_ratio):
             raise ValueError(
-                f"{place}.{field} = {value!r}: only of a reward model as `checkpoint`; valid: null,"
-                " or give one"
+                f"{place}.{field} = {shown(value)}: only of a reward model as `checkpoint`; valid:"
+                " null, or give one"
             )
     if variant.base is not None and not variant.is_log_ratio:
         raise ValueError(
-            f"{place}.base = {variant.base!r}: only of a log ratio; valid: objective dpo, nca, kto,"
-            " ce or density_ratio, or kind log_ratio"
+            f"{place}.base = {shown(variant.base)}: only of a log ratio; valid: objective dpo,"
+            " nca, kto, ce or density_ratio, or kind log_ratio"
         )
     if variant.base is not None and variant.is_trained:
         raise ValueError(
-            f"{place}.base = {variant.base!r}: what the run trains starts from its policy and is"
-            " compared with it; valid: null, or give a `checkpoint` as well"
+            f"{place}.base = {shown(variant.base)}: what the run trains starts from its policy"
+            " and is compared with it; valid: null, or give a `checkpoint` as well"
         )
 
 
 class Config(Section):
     """One experiment. ``output_dir`` null means runs/<name>."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "helpdesk"
-    seed: Annotated[int, Field(ge=0)] = 0
-    output_dir: str | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LENGTH)] = (
+        "helpdesk"
+    )
+    seed: Seed = 0
+    output_dir: Text | None = None
     data: Data = HelpdeskData()
     models: ModelsConfig = ModelsConfig()
     partial: PartialConfig = PartialConfig()
     weight: WeightConfig = WeightConfig()
     training: TrainingConfig = TrainingConfig()
-    variants: dict[str, Variant] = Field(default_factory=_default_variants)
+    variants: dict[str, Variant] = Field(
+        default_factory=_default_variants, max_length=MOST_VARIANTS
+    )
     chat: ChatConfig = ChatConfig()
     scoring: ScoringConfig = ScoringConfig()
     decoding: DecodingConfig = DecodingConfig()
@@ -140,24 +147,24 @@ class Config(Section):
         for name in self.variants:
             if name in TAKEN or not VARIANT_NAME.fullmatch(name):
                 raise ValueError(
-                    f"variants: {name!r}: choose another name; valid: letters, digits, _ and -,"
-                    f" but for {', '.join(TAKEN)}"
+                    f"variants: {shown(name)}: choose another name; valid: letters, digits, _ and"
+                    f" -, {NAME_LENGTH} at most, but for {', '.join(TAKEN)}"
                 )
         for name, variant in self.variants.items():
             _check_objective(name, variant)
             if variant.match is not None and variant.match not in self.variants:
                 raise ValueError(
-                    f"variants.{name}.match = {variant.match!r}: no such variant;"
+                    f"variants.{name}.match = {shown(variant.match)}: no such variant;"
                     f" valid: {', '.join(sorted(set(self.variants) - {name}))}"
                 )
             if variant.match is not None and self.variants[variant.match].match is not None:
                 raise ValueError(
-                    f"variants.{name}.match = {variant.match!r}: it matches another one itself"
+                    f"variants.{name}.match = {shown(variant.match)}: it matches another one itself"
                 )
             if variant.match is not None and not self.variants[variant.match].is_trained:
                 raise ValueError(
-                    f"variants.{name}.match = {variant.match!r}: a checkpoint of yours, of which"
-                    " nobody knows how long it trained; valid: a variant trained in this run"
+                    f"variants.{name}.match = {shown(variant.match)}: a checkpoint of yours, of"
+                    " which nobody knows how long it trained; valid: a variant trained in this run"
                 )
             if variant.match is not None and variant.takes_partial_pairs:
                 self._check_counted(name, variant.match)
@@ -173,7 +180,7 @@ class Config(Section):
         if not self.variants[match].takes_partial_pairs:
             valid = [n for n, v in self.variants.items() if v.takes_partial_pairs and not v.match]
             raise ValueError(
-                f"variants.{name}.match = {match!r}: it is not trained on partial pairs, whose"
+                f"variants.{name}.match = {shown(match)}: it is not trained on partial pairs, whose"
                 f" number is matched; valid: {', '.join(valid) or 'none of these variants'}"
             )
 
@@ -185,7 +192,7 @@ class Config(Section):
         unknown = [name for name in self.search.scorers or [] if name not in valid]
         if unknown:
             raise ValueError(
-                f"search.scorers = {unknown[0]!r}: no such scorer; valid: {', '.join(valid)}"
+                f"search.scorers = {shown(unknown[0])}: no such scorer; valid: {', '.join(valid)}"
             )
         return self
 
@@ -212,25 +219,8 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _fits_the_context(self) -> Self:
-        size = self.models.architecture
-        if size.hidden_size % size.num_attention_heads:
-            raise ValueError(
-                f"models.architecture.hidden_size = {size.hidden_size}: must be a multiple of"
-                f" num_attention_heads ({size.num_attention_heads})"
-            )
-        if size.num_attention_heads % size.num_key_value_heads:
-            raise ValueError(
-                f"models.architecture.num_key_value_heads = {size.num_key_value_heads}: must divide"
-                f" num_attention_heads ({size.num_attention_heads})"
-            )
-        if self.models.policy is None:
-            room = size.max_position_embeddings
-            if self.decoding.max_new_tokens >= room:
-                raise ValueError(
-                    f"decoding.max_new_tokens = {self.decoding.max_new_tokens}: must leave room for"
-                    f" a prompt in models.architecture.max_position_embeddings ({room})"
-                )
+    def _counts_go_together(self) -> Self:
+        refuse_extents(self)
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator.config.decoding import GeneralConfig
+from orchestrator.config.errors import shown
 from orchestrator.config.sections import HelpdeskData, Section, Variant
 
 if TYPE_CHECKING:  # the tree checks itself by this module
@@ -51,7 +52,7 @@ class Unread:
     def message(self, value: object) -> str:
         """The error for the field with a value."""
         return (
-            f"{self.field} = {value!r}: it has no effect: {self.reason};"
+            f"{self.field} = {shown(value)}: it has no effect: {self.reason};"
             f" valid: {self.valid}; or remove {self.field}"
         )
 

@@ -5,21 +5,17 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
-from typing import Any
-
-from jinja2 import TemplateError
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.checks import check_checkpoint
-from orchestrator.config.load import ConfigError
-from orchestrator.engines.checkpoints import DTYPES, context_of
-from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
-from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
-from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.fields import SEEDS
+
+if TYPE_CHECKING:  # these import torch and transformers: after the quick checks
+    from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
 
 Named = Callable[[str], str]
-SEEDS = 2**63
-SHOWN = 60  # characters of a value that an error repeats
+DTYPES = ("float32", "float64", "bfloat16")
 
 
 def check_sampling(named: Named, temperature: Any, top_p: Any) -> None:
@@ -59,15 +55,17 @@ def check_prompts(named: Named, prompts: Any) -> list[Any]:
     """
     valid = "valid: a list of prompts, each a text or a list of messages"
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-        raise ConfigError(f"{named('prompts')} = {_shown(prompts)}: no list of prompts; {valid}")
+        raise ConfigError(f"{named('prompts')} = {shown(prompts)}: no list of prompts; {valid}")
     listed = list(prompts)
     if listed and isinstance(listed[0], Mapping):
-        raise ConfigError(f"{named('prompts')}[0] = {_shown(listed[0])}: a message; {valid}")
+        raise ConfigError(f"{named('prompts')}[0] = {shown(listed[0])}: a message; {valid}")
     return listed
 
 
 def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
     """Raises ConfigError for responses that leave a prompt no room in the policy's context."""
+    from orchestrator.engines.checkpoints import context_of
+
     context = context_of(policy)
     if max_new_tokens >= context:
         raise ConfigError(
@@ -77,8 +75,8 @@ def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
 
 
 def check_models(
-    named: Named, policy: str, spec: ScorerSpec | None, engine: Engine = "transformers"
-) -> Kind | None:
+    named: Named, policy: str, spec: "ScorerSpec | None", engine: "Engine" = "transformers"
+) -> "Kind | None":
     """The kind of the reward model, None without one; both models can be loaded and asked.
 
     Args:
@@ -90,6 +88,13 @@ def check_models(
     Raises:
         ConfigError: a checkpoint is not there, is damaged, or is not of its kind.
     """
+    from jinja2 import TemplateError
+
+    from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
+    from orchestrator.scorers.registry import chat_of
+    from orchestrator.scorers.scorer import ScorerSpec
+    from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+
     if spec is not None and not isinstance(spec, ScorerSpec):
         raise ConfigError(
             f"{named('reward')} = {spec!r}: valid: a folder or hub name, or a ScorerSpec"
@@ -116,19 +121,14 @@ def check_models(
     return kind
 
 
-def check_dtype(named: Named, dtype: Any, kind: Kind | None) -> None:
+def check_dtype(named: Named, dtype: Any, kind: "Kind | None") -> None:
     """Raises ConfigError for a dtype that is not known, or not computed for a kind of scorer."""
-    check_choice(named, dtype=(dtype, tuple(DTYPES)))
+    check_choice(named, dtype=(dtype, DTYPES))
     if dtype != "float32" and kind not in (None, "sequence"):
         raise ConfigError(
             f"{named('dtype')} = {dtype!r}: the reward model is of kind {kind}; valid: float32, or"
             " one of kind sequence"
         )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _is_number(value: Any) -> bool:

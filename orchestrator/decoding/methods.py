@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.config.decoding import GeneralConfig, SearchConfig
-from orchestrator.config.load import ConfigError
+from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.unread import unread_of_general
+from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.search.registry import METHODS
 
 UNSCORED_METHODS = ("base", "greedy", "vote")  # they ask for no score
@@ -35,7 +35,7 @@ def parameters_of(method: str, given: Mapping[str, Any]) -> Any:
         if name not in names:
             valid = ", ".join(names) or "none, it has nothing to set"
             raise ConfigError(
-                f"method.{name} = {value!r}: {method} has no such field; valid: {valid}"
+                f"method.{name} = {shown(value)}: {method} has no such field; valid: {valid}"
             )
     values = {name: _checked(kind, name, value) for name, value in given.items()}
     values = {**_from_section(method, values), **values}
@@ -58,25 +58,28 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         name, equals, value = override.removeprefix("method.").partition("=")
         if not equals or not name:
-            raise ConfigError(f"{override!r}: valid: the method's fields as name=value")
+            raise ConfigError(f"{shown(override)}: valid: the method's fields as name=value")
         try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{override!r}: its value is not readable as YAML") from error
+            found[name] = read_yaml(value, f"method.{name}")
+        except BadYaml as error:
+            raise ConfigError(str(error)) from error
     return found
 
 
 def _checked(kind: type, name: str, value: Any) -> Any:
     """The value in the field's type; counts are 1 at least, and numbers are finite."""
     hint = get_type_hints(kind)[name]
+    if isinstance(value, bool | str) and hint in (int, float):  # pydantic takes them for numbers
+        wanted = "integer" if hint is int else "number"
+        raise ConfigError(f"method.{name} = {shown(value)}: input should be a valid {wanted}")
     try:
         found = TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         raise _refused(name, value, error) from None
     if isinstance(found, int) and not isinstance(found, bool) and found < 1:
-        raise ConfigError(f"method.{name} = {value!r}: valid: a number of at least 1")
+        raise ConfigError(f"method.{name} = {shown(value)}: valid: a number of at least 1")
     if isinstance(found, float) and not abs(found) < float("inf"):
-        raise ConfigError(f"method.{name} = {value!r}: valid: a finite number")
+        raise ConfigError(f"method.{name} = {shown(value)}: valid: a finite number")
     return found
 
 
@@ -104,4 +107,4 @@ def _from_section(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refused(name: str, value: Any, error: ValidationError) -> ConfigError:
     message = error.errors()[0]["msg"]
-    return ConfigError(f"method.{name} = {value!r}: {message[0].lower()}{message[1:]}")
+    return ConfigError(f"method.{name} = {shown(value)}: {message[0].lower()}{message[1:]}")

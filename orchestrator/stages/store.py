@@ -23,6 +23,7 @@ from orchestrator.stages.identity import stage_key
 from orchestrator.stages.places import lasting_home
 
 MARKER = "_DONE.json"
+_PROBE = ".writable"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,15 @@ class Store:
         while not place.exists():
             place = place.parent
         return shutil.disk_usage(place).free / 2**30
+
+    def check_remote(self) -> None:
+        """Writes a file into a remote store and removes it; raises what the file system raises."""
+        if not self.remote:
+            return
+        filesystem, path = fsspec.core.url_to_fs(f"{self.remote}/{_PROBE}")
+        filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        filesystem.pipe_file(path, b"")
+        filesystem.rm_file(path)
 
     def publish(self, name: str, file: Path) -> str:
         """Puts a file of the sweep itself (summary, report) at the top of the output folder."""

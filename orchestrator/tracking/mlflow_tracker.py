@@ -6,11 +6,12 @@ again after a crash: runs are found by their tags, and what is already logged is
 """
 
 import logging
+import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from orchestrator.masking import mask_secrets
+from orchestrator.tracking.answers import ANSWER_S, StoreNotOpened, check_answers
 from orchestrator.tracking.entries import (
     finite_metrics,
     flat_params,
@@ -42,10 +44,6 @@ for _name in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-class StoreNotOpened(RuntimeError):
-    """MLflow's message of why the store could not be opened."""
-
-
 class Tracker:
     """Writes the runs of one experiment.
 
@@ -64,18 +62,21 @@ class Tracker:
             StoreNotOpened: a store that MLflow does not know, or that does not answer.
         """
         self._uri = uri
-        if uri.startswith(_SQLITE):
-            database = Path(uri.removeprefix(_SQLITE)).resolve()
-            database.parent.mkdir(parents=True, exist_ok=True)
-            self._uri = f"{_SQLITE}{database}"
-            artifact_root = artifact_root or str(database.parent / "mlartifacts")
-        if artifact_root is not None and "://" not in artifact_root:
-            artifact_root = Path(artifact_root).resolve().as_uri()
         try:
-            self._client = MlflowClient(tracking_uri=self._uri)
-            self.experiment_id = self._experiment(experiment, artifact_root)
-        except MlflowException as error:
-            raise StoreNotOpened(mask_secrets(str(error))) from error
+            if uri.startswith(_SQLITE):
+                database = Path(uri.removeprefix(_SQLITE)).resolve()
+                database.parent.mkdir(parents=True, exist_ok=True)
+                self._uri = f"{_SQLITE}{database}"
+                artifact_root = artifact_root or str(database.parent / "mlartifacts")
+            if artifact_root is not None and "://" not in artifact_root:
+                artifact_root = Path(artifact_root).resolve().as_uri()
+            check_answers(self._uri)
+            with _one_try():
+                self._client = MlflowClient(tracking_uri=self._uri)
+                self.experiment_id = self._experiment(experiment, artifact_root)
+        except (MlflowException, OSError, ValueError, ImportError) as error:
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise StoreNotOpened(mask_secrets(first)) from error
 
     def start_sweep(
         self, sweep_key: str, name: str, params: Mapping[str, object], config_yaml: str
@@ -234,6 +235,23 @@ class Tracker:
             order_by=["attributes.start_time ASC"],
         )
         return found[0] if found else None
+
+
+@contextmanager
+def _one_try() -> Iterator[None]:
+    """While a store is opened, a server that fails is not asked again for minutes."""
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(ANSWER_S)),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
 def _quotable(value: str) -> str:

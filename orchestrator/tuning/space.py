@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from orchestrator.config.load import ConfigError
+from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.randomness import generator
 
 Scalar = str | int | float | bool | None
@@ -64,13 +62,15 @@ def parse_space(texts: Sequence[str]) -> list[Dimension]:
 def draw_trials(space: Sequence[Dimension], count: int, seed: int) -> list[dict[str, Scalar]]:
     """The values by field of ``count`` trials, no two alike; fewer where the space has no more."""
     found: list[dict[str, Scalar]] = []
+    seen: set[str] = set()
     for number in range(count):
         for attempt in range(REDRAWS):
             values = {
                 part.field: part.draw(generator(seed, "tune", part.field, number, attempt))
                 for part in space
             }
-            if values not in found:
+            if (key := json.dumps(values)) not in seen:
+                seen.add(key)
                 found.append(values)
                 break
     return found
@@ -78,22 +78,22 @@ def draw_trials(space: Sequence[Dimension], count: int, seed: int) -> list[dict[
 
 def as_overrides(values: dict[str, Scalar]) -> list[str]:
     """Values by field as a config's overrides; JSON's scalars are YAML's."""
-    return [f"{field}={json.dumps(value)}" for field, value in values.items()]
+    return [f"{field}={json.dumps(value, ensure_ascii=False)}" for field, value in values.items()]
 
 
 def _dimension(text: str) -> Dimension:
     parts = _DIMENSION.fullmatch(text)
     if parts is None or parts["name"] not in _DRAWN:
-        raise ConfigError(f"--space {text!r}: no distribution of a field; {VALID}")
+        raise ConfigError(f"--space {shown(text)}: no distribution of a field; {VALID}")
     try:
-        read = OmegaConf.to_container(OmegaConf.create(f"[{parts['inside']}]"), resolve=False)
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"--space {text!r}: no list of YAML scalars; {VALID}") from error
+        read = read_yaml(f"[{parts['inside']}]")
+    except BadYaml as error:
+        raise ConfigError(f"--space {shown(text)}: no list of YAML scalars; {VALID}") from error
     if not isinstance(read, list) or not read:
-        raise ConfigError(f"--space {text!r}: no list of YAML scalars; {VALID}")
+        raise ConfigError(f"--space {shown(text)}: no list of YAML scalars; {VALID}")
     arguments = tuple(read)
     if not _CHECKS[parts["name"]](arguments):
-        raise ConfigError(f"--space {text!r}: {_WANTED[parts['name']]}")
+        raise ConfigError(f"--space {shown(text)}: {_WANTED[parts['name']]}")
     return Dimension(parts["field"], parts["name"], arguments)
 
 

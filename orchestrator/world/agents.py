@@ -12,6 +12,7 @@ import numpy as np
 from orchestrator.randomness import generator
 from orchestrator.records import Demonstration, Prompt
 from orchestrator.world import words
+from orchestrator.world.extent import DIFFERENT_PROMPTS
 
 Option = TypeVar("Option")
 
@@ -46,7 +47,12 @@ def prompts(count: int, seed: int) -> list[Prompt]:
     """``count`` different prompts, in an order decided by the seed alone.
 
     Slices of the list are disjoint, which is how the splits are made.
+
+    Raises:
+        ValueError: the world has no such number of different ones.
     """
+    if count > DIFFERENT_PROMPTS:
+        raise ValueError(f"{count:,} prompts: the world has {DIFFERENT_PROMPTS:,} different ones")
     seen: dict[str, Prompt] = {}
     draw = 0
     while len(seen) < count:

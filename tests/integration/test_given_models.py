@@ -45,6 +45,7 @@ def test_models_of_every_kind_guide_every_search(word_policy: str, tmp_path: Pat
         "models.architecture": TINY,
         "models.reference": encoder,
         "training.policy.max_steps": 4,
+        "training.policy.warmup_steps": 0,
         "variants.prm_tlt": "null",
         "variants.prm_no_reference": "null",
         "variants.orm_continued": "null",

@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 
 from jobs.steps.bench import search_rates
-from jobs.steps.bench.pipeline import PIPELINE, Round, pipeline_result
+from jobs.steps.bench.names import PIPELINE
+from jobs.steps.bench.pipeline import Round, pipeline_result
 from jobs.steps.bench.prefixes import CASES, prefix_result
 from jobs.steps.bench.search_setting import CASES as SEARCHES
 from jobs.steps.bench.search_setting import Place

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 import reward_kinds
 
-from orchestrator.config.checks import check_checkpoints, check_files, check_model, check_shares
+from orchestrator.config.checks import (
+    check_checkpoints,
+    check_files,
+    check_model,
+    check_shares,
+    reads_checkpoints,
+)
 from orchestrator.config.decoding import (
     DvtsConfig,
     GeneralConfig,
@@ -39,13 +45,13 @@ WRONG = {
     "training.prm.learning_rate=0": ("training.prm.learning_rate", "0", "greater than 0"),
     "decoding.top_p=1.5": ("decoding.top_p", "1.5", "less than or equal to 1"),
     "decoding.top_p=0": ("decoding.top_p", "0", "greater than 0"),
-    "decoding.temperature=0": ("decoding.temperature", "0", "greater than 0"),
+    "decoding.temperature=0": ("decoding.temperature", "0", "greater than or equal to 0.001"),
     "decoding.temperature=.nan": ("decoding.temperature", "nan", "finite number"),
     "decoding.max_new_tokens=256": ("decoding.max_new_tokens", "256", "position_embeddings (256)"),
     "weight.max=-1": ("weight.max", "-1", "greater than 0"),
     "partial.preset=offical": ("partial.preset", "'offical'", "'paper' or 'official'"),
     "scoring.position=shut": ("scoring.position", "'shut'", "'closed' or 'open'"),
-    "data.task=hh": ("data", "hh", "'helpdesk', 'hh_rlhf', 'gsm8k', 'math'"),
+    "data.task=hh": ("data.task = 'hh'", "valid: helpdesk, hh_rlhf, gsm8k, math"),
     "data.test_prompts=two": ("data.test_prompts", "'two'", "valid integer"),
     "evaluation.agreement_grid=[]": ("evaluation.agreement_grid", "[]", "at least 1 item"),
     "seed=-1": ("seed", "-1", "greater than or equal to 0"),
@@ -69,7 +75,7 @@ WRONG = {
     "trainig.workers=1": ("trainig", "1", "did you mean 'training'?"),
     "data.orm_pair=5": ("data.orm_pair", "5", "did you mean 'orm_pairs'?"),
     "search.cbs.colour=red": ("search.cbs.colour", "'red'", "valid: prompts, beams, candidates"),
-    "decoding=hot": ("decoding", "'hot'", "valid dictionary"),
+    "decoding=hot": ("decoding", "'hot'", "a section is wanted; valid: fields temperature"),
     "storage.checkpoints_kept=1.5": ("storage.checkpoints_kept", "1.5", "valid integer"),
 }
 
@@ -444,6 +450,71 @@ def test_a_step_must_be_able_to_end(method: str, word_policy: str) -> None:
         assert "delimiter = '\\n': the policy's tokenizer does not keep it" in told
     check_models(load_config(None, [f"search.{method}", *_with_point(method)]))
     check_models(load_config(None, ["search.general={granularity: sentence}"]))
+
+
+AGGREGATED = [
+    "variants.prm_sst.aggregation=min", "variants.v={objective: dpo, aggregation: mean}",
+    "variants.orm_continued.aggregation=last",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("override", AGGREGATED)
+def test_a_trained_scorers_steps_must_be_able_to_end(override: str, word_policy: str) -> None:
+    field = override.split("=")[0].removesuffix(".aggregation")
+    for given in ([], [f"models.policy={word_policy}"]):
+        told = wrong_model(override, *given)
+        assert told.startswith(f"{field}.aggregation = ") and "that end with '\\n\\n'" in told
+        check_models(load_config(None, [override, f"{field}.step_delimiter=.", *given]))
+    files = "data={task: hh_rlhf, pairs: x.jsonl}"
+    check_models(load_config(None, [override, files]))  # its byte-level tokens write any text
+
+
+def test_an_aggregated_checkpoint_has_steps_by_its_own_tokenizer(word_reward: str) -> None:
+    given = f"variants.v={{checkpoint: {word_reward}, aggregation: min, step_delimiter: DELIMITER}}"
+    assert wrong_model(given.replace("DELIMITER", '"\\n"')).startswith("variants.v.aggregation = ")
+    check_models(load_config(None, [given.replace("DELIMITER", "'.'")]))
+
+
+def test_a_given_policy_needs_room_for_a_prompt(word_policy: str) -> None:
+    told = wrong_model(f"models.policy={word_policy}", "decoding.max_new_tokens=256")
+    assert told == (
+        "decoding.max_new_tokens = 256: models.policy reads 256 tokens, and the prompt needs some;"
+        " valid: at most 255"
+    )
+
+
+def test_a_ratio_to_the_runs_own_policy_is_of_its_words(word_policy: str, byte_reward: str) -> None:
+    other = Path(byte_reward).with_name("byte_policy")
+    for part in ("base", "checkpoint"):
+        told = wrong_model(f"variants.r={{objective: density_ratio, {part}: {other}}}")
+        assert told.startswith(f"variants.r.{part} = ") and "valid: a model of the world's" in told
+        check_models(
+            load_config(None, [f"variants.r={{objective: density_ratio, {part}: {word_policy}}}"])
+        )
+
+
+def test_what_a_preset_contradicts_is_told_as_the_configs(word_reward: str) -> None:
+    told = wrong_model(
+        f"variants.m={{checkpoint: {word_reward}, preset: math-shepherd, kind: sequence}}"
+    )
+    assert told.startswith("variants.m: kind = 'sequence': preset 'math-shepherd'")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "looked"),
+    [
+        ([], False), (["search.cards=null"], False), (["models.orm=a/b"], True),
+        (["variants.v.checkpoint=a/b"], True), (["search.dvts={delimiter: .}"], True),
+        (["variants.prm_sst={aggregation: min, step_delimiter: .}"], True),
+        (["search.engine=vllm"], True), (["search.dtype=float64"], True),
+        (["cluster.reward_cache_mib=64"], True),
+    ],
+)  # fmt: skip
+def test_checkpoints_are_looked_into_where_they_decide(overrides: list[str], looked: bool) -> None:
+    config = load_config(None, overrides)
+    assert reads_checkpoints(config) == looked
+    if not looked:  # nothing is left out
+        check_models(config)
 
 
 def _with_point(method: str) -> list[str]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from jobs.steps.held_out import held_out_pairs
 from jobs.steps.plan import Plan
 from jobs.steps.run import SMALL_GIB, StageFailed, perform, print_plan, sweep_of, written_gib
+from jobs.steps.stage_names import stage_names
 from jobs.steps.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import write_pairs
@@ -43,6 +44,30 @@ def test_a_models_plan_is_what_it_needs_under_the_sweeps_keys(tmp_path: Path, mo
     part = plan(tmp_path, model, IMPLICIT)
     assert names(part) == NEEDED[model]
     assert {step.stage.name: step.stage.key for step in part.steps}.items() <= whole.items()
+
+
+SHAPES = [
+    [], [IMPLICIT], ["search.cards.entropy_threshold=7"], ["search.scorers=[orm]"],
+    ["search.cards=null", "search.args=null", "search.general={}"],
+    ["variants.prm_sst.objective=kto", *(f"variants.{n}=null" for n in
+     ("orm_continued", "prm_tlt", "prm_no_reference"))],
+    ["variants.ratio={objective: density_ratio, base: a/b}", "models.orm=a/b"],
+    ["models.policy=a/b", "models.reference=a/b", "search.bon=null"],
+    ["data={task: gsm8k, demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl}",
+     "search.vote={}", "search.weighted_bon={}"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", SHAPES, ids=" ".join)
+def test_the_names_that_are_told_without_a_plan_are_the_plans(
+    tmp_path: Path, overrides: list[str]
+) -> None:
+    config = load_config(None, overrides)
+    assert stage_names(config) == names(plan(tmp_path, None, *overrides))
+    with_reference = names(plan(tmp_path, "reference", *overrides)) if not any(
+        "models.reference" in one for one in overrides
+    ) else []  # fmt: skip
+    assert set(with_reference) <= set(stage_names(config, "reference"))
 
 
 def test_given_models_leave_the_stages_out_that_would_make_them(

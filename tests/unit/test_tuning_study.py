@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from jobs.steps.cluster import check_trials
-from jobs.tuning.study import Study, measures_of, study_of
+from jobs.tuning.drawn import measures_of
+from jobs.tuning.study import Study, study_of
 from jobs.tuning.trial import TrialJob
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.tuning.request import Request
@@ -80,8 +81,8 @@ def test_trials_are_the_seeds_and_a_study_is_its_trials(tmp_path: Path) -> None:
         (RATE, {"model": "orm"}, "does not change the training of orm"),
         (RATE, {"model": "prm"}, "prm: no such model; valid: policy, orm"),
         (RATE, {"metric": "accuracy"}, "--metric accuracy: a training of prm_sst has none; valid:"),
-        (RATE, {"trials": 0}, "--trials 0: valid is 1 or more"),
-        (RATE, {"concurrent": 0}, "--concurrent 0: valid is 1 or more"),
+        (RATE, {"trials": 0}, "--trials 0: valid is 1 to 10,000"),
+        (RATE, {"concurrent": 0}, "--concurrent 0: valid is 1 to 10,000"),
         ("models.orm=choice(/not/there)", {}, "no such folder"),
     ],
 )

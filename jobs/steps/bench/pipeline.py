@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 
 from jobs.steps import cluster
+from jobs.steps.bench.names import PIPELINE
 from jobs.steps.bench.setting import Setting, forward_flops
 from jobs.steps.measure import begin_peak, peak_mib
 from jobs.steps.score_output import Counts, ScoreOutput
@@ -42,7 +43,6 @@ from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import Ids
 
-PIPELINE = "pipeline"
 FLOOR = 0.85
 PROMPT, RESPONSE, CUTS = 32, 64, (11, 22, 32, 43, 54)  # tokens
 TEMPLATE = 3  # tokens of the prompt that the template writes

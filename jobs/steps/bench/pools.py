@@ -21,6 +21,7 @@ from rich.table import Table
 from actors.search import ActorBackend, Search, SearchActor
 from actors.search_stream import stream
 from jobs.steps import cluster
+from jobs.steps.bench.names import MEMORY_AT
 from jobs.steps.measure import resident_mib
 from orchestrator.records import Response
 from orchestrator.search.base import NoParameters
@@ -37,12 +38,10 @@ from orchestrator.search.engines import (
 from orchestrator.search.problem import Problem
 from orchestrator.search.tabular import TabularPolicy, TabularReward
 
-COUNTS = (1, 2, 4, 8)
 SLEEP_S = 0.5
 PLACES = 32  # in flight in each actor
 ROUNDS = 5  # times that every place is filled
 FLOOR = 0.95  # of linear
-MEMORY_AT = (10_000, 100_000)  # prompts
 MEMORY_MIB = 100.0  # that the driver may grow by between them
 ACTOR_CPUS = 0.1
 VOCABULARY, END = 4, 3

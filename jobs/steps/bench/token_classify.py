@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 
+from jobs.steps.bench.names import TOKEN_CLASSIFY
 from jobs.steps.bench.prefixes import pairs_of
 from jobs.steps.bench.setting import Setting, forward_flops, random_model
 from jobs.steps.measure import compare
@@ -19,7 +20,6 @@ from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Engine, Scorer, ScorerSpec
 from orchestrator.search.engines import Ids
 
-TOKEN_CLASSIFY = "token_classify"
 PAIRS = 32
 _ENGINES: tuple[Engine, Engine] = ("vllm", "transformers")
 

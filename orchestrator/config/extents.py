@@ -1,0 +1,149 @@
+"""Counts of a config that do not go together, whatever machine it runs on.
+
+Attention heads and hidden size, prompts and the world that has them, contexts and what they must
+hold, warm-ups and trainings. What a machine has no room for: `sizes.py`.
+"""
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import TYPE_CHECKING
+
+from orchestrator.config.sections import HelpdeskData
+from orchestrator.world.extent import DIFFERENT_PROMPTS, LONGEST_PROMPT, TEMPLATE, prompt_counts
+
+if TYPE_CHECKING:  # the tree checks itself by this module
+    from orchestrator.config.tree import Config
+
+MOST_OF_THE_WORLD = DIFFERENT_PROMPTS // 10  # drawing the last ones takes hours: most are drawn
+CUTS_OF_SST = 2  # times sst_k, at most, of a pair
+CUTS_OF_OFFICIAL = 11
+PAIR_COUNTS = ("orm_pairs", "reference_pairs", "prm_pairs")
+
+
+def refuse_extents(config: "Config") -> None:
+    """Checks that the config's counts go together.
+
+    Raises:
+        ValueError: one line for each that does not.
+    """
+    if lines := [*_heads(config), *_world(config), *_contexts(config), *_warmups(config)]:
+        raise ValueError("\n".join(lines))
+
+
+def _heads(config: "Config") -> Iterator[str]:
+    size, place = config.models.architecture, "models.architecture"
+    heads = size.num_attention_heads
+    if size.hidden_size % heads:
+        yield (
+            f"{place}.hidden_size = {size.hidden_size}: must be a multiple of num_attention_heads"
+            f" ({heads})"
+        )
+    elif size.hidden_size // heads % 2:
+        yield (
+            f"{place}.hidden_size = {size.hidden_size}: {heads} heads of"
+            f" {size.hidden_size // heads} numbers, and rotary positions turn pairs of them;"
+            f" valid: an even number for each, such as hidden_size {size.hidden_size + heads}"
+        )
+    if heads % size.num_key_value_heads:
+        yield (
+            f"{place}.num_key_value_heads = {size.num_key_value_heads}: must divide"
+            f" num_attention_heads ({heads})"
+        )
+
+
+def _world(config: "Config") -> Iterator[str]:
+    data = config.data
+    if not isinstance(data, HelpdeskData):
+        return
+    counts = {name: getattr(data, name) for name in ("demonstrations", *PAIR_COUNTS)}
+    counts["test_prompts"] = data.test_prompts
+    pairs = [counts[name] for name in PAIR_COUNTS]
+    wanted = sum(prompt_counts(data.demonstrations, pairs, data.test_prompts))
+    if wanted > MOST_OF_THE_WORLD:
+        largest = max(counts, key=lambda name: counts[name])
+        yield (
+            f"data.{largest} = {counts[largest]}: with the other splits {wanted:,} prompts, and the"
+            f" world has {DIFFERENT_PROMPTS:,} different ones; valid: at most"
+            f" {MOST_OF_THE_WORLD:,} together"
+        )
+
+
+def _contexts(config: "Config") -> Iterator[str]:
+    """The policy that the run trains must read a prompt and a response."""
+    if config.models.policy is not None:
+        return
+    room, limit = config.models.architecture.max_position_embeddings, config.decoding.max_new_tokens
+    prompt = LONGEST_PROMPT + TEMPLATE if isinstance(config.data, HelpdeskData) else TEMPLATE + 1
+    if limit >= room:
+        yield (
+            f"decoding.max_new_tokens = {limit}: must leave room for a prompt in"
+            f" models.architecture.max_position_embeddings ({room})"
+        )
+    elif limit + prompt > room:
+        yield (
+            f"models.architecture.max_position_embeddings = {room}: a prompt takes up to {prompt}"
+            f" tokens, and decoding.max_new_tokens = {limit} are a response's; valid: at least"
+            f" {limit + prompt}"
+        )
+
+
+def _warmups(config: "Config") -> Iterator[str]:
+    data = config.data
+    for name in ("policy", "orm", "reference", "prm", "implicit"):
+        given = getattr(config.training, name)
+        steps = given.max_steps
+        if not _is_trained(config, name):
+            continue
+        if steps is None and isinstance(data, HelpdeskData):
+            steps = given.epochs * ceil(_most_rows(config, data, name) / given.batch_size)
+        if steps is not None and given.warmup_steps > steps:
+            yield _too_long(name, given.warmup_steps, steps)
+
+
+def too_long_warmups(config: "Config", rows: Mapping[str, float]) -> list[str]:
+    """As of ``refuse_extents``, for trainings by name whose rows are counted by now."""
+    found = []
+    for name, count in rows.items():
+        given = getattr(config.training, name)
+        steps = given.max_steps or given.epochs * ceil(count / given.batch_size)
+        if count and given.warmup_steps > steps:
+            found.append(_too_long(name, given.warmup_steps, steps))
+    return found
+
+
+def _too_long(training: str, warmup: int, steps: int) -> str:
+    return (
+        f"training.{training}.warmup_steps = {warmup}: longer than the training, which has"
+        f" {steps} steps; valid: at most {steps}"
+    )
+
+
+def _is_trained(config: "Config", training: str) -> bool:
+    """Whether a run has a training of this section."""
+    trained = [v for v in config.variants.values() if v.is_trained]
+    if training == "prm":
+        return any(v.objective == "bradley_terry" for v in trained)
+    if training == "implicit":
+        return any(v.objective != "bradley_terry" for v in trained)
+    needed = training != "reference" or any(v.takes_partial_pairs for v in trained)
+    return needed and getattr(config.models, training) is None
+
+
+def _most_rows(config: "Config", data: HelpdeskData, training: str) -> int:
+    """Rows, or partial pairs, of an epoch, at most."""
+    if training == "policy":
+        return data.demonstrations
+    if training == "implicit":
+        return data.orm_pairs + data.prm_pairs
+    if training != "prm":
+        return int(getattr(data, f"{training}_pairs"))
+    trained = [v for v in config.variants.values() if v.takes_partial_pairs]
+    cuts = [1]
+    for variant in trained:
+        if variant.truncation == "tlt":
+            cuts.append(config.decoding.max_new_tokens)
+        elif config.partial.preset == "official":
+            cuts.append(CUTS_OF_OFFICIAL)
+        else:
+            cuts.append(CUTS_OF_SST * config.partial.sst_k)
+    return data.prm_pairs * max(cuts)

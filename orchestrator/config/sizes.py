@@ -1,0 +1,204 @@
+"""What a config asks of memory and disk at least, estimated before anything starts.
+
+Lower bounds, so that what runs is never refused: weights with their gradients and moments, prompts,
+the candidates of the prompts that search in step, the rows of a training's plan. Only what no
+machine at hand has room for is named; how much a stage takes in fact is another matter.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import psutil
+
+from orchestrator.config.decoding import (
+    ArgsConfig,
+    BeamConfig,
+    BestOfNConfig,
+    DvtsConfig,
+    GeneralConfig,
+    StepBeamConfig,
+)
+from orchestrator.config.errors import ConfigError
+from orchestrator.config.places import existing
+from orchestrator.config.sections import HelpdeskData
+from orchestrator.config.tree import Config
+from orchestrator.stages.places import lasting_output_dir
+from orchestrator.stages.store import Store
+
+ELSEWHERE = 2**46  # bytes: of a cluster whose machines are not this one, or a card, no one has more
+PARAMETER = 16  # bytes in training: weight, gradient and two moments in float32
+WEIGHT = 4  # bytes on disk
+ROW = 32  # bytes of a row's number in the plan of a training
+PROMPT = 1_024  # bytes
+CANDIDATE, TOKEN = 200, 8  # bytes of a candidate, and of each of its tokens
+NUMBER = 8  # bytes
+MIB = 2**20
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+SPECIAL = 5  # tokens of the tokenizers that a run makes, beside its words
+WAVES = 2  # in flight
+REAL_PROMPTS = 1_000  # of a split of a file that is not read yet, at least where it matters
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a field asks for: so many bytes, of memory or of disk."""
+
+    field: str
+    value: int
+    bytes: float
+    what: str
+    on_disk: bool = False
+
+
+def check_sizes(config: Config, working_dir: Path) -> None:
+    """Checks that memory and disk have room for what the config asks for at least.
+
+    Raises:
+        ConfigError: they have not; the message names the field that asks for most.
+    """
+    place, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
+    disk = shutil.disk_usage(existing(Store(place).local)).total
+    memory = _memory(config)
+    for demand in demands(config):
+        there = disk if demand.on_disk else memory
+        if demand.bytes > there:
+            kind = "disk" if demand.on_disk else "memory"
+            raise ConfigError(
+                f"{demand.field} = {demand.value}: {demand.what} take at least"
+                f" {sized(demand.bytes)} of {kind}, and {sized(there)} are there; valid: less"
+            )
+
+
+def demands(config: Config) -> Iterator[Demand]:
+    """All that a config asks for, as far as it can be told without its files."""
+    yield from _models(config)
+    yield from _data(config)
+    yield from _trainings(config)
+    yield from _search(config)
+    yield from _evaluation(config)
+    cluster = config.cluster
+    for name in ("policy_cache_mib", "reward_cache_mib"):
+        if (size := getattr(cluster, name)) is not None:
+            yield Demand(f"cluster.{name}", size, float(size) * MIB, "keys and values of an actor")
+
+
+def sized(amount: float) -> str:
+    """Bytes in a unit that is easily read."""
+    power = 0
+    while amount >= 1024 and power < len(UNITS) - 1:
+        amount, power = amount / 1024, power + 1
+    return f"{amount:,.1f} {UNITS[power]}"
+
+
+def _memory(config: Config) -> float:
+    """Bytes of the machine that computes; a bound on all machines where it is another one."""
+    cluster = config.cluster
+    on_cards = cluster.actor_gpus or cluster.train_worker_gpus
+    others = "RAY_ADDRESS" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return ELSEWHERE if on_cards or others else float(psutil.virtual_memory().total)
+
+
+def _models(config: Config) -> Iterator[Demand]:
+    size = config.models.architecture
+    if config.models.policy is not None:
+        return
+    words = SPECIAL + (0 if isinstance(config.data, HelpdeskData) else config.models.vocabulary)
+    head = size.hidden_size // size.num_attention_heads
+    layer = size.hidden_size * (
+        2 * size.hidden_size + 2 * head * size.num_key_value_heads + 3 * size.intermediate_size
+    )
+    parameters = float(words * size.hidden_size + size.num_hidden_layers * layer)
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    largest = max(names, key=lambda name: getattr(size, name))
+    field, value, what = f"models.architecture.{largest}", getattr(size, largest), "its weights"
+    if not isinstance(config.data, HelpdeskData) and words > value:
+        field, value = "models.vocabulary", words - SPECIAL
+    yield Demand(field, value, parameters * PARAMETER, f"{what} in training")
+    yield Demand(field, value, parameters * WEIGHT, what, on_disk=True)
+
+
+def _data(config: Config) -> Iterator[Demand]:
+    data = config.data
+    if not isinstance(data, HelpdeskData):
+        return
+    for name in ("demonstrations", "orm_pairs", "reference_pairs", "prm_pairs", "test_prompts"):
+        count = getattr(data, name)
+        yield Demand(f"data.{name}", count, float(count) * PROMPT, "so many prompts")
+
+
+def _trainings(config: Config) -> Iterator[Demand]:
+    """The plan of a training: the numbers of its rows in their order, which every worker has."""
+    data, workers = config.data, config.training.workers
+    rows = {"policy": REAL_PROMPTS, "orm": REAL_PROMPTS, "reference": REAL_PROMPTS}
+    rows |= {"prm": REAL_PROMPTS, "implicit": REAL_PROMPTS}
+    if isinstance(data, HelpdeskData):
+        rows = {
+            "policy": data.demonstrations,
+            "orm": data.orm_pairs,
+            "reference": data.reference_pairs,
+            "prm": data.prm_pairs,
+            "implicit": data.orm_pairs + data.prm_pairs,
+        }
+    for name, count in rows.items():
+        given = getattr(config.training, name)
+        field, value, visits = "epochs", given.epochs, float(given.epochs) * count
+        if given.max_steps is not None:
+            of_a_step = 1 if name == "prm" else min(given.batch_size, count)
+            field, value, visits = "max_steps", given.max_steps, given.max_steps * (of_a_step + 2.0)
+        what = "the order of its rows"
+        yield Demand(f"training.{name}.{field}", value, visits * ROW * workers, what)
+    k, pairs = config.partial.sst_k, data.prm_pairs if isinstance(data, HelpdeskData) else 1
+    if any(v.truncation == "sst" for v in config.variants.values() if v.takes_partial_pairs):
+        yield Demand("partial.sst_k", k, float(k) * pairs * NUMBER, "so many cuts", on_disk=True)
+
+
+def _search(config: Config) -> Iterator[Demand]:
+    search, prompts = config.search, config.data.test_prompts
+    tokens = config.decoding.max_new_tokens
+    candidate = CANDIDATE + TOKEN * tokens
+    at_once = WAVES * min(search.wave_size, ceil(prompts / WAVES))
+    for name in type(search).model_fields:
+        section = getattr(search, name)
+        counts = _candidates(section)
+        if counts is None:
+            continue
+        texts = 1.0
+        for count in counts.values():
+            texts *= count
+        own = getattr(section, "prompts", None) or prompts
+        of = own if isinstance(section, BestOfNConfig) else min(at_once, own)
+        largest = max(counts, key=lambda field: counts[field])
+        what = f"{texts:,.0f} candidates of each of {of} prompts"
+        yield Demand(f"search.{name}.{largest}", counts[largest], texts * of * candidate, what)
+    if isinstance(config.data, HelpdeskData):
+        each = config.evaluation.pairs_per_prompt
+        what = f"{2 * each:,} samples of each of {prompts} prompts"
+        field = "evaluation.pairs_per_prompt"
+        yield Demand(field, each, 2.0 * each * prompts * candidate, what)
+
+
+def _candidates(section: object) -> dict[str, int] | None:
+    """The fields of a method whose product is how many texts a prompt has at once."""
+    if isinstance(section, BestOfNConfig):
+        return {"n": section.n}
+    if isinstance(section, ArgsConfig):
+        return {"k": section.k}
+    if isinstance(section, BeamConfig | StepBeamConfig):
+        return {"beams": section.beams, "candidates": section.candidates}
+    if isinstance(section, DvtsConfig):
+        return {"subtrees": section.subtrees, "candidates": section.candidates}
+    if isinstance(section, GeneralConfig):
+        return {"sequences": section.sequences, "candidates": section.candidates}
+    return None
+
+
+def _evaluation(config: Config) -> Iterator[Demand]:
+    samples, columns = config.evaluation.bootstrap_samples, len(config.evaluation.agreement_grid)
+    yield Demand(
+        "evaluation.bootstrap_samples", samples, float(samples) * (columns + 1) * NUMBER,
+        "its resampled rates",
+    )  # fmt: skip
