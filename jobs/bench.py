@@ -3,6 +3,7 @@
     python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
     python jobs/bench.py search [--only args30] [--position closed] [--json FILE] [--device cuda]
     python jobs/bench.py pools [--json FILE]
+    python jobs/bench.py threads [--json FILE]
 
 A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
 """
@@ -26,6 +27,7 @@ from jobs.steps.bench.rewards import NAMES, OPTIONAL, bench_rewards  # noqa: E40
 from jobs.steps.bench.search import bench_search  # noqa: E402
 from jobs.steps.bench.search_setting import CASES as SEARCHES  # noqa: E402
 from jobs.steps.bench.setting import SETTINGS  # noqa: E402
+from jobs.steps.bench.threads import bench_threads  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -101,6 +103,15 @@ def pools(
 ) -> None:
     """Search actors on stand-in engines: throughput by their number, memory of the driver."""
     bench_pools(actors or COUNTS, prompts, json)
+
+
+@app.command()
+def threads(
+    count: Annotated[list[int] | None, typer.Option(min=1, help="of torch; repeatable")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
+) -> None:
+    """Threads that sleep while they wait against threads that spin, alone and beside other work."""
+    bench_threads(count or [1, 2], json)
 
 
 if __name__ == "__main__":

@@ -38,11 +38,11 @@ def test_what_the_user_sets_stays() -> None:
 
 def test_rays_workers_have_it_before_anything_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NAME)
+
+    def environment() -> list[str]:
+        """The variables that this process was started with."""
+        return Path("/proc/self/environ").read_text().split("\0")
+
     with own_ray():
-        started_with = ray.get(ray.remote(_environment).remote())
+        started_with = ray.get(ray.remote(environment).remote())
     assert f"{NAME}=PASSIVE" in started_with
-
-
-def _environment() -> list[str]:
-    """The variables that this process was started with."""
-    return Path("/proc/self/environ").read_text().split("\0")
