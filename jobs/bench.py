@@ -4,6 +4,7 @@
     python jobs/bench.py search --model smollm2 [--only steps] [--json FILE]
     python jobs/bench.py search [--only args30] [--position closed] [--json FILE] [--device cuda]
     python jobs/bench.py pools [--json FILE]
+    python jobs/bench.py threads [--json FILE]
 
 A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
 """
@@ -141,6 +142,17 @@ def pools(
 def _check_device(device: str) -> None:
     if device not in DEVICES:
         raise typer.BadParameter(f"{device}; valid: {', '.join(DEVICES)}", param_hint="--device")
+
+
+@app.command()
+def threads(
+    count: Annotated[list[int] | None, typer.Option(min=1, help="of torch; repeatable")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
+) -> None:
+    """Threads that sleep while they wait against threads that spin, alone and beside other work."""
+    from jobs.steps.bench.threads import bench_threads
+
+    bench_threads(count or [1, 2], json)
 
 
 if __name__ == "__main__":

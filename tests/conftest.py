@@ -19,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import psutil
 import pytest
@@ -54,7 +55,7 @@ SPREAD = 0.3  # initializer range: with the usual 0.02 all logits of a model thi
 WIDER = {**ARCHITECTURE, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
 
 
-STARTS_RAY = ("test_pool.py", "test_score_options.py")
+STARTS_RAY = ("test_pool.py", "test_score_options.py", "test_threads.py")
 
 
 class OneRay(LoadScopeScheduling):  # type: ignore[misc]

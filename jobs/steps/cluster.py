@@ -14,7 +14,7 @@ from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
-UPLOAD_LEFT_OUT = ["runs", ".venv", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
+UPLOAD_LEFT_OUT = ["runs", ".venv*", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
 SMALLEST_SHARE = 0.01
 NICENESS = "0"  # of workers: with Ray's 15 any other process on the machine takes their cores
 STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
@@ -29,8 +29,12 @@ MEMORY = {
 }
 
 
+# Ray Train's workers load torch before anything of ours: see orchestrator/__init__.py.
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def environment() -> dict[str, str]:
-    """Variables of every worker: where this environment's tools and ops are, quiet libraries."""
+    """Variables of every worker: where tools and ops are, memory and threads, quiet libraries."""
     tools = Path(sys.executable).parent
     path = os.environ.get("PATH", "")
     return {
@@ -39,7 +43,7 @@ def environment() -> dict[str, str]:
         "TORCH_EXTENSIONS_DIR": os.environ.get(
             "TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")
         ),
-        **{name: os.environ.get(name, value) for name, value in MEMORY.items()},
+        **{name: os.environ.get(name, value) for name, value in (MEMORY | THREADS).items()},
         **SETTINGS,
     }
 

@@ -130,7 +130,7 @@ def look_into(config: Config) -> None:
 
 
 def planned(config: Config, model: str | None, console: Console) -> tuple["Plan", str]:
-    """The plan of a config or of one of its models, and a sentence on where its output goes.
+    """The plan of a config or of one of its models; where its output goes, and in what it trains.
 
     Raises:
         ConfigError: a split that is trained on is empty.
@@ -141,7 +141,8 @@ def planned(config: Config, model: str | None, console: Console) -> tuple["Plan"
     output_dir, moved = lasting_output_dir(config.output_dir, config.name, Path.cwd())
     plan = Plan(sweep_of(config, output_dir, console), model)
     check_shares(config, [step.stage.name for step in plan.steps])
-    return plan, moved or f"output: {output_dir}"
+    said = [moved or f"output: {output_dir}", *([str(plan.precision)] if plan.precision else [])]
+    return plan, "\n".join(said)
 
 
 @contextmanager

@@ -19,16 +19,7 @@ from jobs.steps import (
     reward_models,
     search,
 )
-from jobs.steps.estimates import (
-    GROUP_START,
-    PER_DEMONSTRATION_STEP,
-    PER_SAMPLE,
-    PER_SCORED_RESPONSE,
-    PER_TRAINED_PAIR,
-    PIPELINE_START,
-    pair_count,
-    seconds_per_prompt,
-)
+from jobs.steps.precision import Choice, choices, settled, trains
 from jobs.steps.sweep import Model, Step, Sweep
 from jobs.steps.training import training_identity
 from jobs.steps.variants import scoring_identity, variant_identity, variant_inputs
@@ -50,7 +41,11 @@ class Plan:
     def __init__(self, sweep: Sweep, model: str | None = None) -> None:
         self.sweep, self.config, self.model = sweep, sweep.config, model
         self.steps: list[Step] = []
-        self._build()
+        self.precision: Choice | None = None  # what `training.precision: auto` stands for
+        if self.config.training.precision == "auto" and trains(self.config, model):
+            self._settle()
+        else:
+            self._build()
         self._every = self.steps
         if model is not None:
             self.steps = self._needed_for(self._stage_of(model))
@@ -78,12 +73,24 @@ class Plan:
                 needed |= {read.name for read in step.stage.inputs}
         return [step for step in self._every if step.stage.name in needed]
 
+    def _settle(self) -> None:
+        """Builds the plan in the precision that `auto` stands for."""
+        given, threads = self.config, self.sweep.threads(self.config.training.workers)
+        for choice, certain in choices(given, self.sweep.store, threads):
+            self.precision = choice
+            self.sweep.config = self.config = settled(given, choice.precision)
+            self._build()
+            trained = [step.stage for step in self.steps if step.stage.keeps_checkpoint]
+            if certain or all(map(self.sweep.store.done, trained)):
+                return
+
     def _build(self) -> None:
+        self.steps = []
         config = self.config
         self._data()
         self._policy()
         self._add("pairs", pairs, pairs.run, self._pairs_identity(), ("data", "policy"),
-                  estimate=PER_SAMPLE * 2 * pair_count(config), unit="prompts")  # fmt: skip
+                  unit="prompts")  # fmt: skip
         self._outcome("orm")
         partial = any(v.takes_partial_pairs for v in config.variants.values())
         if config.models.reference or partial or self.model == "reference":
@@ -100,7 +107,7 @@ class Plan:
         paths = {k: v for k, v in plain.items() if k in ("pairs", "demonstrations", "test")}
         files = {k: fingerprint(v) for k, v in paths.items() if isinstance(v, str)}
         identity = {"data": plain, "seed": self.config.seed}
-        self._add("data", data, data.run, identity, (), files=files, estimate=3, unit="rows")
+        self._add("data", data, data.run, identity, (), files=files, unit="rows")
 
     def _policy(self) -> None:
         given = self.config.models.policy
@@ -108,9 +115,7 @@ class Plan:
             identity = training_identity(self.config, "policy")
             identity["architecture"] = to_plain(self.config.models.architecture)
             identity["vocabulary"] = self.config.models.vocabulary
-            steps = self.config.training.policy.max_steps or 350
             self._add("policy", policy, policy.run, identity, ("data",), checkpoint=True,
-                      estimate=GROUP_START + PER_DEMONSTRATION_STEP * steps,
                       unit="steps")  # fmt: skip
         self._model("policy", "policy", given)
 
@@ -120,8 +125,7 @@ class Plan:
         if given is None:
             self._add(name, reward_models, reward_models.run_outcome,
                       training_identity(config, name), ("pairs", "policy"), checkpoint=True,
-                      unit="steps",
-                      estimate=PER_TRAINED_PAIR * pair_count(config, name))  # fmt: skip
+                      unit="steps")  # fmt: skip
         self._model(name, name, given)
 
     def _partial_pairs(self) -> None:
@@ -137,7 +141,6 @@ class Plan:
         }
         self._add("partial_pairs", partial_pairs, partial_pairs.run, identity,
                   ("pairs", "orm", "reference"), unit="pairs",
-                  estimate=PIPELINE_START + 2 * PER_SCORED_RESPONSE * pair_count(config, "prm"),
                   options={"truncations": truncations})  # fmt: skip
 
     def _variants(self) -> None:
@@ -150,8 +153,8 @@ class Plan:
             if variant.is_trained:
                 self._add(stage, reward_models, reward_models.run_variant,
                           variant_identity(config, name), variant_inputs(variant),
-                          estimate=1.3 * PER_TRAINED_PAIR * pair_count(config, "prm"), unit="steps",
-                          checkpoint=True, options={"variant": name})  # fmt: skip
+                          unit="steps", checkpoint=True,
+                          options={"variant": name})  # fmt: skip
                 self._model(name, stage, None)
             else:  # a density ratio without a numerator of its own takes the policy
                 self._model(name, "policy", variant.checkpoint or config.models.policy)
@@ -163,33 +166,31 @@ class Plan:
             return
         unrelated = "kto" in used
         identity = {"unrelated": unrelated, "held_out": config.training.evaluation_pairs}
-        pairs = pair_count(config, "orm") + pair_count(config, "prm")
         self._add("implicit_pairs", implicit_pairs, implicit_pairs.run, identity,
-                  ("pairs", "policy"), estimate=2 * PER_SCORED_RESPONSE * pairs, unit="pairs",
+                  ("pairs", "policy"), unit="pairs",
                   options={"unrelated": unrelated})  # fmt: skip
 
     def _search(self) -> None:
         config = self.config
         drawn = (getattr(config.search, name) for name in search.OF_SAMPLES)
         n = max((s.n for s in drawn if s), default=2 * config.evaluation.pairs_per_prompt)
-        prompts = config.data.test_prompts
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
                     "wave_size": config.search.wave_size, "engine": config.search.engine,
                     "dtype": config.search.dtype, "readers": self._readers()}  # fmt: skip
         self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
-                  estimate=PER_SAMPLE * n * prompts, unit="prompts", options={"n": n})  # fmt: skip
+                  unit="prompts", options={"n": n})  # fmt: skip
         cards = config.search.cards
         if cards is not None and cards.entropy_threshold is None:
             identity = {**decoding, "quantile": cards.entropy_quantile}
             self._add("calibration", search, search.run_calibration, identity,
-                      ("pairs", "policy"), estimate=1, unit="prompts")  # fmt: skip
+                      ("pairs", "policy"), unit="prompts")  # fmt: skip
         for method in ("base", "greedy"):
-            self._cell(method, None, {}, decoding, prompts)
+            self._cell(method, None, {}, decoding)
         for method in METHODS:
             section = getattr(config.search, method, None)  # the policy alone has none
             if section is not None:
                 for scorer in [None] if method == "vote" else config.scorers:
-                    self._cell(method, scorer, to_plain(section), decoding, prompts)
+                    self._cell(method, scorer, to_plain(section), decoding)
 
     def _cell(
         self,
@@ -197,7 +198,6 @@ class Plan:
         scorer: str | None,
         parameters: dict[str, Any],
         decoding: dict[str, Any],
-        prompts: int,
     ) -> None:
         identity = {**decoding, "method": method, "scorer": scorer, "parameters": parameters,
                     "position": self.config.scoring.position,
@@ -210,12 +210,9 @@ class Plan:
         inputs += (
             ["calibration"] if method == "cards" and "calibration" in self.sweep.stages else []
         )
-        count = min(parameters.get("prompts") or prompts, prompts)
-        seconds = count * seconds_per_prompt(self.config, method)
         options = {"method": method, "scorer": scorer, "prompts": parameters.get("prompts")}
         self._add(evaluation.cell_stage(method, scorer), search, search.run_cell, identity, inputs,
-                  files=self._given(scorer), estimate=seconds, unit="prompts",
-                  options=options)  # fmt: skip
+                  files=self._given(scorer), unit="prompts", options=options)  # fmt: skip
 
     def _evaluation(self) -> None:
         config = self.config
@@ -227,8 +224,8 @@ class Plan:
             self._add(f"agreement/{scorer}", agreement, agreement.run,
                       {**identity, **scoring_identity(self.config, scorer)},
                       ("pairs", "samples", "policy", self._stage_of(scorer)),
-                      files=self._given(scorer),
-                      estimate=4, unit="responses", options={"scorer": scorer})  # fmt: skip
+                      files=self._given(scorer), unit="responses",
+                      options={"scorer": scorer})  # fmt: skip
         cells = [
             {"stage": step.stage.name, **step.options}
             for step in self.steps
@@ -239,7 +236,7 @@ class Plan:
         self._add("evaluation", evaluation, evaluation.run,
                   {**identity, "position": config.scoring.position},
                   ("data", "pairs", "samples", self._stage_of("orm"), *inputs),
-                  estimate=15, unit="tables",
+                  unit="tables",
                   options={"cells": cells, "scored": list(dict.fromkeys(scored))})  # fmt: skip
 
     def _add(
@@ -250,7 +247,6 @@ class Plan:
         config: dict[str, Any],
         inputs: Any,
         *,
-        estimate: float,
         unit: str,
         files: dict[str, str] | None = None,
         checkpoint: bool = False,
@@ -263,7 +259,7 @@ class Plan:
         config = {**config, "chat": to_plain(self.config.chat)}
         stage = Stage(name, module.__name__, config, read, {**(files or {}), **given}, checkpoint)
         stages[name] = stage
-        self.steps.append(Step(stage, run, estimate, unit, options or {}))
+        self.steps.append(Step(stage, run, unit, options or {}))
 
     def _model(self, name: str, stage: str, given: str | None) -> None:
         made_by = None if given is not None else self.sweep.stages[stage]

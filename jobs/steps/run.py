@@ -9,7 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from jobs.steps.estimates import Rates, seconds_of
 from jobs.steps.plan import Plan
+from jobs.steps.precision import remember
 from jobs.steps.sweep import Step, Sweep
 from orchestrator.config.extents import too_long_warmups
 from orchestrator.engines.weights import Weights
@@ -93,6 +95,8 @@ class Runner:
             StageFailed: a stage raised; its cause is attached.
         """
         console, store = self.sweep.console, self.sweep.store
+        if self.plan.precision is not None:
+            remember(store, self.plan.precision)
         for number, step in enumerate(self.plan.steps, 1):
             label = f"[{number}/{len(self.plan.steps)}] {step.stage.name}"
             if store.done(step.stage):
@@ -189,18 +193,23 @@ def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> No
     """
     from rich.table import Table
 
+    done = {
+        step.stage.name: step.stage.name not in forced and plan.sweep.store.done(step.stage)
+        for step in plan.steps
+    }
+    rates = None if all(done.values()) else Rates.of(plan.sweep)
     table = Table("stage", "key", "state", "about", title="Plan", title_justify="left")
     left = 0.0
     for step in plan.steps:
-        done = step.stage.name not in forced and plan.sweep.store.done(step.stage)
-        left += 0 if done else step.estimate
-        table.add_row(
-            step.stage.name, step.stage.key, "done" if done else "to do",
-            "" if done else f"{step.estimate:,.0f} s",
-        )  # fmt: skip
+        seconds = 0.0
+        if rates is not None and not done[step.stage.name]:
+            seconds = seconds_of(step, plan.config, rates)
+        left += seconds
+        state = ("done", "") if done[step.stage.name] else ("to do", f"{seconds:,.0f} s")
+        table.add_row(step.stage.name, step.stage.key, *state)
     console.print(table)
     console.print(
-        f"{left / 60:,.0f} min to do, estimated for two CPU cores and the embedded models;"
+        f"{left / 60:,.0f} min to do, estimated from a moment's measurement of this machine;"
         " start-up of Ray and of the training workers included"
     )
 

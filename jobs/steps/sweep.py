@@ -25,13 +25,11 @@ class Step:
     """A stage with the function that makes its output.
 
     ``run(sweep, step, folder, meter)`` writes into ``folder`` and gives the stage's figures;
-    ``estimate`` is its cost in seconds on two cores, from the config's counts; ``unit`` is what
-    its progress counts.
+    ``unit`` is what its progress counts.
     """
 
     stage: Stage
     run: Callable[["Sweep", "Step", Path, Meter], Figures]
-    estimate: float
     unit: str
     options: dict[str, Any] = field(default_factory=dict)
 

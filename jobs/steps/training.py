@@ -9,7 +9,7 @@ from actors.training import JobState
 from jobs.steps.sweep import Figures, Step, Sweep, project_file
 from orchestrator.config.sections import Optimization, Reading, TrainingConfig
 from orchestrator.stages.progress import Meter
-from orchestrator.training.job import ObjectiveName, Start, TrainingJob
+from orchestrator.training.job import ObjectiveName, Precision, Start, TrainingJob
 
 CURVE_POINTS = 100  # of a training's curve in MLflow and the report; each is a mean over steps
 
@@ -52,7 +52,7 @@ def train(
         closed=sweep.config.scoring.position == "closed",
         seed=sweep.config.seed,
         deepspeed=_deepspeed(training),
-        precision=training.precision,
+        precision=precision_of(training),
         micro_batch_tokens=training.micro_batch_tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         checkpoint_steps=training.checkpoint_steps,
@@ -116,6 +116,17 @@ def _note(state: JobState) -> str:
     )
 
 
+def precision_of(training: TrainingConfig) -> Precision:
+    """The precision that models are trained in.
+
+    Raises:
+        ValueError: it is `auto`, for which a plan puts what it stands for.
+    """
+    if training.precision == "auto":
+        raise ValueError("training.precision = 'auto': not settled; a plan's config has it settled")
+    return training.precision
+
+
 def _deepspeed(training: TrainingConfig) -> dict[str, Any]:
     """DeepSpeed's file with the config's ZeRO stage."""
     content: dict[str, Any] = json.loads(project_file(training.deepspeed).read_text())
@@ -141,7 +152,7 @@ def training_identity(sweep_config: Any, section: str) -> dict[str, Any]:
     return {
         "optimization": getattr(training, section).model_dump(mode="json"),
         "workers": training.workers,
-        "precision": training.precision,
+        "precision": precision_of(training),
         "micro_batch_tokens": training.micro_batch_tokens,
         "gradient_checkpointing": training.gradient_checkpointing,
         "evaluation": [training.evaluation_pairs, training.evaluation_steps],

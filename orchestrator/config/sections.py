@@ -157,7 +157,7 @@ class TrainingConfig(Section):
     workers: Count = 2
     zero_stage: Annotated[int, Field(ge=0, le=3), Whole] = 1
     deepspeed: Text = "configs/deepspeed/default.json"
-    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of autocast; weights stay float32
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of autocast; weights are float32
     micro_batch_tokens: Count | None = None  # padded tokens of a forward; null: a worker's share
     gradient_checkpointing: Flag = False
     checkpoint_steps: Count | None = 500  # null writes none

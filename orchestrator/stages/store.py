@@ -179,6 +179,15 @@ class Store:
         filesystem.put_file(str(target), path)
         return f"{self.remote}/{name}"
 
+    def read(self, name: str) -> str | None:
+        """The text of a file that was published, None where there is none."""
+        if (self.local / name).is_file():
+            return (self.local / name).read_text()
+        if not self.remote:
+            return None
+        filesystem, path = fsspec.core.url_to_fs(f"{self.remote}/{name}")
+        return str(filesystem.cat_file(path).decode()) if filesystem.exists(path) else None
+
     def _place(self, stage: Stage) -> Path:
         return self.local / "stages" / stage.name / stage.key
 

@@ -11,6 +11,7 @@ from orchestrator.training.files import Example
 
 ObjectiveName = Literal["language_modelling", "bradley_terry", "dpo", "nca", "kto", "ce"]
 Start = Literal["policy", "policy_to_reward", "reward"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TrainingJob:
     closed: bool
     seed: int
     deepspeed: dict[str, Any]
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     micro_batch_tokens: int | None = None
     gradient_checkpointing: bool = False
     checkpoint_steps: int | None = None

@@ -2,24 +2,65 @@
 
 import importlib.util
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from orchestrator.engines.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def bootstrap() -> ModuleType:
+def loaded() -> ModuleType:
     spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "bootstrap.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def bootstrap() -> ModuleType:
+    return loaded()
+
+
+def test_the_same_pythons_are_named_everywhere(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    monkeypatch.setattr(bootstrap, "DISK_GB", 0)
+    wanted = SpecifierSet(pyproject["project"]["requires-python"])
+    for minor in range(9, 18):
+        monkeypatch.setattr(sys, "version_info", (3, minor, 1, "final", 0))
+        if bootstrap.OLDEST <= (3, minor) <= bootstrap.NEWEST:
+            bootstrap.check_machine()
+            assert f"3.{minor}.1" in wanted
+            continue
+        with pytest.raises(SystemExit) as ended:
+            bootstrap.check_machine()
+        assert ended.value.code == bootstrap.EXIT_UNSUITABLE == 2
+        assert f"3.{minor}.1" not in wanted
+    oldest, newest = (".".join(map(str, v)) for v in (bootstrap.OLDEST, bootstrap.NEWEST))
+    assert f"Python {oldest} to {newest} is needed" in capsys.readouterr().err
+    for file in ("bootstrap.py", "cluster.yaml", "constraints.txt", "README.md"):
+        assert f"Python {oldest} to {newest}" in (ROOT / file).read_text(), file
+    parts = (ROOT / ".ci" / "parts").read_text()
+    assert f"{bootstrap.OLDEST} <= sys.version_info[:2] <= {bootstrap.NEWEST}" in parts
+
+
+def test_an_environment_of_another_python_stands_beside_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PRM_ORCHESTRATOR_VENV", ".venv-other")
+    found = loaded()
+    assert (found.VENV, found.PYTHON.parent) == (ROOT / ".venv-other", ROOT / ".venv-other/bin")
+    assert found.child_environment()["VIRTUAL_ENV"] == str(ROOT / ".venv-other")
+    monkeypatch.delenv("PRM_ORCHESTRATOR_VENV")
+    assert loaded().VENV == ROOT / ".venv"
 
 
 def test_the_sections_of_the_constraints_are_apart(bootstrap: ModuleType) -> None:

@@ -41,7 +41,11 @@ WRONG = {
     "training.zero_stage=4": ("training.zero_stage", "4", "less than or equal to 3"),
     "training.workers=0": ("training.workers", "0", "greater than or equal to 1"),
     "training.workers=many": ("training.workers", "'many'", "valid integer"),
-    "training.precision=float16": ("training.precision", "'float16'", "'float32' or 'bfloat16'"),
+    "training.precision=float16": (
+        "training.precision",
+        "'float16'",
+        "'auto', 'float32' or 'bfloat16'",
+    ),
     "training.prm.learning_rate=0": ("training.prm.learning_rate", "0", "greater than 0"),
     "decoding.top_p=1.5": ("decoding.top_p", "1.5", "less than or equal to 1"),
     "decoding.top_p=0": ("decoding.top_p", "0", "greater than 0"),

@@ -1,6 +1,8 @@
 """The house rules that a reader relies on: who imports whom, and what is nowhere."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,20 @@ def test_no_remote_code_and_no_pickle(file: Path) -> None:
                 ast.unparse(node)
             )
             assert called != "torch.load", f"{file}: torch.load reads pickles; use safetensors"
+
+
+def test_every_module_can_be_imported() -> None:
+    """On any Python that the project supports; what runs inside vLLM's process apart."""
+    inside = "orchestrator.engines.vllm_draws"
+    files = (file.relative_to(ROOT).with_suffix("") for file in SOURCES)
+    names = [".".join(file.parts) for file in files if file.name != "__init__"]
+    names.remove(inside)
+    program = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::SyntaxWarning", "-c", program],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:
