@@ -96,7 +96,10 @@ def shape_of(config: Config, checkpoint: str | None) -> Shape:
             WORDS if words else config.models.vocabulary, size.hidden_size, size.intermediate_size,
             size.num_hidden_layers, size.num_attention_heads, size.num_key_value_heads,
         )  # fmt: skip
-    found = model_config(checkpoint).get_text_config()
+    try:
+        found = model_config(checkpoint).get_text_config()
+    except Exception:  # of a hub that does not answer: told where the model is looked at
+        return shape_of(config, None)
     heads = found.num_attention_heads
     return Shape(
         found.vocab_size, found.hidden_size,

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
 
 from orchestrator.evaluation.resampling import (
     Floats,
@@ -111,6 +110,8 @@ def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     column = finite(values, "values")
     if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
         raise ValueError("a rate needs values of shape (N,), N > 0, each 0 or 1")
+    from scipy.stats import binomtest  # takes a second, and `--help` needs none
+
     found = binomtest(int(column.sum()), column.size)
     bounds = found.proportion_ci(level, method="wilson")
     value = float(column.mean())

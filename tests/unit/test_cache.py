@@ -18,14 +18,17 @@ def new(rows: int, tokens: int) -> tuple[Tensor, Tensor]:
 
 def test_it_holds_what_concatenation_would_hold() -> None:
     torch.manual_seed(0)
-    layer, theirs = SamplesLayer([BEFORE], [Groups(INDEX, 2)], in_parts=False), DynamicLayer()
+    layer, theirs = SamplesLayer(in_parts=False), DynamicLayer()
+    layer.before = [BEFORE]
+    layer.group([Groups(INDEX, 2)], len(INDEX))
     theirs.update(*(part[INDEX] for part in BEFORE))
     index = INDEX
     for step in [1, 1, [2, 0], *[1] * (ROOM + 3), [1], 4, 1]:
         if isinstance(step, list):
             rows = torch.tensor(step)
             index = index[rows]
-            layer.take(rows, [Groups(index, 2)])
+            layer.take(rows, 0)
+            layer.group([Groups(index, 2)], len(index))
             theirs.batch_select_indices(rows)
             continue
         states = new(len(index), step)
@@ -35,7 +38,9 @@ def test_it_holds_what_concatenation_would_hold() -> None:
 
 
 def test_neither_beginnings_nor_tokens_are_copied() -> None:
-    layer = SamplesLayer([BEFORE], [Groups(INDEX, 2)], in_parts=True)
+    layer = SamplesLayer(in_parts=True)
+    layer.before = [BEFORE]
+    layer.group([Groups(INDEX, 2)], len(INDEX))
     first, _ = layer.update(*new(3, 1))
     second, _ = layer.update(*new(3, 1))
     assert isinstance(first, Parts) and isinstance(second, Parts)

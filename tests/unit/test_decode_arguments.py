@@ -141,8 +141,7 @@ def test_the_beta_of_cards_is_a_field(source: str, word_policy: str, word_reward
         decode.app, "--policy", word_policy, "--reward", word_reward, "--method", "cards",
         "--prompts", source, "--out", "out", "--beta", "0.5", "target_reward=1",
     )  # fmt: skip
-    assert "--beta = 0.5: the factor of a log ratio; valid: with --base" in said
-    assert "the field of cards is written beta=0.5" in said
+    assert "method.beta: missing" in said and "valid: beta=NUMBER" in said
 
 
 def test_without_scores_nothing_reads_what_is_said_of_a_reward_model(
