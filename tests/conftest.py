@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 
 # Before any library that reads them at import: where DeepSpeed's op is built, and by which ninja.
@@ -53,6 +54,11 @@ SPREAD = 0.3  # initializer range: with the usual 0.02 all logits of a model thi
 # vLLM's attention on CPUs has no heads of fewer than 32 numbers. At this width the full spread
 # makes transformers' own float32 scores 1e-4 off those in float64.
 WIDER = {**ARCHITECTURE, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+
+# How near models of float64 weights come to each other, on any processor: norms and positions of
+# transformers compute in float32 all the same, eager attention its softmax too, and in what order a
+# processor sums depends on its instructions and on the company of a row. A fault is far larger.
+FLOAT32_INSIDE = 1e-6
 
 
 STARTS_RAY = ("test_pool.py", "test_score_options.py", "test_threads.py")
@@ -117,9 +123,12 @@ def wide_reward(wide_policy: str, checkpoints: Path) -> str:
 
 @pytest.fixture(scope="session")
 def vllm() -> None:
-    """Skips where vLLM is not installed."""
+    """Skips where vLLM is not installed, or for cards alone: plain pip's build, and no card."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: there was no wheel for this machine")
+    builds = [found.version for found in distributions(name="vllm")]
+    if builds and not torch.cuda.is_available() and not any("+cpu" in one for one in builds):
+        pytest.skip("the installed vLLM is built for cards, and there is none")
 
 
 def sample_folder(name: str) -> str:

@@ -13,7 +13,8 @@ from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
 from orchestrator.engines.model_configs import model_config
 from orchestrator.stages.store import Store
-from orchestrator.training.precision import Precision, device_name, speeds
+from orchestrator.training.job import Precision
+from orchestrator.training.precision import device_name, speeds
 from orchestrator.training.speed import Shape
 
 FILE = "precision.json"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import FLOAT32_INSIDE
 from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
@@ -21,9 +22,6 @@ ROWS = [
     ((30, 31, 32, 33, 34, 35), (40, 0, 41)),  # the pad token in the middle is a token like any
     ((7, 8), ()),
 ]
-TOLERANCE = 1e-10  # float64
-# Gemma's norms and softmax compute in float32, whatever the weights are in.
-TOLERANCES = {"llama": TOLERANCE, "gemma": 1e-6}
 
 
 def slow(model: nn.Module, prompt: tuple[int, ...], response: tuple[int, ...]) -> Tensor:
@@ -63,14 +61,14 @@ def test_it_equals_the_log_softmax_of_all_logits(
         wanted, size = slow(model, prompt, response).detach(), len(response)
         picked = [float(wanted[t, token]) for t, token in enumerate(response)]
         for found in (alone, tokens):
-            assert found[i, :size].tolist() == pytest.approx(picked, abs=TOLERANCES[kind])
+            assert found[i, :size].tolist() == pytest.approx(picked, abs=FLOAT32_INSIDE)
             assert found[i, size:].tolist() == [0.0] * (5 - size)
         assert ends[i, : size + 1].tolist() == pytest.approx(
-            wanted[:, END].tolist(), abs=TOLERANCES[kind]
+            wanted[:, END].tolist(), abs=FLOAT32_INSIDE
         )
         assert ends[i, size + 1 :].tolist() == [0.0] * (5 - size)
         assert response_log_probs(model, ROWS, PAD)[i] == pytest.approx(
-            sum(picked), abs=len(picked) * TOLERANCES[kind]
+            sum(picked), abs=len(picked) * FLOAT32_INSIDE
         )
 
 
@@ -89,7 +87,7 @@ def test_gradients_equal_those_of_the_whole_log_softmax(
         if picked:
             sum(picked).backward()
     for mine, parameter in zip(found, llama.parameters(), strict=True):
-        assert torch.allclose(mine, parameter.grad, rtol=0, atol=TOLERANCE)
+        assert torch.allclose(mine, parameter.grad, rtol=0, atol=FLOAT32_INSIDE)
     assert max(float(g.abs().max()) for g in found) > 0.01
 
 
@@ -144,7 +142,9 @@ def test_padding_and_company_change_nothing(llama: nn.Module) -> None:
     for pad in (PAD, END):
         for i, row in enumerate(ROWS):
             alone = token_log_probs(llama, [row], pad)[0]
-            assert alone.tolist() == pytest.approx(together[i, : len(row[1])].tolist(), abs=1e-12)
+            assert alone.tolist() == pytest.approx(
+                together[i, : len(row[1])].tolist(), abs=FLOAT32_INSIDE
+            )
 
 
 def test_whole_responses_do_not_depend_on_how_they_are_batched(
@@ -156,7 +156,7 @@ def test_whole_responses_do_not_depend_on_how_they_are_batched(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
     monkeypatch.setattr("orchestrator.rewards.batching.TOKENS_PER_BATCH", 10)
-    assert response_log_probs(llama, ROWS, PAD) == pytest.approx(whole, abs=TOLERANCE)
+    assert response_log_probs(llama, ROWS, PAD) == pytest.approx(whole, abs=FLOAT32_INSIDE)
     assert widths == [2 * 2, 8, 9]  # tokens: two rows of 2, one of 8, one of 9
     hook.remove()
 
@@ -191,6 +191,6 @@ def test_extensions_of_a_prefix_have_the_log_probabilities_of_whole_texts(
                 y = row.prefix_ids + extension
                 logits = slow(model, row.prompt_ids, y).detach()
                 wanted = [float(logits[t, token]) for t, token in enumerate((*y, END))]
-                assert values == pytest.approx(wanted, abs=TOLERANCES[kind])
+                assert values == pytest.approx(wanted, abs=FLOAT32_INSIDE)
     with pytest.raises(ValueError, match="a prompt is empty"):
         extended_log_probs(model, [Extended((), (8,), ((9,),))], END, PAD)

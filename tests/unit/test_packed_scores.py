@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from conftest import FLOAT32_INSIDE
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import (
@@ -61,7 +62,7 @@ SLIDING: dict[str, Callable[[], PreTrainedConfig]] = {
 PRECISIONS = {
     "float32-eager": (torch.float32, "eager", 1e-4),
     "float32-sdpa": (torch.float32, "sdpa", 1e-4),
-    "float64-sdpa": (torch.float64, "sdpa", 1e-6),
+    "float64-sdpa": (torch.float64, "sdpa", FLOAT32_INSIDE),
 }
 
 RESPONSES = [(11, 12, 13, 14, 15, 16, 17, 18, 19), (21, 22), (31, 32, 33, 34, 35)]
@@ -139,7 +140,7 @@ def test_packed_scores_equal_separate_forwards(
 def test_no_pad_id_changes_a_score(pad_id: int) -> None:
     """Not even the end token, nor one that the text itself holds."""
     model = classifier("llama-grouped")
-    assert_equal(packed(model, (EOS,), pad_id), oracle(model, (EOS,)), 1e-6)
+    assert_equal(packed(model, (EOS,), pad_id), oracle(model, (EOS,)), FLOAT32_INSIDE)
 
 
 @pytest.mark.usefixtures("way")
@@ -148,7 +149,7 @@ def test_a_score_does_not_depend_on_the_other_rows_of_its_batch() -> None:
     row = prefix_row(PROMPTS[1], [RESPONSES[1]], [CUTS[1]], (EOS,))
     (alone,) = scores_of(model, [row])
     _, beside = scores_of(model, [prefix_row(PROMPTS[0], [RESPONSES[0]], [CUTS[0]], ()), row])
-    assert beside == pytest.approx(alone, abs=1e-9)
+    assert beside == pytest.approx(alone, abs=FLOAT32_INSIDE)
 
 
 @pytest.mark.usefixtures("way")
@@ -166,7 +167,7 @@ def test_candidate_chunks_of_one_prefix_are_scored_as_if_each_stood_alone() -> N
         [separate(model, prompt + response[: b.attach] + b.token_ids).item() for b in own],
         [separate(model, (*PROMPTS[2], 50, EOS)).item()],
     ]
-    assert_equal(scores_of(model, rows), expected, 1e-6)
+    assert_equal(scores_of(model, rows), expected, FLOAT32_INSIDE)
     assert rows[0].tokens == len(prompt + response) + 4 + 1 + 2 + 5 + 2 + 1
 
 
@@ -186,7 +187,7 @@ def test_responses_that_share_a_prompt_do_not_see_each_other(closing: tuple[int,
         ]
         for first, prompt in ((0, PROMPTS[0]), (1, PROMPTS[1]))
     ]
-    assert_equal(scores_of(model, rows), expected, 1e-6)
+    assert_equal(scores_of(model, rows), expected, FLOAT32_INSIDE)
 
 
 @pytest.mark.parametrize("token_ids", [(), (EOS,)], ids=["open", "closed"])
@@ -197,7 +198,7 @@ def test_the_empty_prefix_of_several_responses_is_the_prompt(token_ids: tuple[in
     own = (Branch(0, token_ids, 1), Branch(3, token_ids, 0), Branch(0, token_ids, 0))
     texts = [PROMPTS[0], PROMPTS[0] + RESPONSES[0][:3], PROMPTS[0]]
     expected = [float(separate(model, text + token_ids).detach()) for text in texts]
-    assert_equal(scores_of(model, [PackedRow(PROMPTS[0], pair, own)]), [expected], 1e-6)
+    assert_equal(scores_of(model, [PackedRow(PROMPTS[0], pair, own)]), [expected], FLOAT32_INSIDE)
 
 
 @pytest.mark.parametrize("name", SLIDING)
@@ -210,7 +211,7 @@ def test_a_sliding_window_shorter_than_the_text_is_kept(name: str) -> None:
     ).eval()
     model = model.to(torch.float64)
     expected = oracle(model, TWO_TOKENS)
-    assert_equal(packed(model, TWO_TOKENS, EOS), expected, 1e-6)
+    assert_equal(packed(model, TWO_TOKENS, EOS), expected, FLOAT32_INSIDE)
 
 
 @pytest.mark.parametrize("memory", [0, 1, 256])
@@ -226,7 +227,7 @@ def test_no_bound_on_the_branches_memory_changes_a_score(
         float(separate(model, PROMPTS[0] + RESPONSES[0][:t] + TWO_TOKENS).detach())
         for t in range(1, 10)
     ]
-    assert_equal([found], [expected], 1e-6)
+    assert_equal([found], [expected], FLOAT32_INSIDE)
 
 
 @pytest.mark.parametrize("kind", [AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification])
@@ -259,7 +260,7 @@ def test_a_head_of_the_callers_reads_any_model_on_a_causal_backbone(
         ]
     assert all(len(shape) == 3 and shape[2] == SIZES["hidden_size"] for shape in shapes)
     found = [own[: len(wanted)].tolist() for own, wanted in zip(scores, expected, strict=True)]
-    assert_equal(found, [[float(v) for v in row] for row in expected], 1e-6)
+    assert_equal(found, [[float(v) for v in row] for row in expected], FLOAT32_INSIDE)
 
 
 @pytest.mark.parametrize("kinds", [["linear_attention"], ["full_attention", "chunked_attention"]])
@@ -321,7 +322,7 @@ def test_the_gradient_of_the_packed_pair_loss_is_that_of_separate_forwards(
             slow = slow - w * logsigmoid(gap)
             ordered += int(gap > 0)
     slow.backward()
-    assert float(loss.detach()) == pytest.approx(float(slow.detach()), rel=1e-9)
+    assert float(loss.detach()) == pytest.approx(float(slow.detach()), rel=FLOAT32_INSIDE)
     assert right == ordered
     largest = 0.0
     # transformers' RMS norm is computed in float32 whatever the dtype, hence no closer.

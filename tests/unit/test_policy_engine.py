@@ -162,17 +162,22 @@ def test_with_an_entropy_stop_a_continuation_ends_before_the_first_uncertain_tok
     whole = SampleRequest(prompts[0], (), streams, MOST, entropies=True)
     free = engine.sample([whole])[0].continuations
     every = sorted(entropy for c in free for entropy in c.entropies)
-    threshold = every[len(every) * 2 // 3]
+    # In the middle of a gap, which no rounding crosses when fewer streams share a batch.
+    middle = range(len(every) // 2, len(every) * 5 // 6)
+    wide = max(middle, key=lambda i: every[i + 1] - every[i])
+    threshold = (every[wide] + every[wide + 1]) / 2
+    assert every[wide + 1] - every[wide] > 1e-3
     request = SampleRequest(prompts[0], (), streams, MOST, entropy_stop=threshold)
     stopped = engine.sample([request])[0].continuations
     assert {c.stop for c in stopped} >= {"entropy"}
     for own, part in zip(free, stopped, strict=True):
         cut = next((i for i, e in enumerate(own.entropies) if i and e >= threshold), None)
         if cut is None:
-            assert replace(part, margin=own.margin) == own
+            assert (part.token_ids, part.stop) == (own.token_ids, own.stop)
+            assert part.entropies == pytest.approx(own.entropies, abs=1e-5)
         else:
             assert part.token_ids == own.token_ids[:cut] and part.stop == "entropy"
-            assert part.entropies == pytest.approx(own.entropies[:cut])
+            assert part.entropies == pytest.approx(own.entropies[:cut], abs=1e-5)
     longest = max(len(c.token_ids) for c in stopped)
     assert 1 <= min(len(c.token_ids) for c in stopped if c.stop == "entropy") <= longest
 

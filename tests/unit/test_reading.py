@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import FLOAT32_INSIDE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -90,10 +91,14 @@ def test_what_is_read_on_equals_a_forward_over_the_whole_text(data: st.DataObjec
         for whole, own, wanted, read in zip(texts, tails, last, found, strict=True):
             assert (read.last is not None) == wanted
             if read.last is not None:
-                torch.testing.assert_close(read.last, alone(model, whole), rtol=0, atol=1e-9)
+                torch.testing.assert_close(
+                    read.last, alone(model, whole), rtol=0, atol=FLOAT32_INSIDE
+                )
             expected = [alone(model, whole + a + b) for a, b in own]
             if expected:
-                torch.testing.assert_close(read.tails, torch.stack(expected), rtol=0, atol=1e-9)
+                torch.testing.assert_close(
+                    read.tails, torch.stack(expected), rtol=0, atol=FLOAT32_INSIDE
+                )
         choices = [whole + a for whole, own in zip(texts, tails, strict=True) for a, _ in own]
         choices += [*texts, *(whole[:-1] for whole in texts if len(whole) > 1)]
         choices += [(*whole, 7, 8) for whole in texts]
@@ -160,7 +165,7 @@ def test_what_has_no_memory_is_computed_again_and_rows_stay_few() -> None:
     for one in dict.fromkeys(texts):
         (read,) = reader.read([one], [[]], [True])
         assert read.last is not None
-        torch.testing.assert_close(read.last, alone(MODELS[0], one), rtol=0, atol=1e-9)
+        torch.testing.assert_close(read.last, alone(MODELS[0], one), rtol=0, atol=FLOAT32_INSIDE)
     assert reader.store.rows == 1
 
 
@@ -177,7 +182,7 @@ def test_rows_that_grow_take_no_more_memory_than_is_stated() -> None:
     for text in (whole, prompts[-1], (*whole, 5), (*prompts[-1], 2)):
         (read,) = reader.read([text], [[]], [True])
         assert read.last is not None
-        torch.testing.assert_close(read.last, alone(MODELS[0], text), rtol=0, atol=1e-9)
+        torch.testing.assert_close(read.last, alone(MODELS[0], text), rtol=0, atol=FLOAT32_INSIDE)
         assert reader.store.bytes <= 2**20
     # What was used last is still there, and beams are no wider for a prompt that is long.
     assert [read.computed for read in reader.read([(*whole, 5)], [[]], [False])] == [0]
@@ -194,7 +199,7 @@ def test_rows_that_grow_take_no_more_memory_than_is_stated() -> None:
     found = reader.read(oldest, [[]] * 4, [True] * 4)
     for one, text in zip(found, oldest, strict=True):
         assert one.last is not None
-        torch.testing.assert_close(one.last, alone(MODELS[0], text), rtol=0, atol=1e-9)
+        torch.testing.assert_close(one.last, alone(MODELS[0], text), rtol=0, atol=FLOAT32_INSIDE)
     assert reader.store.bytes <= 2**20
 
 
@@ -222,9 +227,9 @@ def test_memory_that_runs_out_leaves_nothing_by_half(
             failures += 1
             continue
         assert read.last is not None
-        torch.testing.assert_close(read.last, alone(MODELS[0], text), rtol=0, atol=1e-9)
+        torch.testing.assert_close(read.last, alone(MODELS[0], text), rtol=0, atol=FLOAT32_INSIDE)
         expected = torch.stack([alone(MODELS[0], (*text, token)) for token in (5, 6)])
-        torch.testing.assert_close(read.tails, expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(read.tails, expected, rtol=0, atol=FLOAT32_INSIDE)
     assert failures == (after > 0)
 
 
@@ -253,4 +258,4 @@ def test_what_is_nan_stays_where_it_is() -> None:
     found = reader.read([*beams, (3, 4)], [[((7,), ())]] * 3, [False] * 3)
     assert torch.isnan(found[0].tails).all()
     expected = alone(MODELS[0], (3, 4, 7))
-    torch.testing.assert_close(found[2].tails[0], expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found[2].tails[0], expected, rtol=0, atol=FLOAT32_INSIDE)

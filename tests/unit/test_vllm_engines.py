@@ -218,7 +218,7 @@ def test_tokens_are_counted(policy: VllmPolicy) -> None:
     assert found.tokens_computed == 70 + 2 * (70 - 2 * BLOCK) + found.tokens_sampled - 3
     (again,) = policy.sample([asked])
     assert again.tokens_computed == 3 * (70 - 2 * BLOCK) + again.tokens_sampled - 3
-    assert again.continuations == found.continuations
+    assert texts([again]) == texts([found])
     policy.forget()
     assert policy.top([TopRequest(x, (), 2)])[0].tokens_computed == 70
 
@@ -349,6 +349,13 @@ def test_a_policy_whose_weights_are_nan_is_told(vllm: None, wide_policy: str, tm
         with pytest.raises(PolicyIsNotFinite, match="logits are NaN"):
             broken.sample([SampleRequest((3, 4), (), (1,), 4, greedy=greedy)])
     broken.close()
+
+
+def test_its_process_has_threads_that_sleep(policy: VllmPolicy) -> None:
+    """From its start: vLLM loads torch before anything that runs there could say so."""
+    policy.top([TopRequest(prompts(policy, 1)[0], (), 1)])
+    (engine,) = [e for e in engines() if "spawn_main" in " ".join(e.cmdline())][:1]
+    assert engine.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_a_closed_engine_leaves_no_process(policy: VllmPolicy, scorer: VllmSequenceScorer) -> None:
