@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from orchestrator.config.deepspeed_file import check_deepspeed
-from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.errors import ConfigError, reason_of, shown
 from orchestrator.config.places import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
 
@@ -107,30 +107,33 @@ def check_checkpoint(field: str, name: str) -> None:
 def _missing_on_the_hub(name: str) -> str:
     """Why there is no such model on the hub or in its cache; "" where there is one.
 
-    A hub that does not answer is asked once, and for no other file.
+    A hub that does not answer is asked once: downloads would try for half a minute.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        HfHubHTTPError,
+        GatedRepoError,
         HFValidationError,
-        LocalEntryNotFoundError,
         OfflineModeIsEnabled,
+        RepositoryNotFoundError,
     )
 
+    nowhere = "not found on the hub or in its cache"
     try:
         if any(isinstance(try_to_load_from_cache(name, file), str) for file in DESCRIBED_BY):
             return ""
         for file in DESCRIBED_BY:
             try:
-                hf_hub_download(name, file, etag_timeout=HUB_S)
-            except LocalEntryNotFoundError:
-                return "not in the hub's cache, and the hub does not answer"
+                get_hf_file_metadata(hf_hub_url(name, file), timeout=HUB_S)
             except EntryNotFoundError:
                 continue
             return ""
     except OfflineModeIsEnabled:
         return "not in the hub's cache, and HF_HUB_OFFLINE is set"
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError):
-        pass
-    return "not found on the hub or in its cache"
+    except GatedRepoError:
+        return "gated on the hub, and HF_TOKEN is of no one who may read it"
+    except (RepositoryNotFoundError, HFValidationError):
+        return nowhere
+    except Exception as error:  # of the hub's servers, of the network, of its library
+        return f"not in the hub's cache, and the hub does not answer ({reason_of(error)})"
+    return nowhere
