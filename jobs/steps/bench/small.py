@@ -31,9 +31,16 @@ from actors.search_stream import search_all
 from jobs.steps import cluster
 from jobs.steps.bench.search import search_actors
 from jobs.steps.bench.search_limit import limit_of
-from jobs.steps.bench.search_setting import KNOWN, Case, Place
+from jobs.steps.bench.search_setting import KNOWN, Case, Place, Way
 from jobs.steps.bench.setting import SETTINGS, name_of
-from jobs.steps.bench.small_loops import Rate, generated, plain_loop, step_loop, vllm_alone
+from jobs.steps.bench.small_loops import (
+    Rate,
+    generated,
+    generated_and_scored,
+    plain_loop,
+    step_loop,
+    vllm_alone,
+)
 from jobs.steps.bench.small_setting import (
     SMALL_CASES,
     SmallCase,
@@ -45,9 +52,10 @@ from orchestrator.records import Cost
 from orchestrator.scorers.scorer import Engine
 from orchestrator.search.problem import Problem
 
-Way = Callable[[SmallModels, SmallCase, Sequence[Problem]], Rate]
-LOOPS: dict[str, tuple[str, Way]] = {
-    "bon": ("generate", generated),
+Loop = Callable[[SmallModels, SmallCase, Sequence[Problem]], Rate]
+LOOPS: dict[str, tuple[str, Loop]] = {
+    "vote": ("generate", generated),
+    "bon": ("generate and plain scoring", generated_and_scored),
     "cbs": ("plain loop", plain_loop),
     "step_beam": ("vLLM and plain scoring", step_loop),
     "args": ("plain loop", plain_loop),
@@ -91,10 +99,10 @@ def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console
         if there or way is not step_loop:
             few = asked[: case.loop_prompts]
             rates.setdefault(other, []).append(_apart(way, models, case, few))
-        if case.method == "bon" and there:
+        if case.method == "vote" and there:
             rates.setdefault("vLLM alone", []).append(_apart(vllm_alone, models, case, asked))
         if case.method == "cbs":
-            over.append(best.seconds / _limit(case, models, asked, best))
+            over.append(best.seconds / _limit(case, models, asked, best, fastest))
         shown = ", ".join(f"{key} {own[-1]:.0f}" for key, own in rates.items())
         console.print(f"  tokens/s: {shown}", highlight=False)
     medians = {key: statistics.median(own) for key, own in rates.items()}
@@ -139,10 +147,14 @@ def _place(models: SmallModels, engine: Engine) -> Place:
     return Place(models.folder, "closed", SETTINGS["cpu"], processes, threads, ends=True)
 
 
-def _limit(case: SmallCase, models: SmallModels, asked: Sequence[Problem], cost: Cost) -> float:
-    """Seconds of the bare engine of transformers for the requests of the search."""
-    place = _place(models, "transformers")
-    ways = tuple(way for way in KNOWN if way != "vLLM")
+def _limit(
+    case: SmallCase, models: SmallModels, asked: Sequence[Problem], cost: Cost, engine: Engine
+) -> float:
+    """Seconds of the search's bare engine for its requests, in its best way to batch them."""
+    place = _place(models, engine)
+    ways: tuple[Way, ...] = ("vLLM",)
+    if engine == "transformers":
+        ways = tuple(way for way in KNOWN if way != "vLLM")
     own = Case(case.method, case.parameters, 0.0, None, 0, ways)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -153,7 +165,7 @@ def _limit(case: SmallCase, models: SmallModels, asked: Sequence[Problem], cost:
     return seconds
 
 
-def _apart(way: Way, models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> float:
+def _apart(way: Loop, models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> float:
     """Tokens a second of another way, in a process that ends with it and has all cores."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
         alone.submit(torch.set_num_threads, len(os.sched_getaffinity(0))).result()

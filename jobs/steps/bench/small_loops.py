@@ -28,16 +28,20 @@ TEXTS_PER_FORWARD = 16
 
 def generated(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
     """Plain `generate` of transformers, all samples of a prompt at once."""
-    model, end = _plain_policy(models), load_chat(models.policy).end_ids[0]
     tokens, start = 0, time.perf_counter()
     for problem in asked:
-        ids = torch.tensor([problem.prompt_ids])
-        found = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
-            num_return_sequences=case.parameters.n, max_new_tokens=case.new_tokens,
-            pad_token_id=end,
-        )  # fmt: skip
-        tokens += sum(_until(row.tolist(), end) for row in found[:, ids.shape[1] :])
+        tokens += sum(map(len, _samples(models, case, problem)))
+    return tokens, time.perf_counter() - start
+
+
+def generated_and_scored(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
+    """Best of N by plain `generate` and plain scoring, one prompt at a time."""
+    reward, closing = _plain_reward(models), load_chat(models.policy).closing_ids
+    tokens, start = 0, time.perf_counter()
+    for problem in asked:
+        samples = _samples(models, case, problem)
+        _scores(reward, [problem.prompt_ids + y + closing for y in samples])
+        tokens += sum(map(len, samples))
     return tokens, time.perf_counter() - start
 
 
@@ -92,6 +96,16 @@ def plain_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -
     return loop.chosen_tokens, time.perf_counter() - start
 
 
+def _samples(models: SmallModels, case: SmallCase, problem: Problem) -> list[Ids]:
+    model, end = _plain_policy(models), load_chat(models.policy).end_ids[0]
+    ids = torch.tensor([problem.prompt_ids])
+    found = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
+        num_return_sequences=case.parameters.n, max_new_tokens=case.new_tokens, pad_token_id=end,
+    )  # fmt: skip
+    return [_until(row.tolist(), end) for row in found[:, ids.shape[1] :]]
+
+
 def _grown(
     llm: Any, problem: Problem, beams: Sequence[tuple[Ids, bool]], own: Any, most: int
 ) -> tuple[list[tuple[Ids, bool]], list[tuple[Ids, Ids, bool]]]:
@@ -137,8 +151,9 @@ def _prompts(texts: Sequence[Ids]) -> list[dict[str, list[int]]]:
     return [{"prompt_token_ids": list(text)} for text in texts]
 
 
-def _until(tokens: list[int], end: int) -> int:
-    return tokens.index(end) + 1 if end in tokens else len(tokens)
+def _until(tokens: list[int], end: int) -> Ids:
+    """Tokens up to the end token, that one counted as sampled."""
+    return tuple(tokens[: tokens.index(end) + 1] if end in tokens else tokens)
 
 
 @lru_cache(maxsize=1)

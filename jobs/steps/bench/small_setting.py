@@ -14,6 +14,7 @@ from orchestrator.search.args import ArgsParameters
 from orchestrator.search.beam import BeamParameters, StepBeamParameters
 from orchestrator.search.best_of_n import BestOfNParameters
 from orchestrator.search.problem import Problem
+from orchestrator.search.vote import VoteParameters
 
 TASKS = (
     "List the steps of baking a loaf of bread, one on each line.",
@@ -46,7 +47,8 @@ class SmallCase:
 
 
 SMALL_CASES = {
-    "bon16": SmallCase("bon", BestOfNParameters(16), 8, 48, 2, 2.5, 1.25),
+    "samples16": SmallCase("vote", VoteParameters(16), 8, 48, 2, 2.5, 1.25),  # nothing is scored
+    "bon16": SmallCase("bon", BestOfNParameters(16), 8, 48, 2, None, None),
     "cbs4x4x16": SmallCase("cbs", BeamParameters(4, 4, 16), 8, 48, 1, None, 1.3),
     "steps": SmallCase("step_beam", StepBeamParameters(4, 4, "\n"), 8, 192, 1, 2.0, None),
     "steps32": SmallCase("step_beam", StepBeamParameters(4, 4, "\n"), 32, 192, 1, 2.0, None),
