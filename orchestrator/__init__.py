@@ -6,7 +6,10 @@ own steps in jobs/.
 
 import os
 
-# Threads that wait for each other sleep: spinning, they wait for a core that other work has, and
-# computing beside it is many times slower. OpenMP reads this when torch is loaded, so it stands
-# before every import of torch, here for who uses the library in a process of their own.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for each other spin for a moment, then sleep. Without the moment a small model
+# takes twice the time on an idle machine. Threads that go on spinning wait for a core that other
+# work has, and beside it all is many times slower (`jobs/bench.py threads`). Intel's OpenMP reads
+# the first, GNU's the second, when torch is loaded: so this stands before every import of torch.
+THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+if not any(name in os.environ for name in THREADS):  # what the user sets stays
+    os.environ.update(THREADS)

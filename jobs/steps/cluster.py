@@ -10,6 +10,7 @@ from ray._private.utils import read_ray_address
 from rich.console import Console
 
 from jobs.steps.quiet import SETTINGS, filter_native_errors
+from orchestrator import THREADS
 from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
 
@@ -29,10 +30,6 @@ MEMORY = {
 }
 
 
-# Ray Train's workers load torch before anything of ours: see orchestrator/__init__.py.
-THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-
-
 def environment() -> dict[str, str]:
     """Variables of every worker: where tools and ops are, memory and threads, quiet libraries."""
     tools = Path(sys.executable).parent
@@ -43,7 +40,9 @@ def environment() -> dict[str, str]:
         "TORCH_EXTENSIONS_DIR": os.environ.get(
             "TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")
         ),
-        **{name: os.environ.get(name, value) for name, value in (MEMORY | THREADS).items()},
+        **{name: os.environ.get(name, value) for name, value in MEMORY.items()},
+        # Ray Train's workers load torch before anything of ours.
+        **{name: os.environ[name] for name in THREADS if name in os.environ},
         **SETTINGS,
     }
 

@@ -1,6 +1,6 @@
 """The checks of a file job's options that import nothing that computes, made before all others.
 
-A wrong option answers at once. The options make them again, for whoever does not come this way.
+A wrong option answers at once. The job makes them again for callers that skip this module.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,12 @@ from orchestrator.config.places import check_uri, is_file
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_sampling, check_seed
-from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of, parsed
+from orchestrator.decoding.methods import (
+    UNSCORED_METHODS,
+    not_by_vllm,
+    parameters_of,
+    parsed,
+)
 
 LINES = ".txt"  # one prompt a line
 
@@ -29,6 +34,8 @@ def first_of_decode(given: Mapping[str, Any]) -> None:
     """
     method = given["method"]
     parameters_of(method, parsed(given["fields"]))
+    if given["engine"] == "vllm" and (reason := not_by_vllm(method)):
+        raise ConfigError(f"--engine = 'vllm': {reason}; valid: transformers")
     check_sampling(_option, given["temperature"], given["top_p"])
     check_seed(_option, given["seed"])
     _check_file("--prompts", given["prompts"], (*SUFFIXES, LINES), f"{VALID}, or {LINES}")

@@ -16,6 +16,7 @@ from rich.console import Console
 from jobs.steps.stage_names import stage_names
 from orchestrator.config.checks import (
     check_checkpoints,
+    check_engine,
     check_files,
     check_model,
     check_shares,
@@ -109,6 +110,7 @@ def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: 
     check_files(config)
     check_output(config, Path.cwd())
     check_sizes(config, Path.cwd())
+    check_engine(config)
     check_checkpoints(config)
     uri = config.tracking.uri
     if starts and uri is not None and not uri.startswith("sqlite:"):  # which the run makes

@@ -7,6 +7,8 @@ from orchestrator.config.deepspeed_file import check_deepspeed
 from orchestrator.config.errors import ConfigError, reason_of, shown
 from orchestrator.config.places import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
+from orchestrator.decoding.methods import not_by_vllm
+from orchestrator.search.registry import METHODS
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 HUB_S = 5.0  # given to the hub to answer
@@ -30,6 +32,23 @@ def check_files(config: Config) -> None:
             check_uri(f"data.{name}", path)
         elif not is_file(path):
             raise ConfigError(f"data.{name} = {shown(path)}: no such file; {valid}")
+
+
+def check_engine(config: Config) -> None:
+    """Raises ConfigError where vLLM is asked for what it does not run, whatever the models."""
+    if config.search.engine != "vllm":
+        return
+    if not config.cluster.search_actors:
+        raise ConfigError(
+            "cluster.search_actors = 0: with search.engine vllm there must be some; valid: over 0"
+        )
+    for method in METHODS:
+        reason = not_by_vllm(method)
+        if reason and getattr(config.search, method, None) is not None:
+            raise ConfigError(
+                f"search.engine = 'vllm': {reason}; valid: auto, transformers, or"
+                f" search.{method}=null"
+            )
 
 
 def check_checkpoints(config: Config) -> None:

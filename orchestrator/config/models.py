@@ -125,10 +125,7 @@ def _variant(config: Config, place: str, variant: Variant, checkpoint: str) -> S
 
 def _check_engine(config: Config) -> None:
     """Raises ConfigError where vLLM is asked for what it does not run."""
-    wanted, methods = config.search.engine, ["cbs"]
-    methods += ["cards"] if config.search.cards is not None else []
-    if wanted == "vllm" and not config.cluster.search_actors:
-        raise ConfigError("cluster.search_actors = 0: search.engine vllm is theirs; valid: over 0")
+    wanted = config.search.engine
     for scorer in config.scorers:
         kind, checkpoint = _kind(config, scorer), _checkpoint(config, scorer)
         dtype, others = config.search.dtype, kind == "sequence" and wanted != "vllm"
@@ -137,14 +134,13 @@ def _check_engine(config: Config) -> None:
                 f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind}, search.engine is"
                 f" {wanted}; valid: float32, or scorers of kind sequence alone on transformers"
             )
-        for method in methods:
-            try:
-                engine_of(wanted, method, kind)
-            except ValueError as error:
-                raise ConfigError(
-                    f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
-                    " transformers, or without that method or scorer"
-                ) from None
+        try:
+            engine_of(wanted, "cbs", kind)
+        except ValueError as error:
+            raise ConfigError(
+                f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
+                " transformers, or without that scorer"
+            ) from None
         if wanted == "vllm" and checkpoint is not None:
             _told("search.engine = 'vllm', scorer", checkpoint, partial(check_model, checkpoint))
     if wanted == "vllm" and config.models.policy is not None:

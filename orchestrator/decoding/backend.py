@@ -33,10 +33,10 @@ Loaded = tuple[PolicyEngine, Scorer | None]
 class ModelBackend:
     """Loads and asks both models in one thread of its own, so that the event loop stays free.
 
-    Samples are under way together, whenever they were asked for; a prompt whose samples are there
-    is scored while others go on. Scores come first, for they let prompts go on, then likeliest
-    tokens, then a token of every sample under way. A question that cannot be answered by a fault of
-    its own gets a PromptFailed for an answer.
+    All samples in progress share one batch, whenever they were asked for; a prompt is scored when
+    its own are finished. Scores are computed first, for they let prompts go on, then likeliest
+    tokens, then a token of every sample in progress. A question that fails alone gets a
+    PromptFailed for an answer.
 
     Args:
         load: gives the policy, and the scorer where there is one.
@@ -64,14 +64,14 @@ class ModelBackend:
         self._thread.shutdown(wait=False)
 
     async def answers(self, asked: list[Question]) -> Answers:
-        """Some of the answers that are missing, as of ``Engines``."""
+        """See ``Backend.answers``."""
         if self.scorer is None and any(question.kind == "score" for question in asked):
             raise ValueError("a score request, but there is no reward model")
         self._news = False
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, asked)
 
     def wake(self) -> None:
-        """The samples under way stop for new questions, behind their next token."""
+        """Returns from sampling after the next token, to take new questions."""
         self._news = True
 
     def drop(self) -> None:

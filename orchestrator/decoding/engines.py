@@ -8,11 +8,11 @@ sample and each score by itself, and reads a prompt again up to the last whole b
 import importlib.util
 from typing import Literal
 
+from orchestrator.decoding.methods import not_by_vllm
 from orchestrator.engines.vllm_process import INSTALL
 from orchestrator.scorers.scorer import Engine, Kind
 
 Wanted = Literal["auto", "transformers", "vllm"]
-BY_ENTROPY = ("cards",)  # a segment ends at an uncertain token, which vLLM does not tell
 
 
 def engine_of(wanted: Wanted, method: str, kind: Kind | None) -> Engine:
@@ -28,8 +28,8 @@ def engine_of(wanted: Wanted, method: str, kind: Kind | None) -> Engine:
     """
     if wanted != "vllm":
         return "transformers"
-    if method in BY_ENTROPY:
-        raise ValueError(f"{method} ends segments by entropy, which vLLM does not tell")
+    if reason := not_by_vllm(method):
+        raise ValueError(reason)
     if kind not in (None, "sequence"):
         raise ValueError(f"vLLM scores the kind 'sequence', and the reward model is {kind!r}")
     if importlib.util.find_spec("vllm") is None:

@@ -17,6 +17,7 @@ from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.search.registry import METHODS
 
 UNSCORED_METHODS = ("base", "greedy", "vote")  # they ask for no score
+BY_ENTROPY = ("cards",)  # a segment ends at an uncertain token
 _OF_A_SWEEP = ("prompts",)  # fields of a section that are not the method's
 
 
@@ -46,6 +47,13 @@ def parameters_of(method: str, given: Mapping[str, Any]) -> Any:
                 f" own scale; valid: {field.name}=NUMBER"
             )
     return kind(**values)
+
+
+def not_by_vllm(method: str) -> str:
+    """Why vLLM does not run a method, as a clause; empty where it does."""
+    if method in BY_ENTROPY:
+        return f"{method} ends segments by entropy, which vLLM does not tell"
+    return ""
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:

@@ -34,10 +34,10 @@ class DrawnRow:
 
 
 def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor | None]:
-    """Probabilities (R, V) after temperature and top-p; how near the cut is to another one (R,).
+    """Probabilities (R, V) after temperature and top-p, and the margin of top-p's cut (R,).
 
-    That is in probability, the least distance to ``top_p`` of what stands before a token, or the
-    lead of the last token kept over the first that is cut; None where nothing is cut.
+    The margin is a probability: the least distance to ``top_p`` of what stands before a token, or
+    the lead of the last token kept over the first that is cut; None where nothing is cut.
     """
     heated = logits if temperature == 1 else logits / temperature
     probabilities = torch.softmax(heated, dim=-1)

@@ -1,8 +1,7 @@
 """Samples under way in one batch, which rows join and leave at any step (continuous batching).
 
-A row's keys and values are written one column behind the other; one that joins later begins at a
-later column, and a mask hides what stands before it. A row that has stopped leaves its slot to the
-next one that joins.
+Keys and values are written column by column; a row that joins late starts at a later column, and
+a mask hides the earlier ones. A row that has stopped leaves its slot to the next one that joins.
 """
 
 from collections.abc import Sequence
@@ -106,7 +105,7 @@ class Batch:
             self._regroup()
 
     def keep(self, places: Sequence[int]) -> None:
-        """Gives the store what was computed of rows that may be gone on from."""
+        """Saves the computed keys and values of rows that may be continued."""
         chosen = []
         for place in places:
             slot = self.slots[place]
@@ -146,7 +145,7 @@ class Batch:
         return True
 
     def _begin(self) -> None:
-        """Takes what the rows under way go on from out of the store, and reads what it lost."""
+        """Loads the prefixes of live rows from the store, and computes evicted ones again."""
         texts = list(dict.fromkeys(slot.text for slot in self.slots if slot.live))
         self._place = {text: i for i, text in enumerate(texts)}
         self._reader.read(texts, [()] * len(texts), [False] * len(texts))

@@ -1,4 +1,4 @@
-"""What samples continuously: requests join at any step, each is answered when it is done."""
+"""A policy with continuous batching: requests join at any step, each is answered when done."""
 
 from collections.abc import Sequence
 from typing import Protocol

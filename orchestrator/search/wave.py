@@ -1,4 +1,4 @@
-"""Questions of many problems, handed to the engines as soon as no problem could ask another one.
+"""Collects the requests of many problems and sends them to the engines once all problems wait.
 
 The engines answer what they have, not a batch as a whole: a problem whose answers are there goes on
 while others still wait for theirs. What is asked together depends on the requests and on what the
@@ -43,9 +43,8 @@ class Backend(Protocol):
     async def answers(self, asked: list[Question]) -> Answers:
         """Takes questions, then waits until some of all that were taken are answered.
 
-        Called again and again while any is open, never twice at once. What cannot be answered by a
-        fault of its own may have a PromptFailed for an answer. May give nothing where ``wake`` was
-        called.
+        Called repeatedly while any question is unanswered, never concurrently. A question that
+        fails alone gets a PromptFailed for an answer. May return nothing after ``wake``.
         """
 
     def wake(self) -> None:
@@ -97,7 +96,7 @@ class Wave:
         return question.answer
 
     def leave(self, index: int, following: int | None = None) -> float:
-        """A problem is done, its share of the time so far; the next one may begin in its place."""
+        """Ends a problem and returns its seconds; the problem ``following`` takes its place."""
         for question in self._open.pop(index):
             question.answer.cancel()
         self._running.discard(index)

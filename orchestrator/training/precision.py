@@ -29,7 +29,7 @@ class Speeds:
     Attributes:
         device: its name.
         faster: the precision to train in.
-        seconds: by precision; empty where a device's own word decides.
+        seconds: by precision; empty where nothing was timed (CUDA).
         work: what was timed.
     """
 

@@ -41,6 +41,11 @@ CASES: list[tuple[str, list[str], int, str]] = [
     ("full_sweep", ["training.deepspeed=none.json"], 2, "training.deepspeed = 'none.json'"),
     ("full_sweep", [*SMOKE, "--force", "polcy"], 2, "--force polcy: no such stage; valid: data"),
     ("full_sweep", ["tracking.uri=http://127.0.0.1:1"], 2, "tracking.uri = http://127.0.0.1:1: "),
+    ("full_sweep", ["search.engine=vllm"], 2, "search.engine = 'vllm': cards ends segments by ent"),
+    (
+        "full_sweep", ["search.engine=vllm", "cluster.search_actors=0"], 2,
+        "cluster.search_actors = 0: with search.engine vllm there must be some",
+    ),
     ("train", ["--help"], 0, "Usage"),
     ("train", ["prm"], 2, "prm: no such model; valid: policy"),
     ("train", ["orm", "seed=-1"], 2, "seed = -1: "),
@@ -56,6 +61,11 @@ CASES: list[tuple[str, list[str], int, str]] = [
     ("decode", ["--help"], 0, "Usage"),
     ("decode", DECODE[2:], 2, "Missing option"),
     ("decode", [*DECODE[:3], "nothing", *DECODE[4:]], 2, "method = 'nothing': no such method"),
+    (
+        "decode",
+        [*DECODE[:3], "cards", *DECODE[4:], "--engine=vllm", "target_reward=1", "beta=1"],
+        2, "--engine = 'vllm': cards ends segments by entropy",
+    ),
     ("decode", [*DECODE, "m=5"], 2, "method.m = 5: bon has no such field"),
     ("decode", [*DECODE, "n=true"], 2, "method.n = True: "),
     ("decode", [*DECODE, "--temperature", "0"], 2, "--temperature = 0.0: "),

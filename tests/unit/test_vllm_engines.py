@@ -4,6 +4,7 @@ An engine takes 10 to 20 s to start: all tests share two, and change what is ask
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from conftest import engines
 from scipy.stats import chisquare
 
+from orchestrator import THREADS
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import TextDoesNotFit, load_policy, save_checkpoint
 from orchestrator.engines.draws import distribution
@@ -351,11 +353,12 @@ def test_a_policy_whose_weights_are_nan_is_told(vllm: None, wide_policy: str, tm
     broken.close()
 
 
-def test_its_process_has_threads_that_sleep(policy: VllmPolicy) -> None:
+def test_its_threads_wait_as_ours_do(policy: VllmPolicy) -> None:
     """From its start: vLLM loads torch before anything that runs there could say so."""
     policy.top([TopRequest(prompts(policy, 1)[0], (), 1)])
     (engine,) = [e for e in engines() if "spawn_main" in " ".join(e.cmdline())][:1]
-    assert engine.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
+    given = engine.environ()
+    assert all(given.get(name) == os.environ.get(name) for name in THREADS)
 
 
 def test_a_closed_engine_leaves_no_process(policy: VllmPolicy, scorer: VllmSequenceScorer) -> None:

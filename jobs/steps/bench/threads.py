@@ -1,4 +1,4 @@
-"""`jobs/bench.py threads`: OpenMP threads that sleep while they wait against threads that spin.
+"""`jobs/bench.py threads`: OpenMP threads that wait as ours do, that sleep, and that spin.
 
 Each row is a process of its own, since the setting is read when torch is loaded: on an idle
 machine, and beside a process that keeps one core busy. The model has the embedded policy's size.
@@ -18,14 +18,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator import THREADS
 from orchestrator.config.load import ROOT
 from orchestrator.training.speed import LENGTH, ROWS, TOKENS, Shape, works
 
 EMBEDDED = Shape(500, 128, 384, 4, 4, 4)  # the world's policy
 SECONDS = 3.0  # of each work; its mean counts, since other work makes some rounds slow
-NAME = "OMP_WAIT_POLICY"
-# Threads spin where torch comes first: the project's own import sets that they sleep.
-PROGRAMS = {"sleep": "import orchestrator, torch", "spin": "import torch"}
+# Threads are torch's own where it comes first: the project's import decides how they wait.
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "as ours": ("import orchestrator, torch", {}),
+    "sleep": ("import torch", {"OMP_WAIT_POLICY": "PASSIVE"}),
+    "spin": ("import torch", {}),
+}
 SHOW = "from jobs.steps.bench.threads import show_means; show_means({threads})"
 BUSY = "while True: pass"
 
@@ -36,8 +40,8 @@ def bench_threads(counts: Sequence[int], file: Path | None) -> None:
     for beside in ("nothing", "a busy process"):
         with _busy(beside != "nothing"):
             for threads in counts:
-                for waiting in PROGRAMS if threads > 1 else ("sleep",):
-                    row = {"threads": threads, "they": waiting, "beside": beside}
+                for waiting in WAYS if threads > 1 else ("sleep",):
+                    row = {"threads": threads, "they wait": waiting, "beside": beside}
                     results.append({**row, **_means(waiting, threads)})
     title = f"ms: a step of {TOKENS} tokens, reading them, a token of {ROWS} texts of {LENGTH}"
     table = Table(title=f"{title}; {os.cpu_count()} cores, torch {torch.__version__}")
@@ -67,10 +71,12 @@ def show_means(threads: int) -> None:
 
 
 def _means(waiting: str, threads: int) -> dict[str, Any]:
-    own = {name: value for name, value in os.environ.items() if name != NAME}
-    program = f"{PROGRAMS[waiting]}; {SHOW.format(threads=threads)}"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, check=True, text=True)
+    imports, variables = WAYS[waiting]
+    own = {name: value for name, value in os.environ.items() if name not in THREADS}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imports}; {SHOW.format(threads=threads)}"],
+        cwd=ROOT, env={**own, **variables}, stdout=subprocess.PIPE, check=True, text=True,
+    )  # fmt: skip
     return dict(json.loads(done.stdout))
 
 
