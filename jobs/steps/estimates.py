@@ -13,11 +13,14 @@ from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
 from orchestrator.training.speed import Speed, measure
 
-REFERENCE = Speed(training=0.04, reading=0.02, step=0.008)
-PER_TRAINED_PAIR = 0.0045
-PER_DEMONSTRATION = 0.0016
-PER_SAMPLE = 0.0025
-PER_SCORED_RESPONSE = 0.002
+REFERENCE = Speed(training=0.028, reading=0.011, step=0.0037)
+PER_TRAINED_PAIR = 0.0107
+PER_DEMONSTRATION = 0.0044
+PER_SAMPLE = 0.0018
+PER_SCORED_RESPONSE = 0.0007
+PER_PROMPT = 0.025  # of a cell that scores whole responses, or some
+PER_CANDIDATE, PER_CANDIDATE_TOKEN = 0.00015, 0.0001  # of beams
+PER_TOKEN_OF_ARGS = 0.0017
 GROUP_START = 30.0
 PIPELINE_START = 25.0
 REAL_PAIRS = 1_000  # of a split of a file that is not read yet
@@ -59,7 +62,7 @@ def seconds_of(step: Step, config: Config, rates: Rates) -> float:
     if stage in ("orm", "reference"):
         return rates.training * PER_TRAINED_PAIR * pair_count(config, stage)
     if stage == "variants":
-        return 1.3 * rates.training * PER_TRAINED_PAIR * pair_count(config, "prm")
+        return rates.training * PER_TRAINED_PAIR * pair_count(config, "prm")
     if stage == "pairs":
         return rates.step * PER_SAMPLE * 2 * pairs
     if stage == "partial_pairs":
@@ -73,7 +76,7 @@ def seconds_of(step: Step, config: Config, rates: Rates) -> float:
     if stage == "cells":
         prompts = min(step.options["prompts"] or config.data.test_prompts, config.data.test_prompts)
         return rates.step * prompts * seconds_per_prompt(config, step.options["method"])
-    return {"data": 3.0, "calibration": 1.0, "agreement": 4.0 * rates.reading}.get(stage, 15.0)
+    return {"data": 3.0, "calibration": 1.0, "agreement": 4.2 * rates.reading}.get(stage, 15.0)
 
 
 def pair_count(config: Config, split: str | None = None) -> int:
@@ -90,9 +93,8 @@ def seconds_per_prompt(config: Config, method: str) -> float:
     section = getattr(config.search, method, None)
     length = config.decoding.max_new_tokens / 2
     if isinstance(section, BeamConfig):
-        return (
-            section.beams * section.candidates * (length / section.chunk) * PER_SCORED_RESPONSE / 4
-        )
+        per_token = PER_CANDIDATE / section.chunk + PER_CANDIDATE_TOKEN
+        return section.beams * section.candidates * length * per_token
     if method == "args":
-        return length * PER_SCORED_RESPONSE * 2
-    return 0.03
+        return length * PER_TOKEN_OF_ARGS
+    return PER_PROMPT

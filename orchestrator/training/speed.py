@@ -1,7 +1,7 @@
 """How fast this machine computes with a model of some widths: a moment's measurement.
 
-Models of one and of two layers, with random weights, are timed at what the stages of a run do; the
-rest of the layers follow from the difference.
+Models of one and of a few layers, with random weights, are timed at what the stages of a run do;
+the rest of the layers follow from the difference.
 """
 
 import time
@@ -16,7 +16,8 @@ from orchestrator.training.job import Precision
 TOKENS = 512  # of a pass over whole texts, in rows of LENGTH
 LENGTH = 64
 ROWS = 32  # texts that are sampled at once
-SECONDS, ROUNDS = 0.1, 5  # of each timing: until so long, or so often; the fastest round counts
+MOST_LAYERS = 4
+SECONDS, ROUNDS = 0.3, 10  # of each timing: until so long, or so often; the fastest round counts
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,10 @@ class Speed:
 
 def measure(shape: Shape, precision: Precision, threads: int) -> Speed:
     """Times this machine's processor; ``threads`` are those of a training worker."""
-    one, two = (
-        _timed(replace(shape, layers=count), precision, threads)
-        for count in (1, min(2, shape.layers))
-    )
-    more = shape.layers - 1
-    return Speed(*(a + more * max(b - a, 0.0) for a, b in zip(one, two, strict=True)))
+    most = min(MOST_LAYERS, shape.layers)
+    one, several = (_timed(replace(shape, layers=count), precision, threads) for count in (1, most))
+    more = (shape.layers - 1) / max(most - 1, 1)
+    return Speed(*(a + more * max(b - a, 0.0) for a, b in zip(one, several, strict=True)))
 
 
 def works(
