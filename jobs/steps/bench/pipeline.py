@@ -19,6 +19,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 
+import ray
 import torch
 from rich.console import Console
 
@@ -101,6 +102,7 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
                     f" {best})",
                     highlight=False,
                 )
+        ray.shutdown()
     return _result(rows, setting, rounds, samples)
 
 
