@@ -20,7 +20,7 @@ from orchestrator.training.files import write_examples
 from orchestrator.training.job import TrainingJob
 from orchestrator.world.agents import demonstration, prompts
 
-STEPS, PAIRS_PER_STEP, KILLED_AT = 30, 4, 17
+STEPS, PAIRS_PER_STEP, KILLED_AT = 40, 4, 27
 TOLERANCE = 1e-4  # relative, of each step's loss
 
 
@@ -87,6 +87,6 @@ def test_a_worker_killed_in_mid_epoch_costs_no_row_and_no_accuracy(
     two = job(word_policy, tmp_path / "two")
     disturbed = trained(two, 2, tmp_path / "ray_two", kill_one)
     assert killed
-    assert disturbed["resumed_at"] in (10, 20), "taken up at the last checkpoint that is whole"
+    assert disturbed["resumed_at"] in (10, 20, 30), "taken up at the last checkpoint that is whole"
     assert disturbed["loss"] == pytest.approx(alone["loss"], rel=TOLERANCE)
     assert disturbed["rows"] == alone["rows"] == STEPS * PAIRS_PER_STEP
