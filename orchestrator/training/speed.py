@@ -16,7 +16,7 @@ from orchestrator.training.job import Precision
 TOKENS = 512  # of a pass over whole texts, in rows of LENGTH
 LENGTH = 64
 ROWS = 32  # texts that are sampled at once
-MOST_LAYERS = 4
+MOST_LAYERS = 4  # that are timed
 SECONDS, ROUNDS = 0.3, 10  # of each timing: until so long, or so often; the fastest round counts
 
 

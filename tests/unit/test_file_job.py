@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from jobs.steps.file_job import alone, cause, check_place, check_rows_file, file_job
-from jobs.steps.main import BAD_CONFIG, OK
+from jobs.steps.main import BAD_CONFIG, OK, writing_alone
 from orchestrator.config.load import ConfigError
+from orchestrator.stages.store import Store
 
 BOTH = (".parquet", ".jsonl")
 
@@ -151,3 +152,15 @@ def test_a_cause_is_told_without_the_class_that_a_traceback_names() -> None:
     )
     assert cause(error) == "x.parquet: is damaged"
     assert cause(ValueError("x = 1: no")) == "x = 1: no"
+
+
+def test_one_sweep_at_a_time_writes_to_a_folder_and_its_lock_goes_with_it(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    for _ in range(2):
+        with (
+            writing_alone(store),
+            pytest.raises(ConfigError, match="another sweep is writing there"),
+            writing_alone(store),
+        ):
+            raise AssertionError("two at once")
+        assert list(store.local.iterdir()) == []
