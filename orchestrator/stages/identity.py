@@ -1,8 +1,9 @@
 """A stage's identity: a key that hashes its config, its inputs' keys and its own source modules.
 
 The source of a stage is the module of its step function with every module of this project that it
-imports, and theirs; never the git commit. Modules that carry results but cannot change them
-(config, stages, tracking, report, progress) do not count.
+imports, and theirs; never the git commit. Of each module its syntax tree counts, without docstrings,
+comments and annotations. Modules that carry results but cannot change them (config, stages, tracking,
+report, progress) do not count.
 """
 
 import ast
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from orchestrator.stages.syntax import syntax_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("orchestrator", "actors", "jobs")
@@ -49,11 +52,10 @@ def stage_key(name: str, module: str, config: Mapping[str, Any], inputs: Mapping
 
 @cache
 def source_hash(module: str) -> str:
-    """Hash of a module's source and of all project modules it leads to."""
+    """Hash of what a module and all project modules that it imports do, by their syntax trees."""
     digest = hashlib.sha256()
     for name in sorted(source_closure(module)):
-        digest.update(name.encode())
-        digest.update(_file_of(name).read_bytes())  # type: ignore[union-attr]
+        digest.update(f"{name}:{syntax_hash(_source_of(name))}\n".encode())
     return digest.hexdigest()
 
 
@@ -66,20 +68,24 @@ def source_closure(module: str) -> frozenset[str]:
         if name in found or _file_of(name) is None or name.startswith(NOT_COUNTED):
             continue
         found.add(name)
-        waiting += _imports(name)
+        waiting += _imports(_source_of(name))
     return frozenset(found)
 
 
-def _imports(module: str) -> list[str]:
-    tree = ast.parse(_file_of(module).read_text())  # type: ignore[union-attr]
+@cache
+def _imports(source: str) -> list[str]:
     names: list[str] = []
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.append(node.module)
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return [name for name in names if name.split(".")[0] in PACKAGES]
+
+
+def _source_of(module: str) -> str:
+    return _file_of(module).read_text(encoding="utf-8")  # type: ignore[union-attr]
 
 
 def _file_of(module: str) -> Path | None:

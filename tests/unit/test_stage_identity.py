@@ -125,9 +125,18 @@ def test_a_changed_source_changes_the_keys_of_what_runs_it(
 ) -> None:
     before = stage_key("cut", "jobs.steps.cut", {}, {})
     with (project / file).open("a") as source:
-        source.write("# changed\n")
+        source.write("CHANGED = 1\n")
     source_hash.cache_clear()
     assert (stage_key("cut", "jobs.steps.cut", {}, {}) != before) is counts
+
+
+def test_words_in_a_source_keep_the_key(project: Path) -> None:
+    before = stage_key("cut", "jobs.steps.cut", {}, {})
+    (project / "orchestrator/search/beam.py").write_text(
+        '"""Beam search."""\n\nWIDTH: int = 4  # candidates\n'
+    )
+    source_hash.cache_clear()
+    assert stage_key("cut", "jobs.steps.cut", {}, {}) == before
 
 
 def test_a_folders_fingerprint_is_its_names_and_bytes(tmp_path: Path) -> None:
