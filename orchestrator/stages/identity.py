@@ -1,9 +1,9 @@
 """A stage's identity: a key that hashes its config, its inputs' keys and its own source modules.
 
 The source of a stage is the module of its step function with every module of this project that it
-imports, and theirs; never the git commit. Of each module its syntax tree counts, without docstrings,
-comments and annotations. Modules that carry results but cannot change them (config, stages, tracking,
-report, progress) do not count.
+imports, and theirs; never the git commit. Of each module its syntax tree counts, without
+docstrings, comments and annotations. Modules that carry results but cannot change them (config,
+stages, tracking, report, progress) do not count.
 """
 
 import ast

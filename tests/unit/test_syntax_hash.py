@@ -72,5 +72,7 @@ def test_what_is_nested_is_told_from_what_follows() -> None:
 def test_the_hash_is_the_same_on_every_version_of_python() -> None:
     # Computed with 3.11, 3.12 and 3.13.
     computed = "8d6c0983d270fb568f81fdf0f67928d3dc540f192f72ed6488cae42bfd7e8315"
-    source = "def f(a, /, *b, **c):\n    return f'{a!r:>{b}}' if {**c, 1: None} else lambda x: ...\n"
+    source = (
+        "def f(a, /, *b, **c):\n    return f'{a!r:>{b}}' if {**c, 1: None} else lambda x: ...\n"
+    )
     assert syntax_hash(source) == computed
