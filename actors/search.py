@@ -20,20 +20,19 @@ from actors.reward import RewardPlace, scorer_at
 from orchestrator.decoding.backend import Loaded, ModelBackend, PolicyEngine
 from orchestrator.records import Response
 from orchestrator.search.lockstep import Lockstep
+from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem, PromptFailed
-from orchestrator.search.registry import METHODS
 from orchestrator.search.wave import Backend
 
 
 @dataclass(frozen=True)
 class Search:
-    """A method by its name in the registry, its parameters, and how many prompts at once.
+    """A search method, and how many prompts it answers at once.
 
     ``engines`` are those to search with; None: those that the actor was started with.
     """
 
-    method: str
-    parameters: Any
+    method: SearchMethod[Any]
     places: int
     engines: "Engines | None" = None
 
@@ -132,8 +131,7 @@ class SearchActor:
                 raise ValueError("a search without engines, and this actor has none of its own")
             if self._lockstep is None or self._search != search:
                 await self._backend.forget()
-                start = METHODS[search.method].bind(search.parameters)
-                self._lockstep = Lockstep(start, self._backend, search.places)
+                self._lockstep = Lockstep(search.method.run, self._backend, search.places)
                 self._search = search
             return self._lockstep
 

@@ -9,11 +9,8 @@
 A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
 import typer
 

@@ -5,13 +5,9 @@
 A run that was ended goes on where the same command is given again. docs/decoding.md
 """
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated as An
 from typing import Literal
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
 import typer
 from typer import Option as Opt
@@ -23,7 +19,7 @@ quieten()  # before any library that reads its settings at import
 from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402
 from jobs.steps.first_checks import first, first_of_decode  # noqa: E402
-from jobs.steps.method_fields import METHOD_NAMES, MethodCommand  # noqa: E402
+from jobs.steps.method_fields import MethodCommand  # noqa: E402
 from jobs.steps.reward_arguments import CORES  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -33,7 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     context: typer.Context,
     policy: An[str, Opt(help="the model that writes: a checkpoint folder or hub name")],
-    method: An[str, Opt(help=METHOD_NAMES)],
+    method: An[str, Opt(help="the search method")],
     prompts: An[str, Opt(help=".jsonl, .jsonl.gz, .parquet with `prompt`; .txt, one a line")],
     out: An[str, Opt(help="a folder, or a file that ends with .parquet or .jsonl")],
     fields: An[list[str] | None, typer.Argument(help="of the method: beams=4 chunk=16")] = None,

@@ -6,11 +6,6 @@ Its steps are the paper's: data -> policy -> pairs -> ORM, reference -> partial 
 -> process reward models -> search -> evaluation -> report. See jobs/steps/plan.py.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
-
 import typer
 
 from jobs.steps.quiet import quieten

@@ -6,11 +6,7 @@
 `python3 bootstrap.py samples` installs their packages first.
 """
 
-import sys
-from pathlib import Path
 from typing import Annotated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
 import typer
 

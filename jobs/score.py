@@ -7,13 +7,9 @@ Those that cannot be scored go to the rejects; run again, it computes what is mi
 docs/scorers.md
 """
 
-import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated as An
 from typing import Literal
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
 import typer
 from typer import Option as Opt

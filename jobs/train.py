@@ -6,11 +6,6 @@ MODEL is policy, orm, reference or a variant's name. Stages and keys are the mai
 them has done, the other finds done.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
-
 import typer
 
 from jobs.steps.quiet import quieten

@@ -7,11 +7,8 @@ Distributions: choice, uniform, loguniform, quniform, randint. The best config i
 that jobs/full_sweep.py and jobs/train.py take.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any working directory
 
 import typer
 

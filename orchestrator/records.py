@@ -81,7 +81,7 @@ class Response:
     ``score`` is the scorer's value of the whole response (None without a scorer); ``step_scores``
     are the scores of what was kept at each step, in order; ``stop`` says whether the response came
     to its end token or to the length limit. ``margin`` is that of the nearest decision on the way
-    (``search/ledger.py``): a run with other rounding can only differ where it is small.
+    (``search/client.py``): a run with other rounding can only differ where it is small.
     """
 
     prompt_id: str

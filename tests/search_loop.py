@@ -8,15 +8,24 @@ method's text and the other side of `jobs/bench.py search`. Draws are keyed as t
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from orchestrator.data.final_answers import last_number
+from orchestrator.data.answers import answers_in
 from orchestrator.randomness import uniforms
-from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import Ids
+from orchestrator.search.method import SearchMethod
+from orchestrator.search.methods.args import Args, StochasticArgs
+from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
+from orchestrator.search.methods.best_of_n import BestOfN
+from orchestrator.search.methods.cards import Cards
+from orchestrator.search.methods.dvts import DVTS
+from orchestrator.search.methods.general import SENTENCE_ENDS, GeneralSearch
+from orchestrator.search.methods.policy_alone import Base, Greedy
+from orchestrator.search.methods.vote import Vote
 from orchestrator.search.problem import Problem
 
 
@@ -52,6 +61,48 @@ class Loop:
     own: Callable[[Ids, Ids], Ids] = lambda prompt, response: prompt + response
     finished_closing: Ids = ()
 
+    def answer(self, problem: Problem, method: SearchMethod[Any]) -> Ids:
+        """The response of a search method."""
+        most, name = problem.max_new_tokens, method.name
+        match method:
+            case Base() | Greedy():
+                return self.plain(problem, greedy=isinstance(method, Greedy))
+            case Vote():
+                return self.vote(problem, method.n, method.needs_scorer, method.answers)
+            case BestOfN():
+                return self.best_of_n(problem, method.n)
+            case StochasticArgs():
+                return self.args(problem, method.weight, method.k, method.temperature)
+            case Args():
+                return self.args(problem, method.weight, method.k)
+            case ChunkBeamSearch():
+                return self.beams(problem, method.beams, method.candidates, method.chunk, name)
+            case StepBeamSearch():
+                stops = (method.delimiter,)
+                return self.beams(problem, method.beams, method.candidates, most, name, stops)
+            case DVTS():
+                stops = (method.delimiter,)
+                return self.beams(
+                    problem, method.subtrees, method.candidates, most, name, stops, apart=True
+                )
+            case GeneralSearch():
+                length = {"token": 1, "chunk": method.chunk}.get(method.granularity, most)
+                ends = {"sentence": SENTENCE_ENDS, "step": (method.delimiter,)}
+                stops = ends.get(method.granularity, ())
+                return self.beams(problem, method.sequences, method.candidates, length, name, stops)
+            case Cards():
+                return self.cards(problem, method)
+        raise NotImplementedError(f"no oracle of {name}")
+
+    @torch.no_grad()
+    def plain(self, problem: Problem, greedy: bool) -> Ids:
+        """One response of the policy alone."""
+        key, most = problem.key("base"), problem.max_new_tokens
+        if not greedy:
+            ((response, _),) = self.samples(problem.prompt_ids, [key], most)
+            return response
+        return self.args(problem, 0.0, 1)
+
     @torch.no_grad()
     def best_of_n(self, problem: Problem, n: int) -> Ids:
         """N responses, the best by reward."""
@@ -60,15 +111,15 @@ class Loop:
         return drawn[scores.index(max(scores))].ids
 
     @torch.no_grad()
-    def vote(self, problem: Problem, n: int, weighted: bool) -> Ids:
+    def vote(self, problem: Problem, n: int, weighted: bool, answers: str) -> Ids:
         """N responses, one of the answer with the most votes, or with the most sigma(reward)."""
         drawn = self._whole(problem, n)
         scores = self.scores(problem, drawn) if weighted else [0.0] * len(drawn)
-        answers = [last_number(self.text(one.ids)) for one in drawn]
-        voters = [i for i, answer in enumerate(answers) if answer is not None] or range(len(drawn))
+        found = answers_in(answers, [self.text(one.ids) for one in drawn])
+        voters = [i for i, answer in enumerate(found) if answer is not None] or range(len(drawn))
         most, chosen = -1.0, 0
         for i in voters:  # the first of equals
-            own = [j for j in voters if answers[j] == answers[i]]
+            own = [j for j in voters if found[j] == found[i]]
             weight = sum(1 / (1 + math.exp(-scores[j])) for j in own)
             if weight > most + 1e-12:
                 most, chosen = weight, max(own, key=lambda j: scores[j])
@@ -157,7 +208,7 @@ class Loop:
         return max(finished, key=lambda one: one.score).ids
 
     @torch.no_grad()
-    def cards(self, problem: Problem, own: CardsParameters) -> Ids:
+    def cards(self, problem: Problem, own: Cards) -> Ids:
         """Segments up to an uncertain token, drawn until one is accepted."""
         (empty,) = self.scores(problem, [Grown()])
         first = (1 - own.alpha) * empty + own.alpha * own.target_reward

@@ -20,6 +20,7 @@ from orchestrator.engines.checkpoints import Dtype
 from orchestrator.records import Response
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import Engine, ScorerSpec
+from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
 
 WHOLE = 10**6  # a cut past every response: the whole of it
@@ -43,8 +44,7 @@ def reward_of(sweep: Sweep, scorer: str, dtype: Dtype = "float32") -> ActorRewar
 
 def searched(
     sweep: Sweep,
-    method: str,
-    parameters: Any,
+    method: SearchMethod[Any],
     scorer: str | None,
     problems: Sequence[Problem],
     finished: Callable[[object], None],
@@ -62,7 +62,7 @@ def searched(
     if scorer is not None:
         spec = replace(sweep.scorer(scorer), engine=engine)
         reward = _reward_place(sweep, spec, len(actors), asked.dtype)
-    search = Search(method, parameters, asked.wave_size, ModelEngines(policy, reward))
+    search = Search(method, asked.wave_size, ModelEngines(policy, reward))
     ray.wait([actor.ready.remote(search) for actor in actors], num_returns=len(actors))
     found = asyncio.run(search_all(actors, search, problems, finished))
     return [

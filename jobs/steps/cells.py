@@ -16,11 +16,8 @@ from jobs.steps.responses import COSTS
 from jobs.steps.search import test_prompts, whole_rewards
 from jobs.steps.sweep import Sweep
 from orchestrator.evaluation.graders import COUNTED
+from orchestrator.evaluation.metric import METRICS
 from orchestrator.evaluation.statistics import mean_interval, paired_test, rate_interval
-
-AVERAGED = ("rubric", "resolved", "accuracy", "diversity")
-COMPARED = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward")
-RATES = ("resolved", "accuracy", "win_tie", "finished")
 
 
 @dataclass
@@ -59,10 +56,8 @@ def read_curve(sweep: Sweep, options: dict[str, Any]) -> list[Cell]:
     """The curve that a stage of BoN left: a cell for each n, by rising n."""
     table = pq.read_table(sweep.file(options["stage"], "curve.parquet"))
     sizes = sorted(set(table["n"].to_pylist()))
-    return [
-        _cell(sweep, "bon", options["scorer"], table.filter(pc.equal(table["n"], n)), {"n": n})
-        for n in sizes
-    ]
+    names = options["method"], options["scorer"]
+    return [_cell(sweep, *names, table.filter(pc.equal(table["n"], n)), {"n": n}) for n in sizes]
 
 
 def counted(sweep: Sweep) -> tuple[str, ...]:
@@ -88,7 +83,7 @@ def interval_of(sweep: Sweep, cell: Cell, name: str) -> dict[str, Any] | None:
     """A metric's mean with its interval; None where it was not measured."""
     if name not in cell.values:
         return None
-    if name in RATES:  # a row a prompt, each 0 or 1
+    if name in METRICS and METRICS[name].kind == "rate":  # a row a prompt, each 0 or 1
         return asdict(rate_interval(cell.values[name]))
     found = mean_interval(
         cell.values[name],
@@ -120,7 +115,7 @@ def _cell(
 ) -> Cell:
     values = {
         name: np.asarray(table[name].to_numpy(), float)
-        for name in (*COSTS, *AVERAGED, *counted(sweep), "length")
+        for name in (*COSTS, *METRICS, *counted(sweep))
         if name in table.column_names
     }
     values["finished"] = np.array([stop == "end" for stop in table["stop"].to_pylist()], float)

@@ -1,6 +1,6 @@
 """The options of jobs/decode.py, checked before anything starts, and which decide the responses."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.policy import PolicyPlace
@@ -22,7 +22,13 @@ from orchestrator.decoding.checks import (
     check_seed,
 )
 from orchestrator.decoding.engines import Wanted, engine_of
-from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of, parsed
+from orchestrator.decoding.methods import (
+    asks_scorer,
+    method_fields,
+    method_of,
+    parsed,
+    unscored_methods,
+)
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.parameters import matrix_parameters
@@ -32,15 +38,13 @@ from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.scored_token import scored_token
 from orchestrator.scorers.scorer import Engine, Finished, Kind, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
-from orchestrator.search.registry import METHODS
+from orchestrator.search.method import METHODS, SearchMethod
 from orchestrator.stages.identity import fingerprint
 
 LINES = ".txt"  # one prompt a line
 OF_REWARD = ("reward", "kind", "base", "beta", "aggregation", "step_delimiter", "step_tag",
              "score_label", "position", "reward_cache_mib", "preset", "format", "score_at",
              "score_token", "finished")  # fmt: skip
-BY_LOGITS = ("greedy", "args", "args_stochastic")  # no draw from the policy's distribution
-DRAWLESS = ("greedy", "args")
 NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence keeps keys and values"}
 BOTH_POSITIONS = "it is read the same in both positions"
 # What nothing reads of a kind of reward model, each with the reason; the other kinds: NO_CACHE.
@@ -82,7 +86,7 @@ class DecodeOptions(ScorerOptions):
     @property
     def spec(self) -> ScorerSpec | None:
         """The scorer, where the method asks one."""
-        if self.reward is None or self.method in UNSCORED_METHODS:
+        if self.reward is None or not asks_scorer(self.method):
             return None
         return self.scorer_spec(engine=self._engine, finished=self.finished)
 
@@ -110,7 +114,7 @@ class DecodeOptions(ScorerOptions):
     @property
     def search(self) -> Search:
         """What each actor does."""
-        return Search(self.method, self._parameters(), self.places)
+        return Search(self._search_method(), self.places)
 
     def sizes(self) -> Sizes:
         """N of both models, from the headers of their checkpoints."""
@@ -134,7 +138,8 @@ class DecodeOptions(ScorerOptions):
         """
         found = {option(name): getattr(self, name) for name in DECIDING}
         found[option("engine")] = self._engine
-        found |= {f"method.{name}": value for name, value in asdict(self._parameters()).items()}
+        settings = self._search_method().settings
+        found |= {f"method.{name}": value for name, value in settings.items()}
         for name in ("policy", "prompts", "reward", "base"):
             value = getattr(self, name)
             found[option(name)] = None if value is None else fingerprint(value)
@@ -149,13 +154,13 @@ class DecodeOptions(ScorerOptions):
             ConfigError: an option cannot be; the message names it, its value and what is valid.
         """
         self._check_beta_of_method()
-        self._parameters()
+        self._search_method()
         self._check_numbers()
         check_rows_file("--prompts", self.prompts, (*SUFFIXES, LINES), f"{VALID}, or .txt")
-        if self.reward is None and self.method not in UNSCORED_METHODS:
+        if self.reward is None and asks_scorer(self.method):
             raise ConfigError(
                 f"--reward: missing; --method {self.method} asks for scores; valid: a reward model,"
-                f" or --method {' or '.join(UNSCORED_METHODS)}"
+                f" or --method {' or '.join(unscored_methods())}"
             )
         for name in ("reward", "base"):  # a method that asks for no score leaves them unused
             if (value := getattr(self, name)) is not None:
@@ -168,8 +173,8 @@ class DecodeOptions(ScorerOptions):
             self.policy, self.spec, self.seed, self.max_new_tokens, stem, self.fold_system
         )
 
-    def _parameters(self) -> Any:
-        return parameters_of(self.method, parsed(self.fields))
+    def _search_method(self) -> SearchMethod[Any]:
+        return method_of(self.method, parsed(self.fields))
 
     def _check_numbers(self) -> None:
         check_sampling(option, self.temperature, self.top_p)
@@ -184,7 +189,7 @@ class DecodeOptions(ScorerOptions):
         """Two things are called beta: a log ratio's factor, and CARDS's field."""
         if self.beta is None or self.base is not None or self.method not in METHODS:
             return
-        if "beta" in {field.name for field in fields(METHODS[self.method].parameters)}:
+        if "beta" in method_fields(self.method):
             raise ConfigError(
                 f"--beta = {self.beta}: the factor of a log ratio; valid: with --base; the field"
                 f" of {self.method} is written beta={self.beta:g}"
@@ -203,12 +208,13 @@ class DecodeOptions(ScorerOptions):
     def _unread(self) -> dict[str, str]:
         """The options that nothing reads with the method, each with the reason."""
         reasons = {}
-        if self.method in UNSCORED_METHODS:
+        method = METHODS[self.method]
+        if not method.needs_scorer:
             reasons = dict.fromkeys(OF_REWARD, f"--method {self.method} asks for no scores")
-        if self.method in BY_LOGITS:
+        if not method.samples_policy:
             why = f"--method {self.method} takes the policy's logits as they are"
             reasons |= {"temperature": why, "top_p": why}
-        if self.method in DRAWLESS:
+        if not method.is_random:
             reasons["seed"] = f"--method {self.method} draws nothing"
         return reasons
 

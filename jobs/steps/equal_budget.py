@@ -7,10 +7,11 @@ whose mean cost over the same prompts does not exceed the method's.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.steps.cells import COMPARED, Cell, interval_of, paired
+from jobs.steps.cells import Cell, interval_of, paired
 from jobs.steps.responses import COSTS
 from jobs.steps.sweep import Sweep
 from orchestrator.evaluation.budget import largest_within
+from orchestrator.evaluation.metric import compared_metrics
 
 BUDGETS = ("flops", "seconds")
 Curves = Mapping[str | None, Sequence[Cell]]  # of each scorer, by rising n
@@ -22,17 +23,18 @@ def equal_budget(sweep: Sweep, cells: Sequence[Cell], curves: Curves) -> list[di
     ``n`` is BoN's, ``most`` the largest there is of it, ``share`` its mean cost divided by the
     method's, ``tests`` the paired differences, method less BoN, by metric.
     """
+    methods = sweep.config.search.all_methods
     return [
         entry
         for cell in cells
-        if cell.method != "bon" and cell.scorer in curves
+        if not methods[cell.method].has_curve and cell.scorer in curves
         for entry in _entries(sweep, cell, curves[cell.scorer])
     ]
 
 
 def curve_summaries(sweep: Sweep, curves: Curves) -> list[dict[str, Any]]:
     """For each scorer the points n = 1, 2, 4, ..., N of its curve, with metrics and mean costs."""
-    names = ("reward", *COMPARED)
+    names = ("reward", *compared_metrics())
     return [
         {
             "scorer": scorer,
@@ -73,7 +75,7 @@ def _entries(sweep: Sweep, cell: Cell, curve: Sequence[Cell]) -> Iterator[dict[s
 def _tests(sweep: Sweep, own: Cell, other: Cell) -> dict[str, Any]:
     return {
         metric: paired(sweep, own, other, metric)
-        for metric in COMPARED
+        for metric in compared_metrics()
         if metric in own.values and metric in other.values
     }
 

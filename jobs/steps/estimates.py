@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from jobs.steps.precision import shape_of
 from jobs.steps.sweep import Step, Sweep
-from orchestrator.config.decoding import BeamConfig
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
 from orchestrator.training.speed import Speed, measure
@@ -18,9 +17,6 @@ PER_TRAINED_PAIR = 0.0107
 PER_DEMONSTRATION = 0.0044
 PER_SAMPLE = 0.0018
 PER_SCORED_RESPONSE = 0.0007
-PER_PROMPT = 0.025  # of a cell that scores whole responses, or some
-PER_CANDIDATE, PER_CANDIDATE_TOKEN = 0.00015, 0.0001  # of beams
-PER_TOKEN_OF_ARGS = 0.0017
 GROUP_START = 30.0
 PIPELINE_START = 25.0
 REAL_PAIRS = 1_000  # of a split of a file that is not read yet
@@ -75,7 +71,8 @@ def seconds_of(step: Step, config: Config, rates: Rates) -> float:
         return rates.step * PER_SAMPLE * int(step.options["n"]) * config.data.test_prompts
     if stage == "cells":
         prompts = min(step.options["prompts"] or config.data.test_prompts, config.data.test_prompts)
-        return rates.step * prompts * seconds_per_prompt(config, step.options["method"])
+        method = config.search.all_methods[step.options["method"]]
+        return rates.step * prompts * method.seconds(config.decoding.max_new_tokens / 2)
     return {"data": 3.0, "calibration": 1.0, "agreement": 4.2 * rates.reading}.get(stage, 15.0)
 
 
@@ -86,15 +83,3 @@ def pair_count(config: Config, split: str | None = None) -> int:
         return REAL_PAIRS
     counts = {"orm": data.orm_pairs, "reference": data.reference_pairs, "prm": data.prm_pairs}
     return counts[split] if split else sum(counts.values())
-
-
-def seconds_per_prompt(config: Config, method: str) -> float:
-    """From the tokens a method asks for, at the embedded models' rates."""
-    section = getattr(config.search, method, None)
-    length = config.decoding.max_new_tokens / 2
-    if isinstance(section, BeamConfig):
-        per_token = PER_CANDIDATE / section.chunk + PER_CANDIDATE_TOKEN
-        return section.beams * section.candidates * length * per_token
-    if method == "args":
-        return length * PER_TOKEN_OF_ARGS
-    return PER_PROMPT

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.steps.cells import (
-    AVERAGED,
-    COMPARED,
     Cell,
     counted,
     interval_of,
@@ -25,7 +23,9 @@ from jobs.steps.prefix_evaluation import agreement
 from jobs.steps.responses import COSTS
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.evaluation.graders import JUDGED_BY
+from orchestrator.evaluation.metric import compared_metrics, metrics_in_order
 from orchestrator.evaluation.win_tie import outcomes
+from orchestrator.search.methods.policy_alone import BASELINE
 from orchestrator.stages.progress import Meter
 
 BASELINES = ("orm", "orm_continued")
@@ -34,20 +34,21 @@ BASELINES = ("orm", "orm_continued")
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Reads all cells, adds the ORM's reward and the win-tie outcomes, and tests."""
     cells = [read_cell(sweep, options) for options in step.options["cells"]]
-    curves = {
+    methods = sweep.config.search.all_methods
+    curves = {  # of several curves of a scorer the last one counts
         options["scorer"]: read_curve(sweep, options)
         for options in step.options["cells"]
-        if options["method"] == "bon"
+        if methods[options["method"]].has_curve
     }
     points = [cell for curve in curves.values() for cell in curve]
     rate(sweep, [*cells, *points])
-    base = next(cell for cell in cells if cell.method == "base")
+    base = next(cell for cell in cells if cell.method == BASELINE)
     for cell in [*cells, *points]:
         _win_tie(sweep, cell, base)
     meter.advance(len(cells))
     found = {
         "cells": [_summary(sweep, cell) for cell in cells],
-        "comparisons": _comparisons(sweep, cells, COMPARED),
+        "comparisons": _comparisons(sweep, cells, compared_metrics()),
         "count_comparisons": _comparisons(sweep, cells, counted(sweep)),
         "bon_curves": curve_summaries(sweep, curves),
         "equal_budget": equal_budget(sweep, cells, curves),
@@ -73,8 +74,7 @@ def _win_tie(sweep: Sweep, cell: Cell, base: Cell) -> None:
 
 def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     config = sweep.config
-    names = ("reward", "orm_reward", *AVERAGED, "win_tie", "length", "finished")
-    metrics: dict[str, Any] = {name: interval_of(sweep, cell, name) for name in names}
+    metrics: dict[str, Any] = {name: interval_of(sweep, cell, name) for name in metrics_in_order()}
     reward = cell.values.get("reward")
     metrics["reward_std"] = None if reward is None else float(reward.std())
     return {
@@ -93,12 +93,12 @@ def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
 def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """Each scorer against ORM and ORM trained on, and every cell against base, prompt by prompt."""
     by_name = {(cell.method, cell.scorer): cell for cell in cells}
-    base = by_name["base", None]
+    base = by_name[BASELINE, None]
     found = []
     for cell in cells:
         baselines = [(name, by_name.get((cell.method, name))) for name in BASELINES]
         pairs = [(name, other) for name, other in baselines if cell.scorer is not None]
-        pairs.append(("base", base))
+        pairs.append((BASELINE, base))
         for name, other in pairs:
             if other is None or other is cell or (name == "orm_continued" and cell.scorer == "orm"):
                 continue
@@ -114,6 +114,6 @@ def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> lis
                 if metric in cell.values
                 and metric in other.values
                 # Win-tie is against base already: base's own rate is 1, and no rate is over it.
-                and not (metric == "win_tie" and name == "base")
+                and not (metric == "win_tie" and name == BASELINE)
             ]
     return found

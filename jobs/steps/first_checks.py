@@ -16,12 +16,7 @@ from orchestrator.config.places import check_uri, is_file
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_sampling, check_seed
-from orchestrator.decoding.methods import (
-    UNSCORED_METHODS,
-    not_by_vllm,
-    parameters_of,
-    parsed,
-)
+from orchestrator.decoding.methods import method_of, not_by_vllm, parsed, unscored_methods
 
 LINES = ".txt"  # one prompt a line
 
@@ -33,16 +28,16 @@ def first_of_decode(given: Mapping[str, Any]) -> None:
         ConfigError: one cannot be.
     """
     method = given["method"]
-    parameters_of(method, parsed(given["fields"]))
+    search = method_of(method, parsed(given["fields"]))
     if given["engine"] == "vllm" and (reason := not_by_vllm(method)):
         raise ConfigError(f"--engine = 'vllm': {reason}; valid: transformers")
     check_sampling(_option, given["temperature"], given["top_p"])
     check_seed(_option, given["seed"])
     _check_file("--prompts", given["prompts"], (*SUFFIXES, LINES), f"{VALID}, or {LINES}")
-    if given["reward"] is None and method not in UNSCORED_METHODS:
+    if given["reward"] is None and search.needs_scorer:
         raise ConfigError(
             f"--reward: missing; --method {method} asks for scores; valid: a reward model,"
-            f" or --method {' or '.join(UNSCORED_METHODS)}"
+            f" or --method {' or '.join(unscored_methods())}"
         )
     _check_checkpoints(given, "policy", "reward", "base")
 

@@ -1,22 +1,25 @@
 """A search method on the command line: its name, and its fields, which are no options.
 
-Imports nothing heavy, so that `--help` and a wrong option answer at once.
+The registry of methods is imported only when it is needed, so that a wrong option is reported at
+once.
 """
 
-from dataclasses import fields
 from typing import Any
 
 from typer.core import TyperCommand
 
-# Those of the registry, whose modules `--help` does not wait for.
-METHOD_NAMES = (
-    "base, greedy, bon, weighted_bon, vote, args, args_stochastic, tbs, cbs, cards, general,"
-    " step_beam, dvts"
-)
-
 
 class MethodCommand(TyperCommand):
-    """A command that says how a method's field is written where it is given as an option."""
+    """A command with an option `--method`, whose fields are arguments such as beams=4."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help, with the names of all methods."""
+        from orchestrator.search.method import methods_in_order
+
+        for option in self.params:
+            if option.name == "method":
+                option.help = ", ".join(methods_in_order())  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the command line; a field of a method among the options ends it."""
@@ -36,6 +39,7 @@ class MethodCommand(TyperCommand):
 
 def method_fields() -> set[str]:
     """The names of all methods' fields."""
-    from orchestrator.search.registry import METHODS
+    from orchestrator.decoding.methods import method_fields as fields_of
+    from orchestrator.search.method import METHODS
 
-    return {field.name for method in METHODS.values() for field in fields(method.parameters)}
+    return {field for name in METHODS for field in fields_of(name)}

@@ -24,7 +24,8 @@ from jobs.steps.sweep import Model, Step, Sweep
 from jobs.steps.training import training_identity
 from jobs.steps.variants import scoring_identity, variant_identity, variant_inputs
 from orchestrator.config.sections import HelpdeskData, to_plain
-from orchestrator.report.rows import METHODS
+from orchestrator.evaluation.metric import METRICS
+from orchestrator.search.method import SearchMethod
 from orchestrator.stages.identity import fingerprint
 from orchestrator.stages.store import Stage
 
@@ -172,47 +173,41 @@ class Plan:
 
     def _search(self) -> None:
         config = self.config
-        drawn = (getattr(config.search, name) for name in search.OF_SAMPLES)
-        n = max((s.n for s in drawn if s), default=2 * config.evaluation.pairs_per_prompt)
+        methods = config.search.all_methods
+        n = max(method.shared_samples for method in methods.values())
+        n = n or 2 * config.evaluation.pairs_per_prompt
         decoding = {"decoding": to_plain(config.decoding), "seed": config.seed,
                     "wave_size": config.search.wave_size, "engine": config.search.engine,
                     "dtype": config.search.dtype, "readers": self._readers()}  # fmt: skip
         self._add("samples", search, search.run_samples, {**decoding, "n": n}, ("data", "policy"),
                   unit="prompts", options={"n": n})  # fmt: skip
-        cards = config.search.cards
-        if cards is not None and cards.entropy_threshold is None:
-            identity = {**decoding, "quantile": cards.entropy_quantile}
-            self._add("calibration", search, search.run_calibration, identity,
+        if any(method.calibrates_entropy for method in methods.values()):
+            self._add("calibration", search, search.run_calibration, decoding,
                       ("pairs", "policy"), unit="prompts")  # fmt: skip
-        for method in ("base", "greedy"):
-            self._cell(method, None, {}, decoding)
-        for method in METHODS:
-            section = getattr(config.search, method, None)  # the policy alone has none
-            if section is not None:
-                for scorer in [None] if method == "vote" else config.scorers:
-                    self._cell(method, scorer, to_plain(section), decoding)
+        for name, method in methods.items():
+            for scorer in config.scorers if method.needs_scorer else [None]:
+                self._cell(name, method, scorer, decoding)
 
     def _cell(
         self,
-        method: str,
+        name: str,
+        method: SearchMethod[Any],
         scorer: str | None,
-        parameters: dict[str, Any],
         decoding: dict[str, Any],
     ) -> None:
-        identity = {**decoding, "method": method, "scorer": scorer, "parameters": parameters,
+        identity = {**decoding, "method": name, "scorer": scorer, "parameters": to_plain(method),
                     "position": self.config.scoring.position,
                     **scoring_identity(self.config, scorer)}  # fmt: skip
         inputs = ["data", "policy"]
         if scorer is not None:
             inputs.append(self._stage_of(scorer))
-        inputs += ["samples"] if method in search.OF_SAMPLES else []
-        inputs += ["pairs"] if method == "cards" else []
-        inputs += (
-            ["calibration"] if method == "cards" and "calibration" in self.sweep.stages else []
-        )
-        options = {"method": method, "scorer": scorer, "prompts": parameters.get("prompts")}
-        self._add(evaluation.cell_stage(method, scorer), search, search.run_cell, identity, inputs,
-                  files=self._given(scorer), unit="prompts", options=options)  # fmt: skip
+        inputs += ["samples"] if method.shared_samples else []
+        inputs += ["pairs"] if method.calibrates_reward else []
+        inputs += ["calibration"] if method.calibrates_entropy else []
+        options = {"method": name, "scorer": scorer, "prompts": method.prompts}
+        self._add(evaluation.cell_stage(name, scorer), search, search.run_cell, identity, inputs,
+                  files=self._given(scorer), unit="prompts", options=options,
+                  components=(type(method).__module__, *_metric_modules()))  # fmt: skip
 
     def _evaluation(self) -> None:
         config = self.config
@@ -237,7 +232,8 @@ class Plan:
                   {**identity, "position": config.scoring.position},
                   ("data", "pairs", "samples", self._stage_of("orm"), *inputs),
                   unit="tables",
-                  options={"cells": cells, "scored": list(dict.fromkeys(scored))})  # fmt: skip
+                  options={"cells": cells, "scored": list(dict.fromkeys(scored))},
+                  components=_metric_modules())  # fmt: skip
 
     def _add(
         self,
@@ -251,13 +247,16 @@ class Plan:
         files: dict[str, str] | None = None,
         checkpoint: bool = False,
         options: dict[str, Any] | None = None,
+        components: tuple[str, ...] = (),
     ) -> None:
         stages = self.sweep.stages
         read = tuple(stages[i] for i in dict.fromkeys(inputs) if i in stages)
         # A model that the user gave stands for the stage that would make it.
         given = {k: v for i in inputs if i in self.sweep.models for k, v in self._given(i).items()}
         config = {**config, "chat": to_plain(self.config.chat)}
-        stage = Stage(name, module.__name__, config, read, {**(files or {}), **given}, checkpoint)
+        stage = Stage(
+            name, module.__name__, config, read, {**(files or {}), **given}, checkpoint, components
+        )
         stages[name] = stage
         self.steps.append(Step(stage, run, unit, options or {}))
 
@@ -293,3 +292,8 @@ class Plan:
         given = {name: variant.checkpoint for name, variant in self.config.variants.items()}
         given |= {"orm": self.config.models.orm, "reference": self.config.models.reference}
         return {name: fingerprint(path) for name, path in given.items() if path}
+
+
+def _metric_modules() -> tuple[str, ...]:
+    """The modules of all metrics: what is computed of responses, and how it is averaged."""
+    return tuple(sorted({metric.__module__ for metric in METRICS.values()}))

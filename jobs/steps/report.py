@@ -1,10 +1,16 @@
 """The end of a job: a sweep's summary, rejects, report, figures, tables; a model's metrics."""
 
+import json
+from pathlib import Path
+
+from jinja2.exceptions import UndefinedError
+from rich.console import Console
 from rich.table import Table
 
 from jobs.steps.plan import Plan
 from jobs.steps.run import Runner, read_evaluation
 from jobs.steps.summary import summarize, write_all_rejects, write_summary
+from orchestrator.config.errors import ConfigError, reason_of
 from orchestrator.report.figures import save_figures
 from orchestrator.report.page import write_report
 from orchestrator.report.tables import terminal
@@ -16,6 +22,7 @@ def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key:
     sweep = plan.sweep
     place = sweep.store.local
     summary = summarize(plan, read_evaluation(sweep.store, plan), sweep_key)
+    summary["mlflow_command"] = tracker.ui_command()
     write_summary(summary, place / "summary.json")
     write_all_rejects(plan, place / "rejects.parquet")
     write_report(summary, place / "report.html", tracker.ui_command())
@@ -23,7 +30,6 @@ def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key:
     where = [sweep.store.publish(file.name, file) for file in files]
     if runner.redone or not tracker.is_finished(parent):
         figures = place / "figures"
-        figures.mkdir(exist_ok=True)
         save_figures(summary, figures)
         for figure in figures.iterdir():
             sweep.store.publish(f"figures/{figure.name}", figure)
@@ -33,6 +39,26 @@ def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key:
     sweep.console.print(f"summary: {where[0]}", highlight=False, soft_wrap=True)
     sweep.console.print(f"report:  {where[2]}", highlight=False, soft_wrap=True)
     sweep.console.print(f"MLflow:  {tracker.ui_command()}", highlight=False, soft_wrap=True)
+
+
+def render_again(folder: Path, console: Console) -> None:
+    """Writes report.html and the figures of a finished sweep anew, and shows the tables.
+
+    Raises:
+        ConfigError: the folder has no summary that can be read.
+    """
+    file = folder / "summary.json"
+    try:
+        summary = json.loads(file.read_text("utf-8"))
+        write_report(summary, folder / "report.html", summary["mlflow_command"])
+    except (OSError, ValueError, KeyError, TypeError, UndefinedError) as error:
+        raise ConfigError(
+            f"{file}: cannot be read as a sweep's summary ({reason_of(error)});"
+            " valid: the output folder of a finished sweep"
+        ) from error
+    save_figures(summary, folder / "figures")
+    terminal(summary, console)
+    console.print(f"report:  {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def show_model(plan: Plan, model: str, tracker: Tracker, parent: str) -> None:

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from jobs.steps.sweep import Figures, Step, Sweep
 from orchestrator.engines.parameters import matrix_parameters
-from orchestrator.evaluation.diversity import diversity
 from orchestrator.evaluation.flops import FLOPS, Sizes
 from orchestrator.evaluation.graders import COUNTED, GRADERS
+from orchestrator.evaluation.metric import METRICS
 from orchestrator.records import Cost, Prompt, Response
 from orchestrator.scorers.parameters import scorer_parameters
-from orchestrator.search.best_of_n import SamplesState
+from orchestrator.search.methods.best_of_n import SamplesState
 from orchestrator.search.problem import Candidate, Problem
 from orchestrator.search.shared_samples import Judged, best_of_first, curve_sizes
 
@@ -107,9 +107,8 @@ def cell_figures(
 ) -> Figures:
     """Means of a cell for MLflow; intervals and pairings come in the evaluation."""
     table = pq.read_table(folder / "responses.parquet")
-    names = {"score": "reward", "diversity": "diversity"}
-    graded = ("rubric", "resolved", "accuracy", *COUNTED.get(sweep.config.data.task, ()))
-    names |= {n: n for n in graded if n in table.column_names}
+    measured = (*METRICS, *COUNTED.get(sweep.config.data.task, ()))
+    names = {"score": "reward"} | {n: n for n in measured if n in table.column_names}
     metrics = {
         name: float(np.mean(table[column].to_numpy()))
         for column, name in names.items()
@@ -135,13 +134,19 @@ def _row_of(sweep: Sweep, scorer: str | None) -> Row:
             "stop": response.stop,
             "score": response.score,
             "margin": response.margin,
-            "diversity": diversity(text),
             **grader(prompt, text, response.stop == "end"),
+            **_measured(prompt, text, response),
             **asdict(response.cost),
             **sizes.flops(response.cost),
         }
 
     return row
+
+
+def _measured(prompt: Prompt, text: str, response: Response) -> dict[str, float]:
+    """The metrics that are computed from one response."""
+    values = {name: metric.measure(prompt, text, response) for name, metric in METRICS.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _write(file: Path, rows: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from jobs.steps.precision import remember
 from jobs.steps.sweep import Step, Sweep
 from orchestrator.config.extents import too_long_warmups
 from orchestrator.engines.weights import Weights
+from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Store
 from orchestrator.tracking.mlflow_tracker import Tracker
@@ -231,16 +232,8 @@ def _artifacts(folder: Path) -> list[Path]:
 
 def _shown(figures: dict[str, Any]) -> str:
     metrics = figures.get("metrics", {})
-    names = (
-        "steps",
-        "final_loss",
-        "held_out_accuracy",
-        "pair_accuracy",
-        "resolved",
-        "rubric",
-        "accuracy",
-        "reward",
-    )
+    right = (name for name, metric in metrics_in_order().items() if metric.tells_right)
+    names = ("steps", "final_loss", "held_out_accuracy", "pair_accuracy", *right, "reward")
     parts = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
     return "; " + ", ".join(parts) if parts else ""
 

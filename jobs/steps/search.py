@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jobs.steps.backends import WHOLE, policy_of, reward_of, searched
 from jobs.steps.readers import readers, refused
@@ -18,7 +20,6 @@ from jobs.steps.responses import (
     write_responses,
 )
 from jobs.steps.sweep import Figures, Step, Sweep
-from orchestrator.config.decoding import CardsConfig
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.engines.checkpoints import Dtype
@@ -27,16 +28,16 @@ from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import end_tokens, scored_token
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
-from orchestrator.search.cards import CardsParameters
+from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Policy, Reward, SampleRequest
 from orchestrator.search.lockstep import run_waves
+from orchestrator.search.method import SearchMethod
+from orchestrator.search.methods.best_of_n import BestOfN
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
 from orchestrator.search.shared_samples import best_of_first, first_samples, judge_samples
 from orchestrator.stages.progress import Meter
 
-OF_SAMPLES = ("bon", "weighted_bon", "vote")  # methods that choose among the shared samples
+ENTROPIES = "entropies.parquet"
 CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
 
 
@@ -70,11 +71,11 @@ def fitting_prompts(sweep: Sweep) -> tuple[list[Prompt], list[Reject]]:
 def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Draws the N samples of BoN, once for all scorers."""
     problems = problems_of(sweep, test_prompts(sweep))
-    parameters = BestOfNParameters(n=step.options["n"])
+    method = BestOfN(n=step.options["n"])
     drawn = asyncio.run(
         run_waves(
             problems,
-            lambda problem, policy, reward: _drawn(problem, policy, reward, parameters),
+            method.initial,
             BatchBackend(policy_of(sweep, sweep.config.search.dtype)),
             wave_size=sweep.config.search.wave_size,
             waves_in_flight=1,
@@ -87,16 +88,8 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
 
 
-async def _drawn(
-    problem: Problem, policy: Policy, reward: Reward, parameters: BestOfNParameters
-) -> SamplesState:
-    state = await METHODS["bon"].begun(problem, policy, reward, parameters)
-    assert isinstance(state, SamplesState)
-    return state
-
-
 def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Entropies (nats) of the policy before each token of sampled responses, for CARDS' tau_u."""
+    """Writes the policy's entropies (nats) before each token of sampled responses."""
     pairs = read_pairs_table(sweep.file("pairs", "pairs_prm.parquet"))
     prompts = [pair.prompt for pair in pairs[:CALIBRATION_PROMPTS]]
     problems = problems_of(sweep, prompts)
@@ -112,17 +105,17 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
     ]
     sampled = asyncio.run(policy_of(sweep, sweep.config.search.dtype).drawn(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
-    quantile = sweep.config.search.cards.entropy_quantile  # type: ignore[union-attr]
+    pq.write_table(pa.table({"entropy": pa.array(entropies, pa.float64())}), folder / ENTROPIES)
     meter.update(len(problems), len(problems))
-    return {"metrics": {"entropy_threshold": float(np.quantile(entropies, quantile))}}
+    return {"metrics": {"mean_entropy": float(np.mean(entropies)), "tokens": len(entropies)}}
 
 
 def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Runs one method with one scorer over the test prompts; writes responses.parquet."""
-    method, scorer = step.options["method"], step.options["scorer"]
+    method, scorer = sweep.config.search.all_methods[step.options["method"]], step.options["scorer"]
     prompts = test_prompts(sweep, step.options["prompts"])
     problems = problems_of(sweep, prompts)
-    parameters = _parameters(sweep, method, scorer)
+    method = method.calibrated(_calibration(sweep, method, scorer))
     if scorer is not None:
         chat = chat_of(sweep.scorer(scorer))
         problems = [
@@ -130,11 +123,11 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
             for problem, prompt in zip(problems, prompts, strict=True)
         ]
     counter, dtype = _counter(meter, len(problems)), sweep.config.search.dtype
-    if method in OF_SAMPLES or not sweep.config.cluster.search_actors:
+    if method.shared_samples or not sweep.config.cluster.search_actors:
         found = asyncio.run(
             run_waves(
                 problems,
-                _start(sweep, method, parameters),
+                _start(sweep, method),
                 BatchBackend(
                     policy_of(sweep, dtype),
                     None if scorer is None else reward_of(sweep, scorer, dtype),
@@ -144,72 +137,50 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
             )
         )
     else:
-        found = searched(sweep, method, parameters, scorer, problems, counter)
+        found = searched(sweep, method, scorer, problems, counter)
     responses = found
-    if method == "bon":
+    if method.has_curve:
         write_curve(folder / "curve.parquet", sweep, prompts, found, scorer)
-        responses = [best_of_first(judged, parameters.n) for judged in found]
+        responses = [best_of_first(judged, method.shared_samples) for judged in found]
     write_responses(folder / "responses.parquet", sweep, prompts, responses, scorer)
-    shown = {} if parameters is None else dict(vars(parameters))
+    shown = method.settings
     shown["end_tokens"] = end_tokens(sweep.chat("policy"))
     if scorer is not None:
         shown["scored_token"] = scored_token(sweep.scorer(scorer), sweep.config.scoring.position)
     return cell_figures(sweep, step, prompts, responses, folder, shown)
 
 
-def _start(sweep: Sweep, method: str, parameters: Any) -> Callable[..., Any]:
+def _start(sweep: Sweep, method: SearchMethod[Any]) -> Callable[..., Any]:
     """What is started for each problem; BoN and the votes go on from the shared samples.
 
-    Its outcome is a Response, but for BoN what was judged: every smaller n can be told from it.
+    Its outcome is a Response, but for a method with a curve what was judged: every smaller n can be
+    told from it.
     """
-    if method not in OF_SAMPLES:
-        return METHODS[method].bind(parameters)
+    if not method.shared_samples:
+        return method.run
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
     chat = sweep.chat("policy")
 
     def judge(problem: Problem, policy: Policy, reward: Reward) -> Any:
-        shared = first_samples(drawn[problem.prompt_id], parameters.n)
+        shared = first_samples(drawn[problem.prompt_id], method.shared_samples)
         return judge_samples(problem, policy, reward, shared)
 
-    def begun(problem: Problem) -> SamplesState:
-        state = first_samples(drawn[problem.prompt_id], parameters.n)
-        return replace(
-            state, texts=tuple(chat.response_text(one.token_ids) for one in state.candidates)
-        )
+    def choose(problem: Problem, policy: Policy, reward: Reward) -> Any:
+        shared = first_samples(drawn[problem.prompt_id], method.shared_samples)
+        texts = tuple(chat.response_text(sample.token_ids) for sample in shared.candidates)
+        return method.run(problem, policy, reward, resume=replace(shared, texts=texts))
 
-    if method == "bon":
-        return judge
-
-    return METHODS[method].bind(parameters, begun=begun)
+    return judge if method.has_curve else choose
 
 
-def _parameters(sweep: Sweep, method: str, scorer: str | None) -> Any:
-    """The method's parameters; CARDS' thresholds by quantile where no number is given."""
-    if method in ("base", "greedy"):
-        return METHODS[method].parameters()
-    section = getattr(sweep.config.search, method)
-    if isinstance(section, CardsConfig):
-        return _cards(sweep, section, str(scorer))
-    return METHODS[method].parameters(**section.model_dump(exclude={"prompts"}))
-
-
-def _cards(sweep: Sweep, section: CardsConfig, scorer: str) -> CardsParameters:
-    entropy, target, beta = section.entropy_threshold, section.target_reward, section.beta
-    if entropy is None:
-        marker = sweep.store.marker(sweep.stages["calibration"])
-        entropy = marker["figures"]["metrics"]["entropy_threshold"]
-    if target is None or beta is None:
+def _calibration(sweep: Sweep, method: SearchMethod[Any], scorer: str | None) -> Calibration:
+    """The measurements that the method's thresholds are computed from."""
+    entropies, rewards = [], []
+    if method.calibrates_entropy:
+        entropies = pq.read_table(sweep.file("calibration", ENTROPIES))["entropy"].to_pylist()
+    if method.calibrates_reward and scorer is not None:
         rewards = _calibration_rewards(sweep, scorer)
-        target = float(np.quantile(rewards, section.target_quantile)) if target is None else target
-        beta = float(np.std(rewards)) if beta is None else beta
-    return CardsParameters(
-        target_reward=target,
-        beta=beta,
-        alpha=section.alpha,
-        entropy_threshold=entropy,
-        segment_cap=section.segment_cap,
-        max_rejections=section.max_rejections,
-    )
+    return Calibration(entropies, rewards)
 
 
 def _calibration_rewards(sweep: Sweep, scorer: str) -> list[float]:

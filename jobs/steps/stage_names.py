@@ -4,9 +4,6 @@ So that a wrong name is told at once. `plan.py` decides; a test holds the one to
 """
 
 from orchestrator.config.tree import Config
-from orchestrator.report.rows import METHODS
-
-UNSCORED = ("base", "greedy", "vote")
 
 
 def stage_names(config: Config, model: str | None = None) -> list[str]:
@@ -21,7 +18,7 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
     has_reference = models.reference is not None or partial or model == "reference"
     implicit = any(v.is_trained and v.objective != "bradley_terry" for v in variants.values())
     ordered = sorted(variants, key=lambda name: variants[name].match is not None)
-    cards = config.search.cards
+    methods = config.search.all_methods.values()
     scored = dict.fromkeys(["orm", *config.scorers, *variants])
     scored |= {"reference": None} if has_reference else {}
     return [
@@ -34,7 +31,7 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
         *(["implicit_pairs"] if implicit else []),
         *(f"variants/{name}" for name in ordered if variants[name].is_trained),
         "samples",
-        *(["calibration"] if cards is not None and cards.entropy_threshold is None else []),
+        *(["calibration"] if any(method.calibrates_entropy for method in methods) else []),
         *(f"cells/{method}/{scorer}" for method, scorer in _cells(config)),
         *(f"agreement/{scorer}" for scorer in scored),
         "evaluation",
@@ -43,5 +40,8 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
 
 def _cells(config: Config) -> list[tuple[str, str]]:
     """Methods and scorers; of a method without a scorer, "none"."""
-    run = [m for m in METHODS if m in UNSCORED[:2] or getattr(config.search, m) is not None]
-    return [(m, s) for m in run for s in (["none"] if m in UNSCORED else config.scorers)]
+    return [
+        (name, scorer)
+        for name, method in config.search.all_methods.items()
+        for scorer in (config.scorers if method.needs_scorer else ["none"])
+    ]

@@ -153,11 +153,7 @@ def _notes(plan: Plan) -> list[str]:
         f"Set and not used: {', '.join(fields)} ({reason})."
         for reason, fields in superseded(config).items()
     ]
-    if config.search.cards is not None and config.search.cards.target_reward is None:
-        notes.append(
-            "CARDS: r* and beta are the scorer's own quantile and standard deviation over whole"
-            " responses to prompts outside the test; tau_u is a quantile of the policy's entropies."
-        )
+    notes += [note for method in config.search.all_methods.values() if (note := method.note)]
     return notes
 
 

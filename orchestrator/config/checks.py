@@ -8,7 +8,6 @@ from orchestrator.config.errors import ConfigError, reason_of, shown
 from orchestrator.config.places import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
 from orchestrator.decoding.methods import not_by_vllm
-from orchestrator.search.registry import METHODS
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 HUB_S = 5.0  # given to the hub to answer
@@ -42,12 +41,10 @@ def check_engine(config: Config) -> None:
         raise ConfigError(
             "cluster.search_actors = 0: with search.engine vllm there must be some; valid: over 0"
         )
-    for method in METHODS:
-        reason = not_by_vllm(method)
-        if reason and getattr(config.search, method, None) is not None:
+    for entry in config.search.entries:
+        if reason := not_by_vllm(entry.method.name):
             raise ConfigError(
-                f"search.engine = 'vllm': {reason}; valid: auto, transformers, or"
-                f" search.{method}=null"
+                f"search.engine = 'vllm': {reason}; valid: auto, transformers, or {entry.path}=null"
             )
 
 
@@ -92,12 +89,11 @@ def check_shares(config: Config, trained: Collection[str]) -> None:
 def reads_checkpoints(config: Config) -> bool:
     """Whether checkpoints or tokenizers must be looked into to know that a config is good."""
     search, models = config.search, config.models
-    methods = (search.step_beam, search.dvts, search.general)
     variants = config.variants.values()
     return (
         any(getattr(models, name) is not None for name in TAKEN)
         or any(v.checkpoint or v.base or v.aggregation for v in variants)
-        or any(method is not None for method in methods)
+        or any(entry.method.step_delimiter is not None for entry in search.entries)
         or search.engine == "vllm"
         or search.dtype != "float32"
         or config.cluster.reward_cache_mib is not None

@@ -1,9 +1,14 @@
 """Config sections of what comes after training: decoding, search methods, evaluation, tracking."""
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
+from orchestrator.config.errors import shown
 from orchestrator.config.fields import (
     LARGEST,
     Count,
@@ -13,14 +18,13 @@ from orchestrator.config.fields import (
     NotNegative,
     Number,
     Positive,
-    Quantile,
-    Real,
     Text,
-    Whole,
 )
-from orchestrator.config.sections import Section
+from orchestrator.config.section import Section
+from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
 
 MLFLOW_NAME = 200  # characters of an experiment, to which a stage is added
+MOST_LISTED = 100  # settings of methods
 GRID = 200  # prefix lengths that are measured
 COLDEST = 1e-3  # temperature: below, logits divided by it leave float32
 Temperature = Annotated[float, Field(ge=COLDEST, le=LARGEST), Number]
@@ -48,114 +52,138 @@ class ScoringConfig(Section):
     branch_memory_mib: Count = 256  # what the branches of a pass may take beside their trunks
 
 
-class BestOfNConfig(Section):
-    """BoN and votes: of n whole responses, drawn once and shared by all scorers."""
-
-    prompts: Count | None = None  # the first so many test prompts; null takes all
-    n: Count = 16
-
-
-class VoteConfig(BestOfNConfig):
-    """Weighted BoN and majority vote; ``answers`` names how an answer is found in a text."""
-
-    answers: Literal["gsm8k", "last_number", "boxed", "math"] = "gsm8k"
-
-
-class ArgsConfig(Section):
-    """ARGS-greedy (Algorithm 2); the paper: weight 1.5, k 30."""
-
-    prompts: Count | None = None
-    weight: Real = 1.5
-    k: Count = 30
+def _listed(given: Any) -> Any:
+    """A method of a list, which names itself."""
+    if not isinstance(given, dict):
+        return given
+    name = given.get("name")
+    kinds = {name: kind for name, kind in METHODS.items() if not kind.always_runs}
+    if name not in kinds:
+        value = "missing" if name is None else f"{shown(name)}: no such method"
+        raise PydanticCustomError(
+            "no_method",
+            "name {value}; valid: {valid}",
+            {
+                "value": value,
+                "valid": ", ".join(name for name in methods_in_order() if name in kinds),
+            },
+        )
+    return kinds[name].model_validate(given)
 
 
-class StochasticArgsConfig(ArgsConfig):
-    """ARGS that draws the next token from softmax(value / temperature)."""
-
-    temperature: Temperature = 0.7
-
-
-class BeamConfig(Section):
-    """CBS (Algorithm 3); the paper: 8 beams, 8 candidates, chunks of 30 tokens."""
-
-    prompts: Count | None = None
-    beams: Count = 8
-    candidates: Count = 8
-    chunk: Count = 30
+if TYPE_CHECKING:
+    ListedMethod = SearchMethod[Any]
+else:  # Any: pydantic writes the fields of the method's own class
+    ListedMethod = Annotated[Any, BeforeValidator(_listed)]
 
 
-class TokenBeamConfig(BeamConfig):
-    """TBS: CBS with chunks of one token."""
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method of a sweep.
 
-    chunk: Annotated[Literal[1], Whole] = 1
-
-
-class StepBeamConfig(Section):
-    """Beam search over steps, which end with the delimiter."""
-
-    prompts: Count | None = None
-    beams: Count = 4
-    candidates: Count = 4
-    delimiter: Text = "\n"
-
-
-class DvtsConfig(Section):
-    """DVTS: so many subtrees, each greedy over candidates for the next step."""
-
-    prompts: Count | None = None
-    subtrees: Count = 4
-    candidates: Count = 4
-    delimiter: Text = "\n"
-
-
-class GeneralConfig(Section):
-    """Algorithm 1 at any granularity."""
-
-    prompts: Count | None = None
-    granularity: Literal["token", "chunk", "sentence", "step", "response"] = "sentence"
-    sequences: Count = 4
-    candidates: Count = 4
-    chunk: Count = 30  # of granularity chunk
-    delimiter: Text = "\n"  # of granularity step
-
-
-class CardsConfig(Section):
-    """CARDS (Algorithm 4). Thresholds as numbers, or null and then by quantile on calibration data.
-
-    Two reward models have two scales, so that one r* means nothing for both: by default r* is the
-    scorer's own quantile over whole responses of the base policy, beta their standard deviation.
+    Attributes:
+        label: its name in results: that of the method, with the fields that tell it from other
+            entries of the method.
+        path: its section in the config.
+        method: the method with its fields.
     """
 
-    prompts: Count | None = None
-    entropy_threshold: Real | None = None  # tau_u in nats; the paper: 7.0
-    entropy_quantile: Quantile = 0.9
-    target_reward: Real | None = None  # r*
-    target_quantile: Quantile = 0.7
-    alpha: Quantile = 0.5
-    beta: Positive | None = None
-    segment_cap: Count = 16
-    max_rejections: Count = 8
+    label: str
+    path: str
+    method: SearchMethod[Any]
 
 
-class SearchConfig(Section):
-    """Which methods run, with which scorers; null turns a method off."""
+def _label(method: SearchMethod[Any], alike: Sequence[SearchMethod[Any]]) -> str:
+    """The label of a method among all entries of the same method: cbs, or cbs-chunk6."""
+    if len(alike) == 1:
+        return method.name
+    plain = [other.model_dump(mode="json") for other in alike]
+    differ = [name for name in plain[0] if any(p[name] != plain[0][name] for p in plain)]
+    parts = [f"{name}{getattr(method, name)}" for name in differ]
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join([method.name, *parts])).rstrip("-")
+
+
+def _default_methods() -> list[str]:
+    return [name for name, kind in METHODS.items() if kind.on_by_default]
+
+
+class SearchSettings(Section):
+    """What all methods of a sweep share, and the methods that run."""
 
     # null: the ORM and all variants
     scorers: Annotated[list[Text], Field(min_length=1), Different] | None = None
     wave_size: Count = 75  # prompts that search in step, their requests batched together
     engine: Literal["auto", "transformers", "vllm"] = "auto"  # auto: what was measured faster
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of both models' weights
-    bon: BestOfNConfig | None = BestOfNConfig()
-    weighted_bon: VoteConfig | None = None  # where answers can be extracted
-    vote: VoteConfig | None = None  # majority vote, without a scorer; likewise
-    args: ArgsConfig | None = ArgsConfig()
-    args_stochastic: StochasticArgsConfig | None = None
-    tbs: TokenBeamConfig | None = TokenBeamConfig()
-    cbs: BeamConfig | None = BeamConfig()
-    cards: CardsConfig | None = CardsConfig()
-    general: GeneralConfig | None = None
-    step_beam: StepBeamConfig | None = None
-    dvts: DvtsConfig | None = None
+    # More settings of methods, each with a cell of its own: [{name: cbs, chunk: 6}, ...]
+    methods: list[ListedMethod] = Field(default=[], max_length=MOST_LISTED)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_list(cls, given: Any) -> Any:
+        """`search: [{name: cbs, chunk: 6}, ...]` runs these methods and no others."""
+        if not isinstance(given, list):
+            return given
+        return {"methods": given} | dict.fromkeys(_default_methods())
+
+    @model_validator(mode="after")
+    def _methods_differ(self) -> Self:
+        entries = [method for _, method in self._entries]
+        for index, method in enumerate(self.methods):
+            if entries.count(method) > 1:
+                raise ValueError(
+                    f"methods.{index}: {method.name} is given twice with the same fields; valid:"
+                    " each once"
+                )
+        return self
+
+    @property
+    def entries(self) -> list[MethodEntry]:
+        """The methods that run, in the order of tables, with their labels and paths."""
+        entries = self._entries
+        order = list(methods_in_order())
+        entries.sort(key=lambda entry: order.index(entry[1].name))
+        return [
+            MethodEntry(
+                _label(method, [m for _, m in entries if m.name == method.name]), path, method
+            )
+            for path, method in entries
+        ]
+
+    @property
+    def all_methods(self) -> dict[str, SearchMethod[Any]]:
+        """The methods that run, by label, in the order of tables."""
+        return {entry.label: entry.method for entry in self.entries}
+
+    @property
+    def _entries(self) -> list[tuple[str, SearchMethod[Any]]]:
+        """The methods that run, with their paths."""
+        found: list[tuple[str, SearchMethod[Any]]] = []
+        for name, kind in METHODS.items():
+            method = kind(name=name) if kind.always_runs else getattr(self, name)
+            if method is not None:
+                found.append((f"search.{name}", method))
+        found += [(f"search.methods.{i}", method) for i, method in enumerate(self.methods)]
+        return found
+
+
+if TYPE_CHECKING:
+
+    class SearchConfig(SearchSettings):
+        """Which methods run, with which scorers: a section a method; null turns one off."""
+
+else:
+    SearchConfig = create_model(
+        "SearchConfig",
+        __base__=SearchSettings,
+        __module__=__name__,
+        __doc__="Which methods run, with which scorers: a section a method; null turns one off.",
+        **{
+            name: (method | None, method() if method.on_by_default else None)
+            for name, method in methods_in_order().items()
+            if not method.always_runs
+        },
+    )
 
 
 class EvaluationConfig(Section):

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from orchestrator.config.errors import ConfigError, reason_of, shown, shown_name
 from orchestrator.config.fields import CountOrNone, Flag, NotNegative, Number, Positive
 from orchestrator.config.places import is_file
-from orchestrator.config.sections import Section, TrainingConfig
+from orchestrator.config.section import Section
+from orchestrator.config.sections import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_FILE = 1_000_000  # bytes

@@ -6,7 +6,6 @@ Whatever is wrong becomes one ConfigError that names the field, its value and wh
 import re
 from collections.abc import Sequence
 from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +53,16 @@ def to_yaml(config: Config) -> str:
     plain = config.model_dump(mode="json")
     for item in unread(config):
         *sections, field = item.field.split(".")
-        section = reduce(getitem, sections, plain)
+        section = reduce(lambda part, name: part[_key(part, name)], sections, plain)
         if section[field] is not None:  # null sets nothing, and need not be the default
             del section[field]
     for name in Config().variants:  # one that was left out is read back as left out
         plain["variants"].setdefault(name, None)
     return write_yaml(_escaped(plain))
+
+
+def _key(part: Any, name: str) -> Any:
+    return int(name) if isinstance(part, list) else name
 
 
 def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:

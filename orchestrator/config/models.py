@@ -50,10 +50,9 @@ def check_models(config: Config) -> None:
         _check_steps(config, f"variants.{name}", variant)
     _check_engine(config)
     _check_caches(config)
-    for name in ("step_beam", "dvts", "general"):
-        section = getattr(config.search, name)
-        if section is not None and getattr(section, "granularity", "step") == "step":
-            _check_delimiter(config, f"search.{name}.delimiter", section.delimiter)
+    for entry in config.search.entries:
+        if (delimiter := entry.method.step_delimiter) is not None:
+            _check_delimiter(config, f"{entry.path}.delimiter", delimiter)
 
 
 def _check_room(config: Config, policy: str) -> None:

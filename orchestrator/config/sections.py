@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orchestrator.config.fields import (
     Count,
@@ -16,17 +16,10 @@ from orchestrator.config.fields import (
     Token,
     Whole,
 )
+from orchestrator.config.section import Section
 from orchestrator.scorers.formats import StepFormat
 
 Splitting = TypeVar("Splitting", bound="Section")
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are errors, values are frozen once checked."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
-    )
 
 
 class HelpdeskData(Section):
@@ -238,6 +231,6 @@ class Variant(Section):
         return self.is_trained and self.objective == "bradley_terry" and self.truncation != "whole"
 
 
-def to_plain(section: BaseModel) -> dict[str, Any]:
+def to_plain(section: Section) -> dict[str, Any]:
     """A section as JSON-able values, for keys, params and files."""
     return section.model_dump(mode="json")

@@ -9,19 +9,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 
 import psutil
 
-from orchestrator.config.decoding import (
-    ArgsConfig,
-    BeamConfig,
-    BestOfNConfig,
-    DvtsConfig,
-    GeneralConfig,
-    StepBeamConfig,
-)
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.places import existing
 from orchestrator.config.sections import HelpdeskData
@@ -161,39 +153,21 @@ def _search(config: Config) -> Iterator[Demand]:
     tokens = config.decoding.max_new_tokens
     candidate = CANDIDATE + TOKEN * tokens
     at_once = WAVES * min(search.wave_size, ceil(prompts / WAVES))
-    for name in type(search).model_fields:
-        section = getattr(search, name)
-        counts = _candidates(section)
-        if counts is None:
+    for entry in search.entries:
+        path, method = entry.path, entry.method
+        if not (counts := method.candidate_counts):
             continue
-        texts = 1.0
-        for count in counts.values():
-            texts *= count
-        own = getattr(section, "prompts", None) or prompts
-        of = own if isinstance(section, BestOfNConfig) else min(at_once, own)
+        texts = float(prod(counts.values()))
+        answered = method.prompts or prompts
+        held = answered if method.shared_samples else min(at_once, answered)
         largest = max(counts, key=lambda field: counts[field])
-        what = f"{texts:,.0f} candidates of each of {of} prompts"
-        yield Demand(f"search.{name}.{largest}", counts[largest], texts * of * candidate, what)
+        what = f"{texts:,.0f} candidates of each of {held} prompts"
+        yield Demand(f"{path}.{largest}", counts[largest], texts * held * candidate, what)
     if isinstance(config.data, HelpdeskData):
         each = config.evaluation.pairs_per_prompt
         what = f"{2 * each:,} samples of each of {prompts} prompts"
         field = "evaluation.pairs_per_prompt"
         yield Demand(field, each, 2.0 * each * prompts * candidate, what)
-
-
-def _candidates(section: object) -> dict[str, int] | None:
-    """The fields of a method whose product is how many texts a prompt has at once."""
-    if isinstance(section, BestOfNConfig):
-        return {"n": section.n}
-    if isinstance(section, ArgsConfig):
-        return {"k": section.k}
-    if isinstance(section, BeamConfig | StepBeamConfig):
-        return {"beams": section.beams, "candidates": section.candidates}
-    if isinstance(section, DvtsConfig):
-        return {"subtrees": section.subtrees, "candidates": section.candidates}
-    if isinstance(section, GeneralConfig):
-        return {"sequences": section.sequences, "candidates": section.candidates}
-    return None
 
 
 def _evaluation(config: Config) -> Iterator[Demand]:

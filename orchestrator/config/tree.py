@@ -18,12 +18,12 @@ from orchestrator.config.decoding import (
 from orchestrator.config.errors import shown
 from orchestrator.config.extents import refuse_extents
 from orchestrator.config.fields import NAME_LENGTH, Count, Flag, Positive, Seed, Text
+from orchestrator.config.section import Section
 from orchestrator.config.sections import (
     AnswerData,
     Data,
     HelpdeskData,
     ModelsConfig,
-    Section,
     TrainingConfig,
     Variant,
 )
@@ -197,24 +197,27 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _samples_make_the_test_pairs(self) -> Self:
-        needed = 2 * self.evaluation.pairs_per_prompt
-        bon = self.search.bon
-        if isinstance(self.data, HelpdeskData) and bon is not None and bon.n < needed:
-            raise ValueError(
-                f"search.bon.n = {bon.n}: a test prompt's samples are also made into"
-                f" evaluation.pairs_per_prompt = {self.evaluation.pairs_per_prompt} pairs;"
-                f" valid: at least {needed}, or fewer pairs"
-            )
+    def _votes_have_answers(self) -> Self:
+        for entry in self.search.entries:
+            if entry.method.needs_answers and not isinstance(self.data, AnswerData):
+                raise ValueError(
+                    f"{entry.path}: a vote is among extracted answers, and responses of task"
+                    f" {self.data.task!r} have none; valid: null"
+                )
         return self
 
     @model_validator(mode="after")
-    def _votes_have_answers(self) -> Self:
-        for name in ("weighted_bon", "vote"):
-            if getattr(self.search, name) is not None and not isinstance(self.data, AnswerData):
+    def _samples_make_the_test_pairs(self) -> Self:
+        needed = 2 * self.evaluation.pairs_per_prompt
+        if not isinstance(self.data, HelpdeskData):
+            return self
+        for entry in self.search.entries:
+            count = entry.method.shared_samples
+            if 0 < count < needed:
                 raise ValueError(
-                    f"search.{name}: a vote is among extracted answers, and responses of task"
-                    f" {self.data.task!r} have none; valid: null"
+                    f"{entry.path}.n = {count}: a test prompt's samples are also"
+                    f" made into evaluation.pairs_per_prompt = {self.evaluation.pairs_per_prompt}"
+                    f" pairs; valid: at least {needed}, or fewer pairs"
                 )
         return self
 

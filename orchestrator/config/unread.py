@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
-from orchestrator.config.decoding import GeneralConfig
 from orchestrator.config.errors import shown
-from orchestrator.config.sections import HelpdeskData, Section, Variant
+from orchestrator.config.section import Section
+from orchestrator.config.sections import HelpdeskData, Variant
+from orchestrator.search.method import SearchMethod
 
 if TYPE_CHECKING:  # the tree checks itself by this module
     from orchestrator.config.tree import Config
@@ -31,8 +32,6 @@ OF_EVERY_TRAINING = (
     "training.micro_batch_tokens", "training.gradient_checkpointing", "training.checkpoint_steps",
     "cluster.train_worker_cpus", "cluster.train_worker_gpus", "storage.checkpoints_kept",
 )  # fmt: skip
-UNSCORED = ("vote",)  # methods of the search section that ask no scorer
-SETTINGS = ("scorers", "wave_size", "engine", "dtype")  # of the search section: no methods
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _or_null(section: Section, field: str) -> str:
     *sections, name = field.split(".")
     value: Any = section
     for part in sections:
-        value = value[part] if isinstance(value, dict) else getattr(value, part)
+        value = _part(value, part)
     nullable = NoneType in get_args(type(value).model_fields[name].annotation)
     return ", or set it to null" if nullable else ""
 
@@ -88,13 +87,20 @@ def set_value(section: Section, field: str) -> Any:
     """The value that a file, an override or a call sets; None where the field is not set."""
     value: Any = section
     for part in field.split("."):
-        if isinstance(value, dict):  # variants by name
-            value = value.get(part)
+        if isinstance(value, dict | list):
+            value = _part(value, part)
         elif value is None or part not in value.model_fields_set:
             return None
         else:
             value = getattr(value, part)
     return value
+
+
+def _part(value: Any, name: str) -> Any:
+    """A field of a section, a variant by name, or an entry of a list by its number."""
+    if isinstance(value, list):
+        return value[int(name)]
+    return value.get(name) if isinstance(value, dict) else getattr(value, name)
 
 
 def unread(config: "Config") -> Iterator[Unread]:
@@ -188,28 +194,17 @@ def _of_training(config: "Config") -> Iterator[Unread]:
 
 
 def _of_search(config: "Config") -> Iterator[Unread]:
-    search = config.search
-    methods = (n for n in type(search).model_fields if n not in (*SETTINGS, *UNSCORED))
-    if all(getattr(search, name) is None for name in methods):
+    entries = config.search.entries
+    if not any(entry.method.needs_scorer for entry in entries):
         yield Unread("search.scorers", "no method asks a scorer", "a method that asks one")
-    if search.general is not None:
-        yield from unread_of_general("search.general", search.general)
-    if search.cards is not None:
-        thresholds = {"entropy_quantile": "entropy_threshold", "target_quantile": "target_reward"}
-        for quantile, threshold in thresholds.items():
-            if getattr(search.cards, threshold) is not None:
-                threshold = f"search.cards.{threshold}"
-                why = f"{threshold} is set"
-                yield Unread(f"search.cards.{quantile}", why, f"{threshold} null")
+    for entry in entries:
+        yield from unread_of_method(entry.path, entry.method)
 
 
-def unread_of_general(section: str, general: GeneralConfig) -> Iterator[Unread]:
-    """The fields of Algorithm 1 that its granularity does not use; ``section`` is their path."""
-    granularity = general.granularity
-    for name, reader in {"chunk": "chunk", "delimiter": "step"}.items():
-        if granularity != reader:
-            why = f"granularity {granularity!r} does not use it"
-            yield Unread(f"{section}.{name}", why, f"granularity {reader}")
+def unread_of_method(section: str, method: SearchMethod[Any]) -> Iterator[Unread]:
+    """The fields of a method that its other fields make meaningless; ``section`` is their path."""
+    for field, (why, valid) in method.unused_fields.items():
+        yield Unread(f"{section}.{field}", why, valid)
 
 
 def superseded(config: "Config") -> dict[str, list[str]]:

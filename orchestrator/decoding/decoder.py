@@ -20,7 +20,7 @@ from orchestrator.decoding.checks import (
     check_sampling,
     check_seed,
 )
-from orchestrator.decoding.methods import UNSCORED_METHODS, parameters_of
+from orchestrator.decoding.methods import method_of, unscored_methods
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import Dtype
@@ -30,7 +30,6 @@ from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Position, ScorerSpec
 from orchestrator.search.lockstep import run_wave
 from orchestrator.search.problem import Problem, PromptFailed
-from orchestrator.search.registry import METHODS
 
 Chats = Sequence[str | Sequence[Message]]
 SHOWN = 3  # ids that an error names
@@ -115,7 +114,7 @@ class Decoder:
 
         Args:
             prompts: what to answer.
-            method: by its name in ``METHODS``.
+            method: the name of a search method.
             max_new_tokens: of a response.
             seed: with a prompt's id it decides all draws.
             places: prompts at once.
@@ -127,11 +126,11 @@ class Decoder:
                 scores of no reward model, ``prompts`` is one prompt and no list of them, or ids are
                 not different.
         """
-        parameters = parameters_of(method, fields)
-        if self._spec is None and method not in UNSCORED_METHODS:
+        search = method_of(method, fields)
+        if self._spec is None and search.needs_scorer:
             raise ConfigError(
                 f"method = {method!r}: it asks for scores; valid: with a reward model, or"
-                f" {', '.join(UNSCORED_METHODS)}"
+                f" {', '.join(unscored_methods())}"
             )
         check_seed(_named, seed)
         check_counts(_named, max_new_tokens=max_new_tokens, places=places)
@@ -158,9 +157,8 @@ class Decoder:
         def failed(problem: Problem, why: PromptFailed) -> None:
             answers[problem.prompt_id] = Decoded(problem.prompt_id, failed=str(why))
 
-        start = METHODS[method].bind(parameters)
         backend, chat = self._backend, load_chat(self._policy)
-        run = run_wave(problems, start, backend, places=places, failed=failed)
+        run = run_wave(problems, search.run, backend, places=places, failed=failed)
         for one in asyncio.run(run):
             answers[one.prompt_id] = Decoded(
                 one.prompt_id, chat.response_text(one.token_ids), one.token_ids, one.stop,

@@ -20,7 +20,7 @@ def engine_of(wanted: Wanted, method: str, kind: Kind | None) -> Engine:
 
     Args:
         wanted: what the user says; ``auto`` is the measured better one.
-        method: by its name in ``METHODS``.
+        method: the name of a search method.
         kind: of the reward model; None where the method asks for no score.
 
     Raises:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.notation import number, paired, printable, sign
 from orchestrator.report.rows import (
     INTERVAL,
-    METRICS,
     Entry,
     Summary,
     Table,
+    label_of,
     make_table,
     method_order,
     name_of,
@@ -30,9 +31,9 @@ def equal_budget_table(summary: Summary) -> Table:
     The share of the method's budget that BoN took stands beside its n, e.g. ``BoN-16*`` and 0.60.
     """
     entries = method_order(summary["equal_budget"])
-    metrics = [m for m in METRICS if any(m in entry["tests"] for entry in entries)]
+    metrics = [m for m in metrics_in_order() if any(m in entry["tests"] for entry in entries)]
     lead = ("method", "scorer", "budget", "against")
-    others = ("share of the budget", "n", *(METRICS[metric] for metric in metrics))
+    others = ("share of the budget", "n", *map(label_of, metrics))
     rows = []
     for entry in entries:
         tests = entry["tests"]

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from orchestrator.evaluation.metric import METRICS
 from orchestrator.report.notation import sign
-from orchestrator.report.rows import METRICS, Summary, method_order
+from orchestrator.report.rows import Summary, method_order
 from orchestrator.report.style import INK, NEUTRAL, PALETTE, label, new_figure
 
 ROW_HEIGHT = 0.27  # inches
@@ -29,7 +30,7 @@ def forests(summary: Summary) -> dict[str, Figure]:
     for metric in dict.fromkeys(test["metric"] for test in tests):
         name = f"paired_{re.sub(r'[^A-Za-z0-9_-]', '_', metric)}"  # it becomes a file name
         chosen = method_order(test for test in tests if test["metric"] == metric)
-        drawn[name] = _forest(METRICS.get(metric, label(metric)), chosen)
+        drawn[name] = _forest(METRICS[metric].label if metric in METRICS else label(metric), chosen)
     return drawn
 
 

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.notation import flops_unit
-from orchestrator.report.rows import METRICS, Summary, method_order
+from orchestrator.report.rows import Summary, label_of, method_order
 from orchestrator.report.style import INK, label, logarithmic, new_figure
 
-RIGHT = ("resolved", "accuracy", "rubric")  # the first that was measured stands beside the reward
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
 BAND = 0.08  # opacity of a line's interval
 
@@ -34,8 +34,9 @@ def _figure(
     summary: Summary, colour: Mapping[str | None, str], cost: str, scale: float, axis: str
 ) -> Figure | None:
     cells = [cell for cell in method_order(summary["cells"]) if _cost(cell, cost)]
-    measured = [m for m in METRICS if any(cell["metrics"].get(m) for cell in cells)]
-    metrics = [m for m in RIGHT if m in measured][:1]
+    ordered = metrics_in_order()
+    measured = [m for m in ordered if any(cell["metrics"].get(m) for cell in cells)]
+    metrics = [m for m in measured if ordered[m].tells_right][:1]
     metrics = ["orm_reward", *metrics] if "orm_reward" in measured else metrics
     if not metrics:
         return None
@@ -57,7 +58,7 @@ def _figure(
                 )  # fmt: skip
         logarithmic(axes)
         axes.set_xlabel(axis)
-        axes.set_ylabel(METRICS[metric])
+        axes.set_ylabel(label_of(metric))
     figure.legend(handles=_legend(summary, cells, marker, colour), loc="outside right upper")
     return figure
 

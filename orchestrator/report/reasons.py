@@ -7,13 +7,14 @@ leaves, and which it removed, says more of the model than the one rate in which 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.notation import interval, number, paired, printable, sign
 from orchestrator.report.rows import (
     INTERVAL,
-    METRICS,
     Entry,
     Summary,
     Table,
+    label_of,
     make_table,
     method_order,
     name_of,
@@ -21,7 +22,6 @@ from orchestrator.report.rows import (
 
 BASELINE = "orm"
 VERDICTS = {"+": "higher than", "-": "lower than", "": "not shown to differ from that"}
-RATES = ("resolved", "accuracy")  # what is to be explained: the first that was compared
 
 
 def counts_table(summary: Summary) -> Table:
@@ -46,7 +46,10 @@ def reasons(summary: Summary) -> list[str]:
     Cells none of whose counts is shown to differ from the ORM's have no sentence.
     """
     tests = method_order(t for t in summary["comparisons"] if t["baseline"] == BASELINE)
-    rate = next((r for r in RATES if any(t["metric"] == r for t in tests)), None)
+    rates = [
+        m for m, kind in metrics_in_order().items() if kind.tells_right and kind.kind == "rate"
+    ]
+    rate = next((r for r in rates if any(t["metric"] == r for t in tests)), None)
     counts: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
     for test in summary["count_comparisons"]:
         if test["baseline"] == BASELINE:
@@ -66,7 +69,7 @@ def _sentence(test: Mapping[str, Any], counts: Sequence[Mapping[str, Any]]) -> s
     certain.sort(key=lambda c: -abs(c["test"]["difference"]))
     told = "; ".join(f"{_words(c['metric'])} {paired(c['test'])}" for c in certain)
     verdict = VERDICTS[sign(test["test"])]
-    rate = METRICS.get(test["metric"], printable(test["metric"]))
+    rate = label_of(test["metric"])
     return (
         f"{printable(test['method'])}, {name_of(test['scorer'])}: {rate} {verdict} with the ORM"
         f" ({paired(test['test'])}). In a response, against the ORM's: {told}."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.evaluation.metric import METRICS, metrics_in_order
 from orchestrator.report.notation import (
     NOTHING,
     facts,
@@ -17,25 +18,11 @@ from orchestrator.report.notation import (
     printable,
     sign,
 )
+from orchestrator.search.method import methods_in_order
 
 Summary = Mapping[str, Any]
-METHODS = (  # rows, in this order
-    "base", "greedy", "bon", "weighted_bon", "vote", "args", "args_stochastic", "tbs", "cbs",
-    "cards", "general", "step_beam", "dvts",
-)  # fmt: skip
 INTERVAL = "[95 % interval]"
-# Measures that are higher for a better response and mean the same for every scorer.
-BEST = ("resolved", "accuracy", "rubric", "win_tie", "orm_reward", "diversity", "finished")
-METRICS = {
-    "resolved": "resolved",
-    "accuracy": "accuracy",
-    "rubric": "rubric",
-    "win_tie": "win-tie",
-    "orm_reward": "ORM reward",
-    "reward": "own reward",
-    "diversity": "diversity",
-}
-DETAIL_METRICS = {"length": "length, tokens", "finished": "finished"}
+OWN_REWARD = "reward"  # the metric that is shown with its standard deviation
 PER_PROMPT = {
     "policy_tokens_sampled": "policy tokens sampled",
     "policy_tokens_computed": "policy tokens computed",
@@ -106,10 +93,17 @@ def name_of(scorer: object) -> str:
 
 
 def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows by method in the paper's order, methods unknown to it last; else as they came."""
-    listed = list(rows)
-    order = list(dict.fromkeys([*METHODS, *(row["method"] for row in listed)]))
-    return sorted(listed, key=lambda row: order.index(row["method"]))
+    """Rows by method in the registry's order, unknown methods last; else as they came.
+
+    The label of one of several settings of a method, such as cbs-chunk6, begins with its name.
+    """
+    order = {name: rank for rank, name in enumerate(methods_in_order())}
+    return sorted(rows, key=lambda row: order.get(row["method"].partition("-")[0], len(order)))
+
+
+def label_of(metric: str) -> str:
+    """A metric's heading; its name if it is not registered."""
+    return METRICS[metric].label if metric in METRICS else printable(metric)
 
 
 def tokens_per_prompt(cell: Mapping[str, Any]) -> float | None:
@@ -131,10 +125,14 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
         lead["parameters"] = lambda cell: facts(cell["parameters"])
     if len({cell["seed"] for cell in cells}) > 1:
         lead["seed"] = lambda cell: str(cell["seed"])
-    metrics = {**METRICS, **(DETAIL_METRICS if detail else {})}
+    metrics = {
+        name: metric.label
+        for name, metric in metrics_in_order().items()
+        if detail or not metric.page_only
+    }
     scale, unit = flops_unit(_costs(cells, "flops"))
     others = [*metrics.values(), "tokens/prompt", f"{unit}/prompt", "s/prompt"]
-    others[others.index(METRICS["reward"])] += " \N{PLUS-MINUS SIGN} std"
+    others[list(metrics).index(OWN_REWARD)] += " \N{PLUS-MINUS SIGN} std"
     longer = detail and "parameters" not in lead
     if longer:
         others += [*PER_PROMPT.values(), *(f"{name} {unit}" for name in DETAIL_FLOPS.values())]
@@ -156,8 +154,8 @@ def _best(cells: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
     """The highest value of each (method, metric) that at least two cells of the method have."""
     found: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
-        for name in BEST:
-            if (measured := cell["metrics"].get(name)) is not None:
+        for name, metric in METRICS.items():
+            if metric.comparable and (measured := cell["metrics"].get(name)) is not None:
                 found.setdefault((cell["method"], name), []).append(measured["value"])
     return {key: max(values) for key, values in found.items() if len(values) > 1}
 
@@ -165,7 +163,7 @@ def _best(cells: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
 def _metric(cell: Mapping[str, Any], name: str, best: Mapping[tuple[str, str], float]) -> Entry:
     measured = cell["metrics"].get(name)
     text = interval(measured)
-    if name == "reward" and measured is not None:
+    if name == OWN_REWARD and measured is not None:
         deviation = cell["metrics"].get("reward_std")
         text += "" if deviation is None else f" \N{PLUS-MINUS SIGN} {number(deviation)}"
     highest = best.get((cell["method"], name))
@@ -197,7 +195,7 @@ def comparison_tables(summary: Summary) -> dict[str, Table]:
     tables = {}
     for metric in dict.fromkeys(test["metric"] for test in tests):
         chosen = method_order(test for test in tests if test["metric"] == metric)
-        title = f"Paired differences in {METRICS.get(metric, printable(metric))} {INTERVAL}"
+        title = f"Paired differences in {label_of(metric)} {INTERVAL}"
         tables[metric] = _against_baselines(title, chosen, ("method", "scorer"))
     return tables
 

@@ -80,7 +80,7 @@ async def run_wave(
 
     Args:
         problems: what to answer; read one by one as places become free.
-        start: makes a problem's coroutine, e.g. ``METHODS[name].bind(parameters)``. It may ask for
+        start: makes a problem's coroutine, e.g. ``SearchMethod.run`` of a method. It may ask for
             several things at once with ``asyncio.gather``; they are asked together.
         backend: answers what they ask.
         places: how many problems are worked on at once; None is all. A waiting problem takes the

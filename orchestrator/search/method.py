@@ -1,94 +1,203 @@
-"""What a search method is, and the one loop that runs each of them, from the start or from a state.
+"""What a search method is, the registry of the methods, and the one loop that runs each of them.
 
-A method is its parameters, how it begins, one step (expand, score, select: the part that reads like
-the paper's pseudocode), when it is done, and which candidate is its answer.
+A method's fields are its section of the config. Its step (expand, score, select) is the part that
+reads like the paper's pseudocode. What it needs of its surroundings it declares as traits.
 """
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, Self
 
+from typing_extensions import TypeVar
+
+from orchestrator.config.fields import Count
+from orchestrator.config.section import Section
 from orchestrator.records import Response
+from orchestrator.registry import Registry
+from orchestrator.search.calibration import Calibration
+from orchestrator.search.client import MeteredClient
 from orchestrator.search.engines import Policy, Reward
-from orchestrator.search.ledger import Ledger
 from orchestrator.search.problem import Candidate, Problem, competing
-from orchestrator.search.state import State
+from orchestrator.search.state import SearchState
 
+StateT = TypeVar("StateT", bound=SearchState, default=SearchState)
 Search = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Response]]
-Tell = Callable[[Problem, State], None]
+OnState = Callable[[Problem, SearchState], None]
+SECONDS = 0.025  # of a prompt, where a method says nothing else
 
 
-async def one_beginning(ask: Ledger, parameters: Any) -> State:
-    """One candidate, empty yet: how most methods begin."""
-    return State((Candidate(),))
+class SearchMethod(Section, Generic[StateT]):
+    """A search method; a subclass sets ``name`` and defines ``step``.
 
-
-def none_grows(problem: Problem, state: State) -> bool:
-    """Whether every candidate is finished or as long as it may be: when most methods are done."""
-    return not any(problem.room(candidate) for candidate in state.candidates)
-
-
-def best(ask: Ledger, state: State, parameters: Any) -> Candidate:
-    """The best finished candidate or, where none is, the best of all: most methods' answer."""
-    (chosen,) = ask.select(competing(state.candidates), 1)
-    return chosen
-
-
-@dataclass(frozen=True)
-class Method:
-    """One search method.
+    The fields of a subclass are what can be set about it; ``name`` and ``prompts`` are no settings
+    of the search itself. Class variables are traits: what the method needs of its surroundings.
 
     Attributes:
-        parameters: the frozen dataclass of what can be set about it.
-        step: from a state to the next; the loop counts steps, cost and margin.
-        begin: the state before the first step; it may ask the engines too.
-        done: whether a state needs no step more.
-        answer: the candidate that a state which is done stands for.
-        state: the kind of state, for reading one back.
+        order: rank of its rows in tables, ascending; equal ranks are sorted by name.
+        always_runs: whether every sweep runs it, as a baseline. It is no section of the config.
+        on_by_default: whether a sweep runs it if the config does not name it.
+        needs_scorer: whether it asks for scores.
+        needs_entropies: whether it asks for the policy's next-token entropies.
+        has_curve: whether its scored samples also give its response for every smaller number of
+            samples.
+        needs_answers: whether it needs final answers in the responses.
+        samples_policy: whether temperature and top-p of the policy apply.
+        is_random: whether the seed matters.
+        state_type: the type of its states.
     """
 
-    parameters: type[Any]
-    step: Callable[[Ledger, Any, Any], Coroutine[Any, Any, State]]
-    begin: Callable[[Ledger, Any], Coroutine[Any, Any, State]] = one_beginning
-    done: Callable[[Problem, Any], bool] = none_grows
-    answer: Callable[[Ledger, Any, Any], Candidate] = best
-    state: type[State] = State
+    name: str
+    """The method's name."""
+    prompts: Count | None = None
+    """In a sweep, how many of the test prompts it answers, from the first; null: all."""
 
-    def bind(
+    order: ClassVar[int] = 100
+    always_runs: ClassVar[bool] = False
+    on_by_default: ClassVar[bool] = False
+    needs_scorer: ClassVar[bool] = True
+    needs_entropies: ClassVar[bool] = False
+    has_curve: ClassVar[bool] = False
+    needs_answers: ClassVar[bool] = False
+    samples_policy: ClassVar[bool] = True
+    is_random: ClassVar[bool] = True
+    state_type: ClassVar[type[SearchState]] = SearchState
+
+    @classmethod
+    def default_name(cls) -> str:
+        """Return the default of ``name``, under which the method is registered."""
+        return str(cls.model_fields["name"].default)
+
+    async def begin(self, client: MeteredClient) -> StateT:
+        """Return the state before the first step: one empty candidate, unless overridden."""
+        return self.state_type((Candidate(),))  # type: ignore[return-value]
+
+    async def step(self, client: MeteredClient, state: StateT) -> StateT:
+        """Return the next state. The loop counts steps, cost and margin."""
+        raise NotImplementedError
+
+    def is_done(self, problem: Problem, state: StateT) -> bool:
+        """Whether the search is over: no candidate can grow, unless overridden."""
+        return not any(problem.room(candidate) for candidate in state.candidates)
+
+    def answer(self, client: MeteredClient, state: StateT) -> Candidate:
+        """Return the response of a final state: the best finished candidate, or the best of all."""
+        (best,) = client.select(competing(state.candidates), 1)
+        return best
+
+    async def run(
         self,
-        parameters: Any,
+        problem: Problem,
+        policy: Policy,
+        reward: Reward,
         *,
-        begun: Callable[[Problem], State] | None = None,
-        tell: Tell | None = None,
-    ) -> Search:
-        """The method with its parameters set: what a runner starts for each problem.
+        resume: StateT | None = None,
+        on_state: OnState | None = None,
+    ) -> Response:
+        """Search for the response to one prompt.
 
         Args:
-            parameters: of the method's kind.
-            begun: gives the state to go on from; without it a search begins anew.
-            tell: told of the state at the beginning and after each step.
+            problem: the prompt.
+            policy: answers requests for samples and likeliest tokens.
+            reward: answers requests for scores.
+            resume: a state of this method to continue from; None starts anew.
+            on_state: called with the initial state and with the state after each step.
+
+        Raises:
+            PromptFailed: the prompt cannot be answered.
         """
+        client = MeteredClient(problem, policy, reward)
+        state = await self.initial(problem, policy, reward) if resume is None else resume
+        client.cost, client.margin = state.cost, state.margin
+        while True:
+            if on_state is not None:
+                on_state(problem, state)
+            if self.is_done(problem, state):
+                return client.response(self.answer(client, state))
+            following = await self.step(client, state)
+            state = replace(following, step=state.step + 1, cost=client.cost, margin=client.margin)
 
-        async def search(problem: Problem, policy: Policy, reward: Reward) -> Response:
-            ask = Ledger(problem, policy, reward)
-            state = (
-                begun(problem) if begun else await self.begun(problem, policy, reward, parameters)
-            )
-            ask.cost, ask.margin = state.cost, state.margin
-            while True:
-                if tell is not None:
-                    tell(problem, state)
-                if self.done(problem, state):
-                    return ask.response(self.answer(ask, state, parameters))
-                found = await self.step(ask, state, parameters)
-                state = replace(found, step=state.step + 1, cost=ask.cost, margin=ask.margin)
+    async def initial(self, problem: Problem, policy: Policy, reward: Reward) -> StateT:
+        """Return the state before the first step, with the cost of computing it."""
+        client = MeteredClient(problem, policy, reward)
+        state = await self.begin(client)
+        return replace(state, cost=client.cost, margin=client.margin)
 
-        return search
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that decide the response to a prompt, JSON-able."""
+        return self.model_dump(mode="json", exclude={"name", "prompts"})
 
-    async def begun(
-        self, problem: Problem, policy: Policy, reward: Reward, parameters: Any
-    ) -> State:
-        """The state before the first step."""
-        ask = Ledger(problem, policy, reward)
-        state = await self.begin(ask, parameters)
-        return replace(state, cost=ask.cost, margin=ask.margin)
+    @property
+    def candidate_counts(self) -> dict[str, int]:
+        """The fields whose product is the number of candidates that a prompt has at once."""
+        return {}
+
+    @property
+    def shared_samples(self) -> int:
+        """How many samples its initial state is; they are drawn once for all such methods.
+
+        0: it begins in another way.
+        """
+        return 0
+
+    @property
+    def step_delimiter(self) -> str | None:
+        """The text that ends a step, if steps end with one: the policy must be able to write it."""
+        return None
+
+    @property
+    def unused_fields(self) -> Mapping[str, tuple[str, str]]:
+        """Fields that the other fields make meaningless: the reason, and what would use them."""
+        return {}
+
+    @property
+    def calibrates_entropy(self) -> bool:
+        """Whether ``calibrated`` needs entropies of the policy."""
+        return False
+
+    @property
+    def calibrates_reward(self) -> bool:
+        """Whether ``calibrated`` needs rewards of the base policy's responses."""
+        return False
+
+    def calibrated(self, calibration: Calibration) -> Self:
+        """Return the method with all thresholds as numbers, for one scorer.
+
+        Raises:
+            NotCalibrated: a threshold is neither set nor to be computed from ``calibration``.
+        """
+        return self
+
+    @property
+    def note(self) -> str:
+        """A sentence for the report on what the fields do not show; "" if there is none."""
+        return ""
+
+    def seconds(self, tokens: float) -> float:
+        """Estimate the seconds of a prompt whose response has so many tokens.
+
+        They are those of the embedded world's models on the machine on which the estimates of a
+        dry run were measured.
+        """
+        return SECONDS
+
+
+MethodT = TypeVar("MethodT", bound=type[SearchMethod[Any]])
+METHODS: Registry[type[SearchMethod[Any]]] = Registry(
+    "search method", "orchestrator.search.methods", "prm_orchestrator.methods"
+)
+
+
+def register(method: MethodT) -> MethodT:
+    """Register a search method under the default of its field ``name``.
+
+    Raises:
+        ValueError: another method has the name.
+    """
+    METHODS.add(method.default_name(), method)
+    return method
+
+
+def methods_in_order() -> dict[str, type[SearchMethod[Any]]]:
+    """All search methods by name, in the order of tables."""
+    return dict(sorted(METHODS.items(), key=lambda item: (item[1].order, item[0])))

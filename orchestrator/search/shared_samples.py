@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.records import Cost, Response
-from orchestrator.search.best_of_n import BestOfNParameters, SamplesState, score_samples
+from orchestrator.search.client import MeteredClient
 from orchestrator.search.engines import Policy, Reward
-from orchestrator.search.ledger import Ledger
+from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
 from orchestrator.search.problem import Candidate, Problem, competing, gap, ranked
 
 FINE = 8  # sizes of a curve lie at most a share of 1/8 apart
@@ -31,9 +31,9 @@ async def judge_samples(
     problem: Problem, policy: Policy, reward: Reward, drawn: SamplesState
 ) -> Judged:
     """Scores all samples of a prompt, as best-of-N does."""
-    ask = Ledger(problem, policy, reward)
-    state = await score_samples(ask, drawn, BestOfNParameters(len(drawn.candidates)))
-    return Judged(problem.prompt_id, drawn, state.candidates, ask.cost)
+    client = MeteredClient(problem, policy, reward)
+    state = await BestOfN(n=len(drawn.candidates)).step(client, drawn)
+    return Judged(problem.prompt_id, drawn, state.candidates, client.cost)
 
 
 def best_of_first(judged: Judged, n: int) -> Response:

@@ -9,8 +9,9 @@ stages, tracking, report, progress) do not count.
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,13 @@ _EDGE = 1 << 20  # bytes hashed at each end of a file too large to read whole
 _WHOLE = 1 << 28  # files up to this many bytes are read whole
 
 
-def stage_key(name: str, module: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+def stage_key(
+    name: str,
+    module: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    components: Sequence[str] = (),
+) -> str:
     """The key of a stage: 16 hexadecimal digits.
 
     Args:
@@ -39,12 +46,14 @@ def stage_key(name: str, module: str, config: Mapping[str, Any], inputs: Mapping
         module: dotted name of the module that holds its step function.
         config: JSON-able values that decide its output.
         inputs: key of each stage (or fingerprint of each file) that it reads, by name.
+        components: dotted names of the modules of registered components that it runs, which may be
+            of other packages.
     """
     identity = {
         "name": name,
         "config": config,
         "inputs": dict(inputs),
-        "sources": source_hash(module),
+        "sources": [source_hash(part) for part in (module, *components)],
     }
     text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
@@ -60,16 +69,17 @@ def source_hash(module: str) -> str:
 
 
 def source_closure(module: str) -> frozenset[str]:
-    """The project's modules that ``module`` imports, directly or not, with itself."""
-    found: set[str] = set()
+    """The modules of the project, and of its own package, that a module imports, with itself."""
+    packages = {*PACKAGES, module.partition(".")[0]}
+    closure: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or _file_of(name) is None or name.startswith(NOT_COUNTED):
+        if name in closure or name.startswith(NOT_COUNTED) or _file_of(name) is None:
             continue
-        found.add(name)
-        waiting += _imports(_source_of(name))
-    return frozenset(found)
+        closure.add(name)
+        waiting += [n for n in _imports(_source_of(name)) if n.partition(".")[0] in packages]
+    return frozenset(closure)
 
 
 @cache
@@ -81,7 +91,7 @@ def _imports(source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.append(node.module)
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.split(".")[0] in PACKAGES]
+    return names
 
 
 def _source_of(module: str) -> str:
@@ -93,7 +103,13 @@ def _file_of(module: str) -> Path | None:
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.is_file():
             return file
-    return None
+    if module.partition(".")[0] in PACKAGES:
+        return None
+    try:  # of another package, which defines a component
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # a name that is no module, of `from package import name`
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def fingerprint(path: str) -> str:

@@ -36,6 +36,7 @@ class Stage:
         config: JSON-able values that decide the output; they become MLflow params.
         inputs: the stages it reads.
         files: outside files or checkpoints it reads, by name: their fingerprints.
+        components: dotted names of the modules of the registered components that it runs.
         keeps_checkpoint: whether old versions are deleted by `storage.checkpoints_kept`.
     """
 
@@ -45,12 +46,15 @@ class Stage:
     inputs: tuple["Stage", ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     keeps_checkpoint: bool = False
+    components: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
         """What the stage's output is kept under."""
         inputs = {stage.name: stage.key for stage in self.inputs}
-        return stage_key(self.name, self.module, self.config, {**inputs, **self.files})
+        return stage_key(
+            self.name, self.module, self.config, {**inputs, **self.files}, self.components
+        )
 
 
 class Store:

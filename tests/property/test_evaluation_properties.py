@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from orchestrator.evaluation.agreement import ar_rm_hp, ar_rm_sc, ar_sc_hp, compare_rates
-from orchestrator.evaluation.diversity import diversity
+from orchestrator.evaluation.metrics.diversity import diversity
 from orchestrator.evaluation.prefix_accuracy import prefix_accuracy
 from orchestrator.evaluation.statistics import mean_interval, paired_test
 from orchestrator.evaluation.win_tie import win_tie

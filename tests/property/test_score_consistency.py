@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.records import Response
-from orchestrator.search.args import ArgsParameters
-from orchestrator.search.beam import BeamParameters
 from orchestrator.search.engines import (
     Continuation,
     Ids,
@@ -25,9 +24,11 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.general import GeneralParameters
+from orchestrator.search.method import SearchMethod
+from orchestrator.search.methods.args import Args
+from orchestrator.search.methods.beam import ChunkBeamSearch
+from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
 from orchestrator.search.tabular import TabularReward
 
 WORDS = ("a", "b.", "c", "end")  # a sentence ends with the second; the last one, where there is one
@@ -78,10 +79,10 @@ class World:
     def optimum(self) -> Ids:
         return max(self.values, key=lambda y: self.values[y])
 
-    def answer(self, name: str, own: object, reward: Callable[[Ids], float]) -> Response:
+    def answer(self, method: SearchMethod[Any], reward: Callable[[Ids], float]) -> Response:
         problem = Problem("p", (9,), 0, self.length)
         scores = TabularReward(lambda x, y: reward(y))
-        return asyncio.run(METHODS[name].bind(own)(problem, Every(self.words), scores))
+        return asyncio.run(method.run(problem, Every(self.words), scores))
 
 
 @st.composite
@@ -117,10 +118,12 @@ def test_a_consistent_reward_finds_the_optimum_at_every_granularity(
         return factor * world.best(prefix) + shift
 
     every = world.words**world.length
-    own = GeneralParameters(granularity, width, every, chunk, delimiter="c")
-    assert world.answer("general", own, reward).token_ids == world.optimum()
+    own = GeneralSearch(
+        granularity=granularity, sequences=width, candidates=every, chunk=chunk, delimiter="c"
+    )
+    assert world.answer(own, reward).token_ids == world.optimum()
     if granularity == "token":
-        assert world.answer("args", ArgsParameters(1.0, 3), reward).token_ids == world.optimum()
+        assert world.answer(Args(weight=1.0, k=3), reward).token_ids == world.optimum()
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,13 +139,13 @@ def test_a_reward_that_tells_no_prefixes_apart_does_not(
         return world.values[prefix] if len(prefix) == world.length else 0.0
 
     every = world.words**world.length
-    whole = GeneralParameters("response", width, every)
-    assert world.answer("general", whole, reward).token_ids == last == world.optimum()
+    whole = GeneralSearch(granularity="response", sequences=width, candidates=every)
+    assert world.answer(whole, reward).token_ids == last == world.optimum()
     chunk = data.draw(st.integers(1, world.length - 2))
-    parts = GeneralParameters("chunk", width, every, chunk)
-    found = world.answer("general", parts, reward)
+    parts = GeneralSearch(granularity="chunk", sequences=width, candidates=every, chunk=chunk)
+    found = world.answer(parts, reward)
     assert found.token_ids != last and world.values[found.token_ids] < world.values[last]
-    args = world.answer("args", ArgsParameters(1.0, 3), reward)
+    args = world.answer(Args(weight=1.0, k=3), reward)
     assert args.token_ids[:-1] == (0,) * (world.length - 1)
 
 
@@ -173,7 +176,7 @@ def test_beams_find_an_optimum_that_ends_when_it_likes(
 ) -> None:
     best, reward = world
     problem = Problem("p", (9,), 0, max_new_tokens=5)
-    search = METHODS["cbs"].bind(BeamParameters(width, 3**chunk, chunk))
+    search = ChunkBeamSearch(beams=width, candidates=3**chunk, chunk=chunk).run
     response = asyncio.run(search(problem, Every(2, ends=True), reward))
     complete = [path for length in range(5) for path in product(range(2), repeat=length)]
     assert max(complete, key=partial(reward.value, (9,))) == best
@@ -182,4 +185,7 @@ def test_beams_find_an_optimum_that_ends_when_it_likes(
 
 def test_candidates_that_are_too_few_would_not_be_all() -> None:
     with pytest.raises(AssertionError, match="all of them"):
-        World(2, 3).answer("general", GeneralParameters("chunk", 1, 3, 2), lambda prefix: 0.0)
+        World(2, 3).answer(
+            GeneralSearch(granularity="chunk", sequences=1, candidates=3, chunk=2),
+            lambda prefix: 0.0,
+        )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_examples import examples
 from test_search_oracle import Backend, engines
 
 from orchestrator.engines.policy import HuggingFacePolicy
@@ -13,28 +14,13 @@ from orchestrator.engines.tokenizers import SPECIAL
 from orchestrator.randomness import generator
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.args import ArgsParameters, StochasticArgsParameters
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters, StepBeamParameters
-from orchestrator.search.best_of_n import BestOfNParameters
-from orchestrator.search.cards import CardsParameters
-from orchestrator.search.dvts import DvtsParameters
 from orchestrator.search.lockstep import run_waves
+from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
-from orchestrator.search.vote import VoteParameters
 
 WORDS = 24
-PARAMETERS: dict[str, Any] = {
-    "bon": BestOfNParameters(4),
-    "weighted_bon": VoteParameters(4),
-    "args": ArgsParameters(1.5, 6),
-    "args_stochastic": StochasticArgsParameters(1.5, 6),
-    "cbs": BeamParameters(2, 3, 4),
-    "cards": CardsParameters(0.5, 0.7, entropy_threshold=2.0, max_rejections=4),
-    "step_beam": StepBeamParameters(2, 3, "w"),
-    "dvts": DvtsParameters(2, 2, "1"),
-}
+EXAMPLES = examples("w").values()
 Models = tuple[HuggingFacePolicy, SequenceScorer]
 
 
@@ -46,23 +32,22 @@ def problems(count: int) -> list[Problem]:
 
 
 def answers(
-    models: Models, name: str, asked: Sequence[Problem], places: int, waves: int = 1
+    models: Models, method: SearchMethod[Any], asked: Sequence[Problem], places: int, waves: int = 1
 ) -> dict[str, Response]:
     backend = BatchBackend(Backend(*models), Backend(*models))
-    search = METHODS[name].bind(PARAMETERS[name])
-    found = run_waves(asked, search, backend, wave_size=places, waves_in_flight=waves)
+    found = run_waves(asked, method.run, backend, wave_size=places, waves_in_flight=waves)
     return {response.prompt_id: response for response in asyncio.run(found)}
 
 
 def differing(models: Models, count: int) -> tuple[int, list[Response]]:
     """How many texts there are, and those that another mix of batches changed."""
     total, changed = 0, []
-    for name in PARAMETERS:
+    for method in EXAMPLES:
         asked = problems(count)
-        alone = answers(models, name, asked, places=1)
+        alone = answers(models, method, asked, places=1)
         for mixed in (
-            answers(models, name, asked, places=4),
-            answers(models, name, asked[::-1], places=3, waves=2),
+            answers(models, method, asked, places=4),
+            answers(models, method, asked[::-1], places=3, waves=2),
         ):
             total += len(mixed)
             changed += [own for key, own in alone.items() if own.token_ids != mixed[key].token_ids]
@@ -90,9 +75,9 @@ def test_what_disturbs_the_numbers_changes_texts_at_near_decisions_only() -> Non
             for weight in model.parameters():
                 weight.mul_(1 + NOISE * torch.randn_like(weight))
     changed, far = [], 0
-    for name in PARAMETERS:
+    for method in EXAMPLES:
         asked = problems(16)
-        before, after = (answers(models, name, asked, 16) for models in (exact, disturbed))
+        before, after = (answers(models, method, asked, 16) for models in (exact, disturbed))
         changed += [own for key, own in before.items() if own.token_ids != after[key].token_ids]
         far += sum(response.margin > 100 * NOISE for response in before.values())
     assert changed and far > 8

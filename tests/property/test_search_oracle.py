@@ -5,10 +5,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_examples import any_method
 from search_loop import Loop
 from transformers import (
     LlamaConfig,
@@ -23,12 +25,7 @@ from orchestrator.engines.tokenizers import SPECIAL, byte_pair_tokenizer, word_t
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.args import ArgsParameters, StochasticArgsParameters
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters, StepBeamParameters
-from orchestrator.search.best_of_n import BestOfNParameters
-from orchestrator.search.cards import CardsParameters
-from orchestrator.search.dvts import DvtsParameters
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -38,11 +35,9 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.general import SENTENCE_ENDS, GeneralParameters
 from orchestrator.search.lockstep import run_waves
+from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
-from orchestrator.search.vote import VoteParameters
 
 SENTENCES = (".", "!", "no.")  # words that end a sentence
 WORDS = 24
@@ -132,71 +127,9 @@ def response_of(policy: HuggingFacePolicy, reward: SequenceScorer, response: Ids
 
 
 prompt = st.lists(st.integers(len(SPECIAL), WORDS - 1), min_size=1, max_size=8).map(tuple)
-delimiter = st.sampled_from(["w1", "w2 w", ".", "3", " ", "never"])
-method = st.one_of(
-    st.builds(BestOfNParameters, st.integers(1, 6)).map(lambda own: ("bon", own)),
-    st.builds(ArgsParameters, st.floats(-3, 3), st.integers(1, WORDS)).map(
-        lambda own: ("args", own)
-    ),
-    st.builds(BeamParameters, st.integers(1, 4), st.integers(1, 4), st.just(1)).map(
-        lambda own: ("tbs", own)
-    ),
-    st.builds(BeamParameters, st.integers(1, 4), st.integers(1, 4), st.integers(2, 6)).map(
-        lambda own: ("cbs", own)
-    ),
-    st.builds(
-        CardsParameters, st.floats(-1, 2), st.floats(0, 2), st.floats(0, 1), st.floats(1, 4),
-        st.integers(1, 6), st.integers(1, 5),
-    ).map(lambda own: ("cards", own)),
-    st.builds(
-        StochasticArgsParameters, st.floats(-3, 3), st.integers(1, WORDS), st.floats(0.1, 3)
-    ).map(lambda own: ("args_stochastic", own)),
-    st.builds(VoteParameters, st.integers(1, 8)).map(lambda own: ("vote", own)),
-    st.builds(VoteParameters, st.integers(1, 8)).map(lambda own: ("weighted_bon", own)),
-    st.builds(StepBeamParameters, st.integers(1, 4), st.integers(1, 4), delimiter).map(
-        lambda own: ("step_beam", own)
-    ),
-    st.builds(DvtsParameters, st.integers(1, 4), st.integers(1, 4), delimiter).map(
-        lambda own: ("dvts", own)
-    ),
-    st.builds(
-        GeneralParameters,
-        st.sampled_from(["token", "chunk", "sentence", "sentence", "step", "response"]),
-        st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), delimiter,
-    ).map(lambda own: ("general", own)),
-)  # fmt: skip
-
-
-def by_loop(loop: Loop, name: str, own: object, problem: Problem) -> Ids:
-    """The oracle's answer."""
-    most = problem.max_new_tokens
-    match own:
-        case VoteParameters():
-            return loop.vote(problem, own.n, weighted=name == "weighted_bon")
-        case BestOfNParameters():
-            return loop.best_of_n(problem, own.n)
-        case StochasticArgsParameters():
-            return loop.args(problem, own.weight, own.k, own.temperature)
-        case ArgsParameters():
-            return loop.args(problem, own.weight, own.k)
-        case BeamParameters():
-            return loop.beams(problem, own.beams, own.candidates, own.chunk, name)
-        case StepBeamParameters():
-            stops = (own.delimiter,)
-            return loop.beams(problem, own.beams, own.candidates, most, name, stops)
-        case DvtsParameters():
-            stops = (own.delimiter,)
-            return loop.beams(problem, own.subtrees, own.candidates, most, name, stops, apart=True)
-        case GeneralParameters():
-            chunk = {"token": 1, "chunk": own.chunk}.get(own.granularity, most)
-            ends = {"sentence": SENTENCE_ENDS, "step": (own.delimiter,)}.get(own.granularity, ())
-            return loop.beams(problem, own.sequences, own.candidates, chunk, name, ends)
-    assert isinstance(own, CardsParameters)
-    return loop.cards(problem, own)
-
 
 SETTING = (
-    st.integers(0, MODELS - 1), st.booleans(), method,
+    st.integers(0, MODELS - 1), st.booleans(), any_method(),
     st.lists(prompt, min_size=1, max_size=4), st.integers(0, 2**32), st.integers(1, 10),
     st.integers(1, 4), st.sampled_from([1.0, 0.4, 2.5]), st.sampled_from([1.0, 0.95, 0.5]),
 )  # fmt: skip
@@ -207,7 +140,7 @@ SETTING = (
 def test_every_methods_text_is_the_loops(
     number: int,
     closed: bool,
-    chosen: tuple[str, object],
+    method: SearchMethod[Any],
     prompts: list[Ids],
     seed: int,
     limit: int,
@@ -216,7 +149,7 @@ def test_every_methods_text_is_the_loops(
     top_p: float,
 ) -> None:
     models = *engines(number, closed), *plain_models(number, False)
-    check(models, chosen, prompts, seed, limit, places, temperature, top_p)
+    check(models, method, prompts, seed, limit, places, temperature, top_p)
 
 
 @settings(max_examples=40, deadline=None)
@@ -224,7 +157,7 @@ def test_every_methods_text_is_the_loops(
 def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
     number: int,
     closed: bool,
-    chosen: tuple[str, object],
+    method: SearchMethod[Any],
     prompts: list[Ids],
     seed: int,
     limit: int,
@@ -233,12 +166,12 @@ def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
     top_p: float,
 ) -> None:
     models = *engines(number, closed, own=True), *plain_models(number, True)
-    check(models, chosen, prompts, seed, limit, places, temperature, top_p)
+    check(models, method, prompts, seed, limit, places, temperature, top_p)
 
 
 def check(
     models: tuple[HuggingFacePolicy, SequenceScorer, PreTrainedModel, PreTrainedModel],
-    chosen: tuple[str, object],
+    method: SearchMethod[Any],
     prompts: list[Ids],
     seed: int,
     limit: int,
@@ -248,13 +181,12 @@ def check(
 ) -> None:
     """A method's responses are the loop's."""
     policy, reward, *_ = models
-    name, own = chosen
     problems = [Problem(f"p{i}", ids, seed, limit) for i, ids in enumerate(prompts)]
     backend = BatchBackend(Backend(policy, reward), Backend(policy, reward))
     policy.temperature, policy.top_p = temperature, top_p
     try:
         responses: list[Response] = asyncio.run(
-            run_waves(problems, METHODS[name].bind(own), backend, wave_size=places)
+            run_waves(problems, method.run, backend, wave_size=places)
         )
     finally:
         policy.temperature, policy.top_p = 1.0, 1.0
@@ -265,5 +197,5 @@ def check(
             reward_prompt(policy, reward, prompt) + response_of(policy, reward, response)
         ),
     )  # fmt: skip
-    expected = [by_loop(loop, name, own, problem) for problem in problems]
+    expected = [loop.answer(problem, method) for problem in problems]
     assert [response.token_ids for response in responses] == expected

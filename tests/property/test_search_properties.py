@@ -5,14 +5,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_examples import examples
 
 from orchestrator.randomness import generator, stream_key
 from orchestrator.records import Response
-from orchestrator.search.args import ArgsParameters
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters
-from orchestrator.search.best_of_n import BestOfNParameters
-from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -22,10 +19,9 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.general import GeneralParameters
 from orchestrator.search.lockstep import run_waves
+from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
 SEEDS = st.integers(0, 2**32)
@@ -65,8 +61,8 @@ def test_chunk_beams_equal_algorithm_3_written_out(
     if coarse:  # few different scores: ties everywhere
         reward = TabularReward(lambda x, y: float(sum(y) % 2))
     problem = Problem("p", (5, 6), seed, max_new_tokens=6)
-    parameters = BeamParameters(width, k, chunk)
-    response = asyncio.run(METHODS["cbs"].bind(parameters)(problem, policy, reward))
+    parameters = ChunkBeamSearch(beams=width, candidates=k, chunk=chunk)
+    response = asyncio.run(parameters.run(problem, policy, reward))
     path, finished = slow_beams(problem, policy, reward, width, k, chunk)
     assert (response.token_ids, response.stop == "end") == (path, finished)
 
@@ -87,13 +83,7 @@ class Batches:
         return [await self.reward.score(request) for request in requests]
 
 
-PARAMETERS: dict[str, Any] = {
-    "bon": BestOfNParameters(3),
-    "args": ArgsParameters(1.5, 3),
-    "cbs": BeamParameters(2, 3, 2),
-    "cards": CardsParameters(0.5, 0.7, entropy_threshold=1.0, max_rejections=4),
-    "general": GeneralParameters("token", 2, 3),
-}
+EXAMPLES = examples()
 
 
 def same_but_seconds(response: Response) -> tuple[Any, ...]:
@@ -104,12 +94,12 @@ def same_but_seconds(response: Response) -> tuple[Any, ...]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(SEEDS, st.sampled_from(sorted(PARAMETERS)), st.integers(1, 12), st.integers(1, 3))
+@given(SEEDS, st.sampled_from(sorted(EXAMPLES)), st.integers(1, 12), st.integers(1, 3))
 def test_wave_size_and_order_change_no_response(
     seed: int, name: str, wave_size: int, in_flight: int
 ) -> None:
     problems = [Problem(f"p{i}", (i, 50), seed, max_new_tokens=5) for i in range(9)]
-    search, engines = METHODS[name].bind(PARAMETERS[name]), Batches(seed)
+    search, engines = EXAMPLES[name].run, Batches(seed)
     alone = {
         problem.prompt_id: same_but_seconds(
             asyncio.run(search(problem, engines.policy, engines.reward))

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.search.vote import weighted_choice
+from orchestrator.search.methods.vote import weighted_choice
 
 ANSWERS = st.sampled_from(["1", "2", "3", None])
 # Few different scores, so that equal samples and ties are common.

@@ -24,7 +24,7 @@ from jobs.steps.bench.setting import (
     random_model,
 )
 from orchestrator.rewards.packed import Branch, PackedRow
-from orchestrator.search.beam import BeamParameters
+from orchestrator.search.methods.beam import TokenBeamSearch
 
 TINY = Setting("cpu", 64, 16, 24, 2, 4, 2, "float32", 4096, 8, 64)
 FIELDS = {"name", "ours_s", "other_s", "ratio", "floor", "ceiling", "ours_peak_mib",
@@ -108,7 +108,7 @@ def test_the_best_rates_are_those_of_the_best_engine_and_batch_size(
     monkeypatch.setattr(search_rates, "_scoring", measured("scoring", 64, 0.25))
     monkeypatch.setattr(search_rates, "engines", lambda place, scores: ["transformers", "vLLM"])
     place = Place("", "open", SETTINGS["cpu"], 2, 1)
-    case = replace(SEARCHES["tbs8x8"], parameters=BeamParameters(2, 8, 1))
+    case = replace(SEARCHES["tbs8x8"], method=TokenBeamSearch(beams=2, candidates=8))
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
         rates = search_rates.BestRates([one, other], place, case)  # type: ignore[list-item]
         decoding, scoring = rates.measure()

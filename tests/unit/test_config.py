@@ -13,19 +13,11 @@ from orchestrator.config.checks import (
     check_shares,
     reads_checkpoints,
 )
-from orchestrator.config.decoding import (
-    DvtsConfig,
-    GeneralConfig,
-    SearchConfig,
-    StepBeamConfig,
-    StochasticArgsConfig,
-    VoteConfig,
-)
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
 from orchestrator.config.tree import Config
-from orchestrator.report.rows import METHODS as SHOWN
-from orchestrator.search.registry import METHODS
+from orchestrator.search.method import METHODS
+from orchestrator.search.methods.args import Args
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Override -> pieces of the message: field, value, what is valid.
@@ -78,7 +70,11 @@ WRONG = {
     ),
     "trainig.workers=1": ("trainig", "1", "did you mean 'training'?"),
     "data.orm_pair=5": ("data.orm_pair", "5", "did you mean 'orm_pairs'?"),
-    "search.cbs.colour=red": ("search.cbs.colour", "'red'", "valid: prompts, beams, candidates"),
+    "search.cbs.colour=red": (
+        "search.cbs.colour",
+        "'red'",
+        "valid: name, prompts, beams, candidates",
+    ),
     "decoding=hot": ("decoding", "'hot'", "a section is wanted; valid: fields temperature"),
     "storage.checkpoints_kept=1.5": ("storage.checkpoints_kept", "1.5", "valid integer"),
 }
@@ -334,8 +330,8 @@ def test_variants_are_merged_over_the_default_ones_and_null_leaves_one_out() -> 
 def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("{}\n")
     assert load_config(tmp_path / "empty.yaml") == Config()
-    args = Config().search.args
-    assert args is not None
+    args = Config().search.all_methods["args"]
+    assert isinstance(args, Args)
     assert (args.weight, args.k, Config().partial.sst_k) == (1.5, 30, 5)
 
 
@@ -403,7 +399,7 @@ def test_math_is_a_task_whose_answers_votes_count() -> None:
     files = "demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl"
     overrides = [f"data={{task: math, {files}, test_prompts: 5}}", "search.vote={answers: math}"]
     config = load_config(None, overrides)
-    assert (config.data.task, config.search.vote.answers) == ("math", "math")
+    assert config.data.task == config.search.all_methods["vote"].settings["answers"] == "math"
     assert "data.tset" in message(f"data={{task: math, {files}, tset: 5}}")
 
 
@@ -436,18 +432,70 @@ def test_fields_of_a_method_are_checked(override: str, told: str) -> None:
     assert told in message(override)
 
 
-def test_every_section_of_a_method_is_its_parameters() -> None:
-    sections = SearchConfig(
-        weighted_bon=VoteConfig(), vote=VoteConfig(), general=GeneralConfig(),
-        args_stochastic=StochasticArgsConfig(), step_beam=StepBeamConfig(), dvts=DvtsConfig(),
-    )  # fmt: skip
-    for name in sorted(set(METHODS) - {"base", "greedy", "cards"}):  # CARDS' are calibrated
-        section = getattr(sections, name)
-        METHODS[name].parameters(**section.model_dump(exclude={"prompts"}))
-    assert set(SHOWN) == set(METHODS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_fields_are_its_section(name: str) -> None:
+    kind = METHODS[name]
+    if kind.always_runs:
+        assert "unknown key" in message(f"search.{name}={{prompts: 3}}")
+    elif not kind.needs_answers:
+        config = Config.model_validate({"search": {name: {"prompts": 3}}})
+        assert config.search.all_methods[name] == kind(prompts=3)
 
 
-@pytest.mark.parametrize("method", ["dvts={}", "step_beam={}", "general={granularity: step}"])
+TWO = "search.methods=[{name: cbs, chunk: 6}, {name: cbs, chunk: 12}]"
+
+
+def test_a_method_may_run_with_several_settings() -> None:
+    config = load_config(None, [TWO, "search.cbs=null"])
+    chunks = {label: method.settings["chunk"] for label, method in config.search.all_methods.items()
+              if label.startswith("cbs")}  # fmt: skip
+    assert chunks == {"cbs-chunk6": 6, "cbs-chunk12": 12}
+    beside = load_config(None, [TWO]).search.all_methods
+    assert len([label for label in beside if label.startswith("cbs")]) == 3
+    (one,) = load_config(None, ["search=[{name: cbs, chunk: 6}]"]).search.methods
+    assert one.settings["chunk"] == 6
+
+
+def test_a_list_of_methods_runs_these_and_the_baselines(tmp_path: Path) -> None:
+    file = tmp_path / "listed.yaml"
+    file.write_text("search: [{name: cbs, chunk: 6}, {name: cbs, chunk: 12}]\n")
+    config = load_config(file)
+    assert list(config.search.all_methods) == ["base", "greedy", "cbs-chunk6", "cbs-chunk12"]
+    assert load_config_text(tmp_path, to_yaml(config)) == config
+
+
+def load_config_text(folder: Path, text: str) -> Config:
+    (folder / "again.yaml").write_text(text)
+    return load_config(folder / "again.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("[{name: cbs}, {name: cbs}]", "methods.0: cbs is given twice with the same fields"),
+        ("[{name: nope}]", "search.methods.0 = {'name': 'nope'}: name 'nope': no such method;"),
+        ("[{chunk: 6}]", "name missing; valid: bon"),
+        ("[{name: cbs, chunk: 0}]", "search.methods.0.chunk = 0"),
+        ("[{name: cbs, colour: red}]", "search.methods.0.colour = 'red': unknown key"),
+        ("[{name: general, delimiter: x}]", "search.methods.0.delimiter = 'x': it has no effect"),
+        ("[{name: vote}]", "search.methods.0: a vote is among extracted answers"),
+        ("[{name: dvts}]", "search.methods.0.delimiter"),
+    ],
+)
+def test_what_is_wrong_in_a_list_of_methods_is_told(override: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_models(load_config(None, [f"search.methods={override}"]))
+    assert told in str(error.value)
+
+
+STEPS_END = [
+    f"{name}={{{'granularity: step' if 'granularity' in kind.model_fields else ''}}}"
+    for name, kind in METHODS.items()
+    if "delimiter" in kind.model_fields
+]
+
+
+@pytest.mark.parametrize("method", STEPS_END)
 def test_a_step_must_be_able_to_end(method: str, word_policy: str) -> None:
     for given in ([], [f"models.policy={word_policy}"]):
         told = wrong_model(f"search.{method}", *given)

@@ -12,11 +12,11 @@ from jobs.steps.decode_options import DecodeOptions
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
 from orchestrator.decoding.engines import engine_of, told
-from orchestrator.decoding.methods import parameters_of, parsed
+from orchestrator.decoding.methods import method_of, parsed
 from orchestrator.decoding.prompts import PromptReader
-from orchestrator.search.beam import BeamParameters
-from orchestrator.search.cards import CardsParameters
-from orchestrator.search.general import GeneralParameters
+from orchestrator.search.methods.beam import ChunkBeamSearch
+from orchestrator.search.methods.cards import Cards
+from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.problem import NOT_A_NUMBER
 
 GIVEN: dict[str, Any] = {
@@ -38,11 +38,15 @@ def options(word_policy: str, word_reward: str, tmp_path: Path) -> DecodeOptions
 
 
 def test_fields_are_set_over_the_configs_defaults() -> None:
-    assert parameters_of("cbs", parsed(["beams=4", "method.chunk=16"])) == BeamParameters(4, 8, 16)
-    assert parameters_of("tbs", {}).chunk == 1
-    assert parameters_of("general", {"granularity": "token"}) == GeneralParameters("token", 4, 4)
-    cards = parameters_of("cards", parsed(["target_reward=-1", "beta=0.5"]))
-    assert isinstance(cards, CardsParameters) and cards.entropy_threshold == 7.0
+    assert method_of("cbs", parsed(["beams=4", "method.chunk=16"])) == ChunkBeamSearch(
+        beams=4, candidates=8, chunk=16
+    )
+    assert method_of("tbs", {}).chunk == 1
+    assert method_of("general", {"granularity": "token"}) == GeneralSearch(
+        granularity="token", sequences=4, candidates=4
+    )
+    cards = method_of("cards", parsed(["target_reward=-1", "beta=0.5"]))
+    assert isinstance(cards, Cards) and cards.entropy_threshold == 7.0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
         ({"kind": "encoder"}, r"--reward = '.*': "),
         (
             {"method": "cards", "fields": ["target_reward=1", "beta=1"], "engine": "vllm"},
-            r"--engine = 'vllm': cards ends segments by entropy, .*; valid: transformers",
+            r"--engine = 'vllm': cards needs the policy's entropies, .*; valid: transformers",
         ),
     ],
 )
@@ -159,6 +163,6 @@ def test_a_prompt_is_the_same_in_every_public_form(options: DecodeOptions) -> No
 
 
 def test_a_vote_may_be_among_answers_as_mathematics() -> None:
-    assert parameters_of("vote", parsed(["n=3", "answers=math"])).answers == "math"
+    assert method_of("vote", parsed(["n=3", "answers=math"])).answers == "math"
     with pytest.raises(ConfigError, match="answers = 'sympy'"):
-        parameters_of("vote", parsed(["answers=sympy"]))
+        method_of("vote", parsed(["answers=sympy"]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.evaluation.diversity import diversity
+from orchestrator.evaluation.metrics.diversity import diversity
 
 
 @pytest.mark.parametrize(

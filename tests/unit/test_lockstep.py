@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from method_examples import example
 
 from orchestrator.engines.checkpoints import (
     new_policy,
@@ -19,12 +20,7 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.args import ArgsParameters
-from orchestrator.search.base import NoParameters
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters
-from orchestrator.search.best_of_n import BestOfNParameters
-from orchestrator.search.cards import CardsParameters
 from orchestrator.search.engines import (
     Ids,
     Policy,
@@ -37,11 +33,14 @@ from orchestrator.search.engines import (
     TopTokens,
 )
 from orchestrator.search.lockstep import Lockstep, Start, run_wave, run_waves
+from orchestrator.search.method import METHODS
+from orchestrator.search.methods.args import Args
+from orchestrator.search.methods.beam import ChunkBeamSearch
+from orchestrator.search.methods.policy_alone import Base
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
-from orchestrator.search.registry import METHODS
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
-CBS = METHODS["cbs"].bind(BeamParameters(3, 2, 2))
+CBS = ChunkBeamSearch(beams=3, candidates=2, chunk=2).run
 PROBLEMS = [Problem(f"p{i}", (i, 9), seed=1, max_new_tokens=4 + i) for i in range(5)]
 
 
@@ -95,10 +94,10 @@ def test_what_all_live_problems_ask_goes_in_one_batch_in_their_order() -> None:
 
 def test_batches_do_not_depend_on_how_long_the_engines_take() -> None:
     quick, slow = Backend(), Backend(delay=0.003)
-    args = ArgsParameters(1.0, 3)
+    args = Args(weight=1.0, k=3)
 
     async def mixed(problem: Problem, policy: Policy, reward: Reward) -> Response:
-        search = METHODS["args"].bind(args) if problem.prompt_ids[0] % 2 else CBS
+        search = args.run if problem.prompt_ids[0] % 2 else CBS
         return await search(problem, policy, reward)
 
     responses = [[r.token_ids for r in wave(backend, mixed)] for backend in (quick, slow)]
@@ -120,9 +119,9 @@ def test_requests_of_several_kinds_are_answered_at_the_same_time() -> None:
             return await super().top(requests)
 
     async def both(problem: Problem, policy: Policy, reward: Reward) -> Response:
-        search = METHODS["base"].bind(NoParameters())
+        search = Base().run
         if problem.prompt_id == "top":
-            search = METHODS["args"].bind(ArgsParameters(1.0, 3))
+            search = Args(weight=1.0, k=3).run
         return await search(problem, policy, reward)
 
     problems = [Problem(name, (1,), 0, max_new_tokens=1) for name in ("top", "sample")]
@@ -177,7 +176,7 @@ def test_a_backend_that_loses_answers_is_refused() -> None:
 
 def test_without_a_reward_backend_only_scores_are_refused() -> None:
     policy = Backend()
-    base = METHODS["base"].bind(NoParameters())
+    base = Base().run
     assert len(asyncio.run(run_wave(PROBLEMS, base, BatchBackend(policy)))) == 5
     with pytest.raises(ValueError, match="score request"):
         asyncio.run(run_wave(PROBLEMS, CBS, BatchBackend(policy)))
@@ -252,7 +251,7 @@ def test_a_waiting_problem_takes_the_place_of_one_that_ends_at_once() -> None:
     backend = Backend()
     lengths = (2, 6, 2, 2)
     problems = [Problem(f"p{i}", (i, 9), 1, n) for i, n in enumerate(lengths)]
-    args = METHODS["args"].bind(ArgsParameters(1.0, 3))
+    args = Args(weight=1.0, k=3).run
     responses = asyncio.run(run_wave(problems, args, both(backend), places=2))
     left = [len(response.step_scores) for response in responses]
     expected, live, waiting = [], [0, 1], [2, 3]
@@ -409,27 +408,18 @@ def real_engines(tmp_path_factory: pytest.TempPathFactory) -> RealEngines:
     return RealEngines(policy, SequenceScorer(str(folder / "reward")))
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("cbs", BeamParameters(3, 4, 3)),
-        ("tbs", BeamParameters(2, 4, 1)),
-        ("args", ArgsParameters(1.5, 9)),
-        ("cards", CardsParameters(0.5, 0.7, entropy_threshold=2.1, max_rejections=5)),
-        ("bon", BestOfNParameters(6)),
-    ],
-)
-def test_methods_run_to_the_end_on_real_models(
-    real_engines: RealEngines, name: str, parameters: Any
-) -> None:
+SCORED = [name for name, method in METHODS.items() if method.needs_scorer]
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_methods_run_to_the_end_on_real_models(real_engines: RealEngines, name: str) -> None:
     chat = real_engines.policy.chat
     texts = ["red green", "blue", "stop red blue green"]
     problems = [
         Problem(text, chat.prompt_ids([{"role": "user", "content": text}]), 0, 24) for text in texts
     ]
-    search = METHODS[name].bind(parameters)
-    responses = wave(real_engines, search, problems)
-    if name != "args":  # the argmax of random weights has no reason ever to be the end token
+    responses = wave(real_engines, example(name, delimiter="r").run, problems)
+    if METHODS[name].is_random:  # no argmax of random weights need ever be the end
         assert any(response.stop == "end" for response in responses)
     for problem, response in zip(problems, responses, strict=True):
         assert response.stop == "end" or len(response.token_ids) == problem.max_new_tokens

@@ -105,7 +105,7 @@ def test_what_stands_in_no_box_votes_like_what_does() -> None:
 
 
 def test_a_vote_by_answers_is_won_by_the_value() -> None:
-    from orchestrator.search.vote import weighted_choice
+    from orchestrator.search.methods.vote import weighted_choice
 
     texts = [box("7"), box("0.5"), box(r"\frac{1}{2}"), box("7"), "The answer is 1/2."]
     assert weighted_choice(canonical_answers(texts)) == 1

@@ -13,15 +13,15 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters, StepBeamParameters
 from orchestrator.search.engines import Sampled, SampleRequest, Scored, ScoreRequest
 from orchestrator.search.lockstep import Lockstep, run_wave
+from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
+from orchestrator.search.methods.policy_alone import Greedy
 from orchestrator.search.problem import Problem, PromptFailed
-from orchestrator.search.registry import METHODS
 from orchestrator.world import agents
 
 MOST = 20  # new tokens
-STEPS = METHODS["step_beam"].bind(StepBeamParameters(2, 3, "i"))
+STEPS = StepBeamSearch(beams=2, candidates=3, delimiter="i").run
 
 
 class Watched(SequenceScorer):
@@ -114,8 +114,8 @@ def test_a_prompt_that_comes_later_does_not_wait_for_the_samples_under_way(
     backend: ModelBackend, problems: list[Problem]
 ) -> None:
     ended: list[str] = []
-    long = METHODS["cbs"].bind(BeamParameters(2, 2, MOST))
-    short = METHODS["greedy"].bind(METHODS["greedy"].parameters())
+    long = ChunkBeamSearch(beams=2, candidates=2, chunk=MOST).run
+    short = Greedy().run
 
     async def either(problem: Problem, policy: Any, reward: Any) -> Response:
         search = short if problem.max_new_tokens == 1 else long

@@ -64,7 +64,7 @@ CASES: list[tuple[str, list[str], int, str]] = [
     (
         "decode",
         [*DECODE[:3], "cards", *DECODE[4:], "--engine=vllm", "target_reward=1", "beta=1"],
-        2, "--engine = 'vllm': cards ends segments by entropy",
+        2, "--engine = 'vllm': cards needs the policy's entropies",
     ),
     ("decode", [*DECODE, "m=5"], 2, "method.m = 5: bon has no such field"),
     ("decode", [*DECODE, "n=true"], 2, "method.n = True: "),

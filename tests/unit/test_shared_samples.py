@@ -10,7 +10,6 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Response
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.search.best_of_n import BestOfNParameters, SamplesState
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,
@@ -19,8 +18,8 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
+from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
 from orchestrator.search.problem import Candidate, Problem
-from orchestrator.search.registry import METHODS
 from orchestrator.search.shared_samples import (
     Judged,
     best_of_first,
@@ -54,13 +53,13 @@ def problem_of(engines: Engines) -> Problem:
 
 
 async def judged_of(engines: Engines, problem: Problem, n: int) -> Judged:
-    drawn = await METHODS["bon"].begun(problem, engines, engines, BestOfNParameters(n))
+    drawn = await BestOfN(n=n).initial(problem, engines, engines)
     assert isinstance(drawn, SamplesState)
     return await judge_samples(problem, engines, engines, drawn)
 
 
 def best_of(engines: Engines, problem: Problem, n: int) -> Response:
-    search = METHODS["bon"].bind(BestOfNParameters(n))
+    search = BestOfN(n=n).run
     return asyncio.run(search(problem, engines, engines))
 
 

@@ -87,12 +87,13 @@ def test_an_outside_file_changes_the_key(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
-def test_the_closure_of_the_search_holds_its_methods_and_not_the_tracker() -> None:
+def test_the_closure_of_the_search_holds_its_engines_and_not_the_tracker() -> None:
     closure = source_closure("jobs.steps.search")
     assert closure >= {
-        "jobs.steps.search", "actors.policy", "actors.reward", "orchestrator.search.beam",
-        "orchestrator.search.cards", "orchestrator.rewards.packed", "orchestrator.randomness",
+        "jobs.steps.search", "actors.policy", "actors.reward", "orchestrator.search.method",
+        "orchestrator.rewards.packed", "orchestrator.randomness",
     }  # fmt: skip
+    assert source_closure("orchestrator.search.methods.beam") >= {"orchestrator.search.expansion"}
     for left_out in ("tracking", "report", "config", "stages"):
         assert not any(name.startswith(f"orchestrator.{left_out}") for name in closure)
     assert not closure & {"jobs.steps.plan", "jobs.steps.run", "jobs.steps.main"}
@@ -137,6 +138,23 @@ def test_words_in_a_source_keep_the_key(project: Path) -> None:
     )
     source_hash.cache_clear()
     assert stage_key("cut", "jobs.steps.cut", {}, {}) == before
+
+
+def test_a_components_source_counts_in_the_stages_that_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another package's, which is hashed with what it imports of its own."""
+    package = tmp_path / "some_plugin"
+    package.mkdir()
+    for name, text in {"__init__": "", "method": "from some_plugin import maths\n"}.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = []
+    for text in ("WIDTH = 4\n", "WIDTH = 4  # beams\n", "WIDTH = 5\n"):
+        (package / "maths.py").write_text(text)
+        source_hash.cache_clear()
+        keys.append(stage_key("cell", MODULE, {}, {}, ["some_plugin.method"]))
+    assert keys[0] == keys[1] != keys[2] and stage_key("cell", MODULE, {}, {}) not in keys
 
 
 def test_a_folders_fingerprint_is_its_names_and_bytes(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 from test_search_methods import Recorder, recorder, run
 
 from orchestrator.randomness import stream_key, uniforms
-from orchestrator.search.args import ArgsParameters, StochasticArgsParameters, drawn
-from orchestrator.search.beam import BeamParameters, StepBeamParameters
-from orchestrator.search.cards import CardsParameters
-from orchestrator.search.dvts import DvtsParameters
 from orchestrator.search.engines import Ids, SampleRequest
-from orchestrator.search.general import GeneralParameters
+from orchestrator.search.methods.args import Args, StochasticArgs, drawn
+from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
+from orchestrator.search.methods.cards import Cards
+from orchestrator.search.methods.dvts import DVTS
+from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.problem import Problem
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
@@ -22,12 +22,12 @@ from orchestrator.search.tabular import TabularPolicy, TabularReward, random_pol
 def test_stochastic_args_draws_from_the_softmax_of_its_values() -> None:
     policy = TabularPolicy(lambda x, y: [1.0, 0.5, 0.0, -9.0], end_id=2)
     reward = TabularReward(lambda x, y: {(): 0.4, (0,): -0.2, (1,): 0.3}[y])
-    own = StochasticArgsParameters(weight=2.0, k=3, temperature=0.5)
+    own = StochasticArgs(weight=2.0, k=3, temperature=0.5)
     count = 3000
     seen: Counter[tuple[Ids, str]] = Counter()
     for index in range(count):
         problem = Problem(f"p{index}", (7, 8), 0, 1)
-        response = run("args_stochastic", Recorder(policy, reward), own, problem)
+        response = run(Recorder(policy, reward), own, problem)
         seen[response.token_ids, response.stop] += 1
     values = {((0,), "length"): 1.0 - 0.4, ((1,), "length"): 0.5 + 0.6, ((), "end"): 0.0 + 0.8}
     weights = {key: math.exp(value / 0.5) for key, value in values.items()}
@@ -49,14 +49,14 @@ def test_stochastic_args_draws_the_same_where_two_logits_change_places() -> None
     texts = set()
     for lean in (1e-12, -1e-12):
         policy = TabularPolicy(lambda x, y, lean=lean: [lean, 0.0, 0.5, -1.0], end_id=3)  # type: ignore[misc]
-        own = StochasticArgsParameters(1.0, 4)
-        texts.add(run("args_stochastic", Recorder(policy, flat), own).token_ids)
+        own = StochasticArgs(weight=1.0, k=4)
+        texts.add(run(Recorder(policy, flat), own).token_ids)
     assert len(texts) == 1
 
 
 def test_beams_over_steps_compare_where_steps_end() -> None:
     engines = recorder(8, 5)
-    response = run("step_beam", engines, StepBeamParameters(2, 6, "1"))
+    response = run(engines, StepBeamSearch(beams=2, candidates=6, delimiter="1"))
     pieces = [(r, piece) for r, s in engines.samples for piece in s.continuations]
     assert {piece.stop for _, piece in pieces} >= {"stop"}
     for request, piece in pieces:
@@ -70,7 +70,7 @@ def test_beams_over_steps_compare_where_steps_end() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_subtree_of_dvts_is_greedy_in_the_reward_whatever_the_others_do(seed: int) -> None:
     engines = recorder(seed, 5)
-    response = run("dvts", engines, DvtsParameters(3, 4, "1"))
+    response = run(engines, DVTS(subtrees=3, candidates=4, delimiter="1"))
     grown: list[tuple[Ids, bool]] = []
     for subtree in range(3):
         path, finished = (), False
@@ -92,7 +92,7 @@ def test_a_sentence_ends_where_its_text_does() -> None:
     words = ("so", "it.", "is!", "\n", "3.5")
     policy = replace(random_policy(2, 6), text=lambda ids: " ".join(words[i] for i in ids))
     engines = Recorder(policy, random_reward(2))
-    run("general", engines, GeneralParameters("sentence", 2, 6))
+    run(engines, GeneralSearch(granularity="sentence", sequences=2, candidates=6))
     pieces = [piece for _, s in engines.samples for piece in s.continuations]
     stopped = {piece.token_ids[-1] for piece in pieces if piece.stop == "stop"}
     assert stopped <= {1, 2, 3, 4} and len(stopped) > 2
@@ -102,7 +102,7 @@ def test_a_sentence_ends_where_its_text_does() -> None:
 def test_equal_sequences_are_asked_about_together() -> None:
     policy = TabularPolicy(lambda x, y: [0.0, -60.0], end_id=1)  # always the same token
     engines = Recorder(policy, random_reward(0))
-    run("cbs", engines, BeamParameters(3, 2, 2))
+    run(engines, ChunkBeamSearch(beams=3, candidates=2, chunk=2))
     assert [len(request.keys) for request, _ in engines.samples] == [6, 6, 6]
     assert len(engines.scores) == 3
 
@@ -111,14 +111,21 @@ def test_margins_of_methods_by_hand() -> None:
     policy = TabularPolicy(lambda x, y: [1.0, 0.5, 0.0], end_id=2)
     reward = TabularReward(lambda x, y: 0.5 * y.count(1))
     # 1.0 + 0, 0.5 + 0.5 * w: at w = 1.25 they are 0.125 apart, and each step adds as much to both.
-    args = run("args", Recorder(policy, reward), ArgsParameters(1.25, 2))
+    args = run(Recorder(policy, reward), Args(weight=1.25, k=2))
     assert args.token_ids == (1,) * 6 and args.margin == pytest.approx(0.125)
-    nearest = run("args", Recorder(policy, reward), ArgsParameters(1.0 + 1e-9, 2))
+    nearest = run(Recorder(policy, reward), Args(weight=1.0 + 1e-9, k=2))
     assert nearest.margin == pytest.approx(5e-10, rel=1e-3)
     # One segment, whose reward is the threshold plus beta * ln 0.5: taken if the draw is under 0.5.
-    own = CardsParameters(1.0, 1.0, 1.0, segment_cap=6, max_rejections=1)
+    own = Cards(
+        target_reward=1.0,
+        beta=1.0,
+        alpha=1.0,
+        segment_cap=6,
+        max_rejections=1,
+        entropy_threshold=7.0,
+    )
     half = Recorder(random_policy(3, 4), TabularReward(lambda x, y: 1.0 + math.log(0.5)))
-    response = run("cards", half, own, Problem("p0", (7, 8), 3, 1))
+    response = run(half, own, Problem("p0", (7, 8), 3, 1))
     draw_ = float(uniforms(stream_key(3, "p0", "cards-accept", 0, 0), 1)[0])
     sampled = half.samples[0][1].continuations[0].margin
     assert response.margin == pytest.approx(min(abs(draw_ - 0.5), sampled))

@@ -30,7 +30,6 @@ from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -41,8 +40,8 @@ from orchestrator.search.engines import (
     TopTokens,
 )
 from orchestrator.search.lockstep import run_waves
+from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
 from orchestrator.world import agents
 from orchestrator.world.words import vocabulary
 
@@ -330,7 +329,7 @@ def test_a_whole_search_gives_the_responses_of_transformers(
     problems = [Problem(f"p{n}", x, 0, 24) for n, x in enumerate(prompts(policy, 5))]
 
     def found(backend: Backend) -> list[Response]:
-        start = METHODS["cbs"].bind(BeamParameters(2, 3, 6))
+        start = ChunkBeamSearch(beams=2, candidates=3, chunk=6).run
         return asyncio.run(run_waves(problems, start, BatchBackend(backend, backend), wave_size=2))
 
     ours = found(Backend(policy, scorer))

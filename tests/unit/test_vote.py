@@ -5,7 +5,7 @@ import math
 import pytest
 
 from orchestrator.data.final_answers import extract_answer
-from orchestrator.search.vote import weighted_choice
+from orchestrator.search.methods.vote import weighted_choice
 
 
 def sigma(x: float) -> float:

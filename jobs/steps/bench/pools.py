@@ -24,9 +24,7 @@ from jobs.steps import cluster
 from jobs.steps.bench.names import MEMORY_AT
 from jobs.steps.measure import resident_mib
 from orchestrator.records import Response
-from orchestrator.search.base import NoParameters
 from orchestrator.search.batches import BatchBackend
-from orchestrator.search.beam import BeamParameters
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,
@@ -35,6 +33,8 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
+from orchestrator.search.methods.beam import ChunkBeamSearch
+from orchestrator.search.methods.policy_alone import Base
 from orchestrator.search.problem import Problem
 from orchestrator.search.tabular import TabularPolicy, TabularReward
 
@@ -46,8 +46,8 @@ MEMORY_MIB = 100.0  # that the driver may grow by between them
 ACTOR_CPUS = 0.1
 VOCABULARY, END = 4, 3
 # Three chunks of two tokens, of one candidate: a sample and a score each.
-SLEEPING = Search("cbs", BeamParameters(beams=1, candidates=1, chunk=2), PLACES)
-QUICK = Search("base", NoParameters(), PLACES)
+SLEEPING = Search(ChunkBeamSearch(beams=1, candidates=1, chunk=2), PLACES)
+QUICK = Search(Base(), PLACES)
 
 
 @dataclass(frozen=True)

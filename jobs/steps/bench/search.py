@@ -33,7 +33,14 @@ from actors.search_stream import search_all
 from jobs.steps import cluster
 from jobs.steps.bench.search_limit import limit_of
 from jobs.steps.bench.search_rates import BestRates
-from jobs.steps.bench.search_setting import CASES, Case, Place, calibrated, problems, save_models
+from jobs.steps.bench.search_setting import (
+    CASES,
+    Case,
+    Place,
+    calibration_of,
+    problems,
+    save_models,
+)
 from jobs.steps.bench.setting import Setting, finish, name_of
 from orchestrator.config.load import ROOT
 from orchestrator.engines.chat import load_chat
@@ -60,12 +67,11 @@ def bench_search(
         save_models(setting, Path(folder))
         place = Place(folder, position, setting, processes, 1)
         cluster.connect(console, dashboard=False)
-        cards = calibrated(setting, Path(folder), position)
+        calibration = calibration_of(setting, Path(folder), position)
         results = []
         for name in names:
             case = CASES[name]
-            if case.parameters is None:
-                case = replace(case, parameters=cards)
+            case = replace(case, method=case.method.calibrated(calibration))
             console.print(f"{name} ...", highlight=False)
             results.append({"name": name, **_result(case, repeats, prompts, place, console)})
         ray.shutdown()
@@ -93,7 +99,7 @@ def _result(
         ]
         by_rates = case.ways == ("at the best rates",)
         rates = BestRates(bare, place, case) if by_rates else None
-        search = Search(case.method, case.parameters, -(-prompts // place.processes))
+        search = Search(case.method, -(-prompts // place.processes))
         for repeat in range(-1, repeats):  # the first one warms up
             asked = problems(place.setting, prompts, repeat + 1)
             start = time.perf_counter()
@@ -182,17 +188,10 @@ def _loop_models(place: Place) -> Any:
 def _loop(place: Place, case: Case, asked: Sequence[Problem]) -> float:
     """Seconds of the straightforward loop over some prompts."""
     torch.set_num_threads(place.threads * place.processes)
-    loop, own = _loop_models(place), case.parameters
+    loop, method = _loop_models(place), case.method
     start = time.perf_counter()
     for problem in asked:
-        if case.method == "bon":
-            loop.best_of_n(problem, own.n)
-        elif case.method == "args":
-            loop.args(problem, own.weight, own.k)
-        elif case.method == "cards":
-            loop.cards(problem, own)
-        else:
-            loop.beams(problem, own.beams, own.candidates, own.chunk, case.method)
+        loop.answer(problem, method)
     finish(place.setting.device)
     return time.perf_counter() - start
 

@@ -32,7 +32,6 @@ from orchestrator.search.engines import (
 )
 from orchestrator.search.lockstep import run_wave
 from orchestrator.search.problem import Problem
-from orchestrator.search.registry import METHODS
 from orchestrator.search.wave import Kind
 
 Batch = tuple[Kind, list[Any]]
@@ -112,11 +111,7 @@ def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
     """What the search of some prompts asks for."""
     torch.set_num_threads(place.threads)
     recorded = Recorded(place)
-    asyncio.run(
-        run_wave(
-            asked, METHODS[case.method].bind(case.parameters), BatchBackend(recorded, recorded)
-        )
-    )
+    asyncio.run(run_wave(asked, case.method.run, BatchBackend(recorded, recorded)))
     return recorded.batches
 
 

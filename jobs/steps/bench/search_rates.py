@@ -16,7 +16,6 @@ import torch
 from jobs.steps.bench.search_engines import Engine, engines, policy_of, reward_of
 from jobs.steps.bench.search_setting import NEW, PROMPT, Case, Place, random_ids
 from jobs.steps.bench.setting import finish
-from orchestrator.search.args import ArgsParameters
 from orchestrator.search.engines import SampleRequest, ScoreRequest
 
 FIRST_ROWS = 64  # texts that a process works on at once, then twice as many, and so on,
@@ -47,10 +46,8 @@ class BestRates:
     """
 
     def __init__(self, bare: Sequence[ProcessPoolExecutor], place: Place, case: Case) -> None:
-        if isinstance(case.parameters, ArgsParameters):
-            beams, candidates = 1, case.parameters.k
-        else:
-            beams, candidates = case.parameters.beams, case.parameters.candidates
+        counts = {"beams": 1, **case.method.candidate_counts}
+        beams, candidates = counts["beams"], counts.get("k") or counts["candidates"]
         self._bare, self._place, self._first = bare, place, max(FIRST_ROWS, beams)
         self._asked: list[tuple[Callable[..., float], tuple[int, ...]]]
         self._asked = [(_decoding, (beams,)), (_scoring, (beams, candidates))]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
@@ -15,16 +14,17 @@ from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.randomness import generator, stream_key
 from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.args import ArgsParameters
-from orchestrator.search.beam import BeamParameters
-from orchestrator.search.best_of_n import BestOfNParameters
-from orchestrator.search.cards import CardsParameters
+from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Ids, SampleRequest, ScoreRequest
+from orchestrator.search.method import SearchMethod
+from orchestrator.search.methods.args import Args
+from orchestrator.search.methods.beam import ChunkBeamSearch, TokenBeamSearch
+from orchestrator.search.methods.best_of_n import BestOfN
+from orchestrator.search.methods.cards import Cards
 from orchestrator.search.problem import Problem
 
 PROMPT, NEW = 60, 64  # tokens
 CALIBRATION = 32  # prompts
-ENTROPY_QUANTILE, REWARD_QUANTILE, ALPHA, CAP, REJECTIONS = 0.9, 0.7, 0.5, 16, 8  # CARDS
 
 
 Way = Literal["in batches", "at once", "by halves", "by quarters", "vLLM", "at the best rates"]
@@ -35,14 +35,13 @@ PARTS: dict[Way, int] = {"at once": 1, "by halves": 2, "by quarters": 4, "vLLM":
 
 @dataclass(frozen=True)
 class Case:
-    """A method of the search registry with its parameters, and the least ratio to the loop.
+    """A search method, and the least ratio to the loop.
 
     ``limit`` is what it may take of the bare engines' time. The slow loop takes ``loop_prompts``.
     ``ways``: how the bare engines are measured; the fastest counts.
     """
 
-    method: str
-    parameters: Any
+    method: SearchMethod[Any]
     floor: float
     limit: float | None
     loop_prompts: int
@@ -50,11 +49,11 @@ class Case:
 
 
 CASES = {
-    "bon16": Case("bon", BestOfNParameters(16), 1.5, 1.25, 4, KNOWN),
-    "args30": Case("args", ArgsParameters(1.5, 30), 50.0, 1.6, 1, ("at the best rates",)),
-    "tbs8x8": Case("tbs", BeamParameters(8, 8, 1), 40.0, 1.6, 1, ("at the best rates",)),
-    "cbs8x8x30": Case("cbs", BeamParameters(8, 8, 30), 2.0, 1.25, 2, KNOWN),
-    "cards": Case("cards", None, 5.0, None, 32, ("in batches",)),
+    "bon16": Case(BestOfN(n=16), 1.5, 1.25, 4, KNOWN),
+    "args30": Case(Args(weight=1.5, k=30), 50.0, 1.6, 1, ("at the best rates",)),
+    "tbs8x8": Case(TokenBeamSearch(beams=8, candidates=8), 40.0, 1.6, 1, ("at the best rates",)),
+    "cbs8x8x30": Case(ChunkBeamSearch(beams=8, candidates=8, chunk=30), 2.0, 1.25, 2, KNOWN),
+    "cards": Case(Cards(), 5.0, None, 32, ("in batches",)),
 }
 
 
@@ -98,8 +97,8 @@ def problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
     return [Problem(f"{repeat}-{i}", row, 0, NEW) for i, row in enumerate(rows)]
 
 
-def calibrated(setting: Setting, folder: Path, position: Position) -> CardsParameters:
-    """CARDS with thresholds by quantile of whole responses to other prompts."""
+def calibration_of(setting: Setting, folder: Path, position: Position) -> Calibration:
+    """Entropies and rewards of whole responses to other prompts."""
     device, dtype = setting.device, setting.dtype
     policy = HuggingFacePolicy(str(folder / "policy"), device=device, ends=False, dtype=dtype)
     reward = SequenceScorer(str(folder / "reward"), position, device=device, dtype=dtype)
@@ -117,12 +116,4 @@ def calibrated(setting: Setting, folder: Path, position: Position) -> CardsParam
     scored = reward.score(
         [ScoreRequest(p.prompt_ids, (), (y.token_ids,)) for p, y in zip(asked, texts, strict=True)]
     )
-    rewards = [one.scores[0] for one in scored]
-    return CardsParameters(
-        target_reward=float(np.quantile(rewards, REWARD_QUANTILE)),
-        beta=float(np.std(rewards)),
-        alpha=ALPHA,
-        entropy_threshold=float(np.quantile(entropies, ENTROPY_QUANTILE)),
-        segment_cap=CAP,
-        max_rejections=REJECTIONS,
-    )
+    return Calibration(entropies, [one.scores[0] for one in scored])

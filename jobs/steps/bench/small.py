@@ -51,6 +51,7 @@ from jobs.steps.bench.small_setting import (
 )
 from orchestrator.records import Cost
 from orchestrator.scorers.scorer import Engine
+from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
 
 Loop = Callable[[SmallModels, SmallCase, Sequence[Problem]], Rate]
@@ -87,7 +88,7 @@ def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console
     """Tokens a second of all ways, in turn; the medians of the repeats."""
     there = importlib.util.find_spec("vllm") is not None
     engines: list[Engine] = ["transformers", "vllm"] if there else ["transformers"]
-    other, way = LOOPS[case.method]
+    other, way = LOOPS[case.method.name]
     rates: dict[str, list[float]] = {}
     over: list[float] = []
     for repeat in range(repeats):
@@ -101,9 +102,9 @@ def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console
         if there or way is not step_loop:
             few = asked[: case.loop_prompts]
             rates.setdefault(other, []).append(_apart(way, models, case, few))
-        if case.method == "vote" and there:
+        if not case.method.needs_scorer and there:
             rates.setdefault("vLLM alone", []).append(_apart(vllm_alone, models, case, asked))
-        if case.method == "cbs":
+        if isinstance(case.method, ChunkBeamSearch):
             over.append(best.seconds / _limit(case, models, asked, best, fastest))
         shown = ", ".join(f"{key} {own[-1]:.0f}" for key, own in rates.items())
         console.print(f"  tokens/s: {shown}", highlight=False)
@@ -127,7 +128,7 @@ def _ours(
     """What the search cost, and its seconds; actors are loaded and warm before."""
     actors = search_actors(_place(models, engine), engine)
     places = -(-len(asked) // len(actors))
-    search = Search(case.method, case.parameters, places)
+    search = Search(case.method, places)
     try:
         warm = [replace(problem, prompt_id=f"warm-{i}", max_new_tokens=2)
                 for i, problem in enumerate(asked[: len(actors)])]  # fmt: skip
@@ -157,7 +158,7 @@ def _limit(
     ways: tuple[Way, ...] = ("vLLM",)
     if engine == "transformers":
         ways = tuple(way for way in KNOWN if way != "vLLM")
-    own = Case(case.method, case.parameters, 0.0, None, 0, ways)
+    own = Case(case.method, 0.0, None, 0, ways)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         bare = [stack.enter_context(ProcessPoolExecutor(1, mp_context=context))

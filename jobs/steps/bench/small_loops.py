@@ -52,7 +52,7 @@ def vllm_alone(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -
     llm = _vllm(models)
     llm.reset_prefix_cache()
     parameters = SamplingParams(
-        n=case.parameters.n, temperature=1.0, max_tokens=case.new_tokens, detokenize=False
+        n=case.method.shared_samples, temperature=1.0, max_tokens=case.new_tokens, detokenize=False
     )
     start = time.perf_counter()
     found = llm.generate(_prompts([p.prompt_ids for p in asked]), parameters, use_tqdm=False)
@@ -63,7 +63,8 @@ def vllm_alone(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -
 def step_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
     """Beams over steps as search-and-learn's: sampled by vLLM, scored anew and whole each time."""
     llm, reward, chat = _vllm(models), _plain_reward(models), load_chat(models.policy)
-    own, tokens, start = case.parameters, 0, time.perf_counter()
+    own: Any = case.method
+    tokens, start = 0, time.perf_counter()
     for problem in asked:
         beams: list[tuple[Ids, bool]] = [((), False)] * own.beams
         while any(not ended and len(y) < case.new_tokens for y, ended in beams):
@@ -82,17 +83,14 @@ def plain_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -
     sys.path.insert(0, str(ROOT / "tests"))
     from search_loop import Loop  # type: ignore[import-not-found]
 
-    chat, own = load_chat(models.policy), case.parameters
+    chat = load_chat(models.policy)
     loop = Loop(
         _plain_policy(models), _plain_reward(models), chat.end_ids, chat.closing_ids,
         finished_closing=chat.closing_ids,
     )  # fmt: skip
     start = time.perf_counter()
     for problem in asked:
-        if case.method == "args":
-            loop.args(problem, own.weight, own.k)
-        else:
-            loop.beams(problem, own.beams, own.candidates, own.chunk, case.method)
+        loop.answer(problem, case.method)
     return loop.chosen_tokens, time.perf_counter() - start
 
 
@@ -101,7 +99,8 @@ def _samples(models: SmallModels, case: SmallCase, problem: Problem) -> list[Ids
     ids = torch.tensor([problem.prompt_ids])
     found = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
-        num_return_sequences=case.parameters.n, max_new_tokens=case.new_tokens, pad_token_id=end,
+        num_return_sequences=case.method.shared_samples, max_new_tokens=case.new_tokens,
+        pad_token_id=end,
     )  # fmt: skip
     return [_until(row.tolist(), end) for row in found[:, ids.shape[1] :]]
 

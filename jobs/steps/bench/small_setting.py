@@ -10,11 +10,12 @@ from transformers import AutoTokenizer
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import reward_model_from_policy, save_checkpoint
 from orchestrator.engines.samples import SMOLLM2, unpack
-from orchestrator.search.args import ArgsParameters
-from orchestrator.search.beam import BeamParameters, StepBeamParameters
-from orchestrator.search.best_of_n import BestOfNParameters
+from orchestrator.search.method import SearchMethod
+from orchestrator.search.methods.args import Args
+from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
+from orchestrator.search.methods.best_of_n import BestOfN
+from orchestrator.search.methods.vote import MajorityVote
 from orchestrator.search.problem import Problem
-from orchestrator.search.vote import VoteParameters
 
 TASKS = (
     "List the steps of baking a loaf of bread, one on each line.",
@@ -31,14 +32,13 @@ WAYS_TO_ASK = ("{}", "Please be brief. {}", "{} Use simple words.", "Think first
 
 @dataclass(frozen=True)
 class SmallCase:
-    """A method with its parameters on so many prompts at once; ``loop_prompts`` of the slow loop.
+    """A search method on so many prompts at once; ``loop_prompts`` of the slow loop.
 
     ``floor`` is the least ratio to the loop, ``limit`` what it may take of the bare engine's time;
     None: no bar.
     """
 
-    method: str
-    parameters: Any
+    method: SearchMethod[Any]
     prompts: int
     new_tokens: int
     loop_prompts: int
@@ -46,13 +46,14 @@ class SmallCase:
     limit: float | None
 
 
+STEPS = StepBeamSearch(beams=4, candidates=4, delimiter="\n")
 SMALL_CASES = {
-    "samples16": SmallCase("vote", VoteParameters(16), 8, 48, 2, 2.5, 1.25),  # nothing is scored
-    "bon16": SmallCase("bon", BestOfNParameters(16), 8, 48, 2, None, None),
-    "cbs4x4x16": SmallCase("cbs", BeamParameters(4, 4, 16), 8, 48, 1, None, 1.3),
-    "steps": SmallCase("step_beam", StepBeamParameters(4, 4, "\n"), 8, 192, 1, 2.0, None),
-    "steps32": SmallCase("step_beam", StepBeamParameters(4, 4, "\n"), 32, 192, 1, 2.0, None),
-    "args10": SmallCase("args", ArgsParameters(1.5, 10), 8, 48, 1, None, None),
+    "samples16": SmallCase(MajorityVote(n=16), 8, 48, 2, 2.5, 1.25),  # nothing is scored
+    "bon16": SmallCase(BestOfN(n=16), 8, 48, 2, None, None),
+    "cbs4x4x16": SmallCase(ChunkBeamSearch(beams=4, candidates=4, chunk=16), 8, 48, 1, None, 1.3),
+    "steps": SmallCase(STEPS, 8, 192, 1, 2.0, None),
+    "steps32": SmallCase(STEPS, 32, 192, 1, 2.0, None),
+    "args10": SmallCase(Args(weight=1.5, k=10), 8, 48, 1, None, None),
 }
 
 

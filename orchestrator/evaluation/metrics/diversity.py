@@ -1,15 +1,29 @@
-"""Diversity of a response (appendix C.2): product over n = 2..4 of unique / total n-grams.
-
-Knows nothing of prompts, of models or of how many responses there are: one response, one number.
-"""
+"""Diversity of a response (appendix C.2): product over n = 2..4 of unique / total n-grams."""
 
 from collections.abc import Hashable, Sequence
+
+from orchestrator.evaluation.metric import Metric, register
+from orchestrator.records import Prompt, Response
 
 NGRAM_SIZES = (2, 3, 4)  # appendix C.2
 
 
+@register
+class Diversity(Metric):
+    """The share of n-grams that are not repeated, multiplied over n."""
+
+    name = "diversity"
+    label = "diversity"
+    order = 70
+
+    @classmethod
+    def measure(cls, prompt: Prompt, text: str, response: Response) -> float:
+        """Return the diversity of the response's words."""
+        return diversity(text)
+
+
 def diversity(response: str | Sequence[Hashable]) -> float:
-    """Diversity of one response, in (0, 1]; 1 where no n-gram is repeated.
+    """Return the diversity of one response, in (0, 1]; 1 if no n-gram is repeated.
 
     A text is split at white space; anything else is taken as a sequence of token ids. The paper
     does not say what 0 / 0 is: a response of fewer than n words has no n-gram, and that n is left

@@ -32,7 +32,7 @@ from orchestrator.search.problem import (
 
 
 @dataclass
-class Ledger:
+class MeteredClient:
     """Asks a policy and a reward engine about one problem.
 
     ``cost`` sums every answer so far: a call is one request, however an engine batches it;

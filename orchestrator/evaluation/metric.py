@@ -1,0 +1,70 @@
+"""What a metric of responses is, and the registry of the metrics.
+
+A metric has one value for each response of a cell. The sweep averages it with an interval, tests it
+between cells if it is compared, and shows it in MLflow, tables and report.
+"""
+
+from typing import ClassVar, Literal, TypeVar
+
+from orchestrator.records import Prompt, Response
+from orchestrator.registry import Registry
+
+
+class Metric:
+    """A metric; a subclass sets ``name`` and ``label``, and defines ``measure`` or is graded.
+
+    Attributes:
+        name: its key in summary.json, MLflow and the columns of a cell's Parquet file.
+        label: its heading in tables.
+        order: rank of its column, ascending; equal ranks are sorted by name.
+        kind: "rate" if each value is 0 or 1, else "mean"; it decides the interval.
+        compared: whether cells are compared in it by paired tests.
+        comparable: whether a higher value means a better response, whatever the scorer.
+        tells_right: whether it says that a response is right; figures show the first one that a
+            task has beside the reward.
+        page_only: whether it is left out of the terminal's table.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    order: ClassVar[int] = 100
+    kind: ClassVar[Literal["mean", "rate"]] = "mean"
+    compared: ClassVar[bool] = False
+    comparable: ClassVar[bool] = True
+    tells_right: ClassVar[bool] = False
+    page_only: ClassVar[bool] = False
+
+    @classmethod
+    def measure(cls, prompt: Prompt, text: str, response: Response) -> float | None:
+        """Return the value of a response when it is written, or None.
+
+        None: the task's grade of this name is the value if there is one, or the evaluation computes
+        it for whole cells.
+        """
+        return None
+
+
+MetricT = TypeVar("MetricT", bound=type[Metric])
+METRICS: Registry[type[Metric]] = Registry(
+    "metric", "orchestrator.evaluation.metrics", "prm_orchestrator.metrics"
+)
+
+
+def register(metric: MetricT) -> MetricT:
+    """Register a metric under its name.
+
+    Raises:
+        ValueError: another metric has the name.
+    """
+    METRICS.add(metric.name, metric)
+    return metric
+
+
+def metrics_in_order() -> dict[str, type[Metric]]:
+    """All metrics by name, in the order of tables."""
+    return dict(sorted(METRICS.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def compared_metrics() -> list[str]:
+    """The names of the metrics in which cells are compared, in the order of tables."""
+    return [name for name, metric in metrics_in_order().items() if metric.compared]

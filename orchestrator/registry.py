@@ -1,0 +1,59 @@
+"""Registries: the components of one kind by the names that a config gives them.
+
+A component is registered by the module that defines it. The modules of the registry's own package
+are found by themselves; another package names its modules by entry points of the registry's group.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+Component = TypeVar("Component")
+
+
+class Registry(Mapping[str, Component]):
+    """The components of one kind by name, in the order of their registration.
+
+    Modules are imported at the first look into the registry.
+
+    Args:
+        kind: what a component is, for messages: "search method".
+        package: dotted name of the package whose modules define the project's own components.
+        group: entry point group in which other packages name modules that define more.
+    """
+
+    def __init__(self, kind: str, package: str, group: str) -> None:
+        self.kind, self._package, self._group = kind, package, group
+        self._components: dict[str, Component] = {}
+        self._loaded = False
+
+    def add(self, name: str, component: Component) -> None:
+        """Register a component.
+
+        Raises:
+            ValueError: another component has the name.
+        """
+        if name in self._components:
+            raise ValueError(f"{self.kind} {name!r} is defined twice")
+        self._components[name] = component
+
+    def __getitem__(self, name: str) -> Component:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, Component]:
+        if not self._loaded:
+            self._loaded = True  # before the imports: a module may look into the registry itself
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            for entry in sorted(entry_points(group=self._group), key=lambda entry: entry.name):
+                entry.load()
+        return self._components

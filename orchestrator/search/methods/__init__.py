@@ -1,0 +1,1 @@
+"""The search methods, a file each or one for a family; each registers itself."""

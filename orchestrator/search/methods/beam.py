@@ -1,0 +1,105 @@
+"""Beam search: CBS and TBS (Algorithm 3, Zhou et al. 2024), and beams over reasoning steps.
+
+All are Algorithm 1 with W sequences kept: in chunks of L tokens, of one token, or in steps up to a
+delimiter, as search-and-learn does (Beeching et al. 2024).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from orchestrator.config.fields import Count, Text, Whole
+from orchestrator.search.client import MeteredClient
+from orchestrator.search.expansion import Pieces, empty_candidates, keep_best
+from orchestrator.search.method import SearchMethod, register
+from orchestrator.search.state import SearchState
+
+SECONDS_PER_CANDIDATE, SECONDS_PER_TOKEN = 0.00015, 0.0001
+
+
+class BeamSearch(SearchMethod):
+    """W beams, each extended by K candidates; the best W by reward are kept.
+
+    Finished beams stay and compete.
+    """
+
+    beams: Count
+    candidates: Count
+
+    async def begin(self, client: MeteredClient) -> SearchState:
+        """Return W empty beams."""
+        return empty_candidates(self.beams)
+
+    async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
+        """Draw K continuations of each beam and keep the best W of all."""
+        return await keep_best(client, state, self.pieces, self.beams)
+
+    @property
+    def pieces(self) -> Pieces:
+        """What is drawn from a beam."""
+        raise NotImplementedError
+
+    @property
+    def candidate_counts(self) -> dict[str, int]:
+        """K candidates of each of W beams."""
+        return {"beams": self.beams, "candidates": self.candidates}
+
+
+@register
+class ChunkBeamSearch(BeamSearch):
+    """CBS (Algorithm 3): beam search over chunks of L tokens (C.5: 8 beams, 8 candidates, 30)."""
+
+    name: Literal["cbs"] = "cbs"
+    beams: Count = 8
+    """W, the sequences that are kept."""
+    candidates: Count = 8
+    """K, the continuations drawn from each beam."""
+    chunk: Count = 30
+    """L, the tokens of a chunk."""
+
+    order: ClassVar[int] = 41
+    on_by_default: ClassVar[bool] = True
+
+    @property
+    def pieces(self) -> Pieces:
+        """K chunks of L tokens."""
+        return Pieces(self.name, self.candidates, self.chunk)
+
+    def seconds(self, tokens: float) -> float:
+        """Estimate the seconds of a prompt: candidates a chunk, and all their tokens."""
+        per_token = SECONDS_PER_CANDIDATE / self.chunk + SECONDS_PER_TOKEN
+        return self.beams * self.candidates * tokens * per_token
+
+
+@register
+class TokenBeamSearch(ChunkBeamSearch):
+    """TBS: beam search token by token, which is CBS with chunks of one token."""
+
+    name: Literal["tbs"] = "tbs"  # type: ignore[assignment]
+    chunk: Annotated[Literal[1], Whole] = 1
+    """Always 1."""
+
+    order: ClassVar[int] = 40
+
+
+@register
+class StepBeamSearch(BeamSearch):
+    """Beam search over reasoning steps, which end with the delimiter and are never empty."""
+
+    name: Literal["step_beam"] = "step_beam"
+    beams: Count = 4
+    """W, the sequences that are kept."""
+    candidates: Count = 4
+    """K, the steps drawn from each beam."""
+    delimiter: Text = "\n"
+    """The text that ends a step."""
+
+    order: ClassVar[int] = 70
+
+    @property
+    def pieces(self) -> Pieces:
+        """K steps."""
+        return Pieces(self.name, self.candidates, stops=(self.delimiter,))
+
+    @property
+    def step_delimiter(self) -> str | None:
+        """The delimiter."""
+        return self.delimiter

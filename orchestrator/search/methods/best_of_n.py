@@ -1,0 +1,83 @@
+"""Best-of-N (section 5.1, appendix C.5): N whole responses, the best one by reward.
+
+The N samples are the method's state before its one step, which scores them: drawn once, that state
+is given to many scorers and to the votes (``vote.py``).
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from orchestrator.config.fields import Count
+from orchestrator.search.client import MeteredClient
+from orchestrator.search.method import SearchMethod, register
+from orchestrator.search.problem import Candidate, Problem
+from orchestrator.search.state import SearchState
+
+
+@dataclass(frozen=True)
+class SamplesState(SearchState):
+    """N whole responses, with their ``texts`` if a vote needs them."""
+
+    texts: tuple[str, ...] = ()
+
+
+class SampledMethod(SearchMethod[SamplesState]):
+    """A choice among N whole responses of the policy."""
+
+    n: Count = 16
+    """Samples of a prompt, drawn once and shared by all scorers and votes."""
+
+    state_type: ClassVar[type[SearchState]] = SamplesState
+
+    async def begin(self, client: MeteredClient) -> SamplesState:
+        """Draw the N samples."""
+        return await draw_samples(client, self.n)
+
+    async def step(self, client: MeteredClient, state: SamplesState) -> SamplesState:
+        """Score all samples."""
+        scores = await client.score((), state.candidates)
+        candidates = tuple(
+            replace(sample, score=score, step_scores=(score,))
+            for sample, score in zip(state.candidates, scores, strict=True)
+        )
+        return replace(state, candidates=candidates)
+
+    def is_done(self, problem: Problem, state: SamplesState) -> bool:
+        """Whether the samples are scored."""
+        return state.step > 0
+
+    @property
+    def shared_samples(self) -> int:
+        """All N."""
+        return self.n
+
+    @property
+    def candidate_counts(self) -> dict[str, int]:
+        """All samples are there at once."""
+        return {"n": self.n}
+
+
+@register
+class BestOfN(SampledMethod):
+    """Best-of-N: of N samples the one with the highest reward (the paper: N = 16 and 64)."""
+
+    name: Literal["bon"] = "bon"
+
+    order: ClassVar[int] = 20
+    on_by_default: ClassVar[bool] = True
+    has_curve: ClassVar[bool] = True
+
+
+async def draw_samples(client: MeteredClient, n: int, *, texts: bool = False) -> SamplesState:
+    """Draw N responses with the random streams (seed, prompt id, "sample", i), without scores.
+
+    Raises:
+        ValueError: ``texts`` are wanted of a policy engine that gives none.
+    """
+    keys = tuple(client.problem.key("sample", i) for i in range(n))
+    samples = await client.sample((), keys, client.problem.max_new_tokens, texts=texts)
+    decoded = tuple(sample.text for sample in samples if sample.text is not None)
+    if texts and len(decoded) < len(samples):
+        raise ValueError("a vote needs the samples' texts, and this policy engine returned none")
+    candidates = tuple(Candidate(sample.token_ids, sample.finished) for sample in samples)
+    return SamplesState(candidates, texts=decoded)

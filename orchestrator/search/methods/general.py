@@ -1,0 +1,70 @@
+"""Algorithm 1 (section 4.2): reward-guided search at any granularity.
+
+Knows no tokenizer: the policy engine sees where a sentence or a step ends.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from orchestrator.config.fields import Count, Text
+from orchestrator.search.client import MeteredClient
+from orchestrator.search.expansion import Pieces, empty_candidates, keep_best
+from orchestrator.search.method import SearchMethod, register
+from orchestrator.search.state import SearchState
+
+Granularity = Literal["token", "chunk", "sentence", "step", "response"]
+SENTENCE_ENDS = (".", "!", "?", "\n")  # a stop within a number ends a piece too, and does no harm
+
+
+@register
+class GeneralSearch(SearchMethod):
+    """Algorithm 1: reward-guided search over tokens, chunks, sentences, steps or responses."""
+
+    name: Literal["general"] = "general"
+    granularity: Granularity = "sentence"
+    """What is drawn and scored at once; a sentence ends with ``.``, ``!``, ``?`` or a line end."""
+    sequences: Count = 4
+    """N, the sequences that are kept."""
+    candidates: Count = 4
+    """K, the pieces drawn from each sequence."""
+    chunk: Count = 30
+    """Tokens of a chunk, for granularity chunk."""
+    delimiter: Text = "\n"
+    """The text that ends a step, for granularity step."""
+
+    order: ClassVar[int] = 60
+
+    async def begin(self, client: MeteredClient) -> SearchState:
+        """Return N empty sequences."""
+        return empty_candidates(self.sequences)
+
+    async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
+        """Lines 5 to 10 of Algorithm 1: draw K pieces of each sequence, keep the best N of all."""
+        pieces: dict[Granularity, Pieces] = {
+            "token": Pieces(self.name, self.candidates, 1),
+            "chunk": Pieces(self.name, self.candidates, self.chunk),
+            "sentence": Pieces(self.name, self.candidates, stops=SENTENCE_ENDS),
+            "step": Pieces(self.name, self.candidates, stops=(self.delimiter,)),
+            "response": Pieces(self.name, self.candidates),
+        }
+        return await keep_best(client, state, pieces[self.granularity], self.sequences)
+
+    @property
+    def candidate_counts(self) -> dict[str, int]:
+        """K candidates of each of N sequences."""
+        return {"sequences": self.sequences, "candidates": self.candidates}
+
+    @property
+    def step_delimiter(self) -> str | None:
+        """The delimiter, if pieces are steps."""
+        return self.delimiter if self.granularity == "step" else None
+
+    @property
+    def unused_fields(self) -> Mapping[str, tuple[str, str]]:
+        """The fields of other granularities."""
+        why = f"granularity {self.granularity!r} does not use it"
+        return {
+            field: (why, f"granularity {user}")
+            for field, user in {"chunk": "chunk", "delimiter": "step"}.items()
+            if self.granularity != user
+        }

@@ -1,0 +1,138 @@
+"""Majority vote and weighted best-of-N (Wang et al. 2023): which answer N samples stand for.
+
+The samples are those of best-of-N; the field ``answers`` names how the final answer is found in a
+sample's text (``data/answers.py``).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from orchestrator.data.answers import answers_in
+from orchestrator.search.client import MeteredClient
+from orchestrator.search.method import register
+from orchestrator.search.methods.best_of_n import SampledMethod, SamplesState, draw_samples
+from orchestrator.search.problem import Candidate, Problem, competing
+
+
+class Vote(SampledMethod):
+    """A vote among the final answers of N samples."""
+
+    answers: Literal["gsm8k", "last_number", "boxed", "math"] = "gsm8k"
+    """How the final answer is found in a text: ``gsm8k`` takes what stands behind the last
+    ``####``, else the last number, ``last_number`` the last number, ``boxed`` the last
+    ``\\boxed{...}``; with ``math`` answers of equal value are equal, however they are written.
+    """
+
+    needs_answers: ClassVar[bool] = True
+
+    async def begin(self, client: MeteredClient) -> SamplesState:
+        """Draw the N samples of best-of-N, with their texts."""
+        return await draw_samples(client, self.n, texts=True)
+
+    def voters(self, state: SamplesState) -> tuple[list[Candidate], list[str | None]]:
+        """Return the samples that compete, and the answer of each; None: it has none."""
+        samples = competing(state.candidates)
+        texts = [
+            text
+            for sample, text in zip(state.candidates, state.texts, strict=True)
+            if sample.finished or not samples[0].finished
+        ]
+        return samples, answers_in(self.answers, texts)
+
+
+@register
+class WeightedBestOfN(Vote):
+    """Weighted best-of-N: the best sample of the answer with the largest summed reward."""
+
+    name: Literal["weighted_bon"] = "weighted_bon"
+
+    order: ClassVar[int] = 21
+
+    def answer(self, client: MeteredClient, state: SamplesState) -> Candidate:
+        """Return the sample that the vote elects."""
+        samples, answers = self.voters(state)
+        elected, margin = decided_vote(answers, [sample.score for sample in samples])
+        client.decided(margin)
+        return samples[elected]
+
+
+@register
+class MajorityVote(Vote):
+    """Majority vote: the first sample of the most frequent answer, without a scorer."""
+
+    name: Literal["vote"] = "vote"
+
+    order: ClassVar[int] = 22
+    needs_scorer: ClassVar[bool] = False
+
+    def is_done(self, problem: Problem, state: SamplesState) -> bool:
+        """It scores nothing: done once there are samples."""
+        return True
+
+    def answer(self, client: MeteredClient, state: SamplesState) -> Candidate:
+        """Return the sample that the vote elects."""
+        samples, answers = self.voters(state)
+        return samples[weighted_choice(answers)]
+
+
+def weighted_choice(
+    answers: Sequence[str | None],
+    scores: Sequence[float] | None = None,
+    *,
+    probabilities: bool = False,
+) -> int:
+    """The index of the best response of the answer with the largest summed weight.
+
+    A response's weight is 1 without ``scores`` (majority vote), else sigma(score) (weighted
+    best-of-N): rewards are unbounded and known up to a shift only, and a sum of such would favour
+    or punish an answer for being frequent. Scores that are ``probabilities`` weigh as they are.
+    Answers are the same where their texts are; None is no answer, and wins only where all are None.
+
+    Ties: the answer whose best response scores higher, then the one that comes earlier. The best
+    response of an answer is that of the highest score, then the earlier one.
+
+    Raises:
+        ValueError: no answers, another number of scores, or a score that is NaN.
+    """
+    return decided_vote(answers, scores, probabilities=probabilities)[0]
+
+
+def decided_vote(
+    answers: Sequence[str | None],
+    scores: Sequence[float] | None = None,
+    *,
+    probabilities: bool = False,
+) -> tuple[int, float]:
+    """As ``weighted_choice``, and how near it was.
+
+    That is the lesser of the winner's lead in summed weight and its best response's lead in score:
+    infinite without ``scores``, for counts of votes do not depend on rounding.
+    """
+    if not answers:
+        raise ValueError("a vote without answers")
+    if scores is not None and (len(scores) != len(answers) or any(map(math.isnan, scores))):
+        raise ValueError(f"{len(answers)} answers need as many scores, none NaN: {list(scores)}")
+    from scipy.special import expit  # imported here: commands load all methods, few vote
+
+    ranks = [0.0] * len(answers) if scores is None else list(scores)
+    weights = [1.0] * len(answers)
+    if scores is not None:
+        weights = ranks if probabilities else [float(expit(score)) for score in scores]
+    groups: dict[str | None, list[int]] = {}
+    for i, answer in enumerate(answers):
+        groups.setdefault(answer, []).append(i)
+    if len(groups) > 1:
+        groups.pop(None, None)
+
+    def standing(group: list[int]) -> tuple[float, float, int]:
+        # The exact sum: the order of the samples decides nothing.
+        total = math.fsum(weights[i] for i in group)
+        return total, max(ranks[i] for i in group), -group[0]
+
+    winner, *others = sorted(groups.values(), key=standing, reverse=True)
+    first, *rest = sorted(winner, key=lambda i: ranks[i], reverse=True)
+    if scores is None:
+        return first, math.inf
+    lead = standing(winner)[0] - max((standing(group)[0] for group in others), default=-math.inf)
+    return first, min(lead, ranks[first] - max((ranks[i] for i in rest), default=-math.inf))
