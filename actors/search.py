@@ -19,10 +19,10 @@ from actors.policy import RESTARTS, PolicyPlace, load_engine
 from actors.reward import RewardPlace, scorer_at
 from orchestrator.decoding.backend import Loaded, ModelBackend, PolicyEngine
 from orchestrator.records import Response
-from orchestrator.search.lockstep import Lockstep
+from orchestrator.search.batcher import Backend
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem, PromptFailed
-from orchestrator.search.wave import Backend
+from orchestrator.search.runner import SearchRunner
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Search:
     """
 
     method: SearchMethod[Any]
-    places: int
+    max_concurrent: int
     engines: "Engines | None" = None
 
 
@@ -91,12 +91,12 @@ class SearchActor:
         gc.set_threshold(*COLLECT)
         self._backend = None if engines is None else _loaded(engines)
         self._search: Search | None = None
-        self._lockstep: Lockstep[Response] | None = None
+        self._runner: SearchRunner[Response] | None = None
 
     async def ready(self, search: Search | None = None) -> None:
         """Answers once both engines are loaded, those of ``search`` where it names any."""
         if search is not None:
-            await self._lockstep_of(search)
+            await self._runner_for(search)
 
     async def process(self) -> tuple[str, int]:
         """The node of its process, and the process's number; answers while engines compute."""
@@ -106,9 +106,9 @@ class SearchActor:
         self, search: Search, problems: Sequence[Problem]
     ) -> AsyncIterator[tuple[int, Outcome]]:
         """Gives each problem's number and outcome as it ends; all calls search together."""
-        lockstep = await self._lockstep_of(search)
+        runner = await self._runner_for(search)
         found = [
-            asyncio.ensure_future(_outcome(lockstep, number, problem))
+            asyncio.ensure_future(_outcome(runner, number, problem))
             for number, problem in enumerate(problems)
         ]
         try:
@@ -118,7 +118,7 @@ class SearchActor:
             for task in found:
                 task.cancel()
 
-    async def _lockstep_of(self, search: Search) -> Lockstep[Response]:
+    async def _runner_for(self, search: Search) -> SearchRunner[Response]:
         async with self._loading:
             if search.engines is not None and search.engines != self._engines:
                 if self._backend is not None:
@@ -129,11 +129,11 @@ class SearchActor:
                 self._engines = search.engines
             if self._backend is None:
                 raise ValueError("a search without engines, and this actor has none of its own")
-            if self._lockstep is None or self._search != search:
+            if self._runner is None or self._search != search:
                 await self._backend.forget()
-                self._lockstep = Lockstep(search.method.run, self._backend, search.places)
+                self._runner = SearchRunner(search.method.run, self._backend, search.max_concurrent)
                 self._search = search
-            return self._lockstep
+            return self._runner
 
 
 def _loaded(engines: Engines) -> ActorBackend:
@@ -144,10 +144,10 @@ def _loaded(engines: Engines) -> ActorBackend:
 
 
 async def _outcome(
-    lockstep: Lockstep[Response], number: int, problem: Problem
+    runner: SearchRunner[Response], number: int, problem: Problem
 ) -> tuple[int, Outcome]:
     try:
-        return number, await lockstep.answer(problem)
+        return number, await runner.answer(problem)
     except PromptFailed as failed:
         return number, failed
     except Exception as error:

@@ -111,7 +111,7 @@ class _Stream(Generic[Item]):
         self, actors: Sequence[Any], search: Search, items: Iterable[tuple[Item, Problem]]
     ) -> None:
         self._actors, self._search, self._source = list(actors), search, iter(items)
-        self._most = search.places + round(WAITING * search.places)
+        self._most = search.max_concurrent + round(WAITING * search.max_concurrent)
         self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of those that are there
         self._gone = 0  # actors that Ray does not start any more
         self._lives = [0] * len(self._actors)  # how often each was started again

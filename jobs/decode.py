@@ -61,7 +61,7 @@ def main(
     ] = None,
     policy_cache_mib: An[int | None, Opt(min=1, help="of keys and values, in an actor")] = None,
     reward_cache_mib: An[int | None, Opt(min=1, help="of keys and values, in an actor")] = None,
-    places: An[int, Opt(min=1, help="prompts that an actor works on at once")] = 32,
+    max_concurrent: An[int, Opt(min=1, help="prompts that an actor searches at once")] = 32,
     part_rows: An[int, Opt(min=1, help="rows of a part, the unit of writing")] = 256,
     dtype: An[Literal["float32", "float64", "bfloat16"], Opt(help="of weights")] = "float32",
     engine: An[Literal["auto", "transformers", "vllm"], Opt(help="auto: the faster")] = "auto",

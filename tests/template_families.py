@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrained
 
 VOCABULARY = 480  # of all models, at least that of each tokenizer
 TEXTS = [
-    "You are a helpful assistant. Answer in one sentence. Question: what is 2 plus 3?",
+    "You are a helpful assistant. Answer in one sentence. PendingRequest: what is 2 plus 3?",
     "First add 2 and 3.\n\nThat is 5. So the answer is 5! What is the capital of France, please?",
     "system user assistant model [INST] [/INST] <<SYS>> <</SYS>> think naïve café 你好 🙂",
 ]

@@ -62,7 +62,7 @@ def searched(
     if scorer is not None:
         spec = replace(sweep.scorer(scorer), engine=engine)
         reward = _reward_place(sweep, spec, len(actors), asked.dtype)
-    search = Search(method, asked.wave_size, ModelEngines(policy, reward))
+    search = Search(method, asked.max_concurrent, ModelEngines(policy, reward))
     ray.wait([actor.ready.remote(search) for actor in actors], num_returns=len(actors))
     found = asyncio.run(search_all(actors, search, problems, finished))
     return [

@@ -75,7 +75,7 @@ class DecodeOptions(ScorerOptions):
     max_actors: int | None
     policy_cache_mib: int | None
     reward_cache_mib: int | None
-    places: int
+    max_concurrent: int
     part_rows: int
     dtype: Dtype
     engine: Wanted
@@ -114,7 +114,7 @@ class DecodeOptions(ScorerOptions):
     @property
     def search(self) -> Search:
         """What each actor does."""
-        return Search(self._search_method(), self.places)
+        return Search(self._search_method(), self.max_concurrent)
 
     def sizes(self) -> Sizes:
         """N of both models, from the headers of their checkpoints."""

@@ -27,13 +27,13 @@ from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import end_tokens, scored_token
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Policy, Reward, SampleRequest
-from orchestrator.search.lockstep import run_waves
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.methods.best_of_n import BestOfN
 from orchestrator.search.problem import Problem
+from orchestrator.search.runner import run_searches
 from orchestrator.search.shared_samples import best_of_first, first_samples, judge_samples
 from orchestrator.stages.progress import Meter
 
@@ -73,13 +73,13 @@ def run_samples(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     problems = problems_of(sweep, test_prompts(sweep))
     method = BestOfN(n=step.options["n"])
     drawn = asyncio.run(
-        run_waves(
+        run_searches(
             problems,
             method.initial,
             BatchBackend(policy_of(sweep, sweep.config.search.dtype)),
-            wave_size=sweep.config.search.wave_size,
-            waves_in_flight=1,
-            finished=_counter(meter, len(problems)),
+            max_concurrent=sweep.config.search.max_concurrent,
+            batchers=1,
+            on_outcome=_counter(meter, len(problems)),
         )
     )
     write_drawn(folder / "samples.parquet", problems, drawn)
@@ -125,15 +125,16 @@ def run_cell(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     counter, dtype = _counter(meter, len(problems)), sweep.config.search.dtype
     if method.shared_samples or not sweep.config.cluster.search_actors:
         found = asyncio.run(
-            run_waves(
+            run_searches(
                 problems,
                 _start(sweep, method),
                 BatchBackend(
                     policy_of(sweep, dtype),
                     None if scorer is None else reward_of(sweep, scorer, dtype),
                 ),
-                wave_size=sweep.config.search.wave_size,
-                finished=counter,
+                max_concurrent=sweep.config.search.max_concurrent,
+                on_outcome=counter,
+                batchers=2,
             )
         )
     else:

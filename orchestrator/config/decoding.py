@@ -112,7 +112,7 @@ class SearchSettings(Section):
 
     # null: the ORM and all variants
     scorers: Annotated[list[Text], Field(min_length=1), Different] | None = None
-    wave_size: Count = 75  # prompts that search in step, their requests batched together
+    max_concurrent: Count = 75  # prompts searched at once, their requests batched together
     engine: Literal["auto", "transformers", "vllm"] = "auto"  # auto: what was measured faster
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of both models' weights
     # More settings of methods, each with a cell of its own: [{name: cbs, chunk: 6}, ...]

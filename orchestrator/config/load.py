@@ -4,6 +4,7 @@ Whatever is wrong becomes one ConfigError that names the field, its value and wh
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
 BASES = 10  # files that `base:` leads through
 LONGEST_TEXT = 8_192  # characters of a value; a path has 4,096 at most
+RENAMED = {"search.wave_size": "max_concurrent"}  # fields of earlier versions
 INTERPOLATIONS = 20  # `${` of a value
 _REFERENCE = "${"
 _WRITTEN = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which count there
@@ -39,9 +41,9 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         ConfigError: a file is missing or unreadable, or a value is wrong.
     """
-    merged = _read(Path(file or EMBEDDED), ())
+    merged = _renamed(_read(Path(file or EMBEDDED), ()))
     for override in overrides:
-        merged = _merged(merged, _override(override))
+        merged = _merged(merged, _renamed(_override(override)))
     try:
         return Config.model_validate(_resolved(merged))
     except ValidationError as error:
@@ -59,6 +61,19 @@ def to_yaml(config: Config) -> str:
     for name in Config().variants:  # one that was left out is read back as left out
         plain["variants"].setdefault(name, None)
     return write_yaml(_escaped(plain))
+
+
+def _renamed(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with fields by their names of today; says which had another one."""
+    tree = dict(tree)
+    for old, new in RENAMED.items():
+        section, _, field = old.partition(".")
+        given = tree.get(section)
+        if isinstance(given, dict) and field in given:
+            given = {(new if name == field else name): value for name, value in given.items()}
+            tree[section] = given
+            print(f"config: {old} is now {section}.{new}", file=sys.stderr)
+    return tree
 
 
 def _key(part: Any, name: str) -> Any:

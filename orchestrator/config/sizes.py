@@ -31,7 +31,7 @@ NUMBER = 8  # bytes
 MIB = 2**20
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 SPECIAL = 5  # tokens of the tokenizers that a run makes, beside its words
-WAVES = 2  # in flight
+BATCHERS = 2  # in flight
 REAL_PROMPTS = 1_000  # of a split of a file that is not read yet, at least where it matters
 
 
@@ -152,7 +152,7 @@ def _search(config: Config) -> Iterator[Demand]:
     search, prompts = config.search, config.data.test_prompts
     tokens = config.decoding.max_new_tokens
     candidate = CANDIDATE + TOKEN * tokens
-    at_once = WAVES * min(search.wave_size, ceil(prompts / WAVES))
+    at_once = BATCHERS * min(search.max_concurrent, ceil(prompts / BATCHERS))
     for entry in search.entries:
         path, method = entry.path, entry.method
         if not (counts := method.candidate_counts):

@@ -1,4 +1,4 @@
-"""A policy and a scorer of this process as the engines of a wave."""
+"""A policy and a scorer of this process as the backend of a batcher."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,8 +10,8 @@ import torch
 from orchestrator.decoding.apart import each_apart, own_fault
 from orchestrator.engines.under_way import Continuous
 from orchestrator.scorers.scorer import Scorer
+from orchestrator.search.batcher import Answers, Kind, PendingRequest
 from orchestrator.search.engines import Sampled, SampleRequest, TopRequest, TopTokens
-from orchestrator.search.wave import Answers, Kind, Question
 
 
 class PolicyEngine(Continuous, Protocol):
@@ -35,8 +35,8 @@ class ModelBackend:
 
     All samples in progress share one batch, whenever they were asked for; a prompt is scored when
     its own are finished. Scores are computed first, for they let prompts go on, then likeliest
-    tokens, then a token of every sample in progress. A question that fails alone gets a
-    PromptFailed for an answer.
+    tokens, then a token of every sample in progress. A request that fails by itself gets
+    a PromptFailed as its answer.
 
     Args:
         load: gives the policy, and the scorer where there is one.
@@ -48,8 +48,8 @@ class ModelBackend:
         if threads is not None:
             self._thread.submit(torch.set_num_threads, threads).result()
         self.policy, self.scorer = self._thread.submit(load).result()
-        self._waiting: dict[Kind, list[Question]] = {"score": [], "top": [], "sample": []}
-        self._under_way: dict[int, Question] = {}  # by the policy's numbers
+        self._waiting: dict[Kind, list[PendingRequest]] = {"score": [], "top": [], "sample": []}
+        self._under_way: dict[int, PendingRequest] = {}  # by the policy's numbers
         self._news = False
 
     async def forget(self) -> None:
@@ -63,40 +63,40 @@ class ModelBackend:
         """Ends the thread; models that nobody else holds go with it."""
         self._thread.shutdown(wait=False)
 
-    async def answers(self, asked: list[Question]) -> Answers:
+    async def answers(self, requests: list[PendingRequest]) -> Answers:
         """See ``Backend.answers``."""
-        if self.scorer is None and any(question.kind == "score" for question in asked):
+        if self.scorer is None and any(pending.kind == "score" for pending in requests):
             raise ValueError("a score request, but there is no reward model")
         self._news = False
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, asked)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, requests)
 
     def wake(self) -> None:
-        """Returns from sampling after the next token, to take new questions."""
+        """Returns from sampling after the next token, to take new requests."""
         self._news = True
 
     def drop(self) -> None:
-        """Forgets all questions."""
+        """Forgets all requests."""
         self._thread.submit(self._drop)
 
     def _drop(self) -> None:
         self.policy.abort()
         self._under_way.clear()
-        for questions in self._waiting.values():
-            questions.clear()
+        for waiting in self._waiting.values():
+            waiting.clear()
 
-    def _work(self, asked: list[Question]) -> Answers:
-        for question in asked:
-            self._waiting[question.kind].append(question)
-        if questions := self._taken("score"):
+    def _work(self, requests: list[PendingRequest]) -> Answers:
+        for pending in requests:
+            self._waiting[pending.kind].append(pending)
+        if taken := self._taken("score"):
             assert self.scorer is not None
-            return _answered(questions, self.scorer.score, self.scorer.forget)
-        if questions := self._taken("top"):
-            return _answered(questions, self.policy.top, self.policy.forget)
-        questions = self._taken("sample")
+            return _answered(taken, self.scorer.score, self.scorer.forget)
+        if taken := self._taken("top"):
+            return _answered(taken, self.policy.top, self.policy.forget)
+        taken = self._taken("sample")
         try:
-            numbers = self.policy.add([question.request for question in questions])
-            self._under_way.update(zip(numbers, questions, strict=True))
-            questions = []
+            numbers = self.policy.add([pending.request for pending in taken])
+            self._under_way.update(zip(numbers, taken, strict=True))
+            taken = []
             while self._under_way:
                 done = self.policy.step()
                 if done or self._news:
@@ -105,23 +105,23 @@ class ModelBackend:
             if own_fault(error) is None:
                 raise
             # Whose fault is it? Keyed draws give each sample the same text once more.
-            questions = [*self._under_way.values(), *questions]
+            taken = [*self._under_way.values(), *taken]
             self._under_way.clear()
             self.policy.abort()
             self.policy.forget()
-            return _answered(questions, self.policy.sample, self.policy.forget)
+            return _answered(taken, self.policy.sample, self.policy.forget)
         return []
 
-    def _taken(self, kind: Kind) -> list[Question]:
-        """The waiting questions of a kind whose problems still wait for them."""
+    def _taken(self, kind: Kind) -> list[PendingRequest]:
+        """The waiting requests of a kind whose searches still wait for them."""
         found, self._waiting[kind] = self._waiting[kind], []
-        return [question for question in found if not question.answer.cancelled()]
+        return [pending for pending in found if not pending.answer.cancelled()]
 
 
 def _answered(
-    questions: Sequence[Question],
+    taken: Sequence[PendingRequest],
     answer: Callable[[list[Any]], Sequence[Any]],
     forget: Callable[[], None],
 ) -> Answers:
-    requests = [question.request for question in questions]
-    return list(zip(questions, each_apart(answer, requests, forget), strict=True))
+    requests = [pending.request for pending in taken]
+    return list(zip(taken, each_apart(answer, requests, forget), strict=True))

@@ -28,8 +28,8 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Position, ScorerSpec
-from orchestrator.search.lockstep import run_wave
 from orchestrator.search.problem import Problem, PromptFailed
+from orchestrator.search.runner import run_searches
 
 Chats = Sequence[str | Sequence[Message]]
 SHOWN = 3  # ids that an error names
@@ -106,7 +106,7 @@ class Decoder:
         *,
         max_new_tokens: int = 64,
         seed: int = 0,
-        places: int = 32,
+        max_concurrent: int = 32,
         prompt_ids: Sequence[str] | None = None,
         **fields: Any,
     ) -> list[Decoded]:
@@ -117,7 +117,7 @@ class Decoder:
             method: the name of a search method.
             max_new_tokens: of a response.
             seed: with a prompt's id it decides all draws.
-            places: prompts at once.
+            max_concurrent: prompts at once.
             prompt_ids: different ones; default: "prompt-" and their numbers from 0 on.
             fields: of the method, e.g. ``beams=4``.
 
@@ -133,7 +133,7 @@ class Decoder:
                 f" {', '.join(unscored_methods())}"
             )
         check_seed(_named, seed)
-        check_counts(_named, max_new_tokens=max_new_tokens, places=places)
+        check_counts(_named, max_new_tokens=max_new_tokens, max_concurrent=max_concurrent)
         check_room(_named, max_new_tokens, self._policy)
         prompts = check_prompts(_named, prompts)
         reader = PromptReader(
@@ -158,7 +158,9 @@ class Decoder:
             answers[problem.prompt_id] = Decoded(problem.prompt_id, failed=str(why))
 
         backend, chat = self._backend, load_chat(self._policy)
-        run = run_wave(problems, search.run, backend, places=places, failed=failed)
+        run = run_searches(
+            problems, search.run, backend, max_concurrent=max_concurrent, on_failure=failed
+        )
         for one in asyncio.run(run):
             answers[one.prompt_id] = Decoded(
                 one.prompt_id, chat.response_text(one.token_ids), one.token_ids, one.stop,

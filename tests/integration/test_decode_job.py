@@ -48,7 +48,7 @@ def command(source: str, out: Path, policy: str, *more: str) -> list[str]:
     return [
         sys.executable, str(ROOT / "jobs" / "decode.py"), "--policy", policy, "--prompts", source,
         "--out", str(out), "--max-new-tokens", str(NEW_TOKENS), "--dtype", "float64",
-        "--places", "2", "--part-rows", "4", "--threads", "1", *more,
+        "--max-concurrent", "2", "--part-rows", "4", "--threads", "1", *more,
     ]  # fmt: skip
 
 

@@ -21,11 +21,11 @@ from actors.search_stream import Growth, search_all, stream
 from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.search.batches import BatchBackend
-from orchestrator.search.lockstep import run_wave, run_waves
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.method import METHODS
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
+from orchestrator.search.runner import run_searches
 from orchestrator.world import agents
 
 PROMPTS, PLACES = 200, 8
@@ -60,7 +60,7 @@ def problems(word_policy: str) -> list[Problem]:
 def undisturbed(word_policy: str, word_reward: str, problems: list[Problem]) -> dict[str, Text]:
     """Token ids by prompt, without Ray."""
     backend = engines(word_policy, word_reward).load()
-    return texts(asyncio.run(run_wave(problems, START, backend, places=PLACES)))
+    return texts(asyncio.run(run_searches(problems, START, backend, max_concurrent=PLACES)))
 
 
 def texts(responses: list[Response]) -> dict[str, Text]:
@@ -219,8 +219,13 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
     processes = [ray.get(pool[0].process.remote()) for pool in pools]
     finished = stopping(processes, told, signal.SIGKILL)
     found = asyncio.run(
-        run_waves(
-            problems, START, BatchBackend(policy, reward), wave_size=PLACES, finished=finished
+        run_searches(
+            problems,
+            START,
+            BatchBackend(policy, reward),
+            max_concurrent=PLACES,
+            on_outcome=finished,
+            batchers=2,
         )
     )
     assert sorted(told) == sorted(problem.prompt_id for problem in problems)

@@ -14,10 +14,10 @@ from orchestrator.engines.tokenizers import SPECIAL
 from orchestrator.randomness import generator
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.batches import BatchBackend
-from orchestrator.search.lockstep import run_waves
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
+from orchestrator.search.runner import run_searches
 
 WORDS = 24
 EXAMPLES = examples("w").values()
@@ -35,7 +35,7 @@ def answers(
     models: Models, method: SearchMethod[Any], asked: Sequence[Problem], places: int, waves: int = 1
 ) -> dict[str, Response]:
     backend = BatchBackend(Backend(*models), Backend(*models))
-    found = run_waves(asked, method.run, backend, wave_size=places, waves_in_flight=waves)
+    found = run_searches(asked, method.run, backend, max_concurrent=places, batchers=waves)
     return {response.prompt_id: response for response in asyncio.run(found)}
 
 

@@ -25,7 +25,7 @@ from orchestrator.engines.tokenizers import SPECIAL, byte_pair_tokenizer, word_t
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -35,9 +35,9 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import run_waves
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
+from orchestrator.search.runner import run_searches
 
 SENTENCES = (".", "!", "no.")  # words that end a sentence
 WORDS = 24
@@ -186,7 +186,7 @@ def check(
     policy.temperature, policy.top_p = temperature, top_p
     try:
         responses: list[Response] = asyncio.run(
-            run_waves(problems, method.run, backend, wave_size=places)
+            run_searches(problems, method.run, backend, max_concurrent=places, batchers=2)
         )
     finally:
         policy.temperature, policy.top_p = 1.0, 1.0

@@ -9,7 +9,7 @@ from method_examples import examples
 
 from orchestrator.randomness import generator, stream_key
 from orchestrator.records import Response
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -19,9 +19,9 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import run_waves
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
+from orchestrator.search.runner import run_searches
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
 SEEDS = st.integers(0, 2**32)
@@ -95,8 +95,8 @@ def same_but_seconds(response: Response) -> tuple[Any, ...]:
 
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.sampled_from(sorted(EXAMPLES)), st.integers(1, 12), st.integers(1, 3))
-def test_wave_size_and_order_change_no_response(
-    seed: int, name: str, wave_size: int, in_flight: int
+def test_max_concurrent_and_order_change_no_response(
+    seed: int, name: str, max_concurrent: int, in_flight: int
 ) -> None:
     problems = [Problem(f"p{i}", (i, 50), seed, max_new_tokens=5) for i in range(9)]
     search, engines = EXAMPLES[name].run, Batches(seed)
@@ -108,12 +108,12 @@ def test_wave_size_and_order_change_no_response(
     }
     shuffled = [problems[i] for i in generator(seed, "order").permutation(9)]
     responses = asyncio.run(
-        run_waves(
+        run_searches(
             shuffled,
             search,
             BatchBackend(engines, engines),
-            wave_size=wave_size,
-            waves_in_flight=in_flight,
+            max_concurrent=max_concurrent,
+            batchers=in_flight,
         )
     )
     assert [response.prompt_id for response in responses] == [p.prompt_id for p in shuffled]

@@ -456,6 +456,13 @@ def test_a_method_may_run_with_several_settings() -> None:
     assert one.settings["chunk"] == 6
 
 
+def test_a_field_of_an_earlier_version_is_read_and_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert load_config(None, ["search.wave_size=7"]).search.max_concurrent == 7
+    assert "search.wave_size is now search.max_concurrent" in capsys.readouterr().err
+
+
 def test_a_list_of_methods_runs_these_and_the_baselines(tmp_path: Path) -> None:
     file = tmp_path / "listed.yaml"
     file.write_text("search: [{name: cbs, chunk: 6}, {name: cbs, chunk: 12}]\n")

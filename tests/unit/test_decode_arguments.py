@@ -82,7 +82,7 @@ def source(tmp_path: Path) -> str:
 def options(source: str, policy: str, reward: str, **changed: Any) -> DecodeOptions:
     given: dict[str, Any] = {
         "method": "cbs", "fields": [], "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0,
-        "seed": 0, "actors": 1, "threads": 1, "max_actors": None, "places": 4,
+        "seed": 0, "actors": 1, "threads": 1, "max_actors": None, "max_concurrent": 4,
         "policy_cache_mib": None, "reward_cache_mib": None, "part_rows": 4, "dtype": "float32",
         "device": "cpu", "engine": "auto", "force": False, "out": "out",
         "policy": policy, "reward": reward, "prompts": source,

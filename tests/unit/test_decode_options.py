@@ -23,7 +23,7 @@ GIVEN: dict[str, Any] = {
     "method": "cbs", "fields": [], "kind": None, "base": None, "aggregation": None,
     "score_label": None, "position": "closed",
     "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
-    "actors": 1, "threads": 1, "max_actors": None, "places": 4,
+    "actors": 1, "threads": 1, "max_actors": None, "max_concurrent": 4,
     "policy_cache_mib": None, "reward_cache_mib": 16,
     "part_rows": 4, "dtype": "float32", "device": "cpu",
     "engine": "auto", "force": False, "out": "out",

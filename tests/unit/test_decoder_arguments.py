@@ -43,7 +43,7 @@ def test_how_the_policy_samples(argument: str, value: Any, said: str, word_polic
         ("max_new_tokens", 256, "max_new_tokens = 256: the policy reads 256 .* at most 255"),
         *(("seed", value, f"seed = {value!r}: valid: a number from 0")
           for value in (-1, 2**63, 0.5, NAN, None)),
-        ("places", 0, "places = 0: valid: a whole number of at least 1"),
+        ("max_concurrent", 0, "max_concurrent = 0: valid: a whole number of at least 1"),
         ("method", "beam", "method = 'beam': no such method; valid: base, greedy"),
         ("beams", 0, "method.beams = 0: "),
         ("prompt_ids", ["a", "a"], r"prompt_ids = \['a', 'a'\] \(of 2\): valid: a different one"),

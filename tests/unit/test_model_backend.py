@@ -12,12 +12,12 @@ from orchestrator.decoding.backend import ModelBackend
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import Sampled, SampleRequest, Scored, ScoreRequest
-from orchestrator.search.lockstep import Lockstep, run_wave
 from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
 from orchestrator.search.methods.policy_alone import Greedy
 from orchestrator.search.problem import Problem, PromptFailed
+from orchestrator.search.runner import SearchRunner, run_searches
 from orchestrator.world import agents
 
 MOST = 20  # new tokens
@@ -84,11 +84,11 @@ def texts(responses: Sequence[Response]) -> list[tuple[int, ...]]:
 def test_a_prompt_is_scored_while_others_sample_and_gets_the_same_text(
     models: tuple[HuggingFacePolicy, Watched], backend: ModelBackend, problems: list[Problem]
 ) -> None:
-    found = asyncio.run(run_wave(problems, STEPS, backend))
+    found = asyncio.run(run_searches(problems, STEPS, backend))
     assert any(models[1].beside), "no score was asked for while a sample was under way"
     models[1].beside.clear()
     whole = InBatches(models)
-    expected = asyncio.run(run_wave(problems, STEPS, BatchBackend(whole, whole)))
+    expected = asyncio.run(run_searches(problems, STEPS, BatchBackend(whole, whole)))
     assert not any(models[1].beside)
     assert texts(found) == texts(expected)
     for one, other in zip(found, expected, strict=True):
@@ -104,7 +104,7 @@ def test_the_same_search_twice_asks_for_the_same_at_the_same_times(
     seen = []
     for _ in range(2):
         asyncio.run(backend.forget())
-        responses = asyncio.run(run_wave(problems, STEPS, backend, places=3))
+        responses = asyncio.run(run_searches(problems, STEPS, backend, max_concurrent=3))
         seen.append((list(models[1].beside), [one.margin for one in responses]))
         models[1].beside.clear()
     assert seen[0] == seen[1]
@@ -122,10 +122,10 @@ def test_a_prompt_that_comes_later_does_not_wait_for_the_samples_under_way(
         return await search(problem, policy, reward)
 
     async def run() -> None:
-        lockstep = Lockstep(either, backend, places=4)
+        runner = SearchRunner(either, backend, max_concurrent=4)
 
         async def answer(problem: Problem) -> None:
-            await lockstep.answer(problem)
+            await runner.answer(problem)
             ended.append(problem.prompt_id)
 
         first = asyncio.ensure_future(answer(problems[0]))
@@ -148,7 +148,7 @@ def test_nan_logits_are_the_fault_of_their_prompt_alone(
     token = sorted(spoiled)[0]
     kept = weight.data[token].clone()
     asked = [p for p in problems if token not in p.prompt_ids]
-    expected = texts(asyncio.run(run_wave(asked, STEPS, ModelBackend(lambda: models))))
+    expected = texts(asyncio.run(run_searches(asked, STEPS, ModelBackend(lambda: models))))
     failed: list[tuple[str, str]] = []
 
     def told(problem: Problem, why: PromptFailed) -> None:
@@ -157,7 +157,9 @@ def test_nan_logits_are_the_fault_of_their_prompt_alone(
     try:
         policy.forget()
         weight.data[token] = torch.nan
-        found = asyncio.run(run_wave(problems, STEPS, ModelBackend(lambda: models), failed=told))
+        found = asyncio.run(
+            run_searches(problems, STEPS, ModelBackend(lambda: models), on_failure=told)
+        )
     finally:
         weight.data[token] = kept
         policy.forget()
@@ -180,7 +182,7 @@ def test_a_run_that_ends_in_the_middle_leaves_nothing_under_way(
         return await STEPS(problem, policy, reward)
 
     with pytest.raises(ValueError, match="no such token"):
-        asyncio.run(run_wave(problems, breaks, backend))
-    again = asyncio.run(run_wave(problems, STEPS, backend))
+        asyncio.run(run_searches(problems, breaks, backend))
+    again = asyncio.run(run_searches(problems, STEPS, backend))
     assert not backend._under_way and not models[0]._orders
-    assert texts(again) == texts(asyncio.run(run_wave(problems, STEPS, backend)))
+    assert texts(again) == texts(asyncio.run(run_searches(problems, STEPS, backend)))

@@ -29,7 +29,7 @@ from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (
     Ids,
     Sampled,
@@ -39,9 +39,9 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import run_waves
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
+from orchestrator.search.runner import run_searches
 from orchestrator.world import agents
 from orchestrator.world.words import vocabulary
 
@@ -330,7 +330,11 @@ def test_a_whole_search_gives_the_responses_of_transformers(
 
     def found(backend: Backend) -> list[Response]:
         start = ChunkBeamSearch(beams=2, candidates=3, chunk=6).run
-        return asyncio.run(run_waves(problems, start, BatchBackend(backend, backend), wave_size=2))
+        return asyncio.run(
+            run_searches(
+                problems, start, BatchBackend(backend, backend), max_concurrent=2, batchers=2
+            )
+        )
 
     ours = found(Backend(policy, scorer))
     theirs = found(Backend(other, SequenceScorer(wide_reward)))

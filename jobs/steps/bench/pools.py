@@ -24,7 +24,7 @@ from jobs.steps import cluster
 from jobs.steps.bench.names import MEMORY_AT
 from jobs.steps.measure import resident_mib
 from orchestrator.records import Response
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,

@@ -21,7 +21,8 @@ from jobs.steps.bench.search_rates import BestRates
 from jobs.steps.bench.search_setting import PARTS, Case, Place, Way
 from jobs.steps.bench.setting import finish
 from orchestrator.records import Cost
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
+from orchestrator.search.batcher import Kind
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,
@@ -30,9 +31,8 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import run_wave
 from orchestrator.search.problem import Problem
-from orchestrator.search.wave import Kind
+from orchestrator.search.runner import run_searches
 
 Batch = tuple[Kind, list[Any]]
 
@@ -111,7 +111,7 @@ def _record(place: Place, case: Case, asked: Sequence[Problem]) -> list[Batch]:
     """What the search of some prompts asks for."""
     torch.set_num_threads(place.threads)
     recorded = Recorded(place)
-    asyncio.run(run_wave(asked, case.method.run, BatchBackend(recorded, recorded)))
+    asyncio.run(run_searches(asked, case.method.run, BatchBackend(recorded, recorded)))
     return recorded.batches
 
 

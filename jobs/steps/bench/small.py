@@ -127,8 +127,8 @@ def _ours(
 ) -> tuple[Cost, float]:
     """What the search cost, and its seconds; actors are loaded and warm before."""
     actors = search_actors(_place(models, engine), engine)
-    places = -(-len(asked) // len(actors))
-    search = Search(case.method, places)
+    max_concurrent = -(-len(asked) // len(actors))
+    search = Search(case.method, max_concurrent)
     try:
         warm = [replace(problem, prompt_id=f"warm-{i}", max_new_tokens=2)
                 for i, problem in enumerate(asked[: len(actors)])]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Problems in lockstep: which batches are sent, what happens on failures, and real engines."""
+"""Problems in runner: which batches are sent, what happens on failures, and real engines."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.batches import BatchBackend
+from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (
     Ids,
     Policy,
@@ -32,12 +32,12 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.lockstep import Lockstep, Start, run_wave, run_waves
 from orchestrator.search.method import METHODS
 from orchestrator.search.methods.args import Args
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.methods.policy_alone import Base
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
+from orchestrator.search.runner import SearchOf, SearchRunner, run_searches
 from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
 
 CBS = ChunkBeamSearch(beams=3, candidates=2, chunk=2).run
@@ -74,9 +74,9 @@ def both(backend: Any) -> BatchBackend:
 
 
 def wave(
-    backend: Any, start: Start[Response] = CBS, problems: Sequence[Problem] = PROBLEMS
+    backend: Any, start: SearchOf[Response] = CBS, problems: Sequence[Problem] = PROBLEMS
 ) -> list[Response]:
-    return asyncio.run(run_wave(problems, start, both(backend)))
+    return asyncio.run(run_searches(problems, start, both(backend)))
 
 
 def test_what_all_live_problems_ask_goes_in_one_batch_in_their_order() -> None:
@@ -144,7 +144,7 @@ def test_a_failing_backend_is_raised_and_nothing_runs_on(kind: str) -> None:
     async def run() -> None:
         backend = Failing()
         with pytest.raises(RuntimeError, match=f"the {kind} engine died"):
-            await run_waves(PROBLEMS, CBS, both(backend), wave_size=2, waves_in_flight=2)
+            await run_searches(PROBLEMS, CBS, both(backend), max_concurrent=2, batchers=2)
         sent = len(backend.batches)
         await asyncio.sleep(0.01)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -177,9 +177,9 @@ def test_a_backend_that_loses_answers_is_refused() -> None:
 def test_without_a_reward_backend_only_scores_are_refused() -> None:
     policy = Backend()
     base = Base().run
-    assert len(asyncio.run(run_wave(PROBLEMS, base, BatchBackend(policy)))) == 5
+    assert len(asyncio.run(run_searches(PROBLEMS, base, BatchBackend(policy)))) == 5
     with pytest.raises(ValueError, match="score request"):
-        asyncio.run(run_wave(PROBLEMS, CBS, BatchBackend(policy)))
+        asyncio.run(run_searches(PROBLEMS, CBS, BatchBackend(policy)))
 
 
 def test_progress_names_each_prompt_once_and_results_keep_the_order_of_problems() -> None:
@@ -190,12 +190,13 @@ def test_progress_names_each_prompt_once_and_results_keep_the_order_of_problems(
 
     backend = Backend()
     longest_first = PROBLEMS[::-1]
-    run = run_waves(
+    run = run_searches(
         longest_first,
         CBS,
         both(backend),
-        wave_size=2,
-        finished=told,
+        max_concurrent=2,
+        on_outcome=told,
+        batchers=2,
     )
     responses = asyncio.run(run)
     assert [r.prompt_id for r in responses] == [p.prompt_id for p in longest_first]
@@ -216,7 +217,7 @@ def test_no_more_waves_than_asked_are_in_flight(in_flight: int) -> None:
         return response
 
     backend = Backend(delay=0.001)
-    asyncio.run(run_waves(PROBLEMS, method, both(backend), wave_size=1, waves_in_flight=in_flight))
+    asyncio.run(run_searches(PROBLEMS, method, both(backend), max_concurrent=1, batchers=in_flight))
     assert most == in_flight
 
 
@@ -235,7 +236,9 @@ def test_a_problems_seconds_are_its_share_of_the_batches_that_it_waited_for() ->
 def test_the_seconds_of_waves_that_run_together_sum_up_to_the_wall_time() -> None:
     began = time.perf_counter()
     backend = Backend(delay=0.01)
-    responses = asyncio.run(run_waves(PROBLEMS, CBS, both(backend), wave_size=2, waves_in_flight=2))
+    responses = asyncio.run(
+        run_searches(PROBLEMS, CBS, both(backend), max_concurrent=2, batchers=2)
+    )
     wall = time.perf_counter() - began
     assert 0.5 * wall < sum(response.cost.seconds for response in responses) <= wall
 
@@ -252,7 +255,7 @@ def test_a_waiting_problem_takes_the_place_of_one_that_ends_at_once() -> None:
     lengths = (2, 6, 2, 2)
     problems = [Problem(f"p{i}", (i, 9), 1, n) for i, n in enumerate(lengths)]
     args = Args(weight=1.0, k=3).run
-    responses = asyncio.run(run_wave(problems, args, both(backend), places=2))
+    responses = asyncio.run(run_searches(problems, args, both(backend), max_concurrent=2))
     left = [len(response.step_scores) for response in responses]
     expected, live, waiting = [], [0, 1], [2, 3]
     while live:
@@ -263,14 +266,14 @@ def test_a_waiting_problem_takes_the_place_of_one_that_ends_at_once() -> None:
         live = [i for i in live if left[i]] + waiting[: len(ended)]
         waiting = waiting[len(ended) :]
     assert _prompts(backend, "top") == expected
-    whole = asyncio.run(run_wave(problems, args, BatchBackend(Backend(), Backend())))
+    whole = asyncio.run(run_searches(problems, args, BatchBackend(Backend(), Backend())))
     assert [r.token_ids for r in responses] == [r.token_ids for r in whole]
 
 
 def test_no_problems_give_no_responses() -> None:
     assert wave(Backend(), problems=[]) == []
     backend = Backend()
-    assert asyncio.run(run_waves([], CBS, both(backend), wave_size=3)) == []
+    assert asyncio.run(run_searches([], CBS, both(backend), max_concurrent=3, batchers=2)) == []
 
 
 def nan_for(prompt: int) -> Backend:
@@ -293,7 +296,9 @@ def test_a_prompt_that_fails_by_itself_leaves_the_others_as_they_are(places: int
         failed.append((problem.prompt_id, str(why)))
 
     backend = nan_for(2)
-    found = asyncio.run(run_wave(PROBLEMS, CBS, both(backend), places=places, failed=told))
+    found = asyncio.run(
+        run_searches(PROBLEMS, CBS, both(backend), max_concurrent=places, on_failure=told)
+    )
     assert failed == [("p2", NOT_A_NUMBER)]
     del expected["p2"]
     assert {r.prompt_id: r.token_ids for r in found} == expected
@@ -312,9 +317,10 @@ def test_a_backend_may_answer_one_request_with_its_fault() -> None:
     failed: list[str] = []
     backend = Small()
     found = asyncio.run(
-        run_waves(
-            PROBLEMS, CBS, both(backend), wave_size=2,
-            failed=lambda problem, why: failed.append(f"{problem.prompt_id}: {why}"),
+        run_searches(
+            PROBLEMS, CBS, both(backend), max_concurrent=2,
+            on_failure=lambda problem, why: failed.append(f"{problem.prompt_id}: {why}"),
+            batchers=2,
         )
     )  # fmt: skip
     assert [r.prompt_id for r in found] == ["p0", "p2", "p3", "p4"]
@@ -336,7 +342,9 @@ def test_problems_are_read_one_by_one_as_places_become_free() -> None:
         ended += 1
 
     backend = Backend()
-    found = asyncio.run(run_wave(endless(), CBS, both(backend), places=2, finished=told))
+    found = asyncio.run(
+        run_searches(endless(), CBS, both(backend), max_concurrent=2, on_outcome=told)
+    )
     assert len(found) == read == ended == 3 * len(PROBLEMS)
 
 
@@ -345,11 +353,11 @@ def test_problems_that_come_at_any_time_are_answered_as_in_one_wave() -> None:
 
     async def run() -> None:
         backend = nan_for(2)
-        lockstep = Lockstep(CBS, both(backend), places=2)
+        runner = SearchRunner(CBS, both(backend), max_concurrent=2)
         for _ in range(2):  # between the rounds nothing is asked
-            some = [asyncio.ensure_future(lockstep.answer(p)) for p in PROBLEMS[:4]]
+            some = [asyncio.ensure_future(runner.answer(p)) for p in PROBLEMS[:4]]
             await asyncio.sleep(0.001)
-            late = asyncio.ensure_future(lockstep.answer(PROBLEMS[4]))
+            late = asyncio.ensure_future(runner.answer(PROBLEMS[4]))
             found = await asyncio.gather(*some, late, return_exceptions=True)
             assert isinstance(found.pop(2), PromptFailed)
             answered = {r.prompt_id: r.token_ids for r in found if isinstance(r, Response)}
@@ -366,8 +374,8 @@ def test_an_engine_that_dies_is_raised_in_all_who_wait_for_it() -> None:
 
     async def run() -> None:
         backend = Failing()
-        lockstep = Lockstep(CBS, both(backend), places=2)
-        found = await asyncio.gather(*map(lockstep.answer, PROBLEMS), return_exceptions=True)
+        runner = SearchRunner(CBS, both(backend), max_concurrent=2)
+        found = await asyncio.gather(*map(runner.answer, PROBLEMS), return_exceptions=True)
         assert [str(error) for error in found] == ["the score engine died"] * len(PROBLEMS)
 
     asyncio.run(run())

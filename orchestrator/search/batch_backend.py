@@ -1,8 +1,9 @@
-"""Engines that answer a batch as a whole, as the backend of a wave: problems go in lockstep."""
+"""Engines that answer a batch as a whole, as the backend of a batcher."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from orchestrator.search.batcher import Answers, Kind, PendingRequest, run_together
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,
@@ -12,7 +13,6 @@ from orchestrator.search.engines import (
     TopTokens,
 )
 from orchestrator.search.problem import PromptFailed
-from orchestrator.search.wave import Answers, Kind, Question, together
 
 
 class PolicyBackend(Protocol):
@@ -36,9 +36,9 @@ class RewardBackend(Protocol):
 
 
 class BatchBackend:
-    """Sends what is asked as one batch of each kind, all kinds at once, and waits for all of them.
+    """Sends the requests as one batch of each kind, all kinds at once, and waits for all of them.
 
-    It keeps nothing, so that several waves may share it.
+    It keeps nothing, so that several batchers may share it.
 
     Args:
         policy: answers batches of samples and of likeliest tokens.
@@ -50,19 +50,19 @@ class BatchBackend:
         if reward is not None:
             self._backends["score"] = reward.score
 
-    async def answers(self, asked: list[Question]) -> Answers:
-        """The answers to all questions.
+    async def answers(self, requests: list[PendingRequest]) -> Answers:
+        """Return the answers to all requests.
 
         Raises:
-            ValueError: there is no backend for a kind of question, or it loses answers.
+            ValueError: there is no backend for a kind of request, or it loses answers.
         """
-        kinds: dict[Kind, list[Question]] = {}
-        for question in asked:
-            kinds.setdefault(question.kind, []).append(question)
+        kinds: dict[Kind, list[PendingRequest]] = {}
+        for pending in requests:
+            kinds.setdefault(pending.kind, []).append(pending)
         for kind in kinds:
             if kind not in self._backends:
                 raise ValueError(f"a {kind} request, but there is no backend for it")
-        found = await together(self._send(kind, batch) for kind, batch in kinds.items())
+        found = await run_together(self._send(kind, batch) for kind, batch in kinds.items())
         return [
             pair
             for batch, results in zip(kinds.values(), found, strict=True)
@@ -70,13 +70,13 @@ class BatchBackend:
         ]
 
     def wake(self) -> None:
-        """New questions wait for the batch that is on its way."""
+        """New requests wait for the batch that is being answered."""
 
     def drop(self) -> None:
         """Nothing is open between batches."""
 
-    async def _send(self, kind: Kind, batch: list[Question]) -> list[Any]:
-        answers: list[Any] = await self._backends[kind]([question.request for question in batch])
+    async def _send(self, kind: Kind, batch: list[PendingRequest]) -> list[Any]:
+        answers: list[Any] = await self._backends[kind]([pending.request for pending in batch])
         if len(answers) != len(batch):
             raise ValueError(
                 f"{len(answers)} answers of the backend to {len(batch)} {kind} requests"
