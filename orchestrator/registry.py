@@ -51,9 +51,20 @@ class Registry(Mapping[str, Component]):
     def _all(self) -> dict[str, Component]:
         if not self._loaded:
             self._loaded = True  # before the imports: a module may look into the registry itself
-            package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self._package}.{module.name}")
-            for entry in sorted(entry_points(group=self._group), key=lambda entry: entry.name):
-                entry.load()
+            try:
+                self._load()
+            except BaseException:
+                self._loaded = False
+                raise
         return self._components
+
+    def _load(self) -> None:
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        for entry in sorted(entry_points(group=self._group), key=lambda entry: entry.name):
+            try:
+                entry.load()
+            except Exception as error:
+                error.add_note(f"loading entry point {entry.name!r} of group {self._group!r}")
+                raise
