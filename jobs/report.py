@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from jobs.steps.quiet import quieten
 
 quieten()  # before any library that reads its settings at import
 
-from jobs.steps.main import report_main  # noqa: E402
+from jobs.steps.main import OK, guarded  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,7 +23,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=__doc__)
 def main(folder: Annotated[Path, typer.Argument(help="of a finished sweep")]) -> None:
     """Parses, and hands over."""
-    raise typer.Exit(report_main(folder))
+    raise typer.Exit(guarded(lambda console: _render(folder, console)))
+
+
+def _render(folder: Path, console: Console) -> int:
+    from jobs.steps.report import render_again  # with all that a sweep imports
+
+    render_again(folder, console)
+    return OK
 
 
 if __name__ == "__main__":

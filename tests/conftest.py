@@ -27,8 +27,11 @@ import orchestrator  # noqa: F401 - before torch: how its threads wait
 import psutil
 import pytest
 import torch
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+settings.register_profile("any machine", deadline=None)  # some are slow, or busy
+settings.load_profile("any machine")
 if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
 torch.set_num_threads(1)

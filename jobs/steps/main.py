@@ -74,18 +74,6 @@ def train_main(
     return guarded(train)
 
 
-def report_main(folder: Path) -> int:
-    """Shows a finished sweep's tables and writes its report again; exit code 2: no such sweep."""
-
-    def report(console: Console) -> int:
-        from jobs.steps.report import render_again
-
-        render_again(folder, console)
-        return OK
-
-    return guarded(report)
-
-
 def guarded(work: Callable[[Console], int]) -> int:
     """Does the work of a job; a config error is shown, and gives exit code 2."""
     console = Console()

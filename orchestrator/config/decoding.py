@@ -122,7 +122,7 @@ class SearchSettings(Section):
     @classmethod
     def _of_a_list(cls, given: Any) -> Any:
         """`search: [{name: cbs, chunk: 6}, ...]` runs these methods and no others."""
-        if not isinstance(given, list):
+        if not isinstance(given, list) or not given:
             return given
         return {"methods": given} | dict.fromkeys(_default_methods())
 

@@ -97,8 +97,15 @@ def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
     The label of one of several settings of a method, such as cbs-chunk6, begins with its name.
     """
-    order = {name: rank for rank, name in enumerate(methods_in_order())}
-    return sorted(rows, key=lambda row: order.get(row["method"].partition("-")[0], len(order)))
+    listed = list(rows)
+    labels = [row["method"] for row in listed]
+    order = list(dict.fromkeys([*methods_in_order(), *labels]))
+
+    def rank(row: Mapping[str, Any]) -> tuple[int, int]:
+        name, label = row["method"].partition("-")[0], row["method"]
+        return order.index(name if name in order else label), order.index(label)
+
+    return sorted(listed, key=rank)
 
 
 def label_of(metric: str) -> str:

@@ -41,7 +41,7 @@ WRONG = {
     "training=[1, 2]": ("training = [1, 2]: a section is wanted; valid: fields workers,", ""),
     "training.orm=[1]": ("training.orm = [1]: a section is wanted; valid: fields learning", ""),
     "search=[]": ("search = []: a section is wanted; valid: fields scorers,", ""),
-    "search.cbs=7": ("search.cbs = 7: a section is wanted; valid: fields prompts, beams", ""),
+    "search.cbs=7": ("search.cbs = 7: a section is wanted; valid: fields name, prompts, beams", ""),
     "search.step_beam=[1]": ("search.step_beam = [1]: a section is wanted; valid: fields", ""),
     "models=null": ("models = None: a section is wanted; valid: fields policy,", ""),
     "data=[a]": ("data = ['a']: a section is wanted", ""),

@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.checks import check_files
-from orchestrator.config.decoding import GeneralConfig, SearchConfig
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
 from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import set_value, superseded, unread
-from orchestrator.decoding.methods import parameters_of
+from orchestrator.decoding.methods import method_of
 
 DEFAULTS = ("orm_continued", "prm_sst", "prm_tlt", "prm_no_reference")
 NO_VARIANTS = [f"variants.{name}=null" for name in DEFAULTS]
@@ -139,8 +138,8 @@ def test_a_config_made_in_python_is_checked_alike() -> None:
     with pytest.raises(ValueError, match=r"variants\.v\.beta = 0\.1: it has no effect"):
         Config(variants={"v": Variant(beta=0.1)})
     with pytest.raises(ValueError, match=r"search\.general\.chunk = 5: it has no effect"):
-        Config(search=SearchConfig(general=GeneralConfig(chunk=5)))
-    Config(variants={"v": Variant()}, search=SearchConfig(general=GeneralConfig()))
+        Config.model_validate({"search": {"general": {"chunk": 5}}})
+    Config.model_validate({"variants": {"v": {}}, "search": {"general": {}}})
 
 
 UNSET = "unset"
@@ -286,7 +285,7 @@ def test_fields_of_a_method_that_its_granularity_does_not_use_are_refused(
     fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        parameters_of("general", fields)
+        method_of("general", fields)
     assert str(error.value).startswith(message)
-    assert parameters_of("general", {"granularity": "chunk", "chunk": 4}).chunk == 4
-    assert parameters_of("general", {"granularity": "step", "delimiter": "x"}).delimiter == "x"
+    assert method_of("general", {"granularity": "chunk", "chunk": 4}).chunk == 4
+    assert method_of("general", {"granularity": "step", "delimiter": "x"}).delimiter == "x"
