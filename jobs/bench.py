@@ -16,7 +16,7 @@ import typer
 
 from jobs.steps.quiet import quieten
 
-quieten()  # what measures is imported once the options are known to be good
+quieten(__file__)  # what measures is imported once the options are known to be good
 
 from jobs.steps.arguments import named  # noqa: E402
 from jobs.steps.bench.names import (  # noqa: E402

@@ -10,7 +10,7 @@ import typer
 
 from jobs.steps.quiet import quieten
 
-quieten()  # before any library that reads its settings at import
+quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.steps.arguments import ConfigFile, DryRun, Force, Overrides  # noqa: E402
 from jobs.steps.main import sweep_main  # noqa: E402

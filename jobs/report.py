@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jobs.steps.quiet import quieten
 
-quieten()  # before any library that reads its settings at import
+quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.steps.main import OK, guarded  # noqa: E402
 

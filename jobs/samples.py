@@ -12,7 +12,7 @@ import typer
 
 from jobs.steps.quiet import quieten
 
-quieten()
+quieten(__file__)
 
 from orchestrator.engines.samples import (  # noqa: E402
     SAMPLES,

@@ -16,7 +16,7 @@ from typer import Option as Opt
 
 from jobs.steps.quiet import quieten
 
-quieten()  # before any library that reads its settings at import
+quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402

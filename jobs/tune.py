@@ -14,7 +14,7 @@ import typer
 
 from jobs.steps.quiet import quieten
 
-quieten()  # before any library that reads its settings at import
+quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.steps.arguments import ConfigFile, Model, Overrides, named  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402

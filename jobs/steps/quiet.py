@@ -26,8 +26,20 @@ LAST_LINES = 2.0  # seconds that the filter may take at the end
 CARDS = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's and AMD's
 
 
-def quieten() -> None:
-    """Sets what the user has not set."""
+def quieten(job: str) -> None:
+    """Sets what the user has not set; ``job`` is the file of the job, ``__file__`` there.
+
+    Exits with 2 if the job belongs to another copy of the project than the installed one, whose
+    code would run in its place.
+    """
+    own, installed = Path(job).resolve().parents[1], Path(__file__).resolve().parents[2]
+    if own != installed:
+        print(
+            f"{job}: belongs to {own}, and this Python has {installed} installed; valid: the"
+            f" environment of {own}, or PYTHONPATH={own}",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if not any(Path(card).exists() for card in CARDS):

@@ -5,6 +5,7 @@ What is imported is looked at, not the time: torch, Ray and transformers take se
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ CASES: list[tuple[str, list[str], int, str]] = [
     ("full_sweep", ["training.deepspeed=none.json"], 2, "training.deepspeed = 'none.json'"),
     ("full_sweep", [*SMOKE, "--force", "polcy"], 2, "--force polcy: no such stage; valid: data"),
     ("full_sweep", ["tracking.uri=http://127.0.0.1:1"], 2, "tracking.uri = http://127.0.0.1:1: "),
-    ("full_sweep", ["search.engine=vllm"], 2, "search.engine = 'vllm': cards ends segments by ent"),
+    ("full_sweep", ["search.engine=vllm"], 2, "search.engine = 'vllm': cards needs the policy's entr"),
     (
         "full_sweep", ["search.engine=vllm", "cluster.search_actors=0"], 2,
         "cluster.search_actors = 0: with search.engine vllm there must be some",
@@ -129,3 +130,16 @@ def test_the_names_of_the_benchmarks_are_those_of_their_cases() -> None:
 
     assert (*PREFIXES, names.PIPELINE) == names.REWARDS
     assert tuple(SEARCHES) == names.SEARCHES and tuple(SETTINGS) == names.DEVICES
+
+
+def test_a_job_of_another_copy_than_the_installed_one_is_refused(tmp_path: Path) -> None:
+    """Its own code would not be what runs."""
+    copy = tmp_path / "copy" / "jobs"
+    copy.mkdir(parents=True)
+    shutil.copy(ROOT / "jobs" / "full_sweep.py", copy)
+    done = subprocess.run(
+        [sys.executable, str(copy / "full_sweep.py"), "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"belongs to {copy.parent}, and this Python has {ROOT} installed" in done.stderr
