@@ -42,7 +42,7 @@ CASES: list[tuple[str, list[str], int, str]] = [
     ("full_sweep", ["training.deepspeed=none.json"], 2, "training.deepspeed = 'none.json'"),
     ("full_sweep", [*SMOKE, "--force", "polcy"], 2, "--force polcy: no such stage; valid: data"),
     ("full_sweep", ["tracking.uri=http://127.0.0.1:1"], 2, "tracking.uri = http://127.0.0.1:1: "),
-    ("full_sweep", ["search.engine=vllm"], 2, "search.engine = 'vllm': cards needs the policy's entr"),
+    ("full_sweep", ["search.engine=vllm"], 2, "search.engine = 'vllm': cards needs the policy"),
     (
         "full_sweep", ["search.engine=vllm", "cluster.search_actors=0"], 2,
         "cluster.search_actors = 0: with search.engine vllm there must be some",
