@@ -1,4 +1,4 @@
-"""Benchmarks: ratios of our way and the usual one, measured in one run on this machine.
+"""Benchmarks: ratios between this project and the usual way, measured in one run.
 
     python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
     python jobs/bench.py search --model smollm2 [--only steps] [--json FILE]
@@ -6,7 +6,7 @@
     python jobs/bench.py pools [--json FILE]
     python jobs/bench.py threads [--json FILE]
 
-A table, then one line of JSON. Timings differ from machine to machine; the ratios are what counts.
+Prints a table and one line of JSON. Timings differ between machines; compare the ratios.
 """
 
 from pathlib import Path
@@ -48,10 +48,12 @@ def rewards(
             f" {', '.join(OPTIONAL)}"
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="timed runs; their median counts")] = 3,
-    rows: Annotated[int, typer.Option(min=1_000, help="of the pipeline, in all")] = 20_000,
-    device: Annotated[str, typer.Option(help="cuda takes a model of 1.2B parameters")] = "cpu",
+    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs, of which the median counts")] = 3,
+    rows: Annotated[int, typer.Option(min=1_000, help="rows of the pipeline")] = 20_000,
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda with a model of 1.2B parameters")
+    ] = "cpu",
 ) -> None:
     """Prefix scoring against separate forwards, full-TLT training against an ORM epoch, scoring."""
     _check_device(device)
@@ -78,16 +80,24 @@ def rewards(
 def search(
     context: typer.Context,
     only: Annotated[
-        list[str] | None, typer.Option(help=f"one of {', '.join(SEARCHES)}; may be repeated")
+        list[str] | None,
+        typer.Option(
+            help=f"one of {', '.join(SEARCHES)}; with --model smollm2:"
+            f" {', '.join(SMALL_SEARCHES)}; repeatable"
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="timed runs; their median counts")] = 3,
-    prompts: Annotated[int, typer.Option(min=1, help="at once")] = 32,
-    position: Annotated[Literal["open", "closed"], typer.Option(help="of scoring")] = "open",
-    device: Annotated[str, typer.Option(help="cuda takes models of 1.2B parameters")] = "cpu",
+    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="timed runs, of which the median counts")] = 3,
+    prompts: Annotated[int, typer.Option(min=1, help="prompts searched at once")] = 32,
+    position: Annotated[
+        Literal["open", "closed"], typer.Option(help="where prefixes are scored")
+    ] = "open",
+    device: Annotated[
+        str, typer.Option(help="cpu, or cuda with models of 1.2B parameters")
+    ] = "cpu",
     model: Annotated[
         Literal["random", "smollm2"],
-        typer.Option(help="smollm2: a real small one, from `bootstrap.py samples`"),
+        typer.Option(help="random models, or SmolLM2 of `bootstrap.py samples`"),
     ] = "random",
 ) -> None:
     """Every search method against a straightforward loop and against the bare engines."""
@@ -123,12 +133,12 @@ def _small(context: typer.Context, only: list[str] | None, repeats: int, file: P
 @app.command()
 def pools(
     actors: Annotated[
-        list[int] | None, typer.Option(min=1, help="how many; may be repeated")
+        list[int] | None, typer.Option(min=1, help="number of actors; repeatable")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
-    prompts: Annotated[int, typer.Option(min=0, help="streamed for the driver's memory")] = (
-        MEMORY_AT[-1]
-    ),
+    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
+    prompts: Annotated[
+        int, typer.Option(min=0, help="prompts streamed to measure the driver's memory")
+    ] = (MEMORY_AT[-1]),
 ) -> None:
     """Search actors on stand-in engines: throughput by their number, memory of the driver."""
     from jobs.steps.bench.pools import bench_pools
@@ -143,8 +153,10 @@ def _check_device(device: str) -> None:
 
 @app.command()
 def threads(
-    count: Annotated[list[int] | None, typer.Option(min=1, help="of torch; repeatable")] = None,
-    json: Annotated[Path | None, typer.Option(help="also write the results here")] = None,
+    count: Annotated[
+        list[int] | None, typer.Option(min=1, help="torch threads; repeatable")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
 ) -> None:
     """Threads that sleep while they wait against threads that spin, alone and beside other work."""
     from jobs.steps.bench.threads import bench_threads

@@ -1,8 +1,8 @@
-"""Answers a file of prompts with your own policy, guided by your own reward model.
+"""Answer a file of prompts with your own policy, guided by your own reward model.
 
     python jobs/decode.py --policy P --reward R --method cbs --prompts F --out F beams=4 chunk=16
 
-A run that was ended goes on where the same command is given again. docs/decoding.md
+Give the same command again to resume an interrupted run. See docs/decoding.md.
 """
 
 from importlib import import_module
@@ -28,12 +28,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=__doc__, cls=MethodCommand)
 def main(
     context: typer.Context,
-    policy: An[str, Opt(help="the model that writes: a checkpoint folder or hub name")],
+    policy: An[str, Opt(help="checkpoint folder or hub name of the policy")],
     method: An[str, Opt(help="the search method")],
-    prompts: An[str, Opt(help=".jsonl, .jsonl.gz, .parquet with `prompt`; .txt, one a line")],
-    out: An[str, Opt(help="a folder, or a file that ends with .parquet or .jsonl")],
-    fields: An[list[str] | None, typer.Argument(help="of the method: beams=4 chunk=16")] = None,
-    reward: An[str | None, Opt(help="the reward model; base and greedy need none")] = None,
+    prompts: An[str, Opt(help="file of prompts: .jsonl, .jsonl.gz, .parquet, .txt")],
+    out: An[str, Opt(help="output folder, or .parquet or .jsonl file")],
+    fields: An[
+        list[str] | None, typer.Argument(help="the method's fields: beams=4 chunk=16")
+    ] = None,
+    reward: An[str | None, Opt(help="checkpoint folder or hub name of the reward model")] = None,
     kind: reward_model.Kind = None,
     base: reward_model.Base = None,
     beta: reward_model.Beta = None,
@@ -47,26 +49,30 @@ def main(
     score_token: reward_model.ScoreToken = None,
     fold_system: reward_model.FoldSystem = True,
     finished: An[
-        Literal["template", "position"], Opt(help="a finished response: closed, or as --position")
+        Literal["template", "position"], Opt(help="where a finished response is scored")
     ] = "template",
     position: reward_model.Position = "closed",
-    max_new_tokens: An[int, Opt(min=1, help="of a response")] = 256,
-    temperature: An[float, Opt(help="of the policy")] = 1.0,
-    top_p: An[float, Opt(help="of the policy")] = 1.0,
-    seed: An[int, Opt(help="with a prompt's id it decides all draws")] = 0,
-    actors: An[int, Opt(min=1, help="processes that search, each with both models")] = 1,
+    max_new_tokens: An[int, Opt(min=1, help="length limit of a response")] = 256,
+    temperature: An[float, Opt(help="sampling temperature of the policy")] = 1.0,
+    top_p: An[float, Opt(help="nucleus of the policy's sampling")] = 1.0,
+    seed: An[int, Opt(help="seed of all random numbers")] = 0,
+    actors: An[int, Opt(min=1, help="search processes, each with both models")] = 1,
     threads: reward_model.Threads = None,
     max_actors: An[
-        int | None, Opt(min=1, help="to start while prompts wait; default: none")
+        int | None, Opt(min=1, help="limit of actors started while prompts wait")
     ] = None,
-    policy_cache_mib: An[int | None, Opt(min=1, help="of keys and values, in an actor")] = None,
-    reward_cache_mib: An[int | None, Opt(min=1, help="of keys and values, in an actor")] = None,
+    policy_cache_mib: An[int | None, Opt(min=1, help="KV cache of an actor's policy")] = None,
+    reward_cache_mib: An[int | None, Opt(min=1, help="KV cache of its reward model")] = None,
     max_concurrent: An[int, Opt(min=1, help="prompts that an actor searches at once")] = 32,
-    part_rows: An[int, Opt(min=1, help="rows of a part, the unit of writing")] = 256,
-    dtype: An[Literal["float32", "float64", "bfloat16"], Opt(help="of weights")] = "float32",
-    engine: An[Literal["auto", "transformers", "vllm"], Opt(help="auto: the faster")] = "auto",
+    part_rows: An[int, Opt(min=1, help="rows of an output shard, the unit of resuming")] = 256,
+    dtype: An[
+        Literal["float32", "float64", "bfloat16"], Opt(help="dtype of the weights")
+    ] = "float32",
+    engine: An[
+        Literal["auto", "transformers", "vllm"], Opt(help="auto: the one measured faster")
+    ] = "auto",
     device: reward_model.Device = "cpu",
-    force: An[bool, Opt("--force", help="answer anew what was answered otherwise")] = False,
+    force: An[bool, Opt("--force", help="overwrite responses of other options")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""
     processes = max(actors, max_actors or 1)

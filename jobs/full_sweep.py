@@ -1,9 +1,9 @@
-"""The main job: preference data to a compared set of aligned decoders.
+"""Run a sweep: from preference data to a compared set of aligned decoders.
 
     python jobs/full_sweep.py [--config configs/NAME.yaml] [key.sub=value ...] [--dry-run]
 
-Its steps are the paper's: data -> policy -> pairs -> ORM, reference -> partial pairs with weights
--> process reward models -> search -> evaluation -> report. See jobs/steps/plan.py.
+The stages are data, policy, pairs, ORM, reference RM, partial pairs with weights, process reward
+models, search, evaluation and report. Finished stages are not run again.
 """
 
 import typer

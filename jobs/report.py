@@ -1,4 +1,4 @@
-"""Shows the tables of a finished sweep and writes its report anew, from its summary.json.
+"""Show the tables of a finished sweep and rewrite its report, from its summary.json.
 
     python jobs/report.py runs/helpdesk
 
@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=__doc__)
-def main(folder: Annotated[Path, typer.Argument(help="of a finished sweep")]) -> None:
+def main(folder: Annotated[Path, typer.Argument(help="output folder of a finished sweep")]) -> None:
     """Parses, and hands over."""
     raise typer.Exit(guarded(lambda console: _render(folder, console)))
 

@@ -1,4 +1,4 @@
-"""Unpacks the sample models and prints their folders: a small policy and a sentence encoder.
+"""Unpack the sample models and print their folders: a small policy and a sentence encoder.
 
     python jobs/samples.py            # both, a line each: name and folder
     python jobs/samples.py smollm2    # one, its folder alone: for "$(...)" in a shell

@@ -1,10 +1,10 @@
-"""Scores prefixes of a file's responses with any reward model, as a stream through Ray Data.
+"""Score prefixes of a file's responses with any reward model, streamed through Ray Data.
 
     python jobs/score.py --input rows.jsonl --output scored --reward CHECKPOINT --prefixes 5,10,20
 
-Rows are {prompt, response}, pairs {prompt, chosen, rejected}, or in another form of docs/data.md.
-Those that cannot be scored go to the rejects; run again, it computes what is missing.
-docs/scorers.md
+Rows are {prompt, response}, {prompt, chosen, rejected} or another form of docs/data.md. Rows that
+cannot be scored go to the rejects. Give the same command again to resume an interrupted run.
+See docs/scorers.md.
 """
 
 from importlib import import_module
@@ -30,9 +30,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=__doc__)
 def main(
     context: typer.Context,
-    input: An[str, Opt(help="JSON lines (.jsonl, .json, also .gz) or .parquet: a file or URI")],
-    output: An[str, Opt(help="a folder, or a file that ends with .parquet")],
-    reward: An[str, Opt(help="the reward model: a checkpoint folder or hub name")],
+    input: An[str, Opt(help="file or URI: .jsonl, .json (also .gz) or .parquet")],
+    output: An[str, Opt(help="output folder, or .parquet file")],
+    reward: An[str, Opt(help="checkpoint folder or hub name of the reward model")],
     kind: reward_model.Kind = None,
     base: reward_model.Base = None,
     beta: reward_model.Beta = None,
@@ -47,17 +47,15 @@ def main(
     score_at: reward_model.ScoreAt = None,
     score_token: reward_model.ScoreToken = None,
     fold_system: reward_model.FoldSystem = True,
-    branch_memory_mib: An[int, Opt(min=1, help="of a pass's closing suffixes")] = 256,
-    engine: An[
-        Engines, Opt(help="vllm (an extra): open scores of the kind sequence")
-    ] = "transformers",
-    seed: An[int, Opt(help="of the lengths that sst draws")] = 0,
-    actors: An[int, Opt(min=1, help="processes that score, each with the model")] = min(CORES, 2),
+    branch_memory_mib: An[int, Opt(min=1, help="memory limit of the branches of a pass")] = 256,
+    engine: An[Engines, Opt(help="vllm: open scores of kind sequence only")] = "transformers",
+    seed: An[int, Opt(help="seed of the lengths that sst draws")] = 0,
+    actors: An[int, Opt(min=1, help="scoring processes, each with the model")] = min(CORES, 2),
     threads: reward_model.Threads = None,
-    batch_size: An[int, Opt(min=1, help="responses that a model is given at once")] = 32,
-    part_rows: An[int, Opt(min=1, help="rows of a part, the unit of resuming")] = 256,
+    batch_size: An[int, Opt(min=1, help="responses of a batch")] = 32,
+    part_rows: An[int, Opt(min=1, help="rows of an output shard, the unit of resuming")] = 256,
     device: reward_model.Device = "cpu",
-    force: An[bool, Opt("--force", help="score anew what was scored otherwise")] = False,
+    force: An[bool, Opt("--force", help="overwrite scores of other options")] = False,
 ) -> None:
     """Parses, and hands over; what is imported late is not waited for by --help."""
     given = {

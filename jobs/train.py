@@ -1,9 +1,9 @@
-"""Trains one model of a config, with the stages that it needs and no others.
+"""Train one model of a config, with the stages that it needs and no others.
 
     python jobs/train.py MODEL [--config configs/NAME.yaml] [key.sub=value ...] [--dry-run]
 
-MODEL is policy, orm, reference or a variant's name. Stages and keys are the main job's: what one of
-them has done, the other finds done.
+MODEL is policy, orm, reference or the name of a variant. Stages are shared with full_sweep.py: what
+one of the two has finished the other does not run again.
 """
 
 import typer

@@ -1,4 +1,4 @@
-"""Tunes fields of a config for one model by Ray Tune, each trial a training of that model.
+"""Tune config fields for one model by Ray Tune; each trial trains that model.
 
     python jobs/tune.py MODEL --space 'training.prm.learning_rate=loguniform(1e-4,1e-2)' \
         [--space FIELD=choice(A,B,...)] [--trials 8] [--config FILE] [key.sub=value ...]
@@ -28,14 +28,16 @@ def main(
     context: typer.Context,
     model: Model,
     overrides: Overrides = None,
-    space: Annotated[list[str] | None, typer.Option(help="FIELD=DISTRIBUTION; repeat it")] = None,
-    trials: Annotated[int, typer.Option(help="configs to draw")] = 8,
-    metric: Annotated[str, typer.Option(help="of the training")] = "held_out_accuracy",
-    mode: Annotated[Mode, typer.Option(help="whether more is better")] = "max",
-    concurrent: Annotated[int, typer.Option(help="trials at once")] = 1,
-    scheduler: Annotated[Scheduler, typer.Option(help="asha stops the worse half")] = "asha",
+    space: Annotated[list[str] | None, typer.Option(help="FIELD=DISTRIBUTION; repeatable")] = None,
+    trials: Annotated[int, typer.Option(help="number of trials")] = 8,
+    metric: Annotated[
+        str, typer.Option(help="metric of the training to optimize")
+    ] = "held_out_accuracy",
+    mode: Annotated[Mode, typer.Option(help="direction of the metric")] = "max",
+    concurrent: Annotated[int, typer.Option(help="trials that run at once")] = 1,
+    scheduler: Annotated[Scheduler, typer.Option(help="asha stops bad trials early")] = "asha",
     config: ConfigFile = None,
-    out: Annotated[Path | None, typer.Option(help="file for the best config")] = None,
+    out: Annotated[Path | None, typer.Option(help="YAML file for the best config")] = None,
 ) -> None:
     """Parses, and hands over."""
     request = Request(

@@ -10,14 +10,10 @@ import typer
 
 BY_THE_USER = ("COMMANDLINE", "ENVIRONMENT")  # names of click's sources of a parameter
 Model = Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="fields of the config, as key.sub=value")
-]
-ConfigFile = Annotated[
-    Path | None, typer.Option(help="a YAML file; without it, the embedded help desk")
-]
-DryRun = Annotated[bool, typer.Option(help="print the plan and stop")]
-Force = Annotated[list[str] | None, typer.Option(help="do this stage, and what follows, again")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="config fields as key.sub=value")]
+ConfigFile = Annotated[Path | None, typer.Option(help="YAML file; default: the embedded help desk")]
+DryRun = Annotated[bool, typer.Option(help="print the plan and exit")]
+Force = Annotated[list[str] | None, typer.Option(help="run this stage and all that read it again")]
 
 
 def named(context: typer.Context) -> frozenset[str]:

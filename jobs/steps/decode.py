@@ -79,7 +79,7 @@ def _decode(
             asyncio.run(_answer(options, reader, file, actors, done, writer, meter, console))
     except Exception as error:
         say(f"failed: {cause(error)}")
-        say("the parts that are written are kept: mend the cause, run the command again")
+        say("finished shards are kept: fix the cause and run the same command again")
         return FAILED
     finally:
         writer.flush()

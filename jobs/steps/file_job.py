@@ -51,7 +51,7 @@ def file_job(
         say(f"error: {error}")
         return BAD_CONFIG
     except KeyboardInterrupt:
-        console.print("interrupted: run the same command again, and it goes on from here")
+        console.print("interrupted: run the same command again to resume")
         return INTERRUPTED
 
 

@@ -219,12 +219,12 @@ def tracked(
         code = work(parent)
     except KeyboardInterrupt:
         tracker.finish(parent, "KILLED")
-        console.print("interrupted: run the same command again, and it goes on from here")
+        console.print("interrupted: run the same command again to resume")
         return INTERRUPTED
     except StageFailed as error:
         tracker.finish(parent, "FAILED")
         console.print(f"failed: {error}", style="red", markup=False, soft_wrap=True)
-        console.print("what was done is kept: mend the cause and run the same command again")
+        console.print("finished stages are kept: fix the cause and run the same command again")
         console.print_exception(max_frames=20)
         return FAILED
     finally:

@@ -69,7 +69,7 @@ def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, consol
                 run_parts(scoring, parts, heard)
             except Exception as error:
                 say(f"failed: {cause(error)}")
-                say("the parts that are written are kept: mend the cause, run the command again")
+                say("finished shards are kept: fix the cause and run the same command again")
                 return FAILED
     rate = new.seen / max(time.monotonic() - started, 1e-9)
     summary = output.finish(identity, total.counts())

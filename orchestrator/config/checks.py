@@ -39,7 +39,7 @@ def check_engine(config: Config) -> None:
         return
     if not config.cluster.search_actors:
         raise ConfigError(
-            "cluster.search_actors = 0: with search.engine vllm there must be some; valid: over 0"
+            "cluster.search_actors = 0: search.engine vllm runs in search actors; valid: at least 1"
         )
     for entry in config.search.entries:
         if reason := not_by_vllm(entry.method.name):

@@ -134,7 +134,9 @@ def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
             f"{spec.checkpoint}: no scorer of kind {kind!r}: it is {nature.what}; valid: {valid}"
         )
     if not fitting:
-        raise ValueError(f"{spec.checkpoint}: no kind of scorer can ask it: it is {nature.what}")
+        raise ValueError(
+            f"{spec.checkpoint}: not a reward model that can be scored with: it is {nature.what}"
+        )
     if nature.form in MUST_BE_SAID:
         raise ValueError(
             f"{spec.checkpoint}: it is {nature.what}; how it scores cannot be told from its files;"

@@ -45,7 +45,7 @@ CASES: list[tuple[str, list[str], int, str]] = [
     ("full_sweep", ["search.engine=vllm"], 2, "search.engine = 'vllm': cards needs the policy"),
     (
         "full_sweep", ["search.engine=vllm", "cluster.search_actors=0"], 2,
-        "cluster.search_actors = 0: with search.engine vllm there must be some",
+        "cluster.search_actors = 0: search.engine vllm runs in search actors",
     ),
     ("train", ["--help"], 0, "Usage"),
     ("train", ["prm"], 2, "prm: no such model; valid: policy"),

@@ -116,7 +116,9 @@ def test_forms_that_nothing_here_can_ask_say_what_they_are(tmp_path: Path) -> No
         folder = tmp_path / config.model_type
         config.save_pretrained(folder)
         (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a.weight": "x"}}')
-        with pytest.raises(ValueError, match=f"no kind of scorer can ask it: it is a {name}"):
+        with pytest.raises(
+            ValueError, match=f"not a reward model that can be scored with: it is a {name}"
+        ):
             load_scorer(ScorerSpec(str(folder)))
 
 
