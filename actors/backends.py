@@ -6,9 +6,9 @@ from typing import Any
 from actors.policy import PolicyPlace
 from actors.pool import Pool
 from actors.reward import RewardPlace
+from orchestrator.choices import Position
 from orchestrator.engines.chat import Chat
 from orchestrator.records import Prompt
-from orchestrator.scorers.scorer import Position
 from orchestrator.search.engines import (
     Ids,
     Sampled,

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import ray
 import torch
 
+from orchestrator.choices import Dtype, Engine
 from orchestrator.decoding.apart import each_apart
 from orchestrator.decoding.backend import PolicyEngine
-from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.scorers.scorer import Engine
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
 from orchestrator.search.problem import PromptFailed
 

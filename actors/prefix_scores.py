@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from orchestrator.choices import Position
 from orchestrator.scorers.reading import SIDES, RowKind
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.search.engines import Ids
 
 PROMPT, RESPONSE, CUTS = "_prompt_ids", "_{}ids", "{}cuts"  # columns; {} is a side's beginning

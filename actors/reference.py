@@ -6,9 +6,10 @@ Adds the reference model's scores of every prefix; weights (section 4.2) are mad
 import pyarrow as pa
 import torch
 
+from orchestrator.choices import Position
 from orchestrator.engines.chat import load_chat
 from orchestrator.scorers.registry import chat_of, load_scorer
-from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
 
 

@@ -12,11 +12,11 @@ from functools import lru_cache
 import ray
 import torch
 
+from orchestrator.choices import Dtype, Position
 from orchestrator.decoding.apart import each_apart
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import Dtype
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 from orchestrator.search.problem import PromptFailed
 

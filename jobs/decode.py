@@ -7,7 +7,6 @@ Give the same command again to resume an interrupted run. See docs/decoding.md.
 
 from importlib import import_module
 from typing import Annotated as An
-from typing import Literal
 
 import typer
 from typer import Option as Opt
@@ -21,6 +20,7 @@ from jobs.steps.arguments import named  # noqa: E402
 from jobs.steps.first_checks import first, first_of_decode  # noqa: E402
 from jobs.steps.method_fields import MethodCommand  # noqa: E402
 from jobs.steps.reward_arguments import CORES  # noqa: E402
+from orchestrator.choices import Dtype, EngineChoice, Finished  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,9 +48,7 @@ def main(
     score_at: reward_model.ScoreAt = None,
     score_token: reward_model.ScoreToken = None,
     fold_system: reward_model.FoldSystem = True,
-    finished: An[
-        Literal["template", "position"], Opt(help="where a finished response is scored")
-    ] = "template",
+    finished: An[Finished, Opt(help="where a finished response is scored")] = "template",
     position: reward_model.Position = "closed",
     max_new_tokens: An[int, Opt(min=1, help="length limit of a response")] = 256,
     temperature: An[float, Opt(help="sampling temperature of the policy")] = 1.0,
@@ -65,12 +63,8 @@ def main(
     reward_cache_mib: An[int | None, Opt(min=1, help="KV cache of its reward model")] = None,
     max_concurrent: An[int, Opt(min=1, help="prompts that an actor searches at once")] = 32,
     part_rows: An[int, Opt(min=1, help="rows of an output shard, the unit of resuming")] = 256,
-    dtype: An[
-        Literal["float32", "float64", "bfloat16"], Opt(help="dtype of the weights")
-    ] = "float32",
-    engine: An[
-        Literal["auto", "transformers", "vllm"], Opt(help="auto: the one measured faster")
-    ] = "auto",
+    dtype: An[Dtype, Opt(help="dtype of the weights")] = "float32",
+    engine: An[EngineChoice, Opt(help="auto: the one measured faster")] = "auto",
     device: reward_model.Device = "cpu",
     force: An[bool, Opt("--force", help="overwrite responses of other options")] = False,
 ) -> None:

@@ -9,7 +9,6 @@ See docs/scorers.md.
 
 from importlib import import_module
 from typing import Annotated as An
-from typing import Literal
 
 import typer
 from typer import Option as Opt
@@ -22,8 +21,8 @@ from jobs.steps import reward_arguments as reward_model  # noqa: E402
 from jobs.steps.arguments import named  # noqa: E402
 from jobs.steps.first_checks import first, first_of_score  # noqa: E402
 from jobs.steps.reward_arguments import CORES  # noqa: E402
+from orchestrator.choices import Engine  # noqa: E402
 
-Engines = Literal["transformers", "vllm"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -48,7 +47,7 @@ def main(
     score_token: reward_model.ScoreToken = None,
     fold_system: reward_model.FoldSystem = True,
     branch_memory_mib: An[int, Opt(min=1, help="memory limit of the branches of a pass")] = 256,
-    engine: An[Engines, Opt(help="vllm: open scores of kind sequence only")] = "transformers",
+    engine: An[Engine, Opt(help="vllm: open scores of kind sequence only")] = "transformers",
     seed: An[int, Opt(help="seed of the lengths that sst draws")] = 0,
     actors: An[int, Opt(min=1, help="scoring processes, each with the model")] = min(CORES, 2),
     threads: reward_model.Threads = None,

@@ -16,10 +16,10 @@ from jobs.steps.backends import WHOLE, reward_of
 from jobs.steps.responses import read_drawn
 from jobs.steps.search import test_prompts
 from jobs.steps.sweep import Figures, Step, Sweep
+from orchestrator.choices import Position
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.records import PreferencePair
-from orchestrator.scorers.scorer import Position
 from orchestrator.stages.progress import Meter
 from orchestrator.world.preferences import label_pair
 

@@ -16,10 +16,10 @@ from actors.reward import RewardPlace
 from actors.search import ModelEngines, Search
 from actors.search_stream import search_all
 from jobs.steps.sweep import Sweep
-from orchestrator.engines.checkpoints import Dtype
+from orchestrator.choices import Dtype, Engine
 from orchestrator.records import Response
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Engine, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
 

@@ -10,6 +10,7 @@ from jobs.steps.file_job import check_rows_file
 from jobs.steps.score_options import absolute, option, refuse_unread
 from jobs.steps.scorer_options import DECIDING as OF_SCORER
 from jobs.steps.scorer_options import ScorerOptions
+from orchestrator.choices import Dtype, Engine, EngineChoice, Finished, ScorerKind
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
@@ -21,7 +22,7 @@ from orchestrator.decoding.checks import (
     check_sampling,
     check_seed,
 )
-from orchestrator.decoding.engines import Wanted, engine_of
+from orchestrator.decoding.engines import engine_of
 from orchestrator.decoding.methods import (
     asks_scorer,
     method_fields,
@@ -30,13 +31,12 @@ from orchestrator.decoding.methods import (
     unscored_methods,
 )
 from orchestrator.decoding.prompts import PromptReader
-from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.parameters import matrix_parameters
 from orchestrator.engines.vllm_process import check_served
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.scored_token import scored_token
-from orchestrator.scorers.scorer import Engine, Finished, Kind, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.method import METHODS, SearchMethod
 from orchestrator.stages.identity import fingerprint
@@ -48,7 +48,7 @@ OF_REWARD = ("reward", "kind", "base", "beta", "aggregation", "step_delimiter", 
 NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence keeps keys and values"}
 BOTH_POSITIONS = "it is read the same in both positions"
 # What nothing reads of a kind of reward model, each with the reason; the other kinds: NO_CACHE.
-UNREAD_BY_KIND: dict[Kind, dict[str, str]] = {
+UNREAD_BY_KIND: dict[ScorerKind, dict[str, str]] = {
     "sequence": {},
     "step_tag": {**NO_CACHE, "position": f"a step tag: {BOTH_POSITIONS}"},
     "log_ratio": {**NO_CACHE, "position": f"a log ratio: {BOTH_POSITIONS}"},
@@ -78,7 +78,7 @@ class DecodeOptions(ScorerOptions):
     max_concurrent: int
     part_rows: int
     dtype: Dtype
-    engine: Wanted
+    engine: EngineChoice
     device: str
     force: bool
     finished: Finished = "template"
@@ -218,7 +218,7 @@ class DecodeOptions(ScorerOptions):
             reasons["seed"] = f"--method {self.method} draws nothing"
         return reasons
 
-    def _check_engine(self, kind: Kind | None) -> None:
+    def _check_engine(self, kind: ScorerKind | None) -> None:
         try:
             engine = engine_of(self.engine, self.method, kind)
         except ValueError as error:

@@ -9,17 +9,19 @@ from typing import Literal
 
 from typer import Option as Opt
 
+from orchestrator import choices
+
 CORES = os.cpu_count() or 1
 
 Kind = An[
-    Literal["sequence", "encoder", "step_tag", "log_ratio"] | None,
+    choices.ScorerKind | None,
     Opt(help="kind of the reward model; default: read from its files"),
 ]
 Base = An[str | None, Opt(help="denominator of a log ratio")]
 Beta = An[float | None, Opt(help="factor of a log ratio; default: 1")]
-Position = An[Literal["closed", "open"], Opt(help="where a prefix is scored")]
+Position = An[choices.Position, Opt(help="where a prefix is scored")]
 Aggregation = An[
-    Literal["last", "min", "mean", "sum", "product"] | None,
+    choices.Aggregation | None,
     Opt(help="how step rewards are combined; default: by kind"),
 ]
 StepDelimiter = An[str | None, Opt(help=r"text that ends a step; \n is a line end")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.steps.file_job import check_rows_file, readable
 from jobs.steps.scorer_options import DECIDING as OF_SCORER
 from jobs.steps.scorer_options import ScorerOptions
+from orchestrator.choices import Engine, ScorerKind
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import columns_found, found_in
@@ -21,7 +22,7 @@ from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.reading import RowKind, RowReader
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import scored_token
-from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
 from orchestrator.scorers.token_classify import check_open
 from orchestrator.scorers.vllm_scorer import check_model
@@ -106,7 +107,7 @@ class ScoreOptions(ScorerOptions):
         refuse_unread(self, self._unread(prefixes, kind))
         self.check_step_tag(kind)
 
-    def _unread(self, prefixes: Prefixes, kind: Kind) -> dict[str, str]:
+    def _unread(self, prefixes: Prefixes, kind: ScorerKind) -> dict[str, str]:
         """The options that nothing reads under the others, each with the reason."""
         reasons = {}
         if prefixes.kind != "sst":
@@ -121,7 +122,7 @@ class ScoreOptions(ScorerOptions):
             )
         return reasons
 
-    def _check_vllm(self, kind: Kind, chat: Chat) -> None:
+    def _check_vllm(self, kind: ScorerKind, chat: Chat) -> None:
         if kind != "sequence":
             raise ConfigError(
                 f"--engine = 'vllm': the reward model is of kind {kind}; valid: transformers, or"

@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
+from orchestrator.choices import Aggregation, Position, ScorerKind
 from orchestrator.config.load import ConfigError
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.formats import TEXTS, StepFormat
-from orchestrator.scorers.scorer import Kind, Position, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}
 # Each that decides the scores, by the name of its field; of models the contents decide.
@@ -21,7 +21,7 @@ class ScorerOptions:
     """The options of a job that takes a reward model; its `--help` says what they mean."""
 
     reward: str | None
-    kind: Kind | None = None
+    kind: ScorerKind | None = None
     base: str | None = None
     beta: float | None = None
     aggregation: Aggregation | None = None
@@ -76,7 +76,7 @@ class ScorerOptions:
         if not isfinite(self.beta) or self.beta <= 0:
             raise ConfigError(f"--beta = {self.beta}: valid: a number over 0")
 
-    def check_step_tag(self, kind: Kind) -> None:
+    def check_step_tag(self, kind: ScorerKind) -> None:
         """Raises ConfigError for a tag where a kind of reward model reads none."""
         if self.step_tag is not None and kind != "step_tag":
             raise ConfigError(
@@ -84,7 +84,7 @@ class ScorerOptions:
                 " one of kind step_tag"
             )
 
-    def unread_delimiter(self, kind: Kind, ways: str) -> dict[str, str]:
+    def unread_delimiter(self, kind: ScorerKind, ways: str) -> dict[str, str]:
         """Why nothing reads the delimiter with a kind of reward model; empty where it is read.
 
         ``ways`` are the options by which such a model has steps.

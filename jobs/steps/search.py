@@ -20,9 +20,9 @@ from jobs.steps.responses import (
     write_responses,
 )
 from jobs.steps.sweep import Figures, Step, Sweep
+from orchestrator.choices import Dtype
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
-from orchestrator.engines.checkpoints import Dtype
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
+from orchestrator.choices import Dtype, EngineChoice, Finished, Position
 from orchestrator.config.errors import shown
 from orchestrator.config.fields import (
     LARGEST,
@@ -47,8 +48,8 @@ class DecodingConfig(Section):
 class ScoringConfig(Section):
     """Where a prefix is scored: after the template's closing suffix, or at its last token."""
 
-    position: Literal["closed", "open"] = "closed"
-    finished: Literal["template", "position"] = "template"  # where search scores what is finished
+    position: Position = "closed"
+    finished: Finished = "template"  # where search scores what is finished
     branch_memory_mib: Count = 256  # what the branches of a pass may take beside their trunks
 
 
@@ -113,8 +114,8 @@ class SearchSettings(Section):
     # null: the ORM and all variants
     scorers: Annotated[list[Text], Field(min_length=1), Different] | None = None
     max_concurrent: Count = 75  # prompts searched at once, their requests batched together
-    engine: Literal["auto", "transformers", "vllm"] = "auto"  # auto: what was measured faster
-    dtype: Literal["float32", "float64", "bfloat16"] = "float32"  # of both models' weights
+    engine: EngineChoice = "auto"  # auto: what was measured faster
+    dtype: Dtype = "float32"  # of both models' weights
     # More settings of methods, each with a cell of its own: [{name: cbs, chunk: 6}, ...]
     methods: list[ListedMethod] = Field(default=[], max_length=MOST_LISTED)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from orchestrator.choices import ScorerKind
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import HelpdeskData, Variant
@@ -19,7 +20,7 @@ from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.engines.vllm_process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.detect import kind_of, nature_of
-from orchestrator.scorers.scorer import Kind, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, is_written
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.world.words import vocabulary
@@ -154,7 +155,7 @@ def _checkpoint(config: Config, scorer: str) -> str | None:
     return config.variants[scorer].checkpoint
 
 
-def _kind(config: Config, scorer: str) -> Kind:
+def _kind(config: Config, scorer: str) -> ScorerKind:
     """The kind of a scorer of the run: one that the run trains from the ORM is a sequence."""
     variant, checkpoint = config.variants.get(scorer), _checkpoint(config, scorer)
     if variant is not None and variant.is_log_ratio:

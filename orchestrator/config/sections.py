@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from orchestrator.choices import Aggregation, ScorerKind
 from orchestrator.config.fields import (
     Count,
     CountOrNone,
@@ -191,8 +192,8 @@ class Variant(Section):
     )
     base: Text | None = None  # a log ratio's denominator; null: the policy of the run
     beta: Positive = 0.05  # factor of a log ratio; the implicit PRM's paper: 0.05
-    kind: Literal["sequence", "encoder", "step_tag", "log_ratio"] | None = None  # of a checkpoint
-    aggregation: Literal["last", "min", "mean", "sum", "product"] | None = None
+    kind: ScorerKind | None = None  # of a checkpoint
+    aggregation: Aggregation | None = None
     step_delimiter: Text | None = None  # text that ends a step; null: the kind's own
     step_tag: Text | None = None
     score_label: Index | None = None  # of a checkpoint's head of several labels: the score's index

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.choices import Engine, ScorerKind
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.fields import SEEDS
 
 if TYPE_CHECKING:  # these import torch and transformers: after the quick checks
-    from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
+    from orchestrator.scorers.scorer import ScorerSpec
 
 Named = Callable[[str], str]
 DTYPES = ("float32", "float64", "bfloat16")
@@ -76,7 +77,7 @@ def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
 
 def check_models(
     named: Named, policy: str, spec: "ScorerSpec | None", engine: "Engine" = "transformers"
-) -> "Kind | None":
+) -> "ScorerKind | None":
     """The kind of the reward model, None without one; both models can be loaded and asked.
 
     Args:
@@ -121,7 +122,7 @@ def check_models(
     return kind
 
 
-def check_dtype(named: Named, dtype: Any, kind: "Kind | None") -> None:
+def check_dtype(named: Named, dtype: Any, kind: "ScorerKind | None") -> None:
     """Raises ConfigError for a dtype that is not known, or not computed for a kind of scorer."""
     check_choice(named, dtype=(dtype, DTYPES))
     if dtype != "float32" and kind not in (None, "sequence"):

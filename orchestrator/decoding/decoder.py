@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from orchestrator.choices import Dtype, Position
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import BadRow
 from orchestrator.decoding.backend import Loaded, ModelBackend
@@ -23,11 +24,10 @@ from orchestrator.decoding.checks import (
 from orchestrator.decoding.methods import method_of, unscored_methods
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import run_searches
 

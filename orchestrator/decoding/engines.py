@@ -6,16 +6,13 @@ sample and each score by itself, and reads a prompt again up to the last whole b
 """
 
 import importlib.util
-from typing import Literal
 
+from orchestrator.choices import Engine, EngineChoice, ScorerKind
 from orchestrator.decoding.methods import not_by_vllm
 from orchestrator.engines.vllm_process import INSTALL
-from orchestrator.scorers.scorer import Engine, Kind
-
-Wanted = Literal["auto", "transformers", "vllm"]
 
 
-def engine_of(wanted: Wanted, method: str, kind: Kind | None) -> Engine:
+def engine_of(wanted: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:
     """The engine of a method's policy and reward model.
 
     Args:
@@ -37,7 +34,7 @@ def engine_of(wanted: Wanted, method: str, kind: Kind | None) -> Engine:
     return "vllm"
 
 
-def told(wanted: Wanted, device: str) -> str:
+def told(wanted: EngineChoice, device: str) -> str:
     """A sentence on the choice of ``auto``, or nothing where the user chose."""
     if wanted != "auto":
         return ""

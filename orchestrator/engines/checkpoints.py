@@ -4,7 +4,6 @@ Everything downstream takes a folder or a hub name; nothing knows how small or l
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from orchestrator.choices import Dtype
 from orchestrator.engines.loading import CPU_ATTENTION, check_whole, load_whole
 from orchestrator.engines.model_configs import is_encoder, model_config
 from orchestrator.engines.reward_heads import (
@@ -34,7 +34,6 @@ LOGIT_FIELDS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_
                 "output_logit_soft_cap")  # fmt: skip
 NEW_HEAD = ("score.weight",)  # what a class has that its checkpoint's head is not read as
 NO_LIMIT = 10**9
-Dtype = Literal["float32", "float64", "bfloat16"]
 DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16,
 }  # fmt: skip

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from orchestrator.choices import Dtype
 from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import DTYPES, Dtype, load_policy
+from orchestrator.engines.checkpoints import DTYPES, load_policy
 from orchestrator.engines.draws import (
     DrawnRow,
     Intervals,

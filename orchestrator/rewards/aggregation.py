@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
-Aggregation = Literal["last", "min", "mean", "sum", "product"]
+from orchestrator.choices import Aggregation
 
 
 def aggregate(values: Sequence[float], how: Aggregation, *, probabilities: bool = True) -> float:

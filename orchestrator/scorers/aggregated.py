@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.rewards.aggregation import Aggregation, aggregate
-from orchestrator.scorers.scorer import Position, Scorer
+from orchestrator.choices import Aggregation, Position
+from orchestrator.rewards.aggregation import aggregate
+from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.steps import (
     BLANK_LINE,
     check_delimiter,

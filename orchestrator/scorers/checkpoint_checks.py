@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from orchestrator.choices import Engine, ScorerKind
 from orchestrator.engines.adapters import adapter_of
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoint_files import read_json
@@ -19,7 +20,7 @@ from orchestrator.engines.tokenizer_files import template_file
 from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Engine, Kind, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.step_formats import step_format, tag_format, verdict_ids
 from orchestrator.scorers.step_heads import check_step_layers
 
@@ -51,7 +52,7 @@ def check_policy(checkpoint: str, engine: Engine = "transformers") -> None:
     _check_ids(checkpoint, chat, chat.prompt_ids(_user(_SHORT)))
 
 
-def check_scorer(spec: ScorerSpec) -> Kind:
+def check_scorer(spec: ScorerSpec) -> ScorerKind:
     """The kind of a scorer, checked to be one that can be loaded and asked.
 
     Raises:

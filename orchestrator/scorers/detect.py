@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.choices import ScorerKind
 from orchestrator.engines.adapters import adapter_of
 from orchestrator.engines.model_configs import is_encoder
 from orchestrator.engines.reward_heads import TWO_LAYERS, check_label, find_head, no_head
 from orchestrator.engines.weights import Weights, read_config
 from orchestrator.scorers.formats import PRESETS
-from orchestrator.scorers.scorer import Kind, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 
 Form = Literal[
     "classifier", "value head", "step values", "encoder", "process head", "token classes",
     "language model", "something else",
 ]  # fmt: skip
 # Which kinds of scorer a form can be asked as.
-FITS: dict[Form, tuple[Kind, ...]] = {
+FITS: dict[Form, tuple[ScorerKind, ...]] = {
     "classifier": ("sequence",),
     "value head": ("sequence", "step_tag"),
     "step values": ("step_tag",),
@@ -74,7 +75,7 @@ def nature_of(checkpoint: str) -> Nature:
     return Nature("something else", f"a {name}: {_headless(checkpoint)}")
 
 
-def kind_of(spec: ScorerSpec) -> Kind:
+def kind_of(spec: ScorerSpec) -> ScorerKind:
     """The kind of a scorer: the one given, where it fits, else the one detected.
 
     A spec with a base says that it is a log ratio.
@@ -96,7 +97,7 @@ def kind_of(spec: ScorerSpec) -> Kind:
     return kind
 
 
-def _kind_of(spec: ScorerSpec, nature: Nature) -> Kind:
+def _kind_of(spec: ScorerSpec, nature: Nature) -> ScorerKind:
     fitting = FITS[nature.form]
     if spec.score_token is not None:
         if nature.form != "language model":

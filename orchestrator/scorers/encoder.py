@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from orchestrator.choices import Finished, Position
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.engines.loading import load_whole
 from orchestrator.engines.reward_heads import check_label
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.detect import nature_of
-from orchestrator.scorers.scorer import Finished, Position, Scorer, check_finite
+from orchestrator.scorers.scorer import Scorer, check_finite
 from orchestrator.search.engines import Ids
 
 

@@ -12,14 +12,15 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from orchestrator.choices import Aggregation, Position
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import context_of, load_policy
-from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.rewards.aggregation import aggregate
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.extended import Extended, extended_log_probs
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
 from orchestrator.rewards.masks import unpackable
-from orchestrator.scorers.scorer import Position, Scorer, check_finite
+from orchestrator.scorers.scorer import Scorer, check_finite
 from orchestrator.scorers.steps import (
     BLANK_LINE,
     check_delimiter,

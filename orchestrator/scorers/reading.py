@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
+from orchestrator.choices import Position
 from orchestrator.data.forms import (
     PAIR_FIELDS,
     RESPONSE_FIELDS,
@@ -27,7 +28,7 @@ from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.step_formats import tag_format
 from orchestrator.scorers.steps import BLANK_LINE, step_ends
 from orchestrator.search.engines import Ids

@@ -1,13 +1,13 @@
 """From what a config says of a scorer to the scorer."""
 
+from orchestrator.choices import Dtype, Position, ScorerKind
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import Dtype
 from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
-from orchestrator.scorers.scorer import Kind, Position, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_formats import step_chat
 from orchestrator.scorers.step_tag import StepTagScorer
@@ -102,7 +102,7 @@ def load_scorer(
     return AggregatedScorer(scorer, spec.aggregation, delimiter) if spec.aggregation else scorer
 
 
-def _check_engine(spec: ScorerSpec, kind: Kind, dtype: Dtype) -> None:
+def _check_engine(spec: ScorerSpec, kind: ScorerKind, dtype: Dtype) -> None:
     """Raises ValueError where the engine does not compute a kind, or not in a dtype."""
     if dtype != "float32" and (kind != "sequence" or spec.engine == "vllm"):
         raise ValueError(

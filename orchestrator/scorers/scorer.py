@@ -8,21 +8,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from orchestrator.choices import Aggregation, Engine, Finished, Position, ScorerKind
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import NO_LIMIT, TextDoesNotFit
 from orchestrator.engines.endings import ScoreAt
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.scorers.formats import StepFormat, preset_of
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
-
-Position = Literal["closed", "open"]
-Finished = Literal["template", "position"]
-Kind = Literal["sequence", "encoder", "step_tag", "log_ratio"]
-Engine = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class ScorerSpec:
     """
 
     checkpoint: str
-    kind: Kind | None = None
+    kind: ScorerKind | None = None
     aggregation: Aggregation | None = None
     step_delimiter: str | None = None
     step_tag: str | None = None

@@ -12,21 +12,16 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from orchestrator.choices import Dtype, Finished, Position
 from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import (
-    DTYPES,
-    Dtype,
-    context_of,
-    load_logit_model,
-    load_reward_model,
-)
+from orchestrator.engines.checkpoints import DTYPES, context_of, load_logit_model, load_reward_model
 from orchestrator.engines.endings import ScoreAt
 from orchestrator.engines.key_values import MEMORY_MIB
 from orchestrator.engines.reading import Reader
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.packed_pass import PackedPass
-from orchestrator.scorers.scorer import Finished, Position, Scorer
+from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 LEAST_GROUP = 64  # tokens of extensions that are read at once

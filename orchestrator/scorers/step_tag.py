@@ -10,14 +10,15 @@ reward: open and closed scoring are the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.choices import Aggregation, Position
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import context_of
-from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.rewards.aggregation import aggregate
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import Branch, PackedRow
 from orchestrator.scorers.formats import StepFormat
 from orchestrator.scorers.packed_pass import PackedPass
-from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.step_formats import step_chat
 from orchestrator.scorers.step_heads import load_step_model
 from orchestrator.scorers.tagged import Reading, TaggedText

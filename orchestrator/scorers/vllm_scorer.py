@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from orchestrator.choices import Finished, Position
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.engines.checkpoints import check_reward_weights
 from orchestrator.engines.endings import ScoreAt
@@ -13,7 +14,7 @@ from orchestrator.engines.vllm_process import (
     language_model,
 )
 from orchestrator.engines.weights import Weights
-from orchestrator.scorers.scorer import Finished, Position, Scorer
+from orchestrator.scorers.scorer import Scorer
 
 TEXTS_PER_BATCH = 256
 

@@ -6,7 +6,8 @@ is read from vLLM's prefix cache, in whole blocks.
 
 from collections.abc import Sequence
 
-from orchestrator.scorers.scorer import Position, check_finite
+from orchestrator.choices import Position
+from orchestrator.scorers.scorer import check_finite
 from orchestrator.scorers.vllm_scorer import PoolingEngine, VllmScorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 

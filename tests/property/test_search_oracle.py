@@ -19,11 +19,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from orchestrator.choices import Position
 from orchestrator.engines.checkpoints import load_policy, load_reward_model, save_checkpoint
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import SPECIAL, byte_pair_tokenizer, word_tokenizer
 from orchestrator.records import Response
-from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (

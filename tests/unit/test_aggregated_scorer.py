@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from reward_kinds import MAKERS, QUESTION, STEPS
 
+from orchestrator.choices import Aggregation, Position
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import TextDoesNotFit
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 

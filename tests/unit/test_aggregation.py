@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.rewards.aggregation import Aggregation, aggregate
+from orchestrator.choices import Aggregation
+from orchestrator.rewards.aggregation import aggregate
 
 STEPS = (0.5, 0.25, 0.8)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.choices import Aggregation, Position
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy, save_checkpoint
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.log_ratio import LogRatioScorer
-from orchestrator.scorers.scorer import Position, RewardIsNotFinite
+from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.world import agents
 

@@ -13,13 +13,14 @@ from reward_kinds import MAKERS, QUESTION, STEPS
 from actors.prefix_scores import PrefixScorer
 from jobs.steps.score_output import ScoreOutput
 from jobs.steps.score_pipeline import PartReader, PartWriter
+from orchestrator.choices import Position
 from orchestrator.data.parts import cut_in_parts
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.engines.checkpoints import new_policy, save_checkpoint
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.scorers.reading import RowKind, RowReader
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.world.words import vocabulary
 
 TOLERANCE = 1e-4

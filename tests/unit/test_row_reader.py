@@ -10,12 +10,13 @@ from reward_kinds import MAKERS, QUESTION, STEPS
 from reward_oracles import USER
 from transformers import AutoTokenizer
 
+from orchestrator.choices import Position
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import context_of
 from orchestrator.scorers.reading import NO_TOKENS, REFUSED, TOO_LONG, RowKind, RowReader
-from orchestrator.scorers.scorer import Position, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 
 CONTEXT = 256  # of the tiny models
 

@@ -15,11 +15,12 @@ from transformers import (
 
 from jobs.steps.plan import Plan
 from jobs.steps.run import sweep_of
+from orchestrator.choices import Position
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.models import check_models
 from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Position, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.training.job import TrainingJob

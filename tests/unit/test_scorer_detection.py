@@ -11,10 +11,11 @@ import torch
 from reward_kinds import MAKERS, bert, process_head, renamed, rewrite, sequence
 from transformers import BertConfig, BertForTokenClassification, LlamaConfig, T5Config
 
+from orchestrator.choices import ScorerKind
 from orchestrator.scorers.detect import FITS, MUST_BE_SAID, kind_of, nature_of
 from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Kind, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.step_tag import StepTagScorer
 
@@ -37,7 +38,7 @@ def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_
     if nature.form not in MUST_BE_SAID:
         assert kind_of(ScorerSpec(checkpoint)) == fitting
         assert isinstance(load_scorer(ScorerSpec(checkpoint)), CLASSES[fitting])
-    others: list[Kind] = [kind for kind in CLASSES if kind not in FITS[nature.form]]  # type: ignore[misc]
+    others: list[ScorerKind] = [kind for kind in CLASSES if kind not in FITS[nature.form]]  # type: ignore[misc]
     for kind in others:
         with pytest.raises(ValueError, match=rf"{tmp_path}: no scorer of kind '{kind}': it is a "):
             load_scorer(ScorerSpec(checkpoint, kind))

@@ -11,10 +11,11 @@ import torch
 from reward_kinds import MAKERS, QUESTION, STEPS, spoilt
 from reward_oracles import BY_HAND, USER
 
+from orchestrator.choices import ScorerKind
 from orchestrator.decoding.apart import each_apart
 from orchestrator.engines.chat import Chat, load_chat
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Kind, RewardIsNotFinite, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite, Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.search.problem import PromptFailed
 
@@ -23,7 +24,7 @@ TOLERANCE = 1e-4
 
 STEP_TAGS = ("process_head", "token_classes", "shepherd")
 # Which only a person can tell.
-KINDS: dict[str, Kind] = {"shepherd": "step_tag", "value_head": "sequence"}
+KINDS: dict[str, ScorerKind] = {"shepherd": "step_tag", "value_head": "sequence"}
 TAGS = {"token_classes": "\n\n"}  # so that the same steps serve all
 
 

@@ -11,11 +11,7 @@ import pytest
 import torch
 from method_examples import example
 
-from orchestrator.engines.checkpoints import (
-    new_policy,
-    reward_model_from_policy,
-    save_checkpoint,
-)
+from orchestrator.engines.checkpoints import new_policy, reward_model_from_policy, save_checkpoint
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import word_tokenizer
 from orchestrator.records import Response

@@ -10,10 +10,10 @@ from reward_kinds import MAKERS, SIZES, STEPS, WIDTH, bytes_with, rewrite, sente
 from reward_oracles import BY_HAND, USER
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
+from orchestrator.choices import Aggregation
 from orchestrator.engines.chat import Chat
 from orchestrator.engines.checkpoints import save_checkpoint
 from orchestrator.engines.tokenizers import word_tokenizer
-from orchestrator.rewards.aggregation import Aggregation
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 

@@ -31,11 +31,7 @@ from jobs.steps.score_output import Counts, ScoreOutput
 from jobs.steps.score_pipeline import Scoring, run_parts
 from orchestrator.data.parts import Part, cut_in_parts
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.engines.checkpoints import (
-    new_policy,
-    reward_model_from_policy,
-    save_checkpoint,
-)
+from orchestrator.engines.checkpoints import new_policy, reward_model_from_policy, save_checkpoint
 from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.randomness import generator
 from orchestrator.rewards.packed import prefix_row

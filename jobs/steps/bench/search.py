@@ -42,11 +42,12 @@ from jobs.steps.bench.search_setting import (
     save_models,
 )
 from jobs.steps.bench.setting import Setting, finish, name_of
+from orchestrator.choices import Engine, Position
 from orchestrator.config.load import ROOT
 from orchestrator.engines.chat import load_chat
 from orchestrator.engines.checkpoints import load_policy, load_reward_model
 from orchestrator.records import Cost
-from orchestrator.scorers.scorer import Engine, Position, ScorerSpec
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.problem import Problem
 
 ACTOR_CPUS = 0.1

@@ -8,11 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from jobs.steps.bench.setting import Setting
+from orchestrator.choices import Position
 from orchestrator.engines.checkpoints import save_checkpoint
 from orchestrator.engines.policy import HuggingFacePolicy
 from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.randomness import generator, stream_key
-from orchestrator.scorers.scorer import Position
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Ids, SampleRequest, ScoreRequest

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
 
-from orchestrator.engines.checkpoints import Dtype
+from orchestrator.choices import Dtype
 from orchestrator.rewards.packed import PackedRow
 
 PAD = 0

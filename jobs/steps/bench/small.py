@@ -49,8 +49,8 @@ from jobs.steps.bench.small_setting import (
     small_models,
     small_problems,
 )
+from orchestrator.choices import Engine
 from orchestrator.records import Cost
-from orchestrator.scorers.scorer import Engine
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
 

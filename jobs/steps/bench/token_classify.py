@@ -13,11 +13,12 @@ from jobs.steps.bench.names import TOKEN_CLASSIFY
 from jobs.steps.bench.prefixes import pairs_of
 from jobs.steps.bench.setting import Setting, forward_flops, random_model
 from jobs.steps.measure import compare
+from orchestrator.choices import Engine
 from orchestrator.engines.checkpoints import save_checkpoint
 from orchestrator.engines.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Engine, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.search.engines import Ids
 
 PAIRS = 32
