@@ -24,6 +24,7 @@ class Plan:
 
     def __init__(self, sweep: Sweep, model: str | None = None) -> None:
         self.sweep, self.config, self.model = sweep, sweep.config, model
+        self.given = sweep.config  # before `training.precision: auto` is settled
         self.steps: list[Step] = []
         self.precision: Choice | None = None  # what `training.precision: auto` stands for
         if self.config.training.precision == "auto" and trains(self.config, model):

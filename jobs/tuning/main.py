@@ -96,7 +96,7 @@ def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out:
         sweep.console.print("no trial was finished: there is no best config", style="red")
         return FAILED
     best = study.trials[order[0] - 1]
-    config = best.plan.config
+    config = best.plan.given
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(to_yaml(config))
     if load_config(out) != config:
