@@ -6,11 +6,17 @@ are found by themselves; another package names its modules by entry points of th
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import TypeVar
 
 Component = TypeVar("Component")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class PluginError(Exception):
+    """A component that another package defines cannot be used; the message says which and why."""
 
 
 class Registry(Mapping[str, Component]):
@@ -33,10 +39,15 @@ class Registry(Mapping[str, Component]):
         """Register a component.
 
         Raises:
-            ValueError: another component has the name.
+            PluginError: another component has the name, or it is no valid name.
         """
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise PluginError(
+                f"{self.kind} {name!r}: not a valid name; valid: lower-case letters, digits and _,"
+                " a letter first, at most 40"
+            )
         if name in self._components:
-            raise ValueError(f"{self.kind} {name!r} is defined twice")
+            raise PluginError(f"{self.kind} {name!r} is defined twice")
         self._components[name] = component
 
     def __getitem__(self, name: str) -> Component:
@@ -66,5 +77,8 @@ class Registry(Mapping[str, Component]):
             try:
                 entry.load()
             except Exception as error:
-                error.add_note(f"loading entry point {entry.name!r} of group {self._group!r}")
-                raise
+                distribution = entry.dist.name if entry.dist else "unknown"
+                raise PluginError(
+                    f"package {distribution}, entry point {entry.name!r} of {self._group}: cannot"
+                    f" be loaded: {type(error).__name__}: {error}; fix or uninstall the package"
+                ) from error

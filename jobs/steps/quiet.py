@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",  # workers fork after tokenizing
@@ -26,12 +27,22 @@ LAST_LINES = 2.0  # seconds that the filter may take at the end
 CARDS = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's and AMD's
 
 
+def _show_plugin_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Shows the error of another package's component as one sentence; exit code 2."""
+    if kind.__name__ != "PluginError":
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
 def quieten(job: str) -> None:
     """Sets what the user has not set; ``job`` is the file of the job, ``__file__`` there.
 
     Exits with 2 if the job belongs to another copy of the project than the installed one, whose
     code would run in its place.
     """
+    sys.excepthook = _show_plugin_error
     own, installed = Path(job).resolve().parents[1], Path(__file__).resolve().parents[2]
     if own != installed:
         print(

@@ -12,7 +12,7 @@ from jobs.steps.run import Runner, read_evaluation
 from jobs.steps.summary import summarize, write_all_rejects, write_summary
 from orchestrator.config.errors import ConfigError, reason_of
 from orchestrator.report.figures import save_figures
-from orchestrator.report.page import write_report
+from orchestrator.report.page import render, write_report
 from orchestrator.report.tables import terminal
 from orchestrator.tracking.mlflow_tracker import Tracker
 
@@ -50,13 +50,17 @@ def render_again(folder: Path, console: Console) -> None:
     file = folder / "summary.json"
     try:
         summary = json.loads(file.read_text("utf-8"))
-        write_report(summary, folder / "report.html", summary["mlflow_command"])
-    except (OSError, ValueError, KeyError, TypeError, UndefinedError) as error:
+        render(summary, "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UndefinedError) as error:
         raise ConfigError(
             f"{file}: cannot be read as a sweep's summary ({reason_of(error)});"
             " valid: the output folder of a finished sweep"
         ) from error
-    save_figures(summary, folder / "figures")
+    try:
+        save_figures(summary, folder / "figures")
+        write_report(summary, folder / "report.html", summary.get("mlflow_command", ""))
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {reason_of(error)}") from error
     terminal(summary, console)
     console.print(f"report:  {folder / 'report.html'}", highlight=False, soft_wrap=True)
 

@@ -1,5 +1,6 @@
 """What a cell leaves: responses.parquet with step scores, grades and costs, and its own metrics."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -145,8 +146,17 @@ def _row_of(sweep: Sweep, scorer: str | None) -> Row:
 
 def _measured(prompt: Prompt, text: str, response: Response) -> dict[str, float]:
     """The metrics that are computed from one response."""
-    values = {name: metric.measure(prompt, text, response) for name, metric in METRICS.items()}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {}
+    for name, metric in METRICS.items():
+        if not metric.is_measured():
+            continue
+        value = metric.measure(prompt, text, response)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(
+                f"metric {name} of prompt {prompt.prompt_id}: {value!r} is no finite number"
+            )
+        values[name] = float(value)
+    return values
 
 
 def _write(file: Path, rows: list[dict[str, Any]]) -> None:

@@ -44,7 +44,7 @@ def check_engine(config: Config) -> None:
     for entry in config.search.entries:
         if reason := not_by_vllm(entry.method.name):
             raise ConfigError(
-                f"search.engine = 'vllm': {reason}; valid: auto, transformers, or {entry.path}=null"
+                f"search.engine = 'vllm': {reason}; valid: auto, transformers, or {entry.without}"
             )
 
 

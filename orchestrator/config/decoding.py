@@ -1,11 +1,10 @@
 """Config sections of what comes after training: decoding, search methods, evaluation, tracking."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.choices import Dtype, EngineChoice, Finished, Position
@@ -22,10 +21,12 @@ from orchestrator.config.fields import (
     Text,
 )
 from orchestrator.config.section import Section
+from orchestrator.registry import PluginError
 from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
 
 MLFLOW_NAME = 200  # characters of an experiment, to which a stage is added
 MOST_LISTED = 100  # settings of methods
+LONGEST_LABEL = 80  # characters, of a folder's name
 GRID = 200  # prefix lengths that are measured
 COLDEST = 1e-3  # temperature: below, logits divided by it leave float32
 Temperature = Annotated[float, Field(ge=COLDEST, le=LARGEST), Number]
@@ -53,22 +54,29 @@ class ScoringConfig(Section):
     branch_memory_mib: Count = 256  # what the branches of a pass may take beside their trunks
 
 
+def _sections() -> dict[str, type[SearchMethod[Any]]]:
+    """The methods that have a section, by name."""
+    return {n: kind for n, kind in methods_in_order().items() if not kind.always_runs}
+
+
 def _listed(given: Any) -> Any:
     """A method of a list, which names itself."""
-    if not isinstance(given, dict):
+    if isinstance(given, SearchMethod):
         return given
-    name = given.get("name")
-    kinds = {name: kind for name, kind in METHODS.items() if not kind.always_runs}
-    if name not in kinds:
-        value = "missing" if name is None else f"{shown(name)}: no such method"
+    kinds = _sections()
+    name = given.get("name") if isinstance(given, dict) else None
+    if not isinstance(name, str) or name not in kinds:
+        why = f"name {shown(name)}: no such method" if name is not None else "a name is wanted"
+        valid = f"{{name: ..., FIELD: ...}} with a name of {', '.join(kinds)}"
         raise PydanticCustomError(
-            "no_method",
-            "name {value}; valid: {valid}",
-            {
-                "value": value,
-                "valid": ", ".join(name for name in methods_in_order() if name in kinds),
-            },
+            "no_method", "{why}; valid: {valid}", {"why": why, "valid": valid}
         )
+    fields = kinds[name].model_fields
+    if unknown := [str(field) for field in given if field not in fields]:
+        raise PydanticCustomError(
+            "no_field", "unknown key {field}; valid: {valid}",
+            {"field": shown(unknown[0]), "valid": ", ".join(fields)},
+        )  # fmt: skip
     return kinds[name].model_validate(given)
 
 
@@ -83,8 +91,7 @@ class MethodEntry:
     """A method of a sweep.
 
     Attributes:
-        label: its name in results: that of the method, with the fields that tell it from other
-            entries of the method.
+        label: its name in results.
         path: its section in the config.
         method: the method with its fields.
     """
@@ -93,19 +100,30 @@ class MethodEntry:
     path: str
     method: SearchMethod[Any]
 
-
-def _label(method: SearchMethod[Any], alike: Sequence[SearchMethod[Any]]) -> str:
-    """The label of a method among all entries of the same method: cbs, or cbs-chunk6."""
-    if len(alike) == 1:
-        return method.name
-    plain = [other.model_dump(mode="json") for other in alike]
-    differ = [name for name in plain[0] if any(p[name] != plain[0][name] for p in plain)]
-    parts = [f"{name}{getattr(method, name)}" for name in differ]
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join([method.name, *parts])).rstrip("-")
+    @property
+    def without(self) -> str:
+        """How it is left out, as a clause of an error."""
+        listed = self.path.startswith("search.methods.")
+        return f"search.methods without entry {self.path[15:]}" if listed else f"{self.path}=null"
 
 
-def _default_methods() -> list[str]:
-    return [name for name, kind in METHODS.items() if kind.on_by_default]
+def _label(method: SearchMethod[Any]) -> str:
+    """The method's name with the fields that are not its defaults: cbs, or cbs-chunk6.
+
+    It does not depend on the other methods of the sweep, so that one more redoes no stage.
+    """
+    fields = type(method).model_fields
+    parts = [
+        f"{name}{value}"
+        for name, value in method.model_dump(mode="json").items()
+        if name != "name" and value != fields[name].default
+    ]
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join([method.name, *parts])).rstrip("-.")
+
+
+def methods_of_list(given: list[Any]) -> dict[str, Any]:
+    """The search section of a list of methods: these and no others."""
+    return {"methods": given} | dict.fromkeys(_sections())
 
 
 class SearchSettings(Section):
@@ -125,7 +143,7 @@ class SearchSettings(Section):
         """`search: [{name: cbs, chunk: 6}, ...]` runs these methods and no others."""
         if not isinstance(given, list) or not given:
             return given
-        return {"methods": given} | dict.fromkeys(_default_methods())
+        return methods_of_list(given)
 
     @model_validator(mode="after")
     def _methods_differ(self) -> Self:
@@ -140,16 +158,21 @@ class SearchSettings(Section):
 
     @property
     def entries(self) -> list[MethodEntry]:
-        """The methods that run, in the order of tables, with their labels and paths."""
-        entries = self._entries
+        """The methods that run, in the order of tables, with their labels and paths.
+
+        A section's label is the method's name; a label that is too long for a folder, or that
+        another entry has, becomes the name with the entry's number in the list.
+        """
+        entries: list[MethodEntry] = []
+        for path, method in self._entries:
+            label = method.name
+            if path.startswith("search.methods."):
+                label = _label(method)
+                if len(label) > LONGEST_LABEL or label in [entry.label for entry in entries]:
+                    label = f"{method.name}-{int(path[15:]) + 1}"
+            entries.append(MethodEntry(label, path, method))
         order = list(methods_in_order())
-        entries.sort(key=lambda entry: order.index(entry[1].name))
-        return [
-            MethodEntry(
-                _label(method, [m for _, m in entries if m.name == method.name]), path, method
-            )
-            for path, method in entries
-        ]
+        return sorted(entries, key=lambda entry: order.index(entry.method.name))
 
     @property
     def all_methods(self) -> dict[str, SearchMethod[Any]]:
@@ -174,16 +197,25 @@ if TYPE_CHECKING:
         """Which methods run, with which scorers: a section a method; null turns one off."""
 
 else:
+
+    def _field(name: str, kind: type[SearchMethod[Any]]) -> Any:
+        """A method's section with its default."""
+        if hasattr(SearchSettings, name) or name in SearchSettings.model_fields:
+            raise PluginError(f"search method {name!r}: the search section has another such field")
+        try:
+            return kind | None, kind() if kind.on_by_default else None
+        except ValidationError as error:
+            raise PluginError(
+                f"search method {name!r}: on by default, and its fields have no valid defaults:"
+                f" {error.errors()[0]['loc']}"
+            ) from error
+
     SearchConfig = create_model(
         "SearchConfig",
         __base__=SearchSettings,
         __module__=__name__,
         __doc__="Which methods run, with which scorers: a section a method; null turns one off.",
-        **{
-            name: (method | None, method() if method.on_by_default else None)
-            for name, method in methods_in_order().items()
-            if not method.always_runs
-        },
+        **{name: _field(name, kind) for name, kind in _sections().items()},
     )
 
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from orchestrator.config.decoding import methods_of_list
 from orchestrator.config.errors import ConfigError as ConfigError
 from orchestrator.config.errors import reason_of, shown, shown_name
 from orchestrator.config.explain import explained
@@ -64,8 +65,10 @@ def to_yaml(config: Config) -> str:
 
 
 def _renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with fields by their names of today; says which had another one."""
+    """The tree in the form of today: fields by their names, a list of methods as a section."""
     tree = dict(tree)
+    if isinstance(tree.get("search"), list) and tree["search"]:
+        tree["search"] = methods_of_list(tree["search"])
     for old, new in RENAMED.items():
         section, _, field = old.partition(".")
         given = tree.get(section)

@@ -202,7 +202,7 @@ class Config(Section):
             if entry.method.needs_answers and not isinstance(self.data, AnswerData):
                 raise ValueError(
                     f"{entry.path}: a vote is among extracted answers, and responses of task"
-                    f" {self.data.task!r} have none; valid: null"
+                    f" {self.data.task!r} have none; valid: {entry.without}"
                 )
         return self
 

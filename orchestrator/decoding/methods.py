@@ -39,9 +39,9 @@ def method_of(name: str, fields: Mapping[str, Any]) -> SearchMethod[Any]:
         ConfigError: there is no such method or field, a value is not valid, or a field that has
             no default outside a sweep is missing (CARDS: ``target_reward`` and ``beta``).
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         valid = ", ".join(methods_in_order())
-        raise ConfigError(f"method = {name!r}: no such method; valid: {valid}")
+        raise ConfigError(f"method = {shown(name)}: no such method; valid: {valid}")
     valid_fields = method_fields(name)
     for field, value in fields.items():
         if field not in valid_fields:

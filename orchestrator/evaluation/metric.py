@@ -4,10 +4,18 @@ A metric has one value for each response of a cell. The sweep averages it with a
 between cells if it is compared, and shows it in MLflow, tables and report.
 """
 
+from dataclasses import fields
 from typing import ClassVar, Literal, TypeVar
 
-from orchestrator.records import Prompt, Response
-from orchestrator.registry import Registry
+from orchestrator.records import Cost, Prompt, Response
+from orchestrator.registry import PluginError, Registry
+
+# Columns that the cells have beside the metrics.
+RESERVED = frozenset(
+    ["prompt_id", "prompt", "response", "token_ids", "stop", "score", "step_scores", "margin", "n"]
+    + ["policy_flops", "reward_flops", "flops"]
+    + [field.name for field in fields(Cost)]
+)
 
 
 class Metric:
@@ -36,12 +44,17 @@ class Metric:
 
     @classmethod
     def measure(cls, prompt: Prompt, text: str, response: Response) -> float | None:
-        """Return the value of a response when it is written, or None.
+        """Return the value of a response, a finite number.
 
-        None: the task's grade of this name is the value if there is one, or the evaluation computes
-        it for whole cells.
+        A metric that does not define this is a task's grade of the same name, or computed for whole
+        cells by the evaluation.
         """
         return None
+
+    @classmethod
+    def is_measured(cls) -> bool:
+        """Whether the class defines ``measure``."""
+        return cls.measure.__func__ is not Metric.measure.__func__  # type: ignore[attr-defined]
 
 
 MetricT = TypeVar("MetricT", bound=type[Metric])
@@ -54,8 +67,10 @@ def register(metric: MetricT) -> MetricT:
     """Register a metric under its name.
 
     Raises:
-        ValueError: another metric has the name.
+        PluginError: another metric has the name, or a column of responses has it.
     """
+    if metric.name in RESERVED:
+        raise PluginError(f"metric {metric.name!r}: a column of responses has this name")
     METRICS.add(metric.name, metric)
     return metric
 

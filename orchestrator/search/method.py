@@ -6,14 +6,14 @@ reads like the paper's pseudocode. What it needs of its surroundings it declares
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, Self
+from typing import Any, ClassVar, Generic, Self, get_args
 
 from typing_extensions import TypeVar
 
 from orchestrator.config.fields import Count
 from orchestrator.config.section import Section
 from orchestrator.records import Response
-from orchestrator.registry import Registry
+from orchestrator.registry import PluginError, Registry
 from orchestrator.search.calibration import Calibration
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.engines import Policy, Reward
@@ -64,8 +64,18 @@ class SearchMethod(Section, Generic[StateT]):
 
     @classmethod
     def default_name(cls) -> str:
-        """Return the default of ``name``, under which the method is registered."""
-        return str(cls.model_fields["name"].default)
+        """Return the default of ``name``, under which the method is registered.
+
+        Raises:
+            PluginError: it is not the only value that ``name`` may have.
+        """
+        field = cls.model_fields["name"]
+        if get_args(field.annotation) != (field.default,):
+            raise PluginError(
+                f"{cls.__module__}.{cls.__qualname__}: its field `name` must be of type"
+                ' Literal["..."] with that value as its default'
+            )
+        return str(field.default)
 
     async def begin(self, client: MeteredClient) -> StateT:
         """Return the state before the first step: one empty candidate, unless overridden."""
@@ -192,7 +202,7 @@ def register(method: MethodT) -> MethodT:
     """Register a search method under the default of its field ``name``.
 
     Raises:
-        ValueError: another method has the name.
+        PluginError: another method has the name, or it is not the only value of the field.
     """
     METHODS.add(method.default_name(), method)
     return method

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import decode_source, find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,24 +78,29 @@ def source_closure(module: str) -> frozenset[str]:
         if name in closure or name.startswith(NOT_COUNTED) or _file_of(name) is None:
             continue
         closure.add(name)
-        waiting += [n for n in _imports(_source_of(name)) if n.partition(".")[0] in packages]
+        inside = name if _file_of(name).name == "__init__.py" else name.rpartition(".")[0]  # type: ignore[union-attr]
+        imported = _imports(_source_of(name), inside)
+        waiting += [other for other in imported if other.partition(".")[0] in packages]
     return frozenset(closure)
 
 
 @cache
-def _imports(source: str) -> list[str]:
+def _imports(source: str, package: str) -> list[str]:
+    """What a module of ``package`` imports, also relative to it."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            module = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+            names.append(module)
+            names += [f"{module}.{alias.name}" for alias in node.names]
     return names
 
 
 def _source_of(module: str) -> str:
-    return _file_of(module).read_text(encoding="utf-8")  # type: ignore[union-attr]
+    return decode_source(_file_of(module).read_bytes())  # type: ignore[union-attr]
 
 
 def _file_of(module: str) -> Path | None:

@@ -27,6 +27,8 @@ def syntax_hash(source: str) -> str:
 
 def _tokens(node: ast.AST, in_class: bool) -> Iterator[str]:
     """Yield the tree in prefix order, each node closed by a parenthesis."""
+    if isinstance(node, ast.Pass):
+        return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return  # a docstring, or another constant that nothing reads
     if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty texts to f-strings
@@ -42,7 +44,9 @@ def _tokens(node: ast.AST, in_class: bool) -> Iterator[str]:
         yield name
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _tokens(child, isinstance(node, ast.ClassDef))
-            else:
-                yield repr(child)
+                function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                declares = isinstance(node, ast.ClassDef) or (in_class and not function)
+                yield from _tokens(child, declares)
+            else:  # repr has a limit of digits
+                yield hex(child) if type(child) is int else repr(child)
     yield ")"

@@ -22,15 +22,14 @@ from orchestrator.engines.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.batch_backend import BatchBackend
-from orchestrator.search.method import METHODS
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
 from orchestrator.search.runner import run_searches
 from orchestrator.world import agents
 
 PROMPTS, PLACES = 200, 8
-CBS = Search("cbs", ChunkBeamSearch(beams=2, candidates=3, chunk=4), PLACES)
-START = METHODS[CBS.method].bind(CBS.parameters)
+CBS = Search(ChunkBeamSearch(beams=2, candidates=3, chunk=4), PLACES)
+START = CBS.method.run
 KILLED_AT = PROMPTS // 4
 Text = tuple[int, ...]
 

@@ -445,15 +445,42 @@ def test_a_methods_fields_are_its_section(name: str) -> None:
 TWO = "search.methods=[{name: cbs, chunk: 6}, {name: cbs, chunk: 12}]"
 
 
+def labels(*overrides: str) -> list[str]:
+    return list(load_config(None, overrides).search.all_methods)
+
+
 def test_a_method_may_run_with_several_settings() -> None:
+    assert {"cbs", "cbs-chunk6", "cbs-chunk12"} <= set(labels(TWO))
     config = load_config(None, [TWO, "search.cbs=null"])
     chunks = {label: method.settings["chunk"] for label, method in config.search.all_methods.items()
               if label.startswith("cbs")}  # fmt: skip
     assert chunks == {"cbs-chunk6": 6, "cbs-chunk12": 12}
-    beside = load_config(None, [TWO]).search.all_methods
-    assert len([label for label in beside if label.startswith("cbs")]) == 3
     (one,) = load_config(None, ["search=[{name: cbs, chunk: 6}]"]).search.methods
     assert one.settings["chunk"] == 6
+
+
+def test_labels_differ_and_do_not_depend_on_other_entries() -> None:
+    odd = "{name: general, granularity: step, delimiter: '%s'}"
+    listed = ", ".join(odd % text for text in (".", ".-", "\u00e9", "\u00fc", "x" * 300))
+    found = [label for label in labels(f"search.methods=[{listed}]") if label.startswith("general")]
+    assert len(found) == 5 and all(len(label) <= 80 for label in found)
+    assert labels("search=[{name: cbs, prompts: 5}]") == ["base", "greedy", "cbs-prompts5"]
+    assert set(labels("search.methods=[{name: cbs, chunk: 9}]")) < set(
+        labels("search.methods=[{name: cbs, chunk: 9}, {name: cbs, chunk: 10}]")
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["search=[{name: cbs, chunk: 6}]", "search.scorers=[orm]"],
+        ["search.scorers=[orm]", "search=[{name: cbs, chunk: 6}]"],
+    ],
+)
+def test_a_list_of_methods_and_other_fields_go_together(overrides: list[str]) -> None:
+    config = load_config(None, overrides)
+    assert list(config.search.all_methods) == ["base", "greedy", "cbs-chunk6"]
+    assert config.search.scorers == ["orm"]
 
 
 def test_a_field_of_an_earlier_version_is_read_and_said(
@@ -481,12 +508,18 @@ def load_config_text(folder: Path, text: str) -> Config:
     [
         ("[{name: cbs}, {name: cbs}]", "methods.0: cbs is given twice with the same fields"),
         ("[{name: nope}]", "search.methods.0 = {'name': 'nope'}: name 'nope': no such method;"),
-        ("[{chunk: 6}]", "name missing; valid: bon"),
+        ("[{chunk: 6}]", "a name is wanted; valid: {name: ..., FIELD: ...} with a name of bon"),
         ("[{name: cbs, chunk: 0}]", "search.methods.0.chunk = 0"),
-        ("[{name: cbs, colour: red}]", "search.methods.0.colour = 'red': unknown key"),
+        ("[{name: cbs, colour: red}]", "unknown key 'colour'; valid: name, prompts, beams"),
         ("[{name: general, delimiter: x}]", "search.methods.0.delimiter = 'x': it has no effect"),
-        ("[{name: vote}]", "search.methods.0: a vote is among extracted answers"),
+        ("[{name: vote}]", "have none; valid: search.methods without entry 0"),
         ("[{name: dvts}]", "search.methods.0.delimiter"),
+        ("[cbs]", "search.methods.0 = 'cbs': a name is wanted"),
+        ("[null]", "search.methods.0 = None: a name is wanted"),
+        ("[[{name: cbs}]]", "search.methods.0 = [{'name': 'cbs'}]: a name is wanted"),
+        ("[{name: [a]}]", "name ['a']: no such method"),
+        ("[{name: {a: b}}]", "no such method"),
+        ("[{name: base}]", "name 'base': no such method"),
     ],
 )
 def test_what_is_wrong_in_a_list_of_methods_is_told(override: str, told: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from orchestrator.evaluation.graders import COUNTED, GRADERS
 from orchestrator.evaluation.metric import METRICS, compared_metrics, metrics_in_order, register
 from orchestrator.records import Cost, Prompt, Response
+from orchestrator.registry import PluginError
 
 PROMPT = Prompt("p0", ({"role": "user", "content": "hello"},))
 RESPONSE = Response("p0", (1, 2, 3), "end", 0.5, (0.5,), Cost())
@@ -18,7 +19,7 @@ def test_a_metric_measures_what_is_computed_by_hand(name: str) -> None:
     for text, value in MEASURED.get(name, {}).items():
         assert metric.measure(PROMPT, text, RESPONSE) == pytest.approx(value)
     if name not in MEASURED:
-        assert metric.measure(PROMPT, "a b", RESPONSE) is None
+        assert not metric.is_measured()
 
 
 def test_names_and_labels_differ_and_are_those_of_the_registry() -> None:
@@ -37,5 +38,11 @@ def test_cells_are_compared_in_the_order_of_the_tables() -> None:
 
 
 def test_a_name_is_defined_once() -> None:
-    with pytest.raises(ValueError, match="metric 'length' is defined twice"):
+    with pytest.raises(PluginError, match="metric 'length' is defined twice"):
         register(METRICS["length"])
+
+
+@pytest.mark.parametrize("name", ["score", "response", "n", "seconds", "policy_flops"])
+def test_a_name_of_a_column_is_refused(name: str) -> None:
+    with pytest.raises(PluginError, match="a column of responses has this name"):
+        register(type("Other", (METRICS["length"],), {"name": name}))

@@ -1,5 +1,6 @@
 """A stage's key: what changes it (config, inputs, its own sources) and what does not."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,17 +141,22 @@ def test_words_in_a_source_keep_the_key(project: Path) -> None:
     assert stage_key("cut", "jobs.steps.cut", {}, {}) == before
 
 
+@pytest.mark.parametrize(
+    "text_of_import",
+    ["from some_plugin import maths\n", "from . import maths\n", "from .maths import WIDTH\n"],
+)
 def test_a_components_source_counts_in_the_stages_that_run_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_of_import: str
 ) -> None:
     """It may be another package's, which is hashed with what it imports of its own."""
     package = tmp_path / "some_plugin"
     package.mkdir()
-    for name, text in {"__init__": "", "method": "from some_plugin import maths\n"}.items():
+    for name, text in {"__init__": "", "method": text_of_import}.items():
         (package / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "some_plugin", raising=False)
     keys = []
-    for text in ("WIDTH = 4\n", "WIDTH = 4  # beams\n", "WIDTH = 5\n"):
+    for text in ("WIDTH = 4\n", "\ufeffWIDTH = 4  # beams\n", "WIDTH = 5\n"):
         (package / "maths.py").write_text(text)
         source_hash.cache_clear()
         keys.append(stage_key("cell", MODULE, {}, {}, ["some_plugin.method"]))
