@@ -8,8 +8,8 @@ check: ## style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy orchestrator actors jobs
 
-test-fast: ## the unit tests that take seconds
-	$(PYTHON) bootstrap.py test tests/unit -m "not slow and not medium"
+test-fast: ## the quick tests: no processes, few models
+	$(PYTHON) bootstrap.py test -m "not slow and not medium"
 
 test: ## all tests but the slow ones
 	$(PYTHON) bootstrap.py test

@@ -81,6 +81,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return OneRay(config, log)
 
 
+# What takes seconds for each test, by file: left out by `make test-fast`.
+MEDIUM_FILES = (
+    "test_threads.py", "test_odd_checkpoints.py", "test_token_classify.py", "test_vllm_engines.py",
+    "test_whole_conversations.py", "test_math_answers.py", "test_quick_answers.py",
+    "test_measure.py", "test_against_trl.py", "test_training_loop.py", "test_sharded_training.py",
+    "test_public_models.py", "test_bench.py", "test_pool.py", "test_precision.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as medium what starts processes, computes with many models, or draws many cases."""
+    for item in items:
+        folder, file = item.path.parent.name, item.path.name
+        if folder in ("integration", "property") or file in MEDIUM_FILES:
+            item.add_marker(pytest.mark.medium)
+
+
 def _policy(tokenizer, folder: Path, seed: int) -> str:  # type: ignore[no-untyped-def]
     model = new_policy(tokenizer, {**ARCHITECTURE, "initializer_range": SPREAD}, seed)  # type: ignore[dict-item]
     save_checkpoint(model, tokenizer, folder)

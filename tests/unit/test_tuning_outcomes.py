@@ -159,6 +159,6 @@ def test_the_best_config_is_written_and_where_all_failed_the_job_fails(
     make(study, 2, 0.7)
     log.outcomes[2] = finished(0.7)
     assert _show(study, log, tracker, parent, out) == OK
-    assert load_config(out) == study.trials[1].plan.config
+    assert load_config(out) == study.trials[1].plan.given
     run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(parent)
     assert run.data.metrics[f"best_{METRIC}"] == 0.7 and run.data.tags["best_trial"] == "2"
