@@ -42,7 +42,7 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         ConfigError: a file is missing or unreadable, or a value is wrong.
     """
-    merged = _renamed(_read(Path(file or EMBEDDED), ()))
+    merged = _read(Path(file or EMBEDDED), ())
     for override in overrides:
         merged = _merged(merged, _renamed(_override(override)))
     try:
@@ -85,7 +85,7 @@ def _key(part: Any, name: str) -> Any:
 
 def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """One YAML file merged over the file that its `base:` names, relative to itself."""
-    content = _content(file)
+    content = _renamed(_content(file))  # before it is merged over its base
     if file.resolve() in above:
         raise ConfigError(f"{file}: `base` goes in a circle")
     if len(above) >= BASES:

@@ -498,6 +498,14 @@ def test_a_list_of_methods_runs_these_and_the_baselines(tmp_path: Path) -> None:
     assert load_config_text(tmp_path, to_yaml(config)) == config
 
 
+def test_a_list_of_methods_keeps_the_other_fields_of_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("search: {wave_size: 9, scorers: [orm], dvts: {}}\n")
+    (tmp_path / "top.yaml").write_text("base: base.yaml\nsearch: [{name: cbs, chunk: 6}]\n")
+    search = load_config(tmp_path / "top.yaml").search
+    assert (search.max_concurrent, search.scorers) == (9, ["orm"])
+    assert list(search.all_methods) == ["base", "greedy", "cbs-chunk6"]
+
+
 def load_config_text(folder: Path, text: str) -> Config:
     (folder / "again.yaml").write_text(text)
     return load_config(folder / "again.yaml")
