@@ -7,7 +7,7 @@ from actors.policy import PolicyPlace
 from actors.pool import Pool
 from actors.reward import RewardPlace
 from orchestrator.choices import Position
-from orchestrator.engines.chat import Chat
+from orchestrator.conversations.chat import Chat
 from orchestrator.records import Prompt
 from orchestrator.search.engines import (
     Ids,

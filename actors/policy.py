@@ -12,10 +12,10 @@ import ray
 import torch
 
 from orchestrator.choices import Dtype, Engine
-from orchestrator.decoding.apart import each_apart
 from orchestrator.decoding.backend import PolicyEngine
-from orchestrator.engines.key_values import MEMORY_MIB
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.decoding.bisect import each_apart
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
+from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
 from orchestrator.search.problem import PromptFailed
 
@@ -40,7 +40,7 @@ class PolicyPlace:
 def load_engine(place: PolicyPlace) -> PolicyEngine:
     """Loads the policy of a place."""
     if place.engine == "vllm":
-        from orchestrator.engines.vllm_policy import VllmPolicy
+        from orchestrator.engines.vllm.policy import VllmPolicy
 
         return VllmPolicy(
             place.checkpoint,

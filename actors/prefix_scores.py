@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from orchestrator.choices import Position
-from orchestrator.scorers.reading import SIDES, RowKind
 from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.row_reader import SIDES, RowKind
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.search.engines import Ids
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from orchestrator.choices import Position
-from orchestrator.engines.chat import load_chat
+from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest

@@ -13,8 +13,8 @@ import ray
 import torch
 
 from orchestrator.choices import Dtype, Position
-from orchestrator.decoding.apart import each_apart
-from orchestrator.engines.chat import load_chat
+from orchestrator.conversations.chat import load_chat
+from orchestrator.decoding.bisect import each_apart
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest

@@ -14,12 +14,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # what measures is imported once the options are known to be good
 
-from jobs.steps.arguments import named  # noqa: E402
-from jobs.steps.bench.names import (  # noqa: E402
+from jobs.benchmarks.names import (  # noqa: E402
     DEVICES,
     MEMORY_AT,
     OPTIONAL,
@@ -29,6 +28,7 @@ from jobs.steps.bench.names import (  # noqa: E402
     SEARCHES,
     SMALL_SEARCHES,
 )
+from jobs.command_line.arguments import named  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -67,8 +67,8 @@ def rewards(
     }.items():  # fmt: skip
         if option in named(context) and not reads:
             raise typer.BadParameter("no case of --only reads it", param_hint=f"--{option}")
-    from jobs.steps.bench.rewards import bench_rewards
-    from jobs.steps.bench.setting import SETTINGS
+    from jobs.benchmarks.rewards import bench_rewards
+    from jobs.benchmarks.setting import SETTINGS
 
     try:
         bench_rewards(cases, repeats, rows, SETTINGS[device], json)
@@ -108,8 +108,8 @@ def search(
     for name in only or []:
         if name not in SEARCHES:
             raise typer.BadParameter(f"{name}; valid: {', '.join(SEARCHES)}", param_hint="--only")
-    from jobs.steps.bench.search import bench_search
-    from jobs.steps.bench.setting import SETTINGS
+    from jobs.benchmarks.search import bench_search
+    from jobs.benchmarks.setting import SETTINGS
 
     bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
 
@@ -121,8 +121,8 @@ def _small(context: typer.Context, only: list[str] | None, repeats: int, file: P
         if name not in SMALL_SEARCHES:
             valid = ", ".join(SMALL_SEARCHES)
             raise typer.BadParameter(f"{name}; valid: {valid}", param_hint="--only")
-    from jobs.steps.bench.small import bench_small
-    from orchestrator.engines.samples import SampleNotInstalled
+    from jobs.benchmarks.small import bench_small
+    from orchestrator.checkpoints.sample_models import SampleNotInstalled
 
     try:
         bench_small(only or list(SMALL_SEARCHES), repeats, file)
@@ -141,7 +141,7 @@ def pools(
     ] = (MEMORY_AT[-1]),
 ) -> None:
     """Search actors on stand-in engines: throughput by their number, memory of the driver."""
-    from jobs.steps.bench.pools import bench_pools
+    from jobs.benchmarks.pools import bench_pools
 
     bench_pools(actors or POOLS, prompts, json)
 
@@ -159,7 +159,7 @@ def threads(
     json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
 ) -> None:
     """Threads that sleep while they wait against threads that spin, alone and beside other work."""
-    from jobs.steps.bench.threads import bench_threads
+    from jobs.benchmarks.threads import bench_threads
 
     bench_threads(count or [1, 2], json)
 

@@ -3,7 +3,7 @@
 import typer
 
 from jobs import bench, decode, full_sweep, report, samples, score, train, tune
-from jobs.steps.method_fields import MethodCommand
+from jobs.command_line.method_fields import MethodCommand
 
 HELP = "Process reward models from preference data, and reward-guided decoding."
 

@@ -11,15 +11,15 @@ from typing import Annotated as An
 import typer
 from typer import Option as Opt
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.steps import reward_arguments as reward_model  # noqa: E402
-from jobs.steps.arguments import named  # noqa: E402
-from jobs.steps.first_checks import first, first_of_decode  # noqa: E402
-from jobs.steps.method_fields import MethodCommand  # noqa: E402
-from jobs.steps.reward_arguments import CORES  # noqa: E402
+from jobs.command_line import reward_arguments as reward_model  # noqa: E402
+from jobs.command_line.arguments import named  # noqa: E402
+from jobs.command_line.first_checks import first, first_of_decode  # noqa: E402
+from jobs.command_line.method_fields import MethodCommand  # noqa: E402
+from jobs.command_line.reward_arguments import CORES  # noqa: E402
 from orchestrator.choices import Dtype, EngineChoice, Finished  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -75,7 +75,7 @@ def main(
     del given["processes"], given["context"]
     given["named"] = named(context)
     first(first_of_decode, given)
-    raise typer.Exit(import_module("jobs.steps.decode").decode_main(**given))
+    raise typer.Exit(import_module("jobs.batch.decode").decode_main(**given))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ models, search, evaluation and report. Finished stages are not run again.
 
 import typer
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.steps.arguments import ConfigFile, DryRun, Force, Overrides  # noqa: E402
-from jobs.steps.main import sweep_main  # noqa: E402
+from jobs.command_line.arguments import ConfigFile, DryRun, Force, Overrides  # noqa: E402
+from jobs.sweep.main import sweep_main  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

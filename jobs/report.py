@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.steps.main import OK, guarded  # noqa: E402
+from jobs.sweep.main import OK, guarded  # noqa: E402
 from orchestrator.config.errors import ConfigError  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,7 +31,7 @@ def _render(folder: Path, console: Console) -> int:
     if not (folder / "summary.json").is_file():
         valid = "valid: the output folder of a finished sweep"
         raise ConfigError(f"{folder}: has no summary.json; {valid}")
-    from jobs.steps.report import render_again  # with all that a sweep imports
+    from jobs.sweep.report import render_again  # with all that a sweep imports
 
     render_again(folder, console)
     return OK

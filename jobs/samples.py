@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)
 
-from orchestrator.engines.samples import (  # noqa: E402
+from orchestrator.checkpoints.sample_models import (  # noqa: E402
     SAMPLES,
     Sample,
     SampleNotInstalled,

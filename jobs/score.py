@@ -13,14 +13,14 @@ from typing import Annotated as An
 import typer
 from typer import Option as Opt
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.steps import reward_arguments as reward_model  # noqa: E402
-from jobs.steps.arguments import named  # noqa: E402
-from jobs.steps.first_checks import first, first_of_score  # noqa: E402
-from jobs.steps.reward_arguments import CORES  # noqa: E402
+from jobs.command_line import reward_arguments as reward_model  # noqa: E402
+from jobs.command_line.arguments import named  # noqa: E402
+from jobs.command_line.first_checks import first, first_of_score  # noqa: E402
+from jobs.command_line.reward_arguments import CORES  # noqa: E402
 from orchestrator.choices import Engine  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -65,7 +65,7 @@ def main(
     }
     del given["context"]
     first(first_of_score, given)
-    raise typer.Exit(import_module("jobs.steps.score").score_main(**given))
+    raise typer.Exit(import_module("jobs.batch.score").score_main(**given))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ one of the two has finished the other does not run again.
 
 import typer
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.steps.arguments import ConfigFile, DryRun, Force, Model, Overrides  # noqa: E402
-from jobs.steps.main import train_main  # noqa: E402
+from jobs.command_line.arguments import ConfigFile, DryRun, Force, Model, Overrides  # noqa: E402
+from jobs.sweep.main import train_main  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

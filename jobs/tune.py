@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.steps.quiet import quieten
+from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.steps.arguments import ConfigFile, Model, Overrides, named  # noqa: E402
+from jobs.command_line.arguments import ConfigFile, Model, Overrides, named  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402
 from orchestrator.tuning.request import Mode, Request, Scheduler  # noqa: E402
 

@@ -36,15 +36,15 @@ if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"
 torch.set_num_threads(1)
 
-from orchestrator.engines.checkpoints import (  # noqa: E402
+from orchestrator.checkpoints.checkpoint import (  # noqa: E402
     load_reward_model,
     new_policy,
     reward_model_from_policy,
     save_checkpoint,
 )
-from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer  # noqa: E402
-from orchestrator.world import agents  # noqa: E402
-from orchestrator.world.words import vocabulary  # noqa: E402
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer  # noqa: E402
+from orchestrator.tasks.helpdesk import agents  # noqa: E402
+from orchestrator.tasks.helpdesk.words import vocabulary  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = {
@@ -87,6 +87,8 @@ MEDIUM_FILES = (
     "test_whole_conversations.py", "test_math_answers.py", "test_quick_answers.py",
     "test_measure.py", "test_against_trl.py", "test_training_loop.py", "test_sharded_training.py",
     "test_public_models.py", "test_bench.py", "test_pool.py", "test_precision.py",
+    "test_search_oracle.py", "test_search_states.py", "test_score_consistency.py",
+    "test_search_margins.py",
 )  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def vllm() -> None:
 
 def sample_folder(name: str) -> str:
     """The unpacked folder of a sample model; skips where it is not there."""
-    from orchestrator.engines.samples import HOW_TO_GET, SAMPLES, SampleNotInstalled
+    from orchestrator.checkpoints.sample_models import HOW_TO_GET, SAMPLES, SampleNotInstalled
 
     try:
         folder = SAMPLES[name].folder
@@ -244,7 +246,7 @@ def own_ray() -> Iterator[None]:
     """A Ray of two CPUs in this process, its workers set up as the jobs do it."""
     import ray
 
-    from jobs.steps.cluster import environment
+    from jobs.sweep.cluster import environment
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.steps.main import quickly_checked
+from jobs.sweep.main import quickly_checked
 from orchestrator.config.checks import check_model
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config

@@ -7,8 +7,8 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from jobs.steps.run import StageFailed
-from jobs.steps.trainer import free_place
+from jobs.sweep.runner import StageFailed
+from jobs.sweep.trainer import free_place
 from jobs.tuning.study import Study, Trial
 from jobs.tuning.trial import FINISHED, PERCENT, STEP, WHOLE, trainings_of
 from orchestrator.tracking.mlflow_tracker import Status, Tracker

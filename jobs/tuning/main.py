@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from jobs.steps.main import FAILED, OK, guarded, tracked, tracker_of, writing_alone
+from jobs.sweep.main import FAILED, OK, guarded, tracked, tracker_of, writing_alone
 from jobs.tuning.drawn import drawn_of
 from orchestrator.config.load import load_config, to_yaml
-from orchestrator.config.places import check_target
+from orchestrator.config.output_paths import check_target
 from orchestrator.tuning.outcomes import Outcome, ranked
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import as_overrides
@@ -45,7 +45,7 @@ def tune_main(
 
 
 def _tune(study: "Study", out: Path) -> int:
-    from jobs.steps.run import Runner
+    from jobs.sweep.runner import Runner
     from jobs.tuning.log import TrialLog, read_outcomes
     from jobs.tuning.trials import run_trials
 
@@ -76,7 +76,7 @@ def _tune(study: "Study", out: Path) -> int:
 
 
 def _join(study: "Study") -> None:
-    from jobs.steps import cluster
+    from jobs.sweep import cluster
 
     request, sweep = study.request, study.trials[0].plan.sweep
     configs = [trial.plan.config for trial in study.trials]

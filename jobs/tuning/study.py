@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.steps.main import key_of, look_into, planned
-from jobs.steps.plan import Plan
-from jobs.steps.sweep import Step
+from jobs.sweep.main import key_of, look_into, planned
+from jobs.sweep.plan import Plan
+from jobs.sweep.sweep import Step
 from jobs.tuning.drawn import Drawn, config_with, drawn_of, told_of_drawn
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config

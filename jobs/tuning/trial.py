@@ -15,8 +15,8 @@ from filelock import FileLock
 from ray import tune
 from rich.console import Console
 
-from jobs.steps.run import StageFailed, perform
-from jobs.steps.sweep import Model, Step, Sweep
+from jobs.sweep.runner import StageFailed, perform
+from jobs.sweep.sweep import Model, Step, Sweep
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Stage, Store
 from orchestrator.tuning.outcomes import Outcome

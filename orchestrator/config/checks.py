@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestrator.config.deepspeed_file import check_deepspeed
 from orchestrator.config.errors import ConfigError, reason_of, shown
-from orchestrator.config.places import check_uri, is_file, is_folder
+from orchestrator.config.output_paths import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
 from orchestrator.decoding.methods import not_by_vllm
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from orchestrator.config.errors import ConfigError, reason_of, shown, shown_name
 from orchestrator.config.fields import CountOrNone, Flag, NotNegative, Number, Positive
-from orchestrator.config.places import is_file
+from orchestrator.config.output_paths import is_file
 from orchestrator.config.section import Section
 from orchestrator.config.sections import TrainingConfig
 

@@ -9,7 +9,12 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from orchestrator.config.sections import HelpdeskData
-from orchestrator.world.extent import DIFFERENT_PROMPTS, LONGEST_PROMPT, TEMPLATE, prompt_counts
+from orchestrator.tasks.helpdesk.extent import (
+    DIFFERENT_PROMPTS,
+    LONGEST_PROMPT,
+    TEMPLATE,
+    prompt_counts,
+)
 
 if TYPE_CHECKING:  # the tree checks itself by this module
     from orchestrator.config.tree import Config

@@ -7,23 +7,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from orchestrator.checkpoints.checkpoint import check_start, context_of
 from orchestrator.choices import ScorerKind
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import HelpdeskData, Variant
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import messages, unread_of_variant
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.decoding.engines import engine_of
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import check_start, context_of
-from orchestrator.engines.tokenizers import word_tokenizer
-from orchestrator.engines.vllm_process import check_served
+from orchestrator.engines.vllm.process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, is_written
 from orchestrator.scorers.vllm_scorer import check_model
-from orchestrator.world.words import vocabulary
+from orchestrator.tasks.helpdesk.words import vocabulary
 
 
 def check_models(config: Config) -> None:

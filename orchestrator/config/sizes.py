@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 
 from orchestrator.config.errors import ConfigError
-from orchestrator.config.places import existing
+from orchestrator.config.output_paths import existing
 from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
-from orchestrator.stages.places import lasting_output_dir
+from orchestrator.stages.output_folder import lasting_output_dir
 from orchestrator.stages.store import Store
 
 ELSEWHERE = 2**46  # bytes: of a cluster whose machines are not this one, or a card, no one has more

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.conversations import plain
-from orchestrator.data.forms import PAIR_FIELDS, RowPair, pairs_of
+from orchestrator.conversations.messages import plain
 from orchestrator.data.rejects import BadRow, Seen, different, text
+from orchestrator.data.row_forms import PAIR_FIELDS, RowPair, pairs_of
 from orchestrator.data.rows import Row, file_stem, parsed_rows
 from orchestrator.records import Message, PreferencePair, Prompt, Reject
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.data.partial import stochastic_cuts
+from orchestrator.data.truncation import stochastic_cuts
 
 PAPER_SST_K = 5
 VALID = (

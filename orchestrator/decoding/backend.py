@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from orchestrator.decoding.apart import each_apart, own_fault
-from orchestrator.engines.under_way import Continuous
+from orchestrator.decoding.bisect import each_apart, own_fault
+from orchestrator.engines.continuous import Continuous
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.batcher import Answers, Kind, PendingRequest
 from orchestrator.search.engines import Sampled, SampleRequest, TopRequest, TopTokens

@@ -65,7 +65,7 @@ def check_prompts(named: Named, prompts: Any) -> list[Any]:
 
 def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
     """Raises ConfigError for responses that leave a prompt no room in the policy's context."""
-    from orchestrator.engines.checkpoints import context_of
+    from orchestrator.checkpoints.checkpoint import context_of
 
     context = context_of(policy)
     if max_new_tokens >= context:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from orchestrator.choices import Dtype, Position
 from orchestrator.config.load import ConfigError
+from orchestrator.conversations.chat import load_chat
 from orchestrator.data.rejects import BadRow
 from orchestrator.decoding.backend import Loaded, ModelBackend
 from orchestrator.decoding.checks import (
@@ -23,8 +24,7 @@ from orchestrator.decoding.checks import (
 )
 from orchestrator.decoding.methods import method_of, unscored_methods
 from orchestrator.decoding.prompts import PromptReader
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec

@@ -9,7 +9,7 @@ import importlib.util
 
 from orchestrator.choices import Engine, EngineChoice, ScorerKind
 from orchestrator.decoding.methods import not_by_vllm
-from orchestrator.engines.vllm_process import INSTALL
+from orchestrator.engines.vllm.process import INSTALL
 
 
 def engine_of(wanted: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from orchestrator.data.forms import PROMPT_FIELDS, prompt_of
+from orchestrator.checkpoints.checkpoint import context_of
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.rendering import TemplateRefuses
 from orchestrator.data.rejects import BadRow, text, too_long
+from orchestrator.data.row_forms import PROMPT_FIELDS, prompt_of
 from orchestrator.data.rows import Row
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import context_of
-from orchestrator.engines.rendering import TemplateRefuses
 from orchestrator.records import Message
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import ScorerSpec

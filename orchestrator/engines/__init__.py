@@ -1,1 +1,1 @@
-"""What computes: chat text to token ids, Hugging Face policy and reward engines. No Ray here."""
+"""Engines: what samples and scores. The policy on transformers or vLLM, and their KV cache."""

@@ -1,6 +1,6 @@
 """FLOPs of a response by the standard estimate: 2N for each token that a model computes.
 
-N are the parameters that take part in a token's matrix products (``engines/parameters.py``):
+N are the parameters that take part in a token's matrix products (``checkpoints/parameters.py``):
 embedding look-up left out, language-model head counted; one multiplication and one addition each.
 Attention over earlier tokens, norms and sampling are not in it. Knows no checkpoint.
 """

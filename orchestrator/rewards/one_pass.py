@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from orchestrator.rewards.cached_layer import OverLayer
 from orchestrator.rewards.masks import additive_mask
-from orchestrator.rewards.over import OverLayer
 from orchestrator.rewards.packed import (
     PackedRow,
     Tokens,

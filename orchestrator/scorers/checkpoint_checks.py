@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from orchestrator.checkpoints.adapters import adapter_of
+from orchestrator.checkpoints.checkpoint import check_policy_weights, check_reward_weights
+from orchestrator.checkpoints.files import read_json
+from orchestrator.checkpoints.loading import check_quantizer, check_whole
+from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.choices import Engine, ScorerKind
-from orchestrator.engines.adapters import adapter_of
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoint_files import read_json
-from orchestrator.engines.checkpoints import check_policy_weights, check_reward_weights
-from orchestrator.engines.control_tokens import Ids
-from orchestrator.engines.loading import check_quantizer, check_whole
-from orchestrator.engines.model_configs import model_config
-from orchestrator.engines.tokenizer_files import template_file
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.control_tokens import Ids
+from orchestrator.conversations.tokenizer_files import template_file
 from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.registry import chat_of

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.checkpoints.adapters import adapter_of
+from orchestrator.checkpoints.model_configs import is_encoder
+from orchestrator.checkpoints.reward_heads import TWO_LAYERS, check_label, find_head, no_head
+from orchestrator.checkpoints.weights import Weights, read_config
 from orchestrator.choices import ScorerKind
-from orchestrator.engines.adapters import adapter_of
-from orchestrator.engines.model_configs import is_encoder
-from orchestrator.engines.reward_heads import TWO_LAYERS, check_label, find_head, no_head
-from orchestrator.engines.weights import Weights, read_config
 from orchestrator.scorers.formats import PRESETS
 from orchestrator.scorers.scorer import ScorerSpec
 

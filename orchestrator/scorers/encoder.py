@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from orchestrator.checkpoints.checkpoint import context_of
+from orchestrator.checkpoints.loading import load_whole
+from orchestrator.checkpoints.reward_heads import check_label
 from orchestrator.choices import Finished, Position
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import context_of
-from orchestrator.engines.loading import load_whole
-from orchestrator.engines.reward_heads import check_label
+from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.detect import nature_of
 from orchestrator.scorers.scorer import Scorer, check_finite

@@ -12,12 +12,12 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from orchestrator.checkpoints.checkpoint import context_of, load_policy
 from orchestrator.choices import Aggregation, Position
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import context_of, load_policy
+from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.rewards.aggregation import aggregate
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.rewards.extended import Extended, extended_log_probs
+from orchestrator.rewards.extensions import Extended, extended_log_probs
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
 from orchestrator.rewards.masks import unpackable
 from orchestrator.scorers.scorer import Scorer, check_finite

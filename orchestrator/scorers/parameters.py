@@ -1,6 +1,6 @@
 """The N of a scorer: how many parameters a counted reward token goes through."""
 
-from orchestrator.engines.parameters import matrix_parameters
+from orchestrator.checkpoints.parameters import matrix_parameters
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.step_heads import reads_logits

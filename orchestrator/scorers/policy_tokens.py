@@ -2,7 +2,7 @@
 
 Where both have the same tokenizer the ids pass straight through, but for a response whose first
 tokens merge with the prompt's end, or whose white space the reward model's template leaves out. All
-other responses are tokenized by their text, tail by tail (`engines/retokenizing.py`).
+other responses are tokenized by their text, tail by tail (`conversations/retokenizing.py`).
 """
 
 import logging
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.rendering import END_THINK
-from orchestrator.engines.response_border import ResponseBorder
-from orchestrator.engines.retokenizing import Retokenizer
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.rendering import END_THINK
+from orchestrator.conversations.response_border import ResponseBorder
+from orchestrator.conversations.retokenizing import Retokenizer
 from orchestrator.search.engines import Ids, ScoreRequest
 
 _LOG = logging.getLogger(__name__)

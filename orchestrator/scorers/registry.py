@@ -1,8 +1,8 @@
 """From what a config says of a scorer to the scorer."""
 
 from orchestrator.choices import Dtype, Position, ScorerKind
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.key_values import MEMORY_MIB
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.encoder import EncoderScorer

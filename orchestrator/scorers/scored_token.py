@@ -1,7 +1,7 @@
 """At which token a scorer reads its score, and at which ones a policy ends: in words, for a run."""
 
 from orchestrator.choices import Position
-from orchestrator.engines.chat import Chat
+from orchestrator.conversations.chat import Chat
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import ScorerSpec

@@ -9,10 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.checkpoints.checkpoint import NO_LIMIT, TextDoesNotFit
 from orchestrator.choices import Aggregation, Engine, Finished, Position, ScorerKind
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.checkpoints import NO_LIMIT, TextDoesNotFit
-from orchestrator.engines.endings import ScoreAt
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.end_tokens import ScoreAt
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.scorers.formats import StepFormat, preset_of
 from orchestrator.scorers.policy_tokens import PolicyTokens

@@ -1,8 +1,8 @@
 """Causal sequence classifiers read at one label: ORMs, SP-PRMs and most public reward models.
 
-Their head may have another trainer's name (`engines/reward_heads.py`). A request's prefix is read
-on from where it was read before, its extensions (with the closing suffix, for closed scoring) are
-tails behind it; the one that is chosen is not computed again.
+Their head may have another trainer's name (`checkpoints/reward_heads.py`). A request's prefix
+continues from its cached keys and values. Its extensions (with the closing suffix, for closed
+scoring) are tails behind it; the one that is chosen is not computed again.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,17 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from orchestrator.checkpoints.checkpoint import (
+    DTYPES,
+    context_of,
+    load_logit_model,
+    load_reward_model,
+)
 from orchestrator.choices import Dtype, Finished, Position
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import DTYPES, context_of, load_logit_model, load_reward_model
-from orchestrator.engines.endings import ScoreAt
-from orchestrator.engines.key_values import MEMORY_MIB
-from orchestrator.engines.reading import Reader
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.end_tokens import ScoreAt
+from orchestrator.engines.kv_cache.cached_forward import Reader
+from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.packed_pass import PackedPass

@@ -7,12 +7,12 @@ labels); what they cannot tell is refused.
 from dataclasses import replace
 from functools import lru_cache
 
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.chat_formats import plain_template
-from orchestrator.engines.control_tokens import Ids, split
-from orchestrator.engines.endings import generation_ends
-from orchestrator.engines.step_turns import StepTurns
-from orchestrator.engines.tokenizer_files import load_tokenizer
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.chat_formats import plain_template
+from orchestrator.conversations.control_tokens import Ids, split
+from orchestrator.conversations.end_tokens import generation_ends
+from orchestrator.conversations.step_turns import StepTurns
+from orchestrator.conversations.tokenizer_files import load_tokenizer
 from orchestrator.scorers.detect import Form, nature_of
 from orchestrator.scorers.formats import PRESETS, StepFormat
 from orchestrator.scorers.scorer import ScorerSpec

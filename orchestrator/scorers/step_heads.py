@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.loading import load_whole
-from orchestrator.engines.model_configs import model_config
-from orchestrator.engines.reward_heads import linear_layer, token_rows
-from orchestrator.engines.weights import Weights
+from orchestrator.checkpoints.loading import load_whole
+from orchestrator.checkpoints.model_configs import model_config
+from orchestrator.checkpoints.reward_heads import linear_layer, token_rows
+from orchestrator.checkpoints.weights import Weights
+from orchestrator.conversations.chat import Chat
 from orchestrator.rewards.log_ratio import logit_cap
 from orchestrator.scorers.formats import StepFormat
 from orchestrator.scorers.scorer import ScorerSpec

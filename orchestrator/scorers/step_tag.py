@@ -10,9 +10,9 @@ reward: open and closed scoring are the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.checkpoints.checkpoint import context_of
 from orchestrator.choices import Aggregation, Position
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.checkpoints import context_of
+from orchestrator.conversations.chat import Chat
 from orchestrator.rewards.aggregation import aggregate
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import Branch, PackedRow

@@ -8,8 +8,8 @@ that completes its delimiter.
 
 from collections.abc import Sequence
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.stops import INCOMPLETE
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.stop_texts import INCOMPLETE
 from orchestrator.search.engines import Ids
 
 BLANK_LINE = "\n\n"  # the custom

@@ -15,8 +15,8 @@ model.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.stops import INCOMPLETE
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.stop_texts import INCOMPLETE
 from orchestrator.rewards.packed import Branch
 from orchestrator.scorers.steps import TextReader
 from orchestrator.search.engines import Ids

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from orchestrator.choices import Finished, Position
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.endings import ScoreAt
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.end_tokens import ScoreAt
 from orchestrator.scorers.scorer import check_finite
 from orchestrator.scorers.vllm_scorer import PoolingEngine, VllmScorer
 from orchestrator.search.engines import Ids

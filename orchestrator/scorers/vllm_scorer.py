@@ -2,18 +2,18 @@
 
 from typing import Any
 
+from orchestrator.checkpoints.checkpoint import check_reward_weights
+from orchestrator.checkpoints.reward_heads import find_head
+from orchestrator.checkpoints.weights import Weights
 from orchestrator.choices import Finished, Position
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.checkpoints import check_reward_weights
-from orchestrator.engines.endings import ScoreAt
-from orchestrator.engines.reward_heads import find_head
-from orchestrator.engines.vllm_process import (
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.end_tokens import ScoreAt
+from orchestrator.engines.vllm.process import (
     VllmProcess,
     check_installed,
     check_served,
     language_model,
 )
-from orchestrator.engines.weights import Weights
 from orchestrator.scorers.scorer import Scorer
 
 TEXTS_PER_BATCH = 256

@@ -24,7 +24,7 @@ NOT_COUNTED = (
     "orchestrator.stages",
     "orchestrator.tracking",
     "orchestrator.report",
-    "jobs.steps.sweep",  # starts whatever actor a step asks for; the step's own imports count
+    "jobs.sweep.sweep",  # starts whatever actor a step asks for; the step's own imports count
 )
 KEY_LENGTH = 16
 ADAPTER = "adapter_config.json"  # of a LoRA adapter's folder, which names its base
@@ -135,7 +135,7 @@ def fingerprint(path: str) -> str:
         digest.update(f"{file.relative_to(place) if place.is_dir() else ''}".encode())
         _hash_file(file, digest)
     if (place / ADAPTER).is_file():
-        from orchestrator.engines.adapters import base_of  # imports transformers
+        from orchestrator.checkpoints.adapters import base_of  # imports transformers
 
         digest.update(fingerprint(base_of(str(place))).encode())
     return digest.hexdigest()[:KEY_LENGTH]

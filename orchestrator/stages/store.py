@@ -20,7 +20,7 @@ import fsspec
 
 from orchestrator.masking import mask_secrets
 from orchestrator.stages.identity import stage_key
-from orchestrator.stages.places import lasting_home
+from orchestrator.stages.output_folder import lasting_home
 
 MARKER = "_DONE.json"
 _PROBE = ".writable"

@@ -22,7 +22,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from orchestrator.masking import mask_secrets
-from orchestrator.tracking.answers import ANSWER_S, StoreNotOpened, check_answers
 from orchestrator.tracking.entries import (
     finite_metrics,
     flat_params,
@@ -30,6 +29,7 @@ from orchestrator.tracking.entries import (
     measured,
     with_legal_names,
 )
+from orchestrator.tracking.reachability import ANSWER_S, StoreNotOpened, check_answers
 
 SWEEP_KEY, STAGE, STAGE_KEY = "sweep_key", "stage", "stage_key"
 CHANGED_PARAM = "changed_param."  # tag prefix: MLflow keeps a param's first value for ever

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.checkpoints import save_checkpoint
+from orchestrator.checkpoints.checkpoint import save_checkpoint
+from orchestrator.conversations.chat import Chat
 
 _TAG, _PROGRESS = "state", "progress.json"
 

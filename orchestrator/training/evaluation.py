@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
+from orchestrator.objectives.objective import Objective
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.training.checkpoint import summed
 from orchestrator.training.examples import PairExample
 from orchestrator.training.files import Example, read_examples
-from orchestrator.training.objective import Objective
 from orchestrator.training.plan import shares
 
 BATCH_TOKENS = 8_192  # padded tokens of a forward where the training sets no bound

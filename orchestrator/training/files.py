@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.objectives.implicit import ImplicitExample
 from orchestrator.training.examples import PairExample, TextExample
-from orchestrator.training.implicit import ImplicitExample
 from orchestrator.training.plan import GROUP
 
 Example = TextExample | PairExample | ImplicitExample

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from orchestrator.engines.chat import load_chat
+from orchestrator.conversations.chat import load_chat
+from orchestrator.objectives.objective import Objective, start_model
 from orchestrator.randomness import stream_key
 from orchestrator.training.checkpoint import (
     Progress,
@@ -29,7 +30,6 @@ from orchestrator.training.evaluation import HeldOut
 from orchestrator.training.files import Example, sizes_and_tokens
 from orchestrator.training.job import Host, TrainingJob, TrainingResult
 from orchestrator.training.memory import free_memory
-from orchestrator.training.objective import Objective, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
 PIECE = 4_096  # rows, of all workers, that are read at once

@@ -17,11 +17,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from orchestrator.config.load import ROOT
+from orchestrator.conversations.chat import load_chat
 from orchestrator.data.tables import read_pairs_table, read_prompts
-from orchestrator.engines.chat import load_chat
 from orchestrator.rewards.weights import reference_weights
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.world.rubric import grade
+from orchestrator.tasks.helpdesk.rubric import grade
 
 pytestmark = pytest.mark.timeout(1_200)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import reward_kinds
 from conftest import ROOT, SMOKE_SECONDS, own_cluster
+from support import reward_kinds
 
-from orchestrator.world.agents import demonstration, prompts
+from orchestrator.tasks.helpdesk.agents import demonstration, prompts
 
 PAIRS = 240
 SCORERS = ("orm", "step_tags", "ultra", "reference", "dpo", "ratio")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, own_cluster
-from reward_kinds import MAKERS
+from support.reward_kinds import MAKERS
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from orchestrator.engines.loading import load_whole
+from orchestrator.checkpoints.loading import load_whole
 
 SECONDS = 280
 
@@ -42,7 +42,7 @@ def native(*lines: str, then: str = "") -> str:
     """What is shown of lines that native code writes to standard error, and of Python's."""
     program = (
         "import os, sys, warnings\n"
-        "from jobs.steps.quiet import filter_native_errors\n"
+        "from jobs.command_line.quiet import filter_native_errors\n"
         "filter_native_errors()\n"
         f"for line in {lines!r}: os.write(2, line.encode() + b'\\n')\n"
         "warnings.warn('a warning of Python')\n"
@@ -70,7 +70,8 @@ def test_a_real_error_of_native_code_is_shown_even_where_it_is_the_last(then: st
 
 def test_filtering_twice_and_without_a_standard_error_does_no_harm() -> None:
     assert "once" in native("once", then="filter_native_errors(); filter_native_errors()")
-    code = "import sys; sys.stderr = None\nfrom jobs.steps.quiet import *\nfilter_native_errors()"
+    imported = "from jobs.command_line.quiet import *"
+    code = f"import sys; sys.stderr = None\n{imported}\nfilter_native_errors()"
     done = subprocess.run([sys.executable, "-c", code], timeout=60, cwd=ROOT)
     assert done.returncode == 0
 

@@ -17,8 +17,8 @@ import torch
 from conftest import ROOT, own_cluster
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from orchestrator.checkpoints.weights import Weights
 from orchestrator.data.tables import read_prompts
-from orchestrator.engines.weights import Weights
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 

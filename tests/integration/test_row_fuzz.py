@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from row_fuzzer import ROWS, RowFuzzer
-from written_rows import Written, decode_rows
+from support.row_fuzzer import ROWS, RowFuzzer
+from support.written_rows import Written, decode_rows
 
-from jobs.steps.score_options import ScoreOptions
-from jobs.steps.score_output import ScoreOutput
-from jobs.steps.score_pipeline import PartReader, PartWriter
+from jobs.batch.score_options import ScoreOptions
+from jobs.batch.score_output import ScoreOutput
+from jobs.batch.score_pipeline import PartReader, PartWriter
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
-from orchestrator.data.gsm8k import read_questions
-from orchestrator.data.hh_rlhf import read_hh
 from orchestrator.data.pairs import read_pairs
+from orchestrator.tasks.gsm8k import read_questions
+from orchestrator.tasks.hh_rlhf import read_hh
 
 FILES = 500
 SECONDS = 5.0  # of a file with any reader: the bar is that for a row
@@ -65,7 +65,7 @@ def check_once(numbers: list[int], refused: list[int], several: bool) -> int:
 
 def score(options: dict[str, Any], place: Path, folder: Path) -> tuple[int, int]:
     """Reads a file as jobs/score.py does; how many rows there are, and are accepted."""
-    from jobs.steps.score import _cut
+    from jobs.batch.score import _cut
 
     chosen = ScoreOptions(**{**options, "input": str(place)})
     reader, output = chosen.reader(), ScoreOutput(folder)

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+from orchestrator.checkpoints.sample_models import SMOLLM2
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.engines.samples import SMOLLM2
 
 NEW_TOKENS = 16
 CHATS = (

@@ -17,14 +17,14 @@ import pytest
 from conftest import ROOT, own_cluster
 from rich.console import Console
 
-from jobs.steps import cluster
-from jobs.steps.measure import begin_peak, peak_mib
-from jobs.steps.score_output import Counts, ScoreOutput
-from jobs.steps.score_pipeline import Scoring, run_parts
-from orchestrator.data.parts import cut_in_parts
+from jobs.batch.score_output import Counts, ScoreOutput
+from jobs.batch.score_pipeline import Scoring, run_parts
+from jobs.benchmarks.measure import begin_peak, peak_mib
+from jobs.sweep import cluster
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.scorers.reading import RowReader
+from orchestrator.data.shards import cut_in_parts
 from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import ScorerSpec
 
 SECONDS = 1_100

@@ -18,14 +18,14 @@ from actors.pool import PoolIsDead
 from actors.reward import RewardActor, RewardPlace
 from actors.search import ModelEngines, Outcome, Search, SearchActor
 from actors.search_stream import Growth, search_all, stream
-from orchestrator.engines.chat import load_chat
+from orchestrator.conversations.chat import load_chat
 from orchestrator.records import Response
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
 from orchestrator.search.runner import run_searches
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 PROMPTS, PLACES = 200, 8
 CBS = Search(ChunkBeamSearch(beams=2, candidates=3, chunk=4), PLACES)

@@ -11,11 +11,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from orchestrator.engines.checkpoints import load_policy, reward_model_from_policy
+from orchestrator.checkpoints.checkpoint import load_policy, reward_model_from_policy
+from orchestrator.objectives.bradley_terry import pair_loss
+from orchestrator.objectives.implicit import ImplicitExample, implicit_loss
 from orchestrator.rewards import log_ratio
-from orchestrator.training.bradley_terry import pair_loss
 from orchestrator.training.examples import PairExample
-from orchestrator.training.implicit import ImplicitExample, implicit_loss
 
 SECONDS = 1_000
 TOLERANCE = 1e-5  # float32

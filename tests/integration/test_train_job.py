@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification
 
 from orchestrator.config.load import ROOT
 from orchestrator.data.tables import read_pairs_table
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 SECONDS = 1_100
 pytestmark = pytest.mark.timeout(1200)

@@ -13,12 +13,12 @@ import pytest
 from conftest import own_ray
 
 from actors.training import JobState
-from jobs.steps.trainer import TrainerGroup
-from orchestrator.engines.chat import load_chat
+from jobs.sweep.trainer import TrainerGroup
+from orchestrator.conversations.chat import load_chat
+from orchestrator.tasks.helpdesk.agents import demonstration, prompts
 from orchestrator.training.examples import PairExample
 from orchestrator.training.files import write_examples
 from orchestrator.training.job import TrainingJob
-from orchestrator.world.agents import demonstration, prompts
 
 STEPS, PAIRS_PER_STEP, KILLED_AT = 40, 4, 27
 TOLERANCE = 1e-4  # relative, of each step's loss

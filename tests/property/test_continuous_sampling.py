@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.engines import policy as module
-from orchestrator.engines import sampling
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.huggingface import policy as module
+from orchestrator.engines.huggingface import sampling
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.randomness import stream_key
 from orchestrator.search.engines import Ids, Sampled, SampleRequest
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 MOST = 14  # new tokens
 PROMPTS = 4

@@ -3,11 +3,11 @@
 import time
 from pathlib import Path
 
-import config_fuzzer
 import pytest
 from rich.console import Console
+from support import config_fuzzer
 
-from jobs.steps.main import BAD_CONFIG, OK, sweep_main
+from jobs.sweep.main import BAD_CONFIG, OK, sweep_main
 from orchestrator.config.load import ConfigError, load_config, to_yaml
 
 CONFIGS, PART = 1_000, 125
@@ -45,7 +45,7 @@ def dry_run(folder: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> int:
 def imported() -> None:
     """All that a plan imports, which is no config's time; a plan's keys read all sources once."""
     import orchestrator.config.models
-    from jobs.steps.main import planned
+    from jobs.sweep.main import planned
 
     assert orchestrator.config.models.check_models
     planned(load_config(None), None, Console(quiet=True))

@@ -7,7 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.data.partial import (
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer
+from orchestrator.data.truncation import (
     OFFICIAL_MOST_CUTS,
     official_cuts,
     same_prefix,
@@ -15,7 +16,6 @@ from orchestrator.data.partial import (
     token_level_cuts,
     word_cut_to_token_cuts,
 )
-from orchestrator.engines.tokenizers import byte_pair_tokenizer
 
 lengths = st.integers(1, 3_000)
 seeds = st.integers(0, 2**32)

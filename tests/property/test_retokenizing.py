@@ -17,10 +17,10 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.chat_formats import plain_template
-from orchestrator.engines.response_border import ResponseBorder
-from orchestrator.engines.retokenizing import INCOMPLETE, Retokenizer
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.chat_formats import plain_template
+from orchestrator.conversations.response_border import ResponseBorder
+from orchestrator.conversations.retokenizing import INCOMPLETE, Retokenizer
 
 TEXTS = [
     "Sure, I can help you. Could you tell me the number of the order? It's 1234567, isn't it!",

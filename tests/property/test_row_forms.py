@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.conversations import ROLES, SYNONYMS, messages
-from orchestrator.data.forms import pairs_of, prompt_of, response_of, the_pair_of
+from orchestrator.conversations.messages import ROLES, SYNONYMS, messages
 from orchestrator.data.pairs import prompt_id
 from orchestrator.data.rejects import BadRow
+from orchestrator.data.row_forms import pairs_of, prompt_of, response_of, the_pair_of
 from orchestrator.records import Message
 
 # Text that may be stored, is no JSON list, and says something.

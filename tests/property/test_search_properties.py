@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_examples import examples
+from support.method_examples import examples
 
 from orchestrator.randomness import generator, stream_key
 from orchestrator.records import Response

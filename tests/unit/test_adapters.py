@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import reward_kinds
 import torch
 from conftest import ROOT
-from odd_checkpoints import WEIGHTS, cut, language_model, with_config
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from support import reward_kinds
+from support.odd_checkpoints import WEIGHTS, cut, language_model, with_config
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -21,20 +21,20 @@ from transformers import (
     PreTrainedModel,
 )
 
-from orchestrator.decoding.decoder import Decoder
-from orchestrator.engines import adapters
-from orchestrator.engines.adapters import adapter_of
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import (
+from orchestrator.checkpoints import adapters
+from orchestrator.checkpoints.adapters import adapter_of
+from orchestrator.checkpoints.checkpoint import (
     context_of,
     load_policy,
     load_reward_model,
     reward_model_from_policy,
     save_checkpoint,
 )
-from orchestrator.engines.parameters import matrix_parameters
-from orchestrator.engines.vllm_process import check_served
-from orchestrator.engines.weights import Weights
+from orchestrator.checkpoints.parameters import matrix_parameters
+from orchestrator.checkpoints.weights import Weights
+from orchestrator.conversations.chat import load_chat
+from orchestrator.decoding.decoder import Decoder
+from orchestrator.engines.vllm.process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
@@ -227,7 +227,7 @@ def test_a_base_on_the_hub_is_read_from_its_cache(base: str, tmp_path: Path) -> 
     code = (
         "import sys; from orchestrator.scorers.checkpoint_checks import check_scorer;"
         "from orchestrator.scorers.scorer import ScorerSpec;"
-        "from orchestrator.engines.checkpoints import load_reward_model;"
+        "from orchestrator.checkpoints.checkpoint import load_reward_model;"
         "print(check_scorer(ScorerSpec(sys.argv[1])), load_reward_model(sys.argv[1]).num_labels)"
     )
     done = subprocess.run(

@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
-from reward_kinds import MAKERS, QUESTION, STEPS
+from support.reward_kinds import MAKERS, QUESTION, STEPS
 
+from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 from orchestrator.choices import Aggregation, Position
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import TextDoesNotFit
+from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.registry import load_scorer

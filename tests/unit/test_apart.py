@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.decoding.apart import NO_MEMORY, each_apart
+from orchestrator.decoding.bisect import NO_MEMORY, each_apart
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.engines import rows
+from orchestrator.engines.kv_cache import rows
 from orchestrator.search.problem import PromptFailed
 
 

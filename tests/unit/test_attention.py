@@ -12,7 +12,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from orchestrator.engines.attention import NAME, Groups, Part, Parts, attend, takes_parts
+from orchestrator.engines.kv_cache.attention import NAME, Groups, Part, Parts, attend, takes_parts
 
 HEADS, SHARED, SIZE = 4, 2, 8  # of queries, of keys and values, of a head
 MODULE = nn.Identity()

@@ -9,13 +9,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs.steps.bench import search_rates
-from jobs.steps.bench.names import PIPELINE
-from jobs.steps.bench.pipeline import Round, pipeline_result
-from jobs.steps.bench.prefixes import CASES, prefix_result
-from jobs.steps.bench.search_setting import CASES as SEARCHES
-from jobs.steps.bench.search_setting import Place
-from jobs.steps.bench.setting import (
+from jobs.benchmarks import search_rates
+from jobs.benchmarks.names import PIPELINE
+from jobs.benchmarks.pipeline import Round, pipeline_result
+from jobs.benchmarks.prefixes import CASES, prefix_result
+from jobs.benchmarks.search_setting import CASES as SEARCHES
+from jobs.benchmarks.search_setting import Place
+from jobs.benchmarks.setting import (
     SETTINGS,
     Setting,
     forward_flops,

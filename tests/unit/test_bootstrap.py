@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from orchestrator.engines.samples import SAMPLES
+from orchestrator.checkpoints.sample_models import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_kinds import process_head
+from support.reward_kinds import process_head
 from test_training_loop import job
 from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
 
-from jobs.steps.measure import begin_peak, peak_mib
+from jobs.benchmarks.measure import begin_peak, peak_mib
+from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.config.decoding import ScoringConfig
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_reward_model
+from orchestrator.conversations.chat import load_chat
+from orchestrator.objectives.objective import Objective
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB, packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.training.examples import PairExample
-from orchestrator.training.objective import Objective
 
 PROMPT, LENGTH, CLOSING, ROWS = 60, 1500, (5, 6, 2), 4
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from orchestrator.engines.attention import Groups, Parts
-from orchestrator.engines.cache import ROOM, SamplesLayer
+from orchestrator.engines.kv_cache.attention import Groups, Parts
+from orchestrator.engines.kv_cache.sample_cache import ROOM, SamplesLayer
 
 HEADS, SIZE = 2, 4
 BEFORE = (torch.randn(2, HEADS, 3, SIZE), torch.randn(2, HEADS, 3, SIZE))

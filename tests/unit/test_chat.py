@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from template_families import LLAMA_3
+from support.template_families import LLAMA_3
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
 
 TEXTS = ["hello world , how are you ?", "system user assistant", "naïve café 你好 🙂"]
 USER = [{"role": "user", "content": "how are you ?"}]

@@ -14,16 +14,16 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
-import reward_kinds
 import torch
 from conftest import ROOT
-from odd_checkpoints import WEIGHTS, language_model, pickled, with_config, with_tokens
-from reward_kinds import bytes_with, rewrite
 from safetensors.torch import load_file, save_file
+from support import reward_kinds
+from support.odd_checkpoints import WEIGHTS, language_model, pickled, with_config, with_tokens
+from support.reward_kinds import bytes_with, rewrite
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from orchestrator.engines.checkpoints import load_policy, load_reward_model
-from orchestrator.engines.loading import check_whole
+from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
+from orchestrator.checkpoints.loading import check_whole
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 

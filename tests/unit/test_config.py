@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import reward_kinds
+from support import reward_kinds
 
 from orchestrator.config.checks import (
     check_checkpoints,

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.config.checks import check_checkpoints, check_files
 from orchestrator.config.load import ConfigError, load_config
-from orchestrator.config.places import check_output, check_target, existing
+from orchestrator.config.output_paths import check_output, check_target, existing
 
 HH = "data={task: hh_rlhf, pairs: PATH}"
 

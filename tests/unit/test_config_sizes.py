@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.config.load import ROOT, ConfigError, load_config
 from orchestrator.config.sizes import check_sizes, demands, sized
-from orchestrator.world import agents
-from orchestrator.world.extent import (
+from orchestrator.tasks.helpdesk import agents
+from orchestrator.tasks.helpdesk.extent import (
     DIFFERENT_PROMPTS,
     LONGEST_PROMPT,
     SHORTEST_PROMPT,

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.steps import data
-from jobs.steps.sweep import Sweep
+from jobs.sweep.steps import data
+from jobs.sweep.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.stages.progress import Meter

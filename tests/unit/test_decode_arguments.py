@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reward_kinds
 from conftest import ROOT
+from support import reward_kinds
 from typer.testing import CliRunner
 
 from jobs import decode, score
-from jobs.steps.decode_options import DecodeOptions
-from jobs.steps.method_fields import method_fields
+from jobs.batch.decode_options import DecodeOptions
+from jobs.command_line.method_fields import method_fields
 from orchestrator.search.method import METHODS
 
 

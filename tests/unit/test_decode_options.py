@@ -8,7 +8,7 @@ import pytest
 from conftest import NAN_WORD
 
 from actors.search import _loaded
-from jobs.steps.decode_options import DecodeOptions
+from jobs.batch.decode_options import DecodeOptions
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
 from orchestrator.decoding.engines import engine_of, told

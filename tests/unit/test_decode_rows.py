@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from written_rows import decode_rows, read_out
+from support.written_rows import decode_rows, read_out
 
-from jobs.steps.decode_output import DecodeOutput
-from jobs.steps.decode_rows import SAME_ID
+from jobs.batch.decode_output import DecodeOutput
+from jobs.batch.decode_rows import SAME_ID
 from orchestrator.config.load import ConfigError
 
 OUTS = ["out", "out.jsonl", "out.parquet"]

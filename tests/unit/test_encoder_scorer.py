@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_kinds import MAKERS, QUESTION, STEPS, rewrite
+from support.reward_kinds import MAKERS, QUESTION, STEPS, rewrite
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from orchestrator.engines.chat import load_chat
+from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.search.engines import Ids
 

@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 from transformers import LlamaForCausalLM
 
-from jobs.steps.estimates import Rates, seconds_of
-from jobs.steps.plan import Plan
-from jobs.steps.precision import WORDS, shape_of
-from jobs.steps.run import sweep_of
+from jobs.sweep.estimates import Rates, seconds_of
+from jobs.sweep.plan import Plan
+from jobs.sweep.precision import WORDS, shape_of
+from jobs.sweep.runner import sweep_of
 from orchestrator.config.load import load_config
 from orchestrator.training.speed import Shape, measure
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.steps.file_job import alone, cause, check_place, check_rows_file, file_job
-from jobs.steps.main import BAD_CONFIG, OK, writing_alone
+from jobs.batch.file_job import alone, cause, check_place, check_rows_file, file_job
+from jobs.sweep.main import BAD_CONFIG, OK, writing_alone
 from orchestrator.config.load import ConfigError
 from orchestrator.stages.store import Store
 

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.data.files import BadFile, columns_found, none_usable
-from orchestrator.data.forms import MOST_RANKED, TOO_MANY_RANKED
 from orchestrator.data.pairs import read_pairs
-from orchestrator.data.parts import check_usable, cut_in_parts, read_part
 from orchestrator.data.rejects import BadRow, field, text
+from orchestrator.data.row_forms import MOST_RANKED, TOO_MANY_RANKED
 from orchestrator.data.rows import MOST_NESTED, NESTED, NOT_JSON, TWICE, Row, read_rows
+from orchestrator.data.shards import check_usable, cut_in_parts, read_part
 
 ROWS = [{"prompt": f"order {i} .", "chosen": "yes .", "rejected": "no ."} for i in range(400)]
 

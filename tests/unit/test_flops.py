@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ARCHITECTURE
-from reward_kinds import MAKERS
 from safetensors.torch import save_file
+from support.reward_kinds import MAKERS
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from orchestrator.engines.parameters import matrix_parameters
-from orchestrator.engines.weights import read_config
+from orchestrator.checkpoints.parameters import matrix_parameters
+from orchestrator.checkpoints.weights import read_config
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Cost
 from orchestrator.scorers.parameters import scorer_parameters

@@ -11,14 +11,16 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
-from orchestrator.data.conversations import (
+from orchestrator.conversations.messages import (
     NOT_BY_THE_ASSISTANT,
     NOT_TEXT_PART,
     NOT_TO_THE_USER,
     TURNS_ALONE,
     UNKNOWN_ROLE,
 )
-from orchestrator.data.forms import (
+from orchestrator.data.pairs import prompt_id, read_pairs
+from orchestrator.data.rejects import BadRow
+from orchestrator.data.row_forms import (
     HISTORIES_DIFFER,
     INSTRUCTION,
     NO_PAIR,
@@ -32,8 +34,6 @@ from orchestrator.data.forms import (
     response_of,
     the_pair_of,
 )
-from orchestrator.data.pairs import prompt_id, read_pairs
-from orchestrator.data.rejects import BadRow
 from orchestrator.data.verdicts import NO_ORDER, NO_WINNER, REVERSED, TIE
 
 QUESTION, GOOD, BAD = "which kettle leaks ?", "the red one", "no idea"

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.training.ce import cross_entropy
-from orchestrator.training.dpo import dpo
-from orchestrator.training.kto import kto
-from orchestrator.training.nca import nca
+from orchestrator.objectives.ce import cross_entropy
+from orchestrator.objectives.dpo import dpo
+from orchestrator.objectives.kto import kto
+from orchestrator.objectives.nca import nca
 
 TOLERANCE = 1e-12
 CHOSEN, REJECTED = [0.5, -1.25, 3.0], [-0.5, 2.0, 3.0]

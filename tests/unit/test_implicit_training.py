@@ -8,8 +8,8 @@ import torch
 from conftest import FLOAT32_INSIDE
 from torch import Tensor, nn
 
-from orchestrator.engines.checkpoints import load_policy
-from orchestrator.training.implicit import (
+from orchestrator.checkpoints.checkpoint import load_policy
+from orchestrator.objectives.implicit import (
     Ids,
     ImplicitExample,
     ImplicitObjective,

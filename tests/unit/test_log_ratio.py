@@ -6,9 +6,9 @@ from conftest import FLOAT32_INSIDE
 from torch import Tensor, nn
 from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
-from orchestrator.engines.checkpoints import load_policy
+from orchestrator.checkpoints.checkpoint import load_policy
 from orchestrator.rewards import log_ratio
-from orchestrator.rewards.extended import Extended, extended_log_probs
+from orchestrator.rewards.extensions import Extended, extended_log_probs
 from orchestrator.rewards.log_ratio import (
     response_log_probs,
     token_and_end_log_probs,

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.checkpoints.checkpoint import load_policy, save_checkpoint
 from orchestrator.choices import Aggregation, Position
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_policy, save_checkpoint
+from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.search.engines import Ids, ScoreRequest
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 TOLERANCE = 1e-4  # float32, sums of some thirty tokens
 BETA = 0.5

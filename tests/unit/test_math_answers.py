@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from orchestrator.data import math_answers
-from orchestrator.data.gsm8k import NO_BOX, read_questions
 from orchestrator.data.math_answers import ask, canonical_answers, verdict
-from orchestrator.evaluation.graders import GRADERS
 from orchestrator.records import Prompt
+from orchestrator.tasks.graders import GRADERS
+from orchestrator.tasks.gsm8k import NO_BOX, read_questions
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 MATH500 = SHARED / "math500" / "math500.jsonl"

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from jobs.steps.measure import compare
+from jobs.benchmarks.measure import compare
 
 MIB = 2**20
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.decoding.apart import NO_LOGITS
 from orchestrator.decoding.backend import ModelBackend
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.decoding.bisect import NO_LOGITS
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.batch_backend import BatchBackend
@@ -18,7 +18,7 @@ from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
 from orchestrator.search.methods.policy_alone import Greedy
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import SearchRunner, run_searches
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 MOST = 20  # new tokens
 STEPS = StepBeamSearch(beams=2, candidates=3, delimiter="i").run

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.partial import stochastic_cuts
 from orchestrator.data.prefixes import Prefixes
+from orchestrator.data.truncation import stochastic_cuts
 
 
 def no_steps() -> list[int]:

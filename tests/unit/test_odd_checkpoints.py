@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 import ray
-import reward_kinds
 from conftest import ROOT
-from odd_checkpoints import DAMAGE, POLICIES, REWARDS, damaged, language_model
+from support import reward_kinds
+from support.odd_checkpoints import DAMAGE, POLICIES, REWARDS, damaged, language_model
 from test_decode_options import GIVEN as DECODING
 
-from jobs.steps.decode_options import DecodeOptions
-from jobs.steps.main import BAD_CONFIG, sweep_main, train_main
-from jobs.steps.score_options import ScoreOptions
+from jobs.batch.decode_options import DecodeOptions
+from jobs.batch.score_options import ScoreOptions
+from jobs.sweep.main import BAD_CONFIG, sweep_main, train_main
 from jobs.tuning.study import study_of
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder

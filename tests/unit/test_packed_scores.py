@@ -21,6 +21,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from orchestrator.objectives.bradley_terry import pair_loss
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import (
@@ -32,7 +33,6 @@ from orchestrator.rewards.packed import (
     trunk_tokens,
     visible,
 )
-from orchestrator.training.bradley_terry import pair_loss
 from orchestrator.training.examples import PairExample
 
 EOS = 2

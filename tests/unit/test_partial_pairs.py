@@ -9,14 +9,14 @@ import pytest
 from scipy.stats import chisquare  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.data.partial import (
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer
+from orchestrator.data.truncation import (
     official_cuts,
     same_prefix,
     stochastic_cuts,
     token_level_cuts,
     word_cut_to_token_cuts,
 )
-from orchestrator.engines.tokenizers import byte_pair_tokenizer
 from orchestrator.randomness import generator
 
 K = 5  # the paper's

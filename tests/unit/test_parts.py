@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data import parts
+from orchestrator.data import shards as parts
 from orchestrator.data.columns import Columns
-from orchestrator.data.parts import PartedFile, PartRows, Several, cut_in_parts, read_part
 from orchestrator.data.rejects import BadRow, field, text
 from orchestrator.data.rows import Row
+from orchestrator.data.shards import PartedFile, PartRows, Several, cut_in_parts, read_part
 
 
 def parse(number: int, row: Row) -> str:

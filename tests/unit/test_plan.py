@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.steps.held_out import held_out_pairs
-from jobs.steps.plan import Plan
-from jobs.steps.run import SMALL_GIB, StageFailed, perform, print_plan, sweep_of, written_gib
-from jobs.steps.stage_names import stage_names
-from jobs.steps.sweep import Sweep
+from jobs.sweep.held_out import held_out_pairs
+from jobs.sweep.plan import Plan
+from jobs.sweep.runner import SMALL_GIB, StageFailed, perform, print_plan, sweep_of, written_gib
+from jobs.sweep.stage_names import stage_names
+from jobs.sweep.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import write_pairs
 from orchestrator.records import PreferencePair, Prompt
@@ -116,7 +116,7 @@ def test_held_out_pairs_are_anothers_else_the_tests_else_none(
 ) -> None:
     config = load_config(None, ["training.evaluation_pairs=2"])
     sweep = Sweep(config, Store(str(tmp_path)), Console(quiet=True))
-    sweep.stages["pairs"] = stage = Stage("pairs", "jobs.steps.pairs", {})
+    sweep.stages["pairs"] = stage = Stage("pairs", "jobs.sweep.steps.pairs", {})
     with sweep.store.writing(stage, {}) as folder:
         for name, count in {"reference": reference, "test": test}.items():
             pairs = [

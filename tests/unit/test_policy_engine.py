@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from orchestrator.engines.draws import distribution
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.huggingface.draws import distribution
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.randomness import stream_key, uniforms
 from orchestrator.search.engines import Ids, SampleRequest, TopRequest
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 MOST = 24  # new tokens
 DRAWS = 4_000  # next tokens of a chi-square test
@@ -311,7 +311,7 @@ def test_more_rows_than_a_batch_holds_give_the_same_samples(
 ) -> None:
     requests = [SampleRequest(p, (), keys(f"rows{i}", 3), 6) for i, p in enumerate(prompts)]
     whole = engine.sample(requests)
-    monkeypatch.setattr("orchestrator.engines.policy.ROWS_PER_BATCH", 4)
+    monkeypatch.setattr("orchestrator.engines.huggingface.policy.ROWS_PER_BATCH", 4)
     assert [[c.token_ids for c in a.continuations] for a in engine.sample(requests)] == [
         [c.token_ids for c in a.continuations] for a in whole
     ]
@@ -322,7 +322,7 @@ def test_more_rows_than_a_batch_holds_give_the_same_samples(
 def test_a_prompt_whose_samples_fill_several_batches_is_paid_for_once(
     fresh: HuggingFacePolicy, prompts: list[Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.engines.policy.ROWS_PER_BATCH", 4)
+    monkeypatch.setattr("orchestrator.engines.huggingface.policy.ROWS_PER_BATCH", 4)
     requests = [SampleRequest(p, (), keys(f"paid{i}", 10), 1) for i, p in enumerate(prompts[:2])]
     requests.append(SampleRequest(prompts[2], (), keys("paid2", 10), 2))
     *singles, pairs = fresh.sample(requests)

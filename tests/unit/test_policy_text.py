@@ -3,12 +3,12 @@
 from functools import lru_cache
 
 import pytest
-from template_families import TEXTS, byte_level
-from template_forms import FORMS, MISTRAL_3
+from support.template_families import TEXTS, byte_level
+from support.template_forms import FORMS, MISTRAL_3
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.rendering import TemplateRefuses
-from orchestrator.engines.tokenizers import byte_pair_tokenizer
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.rendering import TemplateRefuses
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.search.engines import Ids, ScoreRequest
 

@@ -11,11 +11,11 @@ import torch
 from conftest import ROOT
 from rich.console import Console
 
-from jobs.steps import precision
-from jobs.steps.main import planned
-from jobs.steps.plan import Plan
-from jobs.steps.precision import FILE, Choice, remember, shape_of
-from jobs.steps.run import sweep_of
+from jobs.sweep import precision
+from jobs.sweep.main import planned
+from jobs.sweep.plan import Plan
+from jobs.sweep.precision import FILE, Choice, remember, shape_of
+from jobs.sweep.runner import sweep_of
 from orchestrator.config.load import load_config
 from orchestrator.stages.store import Store
 from orchestrator.training.precision import CLEARLY, Speeds, device_name, speeds

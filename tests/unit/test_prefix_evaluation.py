@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jobs.steps.prefix_evaluation import Grid, _accuracy_row, _compare, _measures, _premise, _row
-from jobs.steps.run import sweep_of
-from jobs.steps.sweep import Sweep
+from jobs.sweep.prefix_evaluation import Grid, _accuracy_row, _compare, _measures, _premise, _row
+from jobs.sweep.runner import sweep_of
+from jobs.sweep.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy, prefix_accuracy
 

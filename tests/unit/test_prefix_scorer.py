@@ -8,20 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ARCHITECTURE
-from reward_kinds import MAKERS, QUESTION, STEPS
+from support.reward_kinds import MAKERS, QUESTION, STEPS
 
 from actors.prefix_scores import PrefixScorer
-from jobs.steps.score_output import ScoreOutput
-from jobs.steps.score_pipeline import PartReader, PartWriter
+from jobs.batch.score_output import ScoreOutput
+from jobs.batch.score_pipeline import PartReader, PartWriter
+from orchestrator.checkpoints.checkpoint import new_policy, save_checkpoint
 from orchestrator.choices import Position
-from orchestrator.data.parts import cut_in_parts
+from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.engines.checkpoints import new_policy, save_checkpoint
-from orchestrator.engines.tokenizers import word_tokenizer
-from orchestrator.scorers.reading import RowKind, RowReader
+from orchestrator.data.shards import cut_in_parts
 from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.row_reader import RowKind, RowReader
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
-from orchestrator.world.words import vocabulary
+from orchestrator.tasks.helpdesk.words import vocabulary
 
 TOLERANCE = 1e-4
 TEXTS = ("".join(STEPS), "that is 5 .", STEPS[1] + STEPS[0] * 3, "5", "so\n\nwhat\n\nis")

@@ -6,19 +6,19 @@ from typing import get_args
 
 import pytest
 import torch
-from public_models import PUBLIC, QUESTION
-from template_families import CHATML
+from support.public_models import PUBLIC, QUESTION
+from support.template_families import CHATML
 
-from jobs.steps.scorer_options import parsed_format, parsed_score_at
+from jobs.batch.scorer_options import parsed_format, parsed_score_at
 from orchestrator.config.load import ConfigError
 from orchestrator.config.sections import PresetName
+from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.engines.chat import load_chat
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.formats import PRESETS, StepFormat
-from orchestrator.scorers.reading import RowReader
 from orchestrator.scorers.registry import chat_of, load_scorer
+from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.engines import ScoreRequest
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_kinds import MAKERS, QUESTION, WORDS, sentence_piece
-from reward_oracles import BY_HAND, USER
+from support.reward_kinds import MAKERS, QUESTION, WORDS, sentence_piece
+from support.reward_oracles import BY_HAND, USER
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.chat_formats import plain_template
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.chat_formats import plain_template
 from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.tagged import TagFormat, TaggedText

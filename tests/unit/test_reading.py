@@ -17,8 +17,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from orchestrator.engines import names, reading, rows
-from orchestrator.engines.reading import Reader
+from orchestrator.engines.kv_cache import cached_forward as reading
+from orchestrator.engines.kv_cache import prefix_index as names
+from orchestrator.engines.kv_cache import rows
+from orchestrator.engines.kv_cache.cached_forward import Reader
 from orchestrator.rewards.packed import Ids
 
 WORDS = 20

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_kinds import MAKERS
-from template_families import FAMILIES, TEXTS, reward_model
+from support.reward_kinds import MAKERS
+from support.template_families import FAMILIES, TEXTS, reward_model
 from transformers import AutoTokenizer
 
+from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.rendering import TemplateRefuses
+from orchestrator.conversations.response_border import ResponseBorder
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.engines.chat import Chat, load_chat
-from orchestrator.engines.rendering import TemplateRefuses
-from orchestrator.engines.response_border import ResponseBorder
-from orchestrator.engines.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 

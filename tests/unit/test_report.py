@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from report_summary import SCORERS, SEARCHES, Numbers, cell_entry, full_summary, rate_entry
 from rich.console import Console
+from support.report_summary import SCORERS, SEARCHES, Numbers, cell_entry, full_summary, rate_entry
 
 from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.figures import figures, save_figures

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from report_summary import full_summary
+from support.report_summary import full_summary
 
 from orchestrator.report.figures import figures
 from orchestrator.report.notation import interval, paired

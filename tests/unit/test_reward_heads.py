@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_kinds import MAKERS, SIZES, WIDTH, bytes_with, renamed, rewrite, ultra_rm, value_head
 from safetensors.torch import load_file
+from support.reward_kinds import (
+    MAKERS,
+    SIZES,
+    WIDTH,
+    bytes_with,
+    renamed,
+    rewrite,
+    ultra_rm,
+    value_head,
+)
 from transformers import (
     AutoModelForSequenceClassification,
     LlamaConfig,
@@ -14,9 +23,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import context_of, load_reward_model, save_checkpoint
-from orchestrator.engines.weights import Weights
+from orchestrator.checkpoints.checkpoint import context_of, load_reward_model, save_checkpoint
+from orchestrator.checkpoints.weights import Weights
+from orchestrator.conversations.chat import load_chat
 
 IDS = torch.tensor([[5, 9, 40, 7, 31]])
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.steps.plan import Plan
-from jobs.steps.readers import check_some_fit
-from jobs.steps.run import Runner, StageFailed, perform, sweep_of
+from jobs.sweep.plan import Plan
+from jobs.sweep.readers import check_some_fit
+from jobs.sweep.runner import Runner, StageFailed, perform, sweep_of
 from orchestrator.config.extents import too_long_warmups
 from orchestrator.config.load import load_config
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reward_kinds import MAKERS, QUESTION, STEPS
-from reward_oracles import USER
+from support.reward_kinds import MAKERS, QUESTION, STEPS
+from support.reward_oracles import USER
 from transformers import AutoTokenizer
 
+from orchestrator.checkpoints.checkpoint import context_of
 from orchestrator.choices import Position
+from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import context_of
-from orchestrator.scorers.reading import NO_TOKENS, REFUSED, TOO_LONG, RowKind, RowReader
+from orchestrator.scorers.row_reader import NO_TOKENS, REFUSED, TOO_LONG, RowKind, RowReader
 from orchestrator.scorers.scorer import ScorerSpec
 
 CONTEXT = 256  # of the tiny models

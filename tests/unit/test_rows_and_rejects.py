@@ -9,9 +9,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
+from orchestrator.conversations.messages import UNKNOWN_ROLE
 from orchestrator.data import rejects as checks
-from orchestrator.data.conversations import UNKNOWN_ROLE
-from orchestrator.data.forms import RowPair, the_pair_of
 from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import (
     CONTENT_CHARACTERS,
@@ -21,6 +20,7 @@ from orchestrator.data.rejects import (
     too_long,
     write_rejects,
 )
+from orchestrator.data.row_forms import RowPair, the_pair_of
 from orchestrator.data.rows import file_stem, read_rows
 from orchestrator.records import PreferencePair, Prompt, Reject
 

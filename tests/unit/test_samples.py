@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines.samples import (
+from orchestrator.checkpoints.sample_models import (
     CACHE_VARIABLE,
     Sample,
     SampleNotInstalled,

@@ -3,28 +3,28 @@
 from pathlib import Path
 
 import pytest
-import reward_kinds
 import torch
-from odd_checkpoints import changed, copied, labelled
 from rich.console import Console
+from support import reward_kinds
+from support.odd_checkpoints import changed, copied, labelled
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
 )
 
-from jobs.steps.plan import Plan
-from jobs.steps.run import sweep_of
+from jobs.sweep.plan import Plan
+from jobs.sweep.runner import sweep_of
+from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoint
 from orchestrator.choices import Position
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.models import check_models
-from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
+from orchestrator.objectives.objective import start_model
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.training.job import TrainingJob
-from orchestrator.training.objective import start_model
 
 CHAT = [{"role": "user", "content": "what is 2 and 3 ?"}]
 TEXTS = ("first add 2 and 3 .", "that is 5 .")

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-from reward_kinds import MAKERS
+from support.reward_kinds import MAKERS
 
-from jobs.steps.score import score_main
-from jobs.steps.score_options import ScoreOptions
-from jobs.steps.score_output import MARK, ScoreOutput, write_part
+from jobs.batch.score import score_main
+from jobs.batch.score_options import ScoreOptions
+from jobs.batch.score_output import MARK, ScoreOutput, write_part
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA, write_rejects
 from orchestrator.records import Reject

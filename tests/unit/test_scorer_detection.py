@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_kinds import MAKERS, bert, process_head, renamed, rewrite, sequence
+from support.reward_kinds import MAKERS, bert, process_head, renamed, rewrite, sequence
 from transformers import BertConfig, BertForTokenClassification, LlamaConfig, T5Config
 
 from orchestrator.choices import ScorerKind
@@ -132,7 +132,7 @@ def test_hub_names_are_read_from_the_hubs_cache(tmp_path: Path) -> None:
     (folder / "refs" / "main").write_text(commit)
     code = (
         "import json; from orchestrator.scorers.detect import MUST_BE_SAID, nature_of;"
-        "from orchestrator.engines.weights import Weights;"
+        "from orchestrator.checkpoints.weights import Weights;"
         "shape = Weights.of('maker/model').shape('score.2.weight');"
         "print(json.dumps([nature_of('maker/model').form, shape]))"
     )

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from method_examples import example
+from support.method_examples import example
 
-from orchestrator.engines.checkpoints import new_policy, reward_model_from_policy, save_checkpoint
-from orchestrator.engines.policy import HuggingFacePolicy
-from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.checkpoints.checkpoint import (
+    new_policy,
+    reward_model_from_policy,
+    save_checkpoint,
+)
+from orchestrator.conversations.tokenizers import word_tokenizer
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.batch_backend import BatchBackend

@@ -8,14 +8,14 @@ import torch
 from conftest import NAN_WORD
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from orchestrator.decoding.apart import each_apart
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import TextDoesNotFit, load_reward_model, save_checkpoint
+from orchestrator.checkpoints.checkpoint import TextDoesNotFit, load_reward_model, save_checkpoint
+from orchestrator.conversations.chat import load_chat
+from orchestrator.decoding.bisect import each_apart
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 from orchestrator.search.problem import PromptFailed
-from orchestrator.world import agents
+from orchestrator.tasks.helpdesk import agents
 
 TOLERANCE = 1e-4
 

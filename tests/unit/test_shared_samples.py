@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Response
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec

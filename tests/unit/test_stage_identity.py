@@ -89,19 +89,19 @@ def test_an_outside_file_changes_the_key(tmp_path: Path) -> None:
 
 
 def test_the_closure_of_the_search_holds_its_engines_and_not_the_tracker() -> None:
-    closure = source_closure("jobs.steps.search")
+    closure = source_closure("jobs.sweep.steps.search")
     assert closure >= {
-        "jobs.steps.search", "actors.policy", "actors.reward", "orchestrator.search.method",
+        "jobs.sweep.steps.search", "actors.policy", "actors.reward", "orchestrator.search.method",
         "orchestrator.rewards.packed", "orchestrator.randomness",
     }  # fmt: skip
     assert source_closure("orchestrator.search.methods.beam") >= {"orchestrator.search.expansion"}
     for left_out in ("tracking", "report", "config", "stages"):
         assert not any(name.startswith(f"orchestrator.{left_out}") for name in closure)
-    assert not closure & {"jobs.steps.plan", "jobs.steps.run", "jobs.steps.main"}
+    assert not closure & {"jobs.sweep.plan", "jobs.sweep.runner", "jobs.sweep.main"}
 
 
 def test_what_another_process_runs_counts_as_a_source() -> None:
-    for step in ("jobs.steps.search", "jobs.steps.responses"):  # votes, and grades
+    for step in ("jobs.sweep.steps.search", "jobs.sweep.responses"):  # votes, and grades
         assert "orchestrator.data.math_worker" in source_closure(step)
 
 

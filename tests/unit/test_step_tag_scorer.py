@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_kinds import MAKERS, SIZES, STEPS, WIDTH, bytes_with, rewrite, sentence_piece
-from reward_oracles import BY_HAND, USER
+from support.reward_kinds import MAKERS, SIZES, STEPS, WIDTH, bytes_with, rewrite, sentence_piece
+from support.reward_oracles import BY_HAND, USER
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
+from orchestrator.checkpoints.checkpoint import save_checkpoint
 from orchestrator.choices import Aggregation
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.checkpoints import save_checkpoint
-from orchestrator.engines.tokenizers import word_tokenizer
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.scorers.step_tag import StepTagScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 

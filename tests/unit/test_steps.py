@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.chat_formats import plain_template
-from orchestrator.engines.tokenizers import byte_pair_tokenizer
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.chat_formats import plain_template
+from orchestrator.conversations.tokenizers import byte_pair_tokenizer
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.steps import TextReader, step_ends
 

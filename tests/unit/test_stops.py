@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_steps import byte_level, sentence_piece
 
-from orchestrator.engines.chat import Chat
-from orchestrator.engines.stops import StopReader
+from orchestrator.conversations.chat import Chat
+from orchestrator.conversations.stop_texts import StopReader
 
 CHATS = {"byte level": byte_level(), "sentence piece": sentence_piece()}
 STOPS = ("\n", "\n\n", "5.", " is", ". ", "\u043a\u0438", "\U0001f642", "x", " ")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jobs.steps.plan import Plan
-from jobs.steps.run import sweep_of
-from jobs.steps.summary import _models
+from jobs.sweep.plan import Plan
+from jobs.sweep.runner import sweep_of
+from jobs.sweep.steps.summary import _models
 from orchestrator.config.load import load_config
 
 VARIANTS = [

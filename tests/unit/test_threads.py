@@ -13,7 +13,7 @@ from orchestrator import THREADS
 
 POLICY, COUNT = THREADS
 ENTRANCES = (
-    "orchestrator.decoding.decoder", "actors.training", "actors.search", "jobs.steps.training",
+    "orchestrator.decoding.decoder", "actors.training", "actors.search", "jobs.sweep.training",
 )  # fmt: skip
 
 

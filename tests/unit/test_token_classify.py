@@ -15,17 +15,17 @@ import torch
 from conftest import ARCHITECTURE, SPREAD, WIDER, engines
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, Qwen2Config
 
-from orchestrator.engines.checkpoints import load_reward_model, save_checkpoint
-from orchestrator.engines.tokenizers import word_tokenizer
-from orchestrator.engines.vllm_process import TOKENS_PER_BATCH
+from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoint
+from orchestrator.conversations.tokenizers import word_tokenizer
+from orchestrator.engines.vllm.process import TOKENS_PER_BATCH
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.token_classify import TokenClassifyScorer
 from orchestrator.search.engines import Ids, ScoreRequest
-from orchestrator.world import agents
-from orchestrator.world.words import vocabulary
+from orchestrator.tasks.helpdesk import agents
+from orchestrator.tasks.helpdesk.words import vocabulary
 
 VLLM = importlib.util.find_spec("vllm") is not None
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.answers import ANSWER_S, StoreNotOpened, check_answers
+from orchestrator.tracking.reachability import ANSWER_S, StoreNotOpened, check_answers
 
 
 @contextmanager

@@ -13,20 +13,20 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForSequenceClassification
 
+from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.config.load import ROOT
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_reward_model
-from orchestrator.engines.policy import HuggingFacePolicy
+from orchestrator.conversations.chat import load_chat
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy
+from orchestrator.objectives.implicit import ImplicitExample, with_unrelated
+from orchestrator.objectives.objective import Objective
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import SampleRequest
-from orchestrator.training.alone import AloneHost
 from orchestrator.training.examples import PairExample, TextExample
 from orchestrator.training.files import Example, read_examples, write_examples
-from orchestrator.training.implicit import ImplicitExample, with_unrelated
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import Training, run_job
-from orchestrator.training.objective import Objective
+from orchestrator.training.single_process import AloneHost
 
 Zero = Literal[0, 1, 2, 3]
 GOOD, BAD = "thank you for writing .", "read the manual ."

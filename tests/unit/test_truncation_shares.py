@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from jobs.steps.partial_pairs import CutPairs, _shares, tlt_is_matched, truncations_of
-from jobs.steps.plan import Plan
-from jobs.steps.run import sweep_of
+from jobs.sweep.plan import Plan
+from jobs.sweep.runner import sweep_of
+from jobs.sweep.steps.partial_pairs import CutPairs, _shares, tlt_is_matched, truncations_of
 from orchestrator.config.load import load_config
+from orchestrator.conversations.chat import load_chat
 from orchestrator.data.tables import write_pairs
-from orchestrator.engines.chat import load_chat
 from orchestrator.records import PreferencePair
-from orchestrator.world.agents import demonstration, prompts
+from orchestrator.tasks.helpdesk.agents import demonstration, prompts
 
 PAIRS = 120
 UNMATCHED = "variants.prm_tlt.match=null"

@@ -8,7 +8,7 @@ from jobs.tuning.log import cause_of
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("Failure # 1\nTraceback\njobs.steps.run.StageFailed: orm: no loss\n", "orm: no loss"),
+        ("Failure # 1\nTraceback\njobs.sweep.runner.StageFailed: orm: no loss\n", "orm: no loss"),
         ("StageFailed: a: first\nStageFailed: b: 1 error\n  field\n", "b: 1 error field"),
         ("Failure # 1\nThe actor died.\n\n", "The actor died."),
         ("", "it ended without a word"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.steps.cluster import check_trials
+from jobs.sweep.cluster import check_trials
 from jobs.tuning.drawn import measures_of
 from jobs.tuning.study import Study, study_of
 from jobs.tuning.trial import TrialJob

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reward_kinds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import reward_kinds
 
 from orchestrator.config.checks import check_files
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-import reward_kinds
+from support import reward_kinds
 from typer.testing import CliRunner
 
 from jobs import bench, decode, full_sweep, score, tune

@@ -16,12 +16,12 @@ from conftest import engines
 from scipy.stats import chisquare
 
 from orchestrator import THREADS
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import TextDoesNotFit, load_policy, save_checkpoint
-from orchestrator.engines.draws import distribution
-from orchestrator.engines.policy import HuggingFacePolicy, PolicyIsNotFinite
-from orchestrator.engines.tokenizers import word_tokenizer
-from orchestrator.engines.vllm_policy import VllmPolicy
+from orchestrator.checkpoints.checkpoint import TextDoesNotFit, load_policy, save_checkpoint
+from orchestrator.conversations.chat import load_chat
+from orchestrator.conversations.tokenizers import word_tokenizer
+from orchestrator.engines.huggingface.draws import distribution
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy, PolicyIsNotFinite
+from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.randomness import stream_key
 from orchestrator.records import Response
 from orchestrator.scorers.policy_tokens import PolicyTokens
@@ -42,8 +42,8 @@ from orchestrator.search.engines import (
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
-from orchestrator.world import agents
-from orchestrator.world.words import vocabulary
+from orchestrator.tasks.helpdesk import agents
+from orchestrator.tasks.helpdesk.words import vocabulary
 
 TEMPERATURE, TOP_P = 0.8, 0.95
 CLOSE = 1e-4  # of scores

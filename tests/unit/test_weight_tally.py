@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from jobs.steps.weight_tally import HISTOGRAM_BINS, Tally
+from jobs.sweep.weight_tally import HISTOGRAM_BINS, Tally
 
 
 def batch(*weights: list[float]) -> pa.Table:

@@ -10,23 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from reward_kinds import MAKERS
-from template_families import FAMILIES, reward_model
+from support.reward_kinds import MAKERS
+from support.template_families import FAMILIES, reward_model
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from jobs.steps.reward_models import whole_pair
+from jobs.sweep.steps.reward_models import whole_pair
+from orchestrator.checkpoints.checkpoint import load_reward_model
+from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.engines.chat import load_chat
-from orchestrator.engines.checkpoints import load_reward_model
+from orchestrator.objectives.bradley_terry import pair_loss
 from orchestrator.records import Message, PreferencePair, Prompt
 from orchestrator.scorers.policy_tokens import PolicyTokens
-from orchestrator.scorers.reading import RowReader
 from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.engines import ScoreRequest
-from orchestrator.training.bradley_terry import pair_loss
 
 TOLERANCE = 1e-5
 SYSTEM = {"role": "system", "content": "Answer in one sentence."}

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.evaluation.graders import COUNTED, helpdesk
 from orchestrator.records import Prompt
-from orchestrator.world import agents, words
-from orchestrator.world.preferences import label_pair
-from orchestrator.world.rubric import grade
+from orchestrator.tasks.graders import COUNTED, helpdesk
+from orchestrator.tasks.helpdesk import agents, words
+from orchestrator.tasks.helpdesk.preferences import label_pair
+from orchestrator.tasks.helpdesk.rubric import grade
 
 KETTLE = {"product": "kettle", "problem": "leaks", "angry": False}
 ANGRY = {**KETTLE, "angry": True}

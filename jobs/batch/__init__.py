@@ -1,0 +1,1 @@
+"""Jobs that map one input file to one output folder: decode and score."""

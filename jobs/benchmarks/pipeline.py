@@ -1,0 +1,210 @@
+"""The pipeline of jobs/score.py against the bare model: rows a second when both are warm.
+
+The bare model is the same scorer in a process of its own, fed with token ids that it knows all in
+advance, in the batch size that is best for it, with as many threads as all actors have together.
+The two take turns: a round of the one, a sample of the other.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import pairwise
+from pathlib import Path
+
+import ray
+import torch
+from rich.console import Console
+
+from jobs.batch.score_output import Counts, ScoreOutput
+from jobs.batch.score_pipeline import Scoring, run_parts
+from jobs.benchmarks.measure import begin_peak, peak_mib
+from jobs.benchmarks.names import PIPELINE
+from jobs.benchmarks.setting import Setting, forward_flops
+from jobs.sweep import cluster
+from orchestrator.checkpoints.checkpoint import (
+    new_policy,
+    reward_model_from_policy,
+    save_checkpoint,
+)
+from orchestrator.conversations.tokenizers import SPECIAL, word_tokenizer
+from orchestrator.data.prefixes import Prefixes
+from orchestrator.data.shards import Part, cut_in_parts
+from orchestrator.randomness import generator
+from orchestrator.rewards.packed import prefix_row
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.row_reader import RowReader
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.search.engines import Ids
+
+FLOOR = 0.85
+PROMPT, RESPONSE, CUTS = 32, 64, (11, 22, 32, 43, 54)  # tokens
+TEMPLATE = 3  # tokens of the prompt that the template writes
+BATCH_SIZE = 32
+PART_ROWS = 128  # at most: a round is short, and its ends are left out by parts
+PARTS_OF_AN_ACTOR = 6  # at least, in a round
+MOST_ACTORS = 8
+ROUNDS = 3
+ENDS = 0.05  # of a round's parts, at each end, that do not count: starting, and running dry
+BARE_ROWS = 2_000
+BARE_BATCHES = (8, 16, 32, 64, 128, 170)  # 170 rows are the most that a scorer takes at once
+TRIED_ROWS = 340
+Row = tuple[Ids, Ids]
+
+
+@dataclass
+class Round:
+    """When each part was written, and what that cost the driver."""
+
+    actors: int
+    written: list[tuple[float, int]] = field(default_factory=list)  # seconds, rows
+    peak_mib: float = 0.0  # rise of the driver's memory from a quarter of the parts on
+
+    @property
+    def rate(self) -> float:
+        """Rows a second between the ends."""
+        # Actors of one speed finish at about the same time: as many parts of each count.
+        ends = math.ceil(ENDS * len(self.written) / self.actors) * self.actors
+        count = (len(self.written) - 2 * ends) // self.actors * self.actors
+        inner = self.written[ends - 1 : ends + count]
+        if len(inner) < 2:
+            raise ValueError(f"{len(self.written)} parts are too few to tell a rate")
+        return sum(rows for _, rows in inner[1:]) / (inner[-1][0] - inner[0][0])
+
+
+def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, object]:
+    """Rounds of the pipeline over ``rows`` rows in all, samples of the bare model between them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = _checkpoint(setting, folder / "model")
+        reader = _rows_file(rows, setting, checkpoint, folder)
+        cluster.connect(console, dashboard=False)
+        scoring, parts = _scoring(rows, setting, reader, folder)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            threads = scoring.actors * scoring.threads
+            bare = partial(_bare, checkpoint, setting, threads, rows=min(BARE_ROWS, rows))
+            best = max(BARE_BATCHES, key=lambda b: process.submit(
+                partial(bare, rows=min(TRIED_ROWS, rows)), b).result())  # fmt: skip
+            samples, rounds = [process.submit(bare, best).result()], []
+            for number in range(ROUNDS):
+                rounds.append(measure_round(scoring, parts[number::ROUNDS]))
+                samples.append(process.submit(bare, best).result())
+                console.print(
+                    f"  pipeline {rounds[-1].rate:.1f} rows/s, bare {samples[-1]:.1f} (batches of"
+                    f" {best})",
+                    highlight=False,
+                )
+        ray.shutdown()
+    return _result(rows, setting, rounds, samples)
+
+
+def measure_round(scoring: Scoring, parts: Sequence[Part]) -> Round:
+    """Runs the pipeline over some parts."""
+    found = Round(scoring.actors)
+    before: float | None = None
+
+    def heard(counts: Counts) -> None:
+        nonlocal before
+        found.written.append((time.perf_counter(), counts["rows"] + counts["rejected"]))
+        if before is None and len(found.written) >= len(parts) / 4:
+            before = begin_peak()
+
+    run_parts(scoring, parts, heard)
+    found.peak_mib = math.nan if before is None else peak_mib() - before
+    return found
+
+
+def _result(
+    rows: int, setting: Setting, rounds: Sequence[Round], samples: Sequence[float]
+) -> dict[str, object]:
+    around = [(a + b) / 2 for a, b in pairwise(samples)]
+    pairs = list(zip(rounds, around, strict=True))
+    ours = statistics.median(found.rate for found in rounds)
+    ratio = statistics.median(found.rate / bare for found, bare in pairs)
+    row = prefix_row((0,) * PROMPT, [(0,) * RESPONSE], [(*CUTS, RESPONSE)], ())
+    return {
+        "name": PIPELINE,
+        "ours_s": rows / ours,
+        "other_s": rows / ours * ratio,
+        "ours_peak_mib": max(found.peak_mib for found in rounds),
+        "other_peak_mib": None,  # the driver has no counterpart
+        "ratio": ratio,
+        "floor": FLOOR,
+        "ceiling": None,
+        "flops": ours * forward_flops(setting, [row]),
+    }
+
+
+def _scoring(
+    rows: int, setting: Setting, reader: RowReader, folder: Path
+) -> tuple[Scoring, list[Part]]:
+    """On a CPU an actor a core, each with one thread; on a GPU one actor."""
+    actors = 1 if setting.device == "cuda" else min(os.cpu_count() or 1, MOST_ACTORS)
+    part_rows = max(min(PART_ROWS, rows // (ROUNDS * PARTS_OF_AN_ACTOR * actors)), 1)
+    file = cut_in_parts(str(folder / "rows.jsonl"), part_rows, reader.check, folder)
+    output = ScoreOutput(folder / "scored")
+    output.begin({}, force=False)
+    scoring = Scoring(file, reader, str(output.folder), actors, 1, BATCH_SIZE, setting.device)
+    return scoring, list(file.parts)
+
+
+def _checkpoint(setting: Setting, folder: Path) -> str:
+    """A random reward model with a tokenizer of whole words."""
+    words = _words(setting)
+    tokenizer = word_tokenizer(words)
+    save_checkpoint(new_policy(tokenizer, setting.architecture, 0), tokenizer, folder / "policy")
+    model = reward_model_from_policy(str(folder / "policy"), 0)
+    torch.nn.init.normal_(model.score.weight)
+    save_checkpoint(model.to(setting.torch_dtype), tokenizer, folder / "reward")
+    return str(folder / "reward")
+
+
+def _words(setting: Setting) -> list[str]:
+    return [f"w{number}" for number in range(setting.vocabulary - len(SPECIAL))]
+
+
+def _rows_file(rows: int, setting: Setting, checkpoint: str, folder: Path) -> RowReader:
+    """Writes rows of random words, each a token, and says how they are read."""
+    words, draw = _words(setting), generator(0, "bench", "pipeline")
+    with (folder / "rows.jsonl").open("w") as file:
+        for _ in range(rows):
+            chosen = draw.integers(0, len(words), PROMPT - TEMPLATE + RESPONSE).tolist()
+            text = [words[i] for i in chosen]
+            prompt, response = text[: PROMPT - TEMPLATE], text[PROMPT - TEMPLATE :]
+            row = {"prompt": " ".join(prompt), "response": " ".join(response)}
+            file.write(json.dumps(row) + "\n")
+    prefixes = Prefixes("lengths", CUTS)
+    return RowReader(ScorerSpec(checkpoint), "open", "response", prefixes, 0, "rows")
+
+
+def _bare(checkpoint: str, setting: Setting, threads: int, batch: int, rows: int) -> float:
+    """Rows a second of the scorer alone."""
+    torch.set_num_threads(threads)
+    scorer = _scorer(checkpoint, setting.device)
+    known = _known(rows, setting.vocabulary)
+    start = time.perf_counter()
+    for first in range(0, len(known), batch):
+        some = known[first : first + batch]
+        prompts, responses = [x for x, _ in some], [y for _, y in some]
+        scorer.prefix_scores(prompts, responses, [[*CUTS, RESPONSE]] * len(some))
+    return len(known) / (time.perf_counter() - start)
+
+
+@lru_cache(maxsize=1)
+def _scorer(checkpoint: str, device: str):  # type: ignore[no-untyped-def]
+    return load_scorer(ScorerSpec(checkpoint), "open", None, device)
+
+
+@lru_cache(maxsize=2)
+def _known(rows: int, vocabulary: int) -> list[Row]:
+    draw = generator(0, "bench", "bare")
+    ids = draw.integers(len(SPECIAL), vocabulary, (rows, PROMPT + RESPONSE))
+    return [(tuple(row[:PROMPT]), tuple(row[PROMPT:])) for row in ids.tolist()]

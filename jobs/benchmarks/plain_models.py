@@ -1,0 +1,140 @@
+"""Sampling and scoring with plain transformers, one prompt at a time: what the plain loop asks.
+
+The policy continues from a key/value cache; the reward model scores all candidates of a step in one
+batch without a cache. Draws are keyed as the methods' are.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from orchestrator.randomness import uniforms
+from orchestrator.search.engines import Ids
+from orchestrator.search.problem import Problem
+
+
+@dataclass
+class Beam:
+    """A beginning of a response, whether it is finished, and its score."""
+
+    ids: Ids = ()
+    finished: bool = False
+    score: float = -math.inf
+
+
+@dataclass
+class PlainModels:
+    """Both models, in evaluation mode, on one device.
+
+    ``ends`` are token ids that end a response; ``closing`` ids are put behind what is scored,
+    ``finished_closing`` behind what the policy has ended.
+    ``text`` writes the policy's ids, for stops and votes; ``reward_ids`` gives the reward
+    model's ids of a prompt and a response, where its tokenizer is another one.
+    """
+
+    policy: PreTrainedModel
+    reward: PreTrainedModel
+    ends: Ids = ()
+    closing: Ids = ()
+    temperature: float = 1.0
+    top_p: float = 1.0
+    policy_tokens: int = 0
+    chosen_tokens: int = 0  # drawn or chosen by the policy, ends too
+    reward_tokens: int = 0
+    text: Callable[[Ids], str] = str
+    reward_ids: Callable[[Ids, Ids], Ids] = lambda prompt, response: prompt + response
+    finished_closing: Ids = ()
+
+    def samples(
+        self,
+        text: Ids,
+        keys: Sequence[int],
+        most: int,
+        threshold: float = math.inf,
+        stops: Sequence[str] = (),
+    ) -> list[tuple[Ids, bool]]:
+        """A continuation for each key, and whether it came to an end token."""
+        cache = DynamicCache()
+        logits = self._forward(torch.tensor([text]), cache).expand(len(keys), -1)
+        cache.batch_repeat_interleave(len(keys))
+        draws = torch.stack([torch.from_numpy(uniforms(key, most)) for key in keys])
+        draws = draws.to(logits.device)
+        drawn: list[list[int]] = [[] for _ in keys]
+        stopped, ended = [False] * len(keys), [False] * len(keys)
+        for place in range(most):
+            probabilities = self._nucleus(torch.softmax(wide(logits) / self.temperature, -1))
+            entropy = torch.special.entr(probabilities).sum(-1)
+            cumulative = probabilities.double().cumsum(-1)
+            target = draws[:, place : place + 1] * cumulative[:, -1:]
+            tokens = torch.searchsorted(cumulative, target, right=True)
+            tokens = tokens.clamp(max=logits.shape[-1] - 1)
+            for i, token in enumerate(tokens.flatten().tolist()):
+                if stopped[i]:
+                    continue
+                uncertain = bool(drawn[i]) and float(entropy[i]) >= threshold
+                ended[i] = not uncertain and token in self.ends
+                stopped[i] = uncertain or ended[i]
+                if not stopped[i]:
+                    drawn[i].append(token)
+                    stopped[i] = any(stop in self.text(tuple(drawn[i])) for stop in stops)
+            if all(stopped) or place == most - 1:
+                break
+            logits = self._forward(tokens, cache)
+        self.chosen_tokens += sum(map(len, drawn)) + sum(ended)
+        return [(tuple(ids), end) for ids, end in zip(drawn, ended, strict=True)]
+
+    def scores(self, problem: Problem, responses: Sequence[Beam]) -> list[float]:
+        """The reward of each response, all in one batch, padded on the right."""
+        whole = [
+            self.reward_ids(problem.prompt_ids, one.ids)
+            + (self.finished_closing if one.finished else self.closing)
+            for one in responses
+        ]
+        width = max(map(len, whole))
+        ids = torch.tensor([text + (0,) * (width - len(text)) for text in whole])
+        lengths = torch.tensor([len(text) for text in whole])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        hidden = self.reward.base_model(
+            input_ids=ids.to(self.reward.device),
+            attention_mask=mask.to(self.reward.device),
+            use_cache=False,
+        ).last_hidden_state
+        self.reward_tokens += int(lengths.sum())
+        last = hidden[torch.arange(len(whole)), lengths - 1]
+        found: list[float] = self.reward.score(last).squeeze(-1).tolist()
+        return found
+
+    def _forward(self, ids: Tensor, cache: DynamicCache) -> Tensor:
+        """Logits (N, V) of the next tokens; ``ids`` (N, T) go on from the cache."""
+        self.policy_tokens += ids.numel()
+        logits: Tensor = self.policy(
+            input_ids=ids.to(self.policy.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1]
+
+    def _nucleus(self, probabilities: Tensor) -> Tensor:
+        """The likeliest tokens that have ``top_p`` together, of rows (N, V)."""
+        for row in probabilities if self.top_p < 1 else ():
+            before = 0.0
+            for token in sorted(range(len(row)), key=lambda token: -float(row[token])):
+                before, row[token] = (
+                    before + float(row[token]), row[token] if before < self.top_p else 0.0,
+                )  # fmt: skip
+        return (
+            probabilities / probabilities.sum(-1, keepdim=True) if self.top_p < 1 else probabilities
+        )
+
+    def _room(self, problem: Problem, one: Beam) -> int:
+        return 0 if one.finished else problem.max_new_tokens - len(one.ids)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,0 +1,172 @@
+"""The other side of `jobs/bench.py search --model smollm2`: what one would write without us.
+
+Plain `generate` of transformers, vLLM alone, and search-and-learn's loop: one prompt at a time,
+vLLM for the steps of its beams, and a forward of plain transformers over all candidates, whole, for
+their scores. Each runs in a process of its own, on all cores, and gives tokens and seconds.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from jobs.benchmarks.search_loop import Loop
+from jobs.benchmarks.small_setting import SmallCase, SmallModels
+from orchestrator.conversations.chat import load_chat
+from orchestrator.engines.vllm.process import SETTINGS, language_model
+from orchestrator.search.engines import Ids
+from orchestrator.search.problem import Problem
+
+Rate = tuple[int, float]  # tokens sampled, seconds
+TEXTS_PER_FORWARD = 16
+
+
+def generated(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
+    """Plain `generate` of transformers, all samples of a prompt at once."""
+    tokens, start = 0, time.perf_counter()
+    for problem in asked:
+        tokens += sum(map(len, _samples(models, case, problem)))
+    return tokens, time.perf_counter() - start
+
+
+def generated_and_scored(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
+    """Best of N by plain `generate` and plain scoring, one prompt at a time."""
+    reward, closing = _plain_reward(models), load_chat(models.policy).closing_ids
+    tokens, start = 0, time.perf_counter()
+    for problem in asked:
+        samples = _samples(models, case, problem)
+        _scores(reward, [problem.prompt_ids + y + closing for y in samples])
+        tokens += sum(map(len, samples))
+    return tokens, time.perf_counter() - start
+
+
+def vllm_alone(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
+    """The sampler of vLLM, all samples of all prompts in one call."""
+    from vllm import SamplingParams
+
+    llm = _vllm(models)
+    llm.reset_prefix_cache()
+    parameters = SamplingParams(
+        n=case.method.shared_samples, temperature=1.0, max_tokens=case.new_tokens, detokenize=False
+    )
+    start = time.perf_counter()
+    found = llm.generate(_prompts([p.prompt_ids for p in asked]), parameters, use_tqdm=False)
+    tokens = sum(len(one.token_ids) for output in found for one in output.outputs)
+    return tokens, time.perf_counter() - start
+
+
+def step_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
+    """Beams over steps as search-and-learn's: sampled by vLLM, scored anew and whole each time."""
+    llm, reward, chat = _vllm(models), _plain_reward(models), load_chat(models.policy)
+    own: Any = case.method
+    tokens, start = 0, time.perf_counter()
+    for problem in asked:
+        beams: list[tuple[Ids, bool]] = [((), False)] * own.beams
+        while any(not ended and len(y) < case.new_tokens for y, ended in beams):
+            kept, found = _grown(llm, problem, beams, own, case.new_tokens)
+            tokens += sum(len(new) for _, new, _ in found)
+            every = [(y, ended) for y, ended in kept] + [(y + new, end) for y, new, end in found]
+            texts = [problem.prompt_ids + y + chat.closing_ids for y, _ in every]
+            scores = _scores(reward, texts)
+            order = sorted(range(len(every)), key=lambda i: -scores[i])
+            beams = [every[i] for i in order[: own.beams]]
+    return tokens, time.perf_counter() - start
+
+
+def plain_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
+    """The loop of `jobs/benchmarks/search_loop.py`, with plain transformers alone."""
+    chat = load_chat(models.policy)
+    loop = Loop(
+        _plain_policy(models), _plain_reward(models), chat.end_ids, chat.closing_ids,
+        finished_closing=chat.closing_ids,
+    )  # fmt: skip
+    start = time.perf_counter()
+    for problem in asked:
+        loop.answer(problem, case.method)
+    return loop.chosen_tokens, time.perf_counter() - start
+
+
+def _samples(models: SmallModels, case: SmallCase, problem: Problem) -> list[Ids]:
+    model, end = _plain_policy(models), load_chat(models.policy).end_ids[0]
+    ids = torch.tensor([problem.prompt_ids])
+    found = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
+        num_return_sequences=case.method.shared_samples, max_new_tokens=case.new_tokens,
+        pad_token_id=end,
+    )  # fmt: skip
+    return [_until(row.tolist(), end) for row in found[:, ids.shape[1] :]]
+
+
+def _grown(
+    llm: Any, problem: Problem, beams: Sequence[tuple[Ids, bool]], own: Any, most: int
+) -> tuple[list[tuple[Ids, bool]], list[tuple[Ids, Ids, bool]]]:
+    """The beams that cannot grow, and each new step of the others with what it is behind."""
+    from vllm import SamplingParams
+
+    kept = [(y, ended) for y, ended in beams if ended or len(y) >= most]
+    growing = [y for y, ended in beams if not ended and len(y) < most]
+    parameters = [
+        SamplingParams(
+            n=own.candidates, temperature=1.0, max_tokens=most - len(y), stop=[own.delimiter],
+            include_stop_str_in_output=True,
+        )
+        for y in growing
+    ]  # fmt: skip
+    texts = _prompts([problem.prompt_ids + y for y in growing])
+    found = llm.generate(texts, parameters, use_tqdm=False)
+    steps = []
+    for y, output in zip(growing, found, strict=True):
+        for one in output.outputs:
+            ended = one.finish_reason == "stop" and one.stop_reason != own.delimiter
+            new = tuple(one.token_ids)
+            steps.append((y, new[:-1] if ended else new, ended))
+    return kept, steps
+
+
+@torch.inference_mode()
+def _scores(model: Any, texts: Sequence[Ids]) -> list[float]:
+    scores: list[float] = []
+    for start in range(0, len(texts), TEXTS_PER_FORWARD):
+        some = texts[start : start + TEXTS_PER_FORWARD]
+        width = max(map(len, some))
+        ids = torch.tensor([[*text, *[model.config.pad_token_id] * (width - len(text))]
+                            for text in some])  # fmt: skip
+        mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in some])
+        hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = hidden[torch.arange(len(some)), mask.sum(1) - 1]
+        scores += model.score(last).squeeze(-1).tolist()
+    return scores
+
+
+def _prompts(texts: Sequence[Ids]) -> list[dict[str, list[int]]]:
+    return [{"prompt_token_ids": list(text)} for text in texts]
+
+
+def _until(tokens: list[int], end: int) -> Ids:
+    """Tokens up to the end token, that one counted as sampled."""
+    return tuple(tokens[: tokens.index(end) + 1] if end in tokens else tokens)
+
+
+@lru_cache(maxsize=1)
+def _plain_policy(models: SmallModels) -> Any:
+    return AutoModelForCausalLM.from_pretrained(models.policy, dtype=torch.float32).eval()
+
+
+@lru_cache(maxsize=1)
+def _plain_reward(models: SmallModels) -> Any:
+    found = AutoModelForSequenceClassification.from_pretrained(models.reward, dtype=torch.float32)
+    return found.eval()
+
+
+@lru_cache(maxsize=1)
+def _vllm(models: SmallModels) -> Any:
+    os.environ.update(SETTINGS, OMP_NUM_THREADS=str(torch.get_num_threads()))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    return language_model(
+        models.policy, "cpu", None, dtype="float32", enable_prefix_caching=True,
+        max_num_seqs=512, generation_config="vllm", enforce_eager=True,
+    )  # fmt: skip

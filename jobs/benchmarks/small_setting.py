@@ -1,0 +1,103 @@
+"""The setting of `jobs/bench.py search --model smollm2`: models, prompts, parameters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from orchestrator.checkpoints.checkpoint import reward_model_from_policy, save_checkpoint
+from orchestrator.checkpoints.sample_models import SMOLLM2, unpack
+from orchestrator.conversations.chat import load_chat
+from orchestrator.search.method import SearchMethod
+from orchestrator.search.methods.args import Args
+from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
+from orchestrator.search.methods.best_of_n import BestOfN
+from orchestrator.search.methods.vote import MajorityVote
+from orchestrator.search.problem import Problem
+
+TASKS = (
+    "List the steps of baking a loaf of bread, one on each line.",
+    "Explain in short numbered lines why the sky is blue.",
+    "Write a packing list for a week in the mountains.",
+    "A train goes 60 km in 45 minutes. How fast is it? Solve it line by line.",
+    "Give five tips for learning a language, one a line.",
+    "Write a short poem about a river in spring.",
+    "Describe how a bill becomes a law, step by step.",
+    "Compare tea and coffee in a few short paragraphs.",
+)
+WAYS_TO_ASK = ("{}", "Please be brief. {}", "{} Use simple words.", "Think first. {}")
+
+
+@dataclass(frozen=True)
+class SmallCase:
+    """A search method on so many prompts at once; ``loop_prompts`` of the slow loop.
+
+    ``floor`` is the least ratio to the loop, ``limit`` what it may take of the bare engine's time;
+    None: no bar.
+    """
+
+    method: SearchMethod[Any]
+    prompts: int
+    new_tokens: int
+    loop_prompts: int
+    floor: float | None
+    limit: float | None
+
+
+STEPS = StepBeamSearch(beams=4, candidates=4, delimiter="\n")
+SMALL_CASES = {
+    "samples16": SmallCase(MajorityVote(n=16), 8, 48, 2, 2.5, 1.25),  # nothing is scored
+    "bon16": SmallCase(BestOfN(n=16), 8, 48, 2, None, None),
+    "cbs4x4x16": SmallCase(ChunkBeamSearch(beams=4, candidates=4, chunk=16), 8, 48, 1, None, 1.3),
+    "steps": SmallCase(STEPS, 8, 192, 1, 2.0, None),
+    "steps32": SmallCase(STEPS, 32, 192, 1, 2.0, None),
+    "args10": SmallCase(Args(weight=1.5, k=10), 8, 48, 1, None, None),
+}
+
+
+@dataclass(frozen=True)
+class SmallModels:
+    """A folder with a policy and a reward model of its shape with a random head."""
+
+    folder: str
+
+    @property
+    def policy(self) -> str:
+        """The checkpoint's folder."""
+        return f"{self.folder}/policy"
+
+    @property
+    def reward(self) -> str:
+        """The checkpoint's folder."""
+        return f"{self.folder}/reward"
+
+
+def small_models(folder: Path) -> SmallModels:
+    """SmolLM2, and a reward model of it.
+
+    Raises:
+        SampleNotInstalled: its package is not installed.
+    """
+    models = SmallModels(str(folder))
+    Path(models.policy).symlink_to(unpack(SMOLLM2))
+    model = reward_model_from_policy(models.policy, seed=0)
+    torch.nn.init.normal_(model.get_parameter("score.weight"), std=0.1)
+    save_checkpoint(model, AutoTokenizer.from_pretrained(models.policy), Path(models.reward))
+    return models
+
+
+def small_problems(models: SmallModels, case: SmallCase, repeat: int) -> list[Problem]:
+    """Different prompts for a case; no two repeats draw the same."""
+    chat = load_chat(models.policy)
+    texts = [way.format(task) for way in WAYS_TO_ASK for task in TASKS][: case.prompts]
+    return [
+        Problem(
+            f"{repeat}-{i}",
+            chat.prompt_ids([{"role": "user", "content": text}]),
+            0,
+            case.new_tokens,
+        )
+        for i, text in enumerate(texts)
+    ]

@@ -1,0 +1,67 @@
+"""Open scores of every prefix from vLLM's `token_classify` against the packed pass of transformers.
+
+Both are asked through their scorers, warm, with as many threads. `other` is the packed pass.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+
+from jobs.benchmarks.measure import compare
+from jobs.benchmarks.names import TOKEN_CLASSIFY
+from jobs.benchmarks.prefixes import pairs_of
+from jobs.benchmarks.setting import Setting, forward_flops, random_model
+from orchestrator.checkpoints.checkpoint import save_checkpoint
+from orchestrator.choices import Engine
+from orchestrator.conversations.tokenizers import SPECIAL, word_tokenizer
+from orchestrator.rewards.packed import prefix_row
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
+from orchestrator.search.engines import Ids
+
+PAIRS = 32
+_ENGINES: tuple[Engine, Engine] = ("vllm", "transformers")
+
+
+def token_classify_result(repeats: int, setting: Setting) -> dict[str, object]:
+    """Measures the two engines in turn.
+
+    Raises:
+        ModuleNotFoundError: vLLM is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f"w{i}" for i in range(setting.vocabulary - len(SPECIAL))]
+        save_checkpoint(random_model(setting), word_tokenizer(words), Path(folder))
+        ours, other = (partial(_score, folder, engine, setting) for engine in _ENGINES)
+        warm = partial(_responses, setting.vocabulary)  # models come with the first, untimed run
+        found = compare(ours, other, warm, repeats, setting.device)
+    rows = [
+        prefix_row(x, [y], [cut], ())
+        for x, y, cut in zip(*_responses(setting.vocabulary), strict=True)
+    ]
+    return {
+        "name": TOKEN_CLASSIFY,
+        **asdict(found),
+        "ratio": found.other_s / found.ours_s,
+        "floor": None,
+        "ceiling": None,
+        "flops": forward_flops(setting, rows) / found.ours_s,
+    }
+
+
+def _score(folder: str, engine: Engine, setting: Setting) -> None:
+    _scorer(folder, engine, setting.device).prefix_scores(*_responses(setting.vocabulary))
+
+
+@lru_cache(maxsize=1)
+def _scorer(folder: str, engine: Engine, device: str) -> Scorer:
+    return load_scorer(ScorerSpec(folder, engine=engine), "open", None, device, whole_texts=True)
+
+
+@lru_cache(maxsize=1)
+def _responses(vocabulary: int) -> tuple[list[Ids], list[Ids], list[Sequence[int]]]:
+    """Prompts, responses, and every prefix of each."""
+    rows = [(x, y) for x, *ys in pairs_of(PAIRS, vocabulary) for y in ys]
+    return [x for x, _ in rows], [y for _, y in rows], [range(1, len(y) + 1) for _, y in rows]

@@ -1,0 +1,1 @@
+"""What the entry points share: options, their first checks, and output of libraries."""

@@ -1,1 +1,0 @@
-"""One file a step of the sweep: what joins the library with the actors."""

@@ -1,0 +1,227 @@
+"""Joining Ray: the cluster that is there, else a local one; and whether the plan fits in it."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ray
+from ray._private.utils import read_ray_address
+from rich.console import Console
+
+from jobs.command_line.quiet import SETTINGS, filter_native_errors
+from orchestrator import THREADS
+from orchestrator.config.load import ROOT, ConfigError
+from orchestrator.config.tree import Config
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
+UPLOAD_LEFT_OUT = ["runs", ".venv*", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
+SMALLEST_SHARE = 0.01
+NICENESS = "0"  # of workers: with Ray's 15 any other process on the machine takes their cores
+STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
+# Large tensors come and go with every step: kept by malloc and on huge pages, they cost the kernel
+# no page faults (a third of the CPU time while sampling).
+MEMORY = {
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_ARENA_MAX": "1",  # search actors compute in a thread: its own arena would be trimmed
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+
+
+def environment() -> dict[str, str]:
+    """Variables of every worker: where tools and ops are, memory and threads, quiet libraries."""
+    tools = Path(sys.executable).parent
+    path = os.environ.get("PATH", "")
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PATH": path if str(tools) in path.split(os.pathsep) else f"{tools}{os.pathsep}{path}",
+        "TORCH_EXTENSIONS_DIR": os.environ.get(
+            "TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")
+        ),
+        **{name: os.environ.get(name, value) for name, value in MEMORY.items()},
+        # Ray Train's workers load torch before anything of ours.
+        **{name: os.environ[name] for name in THREADS if name in os.environ},
+        **SETTINGS,
+    }
+
+
+def needed_cpus(config: Config) -> float:
+    """Logical CPUs that stand at once: training workers, actors, the data tasks between them."""
+    return _cpus(config, _actors(config))
+
+
+def _cpus(config: Config, actors: int) -> float:
+    cluster = config.cluster
+    training = config.training.workers * cluster.train_worker_cpus
+    return training + actors * cluster.actor_cpus + 2 * cluster.data_task_cpus
+
+
+def _pools(config: Config) -> int:
+    """Actors that make the data; those that search come on top of them, in a sweep alone."""
+    cluster = config.cluster
+    return cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
+
+
+def _actors(config: Config) -> int:
+    return _pools(config) + config.cluster.search_actors
+
+
+def check_budget(config: Config, cpus: float) -> None:
+    """Refuses a plan that would wait for ever for a place.
+
+    Raises:
+        ConfigError: it needs more logical CPUs than the cluster has.
+    """
+    needed = needed_cpus(config)
+    if needed > cpus + SMALLEST_SHARE:
+        room = cpus - needed + config.training.workers * config.cluster.train_worker_cpus
+        most = max(int(room / config.cluster.train_worker_cpus), 0)
+        raise ConfigError(
+            f"training.workers = {config.training.workers}: with actors and data tasks they need"
+            f" {needed:g} CPUs, the cluster has {cpus:g}; valid: at most {most} workers of"
+            f" cluster.train_worker_cpus = {config.cluster.train_worker_cpus:g}, or smaller shares"
+        )
+
+
+def check_trials(
+    configs: Sequence[Config], concurrent: int, sampling: bool, cpus: float, gpus: float | None
+) -> None:
+    """Refuses trials of a tuning that would wait for ever for a place.
+
+    Args:
+        configs: of the trials.
+        concurrent: trials at once, each an actor with a training group and its data tasks.
+        sampling: whether a trial starts policy, reward or reference actors too.
+        cpus: logical CPUs of the cluster.
+        gpus: its GPUs; None where they are not known yet.
+
+    Raises:
+        ConfigError: they need more.
+    """
+
+    def needed_gpus(config: Config) -> float:
+        cluster = config.cluster
+        training = config.training.workers * cluster.train_worker_gpus
+        return training + sampling * _pools(config) * cluster.actor_gpus
+
+    def needed(config: Config) -> float:
+        return _cpus(config, 1 + sampling * _pools(config))
+
+    shares = {"CPUs": (max(map(needed, configs)), cpus)}
+    if gpus is not None:
+        shares["GPUs"] = (max(map(needed_gpus, configs)), gpus)
+    for name, (each, there) in shares.items():
+        if concurrent * each > there + SMALLEST_SHARE:
+            raise ConfigError(
+                f"--concurrent {concurrent}: each trial's actor, training workers and data tasks"
+                f" need {each:g} {name}, the cluster has {there:g}; valid: at most"
+                f" {int((there + SMALLEST_SHARE) / each)}, or smaller shares in section cluster"
+            )
+
+
+def check_gpus(config: Config, gpus: float) -> None:
+    """Refuses a plan for GPUs that the cluster does not have.
+
+    Raises:
+        ConfigError: it needs more GPUs than the cluster has.
+    """
+    cluster = config.cluster
+    training = config.training.workers * cluster.train_worker_gpus
+    needed = training + _actors(config) * cluster.actor_gpus
+    if needed > gpus + SMALLEST_SHARE:
+        field = "actor_gpus" if cluster.actor_gpus else "train_worker_gpus"
+        raise ConfigError(
+            f"cluster.{field} = {getattr(cluster, field):g}: {config.training.workers} training"
+            f" workers and {_actors(config)} actors need {needed:g} GPUs, the cluster has {gpus:g};"
+            " valid: smaller shares, fewer processes, or 0 to compute on CPUs"
+        )
+
+
+def join(
+    config: Config, console: Console, check: Callable[[float, float | None], None] | None = None
+) -> None:
+    """Connects to the running cluster, else starts a local one with its dashboard on loopback.
+
+    A cluster counts as running when this is one of its jobs, RAY_ADDRESS names it, or `ray start`
+    made it on this machine; the private cluster of another sweep, which ends with it, does not.
+
+    ``check`` hears of its CPUs and GPUs (None while they are not known), and may refuse more.
+
+    Raises:
+        ConfigError: the plan does not fit in the cluster; nothing is left running.
+    """
+
+    def fits() -> None:
+        check_budget(config, os.cpu_count() or 1)
+        if check is not None:
+            check(os.cpu_count() or 1, None)
+
+    connect(console, before_start=fits)
+    try:
+        resources = ray.cluster_resources()
+        check_budget(config, float(resources.get("CPU", 0)))
+        check_gpus(config, float(resources.get("GPU", 0)))
+        if check is not None:
+            check(float(resources.get("CPU", 0)), float(resources.get("GPU", 0)))
+    except ConfigError:
+        ray.shutdown()
+        raise
+
+
+def connect(
+    console: Console, before_start: Callable[[], None] | None = None, dashboard: bool = True
+) -> None:
+    """As ``join``, for a job without a config; ``before_start`` may refuse to start a cluster.
+
+    Raises:
+        ConfigError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    filter_native_errors()
+    variables = environment()
+    os.environ.update(variables)
+    if _joined(variables, console):
+        return
+    if before_start is not None:
+        before_start()
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
+    os.environ.setdefault("RAY_worker_niceness", NICENESS)
+    started = ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        include_dashboard=dashboard,
+        dashboard_host="127.0.0.1",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    where = f"; dashboard http://{started.dashboard_url}" if dashboard else ""
+    console.print(f"Ray: started a local cluster{where}")
+
+
+def _joined(variables: dict[str, str], console: Console) -> bool:
+    """Whether a running cluster was found and joined.
+
+    Raises:
+        ConfigError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    in_job, named = JOB_VARIABLE in os.environ, os.environ.get("RAY_ADDRESS")
+    address = "auto" if in_job else named or read_ray_address()
+    if not address:
+        return False
+    runtime = {"env_vars": variables} if in_job else _runtime(variables)
+    try:
+        ray.init(address=address, runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        if in_job or named:
+            raise ConfigError(
+                f"RAY_ADDRESS = {address!r}: no Ray cluster answers there; valid: the address of a"
+                " running one, or unset it to start a local one"
+            ) from error
+        return False  # what `ray start` noted, and a crash left behind
+    console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
+    return True
+
+
+def _runtime(variables: dict[str, str]) -> dict[str, object]:
+    return {"env_vars": variables, "working_dir": str(ROOT), "excludes": UPLOAD_LEFT_OUT}

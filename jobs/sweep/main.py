@@ -1,0 +1,289 @@
+"""The jobs from config to results: check all of it, join Ray, run the plan, show what came of it.
+
+The whole plan is the main job, that of one model is `jobs/train.py`; `jobs/tune.py` takes its
+pieces from here.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from jobs.sweep.stage_names import stage_names
+from orchestrator.config.checks import (
+    check_checkpoints,
+    check_engine,
+    check_files,
+    check_model,
+    check_shares,
+    reads_checkpoints,
+)
+from orchestrator.config.load import ConfigError, load_config, to_yaml
+from orchestrator.config.output_paths import check_output
+from orchestrator.config.sizes import check_sizes
+from orchestrator.config.tree import Config
+from orchestrator.config.unread import superseded
+from orchestrator.masking import mask_secrets
+from orchestrator.stages.output_folder import lasting_output_dir
+from orchestrator.tracking.reachability import StoreNotOpened, check_answers
+
+if TYPE_CHECKING:  # MLflow, Ray and torch: imported only after the config is known to be good
+    from jobs.sweep.plan import Plan
+    from jobs.sweep.sweep import Sweep
+    from orchestrator.stages.store import Store
+    from orchestrator.tracking.mlflow_tracker import Tracker
+
+OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
+LOG_WIDTH = 160  # columns where the output is no terminal
+
+
+def sweep_main(
+    config_file: Path | None, overrides: Sequence[str], dry_run: bool, force: Sequence[str]
+) -> int:
+    """Runs the main job; its exit code is 2 for a config that cannot run, 1 for a failed stage."""
+
+    def sweep(console: Console) -> int:
+        config = quickly_checked(config_file, overrides, starts=not dry_run)
+        _check_forced(force, stage_names(config))
+        look_into(config)
+        return _run(config, None, dry_run, force, console)
+
+    return guarded(sweep)
+
+
+def train_main(
+    model: str,
+    config_file: Path | None,
+    overrides: Sequence[str],
+    dry_run: bool,
+    force: Sequence[str],
+) -> int:
+    """Trains one model with the stages that it needs; exit codes are the main job's."""
+
+    def train(console: Console) -> int:
+        config = quickly_checked(config_file, overrides, starts=not dry_run)
+        check_model(config, model)
+        _check_forced(force, stage_names(config, model))
+        look_into(config)
+        return _run(config, model, dry_run, force, console)
+
+    return guarded(train)
+
+
+def guarded(work: Callable[[Console], int]) -> int:
+    """Does the work of a job; a config error is shown, and gives exit code 2."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    try:
+        return work(console)
+    except ConfigError as error:
+        Console(stderr=True).print(
+            f"config error: {error}", style="red", markup=False, soft_wrap=True
+        )
+        return BAD_CONFIG
+
+
+def checked(config_file: Path | None, overrides: Sequence[str], starts: bool = True) -> Config:
+    """A config that is known to be good, for all that can be told before anything starts.
+
+    Raises:
+        ConfigError: the message says what is wrong.
+    """
+    config = quickly_checked(config_file, overrides, starts)
+    look_into(config)
+    return config
+
+
+def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: bool) -> Config:
+    """A config, checked by all that needs neither torch nor a look into a checkpoint.
+
+    ``starts`` is False of a dry run, which asks no tracking server.
+
+    Raises:
+        ConfigError: the message says what is wrong.
+    """
+    config = load_config(config_file, overrides)
+    check_files(config)
+    check_output(config, Path.cwd())
+    check_sizes(config, Path.cwd())
+    check_engine(config)
+    check_checkpoints(config)
+    uri = config.tracking.uri
+    if starts and uri is not None and not uri.startswith("sqlite:"):  # which the run makes
+        with _told_of_tracking(uri):
+            check_answers(uri)
+    return config
+
+
+def look_into(config: Config) -> None:
+    """Checks what the given checkpoints are, and what the policy's tokenizer can write.
+
+    Raises:
+        ConfigError: a model is not of a kind that its place needs.
+    """
+    if reads_checkpoints(config):
+        from orchestrator.config.models import check_models  # imports torch and transformers
+
+        check_models(config)
+
+
+def planned(config: Config, model: str | None, console: Console) -> tuple["Plan", str]:
+    """The plan of a config or of one of its models; where its output goes, and in what it trains.
+
+    Raises:
+        ConfigError: a split that is trained on is empty.
+    """
+    from jobs.sweep.plan import Plan
+    from jobs.sweep.runner import sweep_of
+
+    output_dir, moved = lasting_output_dir(config.output_dir, config.name, Path.cwd())
+    plan = Plan(sweep_of(config, output_dir, console), model)
+    check_shares(config, [step.stage.name for step in plan.steps])
+    said = [moved or f"output: {output_dir}", *([str(plan.precision)] if plan.precision else [])]
+    return plan, "\n".join(said)
+
+
+@contextmanager
+def writing_alone(store: "Store") -> Iterator[None]:
+    """Holds the store's lock.
+
+    Raises:
+        ConfigError: another process holds it, or the store cannot be written.
+    """
+    try:
+        store.local.mkdir(parents=True, exist_ok=True)
+        store.check_remote()
+    except Exception as error:  # of any file system
+        where = store.remote or store.local
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"output_dir = {where}: cannot be written: {reason}") from error
+    file = store.local / ".lock"
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"output_dir = {store.remote or store.local}: another sweep is writing there;"
+            " wait for it, or choose another"
+        ) from None
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is held
+        lock.release()
+
+
+def tracker_of(sweep: "Sweep") -> "Tracker":
+    """The MLflow store of a sweep.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    from orchestrator.tracking.mlflow_tracker import Tracker
+
+    config = sweep.config
+    uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
+    with _told_of_tracking(uri):
+        return Tracker(uri, config.tracking.experiment or config.data.task)
+
+
+@contextmanager
+def _told_of_tracking(uri: str) -> Iterator[None]:
+    """A store that cannot be opened, as the config's error."""
+    try:
+        yield
+    except StoreNotOpened as error:
+        valid = "valid: a server, database or folder of MLflow's that answers, or null"
+        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}; {valid}") from error
+
+
+def tracked(
+    tracker: "Tracker",
+    key: str,
+    name: str,
+    params: Mapping[str, object],
+    sweep: "Sweep",
+    work: Callable[[str], int],
+) -> int:
+    """Does ``work`` under a parent run, whose id it gets, and ends that run as the work ended."""
+    from jobs.sweep.runner import StageFailed
+
+    config, console = sweep.config, sweep.console
+    told = {"task": config.data.task, "seed": config.seed, **params}
+    parent = tracker.start_sweep(key, name, told, to_yaml(config))
+    try:
+        code = work(parent)
+    except KeyboardInterrupt:
+        tracker.finish(parent, "KILLED")
+        console.print("interrupted: run the same command again to resume")
+        return INTERRUPTED
+    except StageFailed as error:
+        tracker.finish(parent, "FAILED")
+        console.print(f"failed: {error}", style="red", markup=False, soft_wrap=True)
+        console.print("finished stages are kept: fix the cause and run the same command again")
+        console.print_exception(max_frames=20)
+        return FAILED
+    finally:
+        sweep.close()
+    tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
+    return code
+
+
+def key_of(parts: Sequence[str]) -> str:
+    """A job is its stages: the same keys, the same parent run."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def _run(
+    config: Config, model: str | None, dry_run: bool, force: Sequence[str], console: Console
+) -> int:
+    plan, where = planned(config, model, console)
+    _check_forced(force, [step.stage.name for step in plan.steps])
+    console.print(where, highlight=False, markup=False)
+    for reason, fields in superseded(config).items():
+        line = f"not used: {', '.join(fields)} ({reason})"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if dry_run:
+        from jobs.sweep.runner import print_plan
+
+        print_plan(plan, console, forced=[s.stage.name for n in force for s in plan.after(n)])
+        return OK
+    with writing_alone(plan.sweep.store):
+        for name in force:
+            for step in plan.after(name):
+                plan.sweep.store.forget(step.stage)
+        return _go(plan)
+
+
+def _check_forced(force: Sequence[str], names: Sequence[str]) -> None:
+    for name in force:
+        if name not in names:
+            raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
+
+
+def _go(plan: "Plan") -> int:
+    from jobs.sweep import cluster
+    from jobs.sweep.report import report, show_model
+    from jobs.sweep.runner import Runner
+
+    config, sweep = plan.config, plan.sweep
+    tracker = tracker_of(sweep)
+    if not all(sweep.store.done(step.stage) for step in plan.steps):
+        cluster.join(config, sweep.console)
+    key = key_of([step.stage.key for step in plan.steps])
+
+    def work(parent: str) -> int:
+        runner = Runner(plan, tracker, parent)
+        runner.run()
+        if plan.model is None:
+            report(plan, runner, tracker, parent, key)
+        else:
+            show_model(plan, plan.model, tracker, parent)
+        return OK
+
+    name = config.name if plan.model is None else f"{config.name} {plan.model}"
+    return tracked(tracker, key, name, {}, sweep, work)

@@ -1,0 +1,1 @@
+"""The steps of a sweep: each reads finished stages and writes one."""

@@ -1,0 +1,119 @@
+"""Step 8b: what the cells and the prefix scores say, with intervals and paired tests.
+
+Writes evaluation.json, the statistical part of the summary: cells, comparisons, equal budgets,
+agreement, premise.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.sweep.cells import (
+    Cell,
+    counted,
+    interval_of,
+    paired,
+    rate,
+    read_cell,
+    read_curve,
+)
+from jobs.sweep.equal_budget import curve_summaries, equal_budget
+from jobs.sweep.prefix_evaluation import agreement
+from jobs.sweep.responses import COSTS
+from jobs.sweep.sweep import Figures, Step, Sweep
+from orchestrator.evaluation.metric import compared_metrics, metrics_in_order
+from orchestrator.evaluation.win_tie import outcomes
+from orchestrator.search.methods.policy_alone import BASELINE
+from orchestrator.stages.progress import Meter
+from orchestrator.tasks.graders import JUDGED_BY
+
+BASELINES = ("orm", "orm_continued")
+
+
+def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
+    """Reads all cells, adds the ORM's reward and the win-tie outcomes, and tests."""
+    cells = [read_cell(sweep, options) for options in step.options["cells"]]
+    methods = sweep.config.search.all_methods
+    curves = {  # of several curves of a scorer the last one counts
+        options["scorer"]: read_curve(sweep, options)
+        for options in step.options["cells"]
+        if methods[options["method"]].has_curve
+    }
+    points = [cell for curve in curves.values() for cell in curve]
+    rate(sweep, [*cells, *points])
+    base = next(cell for cell in cells if cell.method == BASELINE)
+    for cell in [*cells, *points]:
+        _win_tie(sweep, cell, base)
+    meter.advance(len(cells))
+    found = {
+        "cells": [_summary(sweep, cell) for cell in cells],
+        "comparisons": _comparisons(sweep, cells, compared_metrics()),
+        "count_comparisons": _comparisons(sweep, cells, counted(sweep)),
+        "bon_curves": curve_summaries(sweep, curves),
+        "equal_budget": equal_budget(sweep, cells, curves),
+        **agreement(sweep, step.options["scored"], meter),
+    }
+    (folder / "evaluation.json").write_text(json.dumps(found, indent=1, allow_nan=False))
+    decided = {"holds": 1.0, "does not hold": 0.0}.get(found["premise"]["verdict"])
+    return {"metrics": {} if decided is None else {"premise_holds": decided}}
+
+
+def cell_stage(method: str, scorer: str | None) -> str:
+    """The name of a cell's stage."""
+    return f"cells/{method}/{scorer or 'none'}"
+
+
+def _win_tie(sweep: Sweep, cell: Cell, base: Cell) -> None:
+    judged = JUDGED_BY.get(sweep.config.data.task)
+    if judged is not None:
+        grades = cell.values[judged]
+        wins, ties = outcomes(grades, base.values[judged][: len(grades)])
+        cell.values["win_tie"] = wins + ties
+
+
+def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+    config = sweep.config
+    metrics: dict[str, Any] = {name: interval_of(sweep, cell, name) for name in metrics_in_order()}
+    reward = cell.values.get("reward")
+    metrics["reward_std"] = None if reward is None else float(reward.std())
+    return {
+        "task": config.data.task,
+        "method": cell.method,
+        "scorer": cell.scorer,
+        "seed": config.seed,
+        "prompts": len(cell.prompt_ids),
+        "parameters": cell.parameters,
+        "metrics": metrics,
+        "counts": {name: interval_of(sweep, cell, name) for name in counted(sweep)},
+        "cost": {name: cell.mean(name) for name in COSTS},
+    }
+
+
+def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Each scorer against ORM and ORM trained on, and every cell against base, prompt by prompt."""
+    by_name = {(cell.method, cell.scorer): cell for cell in cells}
+    base = by_name[BASELINE, None]
+    found = []
+    for cell in cells:
+        baselines = [(name, by_name.get((cell.method, name))) for name in BASELINES]
+        pairs = [(name, other) for name, other in baselines if cell.scorer is not None]
+        pairs.append((BASELINE, base))
+        for name, other in pairs:
+            if other is None or other is cell or (name == "orm_continued" and cell.scorer == "orm"):
+                continue
+            found += [
+                {
+                    "method": cell.method,
+                    "scorer": cell.scorer,
+                    "baseline": name,
+                    "metric": metric,
+                    "test": paired(sweep, cell, other, metric),
+                }
+                for metric in metrics
+                if metric in cell.values
+                and metric in other.values
+                # Win-tie is against base already: base's own rate is 1, and no rate is over it.
+                and not (metric == "win_tie" and name == BASELINE)
+            ]
+    return found

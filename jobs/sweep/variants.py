@@ -1,0 +1,54 @@
+"""What a variant of the config means: what decides its training, and how it scores."""
+
+from typing import Any
+
+from jobs.sweep.training import training_identity
+from orchestrator.config.sections import Variant, to_plain
+from orchestrator.config.tree import Config
+
+# Fields that say how a variant scores, not what is trained.
+SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "score_label",
+                  "preset", "format", "score_token", "score_at")  # fmt: skip
+
+
+def variant_identity(config: Config, name: str) -> dict[str, Any]:
+    """What of the config decides the training of a variant."""
+    variant = config.variants[name]
+    trained = to_plain(variant)
+    for part in SCORING_FIELDS:
+        trained.pop(part)
+    if variant.objective != "bradley_terry":
+        return {
+            **training_identity(config, "implicit"),
+            "variant": {"name": name, **trained},
+        }
+    trained.pop("beta")
+    return {
+        **training_identity(config, "prm"),
+        "variant": {"name": name, **trained},
+        "normalize": config.weight.normalize,
+        "orm_batch_size": config.training.orm.batch_size,
+    }
+
+
+def variant_inputs(variant: Variant) -> list[str]:
+    """The stages that the training of a variant reads."""
+    if variant.objective != "bradley_terry":
+        return ["pairs", "policy", "implicit_pairs"]
+    inputs = ["pairs", "orm"]
+    inputs += ["partial_pairs"] if variant.truncation != "whole" else []
+    return inputs + ([f"variants/{variant.match}"] if variant.match else [])
+
+
+def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
+    """How a scorer scores, beside its checkpoint: part of the identity of what asks it."""
+    if scorer is None:
+        return {}
+    finished = {"finished": config.scoring.finished}
+    variant = config.variants.get(scorer)
+    if variant is None:
+        return finished
+    plain = {part: to_plain(variant)[part] for part in SCORING_FIELDS}
+    found = {part: value for part, value in plain.items() if value is not None}
+    found |= {"beta": variant.beta} if variant.is_log_ratio else {}
+    return {**finished, "scoring": found}

@@ -1,0 +1,164 @@
+"""The heads of reward models under the names that different trainers give them.
+
+`score` is transformers' own. `regression_head` is UltraRM's and Eurus-RM's; `v_head` (TRL),
+`value_head` and `reward_head` are others'. All are one linear layer from the last hidden state to
+the reward, but `score.0` and `score.2` (Qwen2.5-Math-RM, INF-ORM): two layers, ReLU between.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from orchestrator.checkpoints.adapters import adapter_of
+from orchestrator.checkpoints.weights import Weights
+
+HEADS = ("score", "regression_head", "v_head", "value_head", "reward_head")
+OWN = "score"
+_WEIGHT = re.compile(rf"({'|'.join(HEADS)})(\.summary)?\.weight")
+
+
+TWO_LAYERS = ("score.0", "score.2")
+
+
+@dataclass(frozen=True)
+class RewardHead:
+    """The head among a checkpoint's weights.
+
+    Attributes:
+        layers: names of its linear layers, one or two.
+        labels: how many numbers it gives.
+        width: how many numbers it reads.
+        bias: whether its last layer has a bias.
+    """
+
+    layers: tuple[str, ...]
+    labels: int
+    width: int
+    bias: bool
+
+    @property
+    def own(self) -> bool:
+        """Whether transformers' one-label classifier reads it by itself."""
+        return self.layers == (OWN,) and not self.bias
+
+    @property
+    def is_value_head(self) -> bool:
+        """Whether it is a value head, which scores tokens of raw text as often as answers."""
+        return self.layers[0].startswith("v_head")
+
+
+def find_head(weights: Weights) -> RewardHead | None:
+    """The reward head among a checkpoint's weights, or None.
+
+    Raises:
+        ValueError: there are several, or the head is no linear layer.
+    """
+    if all(f"{name}.weight" in weights.names for name in TWO_LAYERS):
+        return _head(weights, TWO_LAYERS)
+    found = sorted(name for name in weights.names if _WEIGHT.fullmatch(name))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError(f"{weights.checkpoint}: several reward heads: {', '.join(found)}")
+    return _head(weights, (found[0].removesuffix(".weight"),))
+
+
+def _head(weights: Weights, layers: tuple[str, ...]) -> RewardHead:
+    shapes = [weights.shape(f"{name}.weight") for name in layers]
+    for name, shape in zip(layers, shapes, strict=True):
+        if len(shape) != 2:
+            raise ValueError(f"{weights.checkpoint}: {name}.weight {shape} is no linear layer's")
+    return RewardHead(layers, shapes[-1][0], shapes[0][1], f"{layers[-1]}.bias" in weights.names)
+
+
+def head_module(
+    weights: Weights, head: RewardHead, label: int, dtype: torch.dtype
+) -> torch.nn.Module:
+    """The head as a module that gives one label: hidden states (..., D) to scores (..., 1).
+
+    Raises:
+        ValueError: as of ``linear_layer``.
+    """
+    *before, last = [linear_layer(weights, name, dtype) for name in head.layers]
+    single = one_row(last, label)
+    return torch.nn.Sequential(*before, torch.nn.ReLU(), single) if before else single
+
+
+def no_head(checkpoint: str) -> str:
+    """What to say of a checkpoint without a reward head."""
+    names = ", ".join(HEADS)
+    if (adapter := adapter_of(checkpoint)) is None:
+        return f"{checkpoint}: no reward head ({names}) among its weights"
+    return (
+        f"{checkpoint}: no reward head ({names}) in the adapter or in its base {adapter.base}: the"
+        " reward head would be random; valid: an adapter that was saved with its head"
+        " (modules_to_save)"
+    )
+
+
+def check_label(checkpoint: str, labels: int, label: int | None) -> None:
+    """Checks which of a head's labels is the score.
+
+    Args:
+        checkpoint: folder or hub name.
+        labels: how many the head has.
+        label: the index of one of them; None where none was chosen.
+
+    Raises:
+        ValueError: none was chosen of several, or there is no such label.
+    """
+    valid = (
+        f"valid: score_label: 0 to {labels - 1}" if labels > 1 else "valid: no score_label, or 0"
+    )
+    if label is None:
+        if labels > 1:
+            raise ValueError(
+                f"{checkpoint}: its head has {labels} labels, and which of them is the score is not"
+                f" said; {valid}"
+            )
+    elif not 0 <= label < labels:
+        many = f"{labels} labels" if labels > 1 else "one label"
+        raise ValueError(f"{checkpoint}: score_label = {label}: its head has {many}; {valid}")
+
+
+def one_row(layer: torch.nn.Linear, row: int) -> torch.nn.Linear:
+    """The layer that gives one of a layer's outputs."""
+    single = torch.nn.Linear(layer.in_features, 1, layer.bias is not None, dtype=layer.weight.dtype)
+    with torch.no_grad():
+        single.weight.copy_(layer.weight[row : row + 1])
+        if layer.bias is not None:
+            single.bias.copy_(layer.bias[row : row + 1])
+    return single
+
+
+def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Linear:
+    """One linear layer of a checkpoint, ``name.weight`` with ``name.bias`` where there is one.
+
+    Raises:
+        ValueError: the weight is no matrix, or the bias does not fit it.
+    """
+    weight = weights.tensor(f"{name}.weight")
+    bias = weights.tensor(f"{name}.bias") if f"{name}.bias" in weights.names else None
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        raise ValueError(f"{weights.checkpoint}: {name} is no linear layer")
+    layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer
+
+
+def token_rows(full: torch.nn.Linear, token_ids: Sequence[int]) -> torch.nn.Linear:
+    """The layer that gives the logits of some tokens alone."""
+    rows = list(token_ids)
+    layer = torch.nn.Linear(
+        full.in_features, len(rows), full.bias is not None, dtype=full.weight.dtype
+    )
+    with torch.no_grad():
+        layer.weight.copy_(full.weight[rows])
+        if full.bias is not None:
+            layer.bias.copy_(full.bias[rows])
+    return layer

@@ -1,0 +1,1 @@
+"""Conversations: messages, chat templates, and the token ids between them."""

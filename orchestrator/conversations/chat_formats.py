@@ -1,0 +1,54 @@
+"""Formats of conversations that a tokenizer does not state: by architecture, plain text, pairs."""
+
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.checkpoints.weights import read_config
+from orchestrator.conversations.control_tokens import Ids
+
+BLANK_LINE = "\n\n"
+# UltraRM's format, which its tokenizer does not state; the reward is read at the text's last token.
+_UNCLOSED = (
+    "{{ bos_token }}{% for message in messages %}{% if not loop.first %}{{ '\n\n' }}{% endif %}"
+    "{% if message.role == 'assistant' %}Assistant: {{ message.content }}"
+    "{% else %}Human: {{ message.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
+)
+TEMPLATES = {"LlamaRewardModel": _UNCLOSED}  # by architecture
+# Of a tokenizer that states none; GAP stands in front of the last answer.
+_PLAIN = (
+    "{% for message in messages %}{{ message.content }}"
+    "{% if loop.revindex0 == 1 and messages[-1].role == 'assistant' %}GAP"
+    "{% elif not loop.last %}{{ '\n\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}GAP{% elif messages[-1].role == 'assistant' %}{{ eos_token }}"
+    "{% endif %}"
+)
+
+
+def template_of_architecture(checkpoint: str) -> str | None:
+    """The Jinja source of a format that is known by the architecture of a checkpoint."""
+    names = read_config(checkpoint).get("architectures") or ()
+    return next((TEMPLATES[name] for name in names if name in TEMPLATES), None)
+
+
+def plain_template(gap: str = BLANK_LINE) -> str:
+    """The Jinja source for a tokenizer that states none; ``gap`` stands in front of a response."""
+    return _PLAIN.replace("GAP", "{{ " + repr(gap) + " }}")
+
+
+def bos_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """The BOS token where the tokenizer writes it by itself."""
+    ids = tokenizer("")["input_ids"]
+    return tuple(ids[:1]) if ids[:1] == [tokenizer.bos_token_id] else ()
+
+
+def writes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer has no template but joins two texts with separators of its own."""
+    if tokenizer.chat_template is not None or None in (tokenizer.cls_token, tokenizer.sep_token):
+        return False
+    ids, separator = empty_pair(tokenizer), tokenizer.sep_token_id
+    return ids[:2] == [tokenizer.cls_token_id, separator] and ids[2:].count(separator) > 0
+
+
+def empty_pair(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The pair of two empty texts (a list, for a lone "" would count as no second text)."""
+    return list(tokenizer([("", "")])["input_ids"][0])

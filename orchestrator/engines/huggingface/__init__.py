@@ -1,0 +1,1 @@
+"""The policy engine on Hugging Face transformers, with continuous batching."""

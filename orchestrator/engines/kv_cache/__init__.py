@@ -1,0 +1,1 @@
+"""KV cache: cache rows, prefix matches, and forwards that continue from a cached prefix."""

@@ -1,0 +1,1 @@
+"""Tasks: each loads its data, splits it, and grades responses."""
