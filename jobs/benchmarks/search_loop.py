@@ -34,6 +34,7 @@ class Loop(PlainModels):
     def answer(self, problem: Problem, method: SearchMethod[Any]) -> Ids:
         """The response of a search method."""
         most, name = problem.max_new_tokens, method.name
+        stops: Sequence[str] = ()
         match method:
             case Base() | Greedy():
                 return self.plain(problem, greedy=isinstance(method, Greedy))
@@ -57,8 +58,10 @@ class Loop(PlainModels):
                 )
             case GeneralSearch():
                 length = {"token": 1, "chunk": method.chunk}.get(method.granularity, most)
-                ends = {"sentence": list(SENTENCE_ENDS), "step": [method.delimiter]}
-                stops = ends.get(method.granularity, ())
+                if method.granularity == "sentence":
+                    stops = SENTENCE_ENDS
+                elif method.granularity == "step":
+                    stops = (method.delimiter,)
                 return self.beams(problem, method.sequences, method.candidates, length, name, stops)
             case Cards():
                 return self.cards(problem, method)
