@@ -7,7 +7,8 @@ from typing import Any
 
 from actors.training import JobState
 from jobs.sweep.sweep import Figures, Step, Sweep, project_file
-from orchestrator.config.sections import Optimization, Reading, TrainingConfig
+from orchestrator.config.sections import Reading
+from orchestrator.config.training import Optimization, TrainingConfig
 from orchestrator.stages.progress import Meter
 from orchestrator.training.job import ObjectiveName, Precision, Start, TrainingJob
 

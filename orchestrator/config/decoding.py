@@ -1,5 +1,6 @@
-"""Config sections of what comes after training: decoding, search methods, evaluation, tracking."""
+"""Config sections of what comes after training: decoding, search methods, evaluation."""
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -12,19 +13,15 @@ from orchestrator.config.errors import shown
 from orchestrator.config.fields import (
     LARGEST,
     Count,
-    CountOrNone,
     Different,
     Flag,
-    NotNegative,
     Number,
-    Positive,
     Text,
 )
 from orchestrator.config.section import Section
 from orchestrator.registry import PluginError
 from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
 
-MLFLOW_NAME = 200  # characters of an experiment, to which a stage is added
 MOST_LISTED = 100  # settings of methods
 LONGEST_LABEL = 80  # characters, of a folder's name
 GRID = 200  # prefix lengths that are measured
@@ -35,23 +32,37 @@ Temperature = Annotated[float, Field(ge=COLDEST, le=LARGEST), Number]
 class ChatConfig(Section):
     """How conversations are written by models' chat templates."""
 
-    fold_system: Flag = True  # a system message that a template does not write: into the user's
+    fold_system: Flag = True
+    """Whether a system message that a chat template does not write is put in front of the first
+    user message. If false, the template decides, and a conversation that it refuses is a reject."""
 
 
 class DecodingConfig(Section):
     """How the policy samples: the same for every method."""
 
     temperature: Temperature = 1.0
+    """Sampling temperature of the policy."""
     top_p: Annotated[float, Field(gt=0, le=1), Number] = 1.0
+    """Nucleus sampling: the probability of the tokens that are kept; 1 keeps all tokens."""
     max_new_tokens: Count = 64
+    """Maximum number of tokens of a response. It must leave room for a prompt in
+    `models.architecture.max_position_embeddings`."""
 
 
 class ScoringConfig(Section):
-    """Where a prefix is scored: after the template's closing suffix, or at its last token."""
+    """At which token a reward model's score is read."""
 
     position: Position = "closed"
-    finished: Finished = "template"  # where search scores what is finished
-    branch_memory_mib: Count = 256  # what the branches of a pass may take beside their trunks
+    """Where a prefix is scored, in training and in search: `closed` after the closing suffix of the
+    chat template, `open` at its last token."""
+    finished: Finished = "template"
+    """Where search scores a finished response: `template` after the closing suffix in all cases,
+    `position` where an unfinished prefix is scored."""
+    branch_memory_mib: Count = 256
+    """Estimated memory (MiB) that the branches of one pass, the closing suffixes of its prefixes,
+    may take in addition to prompts and responses. Branches that do not fit go into later forward
+    passes. It bounds the peak in scoring; in training, the backward pass keeps more. It changes no
+    stage key."""
 
 
 def _sections() -> dict[str, type[SearchMethod[Any]]]:
@@ -129,13 +140,23 @@ def methods_of_list(given: list[Any]) -> dict[str, Any]:
 class SearchSettings(Section):
     """What all methods of a sweep share, and the methods that run."""
 
-    # null: the ORM and all variants
     scorers: Annotated[list[Text], Field(min_length=1), Different] | None = None
-    max_concurrent: Count = 75  # prompts searched at once, their requests batched together
-    engine: EngineChoice = "auto"  # auto: what was measured faster
-    dtype: Dtype = "float32"  # of both models' weights
-    # More settings of methods, each with a cell of its own: [{name: cbs, chunk: 6}, ...]
+    """Scorers of the cells: `orm`, `reference` and names of variants. null: the ORM and all
+    variants."""
+    max_concurrent: Count = 75
+    """Prompts that a search actor searches at once, or, with `cluster.search_actors: 0`, each of
+    two groups of prompts ([Search](architecture.md#search)). It decides which requests form a
+    batch, and so the rounding."""
+    engine: EngineChoice = "auto"
+    """Engine of the methods that sample during the search; best-of-n and votes choose among samples
+    of transformers. `vllm` needs `cards: null`, search actors and scorers of kind `sequence`.
+    `auto` takes the engine that [was measured](benchmarks.md#search) faster."""
+    dtype: Dtype = "float32"
+    """Data type of the weights of both models. `float64` gives the same text in any batch, except
+    for ties. `float64` and `bfloat16` need scorers of kind `sequence` on transformers."""
     methods: list[ListedMethod] = Field(default=[], max_length=MOST_LISTED)
+    """Further settings of methods, each with its own cells: `[{name: cbs, chunk: 6}, ...]`. The
+    name of a cell lists the fields that differ from the defaults: `cbs-chunk6`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -199,16 +220,18 @@ if TYPE_CHECKING:
 else:
 
     def _field(name: str, kind: type[SearchMethod[Any]]) -> Any:
-        """A method's section with its default."""
+        """Return the type and the default of a method's section."""
         if hasattr(SearchSettings, name) or name in SearchSettings.model_fields:
             raise PluginError(f"search method {name!r}: the search section has another such field")
         try:
-            return kind | None, kind() if kind.on_by_default else None
+            default = kind() if kind.on_by_default else None
         except ValidationError as error:
             raise PluginError(
                 f"search method {name!r}: on by default, and its fields have no valid defaults:"
                 f" {error.errors()[0]['loc']}"
             ) from error
+        summary = (inspect.getdoc(kind) or name).partition("\n\n")[0]
+        return kind | None, Field(default, description=" ".join(summary.split()))
 
     SearchConfig = create_model(
         "SearchConfig",
@@ -220,41 +243,13 @@ else:
 
 
 class EvaluationConfig(Section):
-    """What is measured beside the cells."""
+    """What is measured in addition to the cells."""
 
     agreement_grid: Annotated[list[Count], Different] = Field(
         default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1, max_length=GRID
     )
-    pairs_per_prompt: Count = 4  # preference pairs made of a test prompt's own samples
+    """Prefix lengths t (tokens) of the agreement tables."""
+    pairs_per_prompt: Count = 4
+    """Held-out preference pairs made of the samples of each test prompt (help desk)."""
     bootstrap_samples: Count = 2_000
-
-
-class TrackingConfig(Section):
-    """MLflow: null means SQLite in the output folder, and an experiment named after the task."""
-
-    uri: Text | None = None
-    experiment: Annotated[Text, Field(max_length=MLFLOW_NAME)] | None = None
-
-
-class ClusterConfig(Section):
-    """Logical CPUs that each process asks Ray for; few enough that data tasks find a place."""
-
-    train_worker_cpus: Positive = 0.4
-    actor_cpus: Positive = 0.1  # the policy, the reward and the reference actors, each
-    data_task_cpus: Positive = 0.2
-    actor_gpus: NotNegative = 0
-    train_worker_gpus: NotNegative = 0
-    policy_actors: Count = 2
-    reward_actors: Count = 2
-    search_actors: CountOrNone = 2  # of both models; 0: policy and reward apart
-    reference_actors: Count = 1
-    policy_cache_mib: Count | None = None  # of keys and values; null: the engine's default
-    reward_cache_mib: Count | None = None
-    threads: Count | None = None  # torch threads that a pool's processes share; null: all cores
-
-
-class StorageConfig(Section):
-    """What is kept on disk."""
-
-    checkpoints_kept: Count = 3  # versions of a stage's checkpoint; older keys' are deleted
-    free_gib: NotNegative = 1.0  # free disk that a stage must leave
+    """Bootstrap samples of each interval, and permutations of each paired test."""

@@ -14,7 +14,7 @@ from orchestrator.config.errors import ConfigError, reason_of, shown, shown_name
 from orchestrator.config.fields import CountOrNone, Flag, NotNegative, Number, Positive
 from orchestrator.config.output_paths import is_file
 from orchestrator.config.section import Section
-from orchestrator.config.sections import TrainingConfig
+from orchestrator.config.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_FILE = 1_000_000  # bytes

@@ -1,22 +1,12 @@
-"""Small sections of the config tree: data, models, training. Defaults are the embedded world's."""
+"""Config sections of data, models and variants. Defaults are those of the embedded world."""
 
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.choices import Aggregation, ScorerKind
-from orchestrator.config.fields import (
-    Count,
-    CountOrNone,
-    Flag,
-    Index,
-    Positive,
-    Share,
-    Text,
-    Token,
-    Whole,
-)
+from orchestrator.config.fields import Count, Index, Positive, Share, Text, Token
 from orchestrator.config.section import Section
 from orchestrator.scorers.formats import StepFormat
 
@@ -27,25 +17,40 @@ class HelpdeskData(Section):
     """The embedded world: prompts made by a seeded generator, disjoint between the splits."""
 
     task: Literal["helpdesk"] = "helpdesk"
+    """The embedded world ([world.md](world.md))."""
     demonstrations: Count = 20_000
+    """Demonstrations that the policy imitates."""
     orm_pairs: Count = 5_000
+    """Preference pairs of the ORM."""
     reference_pairs: Count = 8_000
+    """Preference pairs of the reference reward model."""
     prm_pairs: Count = 4_000
+    """Preference pairs from which partial pairs are made."""
     test_prompts: Count = 300
-    preference_sharpness: Positive = (
-        1.5  # the better sample wins with probability sigma(this * gap)
-    )
+    """Prompts of the search cells. All splits together may take at most a tenth of the 23,040,000
+    different prompts of the world."""
+    preference_sharpness: Positive = 1.5
+    """Certainty of the preferences: the response with the higher rubric score is chosen with
+    probability sigma(this value x difference)."""
 
 
 class HHData(Section):
     """HH-RLHF pairs from a JSONL or Parquet file, raw transcripts or parsed; split by prompt."""
 
     task: Literal["hh_rlhf"]
+    """Preference pairs as transcripts or in another form, split by prompt."""
     pairs: Text
+    """File of preference pairs ([data.md](data.md))."""
     policy_share: Share = 0.3
+    """Share of the training prompts whose chosen responses the policy imitates; 0 only if
+    `models.policy` is set."""
     orm_share: Share = 0.2
+    """Share of the training prompts for the ORM; 0 only if `models.orm` is set."""
     reference_share: Share = 0.3
-    test_prompts: Count = 100  # the prompts left over are the PRM's
+    """Share of the training prompts for the reference reward model; 0 only if it is not trained.
+    The PRM takes the remaining prompts."""
+    test_prompts: Count = 100
+    """Prompts of the search cells and the held-out pairs; the other prompts are for training."""
 
     @model_validator(mode="after")
     def _leaves_the_prm_some(self) -> Self:
@@ -55,13 +60,23 @@ class HHData(Section):
 class AnswerData(Section):
     """Worked answers for the policy, right and wrong solutions as pairs, test questions."""
 
-    task: Literal["gsm8k", "math"]  # the same but for the name: both read rows of either form
-    demonstrations: Text  # question, answer; or problem, solution, answer
-    pairs: Text  # prompt, chosen, rejected
-    test: Text  # as demonstrations; questions that the pairs use are left out
+    task: Literal["gsm8k", "math"]
+    """Questions with final answers. Both tasks read rows of either form."""
+    demonstrations: Text
+    """File of `question`, `answer`, or of `problem`, `solution`, `answer`, which the policy
+    imitates ([data.md](data.md#questions-with-answers))."""
+    pairs: Text
+    """File of preference pairs: right and wrong solutions."""
+    test: Text
+    """File of test questions, with the fields of `demonstrations`. Questions that the pairs use are
+    left out."""
     orm_share: Share = 0.3
+    """Share of the pairs' prompts for the ORM; 0 only if `models.orm` is set."""
     reference_share: Share = 0.4
+    """Share of the pairs' prompts for the reference reward model; 0 only if it is not trained. The
+    PRM takes the remaining prompts."""
     test_prompts: Count = 100
+    """Questions of the search cells, and prompts of the held-out pairs."""
 
     @model_validator(mode="after")
     def _leaves_the_prm_some(self) -> Self:
@@ -82,15 +97,27 @@ Data = Annotated[HelpdeskData | HHData | AnswerData, Field(discriminator="task")
 
 
 class Architecture(Section):
-    """The size of a Llama that is trained from scratch (LlamaConfig's field names)."""
+    """Size of a Llama model that is trained from scratch; field names are those of LlamaConfig.
+
+    The defaults give 0.9 million parameters, which two CPU cores train in minutes.
+    """
 
     hidden_size: Count = 128
+    """Width of the hidden states; a multiple of `num_attention_heads`, with heads of even size."""
     intermediate_size: Count = 384
+    """Width of the feed-forward layers."""
     num_hidden_layers: Count = 4
+    """Number of decoder layers."""
     num_attention_heads: Count = 4
+    """Number of attention heads."""
     num_key_value_heads: Count = 4
+    """Number of key-value heads; it divides `num_attention_heads`."""
     max_position_embeddings: Count = 256
+    """Context length: tokens of prompt and response together. It must hold a prompt (up to 24
+    tokens in the help desk) and `decoding.max_new_tokens`; longer training rows are rejects."""
     initializer_range: Annotated[Positive, Field(le=10)] = 0.06
+    """Standard deviation of the initial weights, larger than that of Llama (0.02) because the
+    layers are narrow."""
 
 
 PresetName = Literal[
@@ -100,23 +127,44 @@ PresetName = Literal[
 
 
 class Reading(Section):
-    """How a given reward model is read, where its files do not tell (docs/public_models.md)."""
+    """How the score of a reward model is read where its files do not tell.
 
-    preset: PresetName | None = None  # the family of public models that it belongs to
-    score_at: Token | None = None  # token of the template's closing; null: the last one
-    score_label: Index | None = None  # of a head of several labels, the index of the score
+    Families and tokens: [public_models.md](public_models.md).
+    """
+
+    preset: PresetName | None = None
+    """Family of public models that the checkpoint belongs to; null: its files tell."""
+    score_at: Token | None = None
+    """Token of the template's closing at which the score is read: its text, or its index from the
+    end, such as -2. null: the last token."""
+    score_label: Index | None = None
+    """Index of the label that is the score; only for a head of several labels, which needs it."""
 
 
 class ModelsConfig(Section):
-    """Checkpoints (folders or hub names) to use instead of training: null trains one in the run."""
+    """Checkpoints to use instead of training, and the size of models trained from scratch.
+
+    A checkpoint is a folder (safetensors) or a hub name. What is checked before the run starts:
+    [checkpoints.md](checkpoints.md).
+    """
 
     policy: Text | None = None
+    """Checkpoint of the policy; null: the run trains one from scratch."""
     orm: Text | None = None
+    """Checkpoint of the ORM; null: the run trains one from the policy. It needs a causal backbone
+    if variants are trained from it."""
     reference: Text | None = None
+    """Checkpoint of the reference reward model, of any kind in [scorers.md](scorers.md); null: the
+    run trains one from the policy."""
     orm_reading: Reading = Reading()
+    """How the score of the checkpoint `orm` is read."""
     reference_reading: Reading = Reading()
+    """How the score of the checkpoint `reference` is read."""
     architecture: Architecture = Architecture()
-    vocabulary: Count = 2_048  # entries of the byte-pair tokenizer made for real text
+    """Size of the Llama model that is trained from scratch."""
+    vocabulary: Count = 2_048
+    """Entries of the byte-pair tokenizer that is trained on the data. The help desk does not use
+    it: its tokens are whole words."""
 
     @model_validator(mode="after")
     def _readings_are_of_checkpoints(self) -> Self:
@@ -135,44 +183,6 @@ class ModelsConfig(Section):
         return readings.get(model, Reading())
 
 
-class Optimization(Section):
-    """One training: AdamW, linear schedule (paper C.4); batch_size counts rows or partial pairs."""
-
-    learning_rate: Positive
-    batch_size: Count
-    epochs: Count = 1
-    max_steps: Count | None = None
-    warmup_steps: CountOrNone = 0
-
-
-class TrainingConfig(Section):
-    """How models are trained, by Ray Train with DeepSpeed."""
-
-    workers: Count = 2
-    zero_stage: Annotated[int, Field(ge=0, le=3), Whole] = 1
-    deepspeed: Text = "configs/deepspeed/default.json"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of autocast; weights are float32
-    micro_batch_tokens: Count | None = None  # padded tokens of a forward; null: a worker's share
-    gradient_checkpointing: Flag = False
-    checkpoint_steps: Count | None = 500  # null writes none
-    evaluation_pairs: CountOrNone = 128  # held-out pairs of reward models; 0: none
-    evaluation_steps: Count | None = 100  # null evaluates at the end alone
-    policy: Optimization = Optimization(learning_rate=3e-3, batch_size=64, max_steps=350)
-    orm: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
-    reference: Optimization = Optimization(learning_rate=1e-3, batch_size=32)
-    prm: Optimization = Optimization(learning_rate=5e-4, batch_size=128)
-    implicit: Optimization = Optimization(learning_rate=1e-4, batch_size=32)  # batch in pairs
-
-    @field_validator("policy", "orm", "reference", "prm", "implicit", mode="before")
-    @classmethod
-    def _over_the_default(cls, given: Any, info: ValidationInfo) -> Any:
-        """One field of a training may be given alone: rate and batch have the defaults above."""
-        if not isinstance(given, dict):
-            return given
-        default = cls.model_fields[str(info.field_name)].default
-        return {"learning_rate": default.learning_rate, "batch_size": default.batch_size} | given
-
-
 class Variant(Section):
     """A process reward model trained in the run, or a checkpoint of the user's own.
 
@@ -182,25 +192,55 @@ class Variant(Section):
     """
 
     checkpoint: Text | None = None
+    """Checkpoint to use as the scorer; null: the run trains the variant."""
     objective: Literal["bradley_terry", "dpo", "nca", "kto", "ce", "density_ratio"] = (
         "bradley_terry"
     )
+    """Training objective. `bradley_terry` continues the ORM on partial pairs. `dpo`, `nca`, `kto`
+    and `ce` train an implicit PRM from the policy, on the whole pairs of the ORM and the PRM.
+    `density_ratio` is not trained."""
     truncation: Literal["sst", "tlt", "whole"] = "sst"
+    """How partial pairs are made: `sst` at a few random lengths, `tlt` at every token. `whole`
+    continues the ORM on its whole pairs, as a control. Only for `bradley_terry`."""
     weight: Literal["reference", "none", "mask", "entropy", "shuffled"] = "reference"
-    match: Text | None = (
-        None  # variant whose steps (whole) or number of partial pairs (tlt) is matched
-    )
-    base: Text | None = None  # a log ratio's denominator; null: the policy of the run
-    beta: Positive = 0.05  # factor of a log ratio; the implicit PRM's paper: 0.05
-    kind: ScorerKind | None = None  # of a checkpoint
+    """Weight of a partial pair. `reference`: 1/H where the reference agrees with the preference,
+    else 0 (Eq. 3). `none`: 1 (Eq. 2). Controls: `mask`: 1 where it agrees, else 0; `entropy`: 1/H
+    everywhere; `shuffled`: the weights of the kept pairs in random order."""
+    match: Text | None = None
+    """Variant whose amount of training is matched: the number of steps (truncation `whole`), or the
+    number of partial pairs as a limit. null: no limit; `tlt` then takes every length of all
+    pairs. Truncation `whole` needs it."""
+    base: Text | None = None
+    """Checkpoint in the denominator of a log ratio; null: the policy of the run."""
+    beta: Positive = 0.05
+    """Factor of a log ratio; 0.05 as in the paper of the implicit PRM."""
+    kind: ScorerKind | None = None
+    """Kind of reward model ([scorers.md](scorers.md)), for a `checkpoint` with objective
+    `bradley_terry`; null: its files tell."""
     aggregation: Aggregation | None = None
-    step_delimiter: Text | None = None  # text that ends a step; null: the kind's own
+    """How step rewards become the score of a prefix; null: `last` for kind `step_tag`, else the
+    prefix is scored directly."""
+    step_delimiter: Text | None = None
+    """Text that ends a step, for kind `step_tag` and for an aggregation; null: the default of the
+    kind ([scorers.md](scorers.md))."""
     step_tag: Text | None = None
-    score_label: Index | None = None  # of a checkpoint's head of several labels: the score's index
-    preset: PresetName | None = None  # of a checkpoint: the family of public models
-    format: StepFormat | None = None  # of a checkpoint: how it reads steps, where no preset says it
-    score_token: Index | None = None  # of a language model: its logit
-    score_at: Token | None = None  # token of the template's closing; null: the last one
+    """Text behind a step at which its reward is read, for kind `step_tag`; null: the default of the
+    model's family."""
+    score_label: Index | None = None
+    """Index of the label that is the score; only for a checkpoint with a head of several labels,
+    which needs it."""
+    preset: PresetName | None = None
+    """Family that the checkpoint belongs to ([public_models.md](public_models.md)); null: its files
+    tell."""
+    format: StepFormat | None = None
+    """How a process reward model reads steps, for a checkpoint of no known family
+    ([public_models.md](public_models.md)); null: its files or `preset` tell."""
+    score_token: Index | None = None
+    """Token id of a language model whose logit behind the conversation is the score; null: the
+    score is read from the head."""
+    score_at: Token | None = None
+    """Token of the template's closing at which the score is read: its text, or its index from the
+    end, such as -2. null: the last token."""
 
     @field_validator("format", mode="before")
     @classmethod

@@ -7,26 +7,24 @@ from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.decoding import (
     ChatConfig,
-    ClusterConfig,
     DecodingConfig,
     EvaluationConfig,
     ScoringConfig,
     SearchConfig,
-    StorageConfig,
-    TrackingConfig,
 )
 from orchestrator.config.errors import shown
 from orchestrator.config.extents import refuse_extents
 from orchestrator.config.fields import NAME_LENGTH, Count, Flag, Positive, Seed, Text
+from orchestrator.config.machines import ClusterConfig, StorageConfig, TrackingConfig
 from orchestrator.config.section import Section
 from orchestrator.config.sections import (
     AnswerData,
     Data,
     HelpdeskData,
     ModelsConfig,
-    TrainingConfig,
     Variant,
 )
+from orchestrator.config.training import TrainingConfig
 from orchestrator.config.unread import TRAINED_FIELDS, refuse_unread
 
 OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
@@ -37,17 +35,25 @@ MOST_CUTS = 10_000  # of a pair, on average: far more than a response has tokens
 
 
 class PartialConfig(Section):
-    """How preference pairs are cut (section 4.1.1)."""
+    """How preference pairs are truncated to partial pairs (section 4.1.1)."""
 
-    preset: Literal["paper", "official"] = "paper"  # official: as the public code cuts for SST
-    sst_k: Annotated[Count, Field(le=MOST_CUTS)] = 5  # SST draws k ~ U(0, 2K); the paper: K = 5
+    preset: Literal["paper", "official"] = "paper"
+    """How SST draws prefix lengths: `paper` as the paper says, in tokens; `official` as the public
+    code does: white-space words, 1 to 10 lengths without replacement, and the full pair."""
+    sst_k: Annotated[Count, Field(le=MOST_CUTS)] = 5
+    """K of SST with preset `paper`: the number of lengths of a pair is drawn from 0 to 2K (the
+    paper: K = 5)."""
 
 
 class WeightConfig(Section):
-    """The reference weight w = 1/H (section 4.2)."""
+    """The reference weight w = 1/H of a partial pair (section 4.2)."""
 
-    max: Positive | None = 10.0  # null is the paper's way; 10 bites at a gap of 3.87
-    normalize: Flag = False  # to mean 1 over the kept pairs: weights without a higher learning rate
+    max: Positive | None = 10.0
+    """Largest weight, reached where the reference scores differ by 3.87; null: no limit, as in the
+    paper. Without a limit, few partial pairs dominate the loss."""
+    normalize: Flag = False
+    """Whether the weights of the kept partial pairs are scaled to mean 1, so that weighting does
+    not act as a higher learning rate."""
 
 
 def _default_variants() -> dict[str, Variant]:
@@ -99,29 +105,47 @@ def _check_objective(name: str, variant: Variant) -> None:
 
 
 class Config(Section):
-    """One experiment. ``output_dir`` null means runs/<name>."""
+    """One experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_LENGTH)] = (
         "helpdesk"
     )
+    """Name of the run in MLflow and of its output folder."""
     seed: Seed = 0
+    """Seed of every random draw: splits, initial weights, labels, prefix lengths, samples."""
     output_dir: Text | None = None
+    """Output folder, or a URI that fsspec knows. null: `runs/<name>` in the working directory."""
     data: Data = HelpdeskData()
+    """The task and its data."""
     models: ModelsConfig = ModelsConfig()
+    """Checkpoints to use instead of training, and the size of models trained from scratch."""
     partial: PartialConfig = PartialConfig()
+    """How preference pairs are truncated to partial pairs."""
     weight: WeightConfig = WeightConfig()
+    """The reference weight of a partial pair."""
     training: TrainingConfig = TrainingConfig()
+    """How models are trained."""
     variants: dict[str, Variant] = Field(
         default_factory=_default_variants, max_length=MOST_VARIANTS
     )
+    """Process reward models by name, each a scorer. They are merged over four defaults; null leaves
+    one of these out."""
     chat: ChatConfig = ChatConfig()
+    """How conversations are written by chat templates."""
     scoring: ScoringConfig = ScoringConfig()
+    """At which token a reward model's score is read."""
     decoding: DecodingConfig = DecodingConfig()
+    """How the policy samples."""
     search: SearchConfig = SearchConfig()
+    """Search methods and their scorers."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured in addition to the cells."""
     tracking: TrackingConfig = TrackingConfig()
+    """Where MLflow keeps the runs."""
     cluster: ClusterConfig = ClusterConfig()
+    """Processes and their resources."""
     storage: StorageConfig = StorageConfig()
+    """Which files are kept, and the disk space that must stay free."""
 
     @property
     def scorers(self) -> list[str]:

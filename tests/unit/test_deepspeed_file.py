@@ -14,7 +14,7 @@ from orchestrator.config.deepspeed_file import (
     check_deepspeed,
 )
 from orchestrator.config.load import ROOT, ConfigError, load_config
-from orchestrator.config.sections import TrainingConfig
+from orchestrator.config.training import TrainingConfig
 
 GOOD = json.loads((ROOT / "configs" / "deepspeed" / "default.json").read_text())
 
