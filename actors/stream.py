@@ -12,7 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import ray.data
 
-from orchestrator.training.files import Example, read_rows, to_examples
+from orchestrator.training.examples import Example
+from orchestrator.training.files import read_rows, to_examples
 
 PIECES_AHEAD = 1  # pieces that are read while one is being trained on
 

@@ -20,7 +20,7 @@ import ray.train
 import torch
 
 from actors.stream import stream
-from orchestrator.training.files import Example
+from orchestrator.training.examples import Example
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 

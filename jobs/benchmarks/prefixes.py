@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from jobs.benchmarks.measure import Measured, compare
 from jobs.benchmarks.setting import PAD, Setting, forward_flops, random_model
-from orchestrator.objectives.bradley_terry import pair_loss
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.objective import LossContext
 from orchestrator.randomness import generator
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import Ids, PackedRow, prefix_row
@@ -142,7 +143,7 @@ def _epoch(case: Case, setting: Setting, example: Callable[[Pair], PairExample])
     closing = SUFFIX if case.closed else ()
     for start in range(0, len(pairs), STEP_PAIRS):
         rows = [example(pair) for pair in pairs[start : start + STEP_PAIRS]]
-        loss, _ = pair_loss(model, rows, closing, PAD)
+        loss, _ = BradleyTerry.loss(LossContext(model, PAD, closing), rows)
         (loss / sum(row.size for row in rows)).backward()
         optimizer.step()
         optimizer.zero_grad()

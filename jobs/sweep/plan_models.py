@@ -7,6 +7,8 @@ from jobs.sweep.steps import data, implicit_pairs, pairs, partial_pairs, policy,
 from jobs.sweep.training import training_identity
 from jobs.sweep.variants import variant_identity, variant_inputs
 from orchestrator.config.sections import HelpdeskData, to_plain
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.stages.identity import fingerprint
 
 
@@ -41,7 +43,7 @@ def _add_policy(plan: StageList) -> None:
         identity["architecture"] = to_plain(plan.config.models.architecture)
         identity["vocabulary"] = plan.config.models.vocabulary
         plan.add("policy", policy, policy.run, identity, ("data",), checkpoint=True,
-                  unit="steps")  # fmt: skip
+                  unit="steps", components=(LanguageModelling.__module__,))  # fmt: skip
     plan.add_model("policy", "policy", given)
 
 
@@ -60,7 +62,7 @@ def _add_outcome(plan: StageList, name: str) -> None:
     if given is None:
         plan.add(name, reward_models, reward_models.run_outcome,
                   training_identity(config, name), ("pairs", "policy"), checkpoint=True,
-                  unit="steps")  # fmt: skip
+                  unit="steps", components=(BradleyTerry.__module__,))  # fmt: skip
     plan.add_model(name, name, given)
 
 
@@ -82,10 +84,10 @@ def _add_partial_pairs(plan: StageList) -> None:
 
 def _add_implicit_pairs(plan: StageList) -> None:
     config = plan.config
-    used = {v.objective for v in config.variants.values() if v.is_trained} - {"bradley_terry"}
-    if not used:
+    implicit = [v.trained_by for v in config.variants.values() if v.is_trained_from_policy]
+    if not implicit:
         return
-    unrelated = "kto" in used
+    unrelated = any(objective.needs_unrelated for objective in implicit)
     identity = {"unrelated": unrelated, "held_out": config.training.evaluation_pairs}
     plan.add("implicit_pairs", implicit_pairs, implicit_pairs.run, identity,
               ("pairs", "policy"), unit="pairs",
@@ -102,8 +104,8 @@ def _add_variants(plan: StageList) -> None:
         if variant.is_trained:
             plan.add(stage, reward_models, reward_models.run_variant,
                       variant_identity(config, name), variant_inputs(variant),
-                      unit="steps", checkpoint=True,
-                      options={"variant": name})  # fmt: skip
+                      unit="steps", checkpoint=True, options={"variant": name},
+                      components=(variant.trained_by.__module__,))  # fmt: skip
             plan.add_model(name, stage, None)
         else:  # a density ratio without a numerator of its own takes the policy
             plan.add_model(name, "policy", variant.checkpoint or config.models.policy)

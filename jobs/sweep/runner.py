@@ -58,7 +58,7 @@ def written_gib(sweep: Sweep, step: Step) -> float:
     if not step.stage.keeps_checkpoint or step.stage.name == "policy":
         return SMALL_GIB  # a policy that the run makes is small
     variant = sweep.config.variants.get(step.options.get("variant", ""))
-    from_orm = variant is not None and variant.objective == "bradley_terry"
+    from_orm = variant is not None and variant.is_trained_from_orm
     start = Weights.of(sweep.checkpoint("orm" if from_orm else "policy"))
     return SMALL_GIB + start.parameters * CHECKPOINT_BYTES / 2**30
 

@@ -16,7 +16,7 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
     models, variants = config.models, config.variants
     partial = any(v.takes_partial_pairs for v in variants.values())
     has_reference = models.reference is not None or partial or model == "reference"
-    implicit = any(v.is_trained and v.objective != "bradley_terry" for v in variants.values())
+    implicit = any(v.is_trained_from_policy for v in variants.values())
     ordered = sorted(variants, key=lambda name: variants[name].match is not None)
     methods = config.search.all_methods.values()
     scored = dict.fromkeys(["orm", *config.scorers, *variants])

@@ -10,7 +10,7 @@ from jobs.sweep.sweep import Figures, Step, Sweep, project_file
 from orchestrator.config.sections import Reading
 from orchestrator.config.training import Optimization, TrainingConfig
 from orchestrator.stages.progress import Meter
-from orchestrator.training.job import ObjectiveName, Precision, Start, TrainingJob
+from orchestrator.training.job import Precision, Start, TrainingJob
 
 CURVE_POINTS = 100  # of a training's curve in MLflow and the report; each is a mean over steps
 
@@ -18,7 +18,7 @@ CURVE_POINTS = 100  # of a training's curve in MLflow and the report; each is a 
 def train(
     sweep: Sweep,
     step: Step,
-    objective: ObjectiveName,
+    objective: str,
     start: Start,
     checkpoint: str,
     optimization: Optimization,

@@ -6,6 +6,8 @@ from jobs.sweep.training import training_identity
 from orchestrator.config.sections import Variant, to_plain
 from orchestrator.config.tree import Config
 
+# Fields that a training reads if its objective names them.
+TRAINED_FIELDS = ("truncation", "weight", "match", "beta")
 # Fields that say how a variant scores, not what is trained.
 SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "score_label",
                   "preset", "format", "score_token", "score_at")  # fmt: skip
@@ -17,12 +19,14 @@ def variant_identity(config: Config, name: str) -> dict[str, Any]:
     trained = to_plain(variant)
     for part in SCORING_FIELDS:
         trained.pop(part)
-    if variant.objective != "bradley_terry":
+    for part in TRAINED_FIELDS:
+        if part not in variant.trained_by.fields:
+            trained.pop(part)
+    if variant.is_trained_from_policy:
         return {
             **training_identity(config, "implicit"),
             "variant": {"name": name, **trained},
         }
-    trained.pop("beta")
     return {
         **training_identity(config, "prm"),
         "variant": {"name": name, **trained},
@@ -33,7 +37,7 @@ def variant_identity(config: Config, name: str) -> dict[str, Any]:
 
 def variant_inputs(variant: Variant) -> list[str]:
     """The stages that the training of a variant reads."""
-    if variant.objective != "bradley_terry":
+    if variant.is_trained_from_policy:
         return ["pairs", "policy", "implicit_pairs"]
     inputs = ["pairs", "orm"]
     inputs += ["partial_pairs"] if variant.truncation != "whole" else []

@@ -71,7 +71,7 @@ def measures_of(config: Config, model: str) -> list[str]:
         return ["final_loss"]
     variant = config.variants.get(model)
     names = ["held_out_accuracy", "held_out_loss", "final_loss"]
-    if variant is None or variant.objective == "bradley_terry":
+    if variant is None or variant.trained_by.takes_partial_pairs():
         names += [f"held_out_AR_t{t}" for t in config.evaluation.agreement_grid]
     return names
 

@@ -125,12 +125,12 @@ def _too_long(training: str, warmup: int, steps: int) -> str:
 
 def _is_trained(config: "Config", training: str) -> bool:
     """Whether a run has a training of this section."""
-    trained = [v for v in config.variants.values() if v.is_trained]
+    variants = config.variants.values()
     if training == "prm":
-        return any(v.objective == "bradley_terry" for v in trained)
+        return any(v.is_trained_from_orm for v in variants)
     if training == "implicit":
-        return any(v.objective != "bradley_terry" for v in trained)
-    needed = training != "reference" or any(v.takes_partial_pairs for v in trained)
+        return any(v.is_trained_from_policy for v in variants)
+    needed = training != "reference" or any(v.takes_partial_pairs for v in variants)
     return needed and getattr(config.models, training) is None
 
 

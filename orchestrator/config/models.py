@@ -92,7 +92,7 @@ def _check_steps(config: Config, place: str, variant: Variant) -> None:
         return
     checkpoint = variant.checkpoint
     if checkpoint is None:
-        from_orm = variant.objective == "bradley_terry"
+        from_orm = variant.is_trained_from_orm
         checkpoint = (from_orm and config.models.orm) or config.models.policy
     elif not variant.is_log_ratio:
         kind = kind_of(_variant(config, place, variant, checkpoint))
@@ -217,11 +217,7 @@ def _check_words(config: Config, place: str, variant: Variant) -> None:
 def _as_orm(config: Config, checkpoint: str) -> None:
     place = "models.orm"
     kind = _as_scorer(place, _outcome(config, "orm", checkpoint))
-    trained = [
-        name
-        for name, variant in config.variants.items()
-        if variant.is_trained and variant.objective == "bradley_terry"
-    ]
+    trained = [name for name, variant in config.variants.items() if variant.is_trained_from_orm]
     if trained and kind != "sequence":
         raise ConfigError(
             f"{place} = {shown(checkpoint)}: variants ({', '.join(trained)}) are trained from it,"

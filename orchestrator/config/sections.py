@@ -7,7 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from orchestrator.choices import Aggregation, ScorerKind
 from orchestrator.config.fields import Count, Index, Positive, Share, Text, Token
+from orchestrator.config.objectives import ObjectiveName
 from orchestrator.config.section import Section
+from orchestrator.objectives.objective import OBJECTIVES, Objective
 from orchestrator.scorers.formats import StepFormat
 
 Splitting = TypeVar("Splitting", bound="Section")
@@ -193,9 +195,7 @@ class Variant(Section):
 
     checkpoint: Text | None = None
     """Checkpoint to use as the scorer; null: the run trains the variant."""
-    objective: Literal["bradley_terry", "dpo", "nca", "kto", "ce", "density_ratio"] = (
-        "bradley_terry"
-    )
+    objective: ObjectiveName = "bradley_terry"
     """Training objective. `bradley_terry` continues the ORM on partial pairs. `dpo`, `nca`, `kto`
     and `ce` train an implicit PRM from the policy, on the whole pairs of the ORM and the PRM.
     `density_ratio` is not trained."""
@@ -257,19 +257,35 @@ class Variant(Section):
             raise ValueError(str(error)) from error
 
     @property
+    def trained_by(self) -> type[Objective[Any]]:
+        """The objective, whose traits decide what the training needs."""
+        return OBJECTIVES[self.objective]
+
+    @property
     def is_log_ratio(self) -> bool:
         """Whether it scores by the log ratio of two language models."""
-        return self.objective != "bradley_terry" or self.kind == "log_ratio"
+        return self.trained_by.is_log_ratio or self.kind == "log_ratio"
 
     @property
     def is_trained(self) -> bool:
         """Whether the run trains it."""
-        return self.checkpoint is None and self.objective != "density_ratio"
+        return self.checkpoint is None and self.trained_by.is_trained()
+
+    @property
+    def is_trained_from_orm(self) -> bool:
+        """Whether the run trains it, from the weights of the ORM."""
+        return self.is_trained and self.trained_by.starts_from == "orm"
+
+    @property
+    def is_trained_from_policy(self) -> bool:
+        """Whether the run trains it, from the weights of the policy."""
+        return self.is_trained and self.trained_by.starts_from == "policy"
 
     @property
     def takes_partial_pairs(self) -> bool:
         """Whether it is trained on partial pairs."""
-        return self.is_trained and self.objective == "bradley_terry" and self.truncation != "whole"
+        partial = self.trained_by.takes_partial_pairs()
+        return self.is_trained and partial and self.truncation != "whole"
 
 
 def to_plain(section: Section) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from orchestrator.config.sections import (
     Variant,
 )
 from orchestrator.config.training import TrainingConfig
-from orchestrator.config.unread import TRAINED_FIELDS, refuse_unread
+from orchestrator.config.unread import TRAINED_FIELDS, log_ratio_settings, refuse_unread
+from orchestrator.objectives.objective import OBJECTIVES
 
 OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
 TAKEN = ("policy", "orm", "reference")  # names of the other models
@@ -71,19 +72,20 @@ def _over_default(default: dict[str, Any], variant: dict[str, Any]) -> dict[str,
     What the user's fields leave without a reader is not taken from the default.
     """
     dropped: tuple[str, ...] = ("weight",) if variant.get("truncation") == "whole" else ()
-    objective = variant.get("objective", "bradley_terry")
-    if variant.get("checkpoint") is not None or objective != "bradley_terry":
-        dropped = TRAINED_FIELDS
+    objective = str(variant.get("objective", Variant.model_fields["objective"].default))
+    is_trained = variant.get("checkpoint") is None and objective in OBJECTIVES
+    used = OBJECTIVES[objective].fields if is_trained else ()
+    dropped += tuple(field for field in TRAINED_FIELDS if field not in used)
     return {n: value for n, value in default.items() if n not in dropped} | variant
 
 
 def _check_objective(name: str, variant: Variant) -> None:
     """Raises ValueError for fields that do not go together."""
     place = f"variants.{name}"
-    if variant.objective == "density_ratio" and not (variant.checkpoint or variant.base):
+    if not (variant.trained_by.is_trained() or variant.checkpoint or variant.base):
         raise ValueError(
-            f"{place}: a density ratio needs `checkpoint`, `base` or both: what is not given is the"
-            " policy, whose ratio to itself says nothing"
+            f"{place}: a {variant.trained_by.label} needs `checkpoint`, `base` or both: what is not"
+            " set is the policy, and the ratio of the policy to itself is always 1"
         )
     for field in OF_A_CHECKPOINT:
         value = getattr(variant, field)
@@ -94,8 +96,8 @@ def _check_objective(name: str, variant: Variant) -> None:
             )
     if variant.base is not None and not variant.is_log_ratio:
         raise ValueError(
-            f"{place}.base = {shown(variant.base)}: only of a log ratio; valid: objective dpo,"
-            " nca, kto, ce or density_ratio, or kind log_ratio"
+            f"{place}.base = {shown(variant.base)}: only of a log ratio; valid:"
+            f" {log_ratio_settings()}"
         )
     if variant.base is not None and variant.is_trained:
         raise ValueError(

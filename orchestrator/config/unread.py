@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from orchestrator.config.errors import shown
 from orchestrator.config.section import Section
 from orchestrator.config.sections import HelpdeskData, Variant
+from orchestrator.objectives.objective import log_ratio_names, variant_objectives
 from orchestrator.search.method import SearchMethod
 
 if TYPE_CHECKING:  # the tree checks itself by this module
@@ -127,31 +128,41 @@ def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -
         variant: its fields.
         kind: of scorer, where the files of its checkpoint say it.
     """
-    if not variant.is_trained or variant.objective != "bradley_terry":
-        why = f"objective {variant.objective!r} trains on whole pairs"
-        if variant.objective == "density_ratio":
-            why = "a density ratio is not trained"
-        elif variant.checkpoint is not None:
-            why = "a variant with a checkpoint is not trained"
-        for name in TRAINED_FIELDS:
-            yield Unread(f"{section}.{name}", why, "objective bradley_terry without a checkpoint")
-    elif variant.truncation == "whole":
-        why = "truncation 'whole' gives all pairs the same weight"
-        yield Unread(f"{section}.weight", why, "truncation sst or tlt")
-    if not variant.is_log_ratio:
-        valid = "objective dpo, nca, kto, ce or density_ratio, or kind log_ratio"
-        yield Unread(f"{section}.beta", "only a log ratio has this factor", valid)
+    objective = variant.trained_by
+    why = f"objective {variant.objective!r} trains on whole pairs"
+    if not objective.is_trained():
+        why = f"a {objective.label} is not trained"
+    elif variant.checkpoint is not None:
+        why = "a variant with a checkpoint is not trained"
+    for name in TRAINED_FIELDS:
+        if not variant.is_trained or name not in objective.fields:
+            readers = [n for n, o in variant_objectives().items() if name in o.fields]
+            valid = f"objective {' or '.join(readers)} without a checkpoint"
+            yield Unread(f"{section}.{name}", why, valid)
+        elif name == "weight" and variant.truncation == "whole":
+            why = "truncation 'whole' gives all pairs the same weight"
+            yield Unread(f"{section}.weight", why, "truncation sst or tlt")
+    if not variant.is_log_ratio and not (variant.is_trained and "beta" in objective.fields):
+        why = "only a log ratio has this factor"
+        yield Unread(f"{section}.beta", why, log_ratio_settings())
     yield from _of_scoring(section, variant, kind)
+
+
+def log_ratio_settings() -> str:
+    """Return the settings under which a variant scores by a log ratio."""
+    return f"objective {', '.join(log_ratio_names())}, or kind log_ratio"
 
 
 def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[Unread]:
     """The fields that say how a variant scores, of a kind that does not read them."""
-    has_objective = variant.objective != "bradley_terry"
-    if has_objective or variant.checkpoint is None:
-        kind = "log_ratio" if has_objective else "sequence"
+    is_log_ratio = variant.trained_by.is_log_ratio
+    if is_log_ratio or variant.checkpoint is None:
+        kind = "log_ratio" if is_log_ratio else "sequence"
         if variant.kind not in (None, kind):
             why = f"a variant of objective {variant.objective!r} is of kind {kind}"
-            yield Unread(f"{section}.kind", why, "objective bradley_terry with a checkpoint")
+            others = [n for n, o in variant_objectives().items() if not o.is_log_ratio]
+            valid = f"objective {' or '.join(others)} with a checkpoint"
+            yield Unread(f"{section}.kind", why, valid)
     kind = kind or variant.kind
     if kind is None or kind == "step_tag":
         return
@@ -210,7 +221,7 @@ def unread_of_method(section: str, method: SearchMethod[Any]) -> Iterator[Unread
 def superseded(config: "Config") -> dict[str, list[str]]:
     """What is set for trainings that the run does not have, by the reason."""
     models, trained = config.models, [v for v in config.variants.values() if v.is_trained]
-    by_orm = [v for v in trained if v.objective == "bradley_terry"]
+    by_orm = [v for v in trained if v.is_trained_from_orm]
     whole = any(v.truncation == "whole" for v in by_orm)  # its steps have the ORM's batch size
     needs_reference = any(v.takes_partial_pairs for v in trained)
     trains_reference = models.reference is None and needs_reference

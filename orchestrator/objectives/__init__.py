@@ -1,1 +1,1 @@
-"""Training objectives: the losses of Eq. 1 to 3, of implicit PRMs, of supervised fine-tuning."""
+"""Training objectives: the base class, the registry, and one file for each objective."""

@@ -1,104 +1,159 @@
-"""The objectives by name: a model with its loss, so that DeepSpeed's hooks see one forward."""
+"""The base class of training objectives, their traits, and the registry.
+
+The config looks objectives up here before anything starts. So this module, and every module that
+defines an objective, imports torch only inside the functions that compute a loss.
+"""
 
 from collections.abc import Sequence
-from typing import cast, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from orchestrator.registry import PluginError, Registry
+from orchestrator.training.examples import Example
 
-from orchestrator.checkpoints.checkpoint import (
-    load_policy,
-    load_reward_model,
-    reward_model_from_policy,
-)
-from orchestrator.conversations.chat import Chat
-from orchestrator.objectives.bradley_terry import pair_loss
-from orchestrator.objectives.implicit import (
-    ImplicitExample,
-    ImplicitObjective,
-    implicit_loss,
-    kl_terms,
-    loss_terms,
-)
-from orchestrator.objectives.language_modelling import response_loss
-from orchestrator.training.checkpoint import summed
-from orchestrator.training.examples import PairExample, TextExample
-from orchestrator.training.files import Example
-from orchestrator.training.job import TrainingJob
-from orchestrator.training.plan import MicroBatch
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Rows = Literal["demonstrations", "partial_pairs", "pairs", "responses"]
+Start = Literal["policy", "orm"]
+RowT = TypeVar("RowT", bound=Example)
+
+# Kinds of rows: the model that a training on them starts from, and whether it scores by log ratios.
+SUPPORTED: dict[Rows | None, tuple[Start, bool]] = {
+    "demonstrations": ("policy", False),
+    "partial_pairs": ("orm", False),
+    "pairs": ("policy", True),
+    "responses": ("policy", True),
+    None: ("policy", True),
+}
 
 
-class Objective(nn.Module):
-    """A model and the loss that trains it."""
+@dataclass(frozen=True)
+class LossContext:
+    """What a loss is computed with, besides the rows.
 
-    def __init__(self, job: TrainingJob, model: PreTrainedModel, chat: Chat) -> None:
-        super().__init__()
-        self.model, self._job = model, job
-        self.pad_id = chat.tokenizer.pad_token_id or 0
-        self.closing_ids = chat.closing_ids if job.closed else ()
-        self.branch_memory_mib = job.branch_memory_mib
-        self._kl = 0.0
-        if job.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+    Attributes:
+        model: the model that is trained.
+        pad_id: token id of padding.
+        closing_ids: token ids that close a prefix before it is scored; empty for open scoring.
+        branch_memory_mib: memory that the branches of one packed forward may take (MiB).
+        beta: factor of the log ratio.
+        step_mean: mean of ``step_terms`` over the rows of the step, of all workers.
+    """
 
-    def forward(self, rows: Sequence[Example]) -> tuple[Tensor, int]:
-        """Loss sum of some rows, and how many tokens, (partial) pairs or responses are right."""
-        with self.autocast():
-            if self._job.objective == "language_modelling":
-                texts = cast(Sequence[TextExample], rows)
-                return response_loss(self.model, texts, self.pad_id, self.device)
-            if self._job.objective == "bradley_terry":
-                pairs = cast(Sequence[PairExample], rows)
-                return pair_loss(
-                    self.model, pairs, self.closing_ids, self.pad_id, self.branch_memory_mib
-                )
-            labelled = cast(Sequence[ImplicitExample], rows)
-            return implicit_loss(
-                self.model, labelled, self._job.objective, self._job.beta, self.pad_id, self._kl
-            )
+    model: "PreTrainedModel"
+    pad_id: int = 0
+    closing_ids: tuple[int, ...] = ()
+    branch_memory_mib: int = 256
+    beta: float = 1.0
+    step_mean: float = 0.0
 
-    def begin_step(self, batches: Sequence[tuple[MicroBatch, Sequence[Example]]]) -> None:
-        """What a step's loss needs to know of all its rows, of all workers: KTO's KL term.
 
-        All workers call it, each with its micro-batches and their rows.
+class Objective(Generic[RowT]):
+    """A training objective; a subclass sets ``name`` and ``label``, and defines its loss.
+
+    Most objectives subclass one of the families, which read the rows and run the model:
+    ``PartialPairObjective`` (``partial_pairs.py``), ``PairObjective`` or ``ResponseObjective``
+    (``log_ratios.py``). The other class variables are traits, which decide what the sweep prepares.
+
+    Attributes:
+        name: value of ``variants.NAME.objective`` in the config.
+        label: name in texts.
+        rows: what a training row is. "demonstrations": a prompt with a response. "partial_pairs": a
+            preference pair cut into prefixes, each with a weight. "pairs": a preference pair with
+            the reference policy's log-probabilities. "responses": responses with labels and these
+            log-probabilities. None: nothing is trained, and the given models score as they are.
+        starts_from: the model whose weights the training starts from.
+        is_log_ratio: whether the trained model scores by its log ratio to the reference policy.
+        fields: fields of ``variants.NAME`` that the training reads.
+        needs_unrelated: whether each row needs a response to another prompt.
+        needs_step_mean: whether the loss depends on a mean over all rows of the step.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    rows: ClassVar[Rows | None] = None
+    starts_from: ClassVar[Start] = "policy"
+    is_log_ratio: ClassVar[bool] = False
+    fields: ClassVar[tuple[str, ...]] = ()
+    needs_unrelated: ClassVar[bool] = False
+    needs_step_mean: ClassVar[bool] = False
+
+    @classmethod
+    def is_trained(cls) -> bool:
+        """Whether there is a training at all."""
+        return cls.rows is not None
+
+    @classmethod
+    def takes_partial_pairs(cls) -> bool:
+        """Whether a training row is a preference pair cut into prefixes."""
+        return cls.rows == "partial_pairs"
+
+    @classmethod
+    def is_of_variants(cls) -> bool:
+        """Whether a variant can have it; demonstrations train the policy."""
+        return cls.rows != "demonstrations"
+
+    @classmethod
+    def loss(cls, context: LossContext, rows: Sequence[RowT]) -> "tuple[Tensor, int]":
+        """Return the sum of the loss over some rows (a scalar), and how many terms are right.
+
+        The sum is over ``terms`` terms. The train loop divides it by the number of terms of the
+        whole step, so a step gives the same gradient in any number of micro-batches.
         """
-        if self._job.objective != "kto":
-            return
-        found = torch.zeros(2, dtype=torch.float64)
-        for batch, rows in batches:
-            with self.autocast():
-                terms = kl_terms(self.model, cast(Sequence[ImplicitExample], rows), self.pad_id)
-            if batch.counts:
-                found += torch.tensor(terms, dtype=torch.float64)
-        total, count = summed(found, self.device).tolist()
-        self._kl = max(total / max(count, 1.0), 0.0)
+        raise NotImplementedError
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
+    @classmethod
+    def terms(cls, row: RowT) -> int:
+        """Return the number of terms of a row in the loss: tokens, (partial) pairs or responses."""
+        return row.size
 
-    def autocast(self) -> torch.autocast:
-        """The job's precision. In the forward, since DeepSpeed switches an outer one off."""
-        on = self._job.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+    @classmethod
+    def step_terms(cls, context: LossContext, rows: Sequence[RowT]) -> tuple[float, int]:
+        """Return the sum and the count of what ``step_mean`` is the mean of, without gradient.
 
-    def terms(self, row: Example) -> int:
-        """What the loss is a mean over: response tokens, (partial) pairs, or responses."""
-        if isinstance(row, TextExample):
-            return len(row.response_ids)
-        if isinstance(row, PairExample):
-            return row.size
-        assert self._job.objective in get_args(ImplicitObjective)
-        return loss_terms(row, cast(ImplicitObjective, self._job.objective))
+        Called before the losses of a step if ``needs_step_mean`` is set.
+        """
+        raise NotImplementedError
 
 
-def start_model(job: TrainingJob) -> PreTrainedModel:
-    """The model that a training starts from."""
-    if job.start == "policy":
-        return load_policy(job.checkpoint)
-    if job.start == "reward":
-        return load_reward_model(job.checkpoint, label=job.score_label)
-    return reward_model_from_policy(job.checkpoint, job.seed)
+ObjectiveT = TypeVar("ObjectiveT", bound=type[Objective[Any]])
+OBJECTIVES: Registry[type[Objective[Any]]] = Registry(
+    "objective", "orchestrator.objectives.definitions", "prm_orchestrator.objectives"
+)
+
+
+def register(objective: ObjectiveT) -> ObjectiveT:
+    """Register an objective under its name.
+
+    Raises:
+        PluginError: another objective has the name, or the traits contradict each other.
+    """
+    where = f"objective {objective.name!r}"
+    if objective.rows not in SUPPORTED:
+        valid = ", ".join(map(repr, SUPPORTED))
+        raise PluginError(f"{where}: rows = {objective.rows!r}; valid: {valid}")
+    traits = (objective.starts_from, objective.is_log_ratio)
+    if traits != SUPPORTED[objective.rows]:
+        start, is_log_ratio = SUPPORTED[objective.rows]
+        raise PluginError(
+            f"{where}: with rows {objective.rows!r}, starts_from must be {start!r} and is_log_ratio"
+            f" {is_log_ratio}; subclass the family of these rows"
+        )
+    if objective.is_trained() and objective.loss.__func__ is Objective.loss.__func__:  # type: ignore[attr-defined]
+        raise PluginError(f"{where}: it is trained, but defines no loss")
+    OBJECTIVES.add(objective.name, objective)
+    return objective
+
+
+def variant_objectives() -> dict[str, type[Objective[Any]]]:
+    """Return the objectives that a variant can have, by name, sorted."""
+    return {
+        name: OBJECTIVES[name] for name in sorted(OBJECTIVES) if OBJECTIVES[name].is_of_variants()
+    }
+
+
+def log_ratio_names() -> list[str]:
+    """Return the names of the objectives whose models score by a log ratio, sorted."""
+    return [name for name, objective in variant_objectives().items() if objective.is_log_ratio]

@@ -9,11 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.objectives.implicit import ImplicitExample
-from orchestrator.training.examples import PairExample, TextExample
+from orchestrator.training.examples import Example, ImplicitExample, PairExample, TextExample
 from orchestrator.training.plan import GROUP
 
-Example = TextExample | PairExample | ImplicitExample
 _IDS = pa.list_(pa.int32())
 _COUNTS = [("size", pa.int32()), ("tokens", pa.int32())]
 SCHEMAS: dict[type[Example], pa.Schema] = {

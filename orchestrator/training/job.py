@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
-from orchestrator.training.files import Example
+from orchestrator.training.examples import Example
 
-ObjectiveName = Literal["language_modelling", "bradley_terry", "dpo", "nca", "kto", "ce"]
 Start = Literal["policy", "policy_to_reward", "reward"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -20,7 +19,7 @@ class TrainingJob:
 
     Attributes:
         key: what the training is known by when it is taken up again.
-        objective: the loss.
+        objective: name of a registered objective.
         start: "policy" trains on from it; "policy_to_reward" puts a new head on it;
             "reward" trains on from a reward model.
         checkpoint: what it starts from, a folder or hub name.
@@ -45,7 +44,7 @@ class TrainingJob:
     """
 
     key: str
-    objective: ObjectiveName
+    objective: str
     start: Start
     checkpoint: str
     examples: str

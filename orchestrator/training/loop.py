@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from orchestrator.conversations.chat import load_chat
-from orchestrator.objectives.objective import Objective, start_model
+from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.randomness import stream_key
 from orchestrator.training.checkpoint import (
     Progress,
@@ -27,9 +27,11 @@ from orchestrator.training.checkpoint import (
     write_state,
 )
 from orchestrator.training.evaluation import HeldOut
-from orchestrator.training.files import Example, sizes_and_tokens
+from orchestrator.training.examples import Example
+from orchestrator.training.files import sizes_and_tokens
 from orchestrator.training.job import Host, TrainingJob, TrainingResult
 from orchestrator.training.memory import free_memory
+from orchestrator.training.model_with_loss import ModelWithLoss, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
 PIECE = 4_096  # rows, of all workers, that are read at once
@@ -68,16 +70,16 @@ class Training:
         self.chat = load_chat(job.checkpoint, score_at=job.score_at)
         self._sizes, tokens = sizes_and_tokens(Path(job.examples))
         self._steps = _steps(job, self._sizes)
-        objective = Objective(job, start_model(job), self.chat)
-        objective.train()
+        model = ModelWithLoss(job, start_model(job), self.chat)
+        model.train()
         self.engine, *_ = deepspeed.initialize(
-            model=objective,
-            model_parameters=[p for p in objective.parameters() if p.requires_grad],
+            model=model,
+            model_parameters=[p for p in model.parameters() if p.requires_grad],
             config=_deepspeed_config(job),
             lr_scheduler=lambda optimizer: LambdaLR(optimizer, _schedule(job, len(self._steps))),
         )
         # A pair's two responses each have a closing suffix behind every cut.
-        closing = 2 * len(objective.closing_ids)
+        closing = 2 * len(model.closing_ids)
         self._tokens = [t + s * closing for t, s in zip(tokens, self._sizes, strict=True)]
         self._progress = Progress(job.key, host.workers)
         self._curve = torch.zeros(len(self._steps), 3, dtype=torch.float64)
@@ -120,7 +122,7 @@ class Training:
         curve = torch.tensor(self._progress.curve, dtype=torch.float64).reshape(-1, 3)
         mean = curve[:, :2] / curve[:, 2:].clamp(min=1)
         used = {row for step in self._steps for row in step}
-        pairs = self.job.objective == "bradley_terry"
+        pairs = OBJECTIVES[self.job.objective].takes_partial_pairs()
         return TrainingResult(
             steps=len(self._steps),
             rows=len(used),
@@ -136,35 +138,29 @@ class Training:
 
     def _step(self, number: int, batches: Sequence[MicroBatch], rows: Iterator[Example]) -> float:
         """One optimizer step; this worker's mean loss."""
-        objective: Objective = self.engine.module
+        model: ModelWithLoss = self.engine.module
         held = [[next(rows) for _ in batch.rows] for batch in batches]
-        total = self._global_terms(number, held, batches)
-        objective.begin_step(list(zip(batches, held, strict=True)))
+        total = self._global_terms(batches, held)
+        model.begin_step(list(zip(batches, held, strict=True)))
         for i, (batch, some) in enumerate(zip(batches, held, strict=True)):
             self.engine.set_gradient_accumulation_boundary(i == len(batches) - 1)
             loss, right = self.engine(some)
             # DeepSpeed averages over the workers; the loss is a mean over the step's global count.
             self.engine.backward(loss * (self._host.workers / total if batch.counts else 0.0))
             if batch.counts:
-                terms = sum(objective.terms(row) for row in some)
+                terms = model.terms(some)
                 self._curve[number - 1] += torch.tensor([float(loss.detach()), right, terms])
         self.engine.step()
         return self._checked(number)
 
     def _global_terms(
-        self, number: int, held: Sequence[Sequence[Example]], batches: Sequence[MicroBatch]
+        self, batches: Sequence[MicroBatch], held: Sequence[Sequence[Example]]
     ) -> float:
-        """What the step's loss is a mean over, of all workers."""
-        if self.job.objective == "bradley_terry":
-            return float(sum(self._sizes[row] for row in self._steps[number - 1]))
-        objective: Objective = self.engine.module
-        own = [
-            objective.terms(row)
-            for batch, some in zip(batches, held, strict=True)
-            for row in some
-            if batch.counts
-        ]
-        return float(summed(torch.tensor([float(sum(own))]), objective.device))
+        """Return the number of terms of the step's loss, of all workers."""
+        model: ModelWithLoss = self.engine.module
+        counted = [some for batch, some in zip(batches, held, strict=True) if batch.counts]
+        terms = float(sum(model.terms(some) for some in counted))
+        return float(summed(torch.tensor([terms]), model.device))
 
     def _checked(self, number: int) -> float:
         loss, _, count = self._curve[number - 1].tolist()

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.training.files import Example, read_rows, to_examples
+from orchestrator.training.examples import Example
+from orchestrator.training.files import read_rows, to_examples
 
 
 class AloneHost:

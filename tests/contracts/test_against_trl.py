@@ -16,11 +16,12 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
 from orchestrator.conversations.chat import load_chat
-from orchestrator.objectives.bradley_terry import pair_loss
-from orchestrator.objectives.implicit import ImplicitExample, implicit_loss, kl_terms
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.definitions.kto import KTO
+from orchestrator.objectives.objective import OBJECTIVES, LossContext
 from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.tasks.helpdesk import agents
-from orchestrator.training.examples import PairExample
+from orchestrator.training.examples import ImplicitExample, PairExample
 
 RELATIVE = 1e-5  # float32
 BETA = 0.2
@@ -149,7 +150,8 @@ def test_dpo_and_nca(word_policy: str, tmp_path: Path, objective: Any, name: str
         assert (tuple(theirs["chosen_ids"]), tuple(theirs["rejected_ids"])) == row.responses
     equal(
         trainer, batch_of(trainer),
-        lambda model: implicit_loss(model, rows, objective, BETA, 0)[0] / len(rows),
+        lambda model: OBJECTIVES[objective].loss(LossContext(model, beta=BETA), rows)[0]
+        / len(rows),
     )  # fmt: skip
 
 
@@ -158,6 +160,10 @@ def test_kto(
     word_policy: str, tmp_path: Path, weights: tuple[float, float], positive: bool
 ) -> None:
     """The KL term is that of the batch, in nats, and no less than 0; beta multiplies it later."""
+
+    class Weighted(KTO):
+        desirable_weight, undesirable_weight = weights
+
     models = [load_policy(word_policy), shaken(word_policy)]
     reference, model = models if positive else reversed(models)
     trainer = trl.KTOTrainer(
@@ -181,12 +187,13 @@ def test_kto(
     assert [(row.prompt_ids, row.responses[0]) for row in rows] == [
         (row.prompt_ids, response) for row in pairs for response in row.responses
     ]
-    total, count = kl_terms(model, rows, 0)
+    total, count = KTO.step_terms(LossContext(model), rows)
     assert count == 2 * ROWS and (total > 1 if positive else total < -1)
     kl = total / count
     equal(
         trainer, batch_of(trainer),
-        lambda model: implicit_loss(model, rows, "kto", BETA, 0, kl, weights)[0] / len(rows),
+        lambda model: Weighted.loss(LossContext(model, beta=BETA, step_mean=kl), rows)[0]
+        / len(rows),
     )  # fmt: skip
 
 
@@ -207,5 +214,6 @@ def test_bradley_terry_on_whole_pairs(word_reward: str, tmp_path: Path) -> None:
         rows.append(PairExample(prompt, chosen, rejected, (len(chosen),), (len(rejected),), (1.0,)))
     equal(
         trainer, batch_of(trainer),
-        lambda model: pair_loss(model, rows, chat.closing_ids, 0)[0] / len(rows),
+        lambda model: BradleyTerry.loss(LossContext(model, closing_ids=chat.closing_ids), rows)[0]
+        / len(rows),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """A package that is installed beside the project adds to its registries by entry points."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -27,7 +28,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("file", ["method.py", "metric.py"])
+@pytest.mark.parametrize("file", ["method.py", "metric.py", "objective.py"])
 def test_the_documentation_shows_its_files(file: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
     assert (PACKAGE / "example_plugin" / file).read_text() in blocks
@@ -42,18 +43,38 @@ def test_its_method_is_in_the_help_and_its_fields_are_checked() -> None:
     assert other.returncode == 2 and "valid: name, prompts, n" in other.stderr
 
 
-def test_without_the_package_there_is_no_such_method() -> None:
-    command = [sys.executable, "jobs/full_sweep.py", "--dry-run", "search.longest={}"]
+def test_its_objective_is_valid_in_the_config_and_others_are_named_with_it() -> None:
+    wrong = run(sys.executable, "jobs/full_sweep.py", "--dry-run", "variants.v.objective=ppo")
+    assert wrong.returncode == 2
+    assert "variants.v.objective = 'ppo': no such objective; valid: bradley_terry" in wrong.stderr
+    assert "dpo, ipo, kto" in wrong.stderr
+    unread = ("variants.v={objective: ipo, weight: mask}", "variants.v.weight = 'mask'")
+    refused = run(sys.executable, "jobs/full_sweep.py", "--dry-run", unread[0])
+    assert refused.returncode == 2 and unread[1] in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.longest={}", "search.longest = {}: unknown key"),
+        ("variants.v.objective=ipo", "variants.v.objective = 'ipo': no such objective"),
+    ],
+)
+def test_without_the_package_they_do_not_exist(override: str, message: str) -> None:
+    command = [sys.executable, "jobs/full_sweep.py", "--dry-run", override]
     done = subprocess.run(
         command, cwd=ROOT, env={**own_cluster(), "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, timeout=SMOKE_SECONDS,
     )  # fmt: skip
-    assert done.returncode == 2 and "search.longest = {}: unknown key" in done.stderr
+    assert done.returncode == 2 and message in done.stderr
 
 
 @pytest.mark.slow
 def test_a_sweep_runs_it_and_shows_it(tmp_path: Path) -> None:
-    done = run(*smoke_command(tmp_path, *ONLY, "search.longest={n: 8}", "search.scorers=null"))
+    variants = [f"variants.{name}=null" for name in ("prm_tlt", "orm_continued")]
+    variants += ["variants.prm_no_reference=null", "variants.ours={objective: ipo, beta: 0.2}"]
+    longest = ["search.longest={n: 8}", "search.scorers=null"]
+    done = run(*smoke_command(tmp_path, *ONLY, *variants, *longest))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((tmp_path / "summary.json").read_text())
     cells = {cell["method"]: cell for cell in summary["cells"]}
@@ -65,7 +86,15 @@ def test_a_sweep_runs_it_and_shows_it(tmp_path: Path) -> None:
         test["method"] == "longest" and test["metric"] == "pleases"
         for test in summary["comparisons"]
     )
+    ours = {model["name"]: model for model in summary["models"]}["ours"]
+    assert ours["objective"] == "ipo" and ours["steps"] > 0 and ours["partial_pairs"] is None
+    # Before the first step every log ratio is 0: (1 / (2 beta))^2 of each pair.
+    assert ours["loss"][0][1] == pytest.approx(2.5**2, rel=1e-3)
+    assert ours["loss"][-1][1] != ours["loss"][0][1]
     report = (tmp_path / "report.html").read_text()
-    assert "longest" in report and "pleases" in report
+    assert "longest" in report and "pleases" in report and "ipo" in report
     runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"])
     assert any("pleases" in entry.data.metrics for entry in runs)
+    (training,) = [entry for entry in runs if "ours" in entry.info.run_name and
+                   "held_out_loss" in entry.data.metrics]  # fmt: skip
+    assert math.isfinite(training.data.metrics["final_loss"])

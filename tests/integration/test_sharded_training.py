@@ -12,10 +12,11 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from orchestrator.checkpoints.checkpoint import load_policy, reward_model_from_policy
-from orchestrator.objectives.bradley_terry import pair_loss
-from orchestrator.objectives.implicit import ImplicitExample, implicit_loss
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.definitions.dpo import DPO
+from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import log_ratio
-from orchestrator.training.examples import PairExample
+from orchestrator.training.examples import ImplicitExample, PairExample
 
 SECONDS = 1_000
 TOLERANCE = 1e-5  # float32
@@ -47,7 +48,7 @@ class Implicit(nn.Module):
         log_ratio.LOGITS_PER_CHUNK = 2 * self.model.config.vocab_size
 
     def forward(self, rows: list[ImplicitExample]) -> Tensor:
-        return implicit_loss(self.model, rows, "dpo", BETA, 0)[0]
+        return DPO.loss(LossContext(self.model, beta=BETA), rows)[0]
 
 
 class Pairs(nn.Module):
@@ -61,7 +62,7 @@ class Pairs(nn.Module):
         nn.init.normal_(self.model.score.weight, generator=torch.Generator().manual_seed(1))
 
     def forward(self, rows: list[PairExample]) -> Tensor:
-        return pair_loss(self.model, rows, (4,), 0)[0]
+        return BradleyTerry.loss(LossContext(self.model, closing_ids=(4,)), rows)[0]
 
 
 def worker(rank: int, kind: type[Implicit | Pairs], checkpoint: str, port: int, queue: Any) -> None:

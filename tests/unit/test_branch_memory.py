@@ -16,13 +16,14 @@ from jobs.benchmarks.measure import begin_peak, peak_mib
 from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.config.decoding import ScoringConfig
 from orchestrator.conversations.chat import load_chat
-from orchestrator.objectives.objective import Objective
+from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB, packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.training.examples import PairExample
+from orchestrator.training.model_with_loss import ModelWithLoss
 
 PROMPT, LENGTH, CLOSING, ROWS = 60, 1500, (5, 6, 2), 4
 
@@ -106,11 +107,12 @@ def test_training_takes_the_memory_of_its_job(byte_reward: str, tmp_path: Path) 
     counts = []
     for memory in (1, BRANCH_MEMORY_MIB):
         given = job(byte_reward, tmp_path, 0, branch_memory_mib=memory)
-        objective = Objective(given, load_reward_model(byte_reward), chat)
-        counts.append(forwards(objective.model, lambda o=objective: o([pair])))
+        model = ModelWithLoss(given, load_reward_model(byte_reward), chat)
+        counts.append(forwards(model.model, lambda m=model: m([pair])))
     assert counts[0] > counts[1] > 1
 
 
 def test_the_config_and_the_library_agree_on_the_default() -> None:
     assert ScoringConfig().branch_memory_mib == BRANCH_MEMORY_MIB
     assert ScorerSpec("x").branch_memory_mib == BRANCH_MEMORY_MIB
+    assert LossContext.branch_memory_mib == BRANCH_MEMORY_MIB

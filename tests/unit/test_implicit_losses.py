@@ -6,13 +6,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.objectives.ce import cross_entropy
-from orchestrator.objectives.dpo import dpo
-from orchestrator.objectives.kto import kto
-from orchestrator.objectives.nca import nca
+from orchestrator.objectives.definitions.ce import CrossEntropy
+from orchestrator.objectives.definitions.dpo import DPO
+from orchestrator.objectives.definitions.kto import KTO
+from orchestrator.objectives.definitions.nca import NCA
 
 TOLERANCE = 1e-12
+BETA = 0.1  # no loss here depends on it: rewards are log ratios times beta
 CHOSEN, REJECTED = [0.5, -1.25, 3.0], [-0.5, 2.0, 3.0]
+
+
+class WeightedKTO(KTO):
+    desirable_weight, undesirable_weight = 1.5, 0.75
+
+
+def dpo(chosen: Tensor, rejected: Tensor) -> Tensor:
+    return DPO.pair_loss(chosen, rejected, BETA)
+
+
+def nca(chosen: Tensor, rejected: Tensor) -> Tensor:
+    return NCA.pair_loss(chosen, rejected, BETA)
+
+
+def kto(rewards: Tensor, labels: Tensor, baseline: float) -> Tensor:
+    return KTO.response_loss(rewards, labels, baseline)
+
+
+def cross_entropy(rewards: Tensor, labels: Tensor) -> Tensor:
+    return CrossEntropy.response_loss(rewards, labels, 0.0)
 
 
 def sigma(x: float) -> float:
@@ -63,7 +84,7 @@ def test_nca() -> None:
 def test_kto() -> None:
     rewards = tensor([0.5, -1.25, 2.0])
     labels = torch.tensor([True, False, False])
-    loss = kto(rewards, labels, 0.3, desirable=1.5, undesirable=0.75)
+    loss = WeightedKTO.response_loss(rewards, labels, 0.3)
     expected = (
         1.5 * (1 - sigma(0.5 - 0.3))
         + 0.75 * (1 - sigma(0.3 + 1.25))

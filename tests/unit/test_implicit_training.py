@@ -9,18 +9,12 @@ from conftest import FLOAT32_INSIDE
 from torch import Tensor, nn
 
 from orchestrator.checkpoints.checkpoint import load_policy
-from orchestrator.objectives.implicit import (
-    Ids,
-    ImplicitExample,
-    ImplicitObjective,
-    implicit_loss,
-    kl_terms,
-    loss_terms,
-    with_unrelated,
-)
+from orchestrator.objectives.definitions.kto import KTO
+from orchestrator.objectives.objective import OBJECTIVES, LossContext
+from orchestrator.training.examples import Ids, ImplicitExample, with_unrelated
 
 PAD, BETA, KL = 0, 0.3, 0.7
-OBJECTIVES: list[ImplicitObjective] = ["dpo", "nca", "kto", "ce"]
+NAMES = ["dpo", "nca", "kto", "ce"]
 PAIRS = [
     ImplicitExample(
         (5, 6, 7), ((8, 9, 10, 4), (11, 4)), (True, False), (-17.0, -9.5), (12, 13, 4), -13.0
@@ -43,6 +37,10 @@ def model(word_policy: str) -> nn.Module:
     return load_policy(word_policy, torch.float64).eval()
 
 
+def context(model: nn.Module, step_mean: float = 0.0) -> LossContext:
+    return LossContext(model, PAD, beta=BETA, step_mean=step_mean)
+
+
 def log_prob(model: nn.Module, prompt: Ids, response: Ids) -> Tensor:
     logits = model(torch.tensor([prompt + response])).logits[0]
     steps = torch.log_softmax(logits[len(prompt) - 1 : -1], -1)
@@ -53,9 +51,7 @@ def sigma(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
-def one_row(
-    model: nn.Module, row: ImplicitExample, objective: ImplicitObjective
-) -> tuple[Tensor, int]:
+def one_row(model: nn.Module, row: ImplicitExample, objective: str) -> tuple[Tensor, int]:
     """The formulas as they are published, in the plainest way."""
     r = [
         BETA * (log_prob(model, row.prompt_ids, y) - reference)
@@ -78,13 +74,13 @@ def one_row(
     return torch.stack(terms).sum(), right
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", NAMES)
 def test_loss_count_and_gradient_equal_those_of_row_after_row(
-    model: nn.Module, objective: ImplicitObjective
+    model: nn.Module, objective: str
 ) -> None:
     rows = PAIRS if objective in ("dpo", "nca") else PAIRS + UNPAIRED
     model.zero_grad()
-    loss, right = implicit_loss(model, rows, objective, BETA, PAD, kl=KL)
+    loss, right = OBJECTIVES[objective].loss(context(model, step_mean=KL), rows)
     loss.backward()
     found = [parameter.grad.clone() for parameter in model.parameters()]
 
@@ -95,18 +91,21 @@ def test_loss_count_and_gradient_equal_those_of_row_after_row(
         alone.backward()
         total, count = total + float(alone.detach()), count + good
     assert float(loss.detach()) == pytest.approx(total, abs=FLOAT32_INSIDE)
-    assert right == count and 0 < count < sum(loss_terms(row, objective) for row in rows)
+    assert right == count and 0 < count < sum(OBJECTIVES[objective].terms(row) for row in rows)
     for mine, parameter in zip(found, model.parameters(), strict=True):
         assert torch.allclose(mine, parameter.grad, rtol=0, atol=FLOAT32_INSIDE)
     assert max(float(gradient.abs().max()) for gradient in found) > 1e-3
 
 
 def test_the_weights_of_kto_are_those_of_right_and_wrong(model: nn.Module) -> None:
-    rows = UNPAIRED
+    def loss(desirable: float, undesirable: float) -> Tensor:
+        class Weighted(KTO):
+            desirable_weight, undesirable_weight = desirable, undesirable
+
+        return Weighted.loss(context(model), UNPAIRED)[0]
+
     with torch.no_grad():
-        right = implicit_loss(model, rows, "kto", BETA, PAD, kto_weights=(1.0, 0.0))[0]
-        wrong = implicit_loss(model, rows, "kto", BETA, PAD, kto_weights=(0.0, 1.0))[0]
-        both = implicit_loss(model, rows, "kto", BETA, PAD, kto_weights=(2.0, 0.5))[0]
+        right, wrong, both = loss(1.0, 0.0), loss(0.0, 1.0), loss(2.0, 0.5)
     assert float(both) == pytest.approx(float(2 * right + 0.5 * wrong), abs=FLOAT32_INSIDE)
     assert float(right) > 0 and float(wrong) > 0
 
@@ -123,14 +122,14 @@ def test_at_the_reference_itself_every_reward_is_zero(model: nn.Module) -> None:
         ]
     ln2 = math.log(2)
     expected = {"dpo": 3 * ln2, "nca": 6 * ln2, "kto": 3.0, "ce": 6 * ln2}
-    for objective in OBJECTIVES:
-        loss, _ = implicit_loss(model, rows, objective, BETA, PAD)
+    for objective in NAMES:
+        loss, _ = OBJECTIVES[objective].loss(context(model), rows)
         assert float(loss.detach()) == pytest.approx(expected[objective], abs=FLOAT32_INSIDE)
 
 
 def test_what_the_loss_is_a_mean_over() -> None:
-    assert [loss_terms(PAIRS[0], objective) for objective in OBJECTIVES] == [1, 1, 2, 2]
-    assert [loss_terms(row, "ce") for row in UNPAIRED] == [1, 3]
+    assert [OBJECTIVES[objective].terms(PAIRS[0]) for objective in NAMES] == [1, 1, 2, 2]
+    assert [OBJECTIVES["ce"].terms(row) for row in UNPAIRED] == [1, 3]
 
 
 def test_the_kl_term_is_the_log_ratio_of_the_unrelated_responses(model: nn.Module) -> None:
@@ -139,20 +138,18 @@ def test_the_kl_term_is_the_log_ratio_of_the_unrelated_responses(model: nn.Modul
             float(log_prob(model, row.prompt_ids, row.unrelated_ids)) - row.unrelated_reference
             for row in (PAIRS[0], PAIRS[2])
         )
-    total, count = kl_terms(model, [PAIRS[0], PAIRS[2]], PAD)
+    total, count = KTO.step_terms(context(model), [PAIRS[0], PAIRS[2]])
     assert (total, count) == (pytest.approx(expected, abs=FLOAT32_INSIDE), 2)
-    with pytest.raises(ValueError, match="1 rows have none"):
-        kl_terms(model, PAIRS[:2], PAD)
+    with pytest.raises(ValueError, match="1 of 2 rows have none"):
+        KTO.step_terms(context(model), PAIRS[:2])
 
 
 @pytest.mark.parametrize("objective", ["dpo", "nca"])
-def test_paired_objectives_refuse_rows_that_are_no_pairs(
-    model: nn.Module, objective: ImplicitObjective
-) -> None:
+def test_paired_objectives_refuse_rows_that_are_no_pairs(model: nn.Module, objective: str) -> None:
     turned = replace(PAIRS[0], labels=(False, True))
     for row in (*UNPAIRED, turned):
-        with pytest.raises(ValueError, match=rf"{objective} takes pairs.*of 2 rows 1 are none"):
-            implicit_loss(model, [PAIRS[0], row], objective, BETA, PAD)
+        with pytest.raises(ValueError, match=rf"{objective}: .* a pair.*of 2 rows 1 are not"):
+            OBJECTIVES[objective].loss(context(model), [PAIRS[0], row])
 
 
 def test_the_unrelated_response_is_the_next_rows_first() -> None:

@@ -21,7 +21,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from orchestrator.objectives.bradley_terry import pair_loss
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import (
@@ -309,7 +310,7 @@ def test_the_gradient_of_the_packed_pair_loss_is_that_of_separate_forwards(
     closing: tuple[int, ...],
 ) -> None:
     model = classifier("llama-grouped")
-    loss, right = pair_loss(model, PAIRS, closing, EOS)
+    loss, right = BradleyTerry.loss(LossContext(model, EOS, closing), PAIRS)
     loss.backward()
     found = {name: value.grad.clone() for name, value in model.named_parameters()}
     model.zero_grad()

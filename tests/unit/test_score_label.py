@@ -19,12 +19,12 @@ from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoi
 from orchestrator.choices import Position
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.models import check_models
-from orchestrator.objectives.objective import start_model
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.training.job import TrainingJob
+from orchestrator.training.model_with_loss import start_model
 
 CHAT = [{"role": "user", "content": "what is 2 and 3 ?"}]
 TEXTS = ("first add 2 and 3 .", "that is 5 .")

@@ -17,15 +17,20 @@ from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.config.load import ROOT
 from orchestrator.conversations.chat import load_chat
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
-from orchestrator.objectives.implicit import ImplicitExample, with_unrelated
-from orchestrator.objectives.objective import Objective
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import SampleRequest
-from orchestrator.training.examples import PairExample, TextExample
-from orchestrator.training.files import Example, read_examples, write_examples
+from orchestrator.training.examples import (
+    Example,
+    ImplicitExample,
+    PairExample,
+    TextExample,
+    with_unrelated,
+)
+from orchestrator.training.files import read_examples, write_examples
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import Training, run_job
+from orchestrator.training.model_with_loss import ModelWithLoss
 from orchestrator.training.single_process import AloneHost
 
 Zero = Literal[0, 1, 2, 3]
@@ -205,11 +210,11 @@ def test_a_finished_training_leaves_nothing_in_memory(
 ) -> None:
     preferences(word_policy, tmp_path)
     gc.collect()
-    others = [one for one in gc.get_objects() if isinstance(one, Training | Objective)]
+    others = [one for one in gc.get_objects() if isinstance(one, Training | ModelWithLoss)]
     gc.disable()  # nothing is freed that the training does not free itself
     try:
         run_job(job(word_policy, tmp_path, 1, epochs=1), AloneHost())
-        held = [one for one in gc.get_objects() if isinstance(one, Training | Objective)]
+        held = [one for one in gc.get_objects() if isinstance(one, Training | ModelWithLoss)]
         held = [one for one in held if all(one is not other for other in others)]
     finally:
         gc.enable()

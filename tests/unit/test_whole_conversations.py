@@ -19,7 +19,8 @@ from jobs.sweep.steps.reward_models import whole_pair
 from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.objectives.bradley_terry import pair_loss
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.objective import LossContext
 from orchestrator.records import Message, PreferencePair, Prompt
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.registry import load_scorer
@@ -110,7 +111,7 @@ def training(spec: ScorerSpec, messages: Any, response: str, other: str) -> floa
     pair = PreferencePair("p", Prompt("x", tuple(messages)), response, other)
     model = load_reward_model(spec.checkpoint).train()
     row = whole_pair(pair, chat)
-    loss, _ = pair_loss(model, [row], chat.closing_ids, 0)
+    loss, _ = BradleyTerry.loss(LossContext(model, closing_ids=chat.closing_ids), [row])
     return float(loss)
 
 

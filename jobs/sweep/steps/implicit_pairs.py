@@ -16,9 +16,9 @@ from jobs.sweep.held_out import held_out_pairs
 from jobs.sweep.sweep import Figures, Step, Sweep
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.tables import count_rows, stream_pairs
-from orchestrator.objectives.implicit import ImplicitExample, with_unrelated
 from orchestrator.records import PreferencePair
 from orchestrator.stages.progress import Meter
+from orchestrator.training.examples import ImplicitExample, with_unrelated
 from orchestrator.training.files import ExampleWriter
 
 SPLITS = ("orm", "prm")  # the pairs that an ORM and the PRMs made of it are trained on

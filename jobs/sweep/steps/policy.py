@@ -13,6 +13,7 @@ from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.data.rejects import refuse, too_long, write_rejects
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
+from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.records import Demonstration, Reject
 from orchestrator.stages.progress import Meter
 from orchestrator.tasks.helpdesk.words import vocabulary
@@ -41,7 +42,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     figures = train(
         sweep,
         step,
-        "language_modelling",
+        LanguageModelling.name,
         "policy",
         str(start),
         config.training.policy,

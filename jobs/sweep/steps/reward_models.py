@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,12 +14,12 @@ from jobs.sweep.training import train
 from orchestrator.config.sections import Variant
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.tables import stream_pairs
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.records import PreferencePair
 from orchestrator.rewards.weights import Kind, normalized, weights_of
 from orchestrator.stages.progress import Meter
 from orchestrator.training.examples import PairExample
 from orchestrator.training.files import write_examples
-from orchestrator.training.job import ObjectiveName
 
 _PER_PARTIAL_PAIR = ("chosen_cuts", "rejected_cuts", "weights")
 ROWS_AT_ONCE = 512
@@ -35,14 +35,14 @@ def run_outcome(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
     _write_held_out(sweep, "orm" if name == "reference" else "reference", chat, folder)
     optimization = getattr(sweep.config.training, name)
     return train(
-        sweep, step, "bradley_terry", "policy_to_reward", start, optimization, folder, meter
+        sweep, step, BradleyTerry.name, "policy_to_reward", start, optimization, folder, meter
     )
 
 
 def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Trains one process reward model from the ORM, or a control, or an implicit PRM."""
     variant = sweep.config.variants[step.options["variant"]]
-    if variant.objective != "bradley_terry":
+    if variant.is_trained_from_policy:
         return _run_implicit(sweep, step, variant, folder, meter)
     start, steps = sweep.checkpoint("orm"), None
     chat = sweep.chat("orm")
@@ -64,8 +64,8 @@ def run_variant(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures
         batch = sweep.config.training.orm.batch_size
         optimization = optimization.model_copy(update={"batch_size": batch})
     return train(
-        sweep, step, "bradley_terry", "reward", start, optimization, folder, meter, steps,
-        reading=sweep.config.models.reading("orm"),
+        sweep, step, variant.objective, "reward", start, optimization, folder, meter, steps,
+        beta=variant.beta, reading=sweep.config.models.reading("orm"),
     )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def _run_implicit(
     return train(
         sweep,
         step,
-        cast(ObjectiveName, variant.objective),
+        variant.objective,
         "policy",
         sweep.checkpoint("policy"),
         sweep.config.training.implicit,

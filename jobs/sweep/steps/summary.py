@@ -15,6 +15,10 @@ from orchestrator.config.tree import Config
 from orchestrator.config.unread import superseded
 from orchestrator.data.rejects import reasons
 from orchestrator.masking import mask_secrets
+from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.definitions.density_ratio import DensityRatio
+from orchestrator.objectives.definitions.language_modelling import LanguageModelling
+from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.records import Reject
 
 VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
@@ -102,13 +106,14 @@ def _model(
 ) -> dict[str, Any]:
     figures = {} if marker is None else marker["figures"]
     metrics, objective = figures.get("metrics", {}), objective_of(config, name)
+    has_cuts = objective is not None and OBJECTIVES[objective].takes_partial_pairs()
     return {
         "name": name,
         "objective": objective,
         "steps": metrics.get("steps"),
         "rows": metrics.get("rows"),
         # Other objectives have rows without cuts: their number of partial pairs is not 0, but none.
-        "partial_pairs": metrics.get("partial_pairs") if objective == "bradley_terry" else None,
+        "partial_pairs": metrics.get("partial_pairs") if has_cuts else None,
         "seconds": metrics.get("train_seconds"),
         "final_loss": metrics.get("final_loss"),
         "pair_accuracy": pair_accuracy.get(name),
@@ -120,12 +125,12 @@ def objective_of(config: Config, name: str) -> str | None:
     """What a model was trained by; a density ratio is named so; None: a checkpoint does not say."""
     variant = config.variants.get(name)
     if variant is not None:
-        if variant.checkpoint is None or variant.objective != "bradley_terry":
+        if variant.checkpoint is None or variant.trained_by.is_log_ratio:
             return variant.objective
-        return "density_ratio" if variant.is_log_ratio else None
+        return DensityRatio.name if variant.is_log_ratio else None
     if getattr(config.models, name) is not None:
         return None
-    return "language_modelling" if name == "policy" else "bradley_terry"
+    return LanguageModelling.name if name == "policy" else BradleyTerry.name
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The project's own training objectives, one file each."""
