@@ -17,7 +17,6 @@ from jobs.sweep.steps.search import test_prompts, whole_rewards
 from jobs.sweep.sweep import Sweep
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.evaluation.statistics import mean_interval, paired_test, rate_interval
-from orchestrator.tasks.graders import COUNTED
 
 
 @dataclass
@@ -60,9 +59,15 @@ def read_curve(sweep: Sweep, options: dict[str, Any]) -> list[Cell]:
     return [_cell(sweep, *names, table.filter(pc.equal(table["n"], n)), {"n": n}) for n in sizes]
 
 
+def grade_names(sweep: Sweep) -> tuple[str, ...]:
+    """The task's grades that the evaluation reads beside those that are metrics."""
+    task = sweep.config.data
+    return (*task.counted, *([task.judged_by] if task.judged_by else []))
+
+
 def counted(sweep: Sweep) -> tuple[str, ...]:
     """The task's grades that count what is in a response."""
-    return COUNTED.get(sweep.config.data.task, ())
+    return sweep.config.data.counted
 
 
 def rate(sweep: Sweep, cells: Sequence[Cell]) -> None:
@@ -115,7 +120,7 @@ def _cell(
 ) -> Cell:
     values = {
         name: np.asarray(table[name].to_numpy(), float)
-        for name in (*COSTS, *METRICS, *counted(sweep))
+        for name in dict.fromkeys((*COSTS, *METRICS, *grade_names(sweep)))
         if name in table.column_names
     }
     values["finished"] = np.array([stop == "end" for stop in table["stop"].to_pylist()], float)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from jobs.sweep.precision import shape_of
 from jobs.sweep.sweep import Step, Sweep
-from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
+from orchestrator.tasks.task import PAIR_SPLITS
 from orchestrator.training.speed import Speed, measure
 
 REFERENCE = Speed(training=0.028, reading=0.011, step=0.0037)
@@ -78,8 +78,7 @@ def seconds_of(step: Step, config: Config, rates: Rates) -> float:
 
 def pair_count(config: Config, split: str | None = None) -> int:
     """Preference pairs of a split, or of all."""
-    data = config.data
-    if not isinstance(data, HelpdeskData):
+    counts = config.data.row_counts
+    if counts is None:
         return REAL_PAIRS
-    counts = {"orm": data.orm_pairs, "reference": data.reference_pairs, "prm": data.prm_pairs}
-    return counts[split] if split else sum(counts.values())
+    return counts[split] if split else sum(counts[name] for name in PAIR_SPLITS)

@@ -188,7 +188,7 @@ def tracker_of(sweep: "Sweep") -> "Tracker":
     config = sweep.config
     uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
     with _told_of_tracking(uri):
-        return Tracker(uri, config.tracking.experiment or config.data.task)
+        return Tracker(uri, config.tracking.experiment or config.data.task_name())
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def tracked(
     from jobs.sweep.runner import StageFailed
 
     config, console = sweep.config, sweep.console
-    told = {"task": config.data.task, "seed": config.seed, **params}
+    told = {"task": config.data.task_name(), "seed": config.seed, **params}
     parent = tracker.start_sweep(key, name, told, to_yaml(config))
     try:
         code = work(parent)

@@ -6,7 +6,7 @@ from jobs.sweep.plan_stages import StageList
 from jobs.sweep.steps import data, implicit_pairs, pairs, partial_pairs, policy, reward_models
 from jobs.sweep.training import training_identity
 from jobs.sweep.variants import variant_identity, variant_inputs
-from orchestrator.config.sections import HelpdeskData, to_plain
+from orchestrator.config.sections import to_plain
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.stages.identity import fingerprint
@@ -17,7 +17,8 @@ def add_models(plan: StageList, model: str | None) -> None:
     config = plan.config
     _add_data(plan)
     _add_policy(plan)
-    plan.add("pairs", pairs, pairs.run, _pairs_identity(plan), ("data", "policy"), unit="prompts")
+    plan.add("pairs", pairs, pairs.run, _pairs_identity(plan), ("data", "policy"), unit="prompts",
+              components=(type(config.data).__module__,))  # fmt: skip
     _add_outcome(plan, "orm")
     partial = any(v.takes_partial_pairs for v in config.variants.values())
     if config.models.reference or partial or model == "reference":
@@ -29,11 +30,12 @@ def add_models(plan: StageList, model: str | None) -> None:
 
 
 def _add_data(plan: StageList) -> None:
-    plain = to_plain(plan.config.data)
-    paths = {k: v for k, v in plain.items() if k in ("pairs", "demonstrations", "test")}
-    files = {k: fingerprint(v) for k, v in paths.items() if isinstance(v, str)}
+    task = plan.config.data
+    plain = to_plain(task)
+    files = {name: fingerprint(str(plain[name])) for name in task.file_fields}
     identity = {"data": plain, "seed": plan.config.seed}
-    plan.add("data", data, data.run, identity, (), files=files, unit="rows")
+    plan.add("data", data, data.run, identity, (), files=files, unit="rows",
+              components=(type(task).__module__,))  # fmt: skip
 
 
 def _add_policy(plan: StageList) -> None:
@@ -51,7 +53,7 @@ def _pairs_identity(plan: StageList) -> dict[str, Any]:
     return {
         **{name: to_plain(getattr(plan.config, name)) for name in ("data", "decoding")},
         "context": plan.config.models.architecture.max_position_embeddings,
-        "readers": {} if isinstance(plan.config.data, HelpdeskData) else plan.readers(),
+        "readers": {} if plan.config.data.samples_pairs else plan.readers(),
         "seed": plan.config.seed,
     }
 

@@ -48,7 +48,7 @@ def _add_cell(
     options = {"method": name, "scorer": scorer, "prompts": method.prompts}
     plan.add(evaluation.cell_stage(name, scorer), search, search.run_cell, identity, inputs,
               files=plan.given(scorer), unit="prompts", options=options,
-              components=(type(method).__module__, *_metric_modules()))  # fmt: skip
+              components=(type(method).__module__, *_measuring(plan)))  # fmt: skip
 
 
 def add_evaluation(plan: StageList) -> None:
@@ -63,7 +63,8 @@ def add_evaluation(plan: StageList) -> None:
                   {**identity, **scoring_identity(plan.config, scorer)},
                   ("pairs", "samples", "policy", plan.stage_of(scorer)),
                   files=plan.given(scorer), unit="responses",
-                  options={"scorer": scorer})  # fmt: skip
+                  options={"scorer": scorer},
+                  components=(type(config.data).__module__,))  # fmt: skip
     cells = [
         {"stage": step.stage.name, **step.options}
         for step in plan.steps
@@ -76,9 +77,11 @@ def add_evaluation(plan: StageList) -> None:
               ("data", "pairs", "samples", plan.stage_of("orm"), *inputs),
               unit="tables",
               options={"cells": cells, "scored": list(dict.fromkeys(scored))},
-              components=_metric_modules())  # fmt: skip
+              components=_measuring(plan))  # fmt: skip
 
 
-def _metric_modules() -> tuple[str, ...]:
-    """The modules of all metrics: what is computed of responses, and how it is averaged."""
-    return tuple(sorted({metric.__module__ for metric in METRICS.values()}))
+def _measuring(plan: StageList) -> tuple[str, ...]:
+    """The modules of the task, its judges and all metrics: what is computed of responses."""
+    judges = [type(judge) for judge in plan.config.evaluation.judges]
+    kinds = [type(plan.config.data), *judges, *METRICS.values()]
+    return tuple(sorted({kind.__module__ for kind in kinds}))

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 
 from orchestrator.checkpoints.model_configs import model_config
-from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Store
 from orchestrator.training.job import Precision
@@ -18,7 +17,6 @@ from orchestrator.training.precision import device_name, speeds
 from orchestrator.training.speed import Shape
 
 FILE = "precision.json"
-WORDS = 500  # of the embedded world, about
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,10 @@ def shape_of(config: Config, checkpoint: str | None) -> Shape:
     """The widths of a given model, or of those that the run makes."""
     size = config.models.architecture
     if checkpoint is None:
-        words = isinstance(config.data, HelpdeskData)
+        words = config.data.vocabulary()
         return Shape(
-            WORDS if words else config.models.vocabulary, size.hidden_size, size.intermediate_size,
+            config.models.vocabulary if words is None else len(words),
+            size.hidden_size, size.intermediate_size,
             size.num_hidden_layers, size.num_attention_heads, size.num_key_value_heads,
         )  # fmt: skip
     try:

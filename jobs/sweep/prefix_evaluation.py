@@ -10,7 +10,6 @@ import numpy as np
 
 from jobs.sweep.steps.agreement import POSITIONS, test_pairs
 from jobs.sweep.sweep import Sweep
-from orchestrator.config.sections import HelpdeskData
 from orchestrator.conversations.chat import Chat
 from orchestrator.evaluation.agreement import (
     Curve,
@@ -29,11 +28,12 @@ from orchestrator.evaluation.statistics import (
     mean_interval,
     paired_test,
 )
+from orchestrator.judges.judge import Judge, Judged, Verdict
+from orchestrator.judges.task_grade import TaskGrade
 from orchestrator.records import PreferencePair
 from orchestrator.scorers.registry import chat_of
 from orchestrator.search.engines import Ids
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.helpdesk.rubric import grade
 
 BASELINES = ("orm", "orm_continued")
 MEASURES = ("prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap")  # shown so
@@ -124,16 +124,38 @@ def _grid(sweep: Sweep, pairs: list[PreferencePair], chat: Chat, known: list[Gri
     distinct = np.array([[c[:t] != r[:t] for t in grid] for c, r in ids])
     reached = both_reach([len(c) for c, _ in ids], [len(r) for _, r in ids], grid)
     groups = [pair.prompt.prompt_id for pair in pairs]
-    if not isinstance(sweep.config.data, HelpdeskData):
+    judge = prefix_judge(sweep)
+    if judge is None:
         return Grid(ids, grid, groups, distinct, reached, None, None)
-    values, faults = np.zeros((2, len(pairs), len(grid))), np.zeros((2, len(pairs), len(grid)))
-    for i, (pair, sides) in enumerate(zip(pairs, ids, strict=True)):
-        for s, tokens in enumerate(sides):
-            for g, t in enumerate(grid):
-                verdict = grade(pair.prompt.facts, chat.text(tokens[:t]), finished=False)
-                values[s, i, g], faults[s, i, g] = verdict.value, verdict.faults > 0
-    bools = faults.astype(bool)
-    return Grid(ids, grid, groups, distinct, reached, (values[0], values[1]), (bools[0], bools[1]))
+    texts = [
+        Judged(pair.prompt, chat.text(tokens[:t]), finished=False)
+        for side in (0, 1)
+        for pair, tokens in zip(pairs, (both[side] for both in ids), strict=True)
+        for t in grid
+    ]
+    verdicts = judge.verdicts(sweep.config.data, texts)
+    values, faults = _arrays(verdicts, (2, len(pairs), len(grid)))
+    return Grid(
+        ids, grid, groups, distinct, reached, (values[0], values[1]),
+        None if faults is None else (faults[0], faults[1]),
+    )  # fmt: skip
+
+
+def prefix_judge(sweep: Sweep) -> Judge | None:
+    """Return the first judge of the sweep that judges prefixes, the task's grade before others."""
+    task = sweep.config.data
+    judges = [TaskGrade(), *sweep.config.evaluation.judges]
+    return next((judge for judge in judges if judge.judges_prefixes(task)), None)
+
+
+def _arrays(
+    verdicts: list[Verdict], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values float64 and whether there are faults, of a shape; None if they are not counted."""
+    values = np.array([verdict.value for verdict in verdicts], float).reshape(shape)
+    if any(verdict.faults is None for verdict in verdicts):
+        return values, None
+    return values, np.array([bool(verdict.faults) for verdict in verdicts]).reshape(shape)
 
 
 def _measures(

@@ -19,7 +19,6 @@ from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.search.methods.best_of_n import SamplesState
 from orchestrator.search.problem import Candidate, Problem
 from orchestrator.search.shared_samples import Judged, best_of_first, curve_sizes
-from orchestrator.tasks.graders import COUNTED, GRADERS
 
 COUNTS = tuple(field.name for field in fields(Cost))
 COSTS = (*COUNTS, *FLOPS)
@@ -108,7 +107,7 @@ def cell_figures(
 ) -> Figures:
     """Means of a cell for MLflow; intervals and pairings come in the evaluation."""
     table = pq.read_table(folder / "responses.parquet")
-    measured = (*METRICS, *COUNTED.get(sweep.config.data.task, ()))
+    measured = (*METRICS, *sweep.config.data.counted)
     names = {"score": "reward"} | {n: n for n in measured if n in table.column_names}
     metrics = {
         name: float(np.mean(table[column].to_numpy()))
@@ -124,7 +123,7 @@ def cell_figures(
 def _row_of(sweep: Sweep, scorer: str | None) -> Row:
     """What a response's row holds: text, score, grades and costs."""
     chat, sizes = sweep.chat("policy"), sizes_of(sweep, scorer)
-    grader = GRADERS[sweep.config.data.task]
+    grader = sweep.config.data.grade
 
     def row(prompt: Prompt, response: Response) -> dict[str, Any]:
         text = chat.response_text(response.token_ids)

@@ -147,7 +147,7 @@ class Runner:
             params={
                 **{k: v for k, v in step.stage.config.items() if k != "parameters"},
                 **figures.get("parameters", {}),  # a method's, with what was calibrated
-                "task": config.data.task, "seed": config.seed,
+                "task": config.data.task_name(), "seed": config.seed,
             },
             metrics={**figures.get("metrics", {}), "stage_seconds": marker["seconds"]},
             tags={"kind": kind, "output": str(self.sweep.store.folder(step.stage))},
@@ -162,7 +162,7 @@ class Runner:
         """The trained model in MLflow's registry, with the keys of the data it was made of."""
         config, stage = self.sweep.config, step.stage
         inputs = {f"input.{read.name}": read.key for read in stage.inputs}
-        experiment = config.tracking.experiment or config.data.task
+        experiment = config.tracking.experiment or config.data.task_name()
         self._tracker.register(
             NO_NAME.sub(".", f"{experiment}.{stage.name}"),
             run_id,

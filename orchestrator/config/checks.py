@@ -17,9 +17,8 @@ DESCRIBED_BY = ("config.json", "adapter_config.json")  # of a model, of a LoRA a
 def check_files(config: Config) -> None:
     """Raises ConfigError for a data or DeepSpeed file that is not there."""
     check_deepspeed(config.training)
-    data = config.data.model_dump()
-    for name in ("pairs", "demonstrations", "test"):
-        path = data.get(name)
+    for name in config.data.file_fields:
+        path = getattr(config.data, name)
         if not isinstance(path, str):
             continue
         from orchestrator.data.rows import SUFFIXES, VALID  # imports pyarrow: where there are files

@@ -7,15 +7,10 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from orchestrator.config.errors import shown, shown_name
-from orchestrator.config.sections import AnswerData, HelpdeskData, HHData, Variant
+from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
+from orchestrator.tasks.task import TASKS
 
-DATA: dict[str, type[BaseModel]] = {
-    "helpdesk": HelpdeskData,
-    "hh_rlhf": HHData,
-    "gsm8k": AnswerData,
-    "math": AnswerData,
-}
 NO_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
@@ -35,7 +30,7 @@ def explained(problem: Mapping[str, Any] | Any) -> str:
         given = problem["ctx"].get("tag")
         found = "missing" if given is None else f"{shown(given)}: no such task"
         separator = ": " if given is None else " = "
-        return f"{field}.task{separator}{found}; valid: {', '.join(DATA)}"
+        return f"{field}.task{separator}{found}; valid: {', '.join(TASKS)}"
     message = " ".join(problem["msg"].split())
     message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
@@ -46,7 +41,7 @@ def explained(problem: Mapping[str, Any] | Any) -> str:
 def _place(location: Sequence[Any]) -> list[Any]:
     """Without the name of the task, which pydantic puts into the place of a field of its data."""
     place = list(location)
-    if len(place) > 1 and place[0] == "data" and place[1] in DATA:
+    if len(place) > 1 and place[0] == "data" and place[1] in TASKS:
         del place[1]
     return place
 
@@ -59,7 +54,7 @@ def _keys(location: Sequence[Any]) -> list[str]:
         part = parts.pop(0)
         if section is Config and part in ("data", "variants"):
             name = parts.pop(0) if parts else None
-            section = DATA.get(str(name)) if part == "data" else Variant if name else None
+            section = TASKS.get(str(name)) if part == "data" else Variant if name else None
         else:
             field = section.model_fields.get(str(part))
             section = None if field is None else _section_in(field.annotation)

@@ -1,6 +1,6 @@
 """Counts of a config that do not go together, whatever machine it runs on.
 
-Attention heads and hidden size, prompts and the world that has them, contexts and what they must
+Attention heads and hidden size, the fields of a task, contexts and what they must
 hold, warm-ups and trainings. What a machine has no room for: `sizes.py`.
 """
 
@@ -8,21 +8,12 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import TYPE_CHECKING
 
-from orchestrator.config.sections import HelpdeskData
-from orchestrator.tasks.helpdesk.extent import (
-    DIFFERENT_PROMPTS,
-    LONGEST_PROMPT,
-    TEMPLATE,
-    prompt_counts,
-)
-
 if TYPE_CHECKING:  # the tree checks itself by this module
     from orchestrator.config.tree import Config
 
-MOST_OF_THE_WORLD = DIFFERENT_PROMPTS // 10  # drawing the last ones takes hours: most are drawn
+TEMPLATE = 3  # tokens of a prompt's template, at least
 CUTS_OF_SST = 2  # times sst_k, at most, of a pair
 CUTS_OF_OFFICIAL = 11
-PAIR_COUNTS = ("orm_pairs", "reference_pairs", "prm_pairs")
 
 
 def refuse_extents(config: "Config") -> None:
@@ -31,7 +22,7 @@ def refuse_extents(config: "Config") -> None:
     Raises:
         ValueError: one line for each that does not.
     """
-    if lines := [*_heads(config), *_world(config), *_contexts(config), *_warmups(config)]:
+    if lines := [*_heads(config), *config.data.refusals(), *_contexts(config), *_warmups(config)]:
         raise ValueError("\n".join(lines))
 
 
@@ -56,29 +47,12 @@ def _heads(config: "Config") -> Iterator[str]:
         )
 
 
-def _world(config: "Config") -> Iterator[str]:
-    data = config.data
-    if not isinstance(data, HelpdeskData):
-        return
-    counts = {name: getattr(data, name) for name in ("demonstrations", *PAIR_COUNTS)}
-    counts["test_prompts"] = data.test_prompts
-    pairs = [counts[name] for name in PAIR_COUNTS]
-    wanted = sum(prompt_counts(data.demonstrations, pairs, data.test_prompts))
-    if wanted > MOST_OF_THE_WORLD:
-        largest = max(counts, key=lambda name: counts[name])
-        yield (
-            f"data.{largest} = {counts[largest]}: with the other splits {wanted:,} prompts, and the"
-            f" world has {DIFFERENT_PROMPTS:,} different ones; valid: at most"
-            f" {MOST_OF_THE_WORLD:,} together"
-        )
-
-
 def _contexts(config: "Config") -> Iterator[str]:
     """The policy that the run trains must read a prompt and a response."""
     if config.models.policy is not None:
         return
     room, limit = config.models.architecture.max_position_embeddings, config.decoding.max_new_tokens
-    prompt = LONGEST_PROMPT + TEMPLATE if isinstance(config.data, HelpdeskData) else TEMPLATE + 1
+    prompt = config.data.longest_prompt or TEMPLATE + 1
     if limit >= room:
         yield (
             f"decoding.max_new_tokens = {limit}: must leave room for a prompt in"
@@ -93,14 +67,14 @@ def _contexts(config: "Config") -> Iterator[str]:
 
 
 def _warmups(config: "Config") -> Iterator[str]:
-    data = config.data
+    counts = config.data.row_counts
     for name in ("policy", "orm", "reference", "prm", "implicit"):
         given = getattr(config.training, name)
         steps = given.max_steps
         if not _is_trained(config, name):
             continue
-        if steps is None and isinstance(data, HelpdeskData):
-            steps = given.epochs * ceil(_most_rows(config, data, name) / given.batch_size)
+        if steps is None and counts is not None:
+            steps = given.epochs * ceil(_most_rows(config, counts, name) / given.batch_size)
         if steps is not None and given.warmup_steps > steps:
             yield _too_long(name, given.warmup_steps, steps)
 
@@ -134,14 +108,12 @@ def _is_trained(config: "Config", training: str) -> bool:
     return needed and getattr(config.models, training) is None
 
 
-def _most_rows(config: "Config", data: HelpdeskData, training: str) -> int:
+def _most_rows(config: "Config", counts: Mapping[str, int], training: str) -> int:
     """Rows, or partial pairs, of an epoch, at most."""
-    if training == "policy":
-        return data.demonstrations
     if training == "implicit":
-        return data.orm_pairs + data.prm_pairs
+        return counts["orm"] + counts["prm"]
     if training != "prm":
-        return int(getattr(data, f"{training}_pairs"))
+        return counts[training]
     trained = [v for v in config.variants.values() if v.takes_partial_pairs]
     cuts = [1]
     for variant in trained:
@@ -151,4 +123,4 @@ def _most_rows(config: "Config", data: HelpdeskData, training: str) -> int:
             cuts.append(CUTS_OF_OFFICIAL)
         else:
             cuts.append(CUTS_OF_SST * config.partial.sst_k)
-    return data.prm_pairs * max(cuts)
+    return counts["prm"] * max(cuts)

@@ -11,7 +11,7 @@ from orchestrator.checkpoints.checkpoint import check_start, context_of
 from orchestrator.choices import ScorerKind
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.scorers import outcome_spec, variant_spec
-from orchestrator.config.sections import HelpdeskData, Variant
+from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.conversations.chat import Chat, load_chat
@@ -23,7 +23,6 @@ from orchestrator.scorers.detect import kind_of, nature_of
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, is_written
 from orchestrator.scorers.vllm_scorer import check_model
-from orchestrator.tasks.helpdesk.words import vocabulary
 
 
 def check_models(config: Config) -> None:
@@ -70,8 +69,8 @@ def _chat(config: Config, checkpoint: str | None) -> Chat | None:
     """The tokenizer and template of a given model, else of the run's own; None of any text."""
     if checkpoint is not None:
         return load_chat(checkpoint)
-    if isinstance(config.data, HelpdeskData):
-        tokenizer = word_tokenizer(vocabulary())
+    if (words := config.data.vocabulary()) is not None:
+        tokenizer = word_tokenizer(words)
         return Chat(tokenizer, (), tokenizer.chat_template)
     return None  # the run's own byte-level tokenizer writes any text
 

@@ -1,7 +1,7 @@
 """Config sections of data, models and variants. Defaults are those of the embedded world."""
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,91 +11,12 @@ from orchestrator.config.objectives import ObjectiveName
 from orchestrator.config.section import Section
 from orchestrator.objectives.objective import OBJECTIVES, Objective
 from orchestrator.scorers.formats import StepFormat
+from orchestrator.tasks.task import TASKS, Task
 
-Splitting = TypeVar("Splitting", bound="Section")
-
-
-class HelpdeskData(Section):
-    """The embedded world: prompts made by a seeded generator, disjoint between the splits."""
-
-    task: Literal["helpdesk"] = "helpdesk"
-    """The embedded world ([world.md](world.md))."""
-    demonstrations: Count = 20_000
-    """Demonstrations that the policy imitates."""
-    orm_pairs: Count = 5_000
-    """Preference pairs of the ORM."""
-    reference_pairs: Count = 8_000
-    """Preference pairs of the reference reward model."""
-    prm_pairs: Count = 4_000
-    """Preference pairs from which partial pairs are made."""
-    test_prompts: Count = 300
-    """Prompts of the search cells. All splits together may take at most a tenth of the 23,040,000
-    different prompts of the world."""
-    preference_sharpness: Positive = 1.5
-    """Certainty of the preferences: the response with the higher rubric score is chosen with
-    probability sigma(this value x difference)."""
-
-
-class HHData(Section):
-    """HH-RLHF pairs from a JSONL or Parquet file, raw transcripts or parsed; split by prompt."""
-
-    task: Literal["hh_rlhf"]
-    """Preference pairs as transcripts or in another form, split by prompt."""
-    pairs: Text
-    """File of preference pairs ([data.md](data.md))."""
-    policy_share: Share = 0.3
-    """Share of the training prompts whose chosen responses the policy imitates; 0 only if
-    `models.policy` is set."""
-    orm_share: Share = 0.2
-    """Share of the training prompts for the ORM; 0 only if `models.orm` is set."""
-    reference_share: Share = 0.3
-    """Share of the training prompts for the reference reward model; 0 only if it is not trained.
-    The PRM takes the remaining prompts."""
-    test_prompts: Count = 100
-    """Prompts of the search cells and the held-out pairs; the other prompts are for training."""
-
-    @model_validator(mode="after")
-    def _leaves_the_prm_some(self) -> Self:
-        return _with_room(self, "policy_share", "orm_share", "reference_share")
-
-
-class AnswerData(Section):
-    """Worked answers for the policy, right and wrong solutions as pairs, test questions."""
-
-    task: Literal["gsm8k", "math"]
-    """Questions with final answers. Both tasks read rows of either form."""
-    demonstrations: Text
-    """File of `question`, `answer`, or of `problem`, `solution`, `answer`, which the policy
-    imitates ([data.md](data.md#questions-with-answers))."""
-    pairs: Text
-    """File of preference pairs: right and wrong solutions."""
-    test: Text
-    """File of test questions, with the fields of `demonstrations`. Questions that the pairs use are
-    left out."""
-    orm_share: Share = 0.3
-    """Share of the pairs' prompts for the ORM; 0 only if `models.orm` is set."""
-    reference_share: Share = 0.4
-    """Share of the pairs' prompts for the reference reward model; 0 only if it is not trained. The
-    PRM takes the remaining prompts."""
-    test_prompts: Count = 100
-    """Questions of the search cells, and prompts of the held-out pairs."""
-
-    @model_validator(mode="after")
-    def _leaves_the_prm_some(self) -> Self:
-        return _with_room(self, "orm_share", "reference_share")
-
-
-def _with_room(data: Splitting, *names: str) -> Splitting:
-    """Raises ValueError where the shares leave the PRM no prompts."""
-    total = sum(getattr(data, name) for name in names)
-    if total >= 1:
-        raise ValueError(
-            f"{' + '.join(names)} = {total:g}: the prompts left over are the PRM's; valid: under 1"
-        )
-    return data
-
-
-Data = Annotated[HelpdeskData | HHData | AnswerData, Field(discriminator="task")]
+if TYPE_CHECKING:
+    Data = Task
+else:  # the section of a task is its class; ``task`` names it
+    Data = Annotated[Union[tuple(TASKS.values())], Field(discriminator="task")]  # noqa: UP007
 
 
 class Architecture(Section):

@@ -16,7 +16,6 @@ import psutil
 
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.output_paths import existing
-from orchestrator.config.sections import HelpdeskData
 from orchestrator.config.tree import Config
 from orchestrator.stages.output_folder import lasting_output_dir
 from orchestrator.stages.store import Store
@@ -98,7 +97,7 @@ def _models(config: Config) -> Iterator[Demand]:
     size = config.models.architecture
     if config.models.policy is not None:
         return
-    words = SPECIAL + (0 if isinstance(config.data, HelpdeskData) else config.models.vocabulary)
+    words = SPECIAL + (0 if config.data.vocabulary() else config.models.vocabulary)
     head = size.hidden_size // size.num_attention_heads
     layer = size.hidden_size * (
         2 * size.hidden_size + 2 * head * size.num_key_value_heads + 3 * size.intermediate_size
@@ -107,34 +106,25 @@ def _models(config: Config) -> Iterator[Demand]:
     names = ("hidden_size", "intermediate_size", "num_hidden_layers")
     largest = max(names, key=lambda name: getattr(size, name))
     field, value, what = f"models.architecture.{largest}", getattr(size, largest), "its weights"
-    if not isinstance(config.data, HelpdeskData) and words > value:
+    if not config.data.vocabulary() and words > value:
         field, value = "models.vocabulary", words - SPECIAL
     yield Demand(field, value, parameters * PARAMETER, f"{what} in training")
     yield Demand(field, value, parameters * WEIGHT, what, on_disk=True)
 
 
 def _data(config: Config) -> Iterator[Demand]:
-    data = config.data
-    if not isinstance(data, HelpdeskData):
-        return
-    for name in ("demonstrations", "orm_pairs", "reference_pairs", "prm_pairs", "test_prompts"):
-        count = getattr(data, name)
+    for name in config.data.generated:
+        count = int(getattr(config.data, name))
         yield Demand(f"data.{name}", count, float(count) * PROMPT, "so many prompts")
 
 
 def _trainings(config: Config) -> Iterator[Demand]:
     """The plan of a training: the numbers of its rows in their order, which every worker has."""
-    data, workers = config.data, config.training.workers
+    workers = config.training.workers
     rows = {"policy": REAL_PROMPTS, "orm": REAL_PROMPTS, "reference": REAL_PROMPTS}
     rows |= {"prm": REAL_PROMPTS, "implicit": REAL_PROMPTS}
-    if isinstance(data, HelpdeskData):
-        rows = {
-            "policy": data.demonstrations,
-            "orm": data.orm_pairs,
-            "reference": data.reference_pairs,
-            "prm": data.prm_pairs,
-            "implicit": data.orm_pairs + data.prm_pairs,
-        }
+    if (counts := config.data.row_counts) is not None:
+        rows = {**counts, "implicit": counts["orm"] + counts["prm"]}
     for name, count in rows.items():
         given = getattr(config.training, name)
         field, value, visits = "epochs", given.epochs, float(given.epochs) * count
@@ -143,7 +133,7 @@ def _trainings(config: Config) -> Iterator[Demand]:
             field, value, visits = "max_steps", given.max_steps, given.max_steps * (of_a_step + 2.0)
         what = "the order of its rows"
         yield Demand(f"training.{name}.{field}", value, visits * ROW * workers, what)
-    k, pairs = config.partial.sst_k, data.prm_pairs if isinstance(data, HelpdeskData) else 1
+    k, pairs = config.partial.sst_k, 1 if counts is None else counts["prm"]
     if any(v.truncation == "sst" for v in config.variants.values() if v.takes_partial_pairs):
         yield Demand("partial.sst_k", k, float(k) * pairs * NUMBER, "so many cuts", on_disk=True)
 
@@ -163,7 +153,7 @@ def _search(config: Config) -> Iterator[Demand]:
         largest = max(counts, key=lambda field: counts[field])
         what = f"{texts:,.0f} candidates of each of {held} prompts"
         yield Demand(f"{path}.{largest}", counts[largest], texts * held * candidate, what)
-    if isinstance(config.data, HelpdeskData):
+    if config.data.samples_pairs:
         each = config.evaluation.pairs_per_prompt
         what = f"{2 * each:,} samples of each of {prompts} prompts"
         field = "evaluation.pairs_per_prompt"

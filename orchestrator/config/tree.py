@@ -18,15 +18,14 @@ from orchestrator.config.fields import NAME_LENGTH, Count, Flag, Positive, Seed,
 from orchestrator.config.machines import ClusterConfig, StorageConfig, TrackingConfig
 from orchestrator.config.section import Section
 from orchestrator.config.sections import (
-    AnswerData,
     Data,
-    HelpdeskData,
     ModelsConfig,
     Variant,
 )
 from orchestrator.config.training import TrainingConfig
 from orchestrator.config.unread import TRAINED_FIELDS, log_ratio_settings, refuse_unread
 from orchestrator.objectives.objective import OBJECTIVES
+from orchestrator.tasks.helpdesk.task import Helpdesk
 
 OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
 TAKEN = ("policy", "orm", "reference")  # names of the other models
@@ -117,7 +116,7 @@ class Config(Section):
     """Seed of every random draw: splits, initial weights, labels, prefix lengths, samples."""
     output_dir: Text | None = None
     """Output folder, or a URI that fsspec knows. null: `runs/<name>` in the working directory."""
-    data: Data = HelpdeskData()
+    data: Data = Helpdesk()
     """The task and its data."""
     models: ModelsConfig = ModelsConfig()
     """Checkpoints to use instead of training, and the size of models trained from scratch."""
@@ -225,17 +224,27 @@ class Config(Section):
     @model_validator(mode="after")
     def _votes_have_answers(self) -> Self:
         for entry in self.search.entries:
-            if entry.method.needs_answers and not isinstance(self.data, AnswerData):
+            if entry.method.needs_answers and not self.data.answers:
                 raise ValueError(
                     f"{entry.path}: a vote is among extracted answers, and responses of task"
-                    f" {self.data.task!r} have none; valid: {entry.without}"
+                    f" {self.data.task_name()!r} have none; valid: {entry.without}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_can_judge(self) -> Self:
+        for number, judge in enumerate(self.evaluation.judges):
+            if reason := judge.refusal(self.data):
+                raise ValueError(
+                    f"evaluation.judges.{number} = {judge.judge_name()}: {reason}; valid: another"
+                    " judge, or none"
                 )
         return self
 
     @model_validator(mode="after")
     def _samples_make_the_test_pairs(self) -> Self:
         needed = 2 * self.evaluation.pairs_per_prompt
-        if not isinstance(self.data, HelpdeskData):
+        if not self.data.samples_pairs:
             return self
         for entry in self.search.entries:
             count = entry.method.shared_samples

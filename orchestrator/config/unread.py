@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator.config.errors import shown
 from orchestrator.config.section import Section
-from orchestrator.config.sections import HelpdeskData, Variant
+from orchestrator.config.sections import Variant
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
 from orchestrator.search.method import SearchMethod
 
@@ -109,11 +109,11 @@ def unread(config: "Config") -> Iterator[Unread]:
     yield from _of_partial_pairs(config)
     yield from _of_training(config)
     yield from _of_search(config)
-    task = config.data.task
-    if isinstance(config.data, HelpdeskData):
+    task = config.data.task_name()
+    if config.data.vocabulary():
         why = f"the tokens of data.task {task!r} are whole words"
         yield Unread("models.vocabulary", why, "another data.task")
-    else:
+    if not config.data.samples_pairs:
         why = f"the held-out pairs of data.task {task!r} come with the data"
         yield Unread("evaluation.pairs_per_prompt", why, "data.task helpdesk")
     for name, variant in config.variants.items():

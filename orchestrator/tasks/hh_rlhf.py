@@ -1,73 +1,48 @@
-r"""HH-RLHF (appendix C.1): preference pairs from raw transcripts or from rows parsed already.
+"""HH-RLHF (appendix C.1): helpful and harmless dialogue; responses cannot be checked."""
 
-A raw row holds two transcripts ("\n\nHuman: ...\n\nAssistant: ..."): their shared history is the
-prompt, their last assistant turns are the responses. Knows nothing of tokens or models.
-"""
+from typing import Literal, Self
 
-import re
-from collections.abc import Iterable
-from pathlib import Path
+from pydantic import model_validator
 
-from orchestrator.conversations.messages import Conversation, conversation
-from orchestrator.data.pairs import read_pairs
-from orchestrator.data.rejects import BadRow, field, response, text
-from orchestrator.data.row_forms import HISTORIES_DIFFER, PROMPTS, RowPair, pairs_of
-from orchestrator.data.rows import Row
-from orchestrator.records import Message, PreferencePair, Reject
-
-# A turn begins after an empty line; the first one may do without.
-_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-NOT_A_TRANSCRIPT = "not a transcript: {} does not begin with a Human or Assistant turn"
-NO_LAST_TURN = "not a transcript: {} does not end with an Assistant turn"
+from orchestrator.config.fields import Share, Text
+from orchestrator.records import Demonstration
+from orchestrator.tasks.task import Progress, Task, TaskData, check_shares, register, usable
 
 
-def read_hh(path: str | Path) -> tuple[list[PreferencePair], list[Reject]]:
-    """All pairs of an HH-RLHF file, raw, parsed or both mixed, and the rows that are none.
+@register
+class HHRLHF(Task):
+    """HH-RLHF pairs from a JSONL or Parquet file, raw transcripts or parsed; split by prompt."""
 
-    White space around the turns of raw transcripts is dropped.
-    """
-    return read_pairs(path, _parse)
+    task: Literal["hh_rlhf"] = "hh_rlhf"
+    """Preference pairs as transcripts or in another form, split by prompt."""
+    pairs: Text
+    """File of preference pairs ([data.md](data.md))."""
+    policy_share: Share = 0.3
+    """Share of the training prompts whose chosen responses the policy imitates; 0 only if
+    `models.policy` is set."""
+    orm_share: Share = 0.2
+    """Share of the training prompts for the ORM; 0 only if `models.orm` is set."""
+    reference_share: Share = 0.3
+    """Share of the training prompts for the reference reward model; 0 only if it is not trained.
+    The PRM takes the remaining prompts."""
 
+    file_fields = ("pairs",)
 
-def parse_raw(row: Row) -> tuple[Conversation, str, str]:
-    """Prompt, chosen and rejected of a row of two transcripts.
+    @model_validator(mode="after")
+    def _leaves_the_prm_some(self) -> Self:
+        check_shares(self, "policy_share", "orm_share", "reference_share")
+        return self
 
-    Raises:
-        BadRow: a transcript does not parse, or the histories before the last turns differ.
-    """
-    chosen = transcript("chosen", text("chosen", field(row, "chosen")))
-    rejected = transcript("rejected", text("rejected", field(row, "rejected")))
-    if chosen[:-1] != rejected[:-1]:
-        raise BadRow(HISTORIES_DIFFER)
-    prompt = conversation("prompt", chosen[:-1])
-    return (
-        prompt,
-        response("chosen", chosen[-1]["content"]),
-        response("rejected", rejected[-1]["content"]),
-    )
+    def read(self, seed: int, progress: Progress) -> TaskData:
+        """Read the pairs; the policy's share becomes demonstrations."""
+        from orchestrator.data.splits import split_pairs
+        from orchestrator.data.transcripts import read_hh
 
-
-def transcript(name: str, content: str) -> list[Message]:
-    """The turns of a transcript; the last one is the assistant's.
-
-    Raises:
-        BadRow: it begins with something else than a turn, or ends with a human's turn.
-    """
-    before, *parts = _TURN.split(content)
-    if before.strip() or not parts:
-        raise BadRow(NOT_A_TRANSCRIPT.format(name))
-    turns = [
-        {"role": _ROLES[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
-    if turns[-1]["role"] != "assistant":
-        raise BadRow(NO_LAST_TURN.format(name))
-    return turns
-
-
-def _parse(row: Row) -> Iterable[RowPair | BadRow]:
-    """A transcript is text that holds its prompt itself; every other form is read as elsewhere."""
-    has_prompt = any(row.get(name) is not None for name in PROMPTS)
-    raw = not has_prompt and any(isinstance(row.get(name), str) for name in ("chosen", "rejected"))
-    return (RowPair("", *parse_raw(row)),) if raw else pairs_of(row)
+        pairs, rejects = usable(self.pairs, *read_hh(self.pairs))
+        shares = {
+            "policy": self.policy_share, "orm": self.orm_share, "reference": self.reference_share,
+        }  # fmt: skip
+        splits = split_pairs(pairs, shares, self.test_prompts, seed)
+        demonstrations = [Demonstration(pair.prompt, pair.chosen) for pair in splits.pop("policy")]
+        test = list({pair.prompt.prompt_id: pair.prompt for pair in splits["test"]}.values())
+        return TaskData(demonstrations, test[: self.test_prompts], splits, rejects=rejects)

@@ -17,8 +17,8 @@ from jobs.batch.score_pipeline import PartReader, PartWriter
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
 from orchestrator.data.pairs import read_pairs
-from orchestrator.tasks.gsm8k import read_questions
-from orchestrator.tasks.hh_rlhf import read_hh
+from orchestrator.data.questions import read_questions
+from orchestrator.data.transcripts import read_hh
 
 FILES = 500
 SECONDS = 5.0  # of a file with any reader: the bar is that for a row

@@ -14,13 +14,13 @@ from orchestrator.data.files import BadFile
 from orchestrator.data.final_answers import extract_answer
 from orchestrator.data.math_answers import verdict
 from orchestrator.data.pairs import prompt_id, read_pairs
+from orchestrator.data.questions import read_questions
 from orchestrator.data.rejects import BadRow, write_rejects
 from orchestrator.data.row_forms import form_of, prompt_of, response_of, the_pair_of
 from orchestrator.data.rows import read_rows
 from orchestrator.data.splits import split_pairs
+from orchestrator.data.transcripts import read_hh
 from orchestrator.records import PreferencePair, Prompt, Reject
-from orchestrator.tasks.gsm8k import read_questions
-from orchestrator.tasks.hh_rlhf import read_hh
 
 FIELDS = ("prompt", "chosen", "rejected", "question", "answer", "ground_truth", "role", "content",
           "messages", "conversations", "from", "value", "completions", "rank", "score", "text",

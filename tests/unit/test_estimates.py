@@ -10,7 +10,8 @@ from transformers import LlamaForCausalLM
 
 from jobs.sweep.estimates import Rates, seconds_of
 from jobs.sweep.plan import Plan
-from jobs.sweep.precision import WORDS, shape_of
+from jobs.sweep.precision import shape_of
+from orchestrator.tasks.helpdesk.words import vocabulary
 from jobs.sweep.runner import sweep_of
 from orchestrator.config.load import load_config
 from orchestrator.training.speed import Shape, measure
@@ -49,14 +50,14 @@ def test_every_stage_is_estimated_and_each_by_its_own_kind_of_work(tmp_path: Pat
 
 def test_a_machine_is_measured_with_the_runs_own_policy(tmp_path: Path, wide_policy: str) -> None:
     embedded = plan(tmp_path).sweep
-    assert shape_of(embedded.config, None) == Shape(WORDS, 128, 384, 4, 4, 4)
+    assert shape_of(embedded.config, None) == Shape(len(vocabulary()), 128, 384, 4, 4, 4)
     given = LlamaForCausalLM.from_pretrained(wide_policy).config
     assert shape_of(embedded.config, wide_policy) == Shape(
         given.vocab_size, given.hidden_size, given.intermediate_size, given.num_hidden_layers,
         given.num_attention_heads, given.num_key_value_heads,
     )  # fmt: skip
     large = "models.architecture={hidden_size: 512, intermediate_size: 2048, num_hidden_layers: 60}"
-    assert shape_of(plan(tmp_path, large).sweep.config, None) == Shape(WORDS, 512, 2048, 60, 4, 4)
+    assert shape_of(plan(tmp_path, large).sweep.config, None) == Shape(len(vocabulary()), 512, 2048, 60, 4, 4)
     assert all(seconds > 0 for seconds in astuple(Rates.of(embedded)))
 
 

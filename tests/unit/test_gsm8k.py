@@ -9,8 +9,8 @@ import pytest
 from orchestrator.data.final_answers import extract_answer
 from orchestrator.data.math_answers import verdict
 from orchestrator.data.pairs import prompt_id, read_pairs
+from orchestrator.data.questions import NO_ANSWER, read_questions
 from orchestrator.data.rejects import reasons
-from orchestrator.tasks.gsm8k import NO_ANSWER, read_questions
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 GSM8K = SHARED / "gsm8k"

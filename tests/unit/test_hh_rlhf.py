@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.data.rejects import BadRow, reasons
 from orchestrator.data.row_forms import NO_PAIR
-from orchestrator.tasks.hh_rlhf import parse_raw, read_hh, transcript
+from orchestrator.data.transcripts import parse_raw, read_hh, transcript
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 HH = SHARED / "hh_rlhf"

@@ -14,9 +14,9 @@ import pytest
 
 from orchestrator.data import math_answers
 from orchestrator.data.math_answers import ask, canonical_answers, verdict
+from orchestrator.data.questions import NO_BOX, read_questions
 from orchestrator.records import Prompt
-from orchestrator.tasks.graders import GRADERS
-from orchestrator.tasks.gsm8k import NO_BOX, read_questions
+from orchestrator.tasks.worked_answers import MATH
 
 SHARED = Path(os.environ.get("SHARED_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 MATH500 = SHARED / "math500" / "math500.jsonl"
@@ -156,7 +156,9 @@ def test_no_answer_hangs_or_ends_this_process(latex: str) -> None:
 def test_a_limit_is_no_wrong_answer() -> None:
     latex = HOPELESS[0]
     assert verdict(box(latex), "8") == "unchecked"
-    grades = GRADERS["math"](Prompt("p", (), {"answer": "8"}), box(latex), True)
+    grades = MATH(demonstrations="d", pairs="p", test="t").grade(
+        Prompt("p", (), {"answer": "8"}), box(latex), True
+    )
     assert grades == {
         "accuracy": 0.0,
         "wrong_answers": 0.0,

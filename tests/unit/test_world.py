@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.records import Prompt
-from orchestrator.tasks.graders import COUNTED, helpdesk
 from orchestrator.tasks.helpdesk import agents, words
 from orchestrator.tasks.helpdesk.preferences import label_pair
 from orchestrator.tasks.helpdesk.rubric import grade
+from orchestrator.tasks.helpdesk.task import Helpdesk
 
 KETTLE = {"product": "kettle", "problem": "leaks", "angry": False}
 ANGRY = {**KETTLE, "angry": True}
@@ -96,10 +96,10 @@ def test_faults_are_counted_by_kind(response: str) -> None:
     assert found.faults == sum(counts.values())
 
 
-def test_the_graders_counts_are_the_rubrics() -> None:
+def test_the_counts_of_the_task_are_the_rubrics() -> None:
     response = f"{A} then replace the lid . {A} next seal the tray . read the manual . bye ."
-    grades = helpdesk(prompt_of(0), response, True)
-    assert {kind: grades[kind] for kind in COUNTED["helpdesk"]} == {
+    grades = Helpdesk().grade(prompt_of(0), response, True)
+    assert {kind: grades[kind] for kind in Helpdesk.counted} == {
         "fitting_steps": 1, "wrong_verbs": 1, "wrong_parts": 1, "malformed_steps": 0,
         "repeated_steps": 1, "rude_remarks": 1,
     }  # fmt: skip

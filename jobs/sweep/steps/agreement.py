@@ -1,7 +1,7 @@
 """Step 8a: prefix scores of held-out preference pairs by one scorer, closed and open (appendix B).
 
-The pairs are labelled samples of the test prompts in the embedded world, else the data's own
-held-out pairs. What the scores say is worked out in the evaluation.
+The pairs are samples of the test prompts labelled by the task, or the held-out pairs that come with
+the data. What the scores say is worked out in the evaluation.
 """
 
 import asyncio
@@ -17,11 +17,9 @@ from jobs.sweep.responses import read_drawn
 from jobs.sweep.steps.search import test_prompts
 from jobs.sweep.sweep import Figures, Step, Sweep
 from orchestrator.choices import Position
-from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.records import PreferencePair
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.helpdesk.preferences import label_pair
 
 PAIRS_PER_CALL = 400
 POSITIONS: tuple[Position, ...] = ("closed", "open")
@@ -30,8 +28,8 @@ SIDES = ("chosen", "rejected")
 
 def test_pairs(sweep: Sweep) -> list[PreferencePair]:
     """Held-out pairs: no model was trained on their prompts."""
-    data = sweep.config.data
-    if not isinstance(data, HelpdeskData):
+    task = sweep.config.data
+    if not task.samples_pairs:
         return read_pairs_table(sweep.file("pairs", "pairs_test.parquet"))
     drawn = read_drawn(sweep.file("samples", "samples.parquet"))
     chat = sweep.chat("policy")
@@ -40,14 +38,9 @@ def test_pairs(sweep: Sweep) -> list[PreferencePair]:
         samples = drawn[prompt.prompt_id].candidates
         neighbours = list(pairwise(samples))[::2][: sweep.config.evaluation.pairs_per_prompt]
         for first, second in neighbours:
-            pair = label_pair(
-                prompt,
-                chat.response_text(first.token_ids),
-                chat.response_text(second.token_ids),
-                (first.finished, second.finished),
-                data.preference_sharpness,
-                sweep.config.seed,
-            )
+            texts = chat.response_text(first.token_ids), chat.response_text(second.token_ids)
+            finished = first.finished, second.finished
+            pair = task.prefer(prompt, texts, finished, sweep.config.seed)
             pairs += [pair] if pair else []
     return pairs
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs.sweep.cells import (
     Cell,
     counted,
@@ -21,12 +23,14 @@ from jobs.sweep.cells import (
 from jobs.sweep.equal_budget import curve_summaries, equal_budget
 from jobs.sweep.prefix_evaluation import agreement
 from jobs.sweep.responses import COSTS
+from jobs.sweep.steps.search import test_prompts
 from jobs.sweep.sweep import Figures, Step, Sweep
 from orchestrator.evaluation.metric import compared_metrics, metrics_in_order
+from orchestrator.evaluation.metrics.judges import win_tie_by
 from orchestrator.evaluation.win_tie import outcomes
+from orchestrator.judges.judge import Judged
 from orchestrator.search.methods.policy_alone import BASELINE
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.graders import JUDGED_BY
 
 BASELINES = ("orm", "orm_continued")
 
@@ -42,9 +46,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     }
     points = [cell for curve in curves.values() for cell in curve]
     rate(sweep, [*cells, *points])
-    base = next(cell for cell in cells if cell.method == BASELINE)
-    for cell in [*cells, *points]:
-        _win_tie(sweep, cell, base)
+    _add_win_ties(sweep, [*cells, *points], next(c for c in cells if c.method == BASELINE))
     meter.advance(len(cells))
     found = {
         "cells": [_summary(sweep, cell) for cell in cells],
@@ -64,12 +66,46 @@ def cell_stage(method: str, scorer: str | None) -> str:
     return f"cells/{method}/{scorer or 'none'}"
 
 
-def _win_tie(sweep: Sweep, cell: Cell, base: Cell) -> None:
-    judged = JUDGED_BY.get(sweep.config.data.task)
-    if judged is not None:
-        grades = cell.values[judged]
-        wins, ties = outcomes(grades, base.values[judged][: len(grades)])
-        cell.values["win_tie"] = wins + ties
+def _add_win_ties(sweep: Sweep, cells: Sequence[Cell], base: Cell) -> None:
+    """Add to each cell whether a response is no worse than base's, by each judge."""
+    task = sweep.config.data
+    if task.judged_by is not None:  # the cells hold the grade
+        _add_win_tie("win_tie", cells, [cell.values[task.judged_by] for cell in cells], base)
+    prompts = {prompt.prompt_id: prompt for prompt in test_prompts(sweep)}
+    for judge in sweep.config.evaluation.judges:
+        texts = [
+            [
+                Judged(prompts[prompt_id], response, bool(finished))
+                for prompt_id, response, finished in zip(
+                    cell.prompt_ids, cell.responses, cell.values["finished"], strict=True
+                )
+            ]
+            for cell in cells
+        ]
+        asked = list(
+            {_text_key(text): text for cell_texts in texts for text in cell_texts}.values()
+        )
+        verdicts = judge.verdicts(task, asked)
+        values = {
+            _text_key(text): verdict.value for text, verdict in zip(asked, verdicts, strict=True)
+        }
+        grades = [
+            np.array([values[_text_key(text)] for text in cell_texts]) for cell_texts in texts
+        ]
+        _add_win_tie(win_tie_by(judge.judge_name()), cells, grades, base)
+
+
+def _text_key(text: Judged) -> tuple[str, str, bool]:
+    return text.prompt.prompt_id, text.response, text.finished
+
+
+def _add_win_tie(
+    name: str, cells: Sequence[Cell], grades: Sequence[np.ndarray], base: Cell
+) -> None:
+    base_grades = next(g for cell, g in zip(cells, grades, strict=True) if cell is base)
+    for cell, values in zip(cells, grades, strict=True):
+        wins, ties = outcomes(values, base_grades[: len(values)])
+        cell.values[name] = wins + ties
 
 
 def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
@@ -78,7 +114,7 @@ def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     reward = cell.values.get("reward")
     metrics["reward_std"] = None if reward is None else float(reward.std())
     return {
-        "task": config.data.task,
+        "task": config.data.task_name(),
         "method": cell.method,
         "scorer": cell.scorer,
         "seed": config.seed,
@@ -113,7 +149,7 @@ def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> lis
                 for metric in metrics
                 if metric in cell.values
                 and metric in other.values
-                # Win-tie is against base already: base's own rate is 1, and no rate is over it.
-                and not (metric == "win_tie" and name == BASELINE)
+                # Win-tie is against base already: base's rate is 1, and no rate is higher.
+                and not (metric.startswith("win_tie") and name == BASELINE)
             ]
     return found

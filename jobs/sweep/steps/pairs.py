@@ -1,7 +1,7 @@
 """Step 3: preference pairs of whole responses for ORM, reference and PRM.
 
-In the embedded world two samples of the policy, labelled by the noisy chooser; else the data's own
-pairs. Pairs too long for the models go to the rejects.
+Two samples of the policy each, labelled by the task, or the pairs that come with
+the data. Pairs too long for the models go to the rejects.
 """
 
 import asyncio
@@ -11,16 +11,14 @@ from pathlib import Path
 from actors.backends import ActorPolicy
 from jobs.sweep.backends import policy_of
 from jobs.sweep.readers import check_some_fit, readers, refused
-from jobs.sweep.steps.data import PAIR_SPLITS
 from jobs.sweep.sweep import Figures, Step, Sweep
-from orchestrator.config.sections import HelpdeskData
 from orchestrator.data.rejects import refuse, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair, Prompt, Reject
 from orchestrator.search.engines import SampleRequest
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.helpdesk.preferences import label_pair
+from orchestrator.tasks.task import PAIR_SPLITS, Task
 
 PROMPTS_PER_CALL = 512  # rollouts asked for at once; progress is seen call by call
 CALLS_IN_FLIGHT = 2
@@ -28,7 +26,7 @@ CALLS_IN_FLIGHT = 2
 
 def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Writes pairs_{orm,reference,prm}.parquet and what was refused."""
-    if isinstance(sweep.config.data, HelpdeskData):
+    if sweep.config.data.samples_pairs:
         return _roll_out(sweep, sweep.config.data, folder, meter)
     models, room = readers(sweep), sweep.config.decoding.max_new_tokens
     prompts = read_prompts(sweep.file("data", "prompts_test.parquet"))
@@ -39,27 +37,27 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     return _keep_what_fits(sweep, splits, folder)
 
 
-def _roll_out(sweep: Sweep, data: HelpdeskData, folder: Path, meter: Meter) -> Figures:
-    counts = (data.orm_pairs, data.reference_pairs, data.prm_pairs)
+def _roll_out(sweep: Sweep, task: Task, folder: Path, meter: Meter) -> Figures:
+    counts = task.row_counts or {}
     prompts = {
         name: read_prompts(sweep.file("data", f"prompts_{name}.parquet")) for name in PAIR_SPLITS
     }
     labelled = asyncio.run(
-        _label_all(sweep, data, [p for n in PAIR_SPLITS for p in prompts[n]], meter)
+        _label_all(sweep, task, [p for n in PAIR_SPLITS for p in prompts[n]], meter)
     )
     metrics: dict[str, float] = {}
-    for name, count in zip(PAIR_SPLITS, counts, strict=True):
+    for name in PAIR_SPLITS:
         own, labelled = labelled[: len(prompts[name])], labelled[len(prompts[name]) :]
         pairs = [pair for pair in own if pair is not None]
-        write_pairs(folder / f"pairs_{name}.parquet", pairs[:count])
-        metrics[f"pairs_{name}"] = len(pairs[:count])
+        write_pairs(folder / f"pairs_{name}.parquet", pairs[: counts.get(name)])
+        metrics[f"pairs_{name}"] = len(pairs[: counts.get(name)])
         metrics[f"same_response_{name}"] = len(own) - len(pairs)
     write_rejects(folder / "rejects.parquet", [])
     return {"metrics": metrics}
 
 
 async def _label_all(
-    sweep: Sweep, data: HelpdeskData, prompts: Sequence[Prompt], meter: Meter
+    sweep: Sweep, task: Task, prompts: Sequence[Prompt], meter: Meter
 ) -> list[PreferencePair | None]:
     """The pair of each prompt; while one call's samples are labelled, the next are drawn."""
     policy, places = policy_of(sweep), asyncio.Semaphore(CALLS_IN_FLIGHT)
@@ -67,7 +65,7 @@ async def _label_all(
 
     async def label(chunk: Sequence[Prompt]) -> list[PreferencePair | None]:
         async with places:
-            pairs = await _label(sweep, policy, chunk, data.preference_sharpness)
+            pairs = await _label(sweep, policy, chunk, task)
         meter.advance(len(chunk))
         return pairs
 
@@ -77,7 +75,7 @@ async def _label_all(
 
 
 async def _label(
-    sweep: Sweep, policy: ActorPolicy, prompts: Sequence[Prompt], sharpness: float
+    sweep: Sweep, policy: ActorPolicy, prompts: Sequence[Prompt], task: Task
 ) -> list[PreferencePair | None]:
     """Two samples of each prompt, and which of them is preferred."""
     seed, limit = sweep.config.seed, sweep.config.decoding.max_new_tokens
@@ -96,7 +94,7 @@ async def _label(
         first, second = answer.continuations
         texts = chat.response_text(first.token_ids), chat.response_text(second.token_ids)
         finished = first.stop == "end", second.stop == "end"
-        pairs.append(label_pair(prompt, *texts, finished, sharpness, seed))
+        pairs.append(task.prefer(prompt, texts, finished, seed))
     return pairs
 
 

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.sweep.readers import Reader, check_some_fit, refused
-from jobs.sweep.steps.data import PAIR_SPLITS
 from jobs.sweep.sweep import Figures, Step, Sweep
 from jobs.sweep.training import train
 from orchestrator.checkpoints.checkpoint import context_of, new_policy, save_checkpoint
-from orchestrator.config.sections import HelpdeskData, to_plain
+from orchestrator.config.sections import to_plain
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.data.rejects import refuse, too_long, write_rejects
@@ -16,7 +15,7 @@ from orchestrator.data.tables import read_demonstrations, read_pairs_table, read
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.records import Demonstration, Reject
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.helpdesk.words import vocabulary
+from orchestrator.tasks.task import PAIR_SPLITS
 from orchestrator.training.examples import TextExample
 from orchestrator.training.files import write_examples
 
@@ -25,8 +24,8 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
     """Makes tokenizer and random weights, tokenizes the demonstrations, trains."""
     config = sweep.config
     rows = read_demonstrations(sweep.file("data", "demonstrations.parquet"))
-    if isinstance(config.data, HelpdeskData):
-        tokenizer = word_tokenizer(vocabulary())
+    if (words := config.data.vocabulary()) is not None:
+        tokenizer = word_tokenizer(words)
     else:
         texts = (text for row in rows for text in (*_contents(row), row.response))
         tokenizer = byte_pair_tokenizer(texts, config.models.vocabulary)
@@ -61,7 +60,7 @@ def _check_room(sweep: Sweep, start: str, rejects: Sequence[Reject], rows: int) 
     """
     if len(rejects) == rows:
         check_some_fit("demonstrations", (reject.reason for reject in rejects))
-    if isinstance(sweep.config.data, HelpdeskData):
+    if sweep.config.data.samples_pairs:
         return  # its pairs are not sampled yet
     own = [Reader("policy", load_chat(start), context_of(start))]
     for name in (*PAIR_SPLITS, "test"):

@@ -31,7 +31,7 @@ def summarize(plan: Plan, evaluation: dict[str, Any], sweep_key: str) -> dict[st
     partial = [m["figures"]["weights"] for m in markers if m["stage"] == "partial_pairs"]
     rejects = _rejects(plan)
     return {
-        "task": config.data.task,
+        "task": config.data.task_name(),
         "name": config.name,
         "seed": config.seed,
         "sweep_key": sweep_key,

@@ -1,4 +1,4 @@
-"""What a task's own grader says of a response (``graders.py``); a task has some of these."""
+"""Grades that tasks give a response (``Task.grade``); a task has some of these."""
 
 from orchestrator.evaluation.metric import Metric, register
 
