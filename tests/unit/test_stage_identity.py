@@ -101,8 +101,8 @@ def test_the_closure_of_the_search_holds_its_engines_and_not_the_tracker() -> No
 
 
 def test_what_another_process_runs_counts_as_a_source() -> None:
-    for step in ("jobs.sweep.steps.search", "jobs.sweep.responses"):  # votes, and grades
-        assert "orchestrator.data.math_worker" in source_closure(step)
+    for component in ("orchestrator.search.methods.vote", "orchestrator.tasks.worked_answers"):
+        assert "orchestrator.data.math_worker" in source_closure(component)
 
 
 def test_the_closure_follows_imports_wherever_they_stand(project: Path) -> None:
