@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.choices import Aggregation, ScorerKind
-from orchestrator.config.fields import Count, Index, Positive, Share, Text, Token
+from orchestrator.config.fields import Count, Index, Positive, Text, Token
 from orchestrator.config.objectives import ObjectiveName
 from orchestrator.config.section import Section
 from orchestrator.objectives.objective import OBJECTIVES, Objective

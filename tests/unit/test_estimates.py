@@ -11,9 +11,9 @@ from transformers import LlamaForCausalLM
 from jobs.sweep.estimates import Rates, seconds_of
 from jobs.sweep.plan import Plan
 from jobs.sweep.precision import shape_of
-from orchestrator.tasks.helpdesk.words import vocabulary
 from jobs.sweep.runner import sweep_of
 from orchestrator.config.load import load_config
+from orchestrator.tasks.helpdesk.words import vocabulary
 from orchestrator.training.speed import Shape, measure
 
 SMALL = Shape(vocabulary=300, hidden_size=64, intermediate_size=128, layers=2, heads=4,
@@ -57,7 +57,9 @@ def test_a_machine_is_measured_with_the_runs_own_policy(tmp_path: Path, wide_pol
         given.num_attention_heads, given.num_key_value_heads,
     )  # fmt: skip
     large = "models.architecture={hidden_size: 512, intermediate_size: 2048, num_hidden_layers: 60}"
-    assert shape_of(plan(tmp_path, large).sweep.config, None) == Shape(len(vocabulary()), 512, 2048, 60, 4, 4)
+    assert shape_of(plan(tmp_path, large).sweep.config, None) == Shape(
+        len(vocabulary()), 512, 2048, 60, 4, 4
+    )
     assert all(seconds > 0 for seconds in astuple(Rates.of(embedded)))
 
 
