@@ -12,6 +12,7 @@ class TaskGrade(Judge):
     """Judges by the task's grade ``judged_by``; a sweep always asks it if the task has one."""
 
     name: Literal["task_grade"] = "task_grade"
+    """The task's own grade."""
 
     def refusal(self, task: Task) -> str | None:
         """Return why the task has no such grade."""

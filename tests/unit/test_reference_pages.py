@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from orchestrator.config.section import Section
-from orchestrator.config.sections import AnswerData, HelpdeskData, Variant
+from orchestrator.config.sections import Variant
 from orchestrator.config.training import Optimization
 from orchestrator.config.tree import Config
 from orchestrator.search.method import METHODS, SearchMethod
 from orchestrator.search.reference import methods_page
+from orchestrator.tasks.helpdesk.task import Helpdesk
+from orchestrator.tasks.worked_answers import GSM8K
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -30,7 +32,7 @@ def sections_in(annotation: Any) -> Iterator[type[Section]]:
 
 def test_every_field_of_every_section_is_described() -> None:
     sections = set(sections_in(Config))
-    assert {Config, HelpdeskData, AnswerData, Variant, Optimization} < sections
+    assert {Config, Helpdesk, GSM8K, Variant, Optimization} < sections
     for section in sections:
         if not issubclass(section, SearchMethod):
             for name, field in section.model_fields.items():
