@@ -1,3 +1,3 @@
-"""What runs as a Ray actor: policy, reward, reference scorer, and the training desk."""
+"""Ray actors: policy, reward model, search, reference scorer, and the training group's queue."""
 
 import orchestrator as orchestrator  # sets what is read when torch is loaded

@@ -1,11 +1,12 @@
-"""Pools of policy and reward actors as the library's search asks for them: in batches."""
+"""Pools of policy and reward actors as search backends, which answer requests in batches."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from actors.policy import PolicyPlace
+from ray.actor import ActorHandle
+
+from actors.policy import PolicySpec
 from actors.pool import Pool
-from actors.reward import RewardPlace
+from actors.reward import RewardSpec
 from orchestrator.choices import Position
 from orchestrator.conversations.chat import Chat
 from orchestrator.records import Prompt
@@ -22,87 +23,103 @@ from orchestrator.search.problem import PromptFailed
 
 
 class ActorPolicy:
-    """The policy actors as a search backend."""
+    """A pool of policy actors as a search backend.
 
-    def __init__(self, actors: Sequence[Any], place: PolicyPlace) -> None:
-        self._pool, self._place = Pool("policy", actors), place
+    Args:
+        actors: handles of PolicyActor.
+        spec: the policy that answers all requests.
+    """
+
+    def __init__(self, actors: Sequence[ActorHandle], spec: PolicySpec) -> None:
+        self._pool, self._spec = Pool("policy", actors), spec
 
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled | PromptFailed]:
-        """Draws the continuations of all requests."""
-        return await self._pool.ask(
+        """Sample the continuations of each request, or return why the request failed."""
+        return await self._pool.map(
             requests,
             [request.prompt_ids for request in requests],
             [len(request.keys) * request.max_new_tokens for request in requests],
-            lambda actor, share: actor.sample.remote(self._place, share),
+            lambda actor, batch: actor.sample.remote(self._spec, batch),
         )
 
-    async def drawn(self, requests: list[SampleRequest]) -> list[Sampled]:
-        """As ``sample``; a request that fails by itself raises its PromptFailed."""
-        found: list[Sampled] = []
+    async def sample_all(self, requests: list[SampleRequest]) -> list[Sampled]:
+        """Sample the continuations of each request.
+
+        Raises:
+            PromptFailed: a request failed.
+        """
+        samples: list[Sampled] = []
         for answer in await self.sample(requests):
             if isinstance(answer, PromptFailed):
                 raise answer
-            found.append(answer)
-        return found
+            samples.append(answer)
+        return samples
 
     async def top(self, requests: list[TopRequest]) -> list[TopTokens | PromptFailed]:
-        """Gives the likeliest next tokens of all requests."""
-        return await self._pool.ask(
+        """Return the most probable next tokens for each request, or why the request failed."""
+        return await self._pool.map(
             requests,
             [request.prompt_ids for request in requests],
             [1] * len(requests),
-            lambda actor, share: actor.top.remote(self._place, share),
+            lambda actor, batch: actor.top.remote(self._spec, batch),
         )
 
-    async def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
-        """Log pi(y | x) in nats of whole responses (x, y)."""
-        return await self._pool.ask(
-            texts,
-            list(range(len(texts))),
-            [len(x) + len(y) for x, y in texts],
-            lambda actor, share: actor.log_probs.remote(self._place, share),
+    async def log_probs(self, rows: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Return log pi(y | x) in nats for each (prompt ids x, response ids y)."""
+        return await self._pool.map(
+            rows,
+            list(range(len(rows))),
+            [len(x) + len(y) for x, y in rows],
+            lambda actor, batch: actor.log_probs.remote(self._spec, batch),
         )
 
 
 class ActorReward:
-    """The reward actors as a search backend, and as a scorer of prefixes.
+    """A pool of reward actors as a search backend and as a scorer of prefixes.
 
-    ``chat`` is the reward model's own.
+    Args:
+        actors: handles of RewardActor.
+        spec: the scorer that answers all requests.
+        chat: the chat format of the reward model.
     """
 
-    def __init__(self, actors: Sequence[Any], place: RewardPlace, chat: Chat) -> None:
-        self._pool, self._place, self.chat = Pool("reward", actors), place, chat
+    def __init__(self, actors: Sequence[ActorHandle], spec: RewardSpec, chat: Chat) -> None:
+        self._pool, self._spec, self.chat = Pool("reward", actors), spec, chat
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored | PromptFailed]:
-        """Scores all requests."""
-        return await self._pool.ask(
+        """Return the scores of each request, or why the request failed."""
+        return await self._pool.map(
             requests,
             [request.prompt_ids for request in requests],
             [sum(map(len, request.extensions)) + len(request.extensions) for request in requests],
-            lambda actor, share: actor.score.remote(self._place, share),
+            lambda actor, batch: actor.score.remote(self._spec, batch),
         )
 
     async def prefix_scores(
         self,
-        texts: Sequence[tuple[Prompt, str]],
+        responses: Sequence[tuple[Prompt, str]],
         cuts: Sequence[int],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """r(x, y_<t) of responses given as texts, for each t of ``cuts`` (past the end: all).
+        """Return the scores r(x, y_<t) of each response at each cut t.
 
-        Without ``positions`` in the config's; with several, all cuts of one after the other.
+        Args:
+            responses: prompts with the text of their response.
+            cuts: prefix lengths in tokens; one beyond the end means the complete response.
+            positions: scoring positions; empty: that of the spec. With several, each response has
+                the scores of all cuts for the first position, then for the second, and so on.
         """
-        read = [self.chat.conversation(prompt.messages, text) for prompt, text in texts]
-        rows = [(one.prompt_ids, one.response_ids) for one in read]
-        return await self._pool.ask(
+        chats = [self.chat.conversation(prompt.messages, text) for prompt, text in responses]
+        rows = [(chat.prompt_ids, chat.response_ids) for chat in chats]
+        return await self._pool.map(
             rows,
             list(range(len(rows))),
             [len(x) + len(y) for x, y in rows],
-            lambda actor, share: actor.prefix_scores.remote(
-                self._place,
-                [x for x, _ in share],
-                [y for _, y in share],
-                [cuts] * len(share),
+            lambda actor, batch: actor.prefix_scores.remote(
+                self._spec,
+                [x for x, _ in batch],
+                [y for _, y in batch],
+                [cuts] * len(batch),
                 positions,
             ),
         )

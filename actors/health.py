@@ -1,60 +1,71 @@
-"""Actors that hang: found by asking them, and ended, so that Ray starts them again."""
+"""Health checks of actors: a process that does not answer is ended, so that Ray restarts it."""
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @dataclass(frozen=True)
 class Health:
-    """An actor is asked for its process every ``every`` seconds once it has loaded its engines.
+    """How actors are checked.
 
-    One that does not answer within ``limit`` seconds hangs: its process is ended, and Ray starts it
-    again. Engines compute in a thread, so that a long batch is no hang.
+    Engines compute in a thread, so that an actor answers health checks during a long batch.
+
+    Attributes:
+        interval: seconds between two checks of an actor whose engines are loaded.
+        timeout: seconds in which an actor must answer; after that its process is ended.
     """
 
-    every: float = 20.0
-    limit: float = 60.0
+    interval: float = 20.0
+    timeout: float = 60.0
 
 
-async def watch(actor: Any, health: Health, said: Callable[[str], None] | None) -> None:
-    """Ends an actor's process whenever it hangs, until the actor is gone for good."""
+async def watch(actor: ActorHandle, health: Health, notify: Callable[[str], None] | None) -> None:
+    """Check an actor until it is dead, and end its process whenever it does not answer.
+
+    Args:
+        actor: a handle of an actor with the method ``process``.
+        health: interval and timeout of the checks.
+        notify: called with a sentence whenever a process is ended.
+    """
     while True:
         try:
             node, process = await actor.process.remote()  # waits for engines that are loading
         except RayActorError:
             return
-        await asyncio.sleep(health.every)
-        # Not asked again of an actor that Ray starts anew: loading may take longer than the limit.
-        ping = _answer(actor.process.options(max_task_retries=0).remote())
+        await asyncio.sleep(health.interval)
+        # No retry: an actor that Ray has restarted may load for longer than the timeout.
+        ping = _result(actor.process.options(max_task_retries=0).remote())
         try:
-            await asyncio.wait_for(ping, health.limit)
+            await asyncio.wait_for(ping, health.timeout)
         except RayActorError:
             continue
         except TimeoutError:
-            if said is not None:
-                said(f"a search actor (process {process}) did not answer for {health.limit:g} s:"
-                     " it is started again")  # fmt: skip
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            with contextlib.suppress(RayError):  # it has ended by itself
-                await _ending.options(scheduling_strategy=there).remote(process)
+            if notify is not None:
+                notify(
+                    f"search actor (process {process}) did not answer a health check for"
+                    f" {health.timeout:g} s; restarting it"
+                )
+            same_node = NodeAffinitySchedulingStrategy(node, soft=False)
+            with contextlib.suppress(RayError):  # the process has ended in the meantime
+                await _end_remote.options(scheduling_strategy=same_node).remote(process)
 
 
-async def _answer(reference: Any) -> Any:
+async def _result(reference: Awaitable[object]) -> object:
     return await reference
 
 
-def _end_process(number: int) -> None:
-    """Runs on the process's own node."""
-    os.kill(number, signal.SIGKILL)
+def _end_process(process: int) -> None:
+    """End a process of this node."""
+    os.kill(process, signal.SIGKILL)
 
 
-_ending = ray.remote(num_cpus=0, max_retries=0)(_end_process)
+_end_remote = ray.remote(num_cpus=0, max_retries=0)(_end_process)

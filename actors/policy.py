@@ -1,7 +1,7 @@
-"""The policy actor: a Hugging Face policy engine behind Ray, one batch a call.
+"""The policy actor: a Hugging Face policy engine behind Ray, one batch per call.
 
-Every call names the checkpoint and how to sample, so that an actor that was started again answers
-as before; the engine of the last checkpoint stays loaded.
+Every call names the policy, so that a restarted actor answers like the original one. The engine of
+the last policy stays loaded.
 """
 
 import os
@@ -19,91 +19,103 @@ from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
 from orchestrator.search.problem import PromptFailed
 
-RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
+RESTARTS = 3  # times that Ray restarts the actor and retries its calls
 
 
 @dataclass(frozen=True)
-class PolicyPlace:
-    """Which policy answers: checkpoint folder or hub name, sampling, device and CPU threads."""
+class PolicySpec:
+    """A policy: checkpoint folder or hub name, sampling, device and engine.
+
+    Attributes:
+        checkpoint: checkpoint folder or hub name.
+        temperature: sampling temperature.
+        top_p: probability mass of nucleus sampling.
+        device: torch device name.
+        threads: torch threads.
+        ends: whether the end token ends a response.
+        dtype: dtype of the weights.
+        engine: transformers or vllm.
+        cache_mib: memory of the KV cache (MiB); None: the engine's default.
+    """
 
     checkpoint: str
     temperature: float
     top_p: float
     device: str
     threads: int
-    ends: bool = True  # whether the end token ends a response
+    ends: bool = True
     dtype: Dtype = "float32"
     engine: Engine = "transformers"
-    cache_mib: int | None = None  # of keys and values; None is the engine's default
+    cache_mib: int | None = None
 
 
-def load_engine(place: PolicyPlace) -> PolicyEngine:
-    """Loads the policy of a place."""
-    if place.engine == "vllm":
+def load_engine(spec: PolicySpec) -> PolicyEngine:
+    """Load a policy with its engine."""
+    if spec.engine == "vllm":
         from orchestrator.engines.vllm.policy import VllmPolicy
 
         return VllmPolicy(
-            place.checkpoint,
-            place.temperature,
-            place.top_p,
-            place.device,
-            ends=place.ends,
-            dtype=place.dtype,
-            cache_mib=place.cache_mib,
+            spec.checkpoint,
+            spec.temperature,
+            spec.top_p,
+            spec.device,
+            ends=spec.ends,
+            dtype=spec.dtype,
+            cache_mib=spec.cache_mib,
         )
-    return load_transformers(place)
+    return load_transformers(spec)
 
 
-def load_transformers(place: PolicyPlace) -> HuggingFacePolicy:
-    """Loads the policy of a place with transformers, which gives log-probabilities too."""
+def load_transformers(spec: PolicySpec) -> HuggingFacePolicy:
+    """Load a policy with transformers, whatever its ``engine``."""
     return HuggingFacePolicy(
-        place.checkpoint,
-        place.temperature,
-        place.top_p,
-        place.device,
-        memory_mib=place.cache_mib or MEMORY_MIB,
-        ends=place.ends,
-        dtype=place.dtype,
+        spec.checkpoint,
+        spec.temperature,
+        spec.top_p,
+        spec.device,
+        memory_mib=spec.cache_mib or MEMORY_MIB,
+        ends=spec.ends,
+        dtype=spec.dtype,
     )
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
 class PolicyActor:
-    """Samples continuations and gives likeliest next tokens."""
+    """Samples continuations and computes next-token and response log-probabilities."""
 
     def __init__(self) -> None:
         self._engine: HuggingFacePolicy | None = None
-        self._place: PolicyPlace | None = None
+        self._spec: PolicySpec | None = None
 
     def process(self) -> int:
-        """The number of its process."""
+        """Return the id of the actor's process."""
         return os.getpid()
 
     def sample(
-        self, place: PolicyPlace, requests: Sequence[SampleRequest]
+        self, spec: PolicySpec, requests: Sequence[SampleRequest]
     ) -> list[Sampled | PromptFailed]:
-        """Draws the continuations of all requests; one that fails by itself has its fault."""
-        engine = self._engine_at(place)
+        """Sample the continuations of each request; a request that fails alone has its error."""
+        engine = self._engine_for(spec)
         return each_apart(engine.sample, requests, engine.forget)
 
     def top(
-        self, place: PolicyPlace, requests: Sequence[TopRequest]
+        self, spec: PolicySpec, requests: Sequence[TopRequest]
     ) -> list[TopTokens | PromptFailed]:
-        """Gives the likeliest next tokens of all requests, as ``sample``."""
-        engine = self._engine_at(place)
+        """Return the most probable next tokens of each request; errors as in ``sample``."""
+        engine = self._engine_for(spec)
         return each_apart(engine.top, requests, engine.forget)
 
-    def log_probs(self, place: PolicyPlace, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
-        """Log pi(y | x) in nats of whole responses."""
-        return self._engine_at(place).log_probs(texts)
+    def log_probs(self, spec: PolicySpec, rows: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Return log pi(y | x) in nats for each (prompt ids x, response ids y)."""
+        return self._engine_for(spec).log_probs(rows)
 
-    def forget(self, place: PolicyPlace) -> None:
-        """Drops the keys and values that are kept."""
-        self._engine_at(place).forget()
+    def forget(self, spec: PolicySpec) -> None:
+        """Clear the KV cache."""
+        self._engine_for(spec).forget()
 
-    def _engine_at(self, place: PolicyPlace) -> HuggingFacePolicy:
-        torch.set_num_threads(place.threads)
-        if self._engine is None or self._place != place:
-            self._engine = load_transformers(place)
-            self._place = place
+    def _engine_for(self, spec: PolicySpec) -> HuggingFacePolicy:
+        torch.set_num_threads(spec.threads)
+        if self._engine is None or self._spec != spec:
+            self._engine = load_transformers(spec)
+            self._spec = spec
         return self._engine

@@ -1,130 +1,144 @@
-"""A pool of actors of one kind, and its router. Restarts and retries are Ray's own.
+"""A pool of actors of one kind and the router that distributes requests among them.
 
-An item goes to the actor that holds the keys and values of its prompt, if that is not much busier
-than the others, else to the least loaded one.
+A request goes to the actor that caches the keys and values of its prompt unless that actor is much
+busier than the others; then it goes to the least loaded one. Ray restarts actors and retries calls.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
 
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-SLACK = 1.25  # of its fair share, what an actor gets at most because it holds the prompts
-HELD = 65_536  # prompts whose actors are remembered
+SLACK = 1.25  # most load of an actor that caches the prompts, as a multiple of the fair share
+ROUTES_KEPT = 65_536  # prompts whose actors the router remembers
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class PoolIsDead(RuntimeError):
-    """No actor of a pool is left; the message says which pool, and why the last one ended."""
+    """No actor of a pool is alive; the message names the pool and why the last actor ended."""
 
 
 class Router:
-    """Which of several actors holds which prompts.
+    """Map from prompts to the actors that cache them.
 
     Args:
-        actors: how many there are.
+        actors: number of actors.
     """
 
     def __init__(self, actors: int) -> None:
         self._alive = list(range(actors))
-        self._holders: OrderedDict[Hashable, int] = OrderedDict()
+        self._routes: OrderedDict[Hashable, int] = OrderedDict()
 
     @property
     def alive(self) -> int:
-        """Actors that are left."""
+        """Number of actors that are alive."""
         return len(self._alive)
 
-    def lose(self, actor: int) -> None:
-        """An actor is gone; what it held is anyone's."""
+    def remove(self, actor: int) -> None:
+        """Remove a dead actor; its prompts may go to any other actor."""
         if actor in self._alive:
             self._alive.remove(actor)
-        self._holders = OrderedDict((k, a) for k, a in self._holders.items() if a != actor)
+        self._routes = OrderedDict((k, a) for k, a in self._routes.items() if a != actor)
 
-    def shares(self, keys: Sequence[Hashable], weights: Sequence[float]) -> dict[int, list[int]]:
-        """Numbers of the items by actor, rising; items of one prompt (``keys``) stay together.
+    def route(self, keys: Sequence[Hashable], weights: Sequence[float]) -> dict[int, list[int]]:
+        """Return the indices of the items of each actor, ascending.
 
-        Fewer prompts than actors are shared out item by item: all cores at work are worth more
-        than a prefix that is read twice.
+        Items with the same key (one prompt) go to the same actor. If there are fewer prompts than
+        actors, items are distributed one by one: using every core is worth more than computing a
+        prefix twice.
+
+        Args:
+            keys: the key of each item.
+            weights: the expected work of each item, in any unit.
         """
-        whole: dict[Hashable, list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for i, key in enumerate(keys):
-            whole.setdefault(key, []).append(i)
-        if len(whole) < self.alive:
-            whole = {(key, i): [i] for i, key in enumerate(keys)}
-        weight = {key: sum(weights[i] for i in own) for key, own in whole.items()}
-        most = SLACK * sum(weight.values()) / self.alive
+            groups.setdefault(key, []).append(i)
+        if len(groups) < self.alive:
+            groups = {(key, i): [i] for i, key in enumerate(keys)}
+        weight = {key: sum(weights[i] for i in group) for key, group in groups.items()}
+        limit = SLACK * sum(weight.values()) / self.alive
         loads = dict.fromkeys(self._alive, 0.0)
-        homeless = []
-        for key in whole:
-            holder = self._holders.get(key)
-            if holder is not None and loads[holder] + weight[key] <= most:
-                loads[holder] += weight[key]
+        unrouted = []
+        for key in groups:
+            actor = self._routes.get(key)
+            if actor is not None and loads[actor] + weight[key] <= limit:
+                loads[actor] += weight[key]
             else:
-                homeless.append(key)
-        for key in sorted(homeless, key=lambda key: -weight[key]):  # equal ones in their order
-            holder = min(loads, key=lambda actor: loads[actor])
-            self._holders[key] = holder
-            loads[holder] += weight[key]
-        found: dict[int, list[int]] = {}
-        for key, own in whole.items():
-            self._holders.move_to_end(key)
-            found.setdefault(self._holders[key], []).extend(own)
-        while len(self._holders) > HELD:
-            self._holders.popitem(last=False)
-        return {actor: sorted(own) for actor, own in sorted(found.items())}
+                unrouted.append(key)
+        for key in sorted(unrouted, key=lambda key: -weight[key]):  # stable for equal weights
+            actor = min(loads, key=lambda actor: loads[actor])
+            self._routes[key] = actor
+            loads[actor] += weight[key]
+        batches: dict[int, list[int]] = {}
+        for key, group in groups.items():
+            self._routes.move_to_end(key)
+            batches.setdefault(self._routes[key], []).extend(group)
+        while len(self._routes) > ROUTES_KEPT:
+            self._routes.popitem(last=False)
+        return {actor: sorted(batch) for actor, batch in sorted(batches.items())}
 
 
 class Pool:
-    """Actors that all answer alike.
+    """Actors that are replicas of each other.
 
     Args:
-        name: what its errors call it, e.g. "policy".
+        name: the name in errors, e.g. "policy".
         actors: handles of Ray actors.
     """
 
-    def __init__(self, name: str, actors: Sequence[Any]) -> None:
+    def __init__(self, name: str, actors: Sequence[ActorHandle]) -> None:
         self._name, self._actors = name, list(actors)
         self._router = Router(len(self._actors))
 
-    async def ask(
+    async def map(
         self,
-        items: Sequence[Any],
+        items: Sequence[Item],
         keys: Sequence[Hashable],
         weights: Sequence[float],
-        call: Callable[[Any, list[Any]], Any],
-    ) -> list[Any]:
-        """The answers to all items, in their order; ``call(actor, share)`` asks for some of them.
+        call: Callable[[ActorHandle, list[Item]], Awaitable[Sequence[Answer]]],
+    ) -> list[Answer]:
+        """Return the answer to each item, in the order of the items.
 
-        An actor that is gone for good (past Ray's restarts) leaves its share to the others.
+        The items of an actor that is dead (after Ray's restarts) are sent to the other actors.
+
+        Args:
+            items: the requests.
+            keys: the key of each item; see ``Router.route``.
+            weights: the expected work of each item.
+            call: sends a batch of items to an actor and returns one answer for each.
 
         Raises:
-            PoolIsDead: none is left.
+            PoolIsDead: no actor is alive.
         """
-        answers: dict[int, Any] = {}
-        todo = list(range(len(items)))
-        while todo:
-            shares = self._router.shares([keys[i] for i in todo], [weights[i] for i in todo])
-            places = {actor: [todo[k] for k in own] for actor, own in shares.items()}
-            found = await asyncio.gather(
-                *(call(self._actors[a], [items[i] for i in own]) for a, own in places.items()),
+        answers: dict[int, Answer] = {}
+        pending = list(range(len(items)))
+        while pending:
+            routed = self._router.route([keys[i] for i in pending], [weights[i] for i in pending])
+            batches = {actor: [pending[k] for k in batch] for actor, batch in routed.items()}
+            results = await asyncio.gather(
+                *(call(self._actors[a], [items[i] for i in b]) for a, b in batches.items()),
                 return_exceptions=True,
             )
-            todo = []
-            for (actor, own), answer in zip(places.items(), found, strict=True):
-                if isinstance(answer, RayActorError):
-                    self._lose(actor, answer)
-                    todo += own
-                elif isinstance(answer, BaseException):
-                    raise answer
+            pending = []
+            for (actor, batch), result in zip(batches.items(), results, strict=True):
+                if isinstance(result, RayActorError):
+                    self._remove(actor, result)
+                    pending += batch
+                elif isinstance(result, BaseException):
+                    raise result
                 else:
-                    answers.update(zip(own, answer, strict=True))
-            todo.sort()
+                    answers.update(zip(batch, result, strict=True))
+            pending.sort()
         return [answers[i] for i in range(len(items))]
 
-    def _lose(self, actor: int, why: RayActorError) -> None:
-        self._router.lose(actor)
+    def _remove(self, actor: int, error: RayActorError) -> None:
+        self._router.remove(actor)
         if not self._router.alive:
             raise PoolIsDead(
-                f"all {len(self._actors)} {self._name} actors are dead, the last one: {why}"
-            ) from why
+                f"all {len(self._actors)} {self._name} actors are dead; the last error: {error}"
+            ) from error

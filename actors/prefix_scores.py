@@ -1,10 +1,10 @@
-"""The scoring actor of jobs/score.py: what a worker of Ray Data's pool does with a part of a file.
+"""The scoring actor of jobs/score.py: scores one shard of a file per call of Ray Data.
 
-A part comes and goes as one row, its table as Arrow bytes: Ray Data neither splits nor joins parts,
-and one without rows is a part too.
+A shard is one row of Ray Data, its table serialized as Arrow bytes. So Ray Data neither splits nor
+joins shards, and a shard may have no rows.
 """
 
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import torch
@@ -15,21 +15,37 @@ from orchestrator.scorers.row_reader import SIDES, RowKind
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
 from orchestrator.search.engines import Ids
 
-PROMPT, RESPONSE, CUTS = "_prompt_ids", "_{}ids", "{}cuts"  # columns; {} is a side's beginning
+PROMPT, RESPONSE, CUTS = "_prompt_ids", "_{}ids", "{}cuts"  # columns; {} is the prefix of a side
 _SCORES = pa.list_(pa.float64())
 
 
+class ShardCounts(TypedDict):
+    """What is counted of a shard: its index, scored rows, rejects, and tokens of scored rows."""
+
+    shard: int
+    rows: int
+    rejected: int
+    tokens: int
+
+
+class Shard(ShardCounts):
+    """A shard between the workers of Ray Data: its rows and its rejects as Arrow streams."""
+
+    table: bytes
+    rejects: bytes
+
+
 class PrefixScorer:
-    """A worker with one scorer.
+    """A worker of Ray Data with one scorer.
 
     Args:
         spec: the scorer.
         position: where a prefix is scored.
-        rows: what the rows hold.
-        batch_size: responses that the scorer is asked for at once, of about the same length.
+        rows: the kind of the rows.
+        batch_size: responses in one call of the scorer, of similar length.
         device: torch device name.
         threads: torch threads.
-        source: of the rows, for what errors name.
+        source: the file of the rows, for errors.
     """
 
     def __init__(
@@ -46,57 +62,57 @@ class PrefixScorer:
         self._scorer = load_scorer(spec, position, None, device, whole_texts=True)
         self._rows, self._batch_size, self._source = rows, batch_size, source
 
-    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Adds prefix scores and the whole response's score; the token ids are left out.
+    def __call__(self, shard: Shard) -> Shard:
+        """Add the scores of all prefixes and of the complete response; drop the token ids.
 
         Raises:
-            RewardIsNotFinite: some score is NaN or infinite; the message has the file's rows.
+            RewardIsNotFinite: a score is NaN or infinite; the message names the rows of the file.
         """
-        table = from_bytes(part["table"])
+        table = from_bytes(shard["table"])
         prompts = [tuple(ids) for ids in table[PROMPT].to_pylist()]
         names = [PROMPT]
         for side in SIDES[self._rows].values():
             responses = [tuple(ids) for ids in table[RESPONSE.format(side)].to_pylist()]
             cuts = table[CUTS.format(side)].to_pylist()
             try:
-                found = self._scores(prompts, responses, cuts)
+                scores = self._scores(prompts, responses, cuts)
             except RewardIsNotFinite as error:
                 numbers = [table["row"][i].as_py() for i in error.rows]
                 raise RewardIsNotFinite(
-                    f"{self._source}: rewards of rows {numbers[:20]} (of {len(numbers)} in part"
-                    f" {part['part']}) are not finite"
+                    f"{self._source}: rewards of rows {numbers[:20]} (of {len(numbers)} in shard"
+                    f" {shard['shard']}) are not finite"
                 ) from None
-            prefixes = pa.array([own[:-1] for own in found], _SCORES)
-            wholes = pa.array([own[-1] for own in found], pa.float64())
-            table = table.append_column(f"{side}prefix_scores", prefixes)
-            table = table.append_column(f"{side}score", wholes)
+            of_prefixes = pa.array([row[:-1] for row in scores], _SCORES)
+            of_responses = pa.array([row[-1] for row in scores], pa.float64())
+            table = table.append_column(f"{side}prefix_scores", of_prefixes)
+            table = table.append_column(f"{side}score", of_responses)
             names.append(RESPONSE.format(side))
-        return {**part, "table": to_bytes(table.drop_columns(names))}
+        return {**shard, "table": to_bytes(table.drop_columns(names))}
 
     def _scores(
         self, prompts: list[Ids], responses: list[Ids], cuts: list[list[int]]
     ) -> list[list[float]]:
-        """The scores at all cuts of each response, and behind them that of the whole."""
-        found: list[list[float]] = [[] for _ in responses]
+        """Return the scores of each response at its cuts, followed by that of the response."""
+        results: list[list[float]] = [[] for _ in responses]
         order = sorted(range(len(responses)), key=lambda i: len(prompts[i]) + len(responses[i]))
         for start in range(0, len(order), self._batch_size):
-            some = order[start : start + self._batch_size]
-            # Cuts rise: where the last is the whole response it is not asked for twice.
-            asked = [sorted({*cuts[i], len(responses[i])}) for i in some]
+            batch = order[start : start + self._batch_size]
+            # Cuts ascend; the last one may be the complete response, which is scored once.
+            lengths = [sorted({*cuts[i], len(responses[i])}) for i in batch]
             try:
                 scores = self._scorer.prefix_scores(
-                    [prompts[i] for i in some], [responses[i] for i in some], asked
+                    [prompts[i] for i in batch], [responses[i] for i in batch], lengths
                 )
             except RewardIsNotFinite as error:
-                error.rows = tuple(some[i] for i in error.rows)
+                error.rows = tuple(batch[i] for i in error.rows)
                 raise
-            for i, own in zip(some, scores, strict=True):
-                found[i] = [*own[: len(cuts[i])], own[-1]]
-        return found
+            for i, row in zip(batch, scores, strict=True):
+                results[i] = [*row[: len(cuts[i])], row[-1]]
+        return results
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """A table as an Arrow stream."""
+    """Serialize a table as an Arrow stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -104,5 +120,5 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(content: bytes) -> pa.Table:
-    """The table of an Arrow stream."""
+    """Read the table of an Arrow stream."""
     return pa.ipc.open_stream(content).read_all()

@@ -1,6 +1,6 @@
-"""The reference scorer: what an actor-pool worker of Ray Data runs over batches of cut pairs.
+"""The reference scorer: scores batches of partial pairs in an actor pool of Ray Data.
 
-Adds the reference model's scores of every prefix; weights (section 4.2) are made of them later.
+The weights of partial pairs (section 4.2) are computed later from its scores of every prefix.
 """
 
 import pyarrow as pa
@@ -14,11 +14,11 @@ from orchestrator.search.engines import Ids, ScoreRequest
 
 
 class ReferenceScorer:
-    """A Ray Data worker with one reference reward model.
+    """A worker of Ray Data with the reference reward model.
 
     Args:
-        reference: r_phi.
-        prm: folder or hub name whose tokenizer the cuts count in.
+        reference: the reference RM r_phi.
+        prm: checkpoint folder or hub name whose tokenizer made the token ids and cuts.
         position: where a prefix is scored.
         device: torch device name.
         threads: torch threads.
@@ -37,7 +37,7 @@ class ReferenceScorer:
         self._engine = load_scorer(reference, position, load_chat(prm), device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Adds `reference_chosen` and `reference_rejected`, lists aligned with the cuts."""
+        """Add `reference_chosen` and `reference_rejected`, lists with one score for each cut."""
         prompts = [self._chat.reward_prompt_ids(m) for m in batch["messages"].to_pylist()]
         for side in ("chosen", "rejected"):
             cuts = batch[f"{side}_cuts"].to_pylist()
@@ -51,11 +51,11 @@ class ReferenceScorer:
         self, prompts: list[Ids], responses: list[Ids], cuts: list[list[int]]
     ) -> list[list[float]]:
         tokens = self._engine.policy_tokens
-        read = [tokens.response((), response, finished=True) for response in responses]
-        if all(ids == response for (_, ids), response in zip(read, responses, strict=True)):
-            # The reference model's own tokens as they are: all prefixes come from one pass.
-            kept = [len(x) - count for x, (count, _) in zip(prompts, read, strict=True)]
-            prompts = [x[:end] for x, end in zip(prompts, kept, strict=True)]
+        converted = [tokens.response((), response, finished=True) for response in responses]
+        if all(ids == response for (_, ids), response in zip(converted, responses, strict=True)):
+            # Both models have the same tokens: one pass scores all prefixes.
+            ends = [len(x) - count for x, (count, _) in zip(prompts, converted, strict=True)]
+            prompts = [x[:end] for x, end in zip(prompts, ends, strict=True)]
             return self._engine.prefix_scores(prompts, responses, cuts)
         closed = self._engine.position == "closed"
         requests = [

@@ -1,7 +1,7 @@
-"""The reward actor: scorers behind Ray, one batch a call.
+"""The reward actor: scorers behind Ray, one batch per call.
 
-Every call names the scorer, so that an actor that was started again answers as before; the last
-few stay loaded.
+Every call names the scorer, so that a restarted actor answers like the original one. The last few
+scorers stay loaded.
 """
 
 import os
@@ -20,13 +20,23 @@ from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 from orchestrator.search.problem import PromptFailed
 
-RESTARTS = 3  # times that Ray starts the actor anew; its calls are then made again
-SCORERS_KEPT = 2  # the scorer of a cell, and the ORM that rates every response
+RESTARTS = 3  # times that Ray restarts the actor and retries its calls
+SCORERS_KEPT = 2  # the scorer of a cell, and the ORM that scores every response
 
 
 @dataclass(frozen=True)
-class RewardPlace:
-    """Which reward model answers, where a prefix is scored, and whose token ids come in."""
+class RewardSpec:
+    """A scorer of a policy's responses, and where it runs.
+
+    Attributes:
+        scorer: the reward model.
+        position: where a prefix is scored.
+        policy: checkpoint whose tokenizer made the token ids of requests.
+        device: torch device name.
+        threads: torch threads.
+        dtype: dtype of the weights.
+        cache_mib: memory of the KV cache (MiB); None: the engine's default.
+    """
 
     scorer: ScorerSpec
     position: Position
@@ -34,15 +44,15 @@ class RewardPlace:
     device: str
     threads: int
     dtype: Dtype = "float32"
-    cache_mib: int | None = None  # of keys and values; None is the engine's default
+    cache_mib: int | None = None
 
 
 @lru_cache(maxsize=SCORERS_KEPT)
-def scorer_at(place: RewardPlace) -> Scorer:
-    """The scorer of a place; a process keeps the last few that it loaded."""
-    chat = load_chat(place.policy)
+def cached_scorer(spec: RewardSpec) -> Scorer:
+    """Return the scorer of a spec; a process keeps the last few that it loaded."""
+    chat = load_chat(spec.policy)
     return load_scorer(
-        place.scorer, place.position, chat, place.device, place.dtype, cache_mib=place.cache_mib
+        spec.scorer, spec.position, chat, spec.device, spec.dtype, cache_mib=spec.cache_mib
     )
 
 
@@ -51,32 +61,35 @@ class RewardActor:
     """Scores extensions of prefixes, and all prefixes of responses."""
 
     def process(self) -> int:
-        """The number of its process."""
+        """Return the id of the actor's process."""
         return os.getpid()
 
     def score(
-        self, place: RewardPlace, requests: Sequence[ScoreRequest]
+        self, spec: RewardSpec, requests: Sequence[ScoreRequest]
     ) -> list[Scored | PromptFailed]:
-        """Scores all requests; one that fails by itself has its fault for an answer."""
-        scorer = _scorer(place)
+        """Return the scores of each request; a request that fails alone has its error."""
+        scorer = _scorer(spec)
         return each_apart(scorer.score, requests, scorer.forget)
 
     def prefix_scores(
         self,
-        place: RewardPlace,
+        spec: RewardSpec,
         prompts: Sequence[Ids],
         responses: Sequence[Ids],
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """r(x, y_<t) for each t of ``cuts[i]``, in each position; ids are the reward model's."""
-        return _scorer(place).prefix_scores(prompts, responses, cuts, positions)
+        """Return r(x, y_<t) for each t of ``cuts[i]``, in each position.
 
-    def forget(self, place: RewardPlace) -> None:
-        """Drops the keys and values that are kept."""
-        _scorer(place).forget()
+        Token ids are those of the reward model's tokenizer.
+        """
+        return _scorer(spec).prefix_scores(prompts, responses, cuts, positions)
+
+    def forget(self, spec: RewardSpec) -> None:
+        """Clear the KV cache."""
+        _scorer(spec).forget()
 
 
-def _scorer(place: RewardPlace) -> Scorer:
-    torch.set_num_threads(place.threads)
-    return scorer_at(place)
+def _scorer(spec: RewardSpec) -> Scorer:
+    torch.set_num_threads(spec.threads)
+    return cached_scorer(spec)

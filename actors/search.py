@@ -1,8 +1,7 @@
-"""The search actor: both engines in one process, and the search of the prompts that come to it.
+"""The search actor: policy and reward engine in one process, and the searches of its prompts.
 
-Nothing but prompts and responses travels, and neither engine waits for a call: the way for cores
-and for a card that both models share. A prompt's requests never leave the actor that holds its keys
-and values. Who gives prompts to actors: `search_stream.py`.
+Only prompts and responses travel between processes, and the requests of a prompt stay in the actor
+that caches its keys and values. ``search_stream.py`` distributes prompts among search actors.
 """
 
 import asyncio
@@ -15,8 +14,8 @@ from typing import Any, Protocol
 
 import ray
 
-from actors.policy import RESTARTS, PolicyPlace, load_engine
-from actors.reward import RewardPlace, scorer_at
+from actors.policy import RESTARTS, PolicySpec, load_engine
+from actors.reward import RewardSpec, cached_scorer
 from orchestrator.decoding.backend import Loaded, ModelBackend, PolicyEngine
 from orchestrator.records import Response
 from orchestrator.search.batcher import Backend
@@ -27,9 +26,12 @@ from orchestrator.search.runner import SearchRunner
 
 @dataclass(frozen=True)
 class Search:
-    """A search method, and how many prompts it answers at once.
+    """A search method and how an actor runs it.
 
-    ``engines`` are those to search with; None: those that the actor was started with.
+    Attributes:
+        method: the search method.
+        max_concurrent: prompts that are searched at once.
+        engines: the engines to load; None: those that the actor was started with.
     """
 
     method: SearchMethod[Any]
@@ -38,97 +40,107 @@ class Search:
 
 
 class ActorBackend(Backend, Protocol):
-    """Both engines of an actor."""
+    """A search backend with both engines of an actor."""
 
     async def forget(self) -> None:
-        """Drops what engines keep between searches."""
+        """Clear the KV caches."""
 
     def close(self) -> None:
-        """Ends what it holds beside the models."""
+        """Release threads and processes beside the models."""
 
 
 class Engines(Protocol):
-    """What an actor loads; a plain value, so that one that starts again loads the same."""
+    """What an actor loads; a plain value, so that a restarted actor loads the same."""
 
     def load(self) -> ActorBackend:
-        """Loads both engines."""
+        """Load both engines."""
 
 
 @dataclass(frozen=True)
 class ModelEngines:
-    """A policy, and a reward model where the method asks for scores.
+    """A policy, and a reward model if the method needs scores.
 
     A process keeps the last policy and the last few scorers that it loaded.
     """
 
-    policy: PolicyPlace
-    reward: RewardPlace | None
+    policy: PolicySpec
+    reward: RewardSpec | None
 
     def load(self) -> ActorBackend:
-        """Loads both models."""
+        """Load both models."""
         return ModelBackend(self._models, self.policy.threads)
 
     def _models(self) -> Loaded:
-        return _policy(self.policy), None if self.reward is None else scorer_at(self.reward)
+        return _policy(self.policy), None if self.reward is None else cached_scorer(self.reward)
 
 
 @lru_cache(maxsize=1)
-def _policy(place: PolicyPlace) -> PolicyEngine:
-    return load_engine(place)
+def _policy(spec: PolicySpec) -> PolicyEngine:
+    return load_engine(spec)
 
 
 Outcome = Response | PromptFailed
-COLLECT = (50_000, 20, 20)  # thresholds of Python's garbage collector
+GC_THRESHOLDS = (50_000, 20, 20)  # of Python's garbage collector
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)
 class SearchActor:
-    """Searches with engines of its own."""
+    """Runs searches with its engines.
+
+    Args:
+        engines: loaded at the start; None: each ``Search`` names its engines.
+    """
 
     def __init__(self, engines: Engines | None = None) -> None:
         self._engines, self._loading = engines, asyncio.Lock()
-        # Candidates by the thousands, none of them in cycles: the collector took 7 % of the time.
-        gc.set_threshold(*COLLECT)
-        self._backend = None if engines is None else _loaded(engines)
+        # Thousands of candidates, none in a reference cycle: the collector took 7 % of the time.
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._backend = None if engines is None else _load(engines)
         self._search: Search | None = None
         self._runner: SearchRunner[Response] | None = None
 
     async def ready(self, search: Search | None = None) -> None:
-        """Answers once both engines are loaded, those of ``search`` where it names any."""
+        """Return when the engines are loaded: those of ``search``, or those of the start."""
         if search is not None:
             await self._runner_for(search)
 
     async def process(self) -> tuple[str, int]:
-        """The node of its process, and the process's number; answers while engines compute."""
+        """Return the id of the actor's node and of its process, also while engines compute."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     async def run(
         self, search: Search, problems: Sequence[Problem]
     ) -> AsyncIterator[tuple[int, Outcome]]:
-        """Gives each problem's number and outcome as it ends; all calls search together."""
+        """Yield the index and outcome of each problem as its search ends.
+
+        Concurrent calls share one runner, and so one batch.
+        """
         runner = await self._runner_for(search)
-        found = [
-            asyncio.ensure_future(_outcome(runner, number, problem))
-            for number, problem in enumerate(problems)
+        tasks = [
+            asyncio.ensure_future(_outcome(runner, index, problem))
+            for index, problem in enumerate(problems)
         ]
         try:
-            for one in asyncio.as_completed(found):
-                yield await one
+            for task in asyncio.as_completed(tasks):
+                yield await task
         finally:
-            for task in found:
-                task.cancel()
+            for running in tasks:
+                running.cancel()
 
     async def _runner_for(self, search: Search) -> SearchRunner[Response]:
         async with self._loading:
             if search.engines is not None and search.engines != self._engines:
                 if self._backend is not None:
                     self._backend.close()
-                self._engines = self._backend = None  # should loading fail
-                # In a thread: an actor that loads a large model still answers that it is alive.
-                self._backend = await asyncio.to_thread(_loaded, search.engines)
+                self._engines = self._backend = None  # if loading fails
+                # In a thread: the actor answers health checks while it loads a large model.
+                self._backend = await asyncio.to_thread(_load, search.engines)
                 self._engines = search.engines
             if self._backend is None:
-                raise ValueError("a search without engines, and this actor has none of its own")
+                raise ValueError(
+                    "Search.engines is None, and the actor was started without engines; set one of"
+                    " them"
+                )
             if self._runner is None or self._search != search:
                 await self._backend.forget()
                 self._runner = SearchRunner(search.method.run, self._backend, search.max_concurrent)
@@ -136,20 +148,20 @@ class SearchActor:
             return self._runner
 
 
-def _loaded(engines: Engines) -> ActorBackend:
-    """Loads engines; those that were dropped for them are in cycles, and go now."""
+def _load(engines: Engines) -> ActorBackend:
+    """Load engines, and free those that they replace, which are in reference cycles."""
     backend = engines.load()
     gc.collect()
     return backend
 
 
 async def _outcome(
-    runner: SearchRunner[Response], number: int, problem: Problem
+    runner: SearchRunner[Response], index: int, problem: Problem
 ) -> tuple[int, Outcome]:
     try:
-        return number, await runner.answer(problem)
+        return index, await runner.answer(problem)
     except PromptFailed as failed:
-        return number, failed
+        return index, failed
     except Exception as error:
         error.add_note(f"while answering prompt {problem.prompt_id}")
         raise

@@ -1,17 +1,18 @@
-"""Any number of prompts through a pool of search actors: given as there is room, told as they end.
+"""Stream any number of prompts through a pool of search actors, with back-pressure.
 
-An actor has as many prompts as it works on at once, and as many again that wait there, so that a
-place that becomes free is taken at once; further prompts are not read before. Ray starts an actor
-that died again; what it had not answered goes to the others meanwhile.
+Each actor holds the prompts that it searches at once and as many that wait, so that a finished
+search is replaced at once; further prompts are not read before there is room. Ray restarts an actor
+that died; the prompts that it had not answered go to the other actors.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from actors.health import Health, watch
@@ -20,232 +21,244 @@ from actors.search import Outcome, Search
 from orchestrator.records import Response
 from orchestrator.search.problem import Problem, PromptFailed
 
-WAITING = 1.0  # prompts that wait in an actor, for each that it works on
+QUEUE_RATIO = 1.0  # prompts that wait in an actor, for each prompt that it searches
 Item = TypeVar("Item")
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A pool that grows while prompts wait for a place in it.
+    """How a pool grows while prompts wait.
 
-    ``start`` makes a further actor, up to ``most`` in all. One at a time is waited for: where no
-    machine has room, it is what Ray's autoscaler adds one for.
+    Actors are started one at a time. One that finds no room stays pending in Ray, which makes its
+    autoscaler add a node.
+
+    Attributes:
+        start: starts an actor and returns its handle.
+        max_actors: the largest size of the pool.
+        interval: seconds between two checks of the pool.
     """
 
-    start: Callable[[], Any]
-    most: int
-    every: float = 2.0  # seconds between looks at the pool
+    start: Callable[[], ActorHandle]
+    max_actors: int
+    interval: float = 2.0
 
 
 async def stream(
-    actors: Sequence[Any],
+    actors: Sequence[ActorHandle],
     search: Search,
     items: Iterable[tuple[Item, Problem]],
     health: Health | None = None,
-    said: Callable[[str], None] | None = None,
+    notify: Notify | None = None,
     growth: Growth | None = None,
 ) -> AsyncIterator[tuple[Item, Outcome]]:
-    """Gives the outcome of each problem with its item, in the order in which they end.
+    """Yield each item with the outcome of its problem, in the order in which searches end.
 
     Args:
         actors: handles of SearchActor.
-        search: the method, and how many problems an actor works on at once.
-        items: anything, with its problem; read as there is room.
-        health: how hanging actors are found; None is the default.
-        said: called with a sentence where an actor is ended because it hangs, or is added.
-        growth: how the pool grows; None leaves it as it is.
+        search: the method, and how many problems an actor searches at once.
+        items: any values with their problems; read when an actor has room.
+        health: the health checks of actors; None: the defaults.
+        notify: called with a sentence when an actor is restarted or added.
+        growth: how the pool grows; None: its size is fixed.
 
     Raises:
-        PoolIsDead: no actor is left.
-        Exception: of a method or an engine, which ends the stream.
+        PoolIsDead: no actor is alive.
+        Exception: an error of the method or of an engine, which ends the stream.
     """
     run: _Stream[Item] = _Stream(actors, search, items)
-    looking = {asyncio.ensure_future(watch(one, health or Health(), said)) for one in actors}
+    background = {asyncio.ensure_future(watch(one, health or Health(), notify)) for one in actors}
 
-    def added(actor: Any) -> None:
+    def add(actor: ActorHandle) -> None:
         run.add(actor)
-        looking.add(asyncio.ensure_future(watch(actor, health or Health(), said)))
-        if said is not None:
-            said(f"prompts wait: {run.size} search actors now")
+        background.add(asyncio.ensure_future(watch(actor, health or Health(), notify)))
+        if notify is not None:
+            notify(f"prompts are waiting: added a search actor, now {run.size}")
 
     if growth is not None:
-        looking.add(asyncio.ensure_future(_grow(run, growth, added, said)))
+        background.add(asyncio.ensure_future(_grow(run, growth, add, notify)))
     try:
-        while run.fill():
-            for found in await run.take():
-                yield found
+        while run.dispatch():
+            for outcome in await run.take():
+                yield outcome
     finally:
-        tasks = (*looking, *run.calls, *run.returning)
+        tasks = (*background, *run.calls, *run.restarts)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def search_all(
-    actors: Sequence[Any],
+    actors: Sequence[ActorHandle],
     search: Search,
     problems: Sequence[Problem],
     finished: Callable[[Response], None] | None = None,
 ) -> list[Response]:
-    """Response i to problem i, all of them in memory; ``finished`` hears of each as it ends.
+    """Return the response to each problem, in the order of the problems.
+
+    Args:
+        actors: handles of SearchActor.
+        search: the method, and how many problems an actor searches at once.
+        problems: the prompts.
+        finished: called with each response when its search ends.
 
     Raises:
-        PromptFailed: a problem fails by itself.
-        Exception: as of ``stream``.
+        PromptFailed: a problem failed.
+        Exception: as ``stream``.
     """
     answers: dict[int, Response] = {}
-    async for number, outcome in stream(actors, search, enumerate(problems)):
+    async for index, outcome in stream(actors, search, enumerate(problems)):
         if isinstance(outcome, PromptFailed):
-            outcome.add_note(f"while answering prompt {problems[number].prompt_id}")
+            outcome.add_note(f"while answering prompt {problems[index].prompt_id}")
             raise outcome
-        answers[number] = outcome
+        answers[index] = outcome
         if finished is not None:
             finished(outcome)
-    return [answers[number] for number in range(len(problems))]
+    return [answers[index] for index in range(len(problems))]
 
 
 class _Stream(Generic[Item]):
-    """The state of one stream: who has how much, and what has come."""
+    """The state of one stream: the load of each actor, and the outcomes that have arrived."""
 
     def __init__(
-        self, actors: Sequence[Any], search: Search, items: Iterable[tuple[Item, Problem]]
+        self, actors: Sequence[ActorHandle], search: Search, items: Iterable[tuple[Item, Problem]]
     ) -> None:
         self._actors, self._search, self._source = list(actors), search, iter(items)
-        self._most = search.max_concurrent + round(WAITING * search.max_concurrent)
-        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of those that are there
-        self._gone = 0  # actors that Ray does not start any more
-        self._lives = [0] * len(self._actors)  # how often each was started again
-        self._back: deque[tuple[Item, Problem]] = deque()  # what actors that died had
-        self._news: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
-        self._asked = 0  # calls that have not ended
-        self._read_all = False  # whether the source has no more
+        self._limit = search.max_concurrent + round(QUEUE_RATIO * search.max_concurrent)
+        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of actors that are alive
+        self._dead = 0  # actors that Ray does not restart any more
+        self._restarts = [0] * len(self._actors)  # of each actor
+        self._retries: deque[tuple[Item, Problem]] = deque()  # what dead actors did not answer
+        self._events: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
+        self._running = 0  # calls of actors that have not ended
+        self._exhausted = False  # whether the source has no more items
         self.calls: set[asyncio.Task[None]] = set()
-        self.returning: set[asyncio.Task[None]] = set()  # one for each actor that is started again
+        self.restarts: set[asyncio.Task[None]] = set()  # one for each actor that restarts
 
     @property
     def size(self) -> int:
-        """How many actors there are, those that are started again too."""
-        return len(self._actors) - self._gone
+        """Number of actors, including those that restart."""
+        return len(self._actors) - self._dead
 
     @property
     def is_full(self) -> bool:
-        """Whether problems wait that no actor has room for."""
-        waiting = bool(self._back) or not self._read_all
-        return waiting and all(n >= self._most for n in self._loads.values())
+        """Whether problems wait and no actor has room for them."""
+        waiting = bool(self._retries) or not self._exhausted
+        return waiting and all(load >= self._limit for load in self._loads.values())
 
-    def add(self, actor: Any) -> None:
-        """One more actor, which has loaded its engines."""
+    def add(self, actor: ActorHandle) -> None:
+        """Add an actor that has loaded its engines."""
         self._loads[len(self._actors)] = 0
         self._actors.append(actor)
-        self._lives.append(0)
-        self._news.put_nowait(None)
+        self._restarts.append(0)
+        self._events.put_nowait(None)
 
-    def fill(self) -> bool:
-        """Gives problems to the least loaded actors while any has room; whether any is left."""
-        shares: dict[int, list[tuple[Item, Problem]]] = {}
-        while self._loads and min(self._loads.values()) < self._most:
-            following = self._back.popleft() if self._back else next(self._source, None)
+    def dispatch(self) -> bool:
+        """Send problems to the least loaded actors that have room; whether outcomes will follow."""
+        batches: dict[int, list[tuple[Item, Problem]]] = {}
+        while self._loads and min(self._loads.values()) < self._limit:
+            following = self._retries.popleft() if self._retries else next(self._source, None)
             if following is None:
-                self._read_all = True
+                self._exhausted = True
                 break
             actor = min(self._loads, key=lambda actor: self._loads[actor])
             self._loads[actor] += 1
-            shares.setdefault(actor, []).append(following)
-        for actor, share in shares.items():
-            self._asked += 1
-            call = asyncio.ensure_future(self._call(actor, share))
+            batches.setdefault(actor, []).append(following)
+        for actor, batch in batches.items():
+            self._running += 1
+            call = asyncio.ensure_future(self._call(actor, batch))
             self.calls.add(call)
             call.add_done_callback(self.calls.discard)
-        waits = bool(self.returning) and (bool(self._back) or not self._loads)
-        return self._asked > 0 or not self._news.empty() or waits
+        waits = bool(self.restarts) and (bool(self._retries) or not self._loads)
+        return self._running > 0 or not self._events.empty() or waits
 
     async def take(self) -> list[tuple[Item, Outcome]]:
-        """What has come; waits for something, be it the end of a call."""
-        found: list[tuple[Item, Outcome]] = []
-        news = [await self._news.get()]
-        while not self._news.empty():
-            news.append(self._news.get_nowait())
-        for one in news:
-            if isinstance(one, Exception):
-                raise one
-            if one is not None:
-                found.append(one)
-        return found
+        """Wait for an event, such as the end of a call, and return the outcomes so far."""
+        outcomes: list[tuple[Item, Outcome]] = []
+        events = [await self._events.get()]
+        while not self._events.empty():
+            events.append(self._events.get_nowait())
+        for event in events:
+            if isinstance(event, Exception):
+                raise event
+            if event is not None:
+                outcomes.append(event)
+        return outcomes
 
-    async def _call(self, actor: int, share: list[tuple[Item, Problem]]) -> None:
-        """One call of an actor; what it does not answer is given back.
+    async def _call(self, actor: int, batch: list[tuple[Item, Problem]]) -> None:
+        """Send a batch to an actor; what it does not answer is queued again.
 
-        Ray does not make it again: an actor that was started again may give outcomes in another
-        order, of which Ray would leave out as many as had been given.
+        Ray does not retry the call: a restarted actor may yield outcomes in another order, and Ray
+        would skip as many as it had received before.
         """
-        left, life = dict(enumerate(share)), self._lives[actor]
+        unanswered, restarts = dict(enumerate(batch)), self._restarts[actor]
         try:
-            problems = [problem for _, problem in share]
+            problems = [problem for _, problem in batch]
             run = self._actors[actor].run
             call = run.options(num_returns="streaming", max_task_retries=0)
             async for reference in call.remote(self._search, problems):
-                number, outcome = await reference
-                if number in left:
-                    item, _ = left.pop(number)
-                    self._ended(actor, life, 1)
-                    self._news.put_nowait((item, outcome))
+                index, outcome = await reference
+                if index in unanswered:
+                    item, _ = unanswered.pop(index)
+                    self._reduce_load(actor, restarts, 1)
+                    self._events.put_nowait((item, outcome))
         except RayActorError:
-            self._await_return(actor, life)
+            self._await_restart(actor, restarts)
         except Exception as error:
-            self._news.put_nowait(error)
+            self._events.put_nowait(error)
         finally:
-            self._asked -= 1
-            self._ended(actor, life, len(left))
-            self._back.extend(left.values())
-            self._news.put_nowait(None)
+            self._running -= 1
+            self._reduce_load(actor, restarts, len(unanswered))
+            self._retries.extend(unanswered.values())
+            self._events.put_nowait(None)
 
-    def _ended(self, actor: int, life: int, count: int) -> None:
-        if actor in self._loads and life == self._lives[actor]:
+    def _reduce_load(self, actor: int, restarts: int, count: int) -> None:
+        if actor in self._loads and restarts == self._restarts[actor]:
             self._loads[actor] -= count
 
-    def _await_return(self, actor: int, life: int) -> None:
-        """An actor has died: it gets nothing until Ray has started it again."""
-        if life == self._lives[actor] and self._loads.pop(actor, None) is not None:
-            task = asyncio.ensure_future(self._return(actor))
-            self.returning.add(task)
-            task.add_done_callback(self.returning.discard)
+    def _await_restart(self, actor: int, restarts: int) -> None:
+        """Send nothing to an actor that has died until Ray has restarted it."""
+        if restarts == self._restarts[actor] and self._loads.pop(actor, None) is not None:
+            task = asyncio.ensure_future(self._restarted(actor))
+            self.restarts.add(task)
+            task.add_done_callback(self.restarts.discard)
 
-    async def _return(self, actor: int) -> None:
+    async def _restarted(self, actor: int) -> None:
         try:
             await self._actors[actor].process.remote()
-        except Exception as why:
-            self._gone += 1
-            if self._gone == len(self._actors):
+        except Exception as error:
+            self._dead += 1
+            if self._dead == len(self._actors):
                 dead = PoolIsDead(
-                    f"all {len(self._actors)} search actors are dead, the last one: {why}"
+                    f"all {len(self._actors)} search actors are dead; the last error: {error}"
                 )
-                dead.__cause__ = why
-                self._news.put_nowait(dead)
+                dead.__cause__ = error
+                self._events.put_nowait(dead)
         else:
-            self._lives[actor] += 1
+            self._restarts[actor] += 1
             self._loads[actor] = 0
-        self._news.put_nowait(None)
+        self._events.put_nowait(None)
 
 
 async def _grow(
-    run: _Stream[Any],
+    run: _Stream[Item],
     growth: Growth,
-    added: Callable[[Any], None],
-    said: Callable[[str], None] | None,
+    add: Callable[[ActorHandle], None],
+    notify: Notify | None,
 ) -> None:
-    """Starts actors, one after the other, while problems wait, those that were lost again too."""
+    """Start actors one at a time while problems wait, also in place of dead ones."""
     while True:
-        await asyncio.sleep(growth.every)
-        if not run.is_full or run.size >= growth.most:
+        await asyncio.sleep(growth.interval)
+        if not run.is_full or run.size >= growth.max_actors:
             continue
         actor = growth.start()
         try:
-            await actor.process.remote()  # has found a place, and loaded its engines
-        except RayError as error:  # those that are there go on without it
-            if said is not None:
-                said(f"a further search actor did not start: {error}")
+            await actor.process.remote()  # it is scheduled and has loaded its engines
+        except RayError as error:  # the other actors continue without it
+            if notify is not None:
+                notify(f"could not start a further search actor: {error}")
             return
         except asyncio.CancelledError:
             ray.kill(actor)
             raise
-        added(actor)
+        add(actor)

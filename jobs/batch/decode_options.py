@@ -1,18 +1,16 @@
-"""The options of jobs/decode.py, checked before anything starts, and which decide the responses."""
+"""The checked options of jobs/decode.py: the engines that they name, and what they decide."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from actors.policy import PolicyPlace
-from actors.reward import RewardPlace
+from actors.policy import PolicySpec
+from actors.reward import RewardSpec
 from actors.search import ModelEngines, Search
+from jobs.batch.decode_arguments import LINES, DecodeArguments
 from jobs.batch.file_job import check_rows_file
-from jobs.batch.score_options import absolute, option, refuse_unread
-from jobs.batch.scorer_options import DECIDING as OF_SCORER
-from jobs.batch.scorer_options import ScorerOptions
+from jobs.batch.options import Identity, option
 from orchestrator.checkpoints.parameters import matrix_parameters
-from orchestrator.choices import Dtype, Engine, EngineChoice, Finished, ScorerKind
-from orchestrator.config.checks import check_checkpoint
+from orchestrator.choices import Engine, ScorerKind
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
 from orchestrator.decoding.checks import (
@@ -24,13 +22,7 @@ from orchestrator.decoding.checks import (
     check_seed,
 )
 from orchestrator.decoding.engines import engine_of
-from orchestrator.decoding.methods import (
-    asks_scorer,
-    method_fields,
-    method_of,
-    parsed,
-    unscored_methods,
-)
+from orchestrator.decoding.methods import asks_scorer, method_fields, method_of, parsed
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.evaluation.flops import Sizes
@@ -41,51 +33,26 @@ from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.method import METHODS, SearchMethod
 from orchestrator.stages.identity import fingerprint
 
-LINES = ".txt"  # one prompt a line
 OF_REWARD = ("reward", "kind", "base", "beta", "aggregation", "step_delimiter", "step_tag",
              "score_label", "position", "reward_cache_mib", "preset", "format", "score_at",
              "score_token", "finished")  # fmt: skip
-NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence keeps keys and values"}
-BOTH_POSITIONS = "it is read the same in both positions"
-# What nothing reads of a kind of reward model, each with the reason; the other kinds: NO_CACHE.
+NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence has a KV cache"}
+SAME_SCORE = "is scored the same in both positions"
+# Options without effect by kind of the reward model, each with the reason; other kinds: NO_CACHE.
 UNREAD_BY_KIND: dict[ScorerKind, dict[str, str]] = {
     "sequence": {},
-    "step_tag": {**NO_CACHE, "position": f"a step tag: {BOTH_POSITIONS}"},
-    "log_ratio": {**NO_CACHE, "position": f"a log ratio: {BOTH_POSITIONS}"},
+    "step_tag": {**NO_CACHE, "position": f"a step tag {SAME_SCORE}"},
+    "log_ratio": {**NO_CACHE, "position": f"a log ratio {SAME_SCORE}"},
 }
-DECIDING = ("method", "max_new_tokens", "temperature", "top_p", "seed", "dtype", "finished",
-            *OF_SCORER)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeOptions(ScorerOptions):
-    """The options of jobs/decode.py; its `--help` says what they mean."""
-
-    policy: str
-    method: str
-    prompts: str
-    out: str
-    fields: list[str]
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    actors: int
-    threads: int
-    max_actors: int | None
-    policy_cache_mib: int | None
-    reward_cache_mib: int | None
-    max_concurrent: int
-    part_rows: int
-    dtype: Dtype
-    engine: EngineChoice
-    device: str
-    force: bool
-    finished: Finished = "template"
+class DecodeOptions(DecodeArguments):
+    """The options of jobs/decode.py, with all checks; imports torch."""
 
     @property
     def spec(self) -> ScorerSpec | None:
-        """The scorer, where the method asks one."""
+        """The scorer; None if the method needs none."""
         if self.reward is None or not asks_scorer(self.method):
             return None
         return self.scorer_spec(engine=self._engine, finished=self.finished)
@@ -96,76 +63,61 @@ class DecodeOptions(ScorerOptions):
 
     @property
     def engines(self) -> ModelEngines:
-        """What each actor loads."""
-        policy = PolicyPlace(
-            self.policy, self.temperature, self.top_p, self.device, self.threads, dtype=self.dtype,
+        """The engines that each actor loads."""
+        threads = self.threads_per_actor
+        policy = PolicySpec(
+            self.policy, self.temperature, self.top_p, self.device, threads, dtype=self.dtype,
             engine=self._engine, cache_mib=self.policy_cache_mib,
         )  # fmt: skip
         if self.spec is None:
             return ModelEngines(policy, None)
         return ModelEngines(
             policy,
-            RewardPlace(
-                self.spec, self.position, self.policy, self.device, self.threads, self.dtype,
+            RewardSpec(
+                self.spec, self.position, self.policy, self.device, threads, self.dtype,
                 self.reward_cache_mib,
             ),
         )  # fmt: skip
 
     @property
     def search(self) -> Search:
-        """What each actor does."""
+        """The search that each actor runs."""
         return Search(self._search_method(), self.max_concurrent)
 
     def sizes(self) -> Sizes:
-        """N of both models, from the headers of their checkpoints."""
+        """Return the parameters of both models, from the headers of their checkpoints."""
         policy = matrix_parameters(self.policy, language_head=True)
         return Sizes(policy, 0.0 if self.spec is None else scorer_parameters(self.spec))
 
-    def resolved(self) -> "DecodeOptions":
-        """With absolute paths: actors work in other folders."""
-        return replace(
-            self,
-            policy=absolute(self.policy),
-            prompts=absolute(self.prompts),
-            reward=None if self.reward is None else absolute(self.reward),
-            base=None if self.base is None else absolute(self.base),
-        )
+    def identity(self) -> Identity:
+        """Return what decides the responses, by option; of files and models a fingerprint.
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the responses, by option: contents of files, values of all others.
-
-        How many actors, threads and prompts at once it takes changes rounding and nothing else.
+        The number of actors, threads and concurrent prompts changes rounding and nothing else.
         """
-        found = {option(name): getattr(self, name) for name in DECIDING}
-        found[option("engine")] = self._engine
+        identity = self.deciding_values()
+        identity[option("engine")] = self._engine
         settings = self._search_method().settings
-        found |= {f"method.{name}": value for name, value in settings.items()}
-        for name in ("policy", "prompts", "reward", "base"):
+        identity |= {f"method.{name}": value for name, value in settings.items()}
+        for name in self.PATHS:
             value = getattr(self, name)
-            found[option(name)] = None if value is None else fingerprint(value)
+            identity[option(name)] = None if value is None else fingerprint(value)
         if self.spec is not None:
-            found["scored_token"] = scored_token(self.spec, self.position)
-        return found
+            identity["scored_token"] = scored_token(self.spec, self.position)
+        return identity
 
     def reader(self) -> PromptReader:
-        """Checks all of them, and says how prompts are read; loads no weights.
+        """Check all options and return the reader of prompts; loads no weights.
 
         Raises:
-            ConfigError: an option cannot be; the message names it, its value and what is valid.
+            ConfigError: an option is not valid; the message names it, its value and valid values.
         """
         self._check_beta_of_method()
         self._search_method()
         self._check_numbers()
         check_rows_file("--prompts", self.prompts, (*SUFFIXES, LINES), f"{VALID}, or .txt")
-        if self.reward is None and asks_scorer(self.method):
-            raise ConfigError(
-                f"--reward: missing; --method {self.method} asks for scores; valid: a reward model,"
-                f" or --method {' or '.join(unscored_methods())}"
-            )
-        for name in ("reward", "base"):  # a method that asks for no score leaves them unused
-            if (value := getattr(self, name)) is not None:
-                check_checkpoint(option(name), value)
-        refuse_unread(self, self._unread())
+        self.check_has_reward()
+        self.check_checkpoints("reward", "base")  # also if the method does not use them
+        self.refuse_unread(self._unread_with_method())
         self.check_values()
         self._check_models()
         stem = file_stem(self.prompts).removesuffix(LINES)
@@ -181,18 +133,19 @@ class DecodeOptions(ScorerOptions):
         check_counts(option, max_new_tokens=self.max_new_tokens)
         if self.max_actors is not None and self.max_actors < self.actors:
             raise ConfigError(
-                f"--max-actors = {self.max_actors}: valid: --actors = {self.actors} or more"
+                f"--max-actors = {self.max_actors}: less than --actors; valid: {self.actors} or"
+                " more"
             )
         check_seed(option, self.seed)
 
     def _check_beta_of_method(self) -> None:
-        """Two things are called beta: a log ratio's factor, and CARDS's field."""
+        """Refuse ``--beta`` for a method with a field beta, such as CARDS, unless --base is set."""
         if self.beta is None or self.base is not None or self.method not in METHODS:
             return
         if "beta" in method_fields(self.method):
             raise ConfigError(
-                f"--beta = {self.beta}: the factor of a log ratio; valid: with --base; the field"
-                f" of {self.method} is written beta={self.beta:g}"
+                f"--beta = {self.beta}: is the factor of a log ratio and needs --base; valid: with"
+                f" --base; set the field of {self.method} as beta={self.beta:g}"
             )
 
     def _check_models(self) -> None:
@@ -201,21 +154,21 @@ class DecodeOptions(ScorerOptions):
         self._check_engine(kind)
         if kind is not None:
             unread = UNREAD_BY_KIND.get(kind, NO_CACHE)
-            refuse_unread(self, {**unread, **self.unread_delimiter(kind, "--aggregation")})
+            self.refuse_unread({**unread, **self.unread_delimiter(kind, "--aggregation")})
             self.check_step_tag(kind)
         check_dtype(option, self.dtype, kind)
 
-    def _unread(self) -> dict[str, str]:
-        """The options that nothing reads with the method, each with the reason."""
+    def _unread_with_method(self) -> dict[str, str]:
+        """Return the options that have no effect with the method, each with the reason."""
         reasons = {}
         method = METHODS[self.method]
         if not method.needs_scorer:
-            reasons = dict.fromkeys(OF_REWARD, f"--method {self.method} asks for no scores")
+            reasons = dict.fromkeys(OF_REWARD, f"--method {self.method} needs no scores")
         if not method.samples_policy:
-            why = f"--method {self.method} takes the policy's logits as they are"
+            why = f"--method {self.method} uses the policy's logits without sampling"
             reasons |= {"temperature": why, "top_p": why}
         if not method.is_random:
-            reasons["seed"] = f"--method {self.method} draws nothing"
+            reasons["seed"] = f"--method {self.method} draws no random numbers"
         return reasons
 
     def _check_engine(self, kind: ScorerKind | None) -> None:

@@ -1,17 +1,16 @@
-"""The rows of jobs/decode.py: prompts read as there is room, responses written in parts."""
+"""The rows of jobs/decode.py: prompts that are read, and responses that are written in shards."""
 
 import json
 import time
-from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
 
-from jobs.batch.decode_options import LINES
-from jobs.batch.decode_output import DecodeOutput
+from jobs.batch.decode_arguments import LINES
+from jobs.batch.decode_output import DecodeOutput, RejectRow
 from jobs.batch.file_job import readable
 from jobs.sweep.responses import COSTS, COUNTS
 from orchestrator.config.load import ConfigError
@@ -24,10 +23,10 @@ from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Reject, Response
 from orchestrator.search.problem import Problem
 
-READ_ROWS = 256  # of the file, read at once
+READ_ROWS = 256  # rows of the file that are read at once
 SAME_ID = "prompt_id of a row before"
-SECONDS = 30.0  # after which rows are written, be they few
-WHOLE = tuple(name for name in COUNTS if name != "seconds")
+FLUSH_SECONDS = 30.0  # after which a shard is written even if it is not full
+INTEGERS = tuple(name for name in COUNTS if name != "seconds")
 ADDED = pa.schema(
     [
         ("row", pa.int64()),
@@ -38,91 +37,97 @@ ADDED = pa.schema(
         ("score", pa.float64()),
         ("step_scores", pa.list_(pa.float64())),
         ("margin", pa.float64()),
-        *((name, pa.int64() if name in WHOLE else pa.float64()) for name in COSTS),
+        *((name, pa.int64() if name in INTEGERS else pa.float64()) for name in COSTS),
     ]
 )
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A row of the file: its number, and its own columns as a table of one row."""
+    """A row of the file: its number, and its columns as a table of one row."""
 
     number: int
     table: pa.Table
 
 
-def cut(source: str, reader: PromptReader, output: DecodeOutput) -> PartedFile:
-    """The parts of a file of prompts.
+def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> PartedFile:
+    """Find the shards of a file of prompts.
 
     Raises:
-        ConfigError: it is damaged, has columns of the names that are added, or no prompt at all.
+        ConfigError: it is damaged, has columns that the output adds, or has no usable prompt.
     """
-    place = _as_json(source, output.folder) if source.endswith(LINES) else source
+    path = _as_json_lines(source, output.folder) if source.endswith(LINES) else source
     with readable("--prompts", source):
         file = cut_in_parts(
-            place, READ_ROWS, reader.check, output.folder, FIELDS, as_text=output.writes_json
+            path, READ_ROWS, reader.check, output.folder, FIELDS, as_text=output.writes_json
         )
         if taken := sorted((set(ADDED.names) - {"prompt_id"}) & set(file.columns.names)):
             raise ConfigError(
-                f"--prompts = {source!r}: has columns of its own named {', '.join(taken)}, which"
-                " the output adds; valid: a file without them"
+                f"--prompts = {source!r}: has columns that the output adds: {', '.join(taken)};"
+                " valid: a file without them"
             )
         check_usable(file, reader.check)
     return file
 
 
 def prompts(
-    file: PartedFile, reader: PromptReader, done: Container[int], writer: "RowWriter"
+    file: PartedFile, reader: PromptReader, finished: Container[int], writer: "RowWriter"
 ) -> Iterator[tuple[PromptRow, Problem]]:
-    """The rows that are not done; those that cannot be answered go to the writer.
+    """Yield the rows that are not finished; rows that cannot be answered go to the writer.
 
-    Draws and rows of the output are told apart by the prompt's id, so that of rows with one id the
-    first is answered and the others are refused.
+    Random numbers and output rows are keyed by the prompt's id. So of rows with the same id the
+    first one is answered, and the others are rejects.
+
+    Args:
+        file: the prompts.
+        reader: reads a row.
+        finished: numbers of the rows that are answered or rejected.
+        writer: writes rejects.
     """
     ids = Seen(SAME_ID)
 
     def read(number: int, row: Row) -> Problem:
         ids.check(reader.check(number, row)[0])
-        if number in done:
-            raise BadRow("done")
+        if number in finished:
+            raise BadRow("finished")
         return reader.read(number, row)
 
-    for part in file.parts:
-        found = read_part(file, part, read)
-        for reject in found.rejects:
-            if reject.row not in done:
-                writer.refuse(reject)
-        for i, (number, problem) in enumerate(zip(found.numbers, found.parsed, strict=True)):
+    for shard in file.parts:
+        rows = read_part(file, shard, read)
+        for reject in rows.rejects:
+            if reject.row not in finished:
+                writer.reject(reject)
+        for i, (number, problem) in enumerate(zip(rows.numbers, rows.parsed, strict=True)):
             assert isinstance(problem, Problem)
-            yield PromptRow(number, found.table.slice(i, 1)), problem
+            yield PromptRow(number, rows.table.slice(i, 1)), problem
 
 
 class RowWriter:
-    """Writes rows in parts as they come.
+    """Writes responses and rejects to shards as they arrive.
 
     Args:
-        output: where to.
-        source: the prompts' file, as rejects name it.
-        chat: the policy's, which writes responses out.
-        sizes: of both models, for FLOPs.
-        part_rows: of a part.
+        output: the output.
+        source: the file of prompts, for rejects.
+        chat: the policy's chat format, which converts token ids to text.
+        sizes: parameters of both models, for FLOPs.
+        shard_rows: rows of a shard.
     """
 
     def __init__(
-        self, output: DecodeOutput, source: str, chat: Chat, sizes: Sizes, part_rows: int
+        self, output: DecodeOutput, source: str, chat: Chat, sizes: Sizes, shard_rows: int
     ) -> None:
-        self._output, self._source, self._chat, self._most = output, source, chat, part_rows
-        self._sizes = sizes
-        self._kept: list[pa.Table] = []
-        self._rows: list[dict[str, Any]] = []
-        self._rejects: list[dict[str, Any]] = []
-        self._written = time.monotonic()
-        self.seen = 0
+        self._output, self._source, self._chat = output, source, chat
+        self._sizes, self._shard_rows = sizes, shard_rows
+        self._prompts: list[pa.Table] = []
+        self._responses: list[Mapping[str, object]] = []
+        self._rejects: list[RejectRow] = []
+        self._last_flush = time.monotonic()
+        self.rows = 0
 
     def answer(self, row: PromptRow, response: Response) -> None:
-        """One more response."""
-        self._kept.append(row.table)
-        self._rows.append(
+        """Add a response."""
+        self._prompts.append(row.table)
+        self._responses.append(
             {
                 "row": row.number,
                 "prompt_id": response.prompt_id,
@@ -136,50 +141,55 @@ class RowWriter:
                 **self._sizes.flops(response.cost),
             }
         )
-        self._one_more()
+        self._count_row()
 
     def fail(self, row: PromptRow, reason: str) -> None:
-        """A prompt that failed while it was answered."""
+        """Add a reject for a prompt whose search failed."""
         (content,) = plain_rows(row.table)
-        self.refuse(refuse(self._source, row.number, reason, content))
+        self.reject(refuse(self._source, row.number, reason, content))
 
-    def refuse(self, reject: Reject) -> None:
-        """A row that is refused."""
-        self._rejects.append(asdict(replace(reject, source=self._source)))
-        self._one_more()
+    def reject(self, reject: Reject) -> None:
+        """Add a reject."""
+        self._rejects.append(
+            {
+                "source": self._source, "row": reject.row, "reason": reject.reason,
+                "content": reject.content,
+            }
+        )  # fmt: skip
+        self._count_row()
 
     def flush(self) -> None:
-        """Writes what has come."""
+        """Write a shard of what has been added, if there is anything."""
         table = None
-        if self._rows:
-            table = pa.Table.from_pylist(self._rows, schema=ADDED)
-            own = pa.concat_tables(self._kept)
-            names = [name for name in own.column_names if name != "prompt_id"]
+        if self._responses:
+            table = pa.Table.from_pylist(self._responses, schema=ADDED)
+            columns = pa.concat_tables(self._prompts)
+            names = [name for name in columns.column_names if name != "prompt_id"]
             for name in names:
-                table = table.append_column(own.schema.field(name), own[name])
+                table = table.append_column(columns.schema.field(name), columns[name])
             table = table.select(["row", "prompt_id", *names, *ADDED.names[2:]])
-        if self._rows or self._rejects:
+        if self._responses or self._rejects:
             self._output.write(table, self._rejects)
-        self._kept, self._rows, self._rejects = [], [], []
-        self._written = time.monotonic()
+        self._prompts, self._responses, self._rejects = [], [], []
+        self._last_flush = time.monotonic()
 
     def close(self) -> None:
-        """Writes the rest; where no prompt was answered, a part without rows."""
+        """Flush; if no prompt was answered, write a shard without rows."""
         self.flush()
-        if not self._output.has_parts:
+        if not self._output.shards():
             self._output.write(ADDED.empty_table(), [])
 
-    def _one_more(self) -> None:
-        self.seen += 1
-        waiting = len(self._rows) + len(self._rejects)
-        if waiting >= self._most or time.monotonic() - self._written > SECONDS:
+    def _count_row(self) -> None:
+        self.rows += 1
+        waiting = len(self._responses) + len(self._rejects)
+        if waiting >= self._shard_rows or time.monotonic() - self._last_flush > FLUSH_SECONDS:
             self.flush()
 
 
-def _as_json(source: str, folder: Path) -> str:
-    """A copy of lines of text as JSON lines, a line for a line; what is no UTF-8 stays as it is."""
-    place = folder / "unpacked.lines.jsonl"
-    with fsspec.open(source, "rb") as lines, open(place, "wb") as copy:
+def _as_json_lines(source: str, folder: Path) -> str:
+    """Copy lines of text as JSON lines, line by line; lines that are not UTF-8 stay as they are."""
+    path = folder / "unpacked.lines.jsonl"
+    with fsspec.open(source, "rb") as lines, open(path, "wb") as copy:
         for line in lines:
             text = line.rstrip(b"\r\n")
             try:
@@ -187,4 +197,4 @@ def _as_json(source: str, folder: Path) -> str:
             except UnicodeDecodeError:
                 row = text
             copy.write((row if text.strip() else b"") + b"\n")
-    return str(place)
+    return str(path)

@@ -1,4 +1,4 @@
-"""What jobs have in common that make one output of one file: alone there, exit codes, errors."""
+"""What jobs with one input file and one output share: checks of paths, lock, errors, exit codes."""
 
 import re
 import tempfile
@@ -10,111 +10,119 @@ import fsspec
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from jobs.sweep.main import BAD_CONFIG, INTERRUPTED, LOG_WIDTH
+from jobs.sweep.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
 from orchestrator.stages.output_folder import lasting_output_dir
 
-LOCK_SECONDS = 0.5  # a run that is ending lets go within it
-RAISED = re.compile(r"^(?:\w+\.)+\w+: ")  # the exception's class, as a traceback names it
-FOLLOWS = "The above exception was the direct cause"  # Python's own words
+LOCK_SECONDS = 0.5  # a run that is ending releases the lock within it
+EXCEPTION_CLASS = re.compile(r"^(?:\w+\.)+\w+: ")  # at the start of a traceback's last line
+CHAINED = "The above exception was the direct cause"  # in Python's tracebacks
 
 
 def file_job(
     name: str,
     option: str,
-    place: str,
+    path: str,
     suffixes: Sequence[str],
     run: Callable[[Path, Console], int],
 ) -> int:
-    """Runs a job; gives its exit code: 2 for options that cannot be, 130 for an interrupt.
+    """Run a job and return its exit code: 2 for a wrong option, 130 for an interrupt.
 
     Args:
-        name: of the job.
-        option: that says where it writes.
-        place: where.
-        suffixes: of the files that it writes; any other place is a folder.
-        run: does it, given the place, and gives an exit code.
+        name: name of the job.
+        option: the option that names the output.
+        path: the output.
+        suffixes: suffixes of output files; a path with another suffix is a folder.
+        run: runs the job for the output's path and returns an exit code.
     """
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
-    lasting, moved = lasting_output_dir(place, name, Path.cwd())
+    lasting, moved = lasting_output_dir(path, name, Path.cwd())
     try:
         if "://" in lasting:
-            raise ConfigError(f"{option} = {lasting!r}: {_valid(suffixes)}, on a disk")
+            raise ConfigError(f"{option} = {lasting!r}: is a URI; {_valid(suffixes)}")
         if moved:
             console.print(moved, highlight=False, markup=False)
             Path(lasting).parent.mkdir(parents=True, exist_ok=True)
-        check_place(option, Path(lasting), suffixes)
+        check_output_path(option, Path(lasting), suffixes)
         return run(Path(lasting), console)
     except ConfigError as error:
-        say(f"error: {error}")
+        print_error(f"error: {error}")
         return BAD_CONFIG
     except KeyboardInterrupt:
         console.print("interrupted: run the same command again to resume")
         return INTERRUPTED
 
 
+def failed(error: BaseException) -> int:
+    """Print why a job failed and how to resume it; return the exit code."""
+    print_error(f"failed: {cause(error)}")
+    print_error("finished shards are kept: fix the cause and run the same command again")
+    return FAILED
+
+
 def check_rows_file(option: str, source: str, suffixes: Sequence[str], valid: str) -> None:
-    """Checks that a file of rows is there.
+    """Check that a file of rows exists.
 
     Raises:
-        ConfigError: it is not, its format is not known, or no one can say.
+        ConfigError: it does not exist, cannot be looked up, or has an unknown format.
     """
-    wrong = ""
+    problem = ""
     if not source.endswith(tuple(suffixes)):
-        wrong = "its format is not known"
+        problem = "unknown format"
     else:
         try:
             filesystem, name = fsspec.core.url_to_fs(source)
-            wrong = "" if filesystem.isfile(name) else "no such file"
-        except Exception as error:  # each kind of URI has errors of its own
-            wrong = f"cannot be looked up: {cause(error)}"
-    if wrong:
-        raise ConfigError(f"{option} = {source!r}: {wrong}; valid: {valid}")
+            problem = "" if filesystem.isfile(name) else "no such file"
+        except Exception as error:  # the exception types depend on the file system of the URI
+            problem = f"cannot be looked up: {cause(error)}"
+    if problem:
+        raise ConfigError(f"{option} = {source!r}: {problem}; valid: {valid}")
 
 
-def check_place(option: str, place: Path, suffixes: Sequence[str]) -> None:
-    """Checks that a folder, or a file of one of the formats, can be written; makes nothing.
+def check_output_path(option: str, path: Path, suffixes: Sequence[str]) -> None:
+    """Check that an output folder or file can be written; creates nothing.
 
     Raises:
         ConfigError: it cannot; the message says why.
     """
     try:
-        why = _why_not(place, suffixes)
-    except (OSError, ValueError) as error:  # also a name that is too long, or holds NUL
-        why = f"cannot be written: {getattr(error, 'strerror', None) or error}"
-    if why:
-        raise ConfigError(f"{option} = {str(place)!r}: {why}; {_valid(suffixes)}")
+        problem = _output_problem(path, suffixes)
+    except (OSError, ValueError) as error:  # also a name that is too long or contains NUL
+        problem = f"cannot be written: {getattr(error, 'strerror', None) or error}"
+    if problem:
+        raise ConfigError(f"{option} = {str(path)!r}: {problem}; {_valid(suffixes)}")
 
 
-def _why_not(place: Path, suffixes: Sequence[str]) -> str:
-    is_folder, is_file = place.is_dir(), place.suffix in suffixes
+def _output_problem(path: Path, suffixes: Sequence[str]) -> str:
+    is_folder, is_file = path.is_dir(), path.suffix in suffixes
     if is_file and is_folder:
-        return "is a folder, and named as a file"
+        return "is a folder, but has the suffix of a file"
     if not is_file and not is_folder:
-        if place.suffix[1:].isalpha():
-            return f"no file of the format {place.suffix} is written"
-        if place.exists():
+        if path.suffix[1:].isalpha():
+            return f"files of the format {path.suffix} cannot be written"
+        if path.exists():
             return "is a file"
-    if not place.parent.is_dir():
-        return f"no such folder: {place.parent}"
-    with tempfile.TemporaryFile(dir=place if is_folder else place.parent):
+    if not path.parent.is_dir():
+        return f"no such folder: {path.parent}"
+    with tempfile.TemporaryFile(dir=path if is_folder else path.parent):
         return ""
 
 
 def _valid(suffixes: Sequence[str]) -> str:
-    return (
-        f"valid: a folder, or a file that ends with {' or '.join(suffixes)}, in one that is there"
-    )
+    return f"valid: a local folder, or a file that ends with {' or '.join(suffixes)}; its parent" \
+        " folder must exist"  # fmt: skip
 
 
 @contextmanager
-def alone(folder: Path, option: str, place: Path) -> Iterator[None]:
-    """Holds a folder, by a lock beside it that goes with the run: an output file ends the folder.
+def locked(folder: Path, option: str, path: Path) -> Iterator[None]:
+    """Hold the lock of an output folder while the block runs.
+
+    The lock is a file beside the folder, since the folder of an output file is deleted at the end.
 
     Raises:
-        ConfigError: another run holds it, or it cannot be locked.
+        ConfigError: another run holds the lock, or the file system has no locks.
     """
     file = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(file, timeout=LOCK_SECONDS)
@@ -122,26 +130,27 @@ def alone(folder: Path, option: str, place: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ConfigError(
-            f"{option} = {str(place)!r}: another run is writing there; wait, or choose another"
+            f"{option} = {str(path)!r}: another run is writing there; wait until it ends, or choose"
+            " another path"
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{option} = {str(place)!r}: {file} cannot be locked: {error.strerror}; valid: a place"
-            " on a disk that has locks, in a folder of your own"
+            f"{option} = {str(path)!r}: {file} cannot be locked: {error.strerror}; valid: a path on"
+            " a file system with locks, in a folder that you may write to"
         ) from None
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # while it is held: who waits for it makes a new one
+        file.unlink(missing_ok=True)  # before the release: a waiting run creates a new file
         lock.release()
 
 
 @contextmanager
 def readable(option: str, source: str) -> Iterator[None]:
-    """Turns a file that cannot be read into a wrong option.
+    """Report a BadFile of the block as a wrong option.
 
     Raises:
-        ConfigError: of a BadFile of the block.
+        ConfigError: the file cannot be read.
     """
     try:
         yield
@@ -150,12 +159,12 @@ def readable(option: str, source: str) -> Iterator[None]:
 
 
 def cause(error: BaseException) -> str:
-    """What went wrong, in a line: Ray's errors are a worker's traceback, then their own advice."""
-    text = str(error).split(FOLLOWS)[0]
+    """Return what went wrong in one line; the text of a Ray error is a traceback."""
+    text = str(error).split(CHAINED)[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return RAISED.sub("", lines[-1]) if lines else type(error).__name__
+    return EXCEPTION_CLASS.sub("", lines[-1]) if lines else type(error).__name__
 
 
-def say(text: str) -> None:
-    """Shows an error."""
+def print_error(text: str) -> None:
+    """Print an error to standard error."""
     Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)

@@ -1,152 +1,128 @@
-"""jobs/score.py from options to summary: check, find the parts, score those that are missing."""
+"""Run jobs/score.py: check the options, then score the shards that are not written yet."""
 
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from jobs.batch.file_job import alone, cause, file_job, readable, say
+from actors.prefix_scores import ShardCounts
+from jobs.batch.cluster_room import connect
+from jobs.batch.file_job import failed, file_job, locked, readable
+from jobs.batch.score_arguments import ScoreArguments
 from jobs.batch.score_options import ScoreOptions
-from jobs.batch.score_output import FILES, Counts, ScoreOutput
-from jobs.sweep.main import FAILED, OK
+from jobs.batch.score_output import ScoreOutput, ScoreSummary, Totals
+from jobs.batch.score_pipeline import WRITERS, Scoring, check_columns, run_shards
+from jobs.sweep.main import OK
 from orchestrator.config.load import ConfigError
 from orchestrator.data.shards import PartedFile, check_usable, cut_in_parts
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.stages.progress import Meter
 
 
-def score_main(**given: Any) -> int:
-    """Scores a file by the options of ``ScoreOptions``.
+def score_main(arguments: ScoreArguments) -> int:
+    """Score a file; return the exit code: 2 for a wrong option, 1 for a failure."""
+    options = ScoreOptions(**vars(arguments))
 
-    The exit code is 2 for options that cannot be, 1 for a failure.
-    """
-    options = ScoreOptions(**given)
+    def run(path: Path, console: Console) -> int:
+        resolved = options.resolved()
+        reader, output = resolved.reader(), ScoreOutput(path)
+        with locked(output.folder, output.OPTION, path):
+            return _ScoringJob(resolved, reader, output, console).run()
 
-    def run(place: Path, console: Console) -> int:
-        settled = options.resolved()
-        reader, output = settled.reader(), ScoreOutput(place)
-        with alone(output.folder, "--output", place):
-            return _score(settled, reader, output, console)
-
-    return file_job("score", "--output", options.output, FILES, run)
+    return file_job("score", ScoreOutput.OPTION, options.output, ScoreOutput.SUFFIXES, run)
 
 
-def _score(options: ScoreOptions, reader: RowReader, output: ScoreOutput, console: Console) -> int:
-    from jobs.batch.score_pipeline import Scoring, run_parts  # imports Ray
+@dataclass(frozen=True)
+class _ScoringJob:
+    options: ScoreOptions
+    reader: RowReader
+    output: ScoreOutput
+    console: Console
 
-    identity = options.identity()
-    summary = output.begin(identity, options.force)
-    if summary is not None:
-        console.print(f"done before: {_shown(summary, output)}", highlight=False, markup=False)
+    def run(self) -> int:
+        """Score unless the output is finished; return the exit code."""
+        identity = self.options.identity()
+        summary = self.output.begin(identity, self.options.force)
+        if summary is not None:
+            self._print(f"finished before: {self._sentence(summary)}")
+            return OK
+        self._print(f"scored token: {identity['scored_token']}")
+        try:
+            file = find_shards(self.options, self.reader, self.output)
+        except ConfigError:
+            self.output.undo()
+            raise
+        finished = {counts["shard"]: counts for counts in self.output.finished_shards()}
+        if finished:
+            self._print(f"{len(finished)} of {len(file.parts)} shards are done")
+        started, (total, new) = time.monotonic(), _totals(finished.values())
+        if len(finished) < len(file.parts):
+            try:
+                started = self._score_missing(file, set(finished), total, new)
+            except ConfigError:
+                raise
+            except Exception as error:
+                return failed(error)
+        rate = new.read / max(time.monotonic() - started, 1e-9)
+        summary = self.output.finish(identity, total)
+        self._print(f"{self._sentence(summary)}; {rate:,.1f} rows/s")
         return OK
-    console.print(f"scored at {identity['scored_token']}", highlight=False, markup=False)
-    try:
-        file = _cut(options, reader, output)
-    except ConfigError:
-        output.undo()
-        raise
-    before = {counts["part"]: counts for counts in output.done()}
-    parts = [part for part in file.parts if part.number not in before]
-    scoring = Scoring(
-        file, reader, str(output.folder), options.actors, options.threads, options.batch_size,
-        options.device,
-    )  # fmt: skip
-    total, new, started = Totals(before.values()), Totals(), time.monotonic()
-    if before:
-        console.print(f"{len(before)} of {len(file.parts)} parts are done", highlight=False)
-    if parts:
-        _connect(options, scoring.readers, console)
-        started = time.monotonic()
-        with Meter(console, "score", file.rows, "rows") as meter:
 
-            def heard(counts: Counts) -> None:
+    def _score_missing(
+        self, file: PartedFile, finished: set[int], total: Totals, new: Totals
+    ) -> float:
+        """Score the shards that are not finished; return when that started (monotonic s)."""
+        options = self.options
+        scoring = Scoring(
+            file, self.reader, str(self.output.path), options.actors, options.threads_per_actor,
+            options.batch_size, options.device,
+        )  # fmt: skip
+        connect(options, self.console, others=scoring.readers + WRITERS)
+        started = time.monotonic()
+        with Meter(self.console, "score", file.rows, "rows") as meter:
+
+            def on_shard(counts: ShardCounts) -> None:
                 for totals in (total, new):
                     totals.add(counts)
-                meter.update(total.seen)
+                meter.update(total.read)
 
-            try:
-                run_parts(scoring, parts, heard)
-            except Exception as error:
-                say(f"failed: {cause(error)}")
-                say("finished shards are kept: fix the cause and run the same command again")
-                return FAILED
-    rate = new.seen / max(time.monotonic() - started, 1e-9)
-    summary = output.finish(identity, total.counts())
-    console.print(f"{_shown(summary, output)}; {rate:,.1f} rows/s", highlight=False, markup=False)
-    return OK
+            shards = [shard for shard in file.parts if shard.number not in finished]
+            run_shards(scoring, shards, on_shard)
+        return started
+
+    def _sentence(self, summary: ScoreSummary) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
+        rejected = f"{summary['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
+        rejects = f"; rejects: {self.output.rejects}" if summary["rejected"] else ""
+        return (
+            f"{summary['rows']:,} rows scored, {rejected}; {summary['tokens']:,} tokens; scores:"
+            f" {self.output.results}{rejects}"
+        )
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
 
 
-def _cut(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -> PartedFile:
-    """The parts of the file.
+def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -> PartedFile:
+    """Find the shards of the input file.
 
     Raises:
-        ConfigError: it is damaged, has columns that are added, or no row that can be scored.
+        ConfigError: it is damaged, has columns that the output adds, or has no usable row.
     """
-    from jobs.batch.score_pipeline import check_columns
-
     with readable("--input", options.input):
         file = cut_in_parts(
-            options.input, options.part_rows, reader.check, output.folder, reader.fields
+            options.input, options.shard_rows, reader.check, output.folder, reader.fields
         )
         check_columns(options.input, file.columns.names, reader)
         check_usable(file, reader.check)
     return file
 
 
-class Totals:
-    """Counts of parts, added up."""
-
-    def __init__(self, parts: Any = ()) -> None:
-        self.rows = self.rejected = self.tokens = 0
-        for counts in parts:
-            self.add(counts)
-
-    def add(self, counts: Counts) -> None:
-        """One more part."""
-        self.rows += counts["rows"]
-        self.rejected += counts["rejected"]
-        self.tokens += counts["tokens"]
-
-    @property
-    def seen(self) -> int:
-        """Rows of the file, refused ones too."""
-        return self.rows + self.rejected
-
-    def counts(self) -> Counts:
-        """As plain values."""
-        return {"rows": self.rows, "rejected": self.rejected, "tokens": self.tokens}
-
-
-def _connect(options: ScoreOptions, readers: int, console: Console) -> None:
-    """Joins or starts Ray.
-
-    Raises:
-        ConfigError: it has no room for so many actors.
-    """
-    import ray
-
-    from jobs.batch.score_pipeline import ACTOR_CPUS, WRITERS
-    from jobs.sweep import cluster
-
-    cluster.connect(console, dashboard=False)
-    resources = ray.cluster_resources()
-    room = resources.get("CPU", 0) / ACTOR_CPUS - readers - WRITERS
-    if options.device == "cuda":
-        room = min(room, resources.get("GPU", 0))
-    if options.actors > room:
-        ray.shutdown()
-        raise ConfigError(
-            f"--actors = {options.actors}: the cluster has room for {max(int(room), 0)} on"
-            f" {options.device}; valid: at most that"
-        )
-
-
-def _shown(summary: dict[str, Any], output: ScoreOutput) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
-    refused = f"{summary['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
-    where = f"; rejects: {output.rejects}" if summary["rejected"] else ""
-    return (
-        f"{summary['rows']:,} rows scored, {refused}; {summary['tokens']:,} tokens; scores:"
-        f" {output.scores}{where}"
-    )
+def _totals(finished: Iterable[ShardCounts]) -> tuple[Totals, Totals]:
+    """Return the totals of all shards, which begin with the finished ones, and of new shards."""
+    total = Totals()
+    for counts in finished:
+        total.add(counts)
+    return total, Totals()

@@ -1,14 +1,17 @@
 """Options of the command line that say how a reward model is read, and what each needs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.choices import Aggregation, Position, ScorerKind
+from jobs.command_line import reward_arguments
+from orchestrator.choices import ScorerKind
 from orchestrator.config.load import ConfigError
 from orchestrator.scorers.formats import TEXTS, StepFormat
-from orchestrator.scorers.scorer import ScorerSpec
+
+if TYPE_CHECKING:
+    from orchestrator.scorers.scorer import ScorerSpec  # imports torch
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}
 # Each that decides the scores, by the name of its field; of models the contents decide.
@@ -21,27 +24,29 @@ class ScorerOptions:
     """The options of a job that takes a reward model; its `--help` says what they mean."""
 
     reward: str | None
-    kind: ScorerKind | None = None
-    base: str | None = None
-    beta: float | None = None
-    aggregation: Aggregation | None = None
-    step_delimiter: str | None = None
-    step_tag: str | None = None
-    score_label: int | None = None
-    position: Position = "closed"
-    preset: str | None = None
-    format: Sequence[str] = ()
-    score_at: str | None = None
-    score_token: int | None = None
-    fold_system: bool = True
-    named: frozenset[str] = frozenset()  # fields that the command line gives
+    kind: reward_arguments.Kind = None
+    base: reward_arguments.Base = None
+    beta: reward_arguments.Beta = None
+    aggregation: reward_arguments.Aggregation = None
+    step_delimiter: reward_arguments.StepDelimiter = None
+    step_tag: reward_arguments.StepTag = None
+    score_label: reward_arguments.ScoreLabel = None
+    position: reward_arguments.Position = "closed"
+    preset: reward_arguments.Preset = None
+    format: reward_arguments.StepFormat = field(default_factory=list)
+    score_at: reward_arguments.ScoreAt = None
+    score_token: reward_arguments.ScoreToken = None
+    fold_system: reward_arguments.FoldSystem = True
+    named: frozenset[str] = frozenset()  # fields that the command line sets
 
-    def scorer_spec(self, **more: Any) -> ScorerSpec:
+    def scorer_spec(self, **more: Any) -> "ScorerSpec":
         """The scorer, with further fields of it.
 
         Raises:
             ConfigError: fields do not go together.
         """
+        from orchestrator.scorers.scorer import ScorerSpec
+
         assert self.reward is not None
         step_format = parsed_format(self.format)
         try:

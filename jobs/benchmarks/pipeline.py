@@ -23,8 +23,9 @@ import ray
 import torch
 from rich.console import Console
 
-from jobs.batch.score_output import Counts, ScoreOutput
-from jobs.batch.score_pipeline import Scoring, run_parts
+from actors.prefix_scores import ShardCounts
+from jobs.batch.score_output import ScoreOutput
+from jobs.batch.score_pipeline import Scoring, run_shards
 from jobs.benchmarks.measure import begin_peak, peak_mib
 from jobs.benchmarks.names import PIPELINE
 from jobs.benchmarks.setting import Setting, forward_flops
@@ -111,13 +112,13 @@ def measure_round(scoring: Scoring, parts: Sequence[Part]) -> Round:
     found = Round(scoring.actors)
     before: float | None = None
 
-    def heard(counts: Counts) -> None:
+    def on_shard(counts: ShardCounts) -> None:
         nonlocal before
         found.written.append((time.perf_counter(), counts["rows"] + counts["rejected"]))
         if before is None and len(found.written) >= len(parts) / 4:
             before = begin_peak()
 
-    run_parts(scoring, parts, heard)
+    run_shards(scoring, parts, on_shard)
     found.peak_mib = math.nan if before is None else peak_mib() - before
     return found
 
@@ -152,7 +153,7 @@ def _scoring(
     file = cut_in_parts(str(folder / "rows.jsonl"), part_rows, reader.check, folder)
     output = ScoreOutput(folder / "scored")
     output.begin({}, force=False)
-    scoring = Scoring(file, reader, str(output.folder), actors, 1, BATCH_SIZE, setting.device)
+    scoring = Scoring(file, reader, str(output.path), actors, 1, BATCH_SIZE, setting.device)
     return scoring, list(file.parts)
 
 

@@ -25,8 +25,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from actors.policy import PolicyPlace
-from actors.reward import RewardPlace
+from actors.policy import PolicySpec
+from actors.reward import RewardSpec
 from actors.search import ModelEngines, Search, SearchActor
 from actors.search_stream import search_all
 from jobs.benchmarks.search_limit import limit_of
@@ -143,7 +143,7 @@ def search_actors(place: Place, engine: Engine = "transformers") -> list[Any]:
     setting = place.setting
     policy, reward = f"{place.folder}/policy", f"{place.folder}/reward"
     engines = ModelEngines(
-        PolicyPlace(
+        PolicySpec(
             policy,
             1.0,
             1.0,
@@ -153,7 +153,7 @@ def search_actors(place: Place, engine: Engine = "transformers") -> list[Any]:
             dtype=setting.dtype,
             engine=engine,
         ),
-        RewardPlace(
+        RewardSpec(
             ScorerSpec(reward, engine=engine),
             place.position,
             policy,

@@ -5,7 +5,7 @@ import importlib.util
 from functools import lru_cache
 from typing import Any, Literal
 
-from actors.search import COLLECT
+from actors.search import GC_THRESHOLDS
 from jobs.benchmarks.search_setting import Place
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.engines.vllm.policy import VllmPolicy
@@ -27,7 +27,7 @@ def engines(place: Place, scores: bool) -> list[Engine]:
 @lru_cache(maxsize=2)
 def policy_of(place: Place, engine: Engine = "transformers") -> Any:
     """The policy."""
-    gc.set_threshold(*COLLECT)  # as search actors have it
+    gc.set_threshold(*GC_THRESHOLDS)  # as search actors have it
     kind: Any = VllmPolicy if engine == "vLLM" else HuggingFacePolicy
     setting = place.setting
     return kind(
@@ -38,7 +38,7 @@ def policy_of(place: Place, engine: Engine = "transformers") -> Any:
 @lru_cache(maxsize=2)
 def reward_of(place: Place, engine: Engine = "transformers") -> Any:
     """The reward model."""
-    gc.set_threshold(*COLLECT)
+    gc.set_threshold(*GC_THRESHOLDS)
     folder, device = f"{place.folder}/reward", place.setting.device
     if engine == "vLLM":
         return load_scorer(ScorerSpec(folder, engine="vllm"), place.position, device=device)

@@ -28,7 +28,7 @@ StepDelimiter = An[str | None, Opt(help=r"text that ends a step; \n is a line en
 StepTag = An[str | None, Opt(help="token at which a step's reward is read")]
 ScoreLabel = An[int | None, Opt(min=0, help="index of the score in a head of several labels")]
 Preset = An[str | None, Opt(help="family of public models: docs/public_models.md")]
-StepFormat = An[list[str] | None, Opt(help="field of the step format: name=value; repeatable")]
+StepFormat = An[list[str], Opt(help="field of the step format: name=value; repeatable")]
 ScoreAt = An[str | None, Opt(help="token that is scored: its text, or an index as -2")]
 ScoreToken = An[int | None, Opt(min=0, help="id of the token whose logit is the score")]
 FoldSystem = An[bool, Opt(help="put a refused system message into the user's")]

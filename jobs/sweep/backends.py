@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from actors.backends import ActorPolicy, ActorReward
-from actors.policy import PolicyPlace
-from actors.reward import RewardPlace
+from actors.policy import PolicySpec
+from actors.reward import RewardSpec
 from actors.search import ModelEngines, Search
 from actors.search_stream import search_all
 from jobs.sweep.sweep import Sweep
@@ -71,20 +71,20 @@ def searched(
     ]
 
 
-def _policy_place(sweep: Sweep, actors: int, dtype: Dtype) -> PolicyPlace:
+def _policy_place(sweep: Sweep, actors: int, dtype: Dtype) -> PolicySpec:
     """The policy in one of so many actors."""
     config = sweep.config
-    return PolicyPlace(
+    return PolicySpec(
         sweep.checkpoint("policy"), config.decoding.temperature, config.decoding.top_p,
         sweep.device, sweep.threads(actors), dtype=dtype,
         cache_mib=config.cluster.policy_cache_mib,
     )  # fmt: skip
 
 
-def _reward_place(sweep: Sweep, spec: ScorerSpec, actors: int, dtype: Dtype) -> RewardPlace:
+def _reward_place(sweep: Sweep, spec: ScorerSpec, actors: int, dtype: Dtype) -> RewardSpec:
     """A scorer in one of so many actors."""
     config = sweep.config
-    return RewardPlace(
+    return RewardSpec(
         spec, config.scoring.position, sweep.checkpoint("policy"), sweep.device,
         sweep.threads(actors), dtype, config.cluster.reward_cache_mib,
     )  # fmt: skip

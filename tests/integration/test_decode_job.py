@@ -48,7 +48,7 @@ def command(source: str, out: Path, policy: str, *more: str) -> list[str]:
     return [
         sys.executable, str(ROOT / "jobs" / "decode.py"), "--policy", policy, "--prompts", source,
         "--out", str(out), "--max-new-tokens", str(NEW_TOKENS), "--dtype", "float64",
-        "--max-concurrent", "2", "--part-rows", "4", "--threads", "1", *more,
+        "--max-concurrent", "2", "--shard-rows", "4", "--threads", "1", *more,
     ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def killed_in_the_middle(arguments: list[str], parts: Path) -> None:
         arguments, env=own_cluster(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + SECONDS
-    while len(list(parts.glob("part-*"))) < 3:
+    while len(list(parts.glob("shard-*"))) < 3:
         assert driver.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(driver.pid, signal.SIGKILL)
@@ -78,9 +78,9 @@ def test_a_killed_job_goes_on_and_every_prompt_is_answered_or_refused_once(
     out = tmp_path / "out.jsonl"
     search = ("--reward", nan_reward, "--method", "cbs", "beams=2", "candidates=2", "chunk=4")
     arguments = command(source, out, word_policy, *search)
-    folder = tmp_path / "out.jsonl.parts" / "responses"
+    folder = tmp_path / "out.jsonl.shards" / "responses"
     killed_in_the_middle(arguments, folder)
-    kept = {number for file in folder.glob("part-*") for number in rows_of(file)}
+    kept = {number for file in folder.glob("shard-*") for number in rows_of(file)}
     assert 3 <= len(kept) < PROMPTS - len(BAD)
 
     other = run([*arguments, "method.chunk=5"])
@@ -121,7 +121,7 @@ def test_a_killed_job_goes_on_and_every_prompt_is_answered_or_refused_once(
         (one["response"], one["token_ids"]) for one in some
     ]
     again = run(arguments)
-    assert again.returncode == 0 and again.stdout.startswith("done before:")
+    assert again.returncode == 0 and again.stdout.startswith("finished before:")
 
 
 def rows_of(file: Path) -> list[int]:

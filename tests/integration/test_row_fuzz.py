@@ -13,7 +13,7 @@ from support.written_rows import Written, decode_rows
 
 from jobs.batch.score_options import ScoreOptions
 from jobs.batch.score_output import ScoreOutput
-from jobs.batch.score_pipeline import PartReader, PartWriter
+from jobs.batch.score_pipeline import ShardReader, ShardWriter
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
 from orchestrator.data.pairs import read_pairs
@@ -65,16 +65,16 @@ def check_once(numbers: list[int], refused: list[int], several: bool) -> int:
 
 def score(options: dict[str, Any], place: Path, folder: Path) -> tuple[int, int]:
     """Reads a file as jobs/score.py does; how many rows there are, and are accepted."""
-    from jobs.batch.score import _cut
+    from jobs.batch.score import find_shards
 
     chosen = ScoreOptions(**{**options, "input": str(place)})
     reader, output = chosen.reader(), ScoreOutput(folder)
     assert output.begin({}, force=False) is None
-    file = _cut(chosen, reader, output)
+    file = find_shards(chosen, reader, output)
     rows = accepted = refused = 0
-    for part in file.parts:
-        found = PartReader(file, reader)(asdict(part))
-        PartWriter(str(folder))(found)
+    for shard in file.parts:
+        found = ShardReader(file, reader)(asdict(shard))
+        ShardWriter(str(folder))(found)
         accepted, refused = accepted + found["rows"], refused + found["rejected"]
         rows += found["rows"] + found["rejected"]
     if reader.rows != "ranked":
@@ -90,7 +90,7 @@ def test_fuzzed_rows_are_accepted_or_refused_and_never_lost(
     options = {
         "output": "out", "reward": word_reward, "prefixes": "whole", "branch_memory_mib": 256,
         "engine": "transformers", "seed": 0, "actors": 1, "threads": 1, "batch_size": 4,
-        "part_rows": 7, "device": "cpu", "force": False,
+        "shard_rows": 7, "device": "cpu", "force": False,
     }  # fmt: skip
     readers: dict[str, Callable[[Path], Any]] = {
         "pairs": read_pairs, "hh": read_hh, "questions": read_questions,

@@ -17,8 +17,9 @@ import pytest
 from conftest import ROOT, own_cluster
 from rich.console import Console
 
-from jobs.batch.score_output import Counts, ScoreOutput
-from jobs.batch.score_pipeline import Scoring, run_parts
+from actors.prefix_scores import ShardCounts
+from jobs.batch.score_output import ScoreOutput
+from jobs.batch.score_pipeline import Scoring, run_shards
 from jobs.benchmarks.measure import begin_peak, peak_mib
 from jobs.sweep import cluster
 from orchestrator.data.prefixes import Prefixes
@@ -59,7 +60,7 @@ def command(source: str, output: Path, reward: str, *more: str) -> list[str]:
     job = str(ROOT / "jobs" / "score.py")
     return [
         sys.executable, job, "--input", source, "--output", str(output), "--reward", reward,
-        "--prefixes", "1,3", "--part-rows", str(PART_ROWS), "--actors", "1", *more,
+        "--prefixes", "1,3", "--shard-rows", str(PART_ROWS), "--actors", "1", *more,
     ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def killed_in_the_middle(arguments: list[str], parts: Path) -> None:
         arguments, env=own_cluster(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + SECONDS
-    while len(list(parts.glob("part-*"))) < 5:
+    while len(list(parts.glob("shard-*"))) < 5:
         assert driver.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
@@ -85,9 +86,9 @@ def killed_in_the_middle(arguments: list[str], parts: Path) -> None:
 def settled(parts: Path) -> dict[str, int]:
     """The parts that are there and when each was written; the last workers may take a moment."""
     while True:
-        found = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")}
+        found = {path.name: path.stat().st_mtime_ns for path in parts.glob("shard-*")}
         time.sleep(3)
-        if found == {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*")}:
+        if found == {path.name: path.stat().st_mtime_ns for path in parts.glob("shard-*")}:
             return found
 
 
@@ -102,7 +103,7 @@ def test_a_killed_job_goes_on_and_every_row_is_scored_or_refused(
 
     done = run(source, output, word_reward)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(kept)} of {ROWS // PART_ROWS} parts are done" in done.stdout
+    assert f"{len(kept)} of {ROWS // PART_ROWS} shards are done" in done.stdout
     assert "595 rows scored, 5 rejected" in done.stdout.replace("\n", " ")
     now = settled(output / "scores")
     assert len(now) == ROWS // PART_ROWS
@@ -126,7 +127,7 @@ def test_a_killed_job_goes_on_and_every_row_is_scored_or_refused(
         assert found["score"] == pytest.approx(expected[2], abs=TOLERANCE)
 
     again = run(source, output, word_reward)
-    assert again.returncode == 0 and again.stdout.startswith("done before: 595 rows scored")
+    assert again.returncode == 0 and again.stdout.startswith("finished before: 595 rows scored")
     other = run(source, output, word_reward, "--position", "open")
     assert other.returncode == 2
     assert "--position (there: 'closed')" in other.stderr.replace("\n", " ")
@@ -158,15 +159,15 @@ def driver_memory(checkpoint: str, rows: int, folder: Path) -> tuple[float, floa
     output.begin({}, force=False)
     peaks: list[float] = []
     quarter: list[float] = []
-    seen: list[Counts] = []
+    seen: list[ShardCounts] = []
 
-    def heard(counts: Counts) -> None:
+    def on_shard(counts: ShardCounts) -> None:
         seen.append(counts)
         if not quarter and len(seen) >= len(file.parts) / 4:
             peaks.append(peak_mib())
             quarter.append(begin_peak() or 0.0)
 
-    run_parts(Scoring(file, reader, str(output.folder), 1, 1, 32, "cpu"), file.parts, heard)
+    run_shards(Scoring(file, reader, str(output.path), 1, 1, 32, "cpu"), file.parts, on_shard)
     assert sum(counts["rows"] for counts in seen) == rows
     assert start is not None
     return max(*peaks, peak_mib()) - start, peak_mib() - quarter[0]

@@ -13,9 +13,9 @@ from ray.exceptions import RayActorError
 
 from actors.backends import ActorPolicy, ActorReward
 from actors.health import Health
-from actors.policy import PolicyActor, PolicyPlace
+from actors.policy import PolicyActor, PolicySpec
 from actors.pool import PoolIsDead
-from actors.reward import RewardActor, RewardPlace
+from actors.reward import RewardActor, RewardSpec
 from actors.search import ModelEngines, Outcome, Search, SearchActor
 from actors.search_stream import Growth, search_all, stream
 from orchestrator.conversations.chat import load_chat
@@ -43,8 +43,8 @@ def cluster() -> Iterator[None]:
 def engines(policy: str, reward: str) -> ModelEngines:
     """In float64: there a text does not depend on what else is in a batch."""
     return ModelEngines(
-        PolicyPlace(policy, 1.0, 1.0, "cpu", 1, dtype="float64"),
-        RewardPlace(ScorerSpec(reward), "closed", policy, "cpu", 1, "float64"),
+        PolicySpec(policy, 1.0, 1.0, "cpu", 1, dtype="float64"),
+        RewardSpec(ScorerSpec(reward), "closed", policy, "cpu", 1, "float64"),
     )
 
 
@@ -119,7 +119,7 @@ def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_n
     async def with_one_that_hangs() -> list[Response]:
         responses = []
         finished = stopping([process], told, signal.SIGSTOP)
-        health = Health(every=0.1, limit=3)
+        health = Health(interval=0.1, timeout=3)
         async for _, outcome in stream(pair, CBS, enumerate(problems), health, said.append):
             assert isinstance(outcome, Response)
             finished(outcome)
@@ -129,7 +129,7 @@ def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_n
     found = asyncio.run(with_one_that_hangs())
     assert len(found) == PROMPTS and texts(found) == undisturbed
     assert said == [
-        f"a search actor (process {process}) did not answer for 3 s: it is started again"
+        f"search actor (process {process}) did not answer a health check for 3 s; restarting it"
     ]
 
 
@@ -139,7 +139,7 @@ def grown(
     """The texts of a pool that may grow; ``said`` takes what it tells."""
 
     async def run() -> list[Response]:
-        found = stream(pool, CBS, enumerate(problems), said=said.append, growth=growth)
+        found = stream(pool, CBS, enumerate(problems), notify=said.append, growth=growth)
         return [outcome async for _, outcome in found if isinstance(outcome, Response)]
 
     return texts(asyncio.run(run()))
@@ -159,9 +159,9 @@ def test_a_pool_grows_while_prompts_wait_and_no_further(
         pool.extend(actors(1, of))
         return pool[-1]
 
-    growth = Growth(start, most=2, every=0.01)
+    growth = Growth(start, max_actors=2, interval=0.01)
     assert grown(pool[:1], problems, growth, said) == undisturbed
-    assert len(pool) == 2 and said == ["prompts wait: 2 search actors now"]
+    assert len(pool) == 2 and said == ["prompts are waiting: added a search actor, now 2"]
 
 
 def test_an_actor_that_found_no_room_is_not_waited_for(
@@ -178,7 +178,7 @@ def test_an_actor_that_found_no_room_is_not_waited_for(
         asked.append(SearchActor.options(num_cpus=64).remote(of))  # type: ignore[attr-defined]
         return asked[-1]
 
-    assert grown(pool, problems, Growth(start, most=4, every=0.01), []) == undisturbed
+    assert grown(pool, problems, Growth(start, max_actors=4, interval=0.01), []) == undisturbed
     (actor,) = asked
     with pytest.raises(RayActorError):
         ray.get(actor.process.remote(), timeout=600)
@@ -192,11 +192,13 @@ def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
     cluster: None,
 ) -> None:
     pool, said = actors(1, engines(word_policy, word_reward)), list[str]()
-    growth = Growth(lambda: actors(1, engines("/no/policy", word_reward))[0], most=3, every=0.01)
+    growth = Growth(
+        lambda: actors(1, engines("/no/policy", word_reward))[0], max_actors=3, interval=0.01
+    )
 
     assert grown(pool, problems, growth, said) == undisturbed
     (told,) = said
-    assert told.startswith("a further search actor did not start: ") and "/no/policy" in told
+    assert told.startswith("could not start a further search actor: ") and "/no/policy" in told
 
 
 def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_not(
@@ -272,5 +274,5 @@ def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_
     assert len(answered) > PROMPTS / 10, "the others go on"
     assert texts(answered) == {r.prompt_id: undisturbed[r.prompt_id] for r in answered}
 
-    with pytest.raises(PoolIsDead, match="all 2 search actors are dead, the last one: "):
+    with pytest.raises(PoolIsDead, match="all 2 search actors are dead; the last error: "):
         asyncio.run(run())

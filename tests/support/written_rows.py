@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from jobs.batch.decode_output import DecodeOutput
-from jobs.batch.decode_rows import RowWriter, cut, prompts
+from jobs.batch.decode_rows import RowWriter, find_shards, prompts
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import load_chat
 from orchestrator.data.rows import file_stem
@@ -42,20 +42,20 @@ def decode_rows(
     reader, output = PromptReader(policy, None, 0, NEW_TOKENS, stem), DecodeOutput(out)
     assert output.begin({}, force=False) is None
     try:
-        file = cut(str(source), reader, output)
+        file = find_shards(str(source), reader, output)
     except ConfigError:
         output.undo()
         raise
     chat = load_chat(policy)
-    writer = RowWriter(output, str(source), chat, Sizes(1.0, 0.0), part_rows=6)
-    for number, (row, problem) in enumerate(prompts(file, reader, output.done(), writer)):
+    writer = RowWriter(output, str(source), chat, Sizes(1.0, 0.0), shard_rows=6)
+    for number, (row, problem) in enumerate(prompts(file, reader, output.finished_rows(), writer)):
         if number == most:
             writer.flush()
             return Written(file.rows, [], [], {})
         response = Response(problem.prompt_id, (5, 6), "end", None, (), Cost())
         writer.answer(row, response)
     writer.close()
-    assert output.rows() == file.rows
+    assert output.count_rows() == file.rows
     summary = output.finish({}, 1.0)
     refused = pq.read_table(output.rejects) if output.rejects.exists() else None
     return Written(
@@ -72,6 +72,6 @@ def read_out(out: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in out.read_text().splitlines()]
     if out.suffix == ".parquet":
         return [{"row": n} for n in pq.read_table(out, columns=["row"])["row"].to_pylist()]
-    parts = sorted((out / "responses").glob("part-*"))
-    tables = [pq.read_table(part, columns=["row"]) for part in parts]
+    shards = sorted((out / "responses").glob("shard-*"))
+    tables = [pq.read_table(shard, columns=["row"]) for shard in shards]
     return [{"row": n} for table in tables for n in table["row"].to_pylist()]

@@ -83,7 +83,7 @@ def options(source: str, policy: str, reward: str, **changed: Any) -> DecodeOpti
     given: dict[str, Any] = {
         "method": "cbs", "fields": [], "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0,
         "seed": 0, "actors": 1, "threads": 1, "max_actors": None, "max_concurrent": 4,
-        "policy_cache_mib": None, "reward_cache_mib": None, "part_rows": 4, "dtype": "float32",
+        "policy_cache_mib": None, "reward_cache_mib": None, "shard_rows": 4, "dtype": "float32",
         "device": "cpu", "engine": "auto", "force": False, "out": "out",
         "policy": policy, "reward": reward, "prompts": source,
     }  # fmt: skip
@@ -151,4 +151,4 @@ def test_without_scores_nothing_reads_what_is_said_of_a_reward_model(
             decode.app, "--policy", word_policy, "--method", "base", "--prompts", source,
             "--out", str(tmp_path / "out"), option, "1",
         )  # fmt: skip
-        assert f"{option} = " in said and "it has no effect: --method base asks" in said
+        assert f"{option} = " in said and "it has no effect: --method base needs" in said

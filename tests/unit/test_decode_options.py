@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import NAN_WORD
 
-from actors.search import _loaded
+from actors.search import _load
 from jobs.batch.decode_options import DecodeOptions
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
@@ -25,7 +25,7 @@ GIVEN: dict[str, Any] = {
     "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0, "seed": 0,
     "actors": 1, "threads": 1, "max_actors": None, "max_concurrent": 4,
     "policy_cache_mib": None, "reward_cache_mib": 16,
-    "part_rows": 4, "dtype": "float32", "device": "cpu",
+    "shard_rows": 4, "dtype": "float32", "device": "cpu",
     "engine": "auto", "force": False, "out": "out",
 }  # fmt: skip
 
@@ -59,13 +59,13 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
         ({"fields": ["beams"]}, r"'beams': valid: the method's fields as name=value"),
         ({"method": "cards"}, r"method\.target_reward: missing; cards needs it as a number"),
         ({"method": "tbs", "fields": ["chunk=2"]}, r"method\.chunk = 2: "),
-        ({"reward": None}, r"--reward: missing; --method cbs asks for scores; valid: .*greedy"),
+        ({"reward": None}, r"--reward: missing; --method cbs needs scores; valid: .*greedy"),
         ({"reward": "/no/model"}, r"--reward = '/no/model': no such folder"),
         ({"policy": "/no/model"}, r"--policy = '/no/model': no such folder"),
         ({"prompts": "/no/file.jsonl"}, r"--prompts = '/no/file.jsonl': no such file; valid: "),
-        ({"prompts": "/no/file.csv"}, r"--prompts = '/no/file.csv': its format is not known"),
+        ({"prompts": "/no/file.csv"}, r"--prompts = '/no/file.csv': unknown format"),
         ({"temperature": 0.0}, r"--temperature = 0.0: valid: a number over 0"),
-        ({"actors": 3, "max_actors": 2}, r"--max-actors = 2: valid: --actors = 3 or more"),
+        ({"actors": 3, "max_actors": 2}, r"--max-actors = 2: less than --actors; valid: 3 or more"),
         ({"top_p": 1.5}, r"--top-p = 1.5: valid: "),
         ({"max_new_tokens": 256}, r"--max-new-tokens = 256: the policy reads 256 .*at most 255"),
         ({"kind": "encoder"}, r"--reward = '.*': "),
@@ -135,14 +135,14 @@ def test_prompts_from_python_are_answered_in_order_and_bad_ones_say_why(
 
 def test_engines_that_others_replaced_are_freed(options: DecodeOptions) -> None:
     """They are cycles, which an actor's collector may not look at for long."""
-    first = _loaded(options.engines)
+    first = _load(options.engines)
     held = [weakref.ref(first.policy), weakref.ref(first.scorer)]  # type: ignore[attr-defined]
     first.close()
     del first
     for mib in (3, 4, 5):
         caches = {"policy_cache_mib": mib, "reward_cache_mib": mib}
         other = DecodeOptions(**{**vars(options), **caches})
-        _loaded(other.engines).close()
+        _load(other.engines).close()
     assert [one() for one in held] == [None, None]
 
 

@@ -104,7 +104,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "no prompt": ("x.jsonl", b'{"text": "x"}\n', "row 1: missing field: prompt; columns found: t"),
     "a number": ("x.jsonl", b'{"prompt": 7}\n', "row 1: wrong type: prompt is not a list of mes"),
     "no text": ("x.txt", b"\xff\xfe\n", "none of its 1 rows can be used; row 1: not UTF-8"),
-    "taken": ("x.jsonl", b'{"prompt": "x", "score": 1}\n', "has columns of its own named score"),
+    "taken": (
+        "x.jsonl",
+        b'{"prompt": "x", "score": 1}\n',
+        "has columns that the output adds: score",
+    ),
     "no Parquet": ("x.parquet", b"PAR1", "cannot be read as Parquet"),
 }
 
@@ -137,13 +141,13 @@ def test_what_stood_in_a_folder_before_stays_there(word_policy: str, tmp_path: P
 
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out"])
-def test_a_file_that_another_program_wrote_is_not_taken_for_a_mark(
+def test_a_file_that_another_program_wrote_is_not_taken_for_a_manifest(
     out: str, tmp_path: Path
 ) -> None:
     output = DecodeOutput(tmp_path / out)
-    output.mark.parent.mkdir(exist_ok=True)
+    output.manifest.parent.mkdir(exist_ok=True)
     for content in ("{", "[]", '{"model": "x"}'):
-        output.mark.write_text(content)
-        with pytest.raises(ConfigError, match="is there and was not made by this command"):
+        output.manifest.write_text(content)
+        with pytest.raises(ConfigError, match="exists and was not written by this command"):
             output.begin({}, force=False)
     assert output.begin({}, force=True) is None

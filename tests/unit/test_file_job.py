@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.batch.file_job import alone, cause, check_place, check_rows_file, file_job
+from jobs.batch.file_job import cause, check_output_path, check_rows_file, file_job, locked
 from jobs.sweep.main import BAD_CONFIG, OK, writing_alone
 from orchestrator.config.load import ConfigError
 from orchestrator.stages.store import Store
@@ -21,10 +21,10 @@ BOTH = (".parquet", ".jsonl")
 
 def refused(place: Path, suffixes: Sequence[str] = BOTH) -> str:
     with pytest.raises(ConfigError) as error:
-        check_place("--out", place, suffixes)
+        check_output_path("--out", place, suffixes)
     said = str(error.value)
     assert said.startswith(f"--out = {str(place)!r}: ") and "\n" not in said
-    assert "; valid: a folder, or a file that ends with .parquet" in said
+    assert "; valid: a local folder, or a file that ends with .parquet" in said
     return said
 
 
@@ -33,16 +33,16 @@ def test_a_folder_or_a_file_of_a_known_format_may_be_made_and_leaves_no_trace(
 ) -> None:
     names = ("out", "out.parquet", "out.jsonl", "out.v2", "Llama-3.1-8B", ".hidden")
     for name in names:
-        check_place("--out", tmp_path / name, BOTH)
+        check_output_path("--out", tmp_path / name, BOTH)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "my.run").mkdir()
-    check_place("--out", tmp_path / "my.run", BOTH)
+    check_output_path("--out", tmp_path / "my.run", BOTH)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.json", "x.jsonl.gz", "x.txt", "x.PARQUET", "x.arrow"])
 def test_a_file_of_another_format_is_refused(name: str, tmp_path: Path) -> None:
-    assert "no file of the format" in refused(tmp_path / name)
-    assert "no file of the format .jsonl is" in refused(tmp_path / "x.jsonl", (".parquet",))
+    assert "files of the format" in refused(tmp_path / name)
+    assert "files of the format .jsonl cannot" in refused(tmp_path / "x.jsonl", (".parquet",))
 
 
 def test_a_folder_is_made_only_where_its_parent_is(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_folder_is_made_only_where_its_parent_is(tmp_path: Path) -> None:
     assert "no such folder" in refused(tmp_path / "file" / "out")
     assert "is a file" in refused(tmp_path / "file")
     (tmp_path / "x.jsonl").mkdir()
-    assert "is a folder, and named as a file" in refused(tmp_path / "x.jsonl")
+    assert "is a folder, but has the suffix of a file" in refused(tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize("place", ["/proc/out", "/proc/out.jsonl", "/dev/null", "/dev/null/out"])
@@ -78,7 +78,7 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
 
 
 def hold(folder: Path, told: Connection) -> None:
-    with alone(folder, "--out", folder):
+    with locked(folder, "--out", folder):
         told.send("held")
         time.sleep(120)
 
@@ -93,13 +93,13 @@ def test_another_run_is_told_of_only_while_there_is_one(tmp_path: Path) -> None:
         assert here.poll(60) and here.recv() == "held"
         with (
             pytest.raises(ConfigError, match="another run is writing there"),
-            alone(folder, "--out", folder),
+            locked(folder, "--out", folder),
         ):
             raise AssertionError("both write")
         other.kill()  # and cannot put its lock away
         other.join(60)
         assert (tmp_path / ".out.lock").exists()
-        with alone(folder, "--out", folder):
+        with locked(folder, "--out", folder):
             pass
     finally:
         other.kill()
@@ -110,7 +110,7 @@ def test_a_lock_that_cannot_be_made_is_no_other_run(tmp_path: Path) -> None:
     (tmp_path / ".out.lock").mkdir()
     with (
         pytest.raises(ConfigError, match=r"\.out\.lock cannot be locked: Is a directory"),
-        alone(tmp_path / "out", "--out", tmp_path / "out"),
+        locked(tmp_path / "out", "--out", tmp_path / "out"),
     ):
         raise AssertionError
 
@@ -127,7 +127,10 @@ def test_a_job_hears_of_a_wrong_place_before_it_runs(
     assert file_job("x", "--out", "s3://bucket/out", BOTH, run) == BAD_CONFIG
     assert ran == []
     said = capsys.readouterr().err
-    assert "no file of the format .csv" in said and "--out = 's3://bucket/out': valid: " in said
+    assert (
+        "files of the format .csv cannot be written" in said
+        and "--out = 's3://bucket/out': is a URI; valid: " in said
+    )
     assert file_job("x", "--out", str(tmp_path / "out"), BOTH, run) == OK
     assert ran == [tmp_path / "out"]
 
@@ -136,7 +139,7 @@ def test_a_job_hears_of_a_wrong_place_before_it_runs(
     ("source", "why"),
     [
         ("/no/file.jsonl", "no such file"),
-        ("file.csv", "its format is not known"),
+        ("file.csv", "unknown format"),
         ("nope://x.jsonl", "cannot be looked up: Protocol not known: nope"),
     ],
 )

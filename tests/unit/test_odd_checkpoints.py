@@ -31,7 +31,7 @@ SCORING = {
     "kind": None, "base": None, "beta": None, "position": "closed", "prefixes": "whole",
     "aggregation": None, "step_delimiter": None, "step_tag": None, "score_label": None,
     "branch_memory_mib": 256, "engine": "transformers", "seed": 0, "actors": 1, "threads": 1,
-    "batch_size": 4, "part_rows": 2, "device": "cpu", "force": False,
+    "batch_size": 4, "shard_rows": 2, "device": "cpu", "force": False,
 }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from conftest import ARCHITECTURE
 from support.reward_kinds import MAKERS, QUESTION, STEPS
 
 from actors.prefix_scores import PrefixScorer
-from jobs.batch.score_output import ScoreOutput
-from jobs.batch.score_pipeline import PartReader, PartWriter
+from jobs.batch.score_output import ScoreOutput, Totals
+from jobs.batch.score_pipeline import ShardReader, ShardWriter
 from orchestrator.checkpoints.checkpoint import new_policy, save_checkpoint
 from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
@@ -44,13 +44,13 @@ def scored(
     file = cut_in_parts(str(source), 3, reader.check, folder)
     output = ScoreOutput(folder / "out")
     assert output.begin({}, force=False) is None
-    read, write = PartReader(file, reader), PartWriter(str(output.folder))
+    read, write = ShardReader(file, reader), ShardWriter(str(output.path))
     actor = PrefixScorer(spec, position, kind, batch_size, "cpu", 1, "rows.jsonl")
     for part in file.parts:
         row = {"number": part.number, "first": part.first, "start": part.start, "stop": part.stop}
         counts = write(actor(read(row)))
-        assert counts["part"] == part.number
-    return pq.read_table(output.scores)
+        assert counts["shard"] == part.number
+    return pq.read_table(output.results)
 
 
 @pytest.mark.parametrize("name", list(MAKERS))
@@ -141,9 +141,9 @@ def test_a_part_whose_rows_are_all_refused_is_a_part(word_reward: str, tmp_path:
     table = scored(ScorerSpec(word_reward), rows, tmp_path)
     assert table.num_rows == 3
     output = ScoreOutput(tmp_path / "out")
-    counts = list(output.done())
+    counts = list(output.finished_shards())
     assert [(c["rows"], c["rejected"]) for c in counts] == [(3, 0), (0, 3)]
-    summary = output.finish({}, {"rows": 3, "rejected": 3, "tokens": 0})
+    summary = output.finish({}, Totals(3, 3, 0))
     assert summary["reasons"] == {"empty response: response": 3}
     assert pq.read_table(output.rejects)["row"].to_pylist() == [4, 5, 6]
 
@@ -163,7 +163,7 @@ def test_each_pair_of_ranked_completions_is_a_row_with_its_name(
         (1, "2-1", "a"), (1, "2-3", "a"), (2, "", "b"),
     ]  # fmt: skip
     output = ScoreOutput(tmp_path / "out")
-    output.finish({}, {"rows": 3, "rejected": 1, "tokens": 0})
+    output.finish({}, Totals(3, 1, 0))
     assert pq.read_table(output.rejects)["reason"].to_pylist() == ["tie"]
     alone = scored(ScorerSpec(word_reward), [pair], tmp_path / "alone", "sst", "pair").to_pylist()
     for side in ("chosen", "rejected"):

@@ -109,7 +109,7 @@ def test_it_is_answered_without_what_computes(
     ("job", "arguments", "said"),
     [
         ("decode", [*DECODE, "--reward", "/none"], "--policy = '/none': no such folder"),
-        ("decode", DECODE, "--reward: missing; --method bon asks for scores"),
+        ("decode", DECODE, "--reward: missing; --method bon needs scores"),
         ("score", SCORE, "--reward = '/none': no such folder"),
     ],
 )

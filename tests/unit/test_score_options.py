@@ -11,9 +11,10 @@ import pytest
 import ray
 from support.reward_kinds import MAKERS
 
+from actors.prefix_scores import ShardCounts
 from jobs.batch.score import score_main
 from jobs.batch.score_options import ScoreOptions
-from jobs.batch.score_output import MARK, ScoreOutput, write_part
+from jobs.batch.score_output import ScoreOutput, Totals
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA, write_rejects
 from orchestrator.records import Reject
@@ -30,13 +31,13 @@ def options(word_reward: str, tmp_path: Path) -> dict[str, Any]:
         "prefixes": "whole", "aggregation": None, "step_delimiter": None, "step_tag": None,
         "score_label": None,
         "branch_memory_mib": 256, "engine": "transformers", "seed": 0, "actors": 1, "threads": 1,
-        "batch_size": 4, "part_rows": 2, "device": "cpu", "force": False,
+        "batch_size": 4, "shard_rows": 2, "device": "cpu", "force": False,
     }  # fmt: skip
 
 
 def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
     """What a run says that ends with 2 before Ray is there and before anything is written."""
-    assert score_main(**options) == 2
+    assert score_main(ScoreOptions(**options)) == 2
     assert not ray.is_initialized()
     said = capsys.readouterr()
     assert "Traceback" not in said.err
@@ -47,10 +48,10 @@ def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
     ("change", "expected"),
     [
         ({"input": "/nowhere.jsonl"}, "--input = '/nowhere.jsonl': no such file; valid: a file"),
-        ({"input": "rows.csv"}, "--input = 'rows.csv': its format is not known; valid: a file"),
+        ({"input": "rows.csv"}, "--input = 'rows.csv': unknown format; valid: a file"),
         (
             {"output": "s3://bucket/x"},
-            "--output = 's3://bucket/x': valid: a folder, or a",
+            "--output = 's3://bucket/x': is a URI; valid: a local folder",
         ),
         ({"reward": "/nowhere"}, "--reward = '/nowhere': no such folder; valid: a folder with"),
         ({"base": "./nowhere"}, "--base = './nowhere': no such folder; valid: a folder with"),
@@ -140,11 +141,11 @@ def test_columns_that_the_output_adds_may_not_be_there(
 ) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps({**ROWS[0], "score": 1, "row": 2}) + "\n")
     said = refused({**options, "input": str(tmp_path / "x.jsonl")}, capsys)
-    assert "has columns of its own named row, score" in said
+    assert "has columns that the output adds: row, score" in said
 
 
 IDENTITY = {"--input": "a", "--prefixes": "tlt"}
-COUNTS = {"part": 0, "rows": 2, "rejected": 1, "tokens": 9}
+COUNTS: ShardCounts = {"shard": 0, "rows": 2, "rejected": 1, "tokens": 9}
 TABLE = pa.table({"row": [1, 3], "score": [0.5, 0.25]})
 REFUSED = [{"source": "x", "row": 2, "reason": "not JSON", "content": "{"}]
 
@@ -152,25 +153,25 @@ REFUSED = [{"source": "x", "row": 2, "reason": "not JSON", "content": "{"}]
 def half_done(place: Path) -> ScoreOutput:
     output = ScoreOutput(place)
     assert output.begin(IDENTITY, force=False) is None
-    write_part(output.folder, COUNTS, TABLE, pa.Table.from_pylist(REFUSED, SCHEMA))
+    output.write(COUNTS, TABLE, pa.Table.from_pylist(REFUSED, SCHEMA))
     return output
 
 
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
-def test_parts_that_are_written_stay_and_the_end_makes_the_output_whole(
+def test_written_shards_are_kept_and_the_finished_output_is_complete(
     name: str, tmp_path: Path
 ) -> None:
     half_done(tmp_path / name)
     torn = ScoreOutput(tmp_path / name)
-    left = torn.folder / "scores" / ".part-00001.parquet.0123.partial"
-    left.write_text("half a part")
+    left = torn.folder / "scores" / ".shard-000001.parquet.0123.partial"
+    left.write_text("half a shard")
     assert torn.begin(IDENTITY, force=False) is None
-    assert list(torn.done()) == [COUNTS] and not left.exists()
-    more = {**COUNTS, "part": 1, "rejected": 0}
-    write_part(torn.folder, more, TABLE, SCHEMA.empty_table())
-    summary = torn.finish(IDENTITY, {"rows": 4, "rejected": 1, "tokens": 18})
+    assert list(torn.finished_shards()) == [COUNTS] and not left.exists()
+    more: ShardCounts = {**COUNTS, "shard": 1, "rejected": 0}
+    torn.write(more, TABLE, SCHEMA.empty_table())
+    summary = torn.finish(IDENTITY, Totals(4, 1, 18))
     assert summary == {"rows": 4, "rejected": 1, "tokens": 18, "reasons": {"not JSON": 1}}
-    assert pq.read_table(torn.scores).to_pylist() == 2 * TABLE.to_pylist()
+    assert pq.read_table(torn.results).to_pylist() == 2 * TABLE.to_pylist()
     assert pq.read_table(torn.rejects).to_pylist() == REFUSED
     assert ScoreOutput(tmp_path / name).begin(IDENTITY, force=False) == summary
     hidden = [path for path in tmp_path.rglob(".*")]
@@ -188,24 +189,50 @@ def test_other_options_are_refused_by_name_unless_forced(
 ) -> None:
     output = half_done(tmp_path / name)
     if finished:
-        output.finish(IDENTITY, {"rows": 2, "rejected": 1, "tokens": 9})
+        output.finish(IDENTITY, Totals(2, 1, 9))
     other = {**IDENTITY, "--prefixes": "whole"}
     with pytest.raises(ConfigError, match=r"other options: --prefixes \(there: 'tlt'\); valid"):
         ScoreOutput(tmp_path / name).begin(other, force=False)
     again = ScoreOutput(tmp_path / name)
     assert again.begin(other, force=True) is None
-    assert list(again.done()) == [] and not again.rejects.exists()
+    assert list(again.finished_shards()) == [] and not again.rejects.exists()
 
 
 def test_what_another_program_wrote_is_not_written_over(tmp_path: Path) -> None:
     write_rejects(tmp_path / "out" / "rejects.parquet", [Reject("x", 1, "y", "z")])
     pq.write_table(TABLE, tmp_path / "x.parquet")
     for name in ("out", "x.parquet"):
-        with pytest.raises(ConfigError, match="is there and was not made by this command"):
+        with pytest.raises(ConfigError, match="exists and was not written by this command"):
             ScoreOutput(tmp_path / name).begin(IDENTITY, force=False)
     mine = tmp_path / "notes" / "mine.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
     output = ScoreOutput(mine.parent)
     assert output.begin(IDENTITY, force=True) is None
-    assert mine.read_text() == "mine" and (mine.parent / MARK).is_file()
+    assert mine.read_text() == "mine" and (mine.parent / ScoreOutput.MANIFEST).is_file()
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_unfinished_shards_of_an_earlier_version_are_refused_unless_forced(
+    name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("out.parquet.parts" if name == "out.parquet" else "out")
+    (folder / "scores").mkdir(parents=True)
+    pq.write_table(TABLE, folder / "scores" / "part-00000.parquet")
+    manifest = {"identity": IDENTITY, "summary": None}
+    (folder / ScoreOutput.MANIFEST).write_text(json.dumps(manifest))
+    output = ScoreOutput(tmp_path / name)
+    with pytest.raises(ConfigError, match="unfinished shards of an earlier version, named part-"):
+        output.begin(IDENTITY, force=False)
+    assert output.begin(IDENTITY, force=True) is None
+    assert list(tmp_path.rglob("part-*")) == []
+
+
+def test_a_finished_output_of_an_earlier_version_is_finished(tmp_path: Path) -> None:
+    (tmp_path / "out" / "scores").mkdir(parents=True)
+    pq.write_table(TABLE, tmp_path / "out" / "scores" / "part-00000.parquet")
+    summary = {"rows": 2, "rejected": 0, "tokens": 9, "reasons": {}}
+    manifest = {"identity": {**IDENTITY, "--part-rows": 2}, "summary": summary}
+    (tmp_path / "out" / ScoreOutput.MANIFEST).write_text(json.dumps(manifest))
+    identity = {**IDENTITY, "--shard-rows": 2}
+    assert ScoreOutput(tmp_path / "out").begin(identity, force=False) == summary

@@ -90,7 +90,7 @@ async def _label(
         for prompt in prompts
     ]
     pairs = []
-    for prompt, answer in zip(prompts, await policy.drawn(requests), strict=True):
+    for prompt, answer in zip(prompts, await policy.sample_all(requests), strict=True):
         first, second = answer.continuations
         texts = chat.response_text(first.token_ids), chat.response_text(second.token_ids)
         finished = first.stop == "end", second.stop == "end"

@@ -103,7 +103,7 @@ def run_calibration(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Fig
         )
         for p in problems
     ]
-    sampled = asyncio.run(policy_of(sweep, sweep.config.search.dtype).drawn(requests))
+    sampled = asyncio.run(policy_of(sweep, sweep.config.search.dtype).sample_all(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
     pq.write_table(pa.table({"entropy": pa.array(entropies, pa.float64())}), folder / ENTROPIES)
     meter.update(len(problems), len(problems))

@@ -1,0 +1,29 @@
+"""Checks of options that import nothing that computes, and the error that ends a job early."""
+
+import typer
+from rich.console import Console
+
+from jobs.sweep.main import BAD_CONFIG
+from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.output_paths import check_uri, is_file
+
+
+def check_file(option: str, source: str, suffixes: tuple[str, ...], valid: str) -> None:
+    """Check that a file exists and has one of the suffixes; of a URI, that its kind is known.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if not source.endswith(suffixes):
+        raise ConfigError(f"{option} = {shown(source)}: unknown format; valid: {valid}")
+    if "://" in source:
+        check_uri(option, source)
+    elif not is_file(source):
+        raise ConfigError(f"{option} = {shown(source)}: no such file; valid: {valid}")
+
+
+def exit_with(error: ConfigError) -> typer.Exit:
+    """Show the error of a wrong option and return the exit of the job, with exit code 2."""
+    console = Console(stderr=True)
+    console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    return typer.Exit(BAD_CONFIG)
