@@ -26,7 +26,7 @@ def message(app: object, *arguments: str) -> str:
 
 
 SCORE = [
-    (["--seed", "1"], "--seed = 1: it has no effect: --prefixes whole draws nothing"),
+    (["--seed", "1"], "--seed = 1: it has no effect: --prefixes whole draws no random numbers"),
     (["--seed", "0", "--prefixes", "tlt"], "--seed = 0: it has no effect: --prefixes tlt"),
     (["--step-delimiter", "."], "--step-delimiter = '.': it has no effect: a reward model of kind"),
     (["--position", "open", "--branch-memory-mib", "64"],
@@ -50,7 +50,7 @@ def test_an_option_of_scoring_that_nothing_reads_is_refused(
         (
             "process",
             ["--position", "open"],
-            "--position = 'open': it has no effect: a scorer of kind step_tag is",
+            "--position = 'open': it has no effect: a scorer of kind step_tag scores",
         ),
         ("encoder", ["--branch-memory-mib", "64"], "--branch-memory-mib = 64: it has no effect"),
     ],
@@ -65,10 +65,10 @@ def test_an_option_that_the_kind_of_a_model_does_not_read_is_refused(
 
 
 DECODE = [
-    ("base", ["--position", "open"], "--position = 'open': it has no effect: --method base asks"),
+    ("base", ["--position", "open"], "--position = 'open': it has no effect: --method base needs"),
     ("vote", ["--reward-cache-mib", "9"], "--reward-cache-mib = 9: it has no effect: --method"),
     ("greedy", ["--temperature", "0.7"], "--temperature = 0.7: it has no effect: --method greedy"),
-    ("greedy", ["--seed", "1"], "--seed = 1: it has no effect: --method greedy draws nothing"),
+    ("greedy", ["--seed", "1"], "--seed = 1: it has no effect: --method greedy draws no random numbers"),
 ]  # fmt: skip
 
 
@@ -87,10 +87,10 @@ def test_an_option_of_decoding_that_the_method_does_not_read_is_refused(
         (
             "greedy",
             [],
-            "--reward = '{reward}': it has no effect: --method greedy asks for no score",
+            "--reward = '{reward}': it has no effect: --method greedy needs no scores",
         ),
-        ("args", ["--top-p", "0.9"], "--top-p = 0.9: it has no effect: --method args takes the"),
-        ("args", ["--seed", "1"], "--seed = 1: it has no effect: --method args draws nothing"),
+        ("args", ["--top-p", "0.9"], "--top-p = 0.9: it has no effect: --method args uses the"),
+        ("args", ["--seed", "1"], "--seed = 1: it has no effect: --method args draws no random numbers"),
         ("args_stochastic", ["--temperature", "0.5"], "--temperature = 0.5: it has no effect"),
     ],
 )
