@@ -68,7 +68,7 @@ DECODE = [
     ("base", ["--position", "open"], "--position = 'open': it has no effect: --method base needs"),
     ("vote", ["--reward-cache-mib", "9"], "--reward-cache-mib = 9: it has no effect: --method"),
     ("greedy", ["--temperature", "0.7"], "--temperature = 0.7: it has no effect: --method greedy"),
-    ("greedy", ["--seed", "1"], "--seed = 1: it has no effect: --method greedy draws no random numbers"),
+    ("greedy", ["--seed", "1"], "--seed = 1: it has no effect: --method greedy draws no"),
 ]  # fmt: skip
 
 
@@ -90,7 +90,11 @@ def test_an_option_of_decoding_that_the_method_does_not_read_is_refused(
             "--reward = '{reward}': it has no effect: --method greedy needs no scores",
         ),
         ("args", ["--top-p", "0.9"], "--top-p = 0.9: it has no effect: --method args uses the"),
-        ("args", ["--seed", "1"], "--seed = 1: it has no effect: --method args draws no random numbers"),
+        (
+            "args",
+            ["--seed", "1"],
+            "--seed = 1: it has no effect: --method args draws no random numbers",
+        ),
         ("args_stochastic", ["--temperature", "0.5"], "--temperature = 0.5: it has no effect"),
     ],
 )
