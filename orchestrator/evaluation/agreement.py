@@ -43,13 +43,13 @@ class Curve:
 class PrefixRates:
     """One measure of N pairs at G lengths, over three sets of prefix pairs.
 
-    strict    all pairs, as appendix B has it: a tie and a pair of equal prefixes disagree;
-    distinct  pairs whose two prefixes differ at t (a tie still disagrees);
-    decided   those of ``distinct`` where h does not tie (None for measures without h). A tie of r
-              still disagrees there: the judge prefers one of the two.
-
-    ``values`` (N, G) float64: 1 where the two criteria agree, else 0; or the gap. ``counted`` holds
-    the (N, G) mask of each set; it depends on the pairs and on h, never on the scorer.
+    Attributes:
+        strict: all pairs, as in appendix B: a tie and a pair of equal prefixes disagree.
+        distinct: pairs whose two prefixes differ at t; a tie still disagrees.
+        decided: those of ``distinct`` where h does not tie (None for measures without h). A tie of
+            r still disagrees there: the judge prefers one of the two.
+        values: (N, G) float64: 1 where the two criteria agree, else 0; or the gap.
+        counted: the (N, G) mask of each set; it depends on the pairs and on h, not on the scorer.
     """
 
     strict: Curve

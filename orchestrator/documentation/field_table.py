@@ -1,0 +1,57 @@
+"""The table of a section's fields: valid values, default and description."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from orchestrator.config.section import Section
+from orchestrator.documentation.markdown import code, paragraph, table
+from orchestrator.documentation.value_words import valid_values
+
+COLUMNS = ("field", "valid values", "default", "description")
+
+
+def field_table(
+    section: type[Section], skip: Collection[str] = (), anchors: Mapping[str, str] | None = None
+) -> str:
+    """Return the table in Markdown; "" if no field is left.
+
+    Args:
+        section: the class whose fields are shown.
+        skip: names of fields that are left out.
+        anchors: by the name of a section's class, the anchor of its own table on the page.
+    """
+    schemas = section.model_json_schema()["properties"]
+    rows = []
+    for name, info in section.model_fields.items():
+        if name in skip:
+            continue
+        names = [part.__name__ for part in sections_in(info.annotation)]
+        links = [anchors[name] for name in names if anchors and name in anchors]
+        valid = " or ".join(f"[section](#{anchor})" for anchor in links)
+        description = paragraph(info.description or "")
+        rows.append(
+            (f"`{name}`", valid or valid_values(schemas[name]), _default(info), description)
+        )
+    return table(COLUMNS, rows) if rows else ""
+
+
+def sections_in(annotation: Any) -> list[type[Section]]:
+    """Return the sections of a type, which may be a union or a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in sections_in(part)]
+
+
+def _default(info: FieldInfo) -> str:
+    """The default of a field; of a section, the fields that its own class leaves otherwise."""
+    if info.is_required():
+        return "required"
+    if info.default_factory is not None:
+        return "see below"
+    value = info.default
+    if isinstance(value, Section):
+        fields = value.model_dump(mode="json", exclude_unset=True)
+        return ", ".join(f"`{name}: {value}`" for name, value in fields.items())
+    return code(value)
