@@ -31,7 +31,7 @@ def valid_values(schema: Mapping[str, Any]) -> str:
         return _code(schema["const"])
     if "$ref" in schema or "allOf" in schema:
         return "section"
-    kind = schema.get("type")
+    kind = str(schema.get("type"))
     if kind in ("integer", "number"):
         return kind + _bounds(schema)
     if kind == "string":
