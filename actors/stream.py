@@ -1,8 +1,8 @@
-"""A training worker's shard: a Ray Data pipeline of its own rows, in the order of the plan.
+"""The rows of a training worker as a Ray Data pipeline, in the order of the training's plan.
 
-Ray Data's own split deals blocks to whoever asks first, so that no step would have the same rows
-twice. Here the plan names the rows; tasks read them a piece ahead of the training, and neither the
-driver nor a worker holds more than a piece or two.
+Ray Data's own split assigns blocks to the workers in the order of their requests, which differs
+between runs. Here the plan names the rows of each worker. Tasks read them one piece ahead of the
+training, so that neither the driver nor a worker holds more than two pieces.
 """
 
 import logging
@@ -15,13 +15,16 @@ import ray.data
 from orchestrator.training.examples import Example
 from orchestrator.training.files import read_rows, to_examples
 
-PIECES_AHEAD = 1  # pieces that are read while one is being trained on
+PIECES_AHEAD = 1  # pieces that are read while the training uses another one
 
 
 def stream(file: Path, pieces: Sequence[Sequence[int]], task_cpus: float) -> Iterator[Example]:
-    """The rows of all pieces (row numbers of ``file``), in order.
+    """Iterate over the rows of all pieces, in order.
 
-    ``task_cpus`` are the logical CPUs that a reading task asks for.
+    Args:
+        file: Parquet file of training rows.
+        pieces: row numbers; the rows of a piece are read together.
+        task_cpus: logical CPUs of each reading task.
     """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
@@ -44,5 +47,5 @@ def stream(file: Path, pieces: Sequence[Sequence[int]], task_cpus: float) -> Ite
 
 
 def _read(pieces: pa.Table, file: str) -> pa.Table:
-    """The rows of a block's pieces."""
+    """Read the rows of the pieces in a block."""
     return pa.concat_tables([read_rows(Path(file), p) for p in pieces["rows"].to_pylist()])

@@ -1,9 +1,8 @@
-"""The training desk, and the loop of the warm Ray Train workers that take their jobs from it.
+"""The job queue of the training workers, and the loop in which each Ray Train worker takes jobs.
 
-Starting a worker group costs about as much as training a small model, so one group serves all
-trainings of a sweep: a worker asks the desk for job 0, 1, 2, ... and trains each. When a worker
-dies, Ray Train starts the group anew, and it goes on with the first unfinished job from that job's
-last checkpoint.
+Starting a group of workers costs about as much as training a small model, so one group trains all
+models of a sweep: its workers take job 0, 1, 2, ... from the queue. If a worker dies, Ray Train
+restarts the group, which resumes the first unfinished job from that job's last checkpoint.
 """
 
 import asyncio
@@ -24,15 +23,25 @@ from orchestrator.training.examples import Example
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 
-# What raises these would do so again. All else may come of another worker's death: Ray Train tries
-# again.
-PLACE_NOTE = "placement_group"  # a file beside Ray Train's own: which place the group has
-OWN_FAULTS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)
+PLACEMENT_GROUP_FILE = "placement_group"  # in Ray Train's folder: id of the workers' group
+# Errors of the job itself, which a retry would raise again. Ray Train retries after all others,
+# which the death of another worker may have caused.
+JOB_ERRORS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)
 
 
 @dataclass
 class JobState:
-    """Where one training stands; ``measures`` are the held-out ones by step, as they came."""
+    """The state of one training job.
+
+    Attributes:
+        job: the job.
+        done_steps: number of finished steps.
+        steps: number of steps; 0 before the training starts.
+        loss: last loss.
+        measures: held-out measures by step.
+        result: result of a finished training, as plain values.
+        error: message of an error that a restart cannot fix.
+    """
 
     job: TrainingJob
     done_steps: int = 0
@@ -40,12 +49,12 @@ class JobState:
     loss: float = float("nan")
     measures: dict[int, dict[str, float]] = field(default_factory=dict)
     result: dict[str, Any] | None = None
-    error: str | None = None  # a fault of the training itself, which no restart mends
+    error: str | None = None
 
 
 @ray.remote(num_cpus=0, max_concurrency=64)
-class TrainingDesk:
-    """Holds the jobs of a sweep in order, with their progress and results."""
+class TrainingQueue:
+    """The training jobs of a sweep in order, with their progress and results."""
 
     def __init__(self) -> None:
         self._jobs: list[JobState] = []
@@ -53,83 +62,83 @@ class TrainingDesk:
         self._changed = asyncio.Condition()
 
     async def submit(self, job: TrainingJob) -> int:
-        """Adds a job; gives its number."""
+        """Add a job and return its number."""
         async with self._changed:
             self._jobs.append(JobState(job))
             self._changed.notify_all()
         return len(self._jobs) - 1
 
     async def take(self, number: int) -> TrainingJob | None:
-        """Waits for job ``number``; None when the desk is closed."""
+        """Wait for job ``number`` and return it; None if the queue is closed."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._closed or len(self._jobs) > number)
         return None if self._closed else self._jobs[number].job
 
     async def first_unfinished(self) -> int:
-        """The job that a group, new or started again, begins with."""
+        """Return the number of the first job without result or error."""
         return next(
             (i for i, s in enumerate(self._jobs) if s.result is None and s.error is None),
             len(self._jobs),
         )
 
     async def progress(self, number: int, done: int, steps: int, loss: float) -> None:
-        """Rank 0 says how far it is."""
+        """Store the progress that rank 0 reports."""
         state = self._jobs[number]
         state.done_steps, state.steps, state.loss = done, steps, loss
 
     async def evaluated(self, number: int, step: int, measures: Mapping[str, float]) -> None:
-        """Rank 0 says what was measured on the held-out rows."""
+        """Store the held-out measures that rank 0 reports."""
         self._jobs[number].measures[step] = dict(measures)
 
     async def finish(self, number: int, result: dict[str, Any]) -> None:
-        """Rank 0 says that a job's model is written."""
+        """Store the result of a job whose model rank 0 has written."""
         self._jobs[number].result = result
 
     async def fail(self, number: int, error: str) -> None:
-        """A worker says that a job cannot be trained, whoever tries."""
+        """Store the error of a job that cannot be trained."""
         self._jobs[number].error = error
 
     async def state(self, number: int) -> JobState:
-        """Progress and, when done, the result of a job."""
+        """Return the state of a job."""
         return self._jobs[number]
 
     async def close(self) -> None:
-        """Lets the workers end."""
+        """Close the queue, which ends the workers."""
         async with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class RayHost:
-    """A Ray Train worker as the train loop sees it: Ray Data reads, Ray Train keeps checkpoints.
+    """The host on a Ray Train worker: Ray Data reads rows, Ray Train stores checkpoints.
 
     Args:
-        desk: the training desk.
-        number: of the job.
+        queue: the job queue.
+        number: number of the job.
         data_task_cpus: logical CPUs of each reading task.
     """
 
-    def __init__(self, desk: Any, number: int, data_task_cpus: float) -> None:
+    def __init__(self, queue: Any, number: int, data_task_cpus: float) -> None:
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
-        self._desk, self._number, self._cpus = desk, number, data_task_cpus
+        self._queue, self._number, self._cpus = queue, number, data_task_cpus
 
     def rows(self, file: Path, pieces: Sequence[Sequence[int]]) -> Iterator[Example]:
-        """This worker's shard, streamed."""
+        """Iterate over this worker's rows."""
         return stream(file, pieces, self._cpus)
 
     def progress(self, done: int, steps: int, loss: float) -> None:
-        """Tells the desk."""
+        """Report progress to the queue."""
         if self.rank == 0:
-            self._desk.progress.remote(self._number, done, steps, loss)
+            self._queue.progress.remote(self._number, done, steps, loss)
 
     def evaluated(self, step: int, measures: Mapping[str, float]) -> None:
-        """Tells the desk."""
+        """Report held-out measures to the queue."""
         if self.rank == 0:
-            self._desk.evaluated.remote(self._number, step, measures)
+            self._queue.evaluated.remote(self._number, step, measures)
 
-    def keep(self, write: Callable[[Path], None], step: int) -> None:
-        """Reports this worker's files of a checkpoint; Ray Train joins those of all workers."""
+    def save_checkpoint(self, write: Callable[[Path], None], step: int) -> None:
+        """Report this worker's files of a checkpoint; Ray Train merges those of all workers."""
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder))
             ray.train.report(
@@ -138,8 +147,8 @@ class RayHost:
             )
 
     @contextmanager
-    def kept(self) -> Iterator[Path | None]:
-        """The last checkpoint that all workers have reported, of whatever job."""
+    def last_checkpoint(self) -> Iterator[Path | None]:
+        """Provide the folder of the last checkpoint that all workers reported, of any job."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             yield None
@@ -149,30 +158,34 @@ class RayHost:
 
 
 def training_worker(config: dict[str, Any]) -> None:
-    """Ray Train's loop of each worker: takes jobs from the desk until it is closed."""
-    desk = config["desk"]
-    if not config["gpus"]:  # Ray hides no card from a worker that asked for none
+    """Take and train jobs until the queue is closed; Ray Train runs this on each worker.
+
+    Args:
+        config: the queue, the settings of ``TrainerGroup`` and the folder of Ray Train's files.
+    """
+    queue = config["queue"]
+    if not config["gpus"]:  # Ray does not hide GPUs from a worker that requests none
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         os.environ["DS_ACCELERATOR"] = "cpu"
         torch.set_num_threads(config["threads"])
-    _note_place(Path(config["storage"]))
-    number = ray.get(desk.first_unfinished.remote())
-    while (job := ray.get(desk.take.remote(number))) is not None:
-        host = RayHost(desk, number, config["data_task_cpus"])
+    _write_placement_group(Path(config["storage"]))
+    number = ray.get(queue.first_unfinished.remote())
+    while (job := ray.get(queue.take.remote(number))) is not None:
+        host = RayHost(queue, number, config["data_task_cpus"])
         try:
             result = run_job(job, host)
-        except OWN_FAULTS as error:
-            ray.get(desk.fail.remote(number, f"{type(error).__name__}: {error}"))
+        except JOB_ERRORS as error:
+            ray.get(queue.fail.remote(number, f"{type(error).__name__}: {error}"))
             raise
         if host.rank == 0:
-            ray.get(desk.finish.remote(number, result.to_dict()))
+            ray.get(queue.finish.remote(number, result.to_dict()))
         ray.train.report({"job": number, "loss": result.loss[-1], "steps": result.steps})
         number += 1
 
 
-def _note_place(storage: Path) -> None:
-    """Rank 0 writes down the group's place, for whoever has to give it back."""
-    place = ray.util.get_current_placement_group()
-    if place is not None and ray.train.get_context().get_world_rank() == 0:
+def _write_placement_group(storage: Path) -> None:
+    """Write the id of the workers' placement group on rank 0, so that the driver can remove it."""
+    group = ray.util.get_current_placement_group()
+    if group is not None and ray.train.get_context().get_world_rank() == 0:
         storage.mkdir(parents=True, exist_ok=True)
-        (storage / PLACE_NOTE).write_text(place.id.hex())
+        (storage / PLACEMENT_GROUP_FILE).write_text(group.id.hex())

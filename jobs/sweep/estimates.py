@@ -12,7 +12,7 @@ from orchestrator.config.tree import Config
 from orchestrator.tasks.task import PAIR_SPLITS
 from orchestrator.training.speed import Speed, measure
 
-REFERENCE = Speed(training=0.028, reading=0.011, step=0.0037)
+REFERENCE = Speed(training=0.028, forward=0.011, step=0.0037)
 PER_TRAINED_PAIR = 0.0107
 PER_DEMONSTRATION = 0.0044
 PER_SAMPLE = 0.0018
@@ -42,7 +42,7 @@ class Rates:
         )
         return cls(
             found.training / REFERENCE.training,
-            found.reading / REFERENCE.reading,
+            found.forward / REFERENCE.forward,
             found.step / REFERENCE.step,
         )
 

@@ -12,7 +12,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup
 
-from actors.training import PLACE_NOTE, JobState, TrainingDesk, training_worker
+from actors.training import PLACEMENT_GROUP_FILE, JobState, TrainingQueue, training_worker
 from orchestrator.training.job import TrainingJob
 
 POLL_SECONDS = 0.5
@@ -51,7 +51,7 @@ class TrainerGroup:
         self._settings = {
             "gpus": gpus, "threads": threads, "data_task_cpus": data_task_cpus, "storage": storage,
         }  # fmt: skip
-        self._desk: Any = None
+        self._queue: Any = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -63,9 +63,9 @@ class TrainerGroup:
                 code raised.
         """
         self._start()
-        number = ray.get(self._desk.submit.remote(job))
+        number = ray.get(self._queue.submit.remote(job))
         while True:
-            state: JobState = ray.get(self._desk.state.remote(number))
+            state: JobState = ray.get(self._queue.state.remote(number))
             progress(state)
             if state.result is not None:
                 return state.result
@@ -77,24 +77,24 @@ class TrainerGroup:
 
     def close(self) -> None:
         """Ends the workers."""
-        if self._desk is None:
+        if self._queue is None:
             return
-        ray.get(self._desk.close.remote())
+        ray.get(self._queue.close.remote())
         if self._thread is not None:
             self._thread.join(timeout=30)
-        self._desk = self._thread = None
+        self._queue = self._thread = None
 
     def _start(self) -> None:
         if self._thread is not None:
             return
-        self._desk = TrainingDesk.remote()  # type: ignore[attr-defined]
+        self._queue = TrainingQueue.remote()  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         self._thread.start()
 
     def _fit(self) -> None:
         trainer = TorchTrainer(
             training_worker,
-            train_loop_config={"desk": self._desk, **self._settings},
+            train_loop_config={"queue": self._queue, **self._settings},
             torch_config=TorchConfig(backend=self._backend),
             scaling_config=self._scaling,
             run_config=RunConfig(
@@ -110,14 +110,17 @@ class TrainerGroup:
             self._error = error
 
 
-def free_place(storage: Path) -> None:
-    """Gives back the place of a group whose processes were ended from outside.
+def free_placement_group(storage: Path) -> None:
+    """Remove the placement group of training workers that were killed.
 
-    Ray keeps the placement group that an actor made until the whole job ends, also where the actor
-    is gone; the next group would wait for that place for ever.
+    Ray keeps a placement group until the job ends, even if the actor that created it is dead. The
+    next group of workers would wait for its resources forever.
+
+    Args:
+        storage: folder of Ray Train's files of the group.
     """
-    note = storage / PLACE_NOTE
-    if ray.is_initialized() and note.is_file():
-        number = PlacementGroupID(bytes.fromhex(note.read_text()))
-        ray.util.remove_placement_group(PlacementGroup(number))
-        note.unlink(missing_ok=True)
+    file = storage / PLACEMENT_GROUP_FILE
+    if ray.is_initialized() and file.is_file():
+        group_id = PlacementGroupID(bytes.fromhex(file.read_text()))
+        ray.util.remove_placement_group(PlacementGroup(group_id))
+        file.unlink(missing_ok=True)

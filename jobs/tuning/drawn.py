@@ -1,4 +1,4 @@
-"""The configs that a tuning draws, checked by all that imports nothing that computes."""
+"""The drawn configs of a tuning, with the checks that need no torch, Ray or transformers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,20 +12,26 @@ from orchestrator.config.tree import Config
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import Dimension, Scalar, as_overrides, draw_trials, parse_space
 
-MOST = 10_000  # trials of a tuning
+MOST = 10_000  # trials of a tuning, or trials at the same time
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The values of all trials by field, and the config that they are set in."""
+    """The drawn trials of a tuning.
+
+    Attributes:
+        base: config in which the values are set.
+        space: dimensions of the search space.
+        trials: values of each trial by field.
+    """
 
     base: Config
     space: list[Dimension]
     trials: list[dict[str, Scalar]]
 
 
-def drawn_of(request: Request, config_file: Path | None, overrides: Sequence[str]) -> Drawn:
-    """Draws the trials, and checks the config of each.
+def draw(request: Request, config_file: Path | None, overrides: Sequence[str]) -> Drawn:
+    """Draw the trials, and check the config of each.
 
     Raises:
         ConfigError: the space, a drawn config, the model or the metric is not valid.
@@ -43,21 +49,21 @@ def drawn_of(request: Request, config_file: Path | None, overrides: Sequence[str
 def config_with(
     values: dict[str, Scalar], request: Request, config_file: Path | None, overrides: Sequence[str]
 ) -> Config:
-    """The config of a trial.
+    """Return the config of a trial.
 
     Raises:
-        ConfigError: it is not valid; the message says what was drawn.
+        ConfigError: the config is not valid; the message names the drawn values.
     """
-    with told_of_drawn(values):
-        given = [*overrides, *as_overrides(values)]
-        config = quickly_checked(config_file, given, starts=False)
+    with drawn_values_in_errors(values):
+        all_overrides = [*overrides, *as_overrides(values)]
+        config = quickly_checked(config_file, all_overrides, starts=False)
         check_model(config, request.model)
         return config
 
 
 @contextmanager
-def told_of_drawn(values: dict[str, Scalar]) -> Iterator[None]:
-    """Adds to a config's error what was drawn."""
+def drawn_values_in_errors(values: dict[str, Scalar]) -> Iterator[None]:
+    """Add the drawn values to the message of a ConfigError."""
     try:
         yield
     except ConfigError as error:
@@ -66,7 +72,7 @@ def told_of_drawn(values: dict[str, Scalar]) -> Iterator[None]:
 
 
 def measures_of(config: Config, model: str) -> list[str]:
-    """The metrics that a training of this model has."""
+    """Return the names of the metrics of a training of this model."""
     if model == "policy" or not config.training.evaluation_pairs:
         return ["final_loss"]
     variant = config.variants.get(model)
@@ -80,7 +86,7 @@ def _check_request(request: Request, config: Config) -> None:
     valid = measures_of(config, request.model)
     if request.metric not in valid:
         raise ConfigError(
-            f"--metric {request.metric}: a training of {request.model} has none;"
+            f"--metric {request.metric}: a training of {request.model} has no such metric;"
             f" valid: {', '.join(valid)}"
         )
     if request.scheduler == "asha" and "scheduler" in request.named:
@@ -91,13 +97,13 @@ def _check_request(request: Request, config: Config) -> None:
 
 
 def _check_measured_early(request: Request, config: Config) -> None:
-    """Raises ConfigError where ASHA is asked for and no trial has a measure before its end."""
-    why = None
+    """Raise ConfigError if ASHA is requested, but trials are measured only at their end."""
+    reason = None
     if request.metric == "final_loss":
-        why = "final_loss is known at the end of a training alone"
+        reason = "final_loss is computed only at the end of a training"
     elif config.training.evaluation_steps is None:
-        why = "training.evaluation_steps = null measures at the end of a training alone"
-    if why is not None:
+        reason = "training.evaluation_steps = null measures only at the end of a training"
+    if reason is not None:
         raise ConfigError(
-            f"--scheduler asha: it has no effect: {why}; valid: fifo, or without --scheduler"
+            f"--scheduler asha: it has no effect: {reason}; valid: fifo, or without --scheduler"
         )

@@ -1,4 +1,4 @@
-"""The driver's ears in Ray Tune: each trial's MLflow run, its line on the console, its outcome."""
+"""The driver's callback for Ray Tune: MLflow runs, console lines and outcomes of the trials."""
 
 import time
 from pathlib import Path
@@ -8,9 +8,9 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from jobs.sweep.runner import StageFailed
-from jobs.sweep.trainer import free_place
+from jobs.sweep.trainer import free_placement_group
 from jobs.tuning.study import Study, Trial
-from jobs.tuning.trial import FINISHED, PERCENT, STEP, WHOLE, trainings_of
+from jobs.tuning.trial import ALL, FINISHED, PERCENT, STEP, trainings_of
 from orchestrator.tracking.mlflow_tracker import Status, Tracker
 from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
 
@@ -18,12 +18,12 @@ STATUS: dict[str, Status] = {"finished": "FINISHED", "stopped": "KILLED", "faile
 
 
 class TrialLog(tune.Callback):  # type: ignore[misc]
-    """Hears of all trials in the driver, which alone writes to MLflow.
+    """Logs all trials; it runs in the driver, the only process that writes to MLflow.
 
     Args:
-        study: what is tuned.
-        tracker: MLflow.
-        parent: run id of the tuning.
+        study: the tuning.
+        tracker: writes to MLflow.
+        parent: MLflow run id of the tuning.
     """
 
     def __init__(self, study: Study, tracker: Tracker, parent: str) -> None:
@@ -34,88 +34,89 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._started: dict[int, float] = {}
         self._points: dict[int, list[Point]] = {}
         self.outcomes: dict[int, Outcome] = {}
-        self.known = read_outcomes(study)
+        self.earlier = read_outcomes(study)
         self._models = {
             step.stage.key: step.stage
             for trial in study.trials
-            for step in study.own(trial)
+            for step in study.steps_of(trial)
             if step.stage.keeps_checkpoint
         }
-        self._there_before = {k for k, stage in self._models.items() if self._store.done(stage)}
+        self._existing_models = {k for k, stage in self._models.items() if self._store.done(stage)}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune writes its callbacks to disk, and nobody reads them back."""
+        """Return an empty state; Ray Tune writes its callbacks to disk, and nothing reads them."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        """Opens the trial's run."""
+        """Start the MLflow run of a trial."""
         self._open(self._trial(trial))
 
-    def tell_known(self) -> None:
-        """Tells of trials of which everything is known, without Ray Tune."""
+    def log_earlier(self) -> None:
+        """Log the outcomes of earlier runs of all trials, without Ray Tune."""
         for trial in self.study.trials:
-            known = self.known[trial.number]
-            assert known is not None
+            outcome = self.earlier[trial.number]
+            assert outcome is not None
             self._open(trial)
-            for point in known.points:
+            for point in outcome.points:
                 self._log_point(trial.number, point)
-            self._end(trial, known)
+            self._end(trial, outcome)
 
-    def _open(self, found: Trial) -> None:
-        name = f"trial_{found.number:02}"
-        run = self._tracker.stage_run(self._parent, name, f"{found.number}-{found.stage.key}")
-        tags = {"kind": "trial", "model": self.study.request.model, "key": found.stage.key}
-        self._tracker.log(run, params=found.values, tags=tags)
-        self._runs[found.number], self._started[found.number] = run, time.monotonic()
-        self._points[found.number] = []
+    def _open(self, trial: Trial) -> None:
+        name = f"trial_{trial.number:02}"
+        run = self._tracker.stage_run(self._parent, name, f"{trial.number}-{trial.stage.key}")
+        tags = {"kind": "trial", "model": self.study.request.model, "key": trial.stage.key}
+        self._tracker.log(run, params=trial.values, tags=tags)
+        self._runs[trial.number], self._started[trial.number] = run, time.monotonic()
+        self._points[trial.number] = []
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Notes measures on the way; the last ones come with the model."""
+        """Log measures during a training; the last ones are logged at its end."""
         number = self._trial(trial).number
         if result.get(FINISHED):
             return
         measures = {n: float(v) for n, v in result.items() if n.startswith("held_out_")}
-        point = Point(result[PERCENT] / WHOLE, int(result[STEP]), measures)
+        point = Point(result[PERCENT] / ALL, int(result[STEP]), measures)
         self._points[number].append(point)
         self._log_point(number, point)
-        if self.known[number] is None:
+        if self.earlier[number] is None:
             value = result[self.study.request.metric]
-            self._say(number, f"step {point.step}, {self.study.request.metric} {value:.4g}")
+            self._print(number, f"step {point.step}, {self.study.request.metric} {value:.4g}")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        """Ends the trial's run; of the trained models the best are kept."""
-        found, last = self._trial(trial), trial.last_result
-        finished = bool(last.get(FINISHED))
-        outcome = self.known[found.number] or Outcome(
+        """End the run of a finished or stopped trial, and remove models that are not the best."""
+        study_trial, last = self._trial(trial), trial.last_result
+        number, finished = study_trial.number, bool(last.get(FINISHED))
+        outcome = self.earlier[number] or Outcome(
             "finished" if finished else "stopped",
             self.study.key,
-            self._points[found.number],
-            self._store.marker(found.stage)["figures"]["metrics"] if finished else {},
-            time.monotonic() - self._started[found.number],
-            sorted(self._models_of(found) - self._there_before),
+            self._points[number],
+            self._store.marker(study_trial.stage)["figures"]["metrics"] if finished else {},
+            time.monotonic() - self._started[number],
+            sorted(self._models_of(study_trial) - self._existing_models),
         )
-        if self.known[found.number] is None:
-            write_outcome(_file(found), outcome)
-        self._end(found, outcome)
-        self._keep_the_best()
+        if self.earlier[number] is None:
+            write_outcome(_file(study_trial), outcome)
+        self._end(study_trial, outcome)
+        self._remove_worse_models()
 
     def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
-        """Ends the run of a trial that raised; the others go on."""
-        found = self._trial(trial)
-        # Ray's own way reads the error where it is copied to later on.
+        """End the run of a trial that failed; the others continue."""
+        study_trial = self._trial(trial)
+        number = study_trial.number
+        # Ray's own method reads the error from a copy that is made later.
         error = Path(trial.error_file)
         message = cause_of(error.read_text() if error.is_file() else "")
-        seconds = time.monotonic() - self._started.get(found.number, time.monotonic())
-        points = self._points.get(found.number, [])
+        seconds = time.monotonic() - self._started.get(number, time.monotonic())
+        points = self._points.get(number, [])
         outcome = Outcome("failed", self.study.key, points, seconds=seconds, error=message)
-        if found.number not in self._runs:
-            self._open(found)
-        self._end(found, outcome)
+        if number not in self._runs:
+            self._open(study_trial)
+        self._end(study_trial, outcome)
 
-    def end_what_is_open(self) -> None:
-        """Ends the runs of trials under way, of which nothing more will come."""
+    def end_open_runs(self) -> None:
+        """End the MLflow runs of trials that have neither finished nor failed."""
         for number in set(self._runs) - set(self.outcomes):
             self._tracker.finish(self._runs[number], "KILLED")
 
@@ -124,7 +125,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._tracker.log_series(self._runs[number], series)
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
-        free_place(self._store.local / trainings_of(trial.stage))
+        free_placement_group(self._store.local / trainings_of(trial.stage))
         run, metric = self._runs[trial.number], self.study.request.metric
         if outcome.state == "finished" and self._store.done(trial.stage):
             series = self._store.marker(trial.stage)["figures"]["series"]
@@ -137,12 +138,12 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._tracker.finish(run, STATUS[outcome.state])
         self.outcomes[trial.number] = outcome
         value = outcome.value(metric)
-        about = outcome.error or ("" if value is None else f"{metric} {value:.4g}")
-        again = "as before, " if self.known[trial.number] else ""
-        self._say(trial.number, f"{outcome.state}: {again}{about}")
+        details = outcome.error or ("" if value is None else f"{metric} {value:.4g}")
+        source = "earlier run, " if self.earlier[trial.number] else ""
+        self._print(trial.number, f"{outcome.state}: {source}{details}")
 
-    def _keep_the_best(self) -> None:
-        """Forgets what trials have trained but for the best `storage.checkpoints_kept`."""
+    def _remove_worse_models(self) -> None:
+        """Remove the models of finished trials, except the best `storage.checkpoints_kept`."""
         request, kept = self.study.request, self.study.base.storage.checkpoints_kept
         best = ranked(self.outcomes, request.metric, request.mode)[:kept]
         needed: set[str] = set()
@@ -154,9 +155,9 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
             self._store.forget(self._models[key])
 
     def _models_of(self, trial: Trial) -> set[str]:
-        return {step.stage.key for step in self.study.own(trial)} & set(self._models)
+        return {step.stage.key for step in self.study.steps_of(trial)} & set(self._models)
 
-    def _say(self, number: int, text: str) -> None:
+    def _print(self, number: int, text: str) -> None:
         line = f"[trial {number}/{len(self.study.trials)}] {text}"
         self._console.print(line, highlight=False, markup=False)
 
@@ -165,17 +166,17 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
 
 
 def cause_of(text: str) -> str:
-    """What went wrong, in a line, of what Ray says of a trial that raised or died."""
+    """Return the error in one line, from Ray's report of a trial that failed or died."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = f"{StageFailed.__name__}: "
+    prefix = f"{StageFailed.__name__}: "
     for number in range(len(lines) - 1, -1, -1):
-        if named in lines[number]:
-            return " ".join([lines[number].split(named, 1)[1], *lines[number + 1 :]])
-    return lines[-1] if lines else "it ended without a word"
+        if prefix in lines[number]:
+            return " ".join([lines[number].split(prefix, 1)[1], *lines[number + 1 :]])
+    return lines[-1] if lines else "the process ended without an error message"
 
 
 def read_outcomes(study: Study) -> dict[int, Outcome | None]:
-    """What earlier runs have left of a study's trials, by number."""
+    """Read the outcomes of earlier runs of a study's trials, by number; None if there is none."""
     return {trial.number: read_outcome(_file(trial), study.key) for trial in study.trials}
 
 

@@ -1,4 +1,4 @@
-"""Tuning from the command line to the best config: check, make what is shared, try, compare."""
+"""The tuning job: check the trials, run shared stages, run the trials, write the best config."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.sweep.main import FAILED, OK, guarded, tracked, tracker_of, writing_alone
-from jobs.tuning.drawn import drawn_of
+from jobs.tuning.drawn import draw
 from orchestrator.config.load import load_config, to_yaml
 from orchestrator.config.output_paths import check_target
 from orchestrator.tuning.outcomes import Outcome, ranked
@@ -24,18 +24,27 @@ if TYPE_CHECKING:  # these import Ray and torch
 def tune_main(
     request: Request, config_file: Path | None, overrides: Sequence[str], out: Path | None
 ) -> int:
-    """Tunes; its exit code is 2 for what cannot run, 1 where a stage or every trial failed."""
+    """Run a tuning and return the exit code.
+
+    It is 2 if the options or the config are not valid, and 1 if a stage or every trial failed.
+
+    Args:
+        request: options of the tuning.
+        config_file: YAML file of the config; None is the embedded world's.
+        overrides: overrides of the config.
+        out: file for the best config; None is ``tune/MODEL.yaml`` in the output folder.
+    """
 
     def work(console: Console) -> int:
         if out is not None:
             check_target("--out", out)
-        drawn = drawn_of(request, config_file, overrides)
+        drawn = draw(request, config_file, overrides)
         from jobs.tuning.study import study_of  # imports Ray and torch
 
-        study, where = study_of(request, config_file, overrides, drawn)
-        console.print(where, highlight=False, markup=False)
+        study, location = study_of(request, config_file, overrides, drawn)
+        console.print(location, highlight=False, markup=False)
         if len(study.trials) < request.trials:
-            console.print(f"the space has no more than {len(study.trials)} different trials")
+            console.print(f"the space has only {len(study.trials)} different trials")
         sweep = study.trials[0].plan.sweep
         sweep.console = console
         with writing_alone(sweep.store):
@@ -53,26 +62,26 @@ def _tune(study: "Study", out: Path) -> int:
     sweep = plan.sweep
     tracker = tracker_of(sweep)
     shared = plan.part(study.shared)
-    known = all(read_outcomes(study).values())
-    if not known or not all(sweep.store.done(step.stage) for step in shared.steps):
+    all_done = all(read_outcomes(study).values())
+    if not all_done or not all(sweep.store.done(step.stage) for step in shared.steps):
         _join(study)
 
     def work(parent: str) -> int:
         Runner(shared, tracker, parent).run()
-        sweep.close()  # the trials start groups of their own
+        sweep.close()  # each trial starts its own training workers
         log = TrialLog(study, tracker, parent)
-        if known:
-            log.tell_known()
+        if all_done:
+            log.log_earlier()
         else:
             run_trials(study, log)
         return _show(study, log, tracker, parent, out)
 
-    told = {
+    params = {
         "model": request.model, "space": list(request.space), "trials": len(study.trials),
         "metric": request.metric, "mode": request.mode, "scheduler": request.scheduler,
     }  # fmt: skip
     name = f"{study.base.name} tune {request.model}"
-    return tracked(tracker, study.key, name, told, sweep, work)
+    return tracked(tracker, study.key, name, params, sweep, work)
 
 
 def _join(study: "Study") -> None:
@@ -88,19 +97,19 @@ def _join(study: "Study") -> None:
 
 
 def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out: Path) -> int:
-    """Shows the trials, writes the best config; FAILED where no trial was finished."""
+    """Print the trials and write the best config; return FAILED if no trial finished."""
     request, sweep = study.request, study.trials[0].plan.sweep
     order = ranked(log.outcomes, request.metric, request.mode)
     sweep.console.print(_table(study, log.outcomes, order))
     if not order:
-        sweep.console.print("no trial was finished: there is no best config", style="red")
+        sweep.console.print("no trial finished: there is no best config", style="red")
         return FAILED
     best = study.trials[order[0] - 1]
     config = best.plan.given
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(to_yaml(config))
     if load_config(out) != config:
-        raise RuntimeError(f"{out}: is not read back as the config that was written")
+        raise RuntimeError(f"{out}: reading the file gives another config than was written")
     value = log.outcomes[best.number].value(request.metric)
     tracker.log(
         parent,
@@ -113,7 +122,9 @@ def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out:
         "best:      ": f"trial {best.number}, {request.metric} {value:.6g}: "
         + " ".join(as_overrides(best.values)),
         "config:    ": out,
-        "checkpoint:": model if model.is_dir() else "not kept; jobs/train.py with this config",
+        "checkpoint:": model
+        if model.is_dir()
+        else "not kept; train it by jobs/train.py with this config",
         "MLflow:    ": tracker.ui_command(),
     }
     for name, text in lines.items():
@@ -122,14 +133,14 @@ def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out:
 
 
 def _table(study: "Study", outcomes: dict[int, Outcome], order: Sequence[int]) -> Table:
-    """The trials, the best first, then those that were not finished."""
+    """Return the table of the trials, the best first, unfinished ones last."""
     fields = list(study.trials[0].values)
     table = Table(
         "trial", *fields, study.request.metric, "steps", "seconds", "state",
         title=f"Trials of {study.request.model}", title_justify="left",
     )  # fmt: skip
-    rest = [trial.number for trial in study.trials if trial.number not in order]
-    for number in [*order, *rest]:
+    unfinished = [trial.number for trial in study.trials if trial.number not in order]
+    for number in [*order, *unfinished]:
         outcome, values = outcomes[number], study.trials[number - 1].values
         value = outcome.value(study.request.metric)
         table.add_row(

@@ -1,4 +1,4 @@
-"""A tuning before anything starts: its trials' configs, all checked, and the stages they share."""
+"""The plan of a tuning: the checked configs of its trials, and the stages that they share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,25 @@ from rich.console import Console
 from jobs.sweep.main import key_of, look_into, planned
 from jobs.sweep.plan import Plan
 from jobs.sweep.sweep import Step
-from jobs.tuning.drawn import Drawn, config_with, drawn_of, told_of_drawn
+from jobs.tuning.drawn import Drawn, config_with, draw, drawn_values_in_errors
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Stage
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import Dimension, Scalar
 
-SAMPLING = ("pairs", "partial_pairs", "implicit_pairs")  # stages that start actors of their own
+SAMPLING = ("pairs", "partial_pairs", "implicit_pairs")  # stages that start actors
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One drawn config, and the plan that trains its model."""
+    """One trial: its drawn values, and the plan that trains its model.
+
+    Attributes:
+        number: number of the trial, from 1.
+        values: drawn values by field.
+        plan: the plan of the trial's config.
+    """
 
     number: int
     values: dict[str, Scalar]
@@ -30,13 +36,19 @@ class Trial:
 
     @property
     def stage(self) -> Stage:
-        """The stage that trains the model; all others of the plan are there for it."""
+        """The stage that trains the model, the last one of the plan."""
         return self.plan.steps[-1].stage
 
 
 @dataclass(frozen=True)
 class Study:
-    """The trials of a tuning; ``base`` is the config that their values are set in."""
+    """A tuning.
+
+    Attributes:
+        request: its options.
+        base: config in which the values of the trials are set.
+        trials: its trials.
+    """
 
     request: Request
     base: Config
@@ -44,27 +56,29 @@ class Study:
 
     @property
     def key(self) -> str:
-        """A study is its trials and how they are compared."""
+        """The key of the tuning: a hash of its trials and of how they are compared."""
         request = self.request
         compared = [request.model, request.metric, request.mode, request.scheduler]
         return key_of(["tune", *compared, *(trial.stage.key for trial in self.trials)])
 
     @cached_property
     def shared(self) -> list[str]:
-        """Names of the stages whose keys are the same in all trials: made once, before them."""
+        """Names of the stages that are the same in all trials; they run once, before the trials."""
         keys = [
             {step.stage.name: step.stage.key for step in trial.plan.steps} for trial in self.trials
         ]
         return [n for n, key in keys[0].items() if all(other.get(n) == key for other in keys)]
 
-    def own(self, trial: Trial) -> list[Step]:
-        """The steps that a trial does by itself."""
+    def steps_of(self, trial: Trial) -> list[Step]:
+        """Return the steps of a trial that are not shared by all trials."""
         return [step for step in trial.plan.steps if step.stage.name not in self.shared]
 
     @property
     def samples(self) -> bool:
-        """Whether a trial starts actors beside its training group."""
-        return any(step.stage.name in SAMPLING for trial in self.trials for step in self.own(trial))
+        """Whether a trial starts actors besides its training workers."""
+        return any(
+            step.stage.name in SAMPLING for trial in self.trials for step in self.steps_of(trial)
+        )
 
 
 def study_of(
@@ -73,19 +87,23 @@ def study_of(
     overrides: Sequence[str],
     drawn: Drawn | None = None,
 ) -> tuple[Study, str]:
-    """Checks the trials; gives also the sentence on where the output goes.
+    """Plan and check the trials; return the study and a sentence that names the output folder.
 
-    ``drawn`` is what ``drawn_of`` gives of the same arguments, where it was asked before.
+    Args:
+        request: options of the tuning.
+        config_file: YAML file of the config; None is the embedded world's.
+        overrides: overrides of the config.
+        drawn: result of ``draw`` for the same arguments; None draws the trials.
 
     Raises:
         ConfigError: the space, a drawn config, the model or the metric is not valid.
     """
-    drawn = drawn or drawn_of(request, config_file, overrides)
+    drawn = drawn or draw(request, config_file, overrides)
     quiet = Console(quiet=True)
 
     def plan_with(values: dict[str, Scalar]) -> tuple[Plan, str]:
         config = config_with(values, request, config_file, overrides)
-        with told_of_drawn(values):
+        with drawn_values_in_errors(values):
             look_into(config)
             return planned(config, request.model, quiet)
 
@@ -93,8 +111,8 @@ def study_of(
     plans = [plan_with(values) for values in drawn.trials]
     for dimension in drawn.space:
         values = list(dict.fromkeys(trial[dimension.field] for trial in drawn.trials))
-        two = [plan_with({dimension.field: value})[0] for value in values[:2]]
-        _check_effect(dimension, request.model, two)
+        two_plans = [plan_with({dimension.field: value})[0] for value in values[:2]]
+        _check_effect(dimension, request.model, two_plans)
     trials = [
         Trial(number, values, plan)
         for number, (values, (plan, _)) in enumerate(zip(drawn.trials, plans, strict=True), 1)
@@ -103,9 +121,9 @@ def study_of(
 
 
 def _check_effect(dimension: Dimension, model: str, plans: Sequence[Plan]) -> None:
-    """Raises ConfigError for a field that two different values of leave the training as it is."""
+    """Raise ConfigError if two different values of a field give the same training."""
     if len(plans) > 1 and len({plan.steps[-1].stage.key for plan in plans}) == 1:
         raise ConfigError(
             f"--space {dimension.field}: does not change the training of {model};"
-            " valid: a field that it, or a stage that it reads, depends on"
+            " valid: a field on which this training, or a stage that it reads, depends"
         )

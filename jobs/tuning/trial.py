@@ -1,7 +1,7 @@
-"""One trial as Ray Tune runs it: the stages of its own in an actor, measures as they come.
+"""The function that Ray Tune runs for a trial: it runs the trial's stages and reports measures.
 
-It writes stages as every job does, and tells Tune of its measures; MLflow hears of them from the
-driver. When Tune stops it, its process ends, and Ray ends what it had started with it.
+A trial writes its stages to the store, as other jobs do. The driver writes its measures to MLflow.
+When Ray Tune stops a trial, its process ends, and Ray ends the actors that it started.
 """
 
 import os
@@ -22,24 +22,24 @@ from orchestrator.stages.store import Stage, Store
 from orchestrator.tuning.outcomes import Outcome
 
 FINISHED, PERCENT, STEP = "finished", "percent", "training_step"
-WHOLE = 100.0  # percent
-LOCKS = "locks"  # folder under the store's, while trials run
+ALL = 100.0  # percent of the steps of a finished training
+LOCKS = "locks"  # folder in the store's folder while trials run
 
 
 @dataclass(frozen=True)
 class TrialJob:
-    """All that a trial needs, as the driver has planned it.
+    """What a trial needs, planned by the driver.
 
     Attributes:
-        number: of the trial, from 1.
-        config: what it trains with.
-        root: of the store.
-        folder: the driver's working directory, which relative paths of the config count from.
-        stages: all of the plan, by name.
-        models: all of the plan, by name.
-        steps: those of its own; the last one trains the model.
-        metric: what trials are compared by.
-        outcome: what an earlier run left; it is told again instead of training.
+        number: number of the trial, from 1.
+        config: config of the trial.
+        root: root folder of the store.
+        folder: working directory of the driver, to which paths in the config are relative.
+        stages: all stages of the plan, by name.
+        models: all models of the plan, by name.
+        steps: steps of the trial that are not shared; the last one trains the model.
+        metric: metric by which trials are compared.
+        outcome: outcome of an earlier run, which is reported again instead of training.
     """
 
     number: int
@@ -59,21 +59,21 @@ class TrialJob:
 
 
 def run_trial(chosen: dict[str, Any], jobs: Sequence[TrialJob]) -> None:
-    """Ray Tune's function: does the trial that ``chosen["number"]`` names.
+    """Run the trial of number ``chosen["number"]``; Ray Tune calls this function.
 
     Raises:
-        StageFailed: a stage raised.
+        StageFailed: a stage raised an error, or the metric was not measured.
     """
     job = next(job for job in jobs if job.number == chosen["number"])
     if job.outcome is not None:
-        return _tell_again(job.outcome, job.metric)
+        return _report_outcome(job.outcome, job.metric)
     if Path(job.folder).is_dir():
         os.chdir(job.folder)
 
     def measured(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
-        # The last ones are told with the model written: Tune ends a trial that has done all.
+        # The last measures are reported with the written model, as Tune then ends the trial.
         if stage == job.stage.name and share < 1 and job.metric in measures:
-            tune.report({**measures, PERCENT: WHOLE * share, STEP: step})
+            tune.report({**measures, PERCENT: ALL * share, STEP: step})
 
     store = Store(job.root, alone=False)
     sweep = Sweep(
@@ -81,22 +81,22 @@ def run_trial(chosen: dict[str, Any], jobs: Sequence[TrialJob]) -> None:
         trainings=trainings_of(job.stage),
     )  # fmt: skip
     for step in job.steps:
-        _do_once(sweep, step)
+        _run_once(sweep, step)
     metrics = store.marker(job.stage)["figures"]["metrics"]
     if job.metric not in metrics:
-        raise StageFailed(f"{job.stage.name}: there were no held-out pairs to measure {job.metric}")
+        raise StageFailed(f"{job.stage.name}: no held-out pairs to measure {job.metric} on")
     sweep.close()
     shutil.rmtree(store.local / sweep.trainings, ignore_errors=True)
-    tune.report({**metrics, PERCENT: WHOLE, STEP: metrics["steps"], FINISHED: True})
+    tune.report({**metrics, PERCENT: ALL, STEP: metrics["steps"], FINISHED: True})
 
 
 def trainings_of(stage: Stage) -> str:
-    """The folder of Ray Train's files of a trial, under the store's: each has its own group."""
+    """Return the folder of Ray Train's files of a trial, relative to the store's folder."""
     return f"ray_train/trials/{stage.key}"
 
 
-def _do_once(sweep: Sweep, step: Step) -> None:
-    """Does a step unless it is done; of trials that share it one does it, and the others wait."""
+def _run_once(sweep: Sweep, step: Step) -> None:
+    """Run a step unless it is done; if trials share it, one runs it and the others wait."""
     locks = sweep.store.local / LOCKS
     locks.mkdir(exist_ok=True)
     with FileLock(locks / step.stage.key):
@@ -104,11 +104,11 @@ def _do_once(sweep: Sweep, step: Step) -> None:
             perform(sweep, step, step.stage.name)
 
 
-def _tell_again(outcome: Outcome, metric: str) -> None:
-    """What is known of a trial, to Tune, whose scheduler compares others with it."""
+def _report_outcome(outcome: Outcome, metric: str) -> None:
+    """Report an earlier outcome to Ray Tune, whose scheduler compares other trials with it."""
     for point in outcome.points:
         if metric in point.measures:
-            tune.report({**point.measures, PERCENT: WHOLE * point.share, STEP: point.step})
+            tune.report({**point.measures, PERCENT: ALL * point.share, STEP: point.step})
     if outcome.state == "finished":
         steps = outcome.metrics["steps"]
-        tune.report({**outcome.metrics, PERCENT: WHOLE, STEP: steps, FINISHED: True})
+        tune.report({**outcome.metrics, PERCENT: ALL, STEP: steps, FINISHED: True})

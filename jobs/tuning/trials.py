@@ -1,4 +1,4 @@
-"""Runs the trials of a study under Ray Tune."""
+"""Runs the trials of a study with Ray Tune."""
 
 import os
 import shutil
@@ -10,29 +10,33 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from jobs.tuning.log import TrialLog
 from jobs.tuning.study import Study
-from jobs.tuning.trial import LOCKS, PERCENT, WHOLE, TrialJob, run_trial, trainings_of
+from jobs.tuning.trial import ALL, LOCKS, PERCENT, TrialJob, run_trial, trainings_of
 from orchestrator.config.tree import Config
 from orchestrator.tuning.request import Request
 
-GRACE = 25.0  # percent of its steps that every trial may do
-REDUCTION = 2.0  # the better half goes on, at 25 % and at 50 %
+GRACE = 25.0  # percent of the steps that every trial may do
+REDUCTION = 2.0  # the better half of the trials continues at 25 % and at 50 % of the steps
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has the results
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver's own way out
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the driver handles it
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # whose tables come in spite of verbose=0
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables appear in spite of verbose=0
 }
 
 
 def run_trials(study: Study, log: TrialLog) -> None:
-    """Runs what is not known yet; what is known is told to the scheduler once more.
+    """Run the trials; outcomes of earlier runs are reported to the scheduler again.
 
-    One that raises does not stop the others; `log` has the outcomes.
+    A trial that fails does not stop the others.
+
+    Args:
+        study: the tuning.
+        log: receives the outcomes.
     """
     os.environ.update(SETTINGS)
     sweep = study.trials[0].plan.sweep
-    place = sweep.store.local / "ray_tune"
-    shutil.rmtree(place, ignore_errors=True)  # outcomes are kept elsewhere: nothing is restored
+    folder = sweep.store.local / "ray_tune"
+    shutil.rmtree(folder, ignore_errors=True)  # outcomes are stored elsewhere
     request = study.request
     jobs = [_job(study, trial.number, log) for trial in study.trials]
     tuner = tune.Tuner(
@@ -48,7 +52,7 @@ def run_trials(study: Study, log: TrialLog) -> None:
         ),
         run_config=tune.RunConfig(
             name=study.key,
-            storage_path=str(place),
+            storage_path=str(folder),
             callbacks=[log],
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
@@ -57,49 +61,50 @@ def run_trials(study: Study, log: TrialLog) -> None:
     try:
         tuner.fit()
     finally:
-        log.end_what_is_open()
-        shutil.rmtree(place, ignore_errors=True)
+        log.end_open_runs()
+        shutil.rmtree(folder, ignore_errors=True)
         _clear(study, log)
 
 
 def _clear(study: Study, log: TrialLog) -> None:
-    """Removes what stopped and failed trials left half-done; one that was cut short goes on."""
+    """Remove partial outputs of stopped and failed trials; an interrupted one can be resumed."""
     store = study.trials[0].plan.sweep.store
     shutil.rmtree(store.local / LOCKS, ignore_errors=True)
     for trial in study.trials:
-        for step in study.own(trial):
+        for step in study.steps_of(trial):
             store.clear_unfinished(step.stage)
         if trial.number in log.outcomes:
             shutil.rmtree(store.local / trainings_of(trial.stage), ignore_errors=True)
 
 
 def _scheduler(request: Request) -> TrialScheduler:
-    """ASHA compares trials by the share of their steps: another batch size is another number."""
+    """Return the scheduler. ASHA compares trials by the share of their steps that is done."""
     if request.scheduler == "fifo":
         return FIFOScheduler()
     return ASHAScheduler(
-        time_attr=PERCENT, max_t=WHOLE, grace_period=GRACE, reduction_factor=REDUCTION
+        time_attr=PERCENT, max_t=ALL, grace_period=GRACE, reduction_factor=REDUCTION
     )
 
 
 def _job(study: Study, number: int, log: TrialLog) -> TrialJob:
+    """Return what a trial needs."""
     trial = study.trials[number - 1]
     sweep = trial.plan.sweep
     return TrialJob(
         number,
-        _with_its_cores(trial.plan.config, study.request.concurrent),
+        _with_share_of_cores(trial.plan.config, study.request.concurrent),
         sweep.store.root,
         str(Path.cwd()),
         sweep.stages,
         sweep.models,
-        tuple(study.own(trial)),
+        tuple(study.steps_of(trial)),
         study.request.metric,
-        log.known[number],
+        log.earlier[number],
     )
 
 
-def _with_its_cores(config: Config, concurrent: int) -> Config:
-    """The config with the cores of a machine shared out among the trials that run at once."""
+def _with_share_of_cores(config: Config, concurrent: int) -> Config:
+    """Return the config with the machine's cores divided among the concurrent trials."""
     if concurrent == 1:
         return config
     cores = config.cluster.threads or int(ray.cluster_resources().get("CPU", 1))

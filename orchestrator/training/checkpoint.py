@@ -1,7 +1,7 @@
-"""What is kept of a training under way, and of a finished one.
+"""Checkpoints of a running training, and the model of a finished one.
 
-Under way: DeepSpeed's own sharded state, every worker its part, and how far the training is. In the
-end: the whole model as safetensors.
+A checkpoint is DeepSpeed's sharded state, one shard for each worker, and the progress of the
+training. The finished model is written as safetensors.
 """
 
 import json
@@ -21,9 +21,15 @@ _TAG, _PROGRESS = "state", "progress.json"
 
 @dataclass
 class Progress:
-    """How far a training is: its key, the workers that shard its state, what it has measured.
+    """The progress of a training.
 
-    ``curve`` (steps done, 3): loss sum, right answers and count of each step, over all workers.
+    Attributes:
+        key: key of the training.
+        workers: number of workers that shard its state.
+        step: number of finished steps.
+        curve: for each finished step its loss sum, right terms and number of terms, of all workers
+            (step, 3).
+        evaluation: (step, value) of each held-out measure, by its name.
     """
 
     key: str
@@ -33,44 +39,51 @@ class Progress:
     evaluation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def measures(self) -> dict[int, dict[str, float]]:
-        """The evaluations by step."""
-        found: dict[int, dict[str, float]] = {}
+        """Return the held-out measures by step."""
+        measures: dict[int, dict[str, float]] = {}
         for name, curve in self.evaluation.items():
             for step, value in curve:
-                found.setdefault(step, {})[name] = value
-        return found
+                measures.setdefault(step, {})[name] = value
+        return measures
 
 
 def write_state(engine: Any, progress: Progress, rank: int, folder: Path) -> None:
-    """This worker's part of a checkpoint. All workers call it at the same step."""
+    """Write this worker's shard of a checkpoint. All workers call it at the same step."""
     engine.save_checkpoint(str(folder), tag=_TAG)
     if rank == 0:
         (folder / _PROGRESS).write_text(json.dumps(asdict(progress)))
 
 
 def read_progress(folder: Path | None, key: str, workers: int) -> Progress | None:
-    """How far the checkpoint of this training is; None where it is none of this training.
+    """Return the progress of a checkpoint; None if it belongs to another training.
 
-    A state that was sharded over another number of workers does not fit: the training then starts
-    anew.
+    A state that is sharded over another number of workers cannot be loaded: the result is None, and
+    the training starts from the beginning.
     """
     if folder is None or not (folder / _PROGRESS).is_file():
         return None
-    found = Progress(**json.loads((folder / _PROGRESS).read_text()))
-    for name, curve in found.evaluation.items():  # JSON has no tuples
-        found.evaluation[name] = [(step, value) for step, value in curve]
-    return found if (found.key, found.workers) == (key, workers) else None
+    progress = Progress(**json.loads((folder / _PROGRESS).read_text()))
+    for name, curve in progress.evaluation.items():  # JSON has no tuples
+        progress.evaluation[name] = [(step, value) for step, value in curve]
+    return progress if (progress.key, progress.workers) == (key, workers) else None
 
 
 def read_state(engine: Any, folder: Path) -> None:
-    """Model, optimizer and schedule as they were. All workers call it."""
+    """Load model, optimizer and schedule from a checkpoint. All workers call it.
+
+    Raises:
+        RuntimeError: DeepSpeed cannot load the checkpoint.
+    """
     loaded, _ = engine.load_checkpoint(str(folder), tag=_TAG)
     if loaded is None:
         raise RuntimeError(f"{folder}: DeepSpeed could not load the checkpoint")
 
 
 def save_model(engine: Any, chat: Chat, folder: Path, rank: int) -> None:
-    """Lets rank 0 write the weights as safetensors, gathered one by one where they are sharded."""
+    """Write the model as safetensors on rank 0. All workers call it.
+
+    Weights that are sharded are gathered one at a time.
+    """
     import deepspeed
 
     model = engine.module.model
@@ -81,17 +94,17 @@ def save_model(engine: Any, chat: Chat, folder: Path, rank: int) -> None:
             if rank == 0:
                 state[names[id(parameter)]] = parameter.detach().to("cpu", copy=True)
     if rank == 0:
-        whole = model.state_dict(keep_vars=True)  # with buffers, and tied weights by all names
+        values = model.state_dict(keep_vars=True)  # with buffers, and tied weights by all names
         state = {
             name: state[names[id(value)]] if id(value) in names else value.detach().cpu()
-            for name, value in whole.items()
+            for name, value in values.items()
         }
         save_checkpoint(model, chat.tokenizer, folder, state)
     dist.barrier()
 
 
 def summed(values: Tensor, device: torch.device) -> Tensor:
-    """Values of all workers, summed, as float64 on the CPU."""
-    found = values.to(device, torch.float64)
-    dist.all_reduce(found)
-    return found.cpu()
+    """Return the sum of the values of all workers, as float64 on the CPU. All workers call it."""
+    total = values.to(device, torch.float64)
+    dist.all_reduce(total)
+    return total.cpu()

@@ -1,4 +1,4 @@
-"""Training rows on disk: token ids in Parquet, in the order that a training's plan refers to."""
+"""Training rows on disk: token ids in Parquet; the plan of a training refers to row numbers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -42,10 +42,17 @@ SCHEMAS: dict[type[Example], pa.Schema] = {
 
 
 class ExampleWriter:
-    """Writes rows of one kind as they come, GROUP of them at a time; use it in a `with`."""
+    """Writes rows of one kind to a Parquet file, in row groups of GROUP rows; use it in a `with`.
+
+    Args:
+        file: the Parquet file.
+
+    Raises:
+        ValueError: at the end of the `with`, if no row was added.
+    """
 
     def __init__(self, file: Path) -> None:
-        self._file, self._waiting, self.rows = file, list[Example](), 0
+        self._file, self._buffer, self.rows = file, list[Example](), 0
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
@@ -62,28 +69,28 @@ class ExampleWriter:
             raise ValueError(f"{self._file.name}: no training rows")
 
     def add(self, row: Example) -> None:
-        """Adds a row."""
-        self._waiting.append(row)
+        """Add a row."""
+        self._buffer.append(row)
         self.rows += 1
-        if len(self._waiting) == GROUP:
+        if len(self._buffer) == GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._waiting:
+        if not self._buffer:
             return
-        schema = SCHEMAS[type(self._waiting[0])]
-        columns = {name: [getattr(row, name) for row in self._waiting] for name in schema.names}
+        schema = SCHEMAS[type(self._buffer[0])]
+        columns = {name: [getattr(row, name) for row in self._buffer] for name in schema.names}
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._file, schema)
         self._writer.write_table(pa.table(columns, schema=schema), row_group_size=GROUP)
-        self._waiting = []
+        self._buffer = []
 
 
 def write_examples(file: Path, examples: Iterable[Example]) -> int:
-    """Writes rows of one kind, in order; how many they were.
+    """Write rows of one kind to a Parquet file, in order, and return their number.
 
     Raises:
-        ValueError: there are no rows; a training without rows is an error of what made them.
+        ValueError: there are no rows.
     """
     with ExampleWriter(file) as writer:
         for row in examples:
@@ -92,23 +99,23 @@ def write_examples(file: Path, examples: Iterable[Example]) -> int:
 
 
 def sizes_and_tokens(file: Path) -> tuple[list[int], list[int]]:
-    """What each row counts for in a batch, and its tokens: all that a plan needs of the rows."""
+    """Return what each row counts in a batch, and its tokens: what the plan of a training needs."""
     table = pq.read_table(file, columns=["size", "tokens"])
     return table["size"].to_pylist(), table["tokens"].to_pylist()
 
 
 def read_rows(file: Path, rows: Sequence[int]) -> pa.Table:
-    """Some rows by number, in the order given; only their groups are read."""
-    wanted = np.asarray(rows, dtype=np.int64)
-    groups = np.unique(wanted // GROUP)
+    """Read rows by number, in the order of ``rows``; only their row groups are read."""
+    numbers = np.asarray(rows, dtype=np.int64)
+    groups = np.unique(numbers // GROUP)
     table = pq.ParquetFile(file).read_row_groups(groups.tolist())
-    # A group's first row in the table: all groups before it are full.
-    place = np.searchsorted(groups, wanted // GROUP) * GROUP + wanted % GROUP
-    return table.take(pa.array(place))
+    # All groups before a row's group are full, so that one begins at a multiple of GROUP.
+    indices = np.searchsorted(groups, numbers // GROUP) * GROUP + numbers % GROUP
+    return table.take(pa.array(indices))
 
 
 def to_examples(table: pa.Table) -> list[Example]:
-    """Rows of a table; its columns tell their kind."""
+    """Convert a table to training rows, whose kind the columns determine."""
     names = set(table.column_names)
     kind = next(kind for kind, schema in SCHEMAS.items() if names == set(schema.names))
     columns = [name for name in SCHEMAS[kind].names if name not in ("size", "tokens")]
@@ -119,10 +126,10 @@ def to_examples(table: pa.Table) -> list[Example]:
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, all the way down."""
+    """Return a value with all lists, nested ones too, as tuples."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def read_examples(file: Path) -> list[Example]:
-    """All rows in their order."""
+    """Read all rows of a file, in order."""
     return to_examples(pq.read_table(file))

@@ -1,4 +1,4 @@
-"""A training as plain values: what is trained, on which rows, how; and what came of it."""
+"""A training job, its result, and the interface to whatever runs it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,29 +18,29 @@ class TrainingJob:
     """One training.
 
     Attributes:
-        key: what the training is known by when it is taken up again.
+        key: identifies the training when it is resumed.
         objective: name of a registered objective.
-        start: "policy" trains on from it; "policy_to_reward" puts a new head on it;
-            "reward" trains on from a reward model.
-        checkpoint: what it starts from, a folder or hub name.
+        start: "policy" continues a language model, "policy_to_reward" adds a new reward head to
+            one, "reward" continues a reward model.
+        checkpoint: folder or hub name of the model that the training starts from.
         examples: Parquet file of training rows.
         output: folder for the model.
         batch_size: rows, or partial pairs, of an optimizer step.
         steps: exact number of steps, or None for ``epochs`` passes.
-        closed: whether prefixes are scored with the closing suffix.
+        closed: whether the closing tokens follow each prefix that is scored.
         beta: factor of the log ratio of an implicit PRM.
         deepspeed: DeepSpeed's config.
-        precision: of autocast.
-        micro_batch_tokens: most padded tokens of one forward; None is a worker's whole share.
-        gradient_checkpointing: whether activations are computed again in the backward pass.
-        branch_memory_mib: what the branches of one forward may take beside their trunks, before the
-            backward pass keeps what it needs of them.
-        checkpoint_steps: steps between two checkpoints of the training; None writes none.
-        evaluation: Parquet file of held-out rows; None for none.
-        evaluation_steps: steps between two evaluations, one more at the end.
+        precision: precision of autocast.
+        micro_batch_tokens: padded tokens of one forward at most; None is a worker's full share.
+        gradient_checkpointing: whether the backward pass computes activations again.
+        branch_memory_mib: memory of the branches of one forward at most (MiB), without what the
+            backward pass keeps.
+        checkpoint_steps: steps between two checkpoints; None writes none.
+        evaluation: Parquet file of held-out rows; None evaluates nothing.
+        evaluation_steps: steps between two evaluations; None evaluates after the last step only.
         score_at: token of the template's closing at which a reward model scores; None is the last.
-        score_label: index of the label that a reward model of several is trained on from; its head
-            has that one alone then.
+        score_label: index of the label that is trained, of a reward model with several labels; the
+            trained model has that label only.
     """
 
     key: str
@@ -71,11 +71,17 @@ class TrainingJob:
 
 @dataclass
 class TrainingResult:
-    """What a training did.
+    """The result of a training.
 
-    ``loss`` and ``accuracy`` are means per row, token or partial pair at each step; ``evaluation``
-    holds (step, value) of each measure on the held-out rows; ``resumed_at`` is the step after which
-    the training was taken up again, 0 where it ran in one go.
+    Attributes:
+        steps: number of optimizer steps.
+        rows: number of different rows that were trained on.
+        partial_pairs: number of different partial pairs; 0 if the objective has none.
+        seconds: wall time.
+        loss: mean loss of the terms of each step.
+        accuracy: share of right terms of each step.
+        evaluation: (step, value) of each held-out measure, by its name.
+        resumed_at: step after which the training was resumed; 0 if it was not.
     """
 
     steps: int = 0
@@ -88,27 +94,40 @@ class TrainingResult:
     resumed_at: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the result as a dictionary of plain values."""
         return asdict(self)
 
 
 class Host(Protocol):
-    """Who runs a training on one worker: gives it rows, keeps its checkpoints, hears of it."""
+    """What runs a training on one worker: it reads rows, stores checkpoints, shows progress.
+
+    Attributes:
+        rank: number of the worker.
+        workers: number of workers.
+    """
 
     rank: int
     workers: int
 
     def rows(self, file: Path, pieces: Sequence[Sequence[int]]) -> Iterator[Example]:
-        """The rows of all pieces, in order: row numbers of ``file``, read piece by piece."""
+        """Iterate over the rows of all pieces, in order.
+
+        Args:
+            file: Parquet file of training rows.
+            pieces: row numbers; the rows of a piece are read together.
+        """
 
     def progress(self, done: int, steps: int, loss: float) -> None:
-        """Steps done, steps in all, this worker's last loss."""
+        """Receive the number of finished steps, of all steps, and this worker's last loss."""
 
     def evaluated(self, step: int, measures: Mapping[str, float]) -> None:
-        """The held-out measures after ``step``; after a resumption those before it once more."""
+        """Receive the held-out measures after ``step``.
 
-    def keep(self, write: Callable[[Path], None], step: int) -> None:
-        """Keeps a checkpoint: all workers ``write`` their files into a folder of their own."""
+        A resumed training reports those before its resumption again.
+        """
 
-    def kept(self) -> AbstractContextManager[Path | None]:
-        """The folder of the last checkpoint, the files of all workers in it, if there is one."""
+    def save_checkpoint(self, write: Callable[[Path], None], step: int) -> None:
+        """Store a checkpoint after ``step``: each worker calls ``write`` with a new folder."""
+
+    def last_checkpoint(self) -> AbstractContextManager[Path | None]:
+        """Provide the folder of the last checkpoint with the files of all workers, or None."""

@@ -1,8 +1,8 @@
-"""The train loop over a DeepSpeed engine: one job in, one Hugging Face checkpoint out.
+"""The train loop with a DeepSpeed engine: it trains one job and writes a Hugging Face checkpoint.
 
-Every worker makes the same plan of steps, computes its share of each and divides its loss by the
-step's global count: the gradient is the same for any number of workers and any micro-batches. Knows
-nothing of Ray: rows, checkpoints and progress go through a ``Host``.
+All workers make the same plan of steps. Each computes its share of a step and divides its loss by
+the number of terms of the step on all workers, so that the gradient does not depend on the number
+of workers or micro-batches. Rows, checkpoints and progress go through a ``Host``, without Ray.
 """
 
 import json
@@ -34,7 +34,7 @@ from orchestrator.training.memory import free_memory
 from orchestrator.training.model_with_loss import ModelWithLoss, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
-PIECE = 4_096  # rows, of all workers, that are read at once
+PIECE = 4_096  # rows, of all workers, that are read together
 
 
 class LossIsNotFinite(ValueError):
@@ -42,7 +42,7 @@ class LossIsNotFinite(ValueError):
 
 
 def run_job(job: TrainingJob, host: Host) -> TrainingResult:
-    """Trains, and lets rank 0 write the model. Needs an initialised process group.
+    """Train a model and write it on rank 0. Needs an initialised process group.
 
     Raises:
         LossIsNotFinite: a loss is NaN or infinite.
@@ -50,7 +50,7 @@ def run_job(job: TrainingJob, host: Host) -> TrainingResult:
     started = time.monotonic()
     training = Training(job, host)
     resumed_at = training.resume()
-    training.go_on()
+    training.run()
     result = training.result()
     result.resumed_at, result.seconds = resumed_at, time.monotonic() - started
     save_model(training.engine, training.chat, Path(job.output), host.rank)
@@ -61,10 +61,15 @@ def run_job(job: TrainingJob, host: Host) -> TrainingResult:
 
 
 class Training:
-    """One training on one worker."""
+    """One training on one worker.
+
+    Args:
+        job: what is trained, and how.
+        host: what runs the training.
+    """
 
     def __init__(self, job: TrainingJob, host: Host) -> None:
-        import deepspeed  # builds and reads much at import; only a training worker pays for it
+        import deepspeed  # its import takes seconds; only a training worker needs it
 
         self.job, self._host = job, host
         self.chat = load_chat(job.checkpoint, score_at=job.score_at)
@@ -78,7 +83,7 @@ class Training:
             config=_deepspeed_config(job),
             lr_scheduler=lambda optimizer: LambdaLR(optimizer, _schedule(job, len(self._steps))),
         )
-        # A pair's two responses each have a closing suffix behind every cut.
+        # Closing tokens follow every cut of both responses of a pair.
         closing = 2 * len(model.closing_ids)
         self._tokens = [t + s * closing for t, s in zip(tokens, self._sizes, strict=True)]
         self._progress = Progress(job.key, host.workers)
@@ -90,20 +95,21 @@ class Training:
         )
 
     def resume(self) -> int:
-        """Takes up this training's last checkpoint, if there is one; the steps that it has done."""
-        with self._host.kept() as folder:
-            found = read_progress(folder, self.job.key, self._host.workers)
-            if folder is None or found is None:
+        """Load the last checkpoint of this training and return its step; 0 if there is none."""
+        with self._host.last_checkpoint() as folder:
+            progress = read_progress(folder, self.job.key, self._host.workers)
+            if folder is None or progress is None:
                 return 0
             read_state(self.engine, folder)
-        self._progress = found
-        self._curve[: found.step] = torch.tensor(found.curve, dtype=torch.float64).reshape(-1, 3)
-        for step, measures in found.measures().items():
+        self._progress = progress
+        curve = torch.tensor(progress.curve, dtype=torch.float64)
+        self._curve[: progress.step] = curve.reshape(-1, 3)
+        for step, measures in progress.measures().items():
             self._host.evaluated(step, measures)
-        return found.step
+        return progress.step
 
-    def go_on(self) -> None:
-        """All steps that are left, with the evaluations and checkpoints between them."""
+    def run(self) -> None:
+        """Do all remaining steps, with the evaluations and checkpoints between them."""
         first, count = self._progress.step, len(self._steps)
         plan = [self._share(step) for step in self._steps[first:]]
         rows = self._host.rows(Path(self.job.examples), _pieces(plan, self._host.workers))
@@ -114,19 +120,20 @@ class Training:
             if _due(number, self.job.evaluation_steps) or number == count:
                 self._evaluate(number)
             if _due(number, self.job.checkpoint_steps) and number < count:
-                self._keep(number)
+                self._save_checkpoint(number)
         self._reduce(count)
 
     def result(self) -> TrainingResult:
-        """What the finished training did."""
+        """Return the result of the finished training."""
         curve = torch.tensor(self._progress.curve, dtype=torch.float64).reshape(-1, 3)
         mean = curve[:, :2] / curve[:, 2:].clamp(min=1)
-        used = {row for step in self._steps for row in step}
-        pairs = OBJECTIVES[self.job.objective].takes_partial_pairs()
+        trained_on = {row for step in self._steps for row in step}
+        has_partial_pairs = OBJECTIVES[self.job.objective].takes_partial_pairs()
+        partial_pairs = sum(self._sizes[row] for row in trained_on) if has_partial_pairs else 0
         return TrainingResult(
             steps=len(self._steps),
-            rows=len(used),
-            partial_pairs=sum(self._sizes[row] for row in used) if pairs else 0,
+            rows=len(trained_on),
+            partial_pairs=partial_pairs,
             loss=mean[:, 0].tolist(),
             accuracy=mean[:, 1].tolist(),
             evaluation=self._progress.evaluation,
@@ -137,29 +144,29 @@ class Training:
         return shares(step, self._tokens, self._host.workers, most)[self._host.rank]
 
     def _step(self, number: int, batches: Sequence[MicroBatch], rows: Iterator[Example]) -> float:
-        """One optimizer step; this worker's mean loss."""
+        """Do one optimizer step and return this worker's mean loss."""
         model: ModelWithLoss = self.engine.module
-        held = [[next(rows) for _ in batch.rows] for batch in batches]
-        total = self._global_terms(batches, held)
-        model.begin_step(list(zip(batches, held, strict=True)))
-        for i, (batch, some) in enumerate(zip(batches, held, strict=True)):
+        examples = [[next(rows) for _ in batch.rows] for batch in batches]
+        total = self._global_terms(batches, examples)
+        model.begin_step(list(zip(batches, examples, strict=True)))
+        for i, (batch, of_batch) in enumerate(zip(batches, examples, strict=True)):
             self.engine.set_gradient_accumulation_boundary(i == len(batches) - 1)
-            loss, right = self.engine(some)
-            # DeepSpeed averages over the workers; the loss is a mean over the step's global count.
+            loss, right = self.engine(of_batch)
+            # DeepSpeed averages over the workers; the loss is a mean over the terms of all workers.
             self.engine.backward(loss * (self._host.workers / total if batch.counts else 0.0))
             if batch.counts:
-                terms = model.terms(some)
+                terms = model.terms(of_batch)
                 self._curve[number - 1] += torch.tensor([float(loss.detach()), right, terms])
         self.engine.step()
         return self._checked(number)
 
     def _global_terms(
-        self, batches: Sequence[MicroBatch], held: Sequence[Sequence[Example]]
+        self, batches: Sequence[MicroBatch], examples: Sequence[Sequence[Example]]
     ) -> float:
         """Return the number of terms of the step's loss, of all workers."""
         model: ModelWithLoss = self.engine.module
-        counted = [some for batch, some in zip(batches, held, strict=True) if batch.counts]
-        terms = float(sum(model.terms(some) for some in counted))
+        counted = [rows for batch, rows in zip(batches, examples, strict=True) if batch.counts]
+        terms = float(sum(model.terms(rows) for rows in counted))
         return float(summed(torch.tensor([terms]), model.device))
 
     def _checked(self, number: int) -> float:
@@ -172,7 +179,7 @@ class Training:
         return float(loss) / max(float(count), 1.0)
 
     def _seed(self, number: int) -> None:
-        """Dropout by step, so that a training taken up again draws as an undisturbed one."""
+        """Seed dropout by step, so that a resumed training draws what an undisturbed one draws."""
         torch.manual_seed(stream_key(self.job.seed, "dropout", number, self._host.rank))
 
     def _evaluate(self, number: int) -> None:
@@ -183,23 +190,23 @@ class Training:
             self._progress.evaluation.setdefault(name, []).append((number, value))
         self._host.evaluated(number, measures)
 
-    def _keep(self, number: int) -> None:
+    def _save_checkpoint(self, number: int) -> None:
         self._reduce(number)
-        self._host.keep(
+        self._host.save_checkpoint(
             lambda folder: write_state(self.engine, self._progress, self._host.rank, folder), number
         )
 
     def _reduce(self, number: int) -> None:
-        """Sums the curve over the workers, from the last time up to this step."""
+        """Sum the curve over the workers, from the last call up to this step."""
         first = self._progress.step
         if number > first:
-            part: Tensor = summed(self._curve[first:number], self.engine.module.device)
-            self._progress.curve += part.tolist()
+            sums: Tensor = summed(self._curve[first:number], self.engine.module.device)
+            self._progress.curve += sums.tolist()
         self._progress.step = number
 
 
 def _pieces(plan: Sequence[Sequence[MicroBatch]], workers: int) -> list[list[int]]:
-    """A worker's rows in order, in pieces that are read at once."""
+    """Return a worker's row numbers in order, in pieces that are read together."""
     pieces: list[list[int]] = [[]]
     for batches in plan:
         if len(pieces[-1]) * workers >= PIECE:
@@ -209,22 +216,24 @@ def _pieces(plan: Sequence[Sequence[MicroBatch]], workers: int) -> list[list[int
 
 
 def _steps(job: TrainingJob, sizes: Sequence[int]) -> list[list[int]]:
+    """Return the row numbers of each step."""
     if job.steps is not None:
         return steps_of_count(sizes, job.batch_size, job.steps, job.seed)
     return steps_of_epochs(sizes, job.batch_size, job.epochs, job.seed)
 
 
 def _due(number: int, every: int | None) -> bool:
+    """Whether step ``number`` is a multiple of ``every``; never if that is None."""
     return every is not None and number % every == 0
 
 
 def _schedule(job: TrainingJob, steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then linear decay to zero (paper C.4: linear)."""
+    """Return the factor of the learning rate by step: linear warm-up and decay (paper C.4)."""
     return lambda step: min(1.0, (step + 1) / (job.warmup_steps + 1)) * (1 - step / max(steps, 1))
 
 
 def _deepspeed_config(job: TrainingJob) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(json.dumps(job.deepspeed))
-    config["train_micro_batch_size_per_gpu"] = 1  # rows are counted by the plan, not by DeepSpeed
+    config["train_micro_batch_size_per_gpu"] = 1  # the plan counts rows, not DeepSpeed
     config.setdefault("optimizer", {}).setdefault("params", {})["lr"] = job.learning_rate
     return config

@@ -1,7 +1,7 @@
-"""Giving memory back between trainings of one process.
+"""Release of memory between trainings of one process.
 
-The process of a training group lives as long as the sweep: what it holds after a training is
-missing to the engines that search on the same machine or card.
+The process of a training worker lives as long as the sweep. Memory that it holds after a training
+is not available to the engines on the same machine or GPU.
 """
 
 import ctypes
@@ -11,11 +11,11 @@ import torch
 
 
 def free_memory() -> None:
-    """Frees what is no longer used, and returns it to the system and to the card.
+    """Collect garbage, and return free memory to the operating system and to the GPU.
 
-    DeepSpeed's engine is in reference cycles, so weights, gradients and optimizer state stay until
-    the collector runs. glibc keeps freed memory up to its trim threshold, torch all that it
-    allocated on a card.
+    DeepSpeed's engine is part of reference cycles, so weights, gradients and optimizer state stay
+    until the collector runs. glibc keeps freed memory up to its trim threshold, and torch keeps all
+    memory that it allocated on a GPU.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not in every C library

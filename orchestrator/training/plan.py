@@ -1,8 +1,7 @@
-"""The plan of a training: which rows make up each optimizer step, and who computes which of them.
+"""The plan of a training: the rows of each optimizer step, and the share of each worker.
 
-The rows' sizes and the seed alone decide it. Every worker makes the same plan and takes its share,
-so the global counts that normalise the loss are known without asking, a training that starts again
-goes on with the same steps, and no row is read that is not wanted.
+It depends only on the sizes of the rows and the seed. Every worker makes the same plan and takes
+its share. A resumed training continues with the same steps, and each worker reads only its rows.
 """
 
 from collections.abc import Sequence
@@ -12,15 +11,15 @@ import numpy as np
 
 from orchestrator.randomness import Key, generator
 
-GROUP = 1_024  # rows of a file that are read together
-WINDOW = 16  # groups whose rows are shuffled among each other: a reader holds so many at most
+GROUP = 1_024  # rows of a row group, which are read together
+WINDOW = 16  # groups whose rows are shuffled together: a reader holds at most this many
 
 
 def shuffled(rows: int, *key: Key) -> list[int]:
-    """All row numbers in the order of one epoch, keyed.
+    """Return all row numbers in the random order of one epoch; ``key`` seeds it.
 
-    The groups of the file are shuffled, then the rows of each WINDOW of groups among each other, so
-    that a reader goes through the file once and holds one window.
+    The groups of the file are shuffled, then the rows within each WINDOW of groups. So a reader
+    goes through the file once and holds one window.
     """
     draw = generator(*key)
     groups = draw.permutation(-(-rows // GROUP))
@@ -35,45 +34,53 @@ def shuffled(rows: int, *key: Key) -> list[int]:
 def steps_of_epochs(
     sizes: Sequence[int], batch_size: int, epochs: int, seed: int
 ) -> list[list[int]]:
-    """Row numbers of each optimizer step.
+    """Return the row numbers of each optimizer step.
 
-    A step takes rows until it holds at least ``batch_size`` partial pairs (whole rows: a pair is
-    packed in one forward); rows of size 0 are left out. The last step of an epoch may be smaller.
+    Rows are added to a step until their sizes sum up to ``batch_size`` or more; rows of size 0 are
+    skipped. The last step of an epoch may be smaller.
+
+    Args:
+        sizes: what each row counts in a batch.
+        batch_size: sum of the sizes of a step.
+        epochs: passes over all rows.
+        seed: seed of the order.
     """
     steps: list[list[int]] = []
     for epoch in range(epochs):
         step: list[int] = []
-        held = 0
+        size = 0
         for row in shuffled(len(sizes), seed, "epoch", epoch):
             if sizes[row] == 0:
                 continue
             step.append(row)
-            held += sizes[row]
-            if held >= batch_size:
+            size += sizes[row]
+            if size >= batch_size:
                 steps.append(step)
-                step, held = [], 0
+                step, size = [], 0
         if step:
             steps.append(step)
     return steps
 
 
 def steps_of_count(sizes: Sequence[int], batch_size: int, count: int, seed: int) -> list[list[int]]:
-    """As above, with as many epochs as give exactly ``count`` steps."""
+    """Return the row numbers of exactly ``count`` steps, from as many epochs as needed."""
     if not any(sizes):
         return []
     epochs = 1
-    # Epochs differ in steps: how rows of different sizes fill them depends on the shuffle.
-    while len(found := steps_of_epochs(sizes, batch_size, epochs, seed)) < count:
+    # The number of steps of an epoch depends on the order of rows of different sizes.
+    while len(steps := steps_of_epochs(sizes, batch_size, epochs, seed)) < count:
         epochs *= 2
-    return found[:count]
+    return steps[:count]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Rows of one forward and backward pass of one worker.
 
-    ``counts`` is False for one that only keeps the worker in step with the others: under ZeRO every
-    pass is a collective one.
+    Attributes:
+        rows: row numbers.
+        counts: False if the pass only keeps the worker in step with the others, because under ZeRO
+            all workers must make the same number of passes; its loss is multiplied by 0.
     """
 
     rows: tuple[int, ...]
@@ -83,19 +90,25 @@ class MicroBatch:
 def shares(
     step: Sequence[int], tokens: Sequence[int], workers: int, most_tokens: int | None
 ) -> list[list[MicroBatch]]:
-    """The micro-batches of each worker for one step: as many for one worker as for another.
+    """Return the micro-batches of each worker for one step, the same number for all workers.
 
-    Rows of similar length go together: they are dealt to the workers in the order of their
-    ``tokens``, and a worker's are cut into batches of at most ``most_tokens`` padded tokens (or of
-    one row; None: all at once).
+    Rows are assigned to the workers in turn, in the order of their tokens, so that rows of similar
+    length share a batch.
+
+    Args:
+        step: row numbers of the step.
+        tokens: tokens of each row of the file.
+        workers: number of workers.
+        most_tokens: padded tokens of a micro-batch at most, unless it has one row only; None puts
+            all rows of a worker into one micro-batch.
     """
     ordered = sorted(step, key=lambda row: (tokens[row], row))
-    found = [
+    batches = [
         _micro_batches(ordered[worker::workers], tokens, most_tokens) for worker in range(workers)
     ]
-    passes = max(map(len, found))
+    passes = max(map(len, batches))
     idle = MicroBatch((ordered[0],), counts=False)
-    return [own + [idle] * (passes - len(own)) for own in found]
+    return [of_worker + [idle] * (passes - len(of_worker)) for of_worker in batches]
 
 
 def _micro_batches(
@@ -105,7 +118,7 @@ def _micro_batches(
         return [MicroBatch(tuple(rows))] if rows else []
     batches: list[MicroBatch] = []
     batch: tuple[int, ...] = ()
-    for row in rows:  # by rising length: the last is the longest
+    for row in rows:  # in ascending order: the last row of a batch is its longest
         if batch and tokens[row] * (len(batch) + 1) > most_tokens:
             batches.append(MicroBatch(batch))
             batch = ()

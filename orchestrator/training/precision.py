@@ -1,8 +1,8 @@
-"""Which precision a device trains a model of some widths faster in, timed in a moment.
+"""Measures whether a device trains a model faster in bfloat16 or in float32.
 
-A processor without bfloat16 arithmetic computes in it fifty times slower than in float32; one with
-AMX trains wide layers two to four times faster, and narrow ones slower, for autocast's casts of
-weights, activations and gradients are as many. Knows nothing of configs or runs.
+On a processor without bfloat16 instructions, bfloat16 is fifty times slower than float32. A
+processor with AMX trains wide layers two to four times faster in bfloat16, and narrow layers
+slower, because autocast casts weights, activations and gradients whatever their width.
 """
 
 import os
@@ -16,20 +16,20 @@ from orchestrator.training.job import Precision
 from orchestrator.training.speed import LENGTH, TOKENS, Shape, fastest, works
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PRODUCT = (256, 128, 384)  # rows, inner and outer width of the product that is timed first
-CLEARLY = 1.5  # times that bfloat16 is faster, else float32, which is the more exact
-FLOPS = 2**32  # of the step that is timed, at most: half a second on a slow core
-VOCABULARY = 512  # of the step: the layers decide
+PRODUCT = (256, 128, 384)  # rows, inner and outer width of the matrix product that is timed first
+CLEARLY = 1.5  # bfloat16 is chosen if it is this many times faster, because float32 is more exact
+FLOPS = 2**32  # FLOPs of the timed step at most: half a second on a slow core
+VOCABULARY = 512  # vocabulary of the timed step's model, small because the layers decide
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What a step of training takes on a device.
+    """Times of a training step on a device.
 
     Attributes:
-        device: its name.
-        faster: the precision to train in.
-        seconds: by precision; empty where nothing was timed (CUDA).
+        device: name of the device.
+        faster: precision to train in.
+        seconds: measured time by precision; empty if nothing was timed (CUDA).
         work: what was timed.
     """
 
@@ -40,16 +40,17 @@ class Speeds:
 
     @property
     def bfloat16_is_slow(self) -> bool:
-        """Whether a training in it would take clearly longer."""
+        """Whether a training in bfloat16 takes clearly longer than in float32."""
         if not self.seconds:
             return self.faster != "bfloat16"
         return self.seconds["bfloat16"] > CLEARLY * self.seconds["float32"]
 
 
 def device_name(kind: str) -> str:
-    """The name of the device that a training on "cpu" or "cuda" computes on here.
+    """Return the name of this machine's device of kind "cpu" or "cuda".
 
-    A processor's has the instructions that torch uses of it, which the environment may limit.
+    The name of a processor includes the instruction set that torch uses, which the environment can
+    limit.
     """
     if kind == "cuda":
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "CUDA device"
@@ -59,26 +60,27 @@ def device_name(kind: str) -> str:
 
 @cache
 def speeds(kind: str, shape: Shape, threads: int) -> Speeds:
-    """Times a device, once in a process.
+    """Time training on a device, once in a process.
 
     Args:
-        kind: "cpu"; or "cuda", where nothing is timed: a card that has bfloat16 is faster in it.
-        shape: of the model.
-        threads: of torch, as many as a training worker has.
+        kind: "cpu", or "cuda", where nothing is timed: a GPU that supports bfloat16 is faster in
+            it.
+        shape: widths of the model.
+        threads: torch threads of a training worker.
     """
     name = device_name(kind)
     if kind == "cuda":
-        # Where the cards are on other machines of the cluster, they are taken for recent ones.
-        has_it = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(
+        # GPUs of other machines of the cluster are assumed to support bfloat16.
+        supported = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(
             including_emulation=False
         )
-        return Speeds(name, "bfloat16" if has_it else "float32")
+        return Speeds(name, "bfloat16" if supported else "float32")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        seconds, work = _product(), "a product"
+        seconds, work = _product(), "a matrix product"
         if seconds["bfloat16"] < seconds["float32"]:
-            seconds, work = _step(shape), "a layer's training step"
+            seconds, work = _step(shape), "a training step of one layer"
     finally:
         torch.set_num_threads(before)
     clear = seconds["float32"] > CLEARLY * seconds["bfloat16"]
@@ -86,17 +88,17 @@ def speeds(kind: str, shape: Shape, threads: int) -> Speeds:
 
 
 def _product() -> dict[Precision, float]:
-    """Seconds of a product: where bfloat16 loses here, a step in it could take minutes."""
+    """Time a matrix product; if bfloat16 is slower here, a step in it could take minutes."""
     rows, inner, outer = PRODUCT
-    found: dict[Precision, float] = {}
+    seconds: dict[Precision, float] = {}
     for name, dtype in DTYPES.items():
         left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, outer, dtype=dtype)
-        found[name] = fastest(lambda a=left, b=right: a @ b)  # type: ignore[misc]
-    return found
+        seconds[name] = fastest(lambda a=left, b=right: a @ b)  # type: ignore[misc]
+    return seconds
 
 
 def _step(shape: Shape) -> dict[Precision, float]:
-    """Seconds of a forward and a backward pass of one layer."""
+    """Time a forward and a backward pass of one layer."""
     layer = 4 * shape.hidden_size**2 + 3 * shape.hidden_size * shape.intermediate_size
     tokens = min(max(FLOPS // (6 * layer), LENGTH), TOKENS) // LENGTH * LENGTH
     small = replace(shape, layers=1, vocabulary=VOCABULARY)
@@ -104,7 +106,7 @@ def _step(shape: Shape) -> dict[Precision, float]:
 
 
 def _processor() -> str:
-    """The processor's model, else its architecture."""
+    """Return the model of the processor, or its architecture if the model is not stated."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

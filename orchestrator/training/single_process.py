@@ -1,4 +1,4 @@
-"""A host for a training in one process: rows straight from the file, checkpoints in a folder."""
+"""A host for a training in one process: it reads rows from the file, and keeps one checkpoint."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +9,13 @@ from orchestrator.training.examples import Example
 from orchestrator.training.files import read_rows, to_examples
 
 
-class AloneHost:
-    """One worker of one.
+class SingleProcessHost:
+    """The host of a training with one worker.
 
     Args:
-        checkpoints: folder where the last checkpoint is kept; None keeps none.
-        progress: hears of steps done, steps in all and the last loss.
-        evaluated: hears of a step and the held-out measures after it.
+        checkpoints: folder of the last checkpoint; None stores none.
+        progress: called with the number of finished steps, of all steps, and the last loss.
+        evaluated: called with a step and the held-out measures after it.
     """
 
     rank, workers = 0, 1
@@ -30,12 +30,12 @@ class AloneHost:
         self.progress, self.evaluated = progress, evaluated
 
     def rows(self, file: Path, pieces: Sequence[Sequence[int]]) -> Iterator[Example]:
-        """The rows of all pieces, in order."""
+        """Iterate over the rows of all pieces, in order."""
         for piece in pieces:
             yield from to_examples(read_rows(file, piece))
 
-    def keep(self, write: Callable[[Path], None], step: int) -> None:
-        """Keeps a checkpoint in place of the last one."""
+    def save_checkpoint(self, write: Callable[[Path], None], step: int) -> None:
+        """Store a checkpoint in place of the last one."""
         if self._folder is None:
             return
         partial = self._folder.with_name(f".{self._folder.name}.partial")
@@ -46,7 +46,7 @@ class AloneHost:
         partial.rename(self._folder)
 
     @contextmanager
-    def kept(self) -> Iterator[Path | None]:
-        """The last checkpoint."""
-        there = self._folder is not None and self._folder.is_dir()
-        yield self._folder if there else None
+    def last_checkpoint(self) -> Iterator[Path | None]:
+        """Provide the folder of the last checkpoint, or None."""
+        exists = self._folder is not None and self._folder.is_dir()
+        yield self._folder if exists else None

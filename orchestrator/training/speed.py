@@ -1,7 +1,7 @@
-"""How fast this machine computes with a model of some widths: a moment's measurement.
+"""Measures how fast this machine trains and runs a model of given widths.
 
-Models of one and of a few layers, with random weights, are timed at what the stages of a run do;
-the rest of the layers follow from the difference.
+Models of one and of a few layers, with random weights, are timed. The time of the full model is
+extrapolated from the difference.
 """
 
 import time
@@ -13,16 +13,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from orchestrator.training.job import Precision
 
-TOKENS = 512  # of a pass over whole texts, in rows of LENGTH
+TOKENS = 512  # tokens of a timed pass, in rows of LENGTH tokens
 LENGTH = 64
-ROWS = 32  # texts that are sampled at once
-MOST_LAYERS = 4  # that are timed
-SECONDS, ROUNDS = 0.3, 10  # of each timing: until so long, or so often; the fastest round counts
+ROWS = 32  # responses that are sampled together
+MOST_LAYERS = 4  # layers of the larger model that is timed
+SECONDS, ROUNDS = 0.3, 10  # limits of each timing; the fastest round counts
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The widths of a Llama."""
+    """The widths of a Llama model."""
 
     vocabulary: int
     hidden_size: int
@@ -33,12 +33,12 @@ class Shape:
 
     @property
     def config(self) -> LlamaConfig:
-        """Of a model."""
+        """The transformers config of the model."""
         return LlamaConfig(
             vocab_size=self.vocabulary, hidden_size=self.hidden_size,
             intermediate_size=self.intermediate_size, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, num_key_value_heads=self.key_value_heads,
-            head_dim=max(self.hidden_size // self.heads // 2 * 2, 2),  # even, as positions need it
+            head_dim=max(self.hidden_size // self.heads // 2 * 2, 2),  # even for rotary positions
             tie_word_embeddings=True, attn_implementation="sdpa",
         )  # fmt: skip
 
@@ -48,18 +48,18 @@ class Speed:
     """Seconds that a model takes on this machine.
 
     Attributes:
-        training: of a forward and a backward pass over TOKENS tokens, with a worker's threads.
-        reading: of a forward pass over as many, with one thread.
-        step: of the next token of ROWS texts, with one thread.
+        training: forward and backward pass over TOKENS tokens, with the threads of a worker.
+        forward: forward pass over TOKENS tokens, with one thread.
+        step: next token of ROWS responses, with one thread.
     """
 
     training: float
-    reading: float
+    forward: float
     step: float
 
 
 def measure(shape: Shape, precision: Precision, threads: int) -> Speed:
-    """Times this machine's processor; ``threads`` are those of a training worker."""
+    """Time a model on the processor; ``threads`` are the torch threads of a training worker."""
     most = min(MOST_LAYERS, shape.layers)
     one, several = (_timed(replace(shape, layers=count), precision, threads) for count in (1, most))
     more = (shape.layers - 1) / max(most - 1, 1)
@@ -69,34 +69,34 @@ def measure(shape: Shape, precision: Precision, threads: int) -> Speed:
 def works(
     shape: Shape, precision: Precision, tokens: int = TOKENS
 ) -> dict[str, Callable[[], None]]:
-    """What is timed, by the name that it has in Speed, with a model of random weights."""
+    """Return the functions to time, by their name in Speed, with a model of random weights."""
     model = LlamaForCausalLM(shape.config)
-    texts = torch.ones(tokens // LENGTH, LENGTH, dtype=torch.long)
-    following = torch.ones(ROWS, 1, dtype=torch.long)
+    ids = torch.ones(tokens // LENGTH, LENGTH, dtype=torch.long)
+    next_ids = torch.ones(ROWS, 1, dtype=torch.long)
     with torch.no_grad():
-        read = model(input_ids=texts[:1].expand(ROWS, LENGTH), use_cache=True).past_key_values
+        cache = model(input_ids=ids[:1].expand(ROWS, LENGTH), use_cache=True).past_key_values
 
     def training() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = model(input_ids=texts, labels=texts).loss
+            loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
         model.zero_grad()
 
     @torch.no_grad()
-    def reading() -> None:
-        model.model(input_ids=texts, use_cache=False)
+    def forward() -> None:
+        model.model(input_ids=ids, use_cache=False)
 
     @torch.no_grad()
     def step() -> None:
-        model(input_ids=following, past_key_values=read, use_cache=True)
-        read.crop(LENGTH)
+        model(input_ids=next_ids, past_key_values=cache, use_cache=True)
+        cache.crop(LENGTH)
 
-    return {"training": training, "reading": reading, "step": step}
+    return {"training": training, "forward": forward, "step": step}
 
 
 def fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of some rounds: other work on the machine only makes some slower."""
-    work()  # loads what computes it
+    """Return the seconds of the fastest round, which other work on the machine disturbed least."""
+    work()  # the first round loads libraries
     best, started = float("inf"), time.perf_counter()
     for _ in range(ROUNDS):
         before = time.perf_counter()
@@ -108,11 +108,12 @@ def fastest(work: Callable[[], object]) -> float:
 
 
 def _timed(shape: Shape, precision: Precision, threads: int) -> list[float]:
-    before, found = torch.get_num_threads(), []
+    """Return the seconds of each field of Speed."""
+    before, seconds = torch.get_num_threads(), []
     try:
         for name, work in works(shape, precision).items():
             torch.set_num_threads(threads if name == "training" else 1)
-            found.append(fastest(work))
+            seconds.append(fastest(work))
     finally:
         torch.set_num_threads(before)
-    return found
+    return seconds

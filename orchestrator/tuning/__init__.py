@@ -1,1 +1,1 @@
-"""What a tuning searches, and what is kept of its trials. Knows no Ray and no MLflow."""
+"""Hyperparameter tuning: the search space, and the outcomes of trials. No Ray and no MLflow."""

@@ -1,4 +1,4 @@
-"""What came of the trials of a tuning: kept on disk, so that a later run goes on; and the best."""
+"""Outcomes of the trials of a tuning, stored on disk so that a later run can resume."""
 
 import json
 import math
@@ -14,7 +14,13 @@ State = Literal["finished", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Point:
-    """Held-out measures after a step, ``share`` of the training's steps being done then."""
+    """Held-out measures during a training.
+
+    Attributes:
+        share: share of the steps of the training that were done.
+        step: number of finished steps.
+        measures: values by name.
+    """
 
     share: float
     step: int
@@ -23,16 +29,16 @@ class Point:
 
 @dataclass
 class Outcome:
-    """What came of one trial.
+    """The outcome of one trial.
 
     Attributes:
-        state: "stopped" by the scheduler, because others were better when as much was done.
-        study: key of the tuning that it was a trial of; another one may not have stopped it.
-        points: measures on the way.
-        metrics: the training's figures, of a finished trial.
-        seconds: wall time of the trial, with the start of its training group.
-        made: keys of the models that it trained; others were there before.
-        error: message of a failed one.
+        state: "finished"; "stopped" early by the scheduler; or "failed".
+        study: key of the tuning that the trial belongs to.
+        points: measures during the training.
+        metrics: metrics of the training, of a finished trial.
+        seconds: wall time of the trial, with the start of its training workers.
+        made: keys of the models that the trial trained itself.
+        error: error message of a failed trial.
     """
 
     state: State
@@ -44,35 +50,35 @@ class Outcome:
     error: str = ""
 
     def value(self, metric: str) -> float | None:
-        """The last known value of a metric."""
+        """Return the last value of a metric; None if it was not measured."""
         if metric in self.metrics:
             return self.metrics[metric]
-        known = [point.measures[metric] for point in self.points if metric in point.measures]
-        return known[-1] if known else None
+        values = [point.measures[metric] for point in self.points if metric in point.measures]
+        return values[-1] if values else None
 
     @property
     def steps(self) -> int:
-        """Optimizer steps that were done, as far as is known."""
+        """Number of finished optimizer steps, up to the last measure of a stopped trial."""
         if "steps" in self.metrics:
             return int(self.metrics["steps"])
         return self.points[-1].step if self.points else 0
 
 
 def ranked(outcomes: Mapping[int, Outcome], metric: str, mode: Mode) -> list[int]:
-    """The finished trials' numbers, the best first; of equal ones the first drawn."""
+    """Return the numbers of the finished trials, the best first; equal ones in the drawn order."""
     sign = -1.0 if mode == "max" else 1.0
-    found = {
+    values = {
         number: value
         for number, outcome in outcomes.items()
         if outcome.state == "finished"
         and (value := outcome.value(metric)) is not None
         and math.isfinite(value)
     }
-    return sorted(found, key=lambda number: (sign * found[number], number))
+    return sorted(values, key=lambda number: (sign * values[number], number))
 
 
 def write_outcome(file: Path, outcome: Outcome) -> None:
-    """Writes an outcome whole or not at all."""
+    """Write an outcome to a file, atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
     partial.write_text(json.dumps(asdict(outcome), indent=1))
@@ -80,13 +86,14 @@ def write_outcome(file: Path, outcome: Outcome) -> None:
 
 
 def read_outcome(file: Path, study: str) -> Outcome | None:
-    """What an earlier run left that holds for this study; None where there is nothing.
+    """Read the outcome of an earlier run; None if there is none that is valid for this study.
 
-    A finished trial holds for every study, one that was stopped for its own alone.
+    A finished trial is valid for every study. One that was stopped is valid for its own study only,
+    because its scheduler compared it with other trials.
     """
     if not file.is_file():
         return None
     plain = json.loads(file.read_text())
     plain["points"] = [Point(**point) for point in plain["points"]]
-    found = Outcome(**plain)
-    return found if found.state == "finished" or found.study == study else None
+    outcome = Outcome(**plain)
+    return outcome if outcome.state == "finished" or outcome.study == study else None

@@ -1,4 +1,4 @@
-"""What a tuning is asked for."""
+"""The options of a tuning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ Scheduler = Literal["asha", "fifo"]
 
 @dataclass(frozen=True)
 class Request:
-    """The command line's options.
+    """The options of the command line.
 
     Attributes:
-        model: that is trained: policy, orm, reference or a variant.
-        space: ``FIELD=NAME(ARGUMENTS)`` each.
-        trials: configs to draw.
-        metric: of the training, by which trials are compared.
-        mode: whether more of it is better.
-        concurrent: trials at once.
-        scheduler: "asha" stops the worse half on the way, "fifo" none.
-        named: options that the command line gives; the others have their defaults.
+        model: model to train: policy, orm, reference or a variant.
+        space: dimensions, each as ``FIELD=NAME(ARGUMENTS)``.
+        trials: number of configs to draw.
+        metric: metric of the training by which trials are compared.
+        mode: "max" if a higher value is better, "min" if a lower one is.
+        concurrent: trials that run at the same time.
+        scheduler: "asha" stops the worse half of the trials early, "fifo" stops none.
+        named: options that the command line sets; the others have their defaults.
     """
 
     model: str

@@ -1,7 +1,7 @@
-"""The space of a tuning: config fields and how each is drawn, parsed from `FIELD=NAME(ARGUMENTS)`.
+"""The search space of a tuning: config fields with distributions, as `FIELD=NAME(ARGUMENTS)`.
 
-Names and meanings are Ray Tune's. Each draw is keyed by seed, field and trial: another field or a
-larger number of trials leaves the trials drawn before as they were.
+Names and meanings of the distributions are those of Ray Tune. Each draw is keyed by seed, field and
+trial, so that another field or a larger number of trials does not change the earlier trials.
 """
 
 import json
@@ -17,88 +17,102 @@ from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.randomness import generator
 
 Scalar = str | int | float | bool | None
-DIGITS = 6  # significant ones of a drawn float: enough to tune by, and few enough to read
-REDRAWS = 100  # of a trial that is as an earlier one, before the space counts as exhausted
+DIGITS = 6  # significant digits of a drawn float
+REDRAWS = 100  # draws of a trial that equals an earlier one before the space counts as exhausted
 _DIMENSION = re.compile(r"(?P<field>[^=\s]+)\s*=\s*(?P<name>\w+)\((?P<inside>.*)\)\s*")
 VALID = (
     "valid: FIELD=choice(A,B,...), uniform(LOW,HIGH), loguniform(LOW,HIGH), quniform(LOW,HIGH,STEP)"
-    " or randint(LOW,HIGH), HIGH left out"
+    " or randint(LOW,HIGH) without HIGH"
 )
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A field and its distribution; ``arguments`` are those of the distribution's name."""
+    """A config field and its distribution.
+
+    Attributes:
+        field: path of the field, as in an override.
+        name: name of the distribution.
+        arguments: arguments of the distribution.
+    """
 
     field: str
     name: str
     arguments: tuple[Scalar, ...]
 
     def draw(self, draws: np.random.Generator) -> Scalar:
-        """A value of the field."""
-        return _DRAWN[self.name](draws, *self.arguments)
+        """Draw a value of the field."""
+        return _DRAWS[self.name](draws, *self.arguments)
 
 
 def parse_space(texts: Sequence[str]) -> list[Dimension]:
-    """The dimensions of a space.
+    """Parse the dimensions of a search space.
 
     Args:
-        texts: such as ``training.prm.learning_rate=loguniform(1e-4,1e-2)``; values are YAML
-            scalars.
+        texts: dimensions such as ``training.prm.learning_rate=loguniform(1e-4,1e-2)``; values are
+            YAML scalars.
 
     Raises:
-        ConfigError: one is no distribution, its numbers make no sense, or a field is named twice.
+        ConfigError: a text is not a distribution, its arguments are not valid, a field is named
+            twice, or there are no dimensions.
     """
     space = [_dimension(text) for text in texts]
     fields = [dimension.field for dimension in space]
     for field in fields:
         if fields.count(field) > 1:
-            raise ConfigError(f"--space {field}: named twice; valid: one distribution a field")
+            raise ConfigError(
+                f"--space {field}: named twice; valid: one distribution for each field"
+            )
     if not space:
         raise ConfigError(f"--space: nothing is searched; {VALID}")
     return space
 
 
 def draw_trials(space: Sequence[Dimension], count: int, seed: int) -> list[dict[str, Scalar]]:
-    """The values by field of ``count`` trials, no two alike; fewer where the space has no more."""
-    found: list[dict[str, Scalar]] = []
+    """Draw ``count`` different trials, values by field; fewer if the space has no more."""
+    trials: list[dict[str, Scalar]] = []
     seen: set[str] = set()
     for number in range(count):
         for attempt in range(REDRAWS):
             values = {
-                part.field: part.draw(generator(seed, "tune", part.field, number, attempt))
-                for part in space
+                dimension.field: dimension.draw(
+                    generator(seed, "tune", dimension.field, number, attempt)
+                )
+                for dimension in space
             }
             if (key := json.dumps(values)) not in seen:
                 seen.add(key)
-                found.append(values)
+                trials.append(values)
                 break
-    return found
+    return trials
 
 
 def as_overrides(values: dict[str, Scalar]) -> list[str]:
-    """Values by field as a config's overrides; JSON's scalars are YAML's."""
+    """Return values by field as overrides of a config; JSON scalars are valid YAML."""
     return [f"{field}={json.dumps(value, ensure_ascii=False)}" for field, value in values.items()]
 
 
 def _dimension(text: str) -> Dimension:
+    """Parse one dimension."""
     parts = _DIMENSION.fullmatch(text)
-    if parts is None or parts["name"] not in _DRAWN:
-        raise ConfigError(f"--space {shown(text)}: no distribution of a field; {VALID}")
+    if parts is None or parts["name"] not in _DRAWS:
+        raise ConfigError(f"--space {shown(text)}: not a distribution of a field; {VALID}")
     try:
         read = read_yaml(f"[{parts['inside']}]")
     except BadYaml as error:
-        raise ConfigError(f"--space {shown(text)}: no list of YAML scalars; {VALID}") from error
+        raise ConfigError(
+            f"--space {shown(text)}: the arguments are not YAML scalars; {VALID}"
+        ) from error
     if not isinstance(read, list) or not read:
-        raise ConfigError(f"--space {shown(text)}: no list of YAML scalars; {VALID}")
+        raise ConfigError(f"--space {shown(text)}: the arguments are not YAML scalars; {VALID}")
     arguments = tuple(read)
     if not _CHECKS[parts["name"]](arguments):
-        raise ConfigError(f"--space {shown(text)}: {_WANTED[parts['name']]}")
+        raise ConfigError(f"--space {shown(text)}: {_VALID_ARGUMENTS[parts['name']]}")
     return Dimension(parts["field"], parts["name"], arguments)
 
 
-def _are_numbers(arguments: tuple[Scalar, ...], count: int, whole: bool = False) -> bool:
-    kinds = (int,) if whole else (int, float)
+def _are_numbers(arguments: tuple[Scalar, ...], count: int, integers: bool = False) -> bool:
+    kinds = (int,) if integers else (int, float)
     return len(arguments) == count and all(
         isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
         for value in arguments
@@ -114,8 +128,10 @@ def _are_scalars(arguments: tuple[Scalar, ...]) -> bool:
     )
 
 
-def _is_range(arguments: tuple[Scalar, ...], above: float = -math.inf, whole: bool = False) -> bool:
-    if not _are_numbers(arguments, 2, whole):
+def _is_range(
+    arguments: tuple[Scalar, ...], above: float = -math.inf, integers: bool = False
+) -> bool:
+    if not _are_numbers(arguments, 2, integers):
         return False
     low, high = (float(value) for value in arguments)  # type: ignore[arg-type]
     return above < low < high
@@ -133,14 +149,14 @@ _CHECKS: dict[str, Callable[[tuple[Scalar, ...]], bool]] = {
     "uniform": _is_range,
     "loguniform": lambda arguments: _is_range(arguments, above=0),
     "quniform": _is_grid,
-    "randint": lambda arguments: _is_range(arguments, whole=True),
+    "randint": lambda arguments: _is_range(arguments, integers=True),
 }
-_WANTED = {
+_VALID_ARGUMENTS = {
     "choice": "valid: one or more YAML scalars, numbers finite",
     "uniform": "valid: two numbers, LOW < HIGH",
     "loguniform": "valid: two numbers, 0 < LOW < HIGH",
     "quniform": "valid: three numbers, LOW < HIGH, both multiples of STEP > 0",
-    "randint": "valid: two whole numbers, LOW < HIGH",
+    "randint": "valid: two integers, LOW < HIGH",
 }
 
 
@@ -149,16 +165,16 @@ def _choice(draws: np.random.Generator, *values: Scalar) -> Scalar:
 
 
 def _uniform(draws: np.random.Generator, low: float, high: float) -> float:
-    return _short(draws.uniform(low, high), low, high)
+    return _rounded(draws.uniform(low, high), low, high)
 
 
 def _loguniform(draws: np.random.Generator, low: float, high: float) -> float:
-    return _short(math.exp(draws.uniform(math.log(low), math.log(high))), low, high)
+    return _rounded(math.exp(draws.uniform(math.log(low), math.log(high))), low, high)
 
 
 def _quniform(draws: np.random.Generator, low: float, high: float, step: float) -> float:
     steps = round(draws.uniform(low, high) / step)
-    # A multiple as decimals show it, not 0.30000000000000004.
+    # Rounded to 12 digits: 0.3, not 0.30000000000000004.
     return steps * step if isinstance(step, int) else float(f"{steps * step:.12g}")
 
 
@@ -166,11 +182,12 @@ def _randint(draws: np.random.Generator, low: int, high: int) -> int:
     return int(draws.integers(low, high))
 
 
-def _short(value: float, low: float, high: float) -> float:
+def _rounded(value: float, low: float, high: float) -> float:
+    """Round to DIGITS significant digits, within the limits."""
     return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
 
-_DRAWN: dict[str, Callable[..., Scalar]] = {
+_DRAWS: dict[str, Callable[..., Scalar]] = {
     "choice": _choice,
     "uniform": _uniform,
     "loguniform": _loguniform,

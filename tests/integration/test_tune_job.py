@@ -107,7 +107,7 @@ def cluster() -> Iterator[None]:
 
 def running() -> list[str]:
     """What actors of trials and of their training groups are alive."""
-    names = ("run_trial", "ImplicitFunc", "TrainController", "RayTrainWorker", "TrainingDesk")
+    names = ("run_trial", "ImplicitFunc", "TrainController", "RayTrainWorker", "TrainingQueue")
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):

@@ -72,7 +72,9 @@ def test_a_processor_without_bfloat16_arithmetic_takes_float32() -> None:
         cwd=ROOT, env={**os.environ, **AVX2}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     faster, work, device = done.stdout.strip().split("|")
-    assert (faster, work) == ("float32", "a product"), "no step of a large model is tried in it"
+    assert (faster, work) == ("float32", "a matrix product"), (
+        "no step of a large model is tried in it"
+    )
     assert device.endswith("AVX2 AVX2")
 
 

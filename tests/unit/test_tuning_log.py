@@ -11,7 +11,7 @@ from jobs.tuning.log import cause_of
         ("Failure # 1\nTraceback\njobs.sweep.runner.StageFailed: orm: no loss\n", "orm: no loss"),
         ("StageFailed: a: first\nStageFailed: b: 1 error\n  field\n", "b: 1 error field"),
         ("Failure # 1\nThe actor died.\n\n", "The actor died."),
-        ("", "it ended without a word"),
+        ("", "the process ended without an error message"),
     ],
 )
 def test_the_cause_is_one_line(text: str, expected: str) -> None:

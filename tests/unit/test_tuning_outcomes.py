@@ -126,7 +126,7 @@ def test_the_driver_notes_each_trial_and_keeps_the_best_models(
     assert [(point.step, point.value) for point in losses] == [(4, 1.0), (8, 0.5)]
 
     again = TrialLog(study, tracker, parent)
-    again.tell_known()
+    again.log_earlier()
     assert again.outcomes == log.outcomes
     assert len(client.search_runs([tracker.experiment_id])) == 5
 

@@ -44,7 +44,7 @@ def test_stages_with_the_same_key_in_all_trials_are_shared(
     assert len(found.trials) == 3
     assert found.shared == BEFORE[:first_own]
     for trial in found.trials:
-        own = [step.stage.name for step in found.own(trial)]
+        own = [step.stage.name for step in found.steps_of(trial)]
         assert own == [*BEFORE[first_own:], "variants/prm_sst"]
     assert len({trial.stage.key for trial in found.trials}) == 3
     assert found.samples == bool({"pairs", "partial_pairs"} & set(BEFORE[first_own:]))
@@ -53,7 +53,7 @@ def test_stages_with_the_same_key_in_all_trials_are_shared(
 def test_an_input_of_two_that_only_one_depends_on_is_shared(tmp_path: Path) -> None:
     found = study(tmp_path, "training.orm.learning_rate=choice(0.001,0.002)", trials=2)
     assert found.shared == ["data", "policy", "pairs", "reference"]
-    assert [step.stage.name for step in found.own(found.trials[0])] == [
+    assert [step.stage.name for step in found.steps_of(found.trials[0])] == [
         "orm", "partial_pairs", "variants/prm_sst",
     ]  # fmt: skip
 
@@ -80,7 +80,11 @@ def test_trials_are_the_seeds_and_a_study_is_its_trials(tmp_path: Path) -> None:
         ("training.implicit.learning_rate=choice(0.1,0.2)", {}, "does not change the training"),
         (RATE, {"model": "orm"}, "does not change the training of orm"),
         (RATE, {"model": "prm"}, "prm: no such model; valid: policy, orm"),
-        (RATE, {"metric": "accuracy"}, "--metric accuracy: a training of prm_sst has none; valid:"),
+        (
+            RATE,
+            {"metric": "accuracy"},
+            "--metric accuracy: a training of prm_sst has no such metric; valid:",
+        ),
         (RATE, {"trials": 0}, "--trials 0: valid is 1 to 10,000"),
         (RATE, {"concurrent": 0}, "--concurrent 0: valid is 1 to 10,000"),
         ("models.orm=choice(/not/there)", {}, "no such folder"),
@@ -147,7 +151,7 @@ def test_what_an_actor_is_sent_holds_the_drivers_keys(tmp_path: Path) -> None:
     sweep = trial.plan.sweep
     job = TrialJob(
         1, trial.plan.config, sweep.store.root, ".", sweep.stages, sweep.models,
-        tuple(found.own(trial)), "held_out_accuracy",
+        tuple(found.steps_of(trial)), "held_out_accuracy",
     )  # fmt: skip
     sent = cloudpickle.loads(cloudpickle.dumps(job))
     assert sent == job and sent.stage.key == trial.stage.key

@@ -122,7 +122,10 @@ def test_a_cache_that_a_kind_of_reward_model_does_not_keep_is_refused(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["policy", "--metric", "final_loss", "--mode", "min"], "final_loss is known at the end"),
+        (
+            ["policy", "--metric", "final_loss", "--mode", "min"],
+            "final_loss is computed only at the end",
+        ),
         (["prm_sst", "training.evaluation_steps=null"], "training.evaluation_steps = null"),
     ],
 )
