@@ -28,7 +28,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("file", ["method.py", "metric.py", "objective.py"])
+@pytest.mark.parametrize("file", ["method.py", "metric.py", "objective.py", "task.py", "judge.py"])
 def test_the_documentation_shows_its_files(file: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
     assert (PACKAGE / "example_plugin" / file).read_text() in blocks
@@ -98,3 +98,38 @@ def test_a_sweep_runs_it_and_shows_it(tmp_path: Path) -> None:
     (training,) = [entry for entry in runs if "ours" in entry.info.run_name and
                    "held_out_loss" in entry.data.metrics]  # fmt: skip
     assert math.isfinite(training.data.metrics["final_loss"])
+
+
+def test_its_task_and_judge_are_checked() -> None:
+    fields = "data={task: counting, pairs: 0}"
+    wrong = run(sys.executable, "jobs/full_sweep.py", "--dry-run", fields)
+    assert wrong.returncode == 2 and "data.pairs = 0" in wrong.stderr
+    unknown = run(sys.executable, "jobs/full_sweep.py", "--dry-run", "data.task=adding")
+    assert unknown.returncode == 2 and "helpdesk" in unknown.stderr and "counting" in unknown.stderr
+    judge = "evaluation.judges=[{name: brevity, unfinished_words: -1}]"
+    refused = run(sys.executable, "jobs/full_sweep.py", "--dry-run", judge)
+    assert refused.returncode == 2 and "unfinished_words = -1" in refused.stderr
+    other = run(sys.executable, "jobs/full_sweep.py", "--dry-run", "evaluation.judges=[kindness]")
+    assert other.returncode == 2 and "no such judge; valid: the names brevity" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_its_task_and_its_judge(tmp_path: Path) -> None:
+    data = "data={task: counting, demonstrations: 300, pairs: 60, test_prompts: 12}"
+    judge = "evaluation.judges=[brevity]"
+    done = run(*smoke_command(tmp_path, *ONLY[1:], data, judge))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["task"] == "counting"
+    for cell in summary["cells"]:
+        metrics = cell["metrics"]
+        assert 0 <= metrics["all_right"]["value"] <= 1 and "wrong_numbers" in cell["counts"]
+        assert metrics["win_tie"] is not None and metrics["win_tie_brevity"] is not None
+        if cell["method"] == "base":
+            assert metrics["win_tie_brevity"]["value"] == 1
+    assert {row["measure"] for row in summary["agreement"]} >= {"AR_RM-HP", "prefix_accuracy"}
+    report = (tmp_path / "report.html").read_text()
+    assert "all right" in report and "win-tie (brevity)" in report
+    runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"])
+    names = {name for entry in runs for name in entry.data.metrics}
+    assert {"all_right", "win_tie_brevity"} <= names
