@@ -43,8 +43,9 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
         ConfigError: a file is missing or unreadable, or a value is wrong.
     """
     merged = _read(Path(file or EMBEDDED), ())
-    for override in overrides:
-        merged = _merged(merged, _renamed(_override(override)))
+    trees = [_renamed(_override(override)) for override in overrides]
+    merged = _of_task(merged, _task_of(reduce(_merged, trees, {})))
+    merged = reduce(_merged, trees, merged)
     try:
         return Config.model_validate(_resolved(merged))
     except ValidationError as error:
@@ -97,7 +98,21 @@ def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return content
     if not isinstance(base, str):
         raise ConfigError(f"base = {shown(base)}: valid: a file's name, relative to {file}")
-    return _merged(_read(file.parent / base, (*above, file.resolve())), content)
+    below = _read(file.parent / base, (*above, file.resolve()))
+    return _merged(_of_task(below, _task_of(content)), content)
+
+
+def _task_of(tree: dict[str, Any]) -> object:
+    """The name of the task that a tree sets; None: it sets none."""
+    data = tree.get("data")
+    return data.get("task") if isinstance(data, dict) else None
+
+
+def _of_task(tree: dict[str, Any], task: object) -> dict[str, Any]:
+    """The tree without `data` if a task is set over it whose fields are others."""
+    if task in (None, _task_of(tree) or Config().data.task_name()):
+        return tree
+    return {name: section for name, section in tree.items() if name != "data"}
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -642,3 +642,18 @@ def test_other_dtypes_are_refused_where_they_are_not_computed(
 
 def test_vllm_is_taken_where_it_runs(vllm: None) -> None:
     check_models(load_config(None, ["search.engine=vllm", "search.cards=null"]))
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_another_task_does_not_inherit_the_fields_of_the_first(tmp_path: Path, last: bool) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text("data: {orm_pairs: 7, test_prompts: 5}\n")
+    (tmp_path / "over.yaml").write_text("base: base.yaml\ndata: {task: hh_rlhf, pairs: a.jsonl}\n")
+    over = load_config(tmp_path / "over.yaml")
+    assert over.data.task_name() == "hh_rlhf" and over.data.test_prompts == 100
+
+    overrides = ["data.pairs=b.jsonl", "data.task=hh_rlhf"]
+    other = load_config(base, overrides if last else overrides[::-1])
+    assert other.data.task_name() == "hh_rlhf" and other.data.test_prompts == 100
+    same = load_config(base, ["data.task=helpdesk", "data.prm_pairs=9"])
+    assert same.data.row_counts is not None and same.data.row_counts["orm"] == 7
