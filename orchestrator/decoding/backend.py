@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 
 from orchestrator.decoding.bisect import each_apart, own_fault
-from orchestrator.engines.continuous import Continuous
+from orchestrator.engines.continuous import ContinuousPolicy
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.batcher import Answers, Kind, PendingRequest
 from orchestrator.search.engines import Sampled, SampleRequest, TopRequest, TopTokens
 
 
-class PolicyEngine(Continuous, Protocol):
+class PolicyEngine(ContinuousPolicy, Protocol):
     """A policy, such as HuggingFacePolicy."""
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:

@@ -1,4 +1,4 @@
-"""A policy with continuous batching: requests join at any step, each is answered when done."""
+"""The interface of policies with continuous batching: requests join and finish at any step."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,27 +6,27 @@ from typing import Protocol
 from orchestrator.search.engines import Sampled, SampleRequest
 
 
-class Continuous(Protocol):
-    """A policy whose requests join those under way and are answered one by one."""
+class ContinuousPolicy(Protocol):
+    """A policy whose new requests join the running batch and which returns each when it is done."""
 
     def add(self, requests: Sequence[SampleRequest]) -> list[int]:
-        """Takes requests; their numbers."""
+        """Enqueue requests; return their ids."""
 
     def step(self) -> dict[int, Sampled]:
-        """Goes on with all that is under way; the requests that are done, by their numbers."""
+        """Advance all running requests; return the finished ones by id."""
 
     def abort(self) -> None:
-        """Drops all requests that are not done."""
+        """Drop all unfinished requests."""
 
 
-def sampled(policy: Continuous, requests: Sequence[SampleRequest]) -> list[Sampled]:
-    """Samples requests to their ends; nothing else may be under way, nothing is left so."""
+def sample_all(policy: ContinuousPolicy, requests: Sequence[SampleRequest]) -> list[Sampled]:
+    """Sample requests to their ends. No others may run; after an error none are left running."""
     done: dict[int, Sampled] = {}
     try:
-        numbers = policy.add(requests)
-        while len(done) < len(numbers):
+        ids = policy.add(requests)
+        while len(done) < len(ids):
             done.update(policy.step())
     except BaseException:
         policy.abort()
         raise
-    return [done[number] for number in numbers]
+    return [done[request_id] for request_id in ids]

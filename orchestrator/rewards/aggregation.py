@@ -1,4 +1,4 @@
-"""One number of several step rewards (design, section 2): last, min, mean, sum or product. Pure."""
+"""Aggregation of step rewards (design, section 2): last, min, mean, sum or product. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -7,23 +7,23 @@ from orchestrator.choices import Aggregation
 
 
 def aggregate(values: Sequence[float], how: Aggregation, *, probabilities: bool = True) -> float:
-    """The aggregate of the rewards of a solution's steps, in their order.
+    """Return the aggregate of the rewards of a solution's steps.
 
     Args:
-        values: one reward a step, at least one.
+        values: one reward per step, in order, at least one.
         how: ``product`` multiplies probabilities.
-        probabilities: whether the values lie in [0, 1] already; if not, a product is that of their
-            sigmoids. The other aggregates are of the values as they are, either way.
+        probabilities: whether the values are in [0, 1]; if not, ``product`` multiplies their
+            sigmoids. The other aggregates use the values unchanged.
 
     Raises:
-        ValueError: there are no values, or ``how`` is none of the five.
+        ValueError: there are no values, or ``how`` is not one of the five.
     """
     if not values:
-        raise ValueError("no step rewards to aggregate")
+        raise ValueError("no step rewards to aggregate: at least one is needed")
     if how == "last":
         return values[-1]
     if how == "min":
-        # Python's min keeps or loses a NaN by its place; a broken reward must stay visible.
+        # Python's min keeps or drops a NaN depending on the order; a NaN reward must stay visible.
         return math.nan if any(map(math.isnan, values)) else min(values)
     if how == "mean":
         return math.fsum(values) / len(values)

@@ -1,41 +1,47 @@
-"""Keys and values over those of an earlier forward, of which each row takes what it may see."""
+"""Cache layers that continue the keys and values of an earlier forward."""
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 
-class OverLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's keys and values over those of an earlier forward: some rows and columns of them.
+class CachedLayer(DynamicLayer):  # type: ignore[misc]
+    """A layer's new keys and values after those of an earlier forward.
 
-    Unless ``keep`` is set nothing is kept, so that only one layer's copy is there at a time.
+    Args:
+        trunk: the layer of the earlier forward.
+        rows: (N,) its row for each new row; None: the same rows.
+        columns: (N, C) its columns that each row attends to; None: all.
+        keep: whether to store the concatenated states; if not, only one layer's copy exists at a
+            time.
     """
 
     def __init__(
-        self, below: DynamicLayer, rows: Tensor | None, columns: Tensor | None, keep: bool
+        self, trunk: DynamicLayer, rows: Tensor | None, columns: Tensor | None, keep: bool
     ) -> None:
         super().__init__()
-        self._below, self._rows, self._columns, self._keep = below, rows, columns, keep
+        self._trunk, self._rows, self._columns, self._keep = trunk, rows, columns, keep
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """All that the queries may see, (N, H, C + Tq, D) each."""
-        keys = torch.cat([self._taken(self._below.keys), key_states], 2)
-        values = torch.cat([self._taken(self._below.values), value_states], 2)
+        """Return the selected trunk states and the new ones, (N, H, C + Tq, D) each."""
+        keys = torch.cat([self._selected(self._trunk.keys), key_states], 2)
+        values = torch.cat([self._selected(self._trunk.values), value_states], 2)
         if self._keep:
             self.keys, self.values = keys, values
         return keys, values
 
     def get_seq_length(self) -> int:
-        """C, the tokens of the earlier forward."""
-        taken = self._below.keys if self._columns is None else self._columns
-        return int(taken.shape[-2 if self._columns is None else 1])
-
-    def _taken(self, below: Tensor) -> Tensor:
-        if self._rows is not None:
-            below = below[self._rows]
+        """C, the selected tokens of the earlier forward."""
         if self._columns is None:
-            return below
-        index = self._columns[:, None, :, None].expand(-1, below.shape[1], -1, below.shape[3])
-        return below.gather(2, index)
+            return int(self._trunk.keys.shape[-2])
+        return int(self._columns.shape[1])
+
+    def _selected(self, states: Tensor) -> Tensor:
+        if self._rows is not None:
+            states = states[self._rows]
+        if self._columns is None:
+            return states
+        index = self._columns[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+        return states.gather(2, index)

@@ -1,9 +1,9 @@
-"""Log-probabilities of responses under a causal language model: what implicit rewards are made of.
+"""Log-probabilities of responses under a causal language model, for implicit rewards.
 
 r = beta * sum_t log pi_theta(y_t | x, y_<t) / pi_ref(y_t | x, y_<t) ("Free process rewards without
-process labels"): the partial sum up to a step is that prefix's value q. Here is one model's side of
-the ratio. The head, whose logits are the largest thing of such a pass, is computed at positions
-that predict a response's token only, and there in chunks. Pure torch: no tokenizer, no files.
+process labels"): the partial sum up to a step is that prefix's value q. This module computes one
+model's side of the ratio. The logits take the most memory of such a forward, so the head is applied
+only at positions that predict a token of the response, and in chunks. No tokenizer, no files.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,70 +17,75 @@ from transformers import PreTrainedModel
 from orchestrator.rewards.batching import batches_by_length
 
 Ids = tuple[int, ...]
-Text = tuple[Ids, Ids]  # prompt and response, closing tokens included where they count
+Row = tuple[Ids, Ids]  # prompt and response, with the closing tokens if these count
 
 # Logits of one chunk of positions: 128 MiB in float32, 256 positions of the largest vocabularies.
 LOGITS_PER_CHUNK = 2**25
-# Fields with which some architectures scale or cap their logits in ways that are not computed here.
-_OTHER_LOGITS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_logit_soft_cap")
-_NOTHING = -1  # in place of a token that is not there
+# Config fields by which some architectures transform their logits in unsupported ways.
+_UNSUPPORTED_LOGITS = (
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_logit_soft_cap",
+)
+_NO_TOKEN = -1  # target of a position without a next token
 
 
-def token_log_probs(model: PreTrainedModel, rows: Sequence[Text], pad_id: int) -> Tensor:
-    """Log pi(y_t | x, y_<t) in nats, (N, T) of the N rows, T the longest response.
+def token_log_probs(model: PreTrainedModel, rows: Sequence[Row], pad_id: int) -> Tensor:
+    """Return log pi(y_t | x, y_<t) in nats, (N, T) for N rows, T the longest response.
 
-    float32, of a float64 model float64; zero past a response's end, so that a sum over T is the
-    whole response's. Differentiable; rows are one forward, the caller bounds their tokens.
+    float32, or float64 for a float64 model. Zero after the end of a response, so that the sum over
+    T is that of the response. Differentiable. One forward: the caller bounds its tokens.
 
     Raises:
         ValueError: a prompt is empty (nothing predicts the first token), or the architecture
-            changes its logits in a way that is not known here.
+            transforms its logits in an unsupported way.
     """
     return _log_probs(model, rows, (), pad_id)[:, :-1, 0]
 
 
 def token_and_end_log_probs(
-    model: PreTrainedModel, rows: Sequence[Text], end_id: int, pad_id: int
+    model: PreTrainedModel, rows: Sequence[Row], end_id: int, pad_id: int
 ) -> tuple[Tensor, Tensor]:
-    """As ``token_log_probs`` (N, T), and log pi(end | x, y_<t) (N, T + 1) for t = 0..T.
+    """Return ``token_log_probs`` (N, T), and log pi(end | x, y_<t) (N, T + 1) for t = 0..T.
 
-    Both from one forward; zero where t is past a response's end.
+    Both from one forward. Zero where t is after the end of a response.
     """
-    found = _log_probs(model, rows, (end_id,), pad_id)
-    return found[:, :-1, 0], found[..., 1]
+    values = _log_probs(model, rows, (end_id,), pad_id)
+    return values[:, :-1, 0], values[..., 1]
 
 
 @torch.no_grad()
-def response_log_probs(model: PreTrainedModel, rows: Sequence[Text], pad_id: int) -> list[float]:
-    """Log pi(y | x) of whole responses in nats, batched by length; result i belongs to row i."""
-    found = [0.0] * len(rows)
+def response_log_probs(model: PreTrainedModel, rows: Sequence[Row], pad_id: int) -> list[float]:
+    """Return log pi(y | x) of responses in nats; result i is of row i. Batches by length."""
+    results = [0.0] * len(rows)
     for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
         values = token_log_probs(model, [rows[i] for i in batch], pad_id).double().sum(1)
         for i, value in zip(batch, values.tolist(), strict=True):
-            found[i] = value
-    return found
+            results[i] = value
+    return results
 
 
-def _log_probs(model: PreTrainedModel, rows: Sequence[Text], others: Ids, pad_id: int) -> Tensor:
-    """(N, T + 1, 1 + A): of the response's next token, and of the A ``others`` in its place.
+def _log_probs(model: PreTrainedModel, rows: Sequence[Row], others: Ids, pad_id: int) -> Tensor:
+    """Return log-probabilities (N, T + 1, 1 + A) of the next token, and of the A ``others``.
 
-    Behind the whole response there is no next token: zero there.
+    After the full response there is no next token: its value is zero there.
     """
     if not all(prompt for prompt, _ in rows):
         raise ValueError("a prompt is empty: nothing predicts the response's first token")
     device = next(model.parameters()).device
-    places: list[tuple[int, ...]] = []
+    positions: list[tuple[int, ...]] = []
     targets: list[tuple[int, ...]] = []
     for i, (prompt, response) in enumerate(rows):
-        asked = [*response, _NOTHING] if others else response
-        places += [(i, t, len(prompt) + t - 1) for t in range(len(asked))]
-        targets += [(token, *others) for token in asked]
-    row, step, place = _int64(places, 3, device).unbind(1)
-    states = _hidden(model, rows, pad_id, device)[row, place]  # (M, D)
+        next_tokens = [*response, _NO_TOKEN] if others else response
+        positions += [(i, t, len(prompt) + t - 1) for t in range(len(next_tokens))]
+        targets += [(token, *others) for token in next_tokens]
+    row, step, column = _int64(positions, 3, device).unbind(1)
+    states = _hidden(model, rows, pad_id, device)[row, column]  # (M, D)
     values = log_probs_at(model, states, _int64(targets, 1 + len(others), device))
     longest = max(len(response) for _, response in rows)
-    found = values.new_zeros((len(rows), longest + 1, 1 + len(others)))
-    return found.index_put((row, step), values)
+    by_row = values.new_zeros((len(rows), longest + 1, 1 + len(others)))
+    return by_row.index_put((row, step), values)
 
 
 def _int64(lists: Sequence[Sequence[int]], columns: int, device: torch.device) -> Tensor:
@@ -88,9 +93,9 @@ def _int64(lists: Sequence[Sequence[int]], columns: int, device: torch.device) -
 
 
 def _hidden(
-    model: PreTrainedModel, rows: Sequence[Text], pad_id: int, device: torch.device
+    model: PreTrainedModel, rows: Sequence[Row], pad_id: int, device: torch.device
 ) -> Tensor:
-    """Last hidden states (N, P + T, D) of the backbone, rows padded on the right."""
+    """Return last hidden states (N, P + T, D) of the backbone, rows padded on the right."""
     width = max(len(prompt) + len(response) for prompt, response in rows)
     ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -105,21 +110,23 @@ def _hidden(
 
 
 def log_probs_at(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Tensor:
-    """Log-probabilities (M, A) in nats of the tokens ``targets`` (M, A) at hidden states (M, D)."""
+    """Return log-probabilities (M, A) in nats of tokens ``targets`` (M, A) at states (M, D)."""
     head = model.get_output_embeddings()
     size = max(LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size, 1)
     cap = logit_cap(model)
     logits_of = head.forward
 
     def chunked(states: Tensor) -> Tensor:
-        found = []
-        for some, wanted in zip(states.split(size), targets.split(size), strict=True):
-            if torch.is_grad_enabled() and some.requires_grad:
-                # Computed again for the gradient: the logits of only one chunk are ever held.
-                found.append(checkpoint(_chunk, logits_of, some, wanted, cap, use_reentrant=False))
+        chunks = []
+        for chunk, chunk_targets in zip(states.split(size), targets.split(size), strict=True):
+            if torch.is_grad_enabled() and chunk.requires_grad:
+                # Recomputed in the backward pass: only one chunk's logits exist at a time.
+                chunks.append(
+                    checkpoint(_chunk, logits_of, chunk, chunk_targets, cap, use_reentrant=False)
+                )
             else:
-                found.append(_chunk(logits_of, some, wanted, cap))
-        return torch.cat(found)
+                chunks.append(_chunk(logits_of, chunk, chunk_targets, cap))
+        return torch.cat(chunks)
 
     with _forward_of(head, chunked):
         log_probs: Tensor = head(states)
@@ -128,20 +135,20 @@ def log_probs_at(model: PreTrainedModel, states: Tensor, targets: Tensor) -> Ten
 
 @contextmanager
 def _forward_of(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Lets one call of a module do something else with its weights.
+    """Replace a module's forward in the block.
 
-    All chunks go through one call: ZeRO-3 gathers sharded weights at a module's call, all workers
-    together, and the workers' numbers of chunks differ.
+    All chunks run in one call of the module: under ZeRO-3 all workers gather sharded weights
+    together at each call, and their numbers of chunks differ.
     """
-    before = module.__dict__.get("forward")
+    original = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        if before is None:
+        if original is None:
             del module.__dict__["forward"]
         else:
-            module.__dict__["forward"] = before
+            module.__dict__["forward"] = original
 
 
 def _chunk(
@@ -152,21 +159,23 @@ def _chunk(
     if cap is not None:
         logits = torch.tanh(logits / cap) * cap
     values = logits.gather(1, targets.clamp(min=0)) - logits.logsumexp(1, keepdim=True)
-    return values.masked_fill(targets == _NOTHING, 0.0)
+    return values.masked_fill(targets == _NO_TOKEN, 0.0)
 
 
 def logit_cap(model: PreTrainedModel) -> float | None:
-    """At what an architecture softly caps its logits, as Gemma 2 does; None where it does not.
+    """Return the soft cap of an architecture's logits, as in Gemma 2; None if it has none.
 
     Raises:
-        ValueError: it changes them in another way, which is not known here.
+        ValueError: it transforms them in another way, which is not supported.
     """
     config = model.config.get_text_config()
-    odd = [name for name in _OTHER_LOGITS if getattr(config, name, None) not in (None, 1.0)]
-    if odd:
+    unsupported = [
+        name for name in _UNSUPPORTED_LOGITS if getattr(config, name, None) not in (None, 1.0)
+    ]
+    if unsupported:
         raise ValueError(
-            f"{type(model).__name__} changes its logits by {odd}: no log-probabilities of such"
-            " models are computed here; known is final_logit_softcapping"
+            f"{type(model).__name__} transforms its logits by {unsupported}: log-probabilities of"
+            " such models are not supported; supported is final_logit_softcapping"
         )
     cap: float | None = getattr(config, "final_logit_softcapping", None)
     return cap

@@ -1,4 +1,4 @@
-"""What each token of a packed row attends to, as the masks that transformers' backbones take."""
+"""Attention masks of packed sequences, in the form that transformers' backbones take."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from orchestrator.rewards.packed import Tokens, visible
 
 
 def unpackable(model: PreTrainedModel) -> list[str]:
-    """The kinds of a backbone's layers that look at tokens otherwise than a mask decides."""
+    """Return the kinds of a backbone's layers whose attention a mask alone does not decide."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     return sorted(kinds - {"full_attention", "sliding_attention"})
 
@@ -16,7 +16,7 @@ def unpackable(model: PreTrainedModel) -> list[str]:
 def additive_mask(
     model: PreTrainedModel, queries: Tokens, keys: Tokens
 ) -> Tensor | dict[str, Tensor]:
-    """The additive mask (N, 1, Tq, Tk), or one a kind of layer where the backbone has several.
+    """Return the additive mask (N, 1, Tq, Tk), or one per kind of layer if there are several.
 
     Raises:
         ValueError: the backbone has layers of another kind than full or sliding attention.
@@ -32,12 +32,12 @@ def additive_mask(
     if "sliding_attention" in kinds:
         windows = {"full_attention": None, "sliding_attention": window}
         return {k: _additive(visible(queries, keys, windows[k]), model.dtype) for k in kinds}
-    # Without layer types a window is every layer's (Mistral), or stated but not used (Qwen2).
-    used = window if not kinds and getattr(config, "use_sliding_window", True) else None
-    return _additive(visible(queries, keys, used), model.dtype)
+    # Without layer types a window applies to all layers (Mistral), or is not used (Qwen2).
+    applied = window if not kinds and getattr(config, "use_sliding_window", True) else None
+    return _additive(visible(queries, keys, applied), model.dtype)
 
 
-def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    # The backbone's own dtype, not autocast's: transformers adds it to the attention logits.
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+def _additive(visible_keys: Tensor, dtype: torch.dtype) -> Tensor:
+    # In the backbone's dtype, not autocast's: transformers adds it to the attention logits.
+    mask = torch.zeros(visible_keys.shape, dtype=dtype, device=visible_keys.device)
+    return mask.masked_fill_(~visible_keys, torch.finfo(dtype).min)[:, None]

@@ -17,20 +17,19 @@ Kind = Literal["reference", "none", "mask", "entropy", "shuffled"]
 
 
 def entropy(gaps: ArrayLike) -> Floats:
-    """H of each reference gap d, in nats, same shape as ``gaps``.
+    """Return H of each reference gap d in nats, with the shape of ``gaps``.
 
-    From log-sigmoids, since 1-p vanishes in floating point long before H does: H falls like
-    |d| exp(-|d|).
+    Computed from log-sigmoids: 1-p underflows long before H does, as H falls like |d| exp(-|d|).
     """
     size = np.abs(np.asarray(gaps, dtype=np.float64))
     return np.asarray(-(expit(size) * log_expit(size) + expit(-size) * log_expit(-size)))
 
 
 def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
-    """W of each reference gap d: 1/H where d > 0, else 0; at most ``maximum`` (None: uncapped).
+    """Return w of each reference gap d: 1/H where d > 0, else 0; at most ``maximum`` (None: any).
 
-    Ties (d = 0) count as disagreement, as the paper's strict comparison has it. The smallest
-    positive weight is 1/ln 2, about 1.44. Uncapped, an entropy under the smallest float64 gives
+    Ties (d = 0) count as disagreement, as in the paper's strict comparison. The smallest positive
+    weight is 1/ln 2, about 1.44. Without a cap, an entropy below the smallest float64 gives
     infinity.
 
     Raises:
@@ -41,7 +40,10 @@ def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
 
 
 def entropy_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
-    """A control: 1/H of every gap, whomever the reference prefers; else as the above."""
+    """Return 1/H of every gap, whichever the reference prefers, as a control.
+
+    Cap and errors are those of ``reference_weights``.
+    """
     gaps = np.asarray(gaps, dtype=np.float64)
     if not np.isfinite(gaps).all():
         raise ValueError(
@@ -53,11 +55,11 @@ def entropy_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
 
 
 def weights_of(kind: Kind, gaps: ArrayLike, maximum: float | None, *key: Key) -> Floats:
-    """The weights of all partial pairs of a training (N,) by their reference gaps (N,).
+    """Return the weights (N,) of all partial pairs of a training from their reference gaps (N,).
 
-    "reference" is section 4.2, "none" its ablation (Eq. 2, w = 1). The controls tell what of the
-    reference does the work: "mask" only drops pairs (w = 1 where d > 0), "entropy" only weighs
-    them, "shuffled" gives the weights of the kept pairs to others of them, drawn by ``key``.
+    "reference" is section 4.2, "none" its ablation (Eq. 2, w = 1). The controls separate the
+    effects of the reference: "mask" only drops pairs (w = 1 where d > 0), "entropy" only weights
+    them, "shuffled" permutes the positive weights by a random draw keyed with ``key``.
     """
     gaps = np.asarray(gaps, dtype=np.float64)
     if kind == "none":
@@ -65,29 +67,29 @@ def weights_of(kind: Kind, gaps: ArrayLike, maximum: float | None, *key: Key) ->
     if kind == "entropy":
         return entropy_weights(gaps, maximum)
     weights = reference_weights(gaps, maximum)
-    kept = np.flatnonzero(weights)
+    positive = np.flatnonzero(weights)
     if kind == "mask":
-        weights[kept] = 1.0
+        weights[positive] = 1.0
     elif kind == "shuffled":
-        weights[kept] = weights[generator(*key, "shuffled").permutation(kept)]
+        weights[positive] = weights[generator(*key, "shuffled").permutation(positive)]
     return weights
 
 
 def normalized(weights: ArrayLike) -> Floats:
-    """Weights scaled to mean 1 over the pairs that are kept (w > 0).
+    """Return weights scaled to mean 1 over the positive ones.
 
     Raises:
-        ValueError: their mean is past the largest float64.
+        ValueError: their mean exceeds the largest float64.
     """
     weights = np.asarray(weights, dtype=np.float64)
-    kept = weights[weights > 0]
-    if not kept.size:
+    positive = weights[weights > 0]
+    if not positive.size:
         return weights
     with np.errstate(over="ignore"):
-        mean = kept.mean()
+        mean = positive.mean()
     if not np.isfinite(mean):
         raise ValueError(
-            f"the mean of {kept.size} weights, the largest of them {kept.max():g}, is not finite;"
-            " give weight.max, which caps them"
+            f"the mean of {positive.size} weights, the largest {positive.max():g}, is not finite;"
+            " set weight.max, which caps them"
         )
     return np.asarray(weights / mean)

@@ -21,7 +21,7 @@ from orchestrator.checkpoints.checkpoint import (
 from orchestrator.choices import Dtype, Finished, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.end_tokens import ScoreAt
-from orchestrator.engines.kv_cache.cached_forward import Reader
+from orchestrator.engines.kv_cache.cached_forward import CachedForward
 from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import prefix_row
@@ -82,11 +82,11 @@ class SequenceScorer(Scorer):
         self.context = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
-        self._reader = Reader(self.model, self._hidden, pad_id, memory_mib)
+        self._cached = CachedForward(self.model, self._hidden, pad_id, memory_mib)
 
     def forget(self) -> None:
         """Drops all keys and values that are kept."""
-        self._reader.forget()
+        self._cached.clear_cache()
 
     def prefix_scores(
         self,
@@ -146,8 +146,8 @@ class SequenceScorer(Scorer):
         """Scores some extensions of each text."""
         texts = list(asked)
         tails = [[tail for tail in asked[text] if tail != _NOTHING] for text in texts]
-        reads = self._reader.read(texts, tails, [_NOTHING in asked[text] for text in texts])
-        hidden = [read.tails for read in reads]
+        reads = self._cached.run(texts, tails, [_NOTHING in asked[text] for text in texts])
+        hidden = [read.branch_ends for read in reads]
         hidden += [read.last[None] for read in reads if read.last is not None]
         values = self.model.score(torch.cat(hidden)).squeeze(-1).tolist()
         if not all(map(isfinite, values)):
@@ -155,7 +155,7 @@ class SequenceScorer(Scorer):
         values = iter(values)
         for text, some, read in zip(texts, tails, reads, strict=True):
             scores.setdefault(text, {}).update((tail, next(values)) for tail in some)
-            tokens[text] = tokens.get(text, 0) + read.computed
+            tokens[text] = tokens.get(text, 0) + read.tokens_computed
         for text, read in zip(texts, reads, strict=True):
             if read.last is not None:
                 scores[text][_NOTHING] = next(values)

@@ -74,7 +74,7 @@ class TokenClassifyScorer(VllmScorer):
             check_open(self._checkpoint, self.chat, position)
         texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         self._engine.check_fits([[len(text)] for text in texts])
-        found = self._engine.ask("scores", [list(text) for text in texts]) if texts else []
+        found = self._engine.call("scores", [list(text) for text in texts]) if texts else []
         results = []
         for x, y, row, scores in zip(prompts, responses, cuts, found, strict=True):
             values = [float(scores[len(x) + min(t, len(y)) - 1]) for t in row]

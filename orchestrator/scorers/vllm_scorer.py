@@ -44,7 +44,7 @@ class PoolingEngine:
         )
         self._parameters = PoolingParams(use_activation=False)
         self.encoded([[0]])  # what its kernels do not support (small heads, say) shows here
-        self.longest = int(self._model.model_config.max_model_len)
+        self.max_length = int(self._model.model_config.max_model_len)
 
     def encoded(self, texts: list[list[int]]) -> list[Any]:
         """The engine's answer to each text."""

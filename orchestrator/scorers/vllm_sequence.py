@@ -32,7 +32,7 @@ class VllmSequenceScorer(VllmScorer):
 
     def forget(self) -> None:
         """Drops all keys and values that are kept."""
-        self._engine.ask("forget")
+        self._engine.call("forget")
 
     def prefix_scores(
         self,
@@ -78,7 +78,7 @@ class VllmSequenceScorer(VllmScorer):
         """The score of each text and the tokens computed, which the first of equal ones pays."""
         self._engine.check_fits([[len(text) for text in row] for row in texts])
         places = {text: i for i, text in enumerate(dict.fromkeys(y for row in texts for y in row))}
-        found = self._engine.ask("scores", [list(text) for text in places]) if places else []
+        found = self._engine.call("scores", [list(text) for text in places]) if places else []
         results = []
         for row in texts:
             own = []

@@ -35,7 +35,7 @@ class SampleRequest:
     entropies: bool = False
 
     @property
-    def tells_entropies(self) -> bool:
+    def needs_entropies(self) -> bool:
         """Whether entropies are computed; over a large vocabulary that takes a while."""
         return self.entropies or self.entropy_stop is not None
 

@@ -77,7 +77,7 @@ class TabularPolicy:
 
         def ended(stop: Stop) -> Continuation:
             text = self.text(tuple(tokens)) if request.texts else None
-            told = tuple(entropies) if request.tells_entropies else ()
+            told = tuple(entropies) if request.needs_entropies else ()
             return Continuation(tuple(tokens), stop, told, min(margins), text)
 
         while len(tokens) < request.max_new_tokens:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.engines.huggingface import policy as module
-from orchestrator.engines.huggingface import sampling
+from orchestrator.engines.huggingface import sample_batch
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.randomness import stream_key
 from orchestrator.search.engines import Ids, Sampled, SampleRequest
@@ -82,8 +82,8 @@ def test_what_is_under_way_beside_a_request_does_not_change_its_continuations(
     stale: int,
 ) -> None:
     monkeypatch.setattr(module, "ROWS_PER_BATCH", rows)
-    monkeypatch.setattr(sampling, "COMPACT_BELOW", compact)
-    monkeypatch.setattr(sampling, "STALE_COLUMNS", stale)
+    monkeypatch.setattr(sample_batch, "COMPACT_BELOW", compact)
+    monkeypatch.setattr(sample_batch, "STALE_COLUMNS", stale)
 
     @given(arrivals, st.booleans())
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

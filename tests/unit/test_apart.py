@@ -8,7 +8,7 @@ from torch import Tensor
 
 from orchestrator.decoding.bisect import NO_MEMORY, each_apart
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.engines.kv_cache import rows
+from orchestrator.engines.kv_cache import row_storage
 from orchestrator.search.problem import PromptFailed
 
 
@@ -66,15 +66,18 @@ def test_beams_that_do_not_fit_the_memory_fail_one_prompt_and_the_others_are_ans
 
     undisturbed = decoded()
     assert not any(one.failed for one in undisturbed)
-    remade, failures = rows._remade, [0]
+    reallocated, failures = row_storage._reallocated, [0]
 
     def limited(part: Tensor, kept: list[int], count: int, columns: int) -> Tensor:
-        if count * columns > 20 * rows.STEP or columns > rows.STEP:
+        if (
+            count * columns > 20 * row_storage.ROW_GRANULARITY
+            or columns > row_storage.ROW_GRANULARITY
+        ):
             failures[0] += 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more")
-        return remade(part, kept, count, columns)
+        return reallocated(part, kept, count, columns)
 
-    monkeypatch.setattr(rows, "_remade", limited)
+    monkeypatch.setattr(row_storage, "_reallocated", limited)
     found = decoded()
     assert failures[0] > 2
     assert [one.failed for one in found] == [None, NO_MEMORY, None, None]

@@ -220,7 +220,9 @@ def test_capped_logits_are_capped_and_rescaled_ones_refused(tmp_path: Path) -> N
     assert 0.27 < wanted < 0.73, "logits lie within half a nat"
     found = scorer.prefix_scores([prompt], [y], [[len(y)]])[0]
     assert found == pytest.approx([wanted], abs=TOLERANCE)
-    with pytest.raises(ValueError, match=r"granite: .*changes its logits by \['logits_scaling'\]"):
+    with pytest.raises(
+        ValueError, match=r"granite: .*transforms its logits by \['logits_scaling'\]"
+    ):
         StepTagScorer(str(tmp_path / "granite"))
 
 

@@ -148,8 +148,8 @@ def test_a_stop_ends_behind_the_token_that_completes_it(
     lead = f" {policy.chat.text(free[0].token_ids[:1])}"
     stops = (common, policy.chat.text(pair), lead)
     rounds: list[int] = []
-    go_on = policy._go_on
-    monkeypatch.setattr(policy, "_go_on", lambda rows: (rounds.append(len(rows)), go_on(rows)))
+    submit = policy._submit
+    monkeypatch.setattr(policy, "_submit", lambda rows: (rounds.append(len(rows)), submit(rows)))
     found = policy.sample([replace(own, stops=stops) for own in asked])
     assert len(rounds) > 1  # where vLLM saw a stop that is none
     seen = set()
@@ -344,7 +344,7 @@ def test_a_whole_search_gives_the_responses_of_transformers(
 
 
 @pytest.mark.slow
-def test_a_policy_whose_weights_are_nan_is_told(vllm: None, wide_policy: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_policy_whose_weights_are_nan_raises(vllm: None, wide_policy: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     model = load_policy(wide_policy)
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")

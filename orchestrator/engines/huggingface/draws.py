@@ -1,4 +1,4 @@
-"""Samples on their way: their keyed draws, what each has so far, and when it stops."""
+"""Samples in progress: keyed random draws, the tokens so far, and when a sample stops."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,18 @@ from orchestrator.search.engines import Continuation, Sampled, SampleRequest, St
 BLOCK = 256  # tokens whose probabilities are summed first
 
 
-@dataclass(slots=True)  # thousands at every step of a token-level search
-class DrawnRow:
-    """One sample on its way; ``uncertain``: whether its entropies are wanted."""
+@dataclass(slots=True)  # token-level search makes thousands at every step
+class ActiveSample:
+    """One sample in progress.
+
+    ``request`` is its request's id, ``draws`` (T,) its uniform numbers, ``entropy_stop`` in nats.
+    """
 
     request: int
-    limit: int
+    max_new_tokens: int
     entropy_stop: float
     greedy: bool
-    uncertain: bool
+    needs_entropies: bool
     draws: np.ndarray
     tokens: list[int]
     entropies: list[float]
@@ -34,40 +37,40 @@ class DrawnRow:
 
 
 def distribution(logits: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor | None]:
-    """Probabilities (R, V) after temperature and top-p, and the margin of top-p's cut (R,).
+    """Return probabilities (R, V) after temperature and top-p, and the margin of top-p's cut (R,).
 
-    The margin is a probability: the least distance to ``top_p`` of what stands before a token, or
-    the lead of the last token kept over the first that is cut; None where nothing is cut.
+    The margin is a probability: the smallest distance of the mass before a token to ``top_p``, or
+    the lead of the last token kept over the first one dropped. None if ``top_p`` drops nothing.
     """
-    heated = logits if temperature == 1 else logits / temperature
-    probabilities = torch.softmax(heated, dim=-1)
+    scaled = logits if temperature == 1 else logits / temperature
+    probabilities = torch.softmax(scaled, dim=-1)
     if top_p >= 1:
         return probabilities, None
     ordered, ids = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
-    outside = before >= top_p
-    kept = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(outside, 0))
+    dropped = before >= top_p
+    nucleus = torch.zeros_like(probabilities).scatter(-1, ids, ordered.masked_fill(dropped, 0))
     border = (before - top_p).abs().amin(-1)
-    count = (~outside).sum(-1, keepdim=True)
+    count = (~dropped).sum(-1, keepdim=True)
     following = ordered.gather(-1, count.clamp(max=ordered.shape[-1] - 1)).squeeze(-1)
     lead = ordered.gather(-1, count - 1).squeeze(-1) - following
     lead = lead.masked_fill(count.squeeze(-1) == ordered.shape[-1], math.inf)
-    return kept / kept.sum(-1, keepdim=True), torch.minimum(border, lead)
+    return nucleus / nucleus.sum(-1, keepdim=True), torch.minimum(border, lead)
 
 
-class Intervals:
-    """The interval of each token in [0, total), of which only those near a draw are summed.
+class TokenIntervals:
+    """The interval of each token in [0, total); draws tokens by inverting the cumulative sum.
 
-    A cumulative sum over a whole vocabulary in float64 took as long as the forward of a small
-    model. Here tokens are summed in blocks, and within the block that a draw falls into.
+    A cumulative sum over the full vocabulary in float64 took as long as the forward of a small
+    model. Here blocks of tokens are summed first, then the tokens of the drawn block.
 
     Args:
         probabilities: (P, V), not negative.
     """
 
     def __init__(self, probabilities: Tensor) -> None:
-        spare = -probabilities.shape[-1] % BLOCK
-        padded = torch.nn.functional.pad(probabilities, (0, spare)) if spare else probabilities
+        padding = -probabilities.shape[-1] % BLOCK
+        padded = torch.nn.functional.pad(probabilities, (0, padding)) if padding else probabilities
         self._blocks = padded.unflatten(-1, (-1, BLOCK))
         self._ends = self._blocks.sum(-1, dtype=torch.float64).cumsum(-1)  # (P, B)
 
@@ -77,15 +80,15 @@ class Intervals:
         total: Tensor = self._ends[:, -1]
         return total
 
-    def drawn(self, draws: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The token (R,) in whose interval each draw falls, and how far from the nearer border.
+    def draw(self, draws: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the token (R,) whose interval holds each draw, and the distance to its border.
 
-        A token of probability 0 is never drawn. A draw that only rounding brings past a border is
-        at distance 0 from it.
+        A token of probability 0 is never drawn. A draw that only rounding moves past a border has
+        distance 0.
 
         Args:
-            draws: (R,) float64 in [0, 1), of the total.
-            index: (R,) which row of probabilities each is of; None: row r is draw r's.
+            draws: (R,) float64 in [0, 1), as shares of the total.
+            index: (R,) the row of probabilities of each draw; None: draw r is of row r.
         """
         rows = torch.arange(len(draws), device=draws.device) if index is None else index
         ends = self._ends[rows]
@@ -94,19 +97,19 @@ class Intervals:
         before = ends.gather(1, (block - 1).clamp(min=0)).masked_fill(block == 0, 0.0)
         inner = before + self._blocks[rows, block.squeeze(1)].double().cumsum(-1)
         target = _below(target, inner[:, -1:])
-        place = torch.searchsorted(inner, target, right=True)
-        lower = torch.where(place == 0, before, inner.gather(1, (place - 1).clamp(min=0)))
-        near = torch.minimum(target - lower, inner.gather(1, place) - target).clamp(min=0.0)
-        return (block * BLOCK + place).squeeze(1), near.squeeze(1)
+        column = torch.searchsorted(inner, target, right=True)
+        lower = torch.where(column == 0, before, inner.gather(1, (column - 1).clamp(min=0)))
+        margin = torch.minimum(target - lower, inner.gather(1, column) - target).clamp(min=0.0)
+        return (block * BLOCK + column).squeeze(1), margin.squeeze(1)
 
 
 def _below(values: Tensor, limits: Tensor) -> Tensor:
-    """Values, each less than its limit."""
+    """Return values, each reduced to less than its limit."""
     return torch.minimum(values, torch.nextafter(limits, torch.zeros_like(limits)))
 
 
-def draws_of(requests: Sequence[SampleRequest]) -> Iterator[np.ndarray]:
-    """The uniform numbers of every sample of some requests, as many as it has tokens at most."""
+def uniform_draws(requests: Sequence[SampleRequest]) -> Iterator[np.ndarray]:
+    """Yield the uniform numbers (max_new_tokens,) of every sample of the requests, in order."""
     single = [one for one in requests if one.max_new_tokens == 1 and not one.greedy]
     first = iter(first_uniforms([key for one in single for key in one.keys])[:, None])
     for request in requests:
@@ -119,57 +122,73 @@ def draws_of(requests: Sequence[SampleRequest]) -> Iterator[np.ndarray]:
                 yield uniforms(key, request.max_new_tokens)
 
 
-def new_row(
-    number: int, request: SampleRequest, draws: np.ndarray, stops: StopReader | None
-) -> DrawnRow:
-    """A sample of the request of a number, before its first token."""
+def new_sample(
+    request_id: int, request: SampleRequest, draws: np.ndarray, stops: StopReader | None
+) -> ActiveSample:
+    """Return a sample of a request, before its first token."""
     stop = float("inf") if request.entropy_stop is None else request.entropy_stop
-    return DrawnRow(
-        number, request.max_new_tokens, stop, request.greedy, request.tells_entropies,
+    return ActiveSample(
+        request_id, request.max_new_tokens, stop, request.greedy, request.needs_entropies,
         draws, [], [], stops=stops,
     )  # fmt: skip
 
 
 def append(
-    row: DrawnRow, token: int, entropy: float, margin: float, cut: float, ends: tuple[int, ...]
+    sample: ActiveSample,
+    token: int,
+    entropy: float,
+    margin: float,
+    cut: float,
+    end_ids: tuple[int, ...],
 ) -> None:
-    """Gives a row its next token, of such an entropy (nats) and margins; it may stop by that.
+    """Append the next token to a sample, or stop it.
 
-    ``cut`` is the margin of top-p, on which the entropy depends too.
+    Args:
+        sample: unchanged if it has stopped.
+        token: the drawn token.
+        entropy: in nats, of the token's distribution.
+        margin: of the token's draw.
+        cut: margin of top-p, on which the entropy depends too.
+        end_ids: tokens that end a response.
     """
-    if row.stop is not None:
+    if sample.stop is not None:
         return
-    row.margin = min(row.margin, cut)
-    if row.tokens:
-        row.margin = min(row.margin, abs(entropy - row.entropy_stop))
-        if entropy >= row.entropy_stop:
-            row.stop = "entropy"
+    sample.margin = min(sample.margin, cut)
+    if sample.tokens:
+        sample.margin = min(sample.margin, abs(entropy - sample.entropy_stop))
+        if entropy >= sample.entropy_stop:
+            sample.stop = "entropy"
             return
-    row.margin = min(row.margin, margin)
-    if row.uncertain:
-        row.entropies.append(entropy)
-    if token in ends:
-        row.stop = "end"
+    sample.margin = min(sample.margin, margin)
+    if sample.needs_entropies:
+        sample.entropies.append(entropy)
+    if token in end_ids:
+        sample.stop = "end"
         return
-    row.tokens.append(token)
-    if row.stops is not None and row.stops.completed(row.tokens):
-        row.stop = "stop"
-    elif len(row.tokens) == row.limit:
-        row.stop = "length"
+    sample.tokens.append(token)
+    if sample.stops is not None and sample.stops.completed(sample.tokens):
+        sample.stop = "stop"
+    elif len(sample.tokens) == sample.max_new_tokens:
+        sample.stop = "length"
 
 
-def sampled_of(rows: list[DrawnRow], prefill: int, chat: Chat | None) -> Sampled:
-    """The answer of a request's rows, with texts where ``chat`` is there to write them.
+def to_result(samples: list[ActiveSample], prefill: int, chat: Chat | None) -> Sampled:
+    """Return the result of a request from its stopped samples.
 
-    ``prefill`` tokens were computed of its prefix.
+    Args:
+        samples: in the order of the request's keys.
+        prefill: tokens computed of the request's prefix.
+        chat: decodes the texts; None leaves them out.
     """
-    done = []
-    for row in rows:
-        assert row.stop is not None
-        text = None if chat is None else chat.text(row.tokens)
-        entropies = tuple(row.entropies)
-        done.append(Continuation(tuple(row.tokens), row.stop, entropies, row.margin, text))
-    sampled = sum(len(row.tokens) + (row.stop == "end") for row in rows)
-    # Every token but one that stops a row goes through the model, to see what comes after it.
-    computed = sum(len(row.tokens) - (row.stop in ("length", "stop")) for row in rows)
-    return Sampled(tuple(done), sampled, prefill + computed)
+    continuations = []
+    for sample in samples:
+        assert sample.stop is not None
+        text = None if chat is None else chat.text(sample.tokens)
+        entropies = tuple(sample.entropies)
+        continuations.append(
+            Continuation(tuple(sample.tokens), sample.stop, entropies, sample.margin, text)
+        )
+    sampled = sum(len(sample.tokens) + (sample.stop == "end") for sample in samples)
+    # Every token goes through the model, except one that stops its sample.
+    computed = sum(len(sample.tokens) - (sample.stop in ("length", "stop")) for sample in samples)
+    return Sampled(tuple(continuations), sampled, prefill + computed)

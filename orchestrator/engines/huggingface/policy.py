@@ -1,9 +1,9 @@
-"""The Hugging Face policy engine: requests in at any step, continuations out as they are done.
+"""The Hugging Face policy engine, with continuous batching.
 
-Each different prefix is read on from where it was read before (``reading.py``), its keys and
-values then shared by its samples. Every sample draws from its own keyed stream of uniform
-numbers (inverse of the cumulative distribution, one number a token), so that no draw depends on the
-batch. Knows nothing of search or of Ray.
+Requests join at any step, and each is returned when its samples are done. A prefix continues from
+its cached keys and values (``kv_cache/cached_forward.py``), which its samples share. Every sample
+draws from its own keyed stream of uniform numbers (inverse of the cumulative distribution, one
+number a token), so that no draw depends on the batch. Knows nothing of search or of Ray.
 """
 
 import math
@@ -19,19 +19,19 @@ from orchestrator.checkpoints.checkpoint import DTYPES, load_policy
 from orchestrator.choices import Dtype
 from orchestrator.conversations.chat import load_chat
 from orchestrator.conversations.stop_texts import StopReader
-from orchestrator.engines.continuous import sampled
+from orchestrator.engines.continuous import sample_all
 from orchestrator.engines.huggingface.draws import (
-    DrawnRow,
-    Intervals,
+    ActiveSample,
+    TokenIntervals,
     append,
     distribution,
-    draws_of,
-    new_row,
-    sampled_of,
+    new_sample,
+    to_result,
+    uniform_draws,
 )
-from orchestrator.engines.huggingface.next_logits import NextLogits
-from orchestrator.engines.huggingface.sampling import Batch
-from orchestrator.engines.kv_cache.cached_forward import Reader
+from orchestrator.engines.huggingface.logits_cache import LogitsCache
+from orchestrator.engines.huggingface.sample_batch import SampleBatch
+from orchestrator.engines.kv_cache.cached_forward import CachedForward
 from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.search.engines import (
@@ -42,19 +42,19 @@ from orchestrator.search.engines import (
     TopTokens,
 )  # fmt: skip
 
-ROWS_PER_BATCH = 512  # past this, plain decoding on a CPU gains nothing and memory grows
+ROWS_PER_BATCH = 512  # more rows gain nothing in plain decoding on a CPU, and take memory
 
 
 class PolicyIsNotFinite(ValueError):
-    """A policy gave NaN logits: what is sampled from them would look like text and mean nothing."""
+    """The policy's logits are NaN: samples from them would look like text and mean nothing."""
 
 
 @dataclass
-class _Order:
-    """A request under way; ``prefill`` tokens were computed of its prefix."""
+class _ActiveRequest:
+    """A request in progress; ``prefill`` counts the tokens computed of its prefix."""
 
     request: SampleRequest
-    rows: list[DrawnRow]
+    samples: list[ActiveSample]
     prefill: int = 0
 
 
@@ -64,11 +64,11 @@ class HuggingFacePolicy:
     Args:
         checkpoint: folder or hub name.
         temperature: divides the logits; the same for every method.
-        top_p: nucleus; 1 is the whole distribution.
+        top_p: nucleus; 1 is the full distribution.
         device: torch device name.
-        memory_mib: of keys and values that are kept.
-        ends: whether the end token ends a response; if not it is a token like all others.
-        dtype: of the weights; logits are read in float32 at least.
+        memory_mib: of the prefix cache.
+        ends: whether the end token ends a response; if not, it is an ordinary token.
+        dtype: of the weights; logits are converted to float32 at least.
     """
 
     def __init__(
@@ -83,207 +83,217 @@ class HuggingFacePolicy:
     ) -> None:
         self.chat = load_chat(checkpoint)
         self.model: PreTrainedModel = load_policy(checkpoint, DTYPES[dtype]).to(device).eval()
-        self._reader = Reader(self.model, self._last_logits, 0, memory_mib)
-        self._behind = NextLogits()
+        self._forward = CachedForward(self.model, self._last_logits, 0, memory_mib)
+        self._logits_cache = LogitsCache()
         self._end_ids = self.chat.end_ids if ends else ()
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}
-        self._numbers = count()
-        self._orders: dict[int, _Order] = {}  # what is not done
-        self._waiting: list[tuple[Ids, DrawnRow]] = []
-        self._batch = Batch(self.model, self._reader, device)
+        self._request_ids = count()
+        self._active: dict[int, _ActiveRequest] = {}
+        self._waiting: list[tuple[Ids, ActiveSample]] = []  # by context
+        self._batch = SampleBatch(self.model, self._forward, device)
         self.temperature, self.top_p, self.device = temperature, top_p, device
 
     def forget(self) -> None:
-        """Drops all keys and values that are kept."""
-        self._reader.forget()
-        self._behind = NextLogits()
+        """Clear the caches of keys, values and logits."""
+        self._forward.clear_cache()
+        self._logits_cache = LogitsCache()
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Samples all requests; result i belongs to request i. No others may be under way."""
-        return sampled(self, requests)
+        """Sample all requests; result i is of request i. No other requests may be in progress."""
+        return sample_all(self, requests)
 
     def add(self, requests: Sequence[SampleRequest]) -> list[int]:
-        """Takes requests, whose samples join those under way with the next step; their numbers."""
-        draws = draws_of(requests)
-        numbers = list(islice(self._numbers, len(requests)))
-        for number, request in zip(numbers, requests, strict=True):
-            text, stops = request.prompt_ids + request.prefix_ids, self._stop_reader(request.stops)
-            own = [new_row(number, request, next(draws), stops) for _ in request.keys]
-            self._orders[number] = _Order(request, own)
-            self._waiting += [(text, row) for row in own]
-        # Of like prefix length one after the other, and those of one prefix together.
-        self._waiting.sort(key=lambda one: (len(one[0]), one[0]))
-        return numbers
+        """Enqueue requests, whose samples join the batch with the next step; return their ids."""
+        draws = uniform_draws(requests)
+        ids = list(islice(self._request_ids, len(requests)))
+        for request_id, request in zip(ids, requests, strict=True):
+            context = request.prompt_ids + request.prefix_ids
+            stops = self._stop_reader(request.stops)
+            samples = [new_sample(request_id, request, next(draws), stops) for _ in request.keys]
+            self._active[request_id] = _ActiveRequest(request, samples)
+            self._waiting += [(context, sample) for sample in samples]
+        # Contexts of similar length are consecutive, and the samples of one context.
+        self._waiting.sort(key=lambda waiting: (len(waiting[0]), waiting[0]))
+        return ids
 
     @torch.inference_mode()
     def step(self) -> dict[int, Sampled]:
-        """One more token of every sample under way; the requests that are done, by their numbers.
+        """Sample one token of every sample in progress; return the finished requests by id.
 
         Raises:
             PolicyIsNotFinite: some logits are NaN.
         """
         self._admit()
-        done = self._done()
+        done = self._pop_finished()
         if not done and self._batch.live:
             logits = self._batch.forward()
             slots = self._batch.slots
-            going = [slot.live for slot in slots]
-            tokens = self._choose([slot.row for slot in slots], logits)
+            live = [slot.live for slot in slots]
+            tokens = self._choose([slot.sample for slot in slots], logits)
             for i, slot in enumerate(slots):
-                if going[i] and slot.row.stop == "entropy":  # what comes next is known already
-                    self._behind.keep(slot.text + tuple(slot.row.tokens), logits[i])
-            done = self._done()
-            self._batch.went_on(tokens)
+                if live[i] and slot.sample.stop == "entropy":  # its next logits are computed
+                    self._logits_cache.put(slot.context + tuple(slot.sample.tokens), logits[i])
+            done = self._pop_finished()
+            self._batch.advance(tokens)
         return done
 
     def abort(self) -> None:
-        """Drops all requests that are not done."""
-        self._orders.clear()
+        """Drop all unfinished requests."""
+        self._active.clear()
         self._waiting.clear()
         self._batch.clear()
 
     @torch.inference_mode()
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
-        """Next-token candidates of each request by falling logit; ties by the smaller id."""
+        """Return next-token candidates of each request by falling logit; ties by the smaller id."""
         results: list[TopTokens] = []
         for start in range(0, len(requests), ROWS_PER_BATCH):
             chunk = requests[start : start + ROWS_PER_BATCH]
-            texts = list(dict.fromkeys(r.prompt_ids + r.prefix_ids for r in chunk))
-            logits, computed = self._next_logits(texts)
-            values, ids = (
-                found.cpu() for found in torch.sort(_wide(logits), descending=True, stable=True)
-            )
-            place = {text: i for i, text in enumerate(texts)}
+            contexts = list(dict.fromkeys(r.prompt_ids + r.prefix_ids for r in chunk))
+            logits, computed = self._next_logits(contexts)
+            ordered = torch.sort(_wide(logits), descending=True, stable=True)
+            values, ids = (part.cpu() for part in ordered)
+            index = {context: i for i, context in enumerate(contexts)}
             for request in chunk:
-                i = place[request.prompt_ids + request.prefix_ids]
-                kept = ids[i, : request.count].tolist()
-                found_values = values[i, : request.count + 1].tolist()
-                last = found_values[request.count - 1 :]
+                i = index[request.prompt_ids + request.prefix_ids]
+                top_ids = ids[i, : request.count].tolist()
+                top_logits = values[i, : request.count + 1].tolist()
+                last = top_logits[request.count - 1 :]
                 results.append(
                     TopTokens(
-                        tuple(map(self._content, kept)),
-                        tuple(found_values[: request.count]),
+                        tuple(map(self._token_or_end, top_ids)),
+                        tuple(top_logits[: request.count]),
                         computed[i],
                         last[0] - last[1] if len(last) > 1 else math.inf,
                     )
                 )
-                computed[i] = 0  # paid for by the first who asks
+                computed[i] = 0  # counted for the first request of a context
         return results
 
-    def log_probs(self, texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
-        """Log pi(y | x) in nats of whole responses (x, y), at temperature 1."""
-        return response_log_probs(self.model, texts, self.chat.tokenizer.eos_token_id)
+    def log_probs(self, rows: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        """Return log pi(y | x) in nats of responses (x, y), at temperature 1."""
+        return response_log_probs(self.model, rows, self.chat.tokenizer.eos_token_id)
 
     def _stop_reader(self, stops: tuple[str, ...]) -> StopReader | None:
         if stops and stops not in self._stop_readers:
             self._stop_readers[stops] = StopReader(self.chat, stops)
         return self._stop_readers.get(stops)
 
-    def _content(self, token: int) -> int | None:
+    def _token_or_end(self, token: int) -> int | None:
         return None if token in self._end_ids else token
 
     def _last_logits(self, **inputs: object) -> Tensor:
         logits: Tensor = self.model(**inputs, logits_to_keep=1).logits
         return logits
 
-    def _next_logits(self, texts: list[Ids]) -> tuple[Tensor, list[int]]:
-        """Logits (P, V) of the token after each of P different texts, and the tokens computed."""
-        known = [self._behind.of(text) for text in texts]
-        found = self._reader.read(texts, [()] * len(texts), [one is None for one in known])
-        both = [
-            one if one is not None else read.last for one, read in zip(known, found, strict=True)
+    def _next_logits(self, contexts: list[Ids]) -> tuple[Tensor, list[int]]:
+        """Return logits (P, V) after each of P different contexts, and the tokens computed."""
+        cached = [self._logits_cache.get(context) for context in contexts]
+        outputs = self._forward.run(
+            contexts, [()] * len(contexts), [logits is None for logits in cached]
+        )
+        rows = [
+            logits if logits is not None else output.last
+            for logits, output in zip(cached, outputs, strict=True)
         ]
-        logits = torch.stack([one for one in both if one is not None])
-        _assert_numbers(logits)
-        return logits, [read.computed for read in found]
+        stacked = torch.stack([logits for logits in rows if logits is not None])
+        _check_not_nan(stacked)
+        return stacked, [output.tokens_computed for output in outputs]
 
     def _admit(self) -> None:
-        """Draws the first tokens of waiting samples; those that go on join the batch."""
-        taken = self._next_waiting()
-        if not taken:
+        """Draw the first tokens of waiting samples; samples that continue join the batch."""
+        admitted = self._pop_waiting()
+        if not admitted:
             return
-        texts = list(dict.fromkeys(text for text, _ in taken))
-        place = {text: i for i, text in enumerate(texts)}
-        logits, computed = self._next_logits(texts)
-        for text, own in zip(texts, logits, strict=True):
-            self._behind.keep(text, own)
-        for text, row in taken:  # paid for by the first who asks
-            self._orders[row.request].prefill += computed[place[text]]
-            computed[place[text]] = 0
-        index = torch.tensor([place[text] for text, _ in taken], device=self.device)
-        tokens = self._choose([row for _, row in taken], logits, index)
-        keep = [i for i, (_, row) in enumerate(taken) if row.stop is None]
-        if keep:
-            kept = torch.tensor(keep, device=self.device)
-            self._batch.join([taken[i] for i in keep], tokens[kept])
+        contexts = list(dict.fromkeys(context for context, _ in admitted))
+        positions = {context: i for i, context in enumerate(contexts)}
+        logits, computed = self._next_logits(contexts)
+        for context, context_logits in zip(contexts, logits, strict=True):
+            self._logits_cache.put(context, context_logits)
+        for context, sample in admitted:  # counted for the first request of a context
+            self._active[sample.request].prefill += computed[positions[context]]
+            computed[positions[context]] = 0
+        index = torch.tensor([positions[context] for context, _ in admitted], device=self.device)
+        tokens = self._choose([sample for _, sample in admitted], logits, index)
+        live = [i for i, (_, sample) in enumerate(admitted) if sample.stop is None]
+        if live:
+            rows = torch.tensor(live, device=self.device)
+            self._batch.join([admitted[i] for i in live], tokens[rows])
 
-    def _next_waiting(self) -> list[tuple[Ids, DrawnRow]]:
-        """As many waiting samples as have room.
+    def _pop_waiting(self) -> list[tuple[Ids, ActiveSample]]:
+        """Pop as many waiting samples as fit the batch.
 
-        Of those that want one token what counts is the different prefixes.
+        Samples of one token take no row; what is limited of them are the different contexts.
         """
         room = ROWS_PER_BATCH - self._batch.live if self._waiting else 0
-        going, prefixes, most = 0, set[Ids](), 0
-        for text, row in self._waiting:
-            going += row.limit > 1
-            prefixes.add(text)
-            if max(going, len(prefixes)) > room:
+        rows, contexts, size = 0, set[Ids](), 0
+        for context, sample in self._waiting:
+            rows += sample.max_new_tokens > 1
+            contexts.add(context)
+            if max(rows, len(contexts)) > room:
                 break
-            most += 1
-        taken, self._waiting = self._waiting[:most], self._waiting[most:]
-        return taken
+            size += 1
+        admitted, self._waiting = self._waiting[:size], self._waiting[size:]
+        return admitted
 
-    def _done(self) -> dict[int, Sampled]:
-        """The requests all of whose samples have stopped."""
-        ended = [
-            number
-            for number, order in self._orders.items()
-            if all(row.stop is not None for row in order.rows)
+    def _pop_finished(self) -> dict[int, Sampled]:
+        """Pop the requests all of whose samples have stopped; return their results by id."""
+        finished = [
+            request_id
+            for request_id, active in self._active.items()
+            if all(sample.stop is not None for sample in active.samples)
         ]
-        if not ended:
+        if not finished:
             return {}
-        numbers = set(ended)
-        self._batch.keep(
-            [i for i, slot in enumerate(self._batch.slots) if slot.row.request in numbers]
+        ids = set(finished)
+        self._batch.cache_states(
+            [i for i, slot in enumerate(self._batch.slots) if slot.sample.request in ids]
         )
-        found = {}
-        for number in ended:
-            order = self._orders.pop(number)
-            chat = self.chat if order.request.texts else None
-            found[number] = sampled_of(order.rows, order.prefill, chat)
-        return found
+        results = {}
+        for request_id in finished:
+            active = self._active.pop(request_id)
+            chat = self.chat if active.request.texts else None
+            results[request_id] = to_result(active.samples, active.prefill, chat)
+        return results
 
-    def _choose(self, rows: list[DrawnRow], logits: Tensor, index: Tensor | None = None) -> Tensor:
-        """The next token of each row (R,) from logits (P, V), at ``index[r]``; marks what stops."""
-        at = slice(None) if index is None else index
+    def _choose(
+        self, samples: list[ActiveSample], logits: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """Draw the next token of each sample (R,), and append it to the sample or stop that.
+
+        ``index`` (R,) is the row of ``logits`` (P, V) of each sample; None: sample r's is row r.
+        """
+        rows = slice(None) if index is None else index
         probabilities, cut = distribution(_wide(logits), self.temperature, self.top_p)
-        entropy = torch.zeros(len(rows), device=logits.device)
-        if any(row.uncertain for row in rows):
-            entropy = torch.special.entr(probabilities).sum(-1)[at]
+        entropy = torch.zeros(len(samples), device=logits.device)
+        if any(sample.needs_entropies for sample in samples):
+            entropy = torch.special.entr(probabilities).sum(-1)[rows]
         draws = torch.tensor(
-            [0.0 if row.stop else row.draws[len(row.tokens)] for row in rows],
+            [0.0 if sample.stop else sample.draws[len(sample.tokens)] for sample in samples],
             dtype=torch.float64, device=logits.device,
         )  # fmt: skip
-        intervals = Intervals(probabilities)
-        _assert_numbers(intervals.total)
-        tokens, margins = intervals.drawn(draws, index)
-        if any(row.greedy for row in rows):
-            greedy = torch.tensor([row.greedy for row in rows], device=logits.device)
-            tokens = torch.where(greedy, logits.argmax(-1)[at], tokens)
+        intervals = TokenIntervals(probabilities)
+        _check_not_nan(intervals.total)
+        tokens, margins = intervals.draw(draws, index)
+        if any(sample.greedy for sample in samples):
+            greedy = torch.tensor([sample.greedy for sample in samples], device=logits.device)
+            tokens = torch.where(greedy, logits.argmax(-1)[rows], tokens)
             largest = logits.topk(2, dim=-1).values.double()
-            margins = torch.where(greedy, (largest[:, 0] - largest[:, 1])[at], margins)
-        cuts = torch.full_like(margins, math.inf) if cut is None else cut[at].double()
-        told = torch.stack([entropy.double(), margins, cuts]).tolist()
-        for row, token, uncertainty, margin, near in zip(rows, tokens.tolist(), *told, strict=True):
-            append(row, token, uncertainty, margin, near, self._end_ids)
+            margins = torch.where(greedy, (largest[:, 0] - largest[:, 1])[rows], margins)
+        cuts = torch.full_like(margins, math.inf) if cut is None else cut[rows].double()
+        columns = torch.stack([entropy.double(), margins, cuts]).tolist()
+        for sample, token, nats, margin, top_p_margin in zip(
+            samples, tokens.tolist(), *columns, strict=True
+        ):
+            append(sample, token, nats, margin, top_p_margin, self._end_ids)
         return tokens
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """In float32, or float64 where they are so."""
+    """Return float64 logits as they are, others in float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _assert_numbers(logits: Tensor) -> None:
-    if torch.isnan(logits).any():
+def _check_not_nan(values: Tensor) -> None:
+    if torch.isnan(values).any():
         raise PolicyIsNotFinite("the policy's logits are NaN: its weights or its dtype are broken")

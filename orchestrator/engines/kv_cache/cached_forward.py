@@ -1,8 +1,8 @@
-"""A causal model that reads texts on from where they were read before.
+"""Cached forwards of a causal model: sequences continue from their longest cached prefixes.
 
-Scores of candidates and logits of next tokens come from one forward over the new tokens alone:
-each text's own, and its *tails* (candidates with what closes them), each of which sees the text and
-itself. Design: token-level search needs no forward for each candidate.
+Scores of candidates and logits of next tokens come from one forward over the uncached tokens: those
+of each sequence, its trunk, and its *branches* (candidates with their closing tokens), each of
+which sees the trunk and itself. Token-level search needs no forward for each candidate.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -14,41 +14,41 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from orchestrator.engines.kv_cache.attention import Groups, Parts, takes_parts
-from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB, KeyValues
-from orchestrator.engines.kv_cache.prefix_match import Known
-from orchestrator.engines.kv_cache.rows import Pair
-from orchestrator.engines.kv_cache.sample_cache import attended
+from orchestrator.engines.kv_cache.attention import RowGroups, Segments, enable_segments
+from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB, PrefixCache
+from orchestrator.engines.kv_cache.prefix_match import PrefixMatches
+from orchestrator.engines.kv_cache.row_storage import LayerKV
+from orchestrator.engines.kv_cache.sample_cache import concatenated
 from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.packed import PADDING, TRUNK, Ids, Tokens, joined
 
 TOKENS_PER_FORWARD = 8_192  # queries of a forward, padding included
-# Padding of a forward that is cheaper than another forward; more where a call weighs more.
+# Padding that costs less than another forward; more where the overhead of a call is larger.
 PADDING_ON_CPU, PADDING_ELSEWHERE = 128, 1_024
-Tails = Sequence[tuple[Ids, Ids]]  # candidates, each with what closes it and is not kept
+Branches = Sequence[tuple[Ids, Ids]]  # candidates, each with closing tokens that are not cached
 
 
 @dataclass(frozen=True)
-class Read:
-    """Outputs of one text: (D,) at its last token, if wanted, and (K, D) at the ends of its tails.
+class SequenceOutput:
+    """Outputs of one sequence: (D,) at its last token, if wanted, and (K, D) at its branches' ends.
 
-    ``computed`` is how many tokens that took.
+    ``tokens_computed`` counts the tokens of the forward, padding excluded.
     """
 
     last: Tensor | None
-    tails: Tensor
-    computed: int
+    branch_ends: Tensor
+    tokens_computed: int
 
 
-class Reader:
-    """One model with its store of keys and values.
+class CachedForward:
+    """One model with its prefix cache.
 
     Args:
-        model: in evaluation mode, on its device; layers that a mask decides alone.
-        forward: gives the output (N, Tq, D) of the model for its own arguments, or (N, 1, D) that
-            of the last token, where no tails are read.
-        pad_id: any token id; padding is never read.
-        memory_mib: of the store.
+        model: in evaluation mode, on its device; its layers must depend on the mask alone.
+        forward: returns the model's output (N, Tq, D), or (N, 1, D) of the last token where there
+            are no branches; takes the model's keyword arguments.
+        pad_id: any token id; padding is masked.
+        memory_mib: of the cache.
     """
 
     def __init__(
@@ -59,54 +59,63 @@ class Reader:
         memory_mib: float = MEMORY_MIB,
     ) -> None:
         self._model, self._output, self._pad_id = model, forward, pad_id
-        self._device = model.device  # transformers walks through all weights at each question
+        self._device = model.device  # transformers walks through all weights at each access
         self._padding = PADDING_ON_CPU if self._device.type == "cpu" else PADDING_ELSEWHERE
-        self._count = model.config.get_text_config().num_hidden_layers
-        self.in_parts = takes_parts(model)
-        self.store = KeyValues(memory_mib)
+        self._num_layers = model.config.get_text_config().num_hidden_layers
+        self.segmented = enable_segments(model)
+        self.cache = PrefixCache(memory_mib)
 
-    def forget(self) -> None:
-        """Drops all keys and values that are kept."""
-        self.store.forget()
+    def clear_cache(self) -> None:
+        """Evict all cached keys and values."""
+        self.cache.clear()
 
     @torch.inference_mode()
-    def read(
-        self, texts: Sequence[Ids], tails: Sequence[Tails], last: Sequence[bool]
-    ) -> list[Read]:
-        """Reads N different texts that are not empty, with their tails; result i is text i's.
+    def run(
+        self, sequences: Sequence[Ids], branches: Sequence[Branches], last: Sequence[bool]
+    ) -> list[SequenceOutput]:
+        """Compute N different nonempty sequences and their branches; output i is of sequence i.
 
-        ``last[i]``: whether the output at the last token of text i is wanted.
+        Args:
+            sequences: token ids.
+            branches: of each sequence.
+            last: whether the output at the last token of each sequence is wanted.
         """
-        results: dict[int, Read] = {}
-        known = self.store.known(texts)
-        for i, (text, own) in enumerate(zip(texts, tails, strict=True)):
-            if known.lengths[i] == len(text) and not own and not last[i]:
-                results[i] = Read(None, torch.empty(0), 0)
-        for batch in _batches(texts, known, tails, set(results), self._padding):
-            part = known.some(batch)
-            found = self._forward(
-                [texts[i] for i in batch], part, [tails[i] for i in batch], [last[i] for i in batch]
+        results: dict[int, SequenceOutput] = {}
+        matches = self.cache.match(sequences)
+        for i, (sequence, row_branches) in enumerate(zip(sequences, branches, strict=True)):
+            if matches.cached_lengths[i] == len(sequence) and not row_branches and not last[i]:
+                results[i] = SequenceOutput(None, torch.empty(0), 0)
+        for batch in _batches(sequences, matches, branches, set(results), self._padding):
+            outputs = self._forward(
+                [sequences[i] for i in batch],
+                matches.select(batch),
+                [branches[i] for i in batch],
+                [last[i] for i in batch],
             )
-            results.update(zip(batch, found, strict=True))
-        return [results[i] for i in range(len(texts))]
+            results.update(zip(batch, outputs, strict=True))
+        return [results[i] for i in range(len(sequences))]
 
     def _forward(
-        self, texts: list[Ids], known: Known, tails: list[Tails], last: list[bool]
-    ) -> list[Read]:
-        # Where the last output is wanted the last token is read again, if it was read before.
-        used = [
-            min(n, len(text) - 1) if want else n
-            for text, n, want in zip(texts, known.lengths, last, strict=True)
+        self,
+        sequences: list[Ids],
+        matches: PrefixMatches,
+        branches: list[Branches],
+        last: list[bool],
+    ) -> list[SequenceOutput]:
+        # Where the last output is wanted, the last token is computed even if it is cached.
+        reused = [
+            min(n, len(sequence) - 1) if wanted else n
+            for sequence, n, wanted in zip(sequences, matches.cached_lengths, last, strict=True)
         ]
-        width = max(len(text) - n for text, n in zip(texts, used, strict=True))
+        width = max(len(sequence) - n for sequence, n in zip(sequences, reused, strict=True))
         device = self._device
-        queries = _queries(texts, used, tails, width, self._pad_id).to(device)
-        begun = known.cut(used)
-        keys = joined(begun.tokens().to(device), queries)
-        cache, groups = DynamicCache(), begun.groups(None, device)
+        queries = _queries(sequences, reused, branches, width, self._pad_id).to(device)
+        prefixes = matches.truncated(reused)
+        keys = joined(prefixes.tokens().to(device), queries)
+        cache, groups = DynamicCache(), prefixes.groups(None, device)
         layers = [
-            _Layer(self.store, begun, groups, number, self.in_parts)
-            for number in range(self._count)
+            _CachedLayer(self.cache, prefixes, groups, number, self.segmented)
+            for number in range(self._num_layers)
         ]
         cache.layers = layers
         output = self._output(
@@ -118,104 +127,112 @@ class Reader:
         )
         new = [layer.new for layer in layers]
         starts = [
-            width - (len(text) - n) for text, n in zip(texts, known.lengths, strict=True)
-        ]  # fmt: skip
-        self.store.write(texts, known, new, starts)
+            width - (len(sequence) - n)
+            for sequence, n in zip(sequences, matches.cached_lengths, strict=True)
+        ]
+        self.cache.write(sequences, matches, new, starts)
         total = queries.shape[1]
-        results: list[Read] = []
-        pieces: list[list[tuple[Ids, int]]] = []
-        for i, (text, own) in enumerate(zip(texts, tails, strict=True)):
+        results: list[SequenceOutput] = []
+        branch_columns: list[list[tuple[Ids, int]]] = []
+        for i, (sequence, row_branches) in enumerate(zip(sequences, branches, strict=True)):
             ends, column = [], width
-            pieces.append([])
-            for candidate, closing in own:
-                pieces[-1].append((candidate, column))
+            branch_columns.append([])
+            for candidate, closing in row_branches:
+                branch_columns[-1].append((candidate, column))
                 column += len(candidate) + len(closing)
                 ends.append(column - 1 - total)
-            found = output[i, torch.tensor(ends, dtype=torch.int64, device=device)]
-            ending = output[i, width - 1 - total] if last[i] else None
-            results.append(Read(ending, found, len(text) - used[i] + column - width))
-        if any(map(len, tails)):
-            self.store.remember(texts, pieces, new)
+            branch_ends = output[i, torch.tensor(ends, dtype=torch.int64, device=device)]
+            last_output = output[i, width - 1 - total] if last[i] else None
+            computed = len(sequence) - reused[i] + column - width
+            results.append(SequenceOutput(last_output, branch_ends, computed))
+        if any(map(len, branches)):
+            self.cache.add_branches(sequences, branch_columns, new)
         return results
 
 
-class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer of a forward over the store; ``new`` is what the forward computed."""
+class _CachedLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer of a cached forward; ``new`` are the keys and values it computed."""
 
-    new: Pair
+    new: LayerKV
 
     def __init__(
         self,
-        store: KeyValues,
-        known: Known,
-        groups: Sequence[Groups | None],
+        cache: PrefixCache,
+        matches: PrefixMatches,
+        groups: Sequence[RowGroups | None],
         number: int,
-        in_parts: bool,
+        segmented: bool,
     ) -> None:
         super().__init__()
-        self._store, self._known, self._groups = store, known, groups
-        self._number, self._in_parts = number, in_parts
+        self._cache, self._matches, self._groups = cache, matches, groups
+        self._number, self._segmented = number, segmented
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor | Parts, Tensor | Parts]:
-        """All that the queries may see, (N, H, T + Tq, D) each."""
+    ) -> tuple[Tensor | Segments, Tensor | Segments]:
+        """Return cached and new keys and values, (N, H, T + Tq, D) each."""
         self.new = key_states, value_states
-        if not max(self._known.lengths):
+        if not max(self._matches.cached_lengths):
             return self.new
-        known = self._store.taken(self._known, self._number)
-        return attended(known, self._groups, self.new, self._in_parts)
+        cached = self._cache.gather(self._matches, self._number)
+        return concatenated(cached, self._groups, self.new, self._segmented)
 
     def get_seq_length(self) -> int:
-        """T, the columns of what was read before."""
-        return sum(self._known.widths)
+        """T, the cached columns."""
+        return sum(self._matches.widths)
 
 
 def _queries(
-    texts: Sequence[Ids], used: Sequence[int], tails: Sequence[Tails], width: int, pad_id: int
+    sequences: Sequence[Ids],
+    reused: Sequence[int],
+    branches: Sequence[Branches],
+    width: int,
+    pad_id: int,
 ) -> Tokens:
-    """The new tokens of texts, aligned on the right in ``width`` columns, their tails behind."""
-    most = max(sum(len(a) + len(b) for a, b in own) for own in tails)
-    fields = np.empty((4, len(texts), width + most), np.int64)
+    """Return the new tokens, aligned on the right in ``width`` columns, then the branches."""
+    branch_width = max(sum(len(a) + len(b) for a, b in row) for row in branches)
+    fields = np.empty((4, len(sequences), width + branch_width), np.int64)
     fields[:] = np.array([pad_id, 0, 0, PADDING])[:, None, None]
-    for i, (text, n, own) in enumerate(zip(texts, used, tails, strict=True)):
-        place = np.arange(n, len(text))
-        first = width - len(place)
-        fields[0, i, first:width] = text[n:]
-        fields[1, i, first:width], fields[2, i, first:width] = place, place + 1
+    for i, (sequence, n, row) in enumerate(zip(sequences, reused, branches, strict=True)):
+        position = np.arange(n, len(sequence))
+        first = width - len(position)
+        fields[0, i, first:width] = sequence[n:]
+        fields[1, i, first:width], fields[2, i, first:width] = position, position + 1
         fields[3, i, first:width] = TRUNK
-        tokens = [a + b for a, b in own]
+        tokens = [a + b for a, b in row]
         end = width + sum(map(len, tokens))
-        fields[0, i, width:end] = [token for tail in tokens for token in tail]
-        fields[1, i, width:end] = [len(text) + j for tail in tokens for j in range(len(tail))]
-        fields[2, i, width:end] = len(text)
-        fields[3, i, width:end] = [k for k, tail in enumerate(tokens) for _ in tail]
+        fields[0, i, width:end] = [token for branch in tokens for token in branch]
+        fields[1, i, width:end] = [
+            len(sequence) + j for branch in tokens for j in range(len(branch))
+        ]
+        fields[2, i, width:end] = len(sequence)
+        fields[3, i, width:end] = [k for k, branch in enumerate(tokens) for _ in branch]
     return Tokens(*torch.from_numpy(fields).unbind(0))
 
 
 def _batches(
-    texts: Sequence[Ids],
-    known: Known,
-    tails: Sequence[Tails],
+    sequences: Sequence[Ids],
+    matches: PrefixMatches,
+    branches: Sequence[Branches],
     skipped: Container[int],
-    padding: int,
+    max_padding: int,
 ) -> list[list[int]]:
-    """Numbers of texts by what is new of them, then by their tails, in batches of few padding.
+    """Return batches of sequence indices with little padding, sorted by new and branch tokens.
 
-    So those with few new tokens are not held up by long ones, nor beams by two that became the same
-    text, with the candidates of both.
+    Long sequences do not delay short ones, and two beams that became the same sequence, with the
+    candidates of both, do not widen the other rows.
     """
-    new = [len(text) - n for text, n in zip(texts, known.lengths, strict=True)]
-    behind = [sum(len(a) + len(b) for a, b in own) for own in tails]
+    new = [len(sequence) - n for sequence, n in zip(sequences, matches.cached_lengths, strict=True)]
+    branch_tokens = [sum(len(a) + len(b) for a, b in row) for row in branches]
     batches: list[list[int]] = []
-    filled, widest = 0, 0  # tokens of the last batch, and of its tails
-    some = (i for i in range(len(texts)) if i not in skipped)
-    for i in sorted(some, key=lambda i: (new[i], behind[i])):
-        filled, widest = filled + new[i] + behind[i], max(widest, behind[i])
+    filled, widest = 0, 0  # tokens of the last batch, and of its widest branches
+    indices = (i for i in range(len(sequences)) if i not in skipped)
+    for i in sorted(indices, key=lambda i: (new[i], branch_tokens[i])):
+        filled, widest = filled + new[i] + branch_tokens[i], max(widest, branch_tokens[i])
         padded = (new[i] + widest) * (len(batches[-1]) + 1) if batches else 0
-        if not batches or padded > TOKENS_PER_FORWARD or padded - filled > padding:
+        if not batches or padded > TOKENS_PER_FORWARD or padded - filled > max_padding:
             batches.append([])
-            filled, widest = new[i] + behind[i], behind[i]
+            filled, widest = new[i] + branch_tokens[i], branch_tokens[i]
         batches[-1].append(i)
-    # Texts of a root one after the other: attention then has nothing to rearrange.
-    return [sorted(batch, key=lambda i: (known.roots[i].place, i)) for batch in batches]
+    # Sequences of a parent are consecutive: attention then has nothing to rearrange.
+    return [sorted(batch, key=lambda i: (matches.parents[i].index, i)) for batch in batches]

@@ -1,112 +1,116 @@
-"""Shelves: rows of keys and values of one width, of which those that were used last stay."""
+"""Partitions of the prefix cache: cache rows of one length with least-recently-used eviction."""
 
 import itertools
 from collections import OrderedDict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.engines.kv_cache.rows import Columns, Pair, Rows
+from orchestrator.engines.kv_cache.row_storage import CopyPlan, LayerKV, RowStorage
 from orchestrator.rewards.packed import Ids
 
 
 @dataclass(eq=False)
-class Row:
-    """One row: ``text`` as far as it is known here, its first ``offset`` tokens in row ``root``."""
+class CacheRow:
+    """One cache row for ``sequence``; its first ``offset`` tokens are stored in row ``parent``."""
 
-    place: int  # on its shelf
-    text: Ids = ()
-    root: "Row | None" = None
+    index: int  # in its partition
+    sequence: Ids = ()
+    parent: "CacheRow | None" = None
     offset: int = 0
-    behind: set["Row"] = field(default_factory=set)  # rows that have this one for a root
-    names: list[Ids] = field(default_factory=list)  # texts that it begins with
+    children: set["CacheRow"] = field(default_factory=set)  # rows whose parent is this one
+    prefixes: list[Ids] = field(default_factory=list)  # of the sequence, in the prefix index
 
     @property
-    def tokens(self) -> int:
-        """How many stand here."""
-        return len(self.text) - self.offset
+    def length(self) -> int:
+        """Number of tokens stored in this row."""
+        return len(self.sequence) - self.offset
 
     def clear(self) -> None:
-        """It holds nothing."""
-        if self.root is not None:
-            self.root.behind.remove(self)
-        self.text, self.root, self.offset, self.behind, self.names = (), None, 0, set(), []
+        """Empty the row."""
+        if self.parent is not None:
+            self.parent.children.remove(self)
+        self.sequence, self.parent, self.offset = (), None, 0
+        self.children, self.prefixes = set(), []
 
 
-class Shelf:
-    """Rows that are all as long as the longest needs; place 0 is nobody's and holds zeros.
+class Partition:
+    """Rows that are all as long as the longest one needs; row 0 is reserved and holds zeros.
 
     Args:
-        memory: bytes that they may take. A batch that needs more gets more, which stays for the
-            next one until rows are made or grow again.
+        memory: limit in bytes. A batch that needs more gets more, which is kept until rows are
+            reallocated.
     """
 
     def __init__(self, memory: int) -> None:
-        self.stored = Rows()
+        self.storage = RowStorage()
         self._memory = memory
-        self._used: OrderedDict[Row, None] = OrderedDict()  # the latest used last
+        self._lru: OrderedDict[CacheRow, None] = OrderedDict()  # most recently used last
 
     def __len__(self) -> int:
-        return len(self._used)
+        return len(self._lru)
 
-    def empty(self) -> None:
-        """Drops all rows; their memory stays for others, as far as it is allowed."""
-        if self.stored.bytes > self._memory:
-            self.stored = Rows()
-        self.stored.empty()
-        self._used.clear()
+    def clear(self) -> None:
+        """Drop all rows. Their memory is kept for new rows, up to the limit."""
+        if self.storage.nbytes > self._memory:
+            self.storage = RowStorage()
+        self.storage.zero()
+        self._lru.clear()
 
-    def use(self, row: Row) -> None:
-        """The row is the latest used."""
-        self._used.move_to_end(row)
+    def touch(self, row: CacheRow) -> None:
+        """Mark a row as the most recently used."""
+        self._lru.move_to_end(row)
 
-    def waste(self, row: Row) -> None:
-        """The row holds nothing, and is the first to be taken for something else."""
-        self._used.move_to_end(row, last=False)
+    def release(self, row: CacheRow) -> None:
+        """Mark an empty row as the first to be reused."""
+        self._lru.move_to_end(row, last=False)
 
-    def free(self, held: Container[Row]) -> Row:
-        """A row to be cleared, not one of ``held``: new if there is memory, else the oldest."""
-        if (len(self._used) + 2) * self.stored.bytes_of_one > self._memory:
-            for row in self._used:
-                if row not in held:
+    def acquire(self, pinned: Container[CacheRow]) -> CacheRow:
+        """Return a new row if memory allows, else the oldest row not in ``pinned``, not cleared."""
+        if (len(self._lru) + 2) * self.storage.row_nbytes > self._memory:
+            for row in self._lru:
+                if row not in pinned:
                     return row
-        row = Row(len(self._used) + 1)
-        self._used[row] = None
+        row = CacheRow(len(self._lru) + 1)
+        self._lru[row] = None
         return row
 
-    def fit(self, held: Container[Row], longest: int, like: Sequence[Pair] = ()) -> list[Row]:
-        """Room for all rows, and for ``longest`` tokens in each of them.
+    def reserve(
+        self, pinned: Container[CacheRow], length: int, template: Sequence[LayerKV] = ()
+    ) -> list[CacheRow]:
+        """Allocate all rows with room for ``length`` tokens; return the evicted rows.
 
-        Where that takes more than the memory the oldest but ``held`` go, as far as they must, and
-        rows become as short as they may be. Gives those that went; places change by that.
+        Where that exceeds the memory, the oldest rows outside ``pinned`` are evicted, as few as
+        possible, and rows become as short as their contents allow. Row indices change.
 
         Args:
-            held: rows that stay.
-            longest: of what will be written to them.
-            like: layers of any size, where there are none; without them there is nothing to do.
+            pinned: rows that are not evicted.
+            length: of the longest sequence part that will be written.
+            template: layers of any size, used where none exist; without both nothing is done.
         """
-        stored = self.stored
-        if stored.has_room(len(self._used) + 1, longest) or not (stored.layers or like):
+        storage = self.storage
+        if storage.fits(len(self._lru) + 1, length) or not (storage.layers or template):
             return []
-        gone: list[Row] = []
-        columns = max(longest, stored.columns)
-        if stored.count_within(self._memory, columns) <= len(self._used):
-            widest = max(longest, *(row.tokens for row in self._used))
-            most = stored.count_within(self._memory, widest) - 1
-            others = (row for row in list(self._used) if row not in held)
-            gone = list(itertools.islice(others, max(len(self._used) - most, 0)))
-            for row in gone:
-                del self._used[row]
-            columns = max(longest, *(row.tokens for row in self._used))
-        kept = sorted(self._used, key=lambda row: row.place)
-        stored.make([0, *(row.place for row in kept)], columns, self._memory, like)
-        for place, row in enumerate(kept, 1):
-            row.place = place
-        return gone
+        evicted: list[CacheRow] = []
+        row_length = max(length, storage.row_length)
+        if storage.max_rows(self._memory, row_length) <= len(self._lru):
+            longest = max(length, *(row.length for row in self._lru))
+            limit = storage.max_rows(self._memory, longest) - 1
+            evictable = (row for row in list(self._lru) if row not in pinned)
+            evicted = list(itertools.islice(evictable, max(len(self._lru) - limit, 0)))
+            for row in evicted:
+                del self._lru[row]
+            row_length = max(length, *(row.length for row in self._lru))
+        remaining = sorted(self._lru, key=lambda row: row.index)
+        indices = [0, *(row.index for row in remaining)]
+        storage.reallocate(indices, row_length, self._memory, template)
+        for index, row in enumerate(remaining, 1):
+            row.index = index
+        return evicted
 
-    def write(self, tokens: Columns, source: Sequence[Pair]) -> None:
-        """Writes tokens of ``source``, layers of (N, H, Tq, D), to rows by their places."""
-        if tokens.longest:
-            places = range(len(self._used) + 1)
-            if not self.stored.has_room(len(places), tokens.longest):  # before anything was written
-                self.stored.make(places, tokens.longest, self._memory, source)
-            tokens.copy(source, self.stored.layers)
+    def write(self, plan: CopyPlan, source: Sequence[LayerKV]) -> None:
+        """Copy tokens of ``source``, layers of (N, H, Tq, D), to rows by their indices."""
+        if plan.end:
+            indices = range(len(self._lru) + 1)
+            if not self.storage.fits(len(indices), plan.end):  # before the first write
+                self.storage.reallocate(indices, plan.end, self._memory, source)
+            plan.copy(source, self.storage.layers)

@@ -1,49 +1,49 @@
-"""Which row of a store of keys and values begins with a text, or with most of it."""
+"""Index of cached prefixes: finds the cache row with the longest prefix of a sequence."""
 
 from collections import Counter
 
-from orchestrator.engines.kv_cache.partition import Row
+from orchestrator.engines.kv_cache.partition import CacheRow
 from orchestrator.rewards.packed import Ids
 
-MOST = 16  # names of a row: where texts that fork from it can begin
+MAX_PREFIXES_PER_ROW = 16  # where sequences can fork from a row
 
 
-class Names:
-    """Texts that rows begin with: of each row the first, a prompt's, and the latest."""
+class PrefixIndex:
+    """Cached prefixes by their tokens: of each row its first one, a prompt, and the latest ones."""
 
     def __init__(self) -> None:
-        self._rows: dict[Ids, Row] = {}
+        self._rows: dict[Ids, CacheRow] = {}
         self._lengths: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def longest(self, text: Ids) -> tuple[Row, int] | None:
-        """The row with the longest name that a text begins with, and the name's length."""
-        for length in sorted((n for n in self._lengths if n <= len(text)), reverse=True):
-            row = self._rows.get(text[:length])
+    def longest_match(self, sequence: Ids) -> tuple[CacheRow, int] | None:
+        """Return the row with the longest indexed prefix of a sequence, and the prefix's length."""
+        for length in sorted((n for n in self._lengths if n <= len(sequence)), reverse=True):
+            row = self._rows.get(sequence[:length])
             if row is not None:
                 return row, length
         return None
 
-    def give(self, text: Ids, row: Row) -> None:
-        """The row begins with a text; where another one does already nothing changes."""
-        if text in self._rows:
+    def add(self, prefix: Ids, row: CacheRow) -> None:
+        """Index a prefix that a row begins with. A prefix of another row stays as it is."""
+        if prefix in self._rows:
             return
-        self._rows[text] = row
-        row.names.append(text)
-        self._lengths[len(text)] += 1
-        if len(row.names) > MOST:  # else a text of a thousand steps had a thousand
-            self._forget(row.names.pop(1))
+        self._rows[prefix] = row
+        row.prefixes.append(prefix)
+        self._lengths[len(prefix)] += 1
+        if len(row.prefixes) > MAX_PREFIXES_PER_ROW:  # bounds a sequence of a thousand steps
+            self._remove(row.prefixes.pop(1))
 
-    def forget(self, row: Row) -> None:
-        """The row's names are nobody's."""
-        for text in row.names:
-            self._forget(text)
-        row.names = []
+    def remove(self, row: CacheRow) -> None:
+        """Remove all prefixes of a row."""
+        for prefix in row.prefixes:
+            self._remove(prefix)
+        row.prefixes = []
 
-    def _forget(self, text: Ids) -> None:
-        del self._rows[text]
-        self._lengths[len(text)] -= 1
-        if not self._lengths[len(text)]:
-            del self._lengths[len(text)]
+    def _remove(self, prefix: Ids) -> None:
+        del self._rows[prefix]
+        self._lengths[len(prefix)] -= 1
+        if not self._lengths[len(prefix)]:
+            del self._lengths[len(prefix)]

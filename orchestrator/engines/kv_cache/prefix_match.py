@@ -1,4 +1,4 @@
-"""Texts whose beginnings were read before, and the rows of keys and values where these stand."""
+"""Prefix matches: how much of each sequence is cached, and in which cache rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,75 +7,86 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from orchestrator.engines.kv_cache.attention import Groups
-from orchestrator.engines.kv_cache.partition import Row
+from orchestrator.engines.kv_cache.attention import RowGroups
+from orchestrator.engines.kv_cache.partition import CacheRow
 from orchestrator.rewards.packed import PADDING, TRUNK, Tokens
 
 
 @dataclass(frozen=True)
-class Known:
-    """N texts, of each of which the first ``lengths[i]`` tokens were read.
+class PrefixMatches:
+    """The cached prefixes of N sequences: the first ``cached_lengths[i]`` tokens of sequence i.
 
-    The first ``shared[i]`` of them stand in row ``roots[i]``, which several texts may share, the
-    others from the first column of row ``rows[i]`` on, which is the text's own. A text that stands
-    in a root wholly has that for its row.
+    The first ``parent_lengths[i]`` of these are stored in row ``parents[i]``, which sequences may
+    share, the others in ``rows[i]`` from its first column on. Where ``parents[i]`` is ``rows[i]``,
+    that row stores all of them.
     """
 
-    rows: list[Row]
-    roots: list[Row]
-    shared: list[int]
-    lengths: list[int]
+    rows: list[CacheRow]
+    parents: list[CacheRow]
+    parent_lengths: list[int]
+    cached_lengths: list[int]
 
     @cached_property
-    def places(self) -> list[list[int]]:
-        """The places of each part: the different roots, and if any text stands behind its, all."""
-        roots = [row.place for row in dict.fromkeys(self.roots)]
-        if not any(n > m for n, m in zip(self.lengths, self.shared, strict=True)):
-            return [roots]
-        # Place 0 is zeros: of a text with nothing behind its root nothing is seen there.
-        return [roots, [0 if row.root is None else row.place for row in self.rows]]
+    def segments(self) -> list[list[int]]:
+        """Row indices of each segment: the distinct parents; then all rows, if any is a child."""
+        parents = [row.index for row in dict.fromkeys(self.parents)]
+        lengths = zip(self.cached_lengths, self.parent_lengths, strict=True)
+        if not any(cached > in_parent for cached, in_parent in lengths):
+            return [parents]
+        # Row 0 is zeros: a sequence without a child row sees nothing of this segment.
+        return [parents, [0 if row.parent is None else row.index for row in self.rows]]
 
     @cached_property
     def widths(self) -> list[int]:
-        """How many columns of each part are needed."""
-        behind = max(n - m for n, m in zip(self.lengths, self.shared, strict=True))
-        return [max(self.shared), *([behind] if behind else [])]
+        """Columns of each segment."""
+        lengths = zip(self.cached_lengths, self.parent_lengths, strict=True)
+        in_child = max(cached - in_parent for cached, in_parent in lengths)
+        return [max(self.parent_lengths), *([in_child] if in_child else [])]
 
-    def some(self, texts: Sequence[int]) -> "Known":
-        """Of some of the texts."""
-        rows, roots = ([own[i] for i in texts] for own in (self.rows, self.roots))
-        shared, lengths = ([own[i] for i in texts] for own in (self.shared, self.lengths))
-        return Known(rows, roots, shared, lengths)
+    def select(self, indices: Sequence[int]) -> "PrefixMatches":
+        """Return the matches of some of the sequences."""
+        return PrefixMatches(
+            [self.rows[i] for i in indices],
+            [self.parents[i] for i in indices],
+            [self.parent_lengths[i] for i in indices],
+            [self.cached_lengths[i] for i in indices],
+        )
 
-    def cut(self, lengths: list[int]) -> "Known":
-        """No more of each text than the first ``lengths[i]`` tokens."""
-        shared = [min(n, m) for n, m in zip(lengths, self.shared, strict=True)]
-        return Known(self.rows, self.roots, shared, lengths)
+    def truncated(self, lengths: list[int]) -> "PrefixMatches":
+        """Return the matches limited to the first ``lengths[i]`` tokens of sequence i."""
+        in_parents = [min(n, m) for n, m in zip(lengths, self.parent_lengths, strict=True)]
+        return PrefixMatches(self.rows, self.parents, in_parents, lengths)
 
     def tokens(self) -> Tokens:
-        """What stands in the columns of all parts: (N, T), without ids; padding is marked."""
-        shared, lengths = torch.tensor(self.shared)[:, None], torch.tensor(self.lengths)[:, None]
-        starts, ends = [torch.zeros_like(shared), shared], [shared, lengths]
-        position, there = [], []
+        """Return the columns of all segments as tokens (N, T) without ids, padding marked."""
+        in_parents = torch.tensor(self.parent_lengths)[:, None]
+        cached = torch.tensor(self.cached_lengths)[:, None]
+        starts, ends = [torch.zeros_like(in_parents), in_parents], [in_parents, cached]
+        position, valid = [], []
         for start, end, width in zip(starts, ends, self.widths, strict=False):
-            place = start + torch.arange(width)
-            position.append(place)
-            there.append(place < end)
-        places = torch.cat(position, 1)
-        branch = torch.where(torch.cat(there, 1), TRUNK, PADDING)
-        return Tokens(torch.zeros_like(places), places, places + 1, branch)
+            columns = start + torch.arange(width)
+            position.append(columns)
+            valid.append(columns < end)
+        positions = torch.cat(position, 1)
+        branch = torch.where(torch.cat(valid, 1), TRUNK, PADDING)
+        return Tokens(torch.zeros_like(positions), positions, positions + 1, branch)
 
-    def groups(self, index: Tensor | None, device: torch.device | str) -> list[Groups | None]:
-        """Which row of each part a row of queries sees; ``index`` (M,): its text, None: row i's i.
+    def groups(self, index: Tensor | None, device: torch.device | str) -> list[RowGroups | None]:
+        """Return, for each segment, which of its rows each row of queries attends to.
 
-        Where each sees its own there is nothing to group.
+        None for a segment in which query row i attends to row i.
+
+        Args:
+            index: (M,) the sequence of each query row; None: query row i is of sequence i.
+            device: of the groups.
         """
-        roots = list(dict.fromkeys(self.roots))
-        number = {row: i for i, row in enumerate(roots)}
-        root = torch.tensor([number[row] for row in self.roots], device=device)
-        parts = len(self.places)
+        parents = list(dict.fromkeys(self.parents))
+        number = {row: i for i, row in enumerate(parents)}
+        parent_index = torch.tensor([number[row] for row in self.parents], device=device)
+        count = len(self.segments)
         if index is None:
-            alone = len(roots) == len(self.rows)
-            return [None if alone else Groups(root, len(roots)), *[None] * (parts - 1)]
-        both = [Groups(root[index], len(roots)), Groups(index, len(self.rows))]
-        return list(both[:parts])
+            unshared = len(parents) == len(self.rows)
+            first = None if unshared else RowGroups(parent_index, len(parents))
+            return [first, *[None] * (count - 1)]
+        both = [RowGroups(parent_index[index], len(parents)), RowGroups(index, len(self.rows))]
+        return list(both[:count])

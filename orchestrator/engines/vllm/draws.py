@@ -1,8 +1,9 @@
-"""Keyed draws inside vLLM: a logits processor that leaves the drawn token alone.
+"""Keyed draws inside vLLM: a logits processor that draws each sample's next token.
 
-vLLM's own seeds depend on the batch, and on a CPU version 0.32 fails with one where a prompt is
-computed in pieces. Here each sample draws from its own stream of uniform numbers, as in the Hugging
-Face engine: both draw the same tokens from the same logits. Imported in the engine's process only.
+vLLM's own seeds depend on the batch, and on a CPU version 0.32 fails with a seed where a prompt is
+prefilled in chunks. Here each sample draws from its own stream of uniform numbers, as in the
+Hugging Face engine: both draw the same tokens from the same logits. Only the engine's process
+imports this module.
 """
 
 import math
@@ -14,71 +15,68 @@ import torch
 from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
-from orchestrator.engines.huggingface.draws import Intervals, distribution
+from orchestrator.engines.huggingface.draws import TokenIntervals, distribution
 from orchestrator.randomness import uniforms
 
 
 @dataclass
 class _Stream:
-    """A sample's draws; the one for its next token is at the number of its tokens so far.
+    """A sample's uniform numbers; None for a greedy sample.
 
-    None of a sample that takes the likeliest token.
+    The number of the next token is at the index ``len(tokens)``.
     """
 
-    number: int
+    sample_id: int
     draws: np.ndarray | None
     tokens: list[int]  # vLLM's own list, which grows
 
 
-def _drawn(
-    logits: Tensor, draws: Tensor, temperature: float, top_p: float
-) -> tuple[Tensor, Tensor]:
-    """The tokens (R,) that uniform numbers (R,) draw from logits (R, V), and their margins (R,).
+def _draw(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return the tokens (R,) that uniform numbers (R,) draw from logits (R, V), and their margins.
 
-    A row with NaN among its logits has NaN for a margin, and any token.
+    A row with NaN logits has the margin NaN and an arbitrary token.
     """
-    found, cut = distribution(logits, temperature, top_p)
-    intervals = Intervals(found)
+    probabilities, cut = distribution(logits, temperature, top_p)
+    intervals = TokenIntervals(probabilities)
     broken = intervals.total.isnan()
     if broken.any():
-        intervals = Intervals(torch.where(broken[:, None], 1.0, found))
-    tokens, near = intervals.drawn(draws)
-    near = near if cut is None else torch.minimum(near, cut.double())
-    return tokens, near.masked_fill(broken, math.nan)
+        intervals = TokenIntervals(torch.where(broken[:, None], 1.0, probabilities))
+    tokens, margins = intervals.draw(draws)
+    margins = margins if cut is None else torch.minimum(margins, cut.double())
+    return tokens, margins.masked_fill(broken, math.nan)
 
 
-def _follow(streams: dict[int, _Stream], update: BatchUpdate) -> None:
-    """Follows the requests through the rows of vLLM's batch."""
+def _update_rows(streams: dict[int, _Stream], update: BatchUpdate) -> None:
+    """Apply an update of vLLM's batch to the streams by row."""
     for row in update.removed:
         streams.pop(row, None)
     for row, parameters, _, tokens in update.added:
         streams.pop(row, None)
-        given = parameters.extra_args or {}
-        if "number" in given:
+        extra_args = parameters.extra_args or {}
+        if "sample_id" in extra_args:
             draws = None
-            if given["key"] is not None:
-                draws = uniforms(given["key"], given["count"])[given["start"] :]
-            streams[row] = _Stream(given["number"], draws, tokens)
+            if extra_args["key"] is not None:
+                draws = uniforms(extra_args["key"], extra_args["count"])[extra_args["start"] :]
+            streams[row] = _Stream(extra_args["sample_id"], draws, tokens)
     for source, target, direction in update.moved:
-        moved, met = streams.pop(source, None), streams.pop(target, None)
+        moved, replaced = streams.pop(source, None), streams.pop(target, None)
         if moved is not None:
             streams[target] = moved
-        if met is not None and direction == MoveDirectionality.SWAP:
-            streams[source] = met
+        if replaced is not None and direction == MoveDirectionality.SWAP:
+            streams[source] = replaced
 
 
 def keyed_draws(temperature: float, top_p: float) -> Any:
-    """The class of a logits processor that draws after temperature and top-p.
+    """Return a logits processor class that draws after temperature and top-p.
 
-    A request has among its ``extra_args`` its ``number``, ``key``, ``start`` (how many tokens were
-    drawn before) and ``count`` (of all its draws); one whose key is None is left as it is. vLLM is
-    to take the likeliest token. ``broken`` of the class holds the numbers of requests of which some
-    logits were NaN, ``margins`` how near the nearest draw of each was, as of
-    ``Continuation``.
+    A request's ``extra_args`` hold ``sample_id``, ``key`` (None leaves its logits unchanged),
+    ``start`` (tokens drawn before) and ``count`` (of all its draws). vLLM must sample greedily.
+    The class attribute ``broken`` holds the ids of samples with NaN logits, ``margins`` the
+    smallest margin of each sample's draws, as in ``Continuation``.
     """
 
     class KeyedDraws(LogitsProcessor):  # type: ignore[misc]
-        """Sets all logits of a sample's row but that of the token it draws to minus infinity."""
+        """Sets all logits of a sample's row to minus infinity, except that of the drawn token."""
 
         broken: ClassVar[set[int]] = set()
         margins: ClassVar[dict[int, float]] = {}
@@ -87,34 +85,34 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
             self._streams: dict[int, _Stream] = {}
 
         def is_argmax_invariant(self) -> bool:
-            """No: it decides which token is the likeliest."""
+            """Return False: the drawn token becomes the argmax."""
             return False
 
         def update_state(self, update: BatchUpdate | None) -> None:
-            """Follows the requests through the rows of vLLM's batch."""
+            """Apply an update of vLLM's batch."""
             if update is not None:
-                _follow(self._streams, update)
+                _update_rows(self._streams, update)
 
         def apply(self, logits: Tensor) -> Tensor:
-            """Draws for all rows (R, V) that have a stream."""
-            drawn, numbers = {}, {}
-            for row, own in self._streams.items():
-                if own.draws is not None:
-                    drawn[row], numbers[row] = own, own.draws[len(own.tokens)]
+            """Draw a token for every row of (R, V) that has a stream."""
+            drawing, numbers = {}, {}
+            for row, stream in self._streams.items():
+                if stream.draws is not None:
+                    drawing[row], numbers[row] = stream, stream.draws[len(stream.tokens)]
                 elif logits[row].isnan().any():
-                    KeyedDraws.broken.add(own.number)
-            if not drawn:
+                    KeyedDraws.broken.add(stream.sample_id)
+            if not drawing:
                 return logits
-            rows = torch.tensor(list(drawn), device=logits.device)
+            rows = torch.tensor(list(drawing), device=logits.device)
             draws = torch.tensor(list(numbers.values()), dtype=torch.float64, device=logits.device)
-            tokens, near = _drawn(logits[rows].float(), draws, temperature, top_p)
+            tokens, row_margins = _draw(logits[rows].float(), draws, temperature, top_p)
             logits[rows] = -torch.inf
             logits[rows, tokens] = 0.0
             margins = KeyedDraws.margins
-            for own, margin in zip(drawn.values(), near.tolist(), strict=True):
-                margins[own.number] = min(margins.get(own.number, math.inf), margin)
+            for stream, margin in zip(drawing.values(), row_margins.tolist(), strict=True):
+                margins[stream.sample_id] = min(margins.get(stream.sample_id, math.inf), margin)
                 if math.isnan(margin):
-                    KeyedDraws.broken.add(own.number)
+                    KeyedDraws.broken.add(stream.sample_id)
             return logits
 
     return KeyedDraws

@@ -1,4 +1,4 @@
-"""What samples in the process of a vLLM policy engine, and what it is asked for."""
+"""The sampling engine that runs in the process of a vLLM policy, and its messages."""
 
 import math
 from dataclasses import dataclass
@@ -10,33 +10,42 @@ ROWS_PER_BATCH = 512
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What the engine's process is asked for: a text to go on from, its draws, when to stop."""
+class SampleCall:
+    """One sample to generate: its context, its draws, and where it stops."""
 
-    text: list[int]
-    key: int | None  # None takes the likeliest token
-    start: int  # how many of ``count`` tokens there are
+    context: list[int]
+    key: int | None  # None is greedy
+    start: int  # how many of ``count`` tokens the context holds already
     count: int
     stops: tuple[str, ...]
-    ends: tuple[int, ...]
+    end_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A sample that is done: its new tokens, how many were computed, its margin.
+class FinishedSample:
+    """A sample that vLLM stopped: its new tokens, the tokens computed, and its margin.
 
     ``broken``: whether some of its logits were NaN.
     """
 
-    number: int
+    sample_id: int
     tokens: list[int]
-    computed: int
+    tokens_computed: int
     margin: float
     broken: bool
 
 
 class Generator:
-    """The engine, in its process."""
+    """vLLM's engine, in its own process.
+
+    Args:
+        checkpoint: folder or hub name.
+        device: kind of device.
+        cache_mib: of the KV cache; None is the default of the device.
+        temperature: divides the logits.
+        top_p: nucleus.
+        dtype: of weights and arithmetic, in vLLM's terms.
+    """
 
     def __init__(
         self,
@@ -58,86 +67,93 @@ class Generator:
             dtype=dtype,
             enable_prefix_caching=True,
             max_num_seqs=ROWS_PER_BATCH,
-            max_logprobs=-1,  # as many as there are tokens
+            max_logprobs=-1,  # no limit
             logits_processors=[self._draws],
-            generation_config="vllm",  # what the checkpoint recommends is not asked for
+            generation_config="vllm",  # ignore the checkpoint's recommended settings
             enforce_eager=device == "cpu",
         )
-        self._asked: dict[int, Ask] = {}  # samples under way
-        self.longest = int(self._model.model_config.max_model_len)
+        self._active: dict[int, SampleCall] = {}
+        self.max_length = int(self._model.model_config.max_model_len)
 
     @property
     def busy(self) -> bool:
-        """Whether samples are under way."""
-        return bool(self._asked)
+        """Whether samples are in progress."""
+        return bool(self._active)
 
-    def add(self, asked: list[tuple[int, Ask]]) -> None:
-        """Takes samples by their numbers; they join those under way."""
+    def add(self, calls: list[tuple[int, SampleCall]]) -> None:
+        """Add samples by id; they join those in progress."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        for number, one in asked:
+        for sample_id, call in calls:
             parameters = SamplingParams(
                 temperature=0.0,  # the draws leave one token
-                max_tokens=one.count - one.start,
-                ignore_eos=True,  # the ends are named
-                stop_token_ids=list(one.ends),
-                stop=list(one.stops),
-                detokenize=bool(one.stops),
+                max_tokens=call.count - call.start,
+                ignore_eos=True,  # stop_token_ids holds the end tokens
+                stop_token_ids=list(call.end_ids),
+                stop=list(call.stops),
+                detokenize=bool(call.stops),
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 extra_args={
-                    "number": number,
-                    "key": one.key,
-                    "start": one.start,
-                    "count": one.count,
+                    "sample_id": sample_id,
+                    "key": call.key,
+                    "start": call.start,
+                    "count": call.count,
                 },
             )
-            prompt = {"prompt_token_ids": one.text}
-            self._model.llm_engine.add_request(str(number), prompt, parameters)
-            self._asked[number] = one
+            prompt = {"prompt_token_ids": call.context}
+            self._model.llm_engine.add_request(str(sample_id), prompt, parameters)
+            self._active[sample_id] = call
 
-    def step(self) -> list[Drawn]:
-        """Goes on with all samples under way; those that are done."""
-        found = []
+    def step(self) -> list[FinishedSample]:
+        """Advance all samples in progress; return the finished ones."""
+        finished = []
         for output in self._model.llm_engine.step():
-            number = int(output.request_id)
-            one = self._asked.pop(number)
+            sample_id = int(output.request_id)
+            call = self._active.pop(sample_id)
             tokens = list(output.outputs[0].token_ids)
-            # Every token but the last goes through the model, to see what comes after it.
-            computed = len(one.text) - output.num_cached_tokens + len(tokens) - 1
-            margin = self._draws.margins.pop(number, math.inf)
-            broken = number in self._draws.broken
-            self._draws.broken.discard(number)
-            found.append(Drawn(number, tokens, computed, margin, broken))
-        return found
+            # Every token but the last goes through the model.
+            computed = len(call.context) - output.num_cached_tokens + len(tokens) - 1
+            margin = self._draws.margins.pop(sample_id, math.inf)
+            broken = sample_id in self._draws.broken
+            self._draws.broken.discard(sample_id)
+            finished.append(FinishedSample(sample_id, tokens, computed, margin, broken))
+        return finished
 
     def abort(self) -> None:
-        """Drops all samples under way."""
-        if self._asked:
-            self._model.llm_engine.abort_request([str(number) for number in self._asked])
-        self._asked.clear()
+        """Drop all samples in progress."""
+        if self._active:
+            self._model.llm_engine.abort_request([str(sample_id) for sample_id in self._active])
+        self._active.clear()
         self._draws.margins.clear()
         self._draws.broken.clear()
 
-    def top(self, asked: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:
-        """The likeliest next tokens of each text, their log-probabilities, the tokens computed."""
+    def top(self, calls: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:
+        """Return the likeliest next tokens of each context.
+
+        Args:
+            calls: contexts, each with the number of tokens wanted.
+
+        Returns:
+            Per context: token ids, their log-probabilities (nats), tokens computed.
+        """
         from vllm import SamplingParams
 
         parameters = [
             SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, detokenize=False)
-            for _, count in asked
+            for _, count in calls
         ]
-        found = self._model.generate(
-            [{"prompt_token_ids": text} for text, _ in asked], parameters, use_tqdm=False
+        outputs = self._model.generate(
+            [{"prompt_token_ids": context} for context, _ in calls], parameters, use_tqdm=False
         )
-        answers = []
-        for (text, _), output in zip(asked, found, strict=True):
-            values = {i: one.logprob for i, one in output.outputs[0].logprobs[0].items()}
+        results = []
+        for (context, _), output in zip(calls, outputs, strict=True):
+            values = {i: top.logprob for i, top in output.outputs[0].logprobs[0].items()}
             ids = sorted(values, key=lambda i: (-values[i], i))
-            computed = len(text) - output.num_cached_tokens
-            answers.append((ids, [values[i] for i in ids], computed))
-        return answers
+            computed = len(context) - output.num_cached_tokens
+            results.append((ids, [values[i] for i in ids], computed))
+        return results
 
     def forget(self) -> None:
-        """Empties the prefix cache."""
+        """Clear the prefix cache."""
         self._model.reset_prefix_cache()

@@ -1,7 +1,7 @@
-"""The vLLM policy engine, asked like the Hugging Face one and with the same keyed draws.
+"""The vLLM policy engine, with the interface and the keyed draws of the Hugging Face one.
 
-Each sample is a request of its own to vLLM, which batches them continuously and reads what begins
-as an earlier text did from its prefix cache, in whole blocks. Knows nothing of search or of Ray.
+Each sample is a request of its own to vLLM, which batches them continuously and reuses cached
+prefixes in full blocks. Knows nothing of search or of Ray.
 """
 
 import math
@@ -13,9 +13,9 @@ from typing import Literal
 
 from orchestrator.checkpoints.checkpoint import check_policy_weights
 from orchestrator.conversations.chat import load_chat
-from orchestrator.engines.continuous import sampled
+from orchestrator.engines.continuous import sample_all
 from orchestrator.engines.huggingface.policy import PolicyIsNotFinite
-from orchestrator.engines.vllm.generator import Ask, Generator
+from orchestrator.engines.vllm.generator import FinishedSample, Generator, SampleCall
 from orchestrator.engines.vllm.process import VllmProcess, check_served
 from orchestrator.search.engines import (
     Continuation,
@@ -28,33 +28,33 @@ from orchestrator.search.engines import (
 
 
 @dataclass
-class _Row:
-    """One sample on its way: the tokens drawn so far, the end token among them."""
+class _ActiveSample:
+    """One sample in progress; ``tokens`` are those drawn so far, the end token included."""
 
-    request: int
-    text: Ids
+    request_id: int
+    context: Ids
     key: int
-    asked: SampleRequest
+    request: SampleRequest
     tokens: list[int] = field(default_factory=list)
-    sampled: int = 0
-    computed: int = 0
+    tokens_sampled: int = 0
+    tokens_computed: int = 0
     margin: float = math.inf
     stop: Literal["end", "length", "stop"] | None = None
 
 
 class VllmPolicy:
-    """A causal language model that samples, behind vLLM.
+    """A causal language model that samples, on vLLM.
 
     Args:
         checkpoint: folder or hub name.
         temperature: divides the logits; the same for every method.
-        top_p: nucleus; 1 is the whole distribution.
+        top_p: nucleus; 1 is the full distribution.
         device: torch device name; vLLM is built for one kind of device.
-        ends: whether the end token ends a response; if not it is a token like all others.
-        dtype: of weights and arithmetic, in vLLM's words.
-        cache_mib: of keys and values; None is the default of the device.
+        ends: whether the end token ends a response; if not, it is an ordinary token.
+        dtype: of weights and arithmetic, in vLLM's terms.
+        cache_mib: of the KV cache; None is the default of the device.
 
-    The engine takes as many threads as torch has in this process.
+    The engine uses as many threads as torch does in this process.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
@@ -74,118 +74,120 @@ class VllmPolicy:
         cache_mib: int | None = None,
     ) -> None:
         check_served(checkpoint)
-        check_policy_weights(checkpoint)  # vLLM takes some checkpoints that lack weights
+        check_policy_weights(checkpoint)  # vLLM loads some checkpoints that lack weights
         self.chat = load_chat(checkpoint)
         self.temperature, self.top_p, self.device = temperature, top_p, device
         self._checkpoint = checkpoint
         self._end_ids = self.chat.end_ids if ends else ()
-        self._numbers, self._samples = count(), count()
-        self._orders: dict[int, list[_Row]] = {}  # requests that are not done
-        self._rows: dict[int, _Row] = {}  # their samples under way, by vLLM's numbers
+        self._request_ids, self._sample_ids = count(), count()
+        self._requests: dict[int, list[_ActiveSample]] = {}  # unfinished
+        self._active: dict[int, _ActiveSample] = {}  # by sample id
         start = partial(Generator, temperature=temperature, top_p=top_p, dtype=dtype)
         self._engine = VllmProcess(checkpoint, device, start, cache_mib)
 
     def close(self) -> None:
-        """Ends the engine's process; a policy that is no longer used does so by itself."""
+        """End the engine's process. A policy that is garbage-collected does so by itself."""
         self._engine.close()
 
     def forget(self) -> None:
-        """Drops all keys and values that are kept."""
-        self._engine.ask("forget")
+        """Clear the prefix cache."""
+        self._engine.call("forget")
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Samples all requests; result i belongs to request i. No others may be under way.
+        """Sample all requests; result i is of request i. No other requests may be in progress.
 
         Raises:
-            ValueError: as of ``add``.
-            TextDoesNotFit: likewise.
+            ValueError: as ``add``.
+            TextDoesNotFit: as ``add``.
             PolicyIsNotFinite: some logits were NaN.
             RuntimeError: the engine's process has ended.
         """
-        return sampled(self, requests)
+        return sample_all(self, requests)
 
     def add(self, requests: Sequence[SampleRequest]) -> list[int]:
-        """Takes requests, whose samples join those under way; their numbers.
+        """Enqueue requests, whose samples join those in progress; return their ids.
 
         Raises:
-            ValueError: a request wants entropies, or would stop by them: vLLM does not tell them.
-            TextDoesNotFit: a text is empty, or longer than vLLM reads with all its new tokens.
+            ValueError: a request needs entropies, which vLLM does not return.
+            TextDoesNotFit: a context is empty, or with all its new tokens longer than vLLM's limit.
             RuntimeError: the engine is closed.
         """
-        if any(request.tells_entropies for request in requests):
+        if any(request.needs_entropies for request in requests):
             raise ValueError(
                 f"{self._checkpoint}: engine 'vllm' gives no entropies; methods that stop by them"
                 " (cards) run on engine: transformers"
             )
-        texts = [request.prompt_ids + request.prefix_ids for request in requests]
+        contexts = [request.prompt_ids + request.prefix_ids for request in requests]
         self._engine.check_fits(
             [
-                (len(text), len(text) + request.max_new_tokens)
-                for text, request in zip(texts, requests, strict=True)
+                (len(context), len(context) + request.max_new_tokens)
+                for context, request in zip(contexts, requests, strict=True)
             ]
         )
-        numbers = list(islice(self._numbers, len(requests)))
-        rows = []
-        for number, text, request in zip(numbers, texts, requests, strict=True):
-            self._orders[number] = [_Row(number, text, key, request) for key in request.keys]
-            rows += self._orders[number]
-        self._go_on(rows)
-        return numbers
+        ids = list(islice(self._request_ids, len(requests)))
+        samples = []
+        for request_id, context, request in zip(ids, contexts, requests, strict=True):
+            self._requests[request_id] = [
+                _ActiveSample(request_id, context, key, request) for key in request.keys
+            ]
+            samples += self._requests[request_id]
+        self._submit(samples)
+        return ids
 
     def step(self) -> dict[int, Sampled]:
-        """Waits until some samples are done; the requests that are, by their numbers.
+        """Wait until some samples are done; return the finished requests by id.
 
         Raises:
             PolicyIsNotFinite: some logits were NaN.
             RuntimeError: the engine's process has ended.
         """
-        again, changed = [], set()
-        for drawn in self._engine.done():
-            row = self._rows.pop(drawn.number, None)
-            if row is None:
-                continue  # of a request that was dropped meanwhile
-            if drawn.broken:
+        resumed, changed = [], set()
+        for finished in self._engine.wait():
+            sample = self._active.pop(finished.sample_id, None)
+            if sample is None:
+                continue  # its request was aborted
+            if finished.broken:
                 raise PolicyIsNotFinite(
                     f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype"
                     " are broken"
                 )
-            row.margin = min(row.margin, drawn.margin)
-            row.tokens += drawn.tokens
-            row.sampled += len(drawn.tokens)
-            row.computed += drawn.computed
-            self._mark(row)
-            # One goes on where vLLM saw a stop in the text that is not in the continuation's own,
-            # such as a space that only stands between the prompt and the continuation.
-            if row.stop is None:
-                again.append(row)
-            changed.add(row.request)
-        self._go_on(again)
-        ended = [n for n in sorted(changed) if all(row.stop for row in self._orders[n])]
-        return {number: self._sampled(self._orders.pop(number)) for number in ended}
+            self._append(sample, finished)
+            # vLLM may stop at a text that is not in the continuation's own text, such as a space
+            # between the prompt and the continuation. Such a sample is resumed.
+            if sample.stop is None:
+                resumed.append(sample)
+            changed.add(sample.request_id)
+        self._submit(resumed)
+        ended = [n for n in sorted(changed) if all(sample.stop for sample in self._requests[n])]
+        return {n: self._to_result(self._requests.pop(n)) for n in ended}
 
     def abort(self) -> None:
-        """Drops all requests that are not done."""
-        self._engine.tell("abort")
-        self._orders.clear()
-        self._rows.clear()
+        """Drop all unfinished requests."""
+        self._engine.post("abort")
+        self._requests.clear()
+        self._active.clear()
 
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
-        """Next-token candidates of each request by falling log-probability; ties by the smaller id.
+        """Return next-token candidates by falling log-probability; ties by the smaller id.
 
-        Log-probabilities stand for logits: they differ by a constant of the position.
+        Log-probabilities replace logits: they differ by a constant per position.
+
+        Raises:
+            TextDoesNotFit: a context is empty or too long.
+            RuntimeError: the engine's process has ended.
         """
         counts: dict[Ids, int] = {}
         for request in requests:
-            text = request.prompt_ids + request.prefix_ids
-            counts[text] = max(counts.get(text, 0), request.count)
+            context = request.prompt_ids + request.prefix_ids
+            counts[context] = max(counts.get(context, 0), request.count)
         self._engine.check_fits([(len(r.prompt_ids + r.prefix_ids) + 1,) for r in requests])
-        asked = [(list(text), count) for text, count in counts.items()]
-        answers = self._engine.ask("top", asked) if asked else []
-        found = dict(zip(counts, answers, strict=True))
+        calls = [(list(context), number) for context, number in counts.items()]
+        answers = self._engine.call("top", calls) if calls else []
+        top_of = dict(zip(counts, answers, strict=True))
         results = []
         for request in requests:
-            text = request.prompt_ids + request.prefix_ids
-            ids, values, computed = found[text]
+            context = request.prompt_ids + request.prefix_ids
+            ids, values, computed = top_of[context]
             results.append(
                 TopTokens(
                     tuple(None if i in self._end_ids else i for i in ids[: request.count]),
@@ -193,42 +195,49 @@ class VllmPolicy:
                     computed,
                 )
             )
-            found[text] = ids, values, 0  # paid for by the first who asks
+            top_of[context] = ids, values, 0  # counted for the first request of a context
         return results
 
-    def _go_on(self, rows: list[_Row]) -> None:
-        """Has rows sampled from where they are until vLLM stops."""
-        asked = [
+    def _submit(self, samples: list[_ActiveSample]) -> None:
+        """Send samples to vLLM, each to continue after its tokens so far."""
+        calls = [
             (
-                next(self._samples),
-                Ask(
-                    [*row.text, *row.tokens],
-                    None if row.asked.greedy else row.key,
-                    len(row.tokens),
-                    row.asked.max_new_tokens,
-                    row.asked.stops,
+                next(self._sample_ids),
+                SampleCall(
+                    [*sample.context, *sample.tokens],
+                    None if sample.request.greedy else sample.key,
+                    len(sample.tokens),
+                    sample.request.max_new_tokens,
+                    sample.request.stops,
                     self._end_ids,
                 ),
             )
-            for row in rows
+            for sample in samples
         ]
-        self._rows.update((number, row) for (number, _), row in zip(asked, rows, strict=True))
-        if asked:
-            self._engine.tell("add", asked)
+        self._active.update(
+            (sample_id, sample) for (sample_id, _), sample in zip(calls, samples, strict=True)
+        )
+        if calls:
+            self._engine.post("add", calls)
 
-    def _mark(self, row: _Row) -> None:
-        """Says why a row stops, and cuts it behind a stop."""
-        content = row.tokens[:-1] if row.tokens[-1] in self._end_ids else row.tokens
-        place = self._stop_place(content, row.asked.stops)
-        if place is not None:
-            row.tokens, row.stop = row.tokens[:place], "stop"
-        elif len(content) < len(row.tokens):
-            row.tokens, row.stop = content, "end"
-        elif len(row.tokens) == row.asked.max_new_tokens:
-            row.stop = "length"
+    def _append(self, sample: _ActiveSample, finished: FinishedSample) -> None:
+        """Append new tokens to a sample, set why it stops, and truncate it after a stop."""
+        sample.margin = min(sample.margin, finished.margin)
+        sample.tokens += finished.tokens
+        sample.tokens_sampled += len(finished.tokens)
+        sample.tokens_computed += finished.tokens_computed
+        ended = sample.tokens[-1] in self._end_ids
+        content = sample.tokens[:-1] if ended else sample.tokens
+        length = self._length_at_stop(content, sample.request.stops)
+        if length is not None:
+            sample.tokens, sample.stop = sample.tokens[:length], "stop"
+        elif len(content) < len(sample.tokens):
+            sample.tokens, sample.stop = content, "end"
+        elif len(sample.tokens) == sample.request.max_new_tokens:
+            sample.stop = "length"
 
-    def _stop_place(self, tokens: list[int], stops: tuple[str, ...]) -> int | None:
-        """How many tokens it takes until one of the texts stands in their own text."""
+    def _length_at_stop(self, tokens: list[int], stops: tuple[str, ...]) -> int | None:
+        """Return the fewest tokens whose text holds a stop; None if the full text holds none."""
         if not stops or not self._holds(tokens, stops):
             return None
         if not self._holds(tokens[:-1], stops):
@@ -239,17 +248,17 @@ class VllmPolicy:
         text = self.chat.text(tokens)
         return any(stop in text for stop in stops)
 
-    def _sampled(self, rows: list[_Row]) -> Sampled:
+    def _to_result(self, samples: list[_ActiveSample]) -> Sampled:
         return Sampled(
             tuple(
                 Continuation(
-                    tuple(row.tokens),
-                    row.stop,  # type: ignore[arg-type]
-                    margin=row.margin,
-                    text=self.chat.text(row.tokens) if row.asked.texts else None,
+                    tuple(sample.tokens),
+                    sample.stop,  # type: ignore[arg-type]
+                    margin=sample.margin,
+                    text=self.chat.text(sample.tokens) if sample.request.texts else None,
                 )
-                for row in rows
+                for sample in samples
             ),
-            sum(row.sampled for row in rows),
-            sum(row.computed for row in rows),
+            sum(sample.tokens_sampled for sample in samples),
+            sum(sample.tokens_computed for sample in samples),
         )

@@ -1,8 +1,8 @@
-"""vLLM in a process of its own, asked through a pipe: what all engines of vLLM here share.
+"""vLLM in a separate process behind a pipe: the part that all vLLM engines share.
 
-vLLM changes the process it is in (torch's threads, the environment, process groups). Its process
-here ends with the one that started it, however that ends; vLLM's own engine processes live on where
-their parent is killed. A batch goes through the pipe in a millisecond or two.
+vLLM changes the process it runs in (torch's threads, the environment, process groups). The process
+here ends with its parent, even if the parent is killed; vLLM's own engine processes would survive.
+Sending a batch through the pipe takes one or two milliseconds.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ import torch._dynamo.config
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 
-CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # of keys and values; longer texts are refused
-FREE = 0.05  # of the memory, at the start: not all, for two engines share a card
-BLOCK = {"cpu": 32, "cuda": 16}  # tokens of a cache block, the least: only whole ones are reused
-TOKENS_PER_BATCH = 8192  # of a forward; longer texts are computed in pieces
-SHUTDOWN_S = 2.0  # given to an idle engine before it is killed
-ROWS_NAMED = 20  # that an error names, at most
+CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # of the KV cache; longer sequences are rejected
+GPU_MEMORY_UTILIZATION = 0.05  # checked at start: two engines share a GPU
+BLOCK = {"cpu": 32, "cuda": 16}  # tokens of a cache block, the minimum: only full blocks are reused
+TOKENS_PER_BATCH = 8192  # of a forward; longer prompts are prefilled in chunks
+SHUTDOWN_S = 2.0  # that an idle engine has to exit before it is killed
+ROWS_NAMED = 20  # in an error message, at most
 SETTINGS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the cores are shared with other processes
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this is its own process already
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the second one has another interface for draws of our own
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # version 2 has another interface for logits processors
     "VLLM_NO_USAGE_STATS": "1",
 }
 INSTALL = (
@@ -44,20 +44,20 @@ INSTALL = (
 
 
 class Served(Protocol):
-    """What answers in the engine's process. ``longest``: tokens of a text and its answer."""
+    """An engine in its process. ``max_length`` limits the tokens of a prompt and its output."""
 
-    longest: int
+    max_length: int
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way, to be gone on with between questions."""
+        """Whether requests are in progress, which ``step`` advances between calls."""
 
     def step(self) -> list[Any]:
-        """Goes on with it; what is done."""
+        """Advance the requests in progress; return the finished ones."""
 
 
 def check_installed() -> None:
-    """Checks that vLLM is there, without importing it.
+    """Check that vLLM is installed, without importing it.
 
     Raises:
         ModuleNotFoundError: it is not; the message says what to install.
@@ -67,28 +67,28 @@ def check_installed() -> None:
 
 
 def check_served(checkpoint: str) -> None:
-    """Checks that vLLM can load a checkpoint.
+    """Check that vLLM can load a checkpoint.
 
     Raises:
-        ValueError: it is an adapter, which nothing merges for vLLM.
+        ValueError: it is an adapter, which is not merged for vLLM.
     """
     if (adapter := adapter_of(checkpoint)) is not None:
         raise ValueError(
-            f"{checkpoint}: engine 'vllm' reads whole models, and this is an adapter of"
-            f" {adapter.base}; valid: engine: transformers, or a checkpoint that the adapter is"
-            " merged into (PEFT: merge_and_unload, then save_pretrained)"
+            f"{checkpoint}: engine 'vllm' loads full models, and this is an adapter of"
+            f" {adapter.base}; valid: engine: transformers, or a checkpoint with the adapter"
+            " merged (PEFT: merge_and_unload, then save_pretrained)"
         )
 
 
 class VllmProcess:
-    """An engine's process. It takes as many threads as torch has in this one.
+    """An engine in a separate process, with as many threads as torch has in this one.
 
     Args:
         checkpoint: folder or hub name.
         device: torch device name; vLLM is built for one kind of device.
-        start: makes what answers there, from the checkpoint, the kind of device and ``cache_mib``;
-            a function at the top of a module, or a partial of one.
-        cache_mib: of keys and values; None is the default of the device.
+        start: creates the engine there from the checkpoint, the kind of device and ``cache_mib``;
+            must be picklable.
+        cache_mib: of the KV cache; None is the default of the device.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
@@ -104,108 +104,109 @@ class VllmProcess:
     ) -> None:
         check_installed()
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
+        self._connection, child_connection = context.Pipe()
         kind, threads = torch.device(device).type, torch.get_num_threads()
-        given = theirs, threads, partial(start, checkpoint, kind, cache_mib)
-        process = context.Process(target=_serve, args=given, daemon=True)
+        arguments = child_connection, threads, partial(start, checkpoint, kind, cache_mib)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
         process.start()
-        theirs.close()  # so that its end is seen here
+        child_connection.close()  # so that the end of the process closes the pipe
         self._checkpoint, self._process = checkpoint, process
-        # Run by close(), when this object goes, or at the interpreter's end: once.
+        # Runs once: by close(), at garbage collection, or at the interpreter's exit.
         self.close = weakref.finalize(self, _end, process, self._connection)
         self._done: deque[Any] = deque()
         try:
-            self._longest = int(self._answer())
+            self._max_length = int(self._wait_for_answer())
         except RuntimeError:
             self.close()
             raise
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """What a method of the engine answers.
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the engine and return its result.
 
         Raises:
-            RuntimeError: it failed, or the process has ended.
+            RuntimeError: the call failed, or the process has ended.
         """
         self._send(method, arguments, True)
-        return self._answer()
+        return self._wait_for_answer()
 
-    def tell(self, method: str, *arguments: Any) -> None:
-        """Calls a method that gives no answer; its fault, if any, is raised with the next one."""
+    def post(self, method: str, *arguments: Any) -> None:
+        """Call a method without waiting; an error is raised by the next ``call`` or ``wait``."""
         self._send(method, arguments, False)
 
-    def done(self) -> list[Any]:
-        """What is done since it was last asked; waits until something is.
+    def wait(self) -> list[Any]:
+        """Wait until requests finish; return all that did since the last call.
 
         Raises:
-            RuntimeError: as of ``ask``.
+            RuntimeError: as ``call``.
         """
         while not self._done:
             self._receive()
-        found = list(self._done)
+        finished = list(self._done)
         self._done.clear()
-        return found
+        return finished
 
     def check_fits(self, lengths: Sequence[Collection[int]]) -> None:
-        """Checks that all lengths (tokens) of each row are such as the engine reads.
+        """Check that all lengths (tokens) of each row are between 1 and the engine's limit.
 
         Raises:
-            TextDoesNotFit: some are not.
+            TextDoesNotFit: some are not; the error holds the indices of their rows.
         """
         bad = [
             i
             for i, row in enumerate(lengths)
-            if row and not 0 < min(row) <= max(row) <= self._longest
+            if row and not 0 < min(row) <= max(row) <= self._max_length
         ]
         if bad:
-            most = max(max(lengths[i]) for i in bad)
+            longest = max(max(lengths[i]) for i in bad)
             raise TextDoesNotFit(
-                f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) have up to {most}"
-                f" tokens: engine 'vllm' reads {self._longest} of this model at most (its context,"
-                " or what fits the cache of keys and values) and one at least",
+                f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) have up to {longest}"
+                f" tokens: engine 'vllm' reads {self._max_length} of this model at most (its"
+                " context, or what fits the KV cache) and one at least",
                 tuple(bad),
             )
 
     def _send(self, method: str, arguments: Sequence[Any], answered: bool) -> None:
         if not self.close.alive:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
-        with contextlib.suppress(OSError):  # where it has ended, the answer says so
+        with contextlib.suppress(OSError):  # if the process has ended, the answer says so
             self._connection.send((method, arguments, answered))
 
-    def _answer(self) -> Any:
-        """The answer to a question; what else is done meanwhile is kept."""
+    def _wait_for_answer(self) -> Any:
+        """Return the answer to a call; requests that finish meanwhile are queued."""
         while (answer := self._receive()) is None:
             pass
         return answer[0]
 
     def _receive(self) -> tuple[Any] | None:
-        """The next message: an answer, or None where it was something that is done."""
+        """Receive a message; return its answer, or None if it reports finished requests."""
         try:
-            fault, answer, done = self._connection.recv()
+            error_text, answer, done = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(SHUTDOWN_S)
             code = self._process.exitcode
-            fault, answer, done = f"its process ended (exit code {code})", None, []
-        if fault is not None:
-            raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {fault}")
+            error_text, answer, done = f"its process ended (exit code {code})", None, []
+        if error_text is not None:
+            raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {error_text}")
         self._done += done
-        found: tuple[Any] | None = answer
-        return found
+        result: tuple[Any] | None = answer
+        return result
 
 
 def language_model(checkpoint: str, device: str, cache_mib: int | None, **settings: Any) -> Any:
-    """A vLLM engine in this process, with the settings that all have in common.
+    """Create a vLLM engine in this process, with the settings that all engines share.
 
     Raises:
         ValueError: the installed vLLM is built for another kind of device.
     """
-    if device == "cpu":  # models run as they are; what vLLM would still compile takes 17 s
+    if device == "cpu":  # eager models; what vLLM still compiles takes 17 s
         torch._dynamo.config.disable = True
     from vllm import LLM
     from vllm.platforms import current_platform
 
     if current_platform.device_type != device:
         raise ValueError(
-            f"the installed vLLM computes on {current_platform.device_type}, asked for is {device}"
+            f"the installed vLLM computes on {current_platform.device_type}, not on {device};"
+            " install the build for that device, or set the device to the installed one"
         )
     return LLM(
         checkpoint,
@@ -213,7 +214,7 @@ def language_model(checkpoint: str, device: str, cache_mib: int | None, **settin
         use_tqdm_on_load=False,
         max_model_len=-1,  # the model's context, or what fits the cache
         kv_cache_memory_bytes=(cache_mib or CACHE_MIB[device]) * 2**20,
-        gpu_memory_utilization=FREE,
+        gpu_memory_utilization=GPU_MEMORY_UTILIZATION,
         block_size=BLOCK[device],
         max_num_batched_tokens=TOKENS_PER_BATCH,
         disable_log_stats=True,
@@ -222,7 +223,7 @@ def language_model(checkpoint: str, device: str, cache_mib: int | None, **settin
 
 
 def _end(process: BaseProcess, connection: Connection) -> None:
-    connection.close()  # an idle engine then ends by itself
+    connection.close()  # an idle engine exits when the pipe closes
     process.join(SHUTDOWN_S)
     if process.is_alive():
         process.kill()
@@ -235,9 +236,10 @@ def _serve(
     threads: int,
     start: Callable[[], Served],
 ) -> None:
-    """The engine's process: sends the longest text it reads, then answers until the pipe closes.
+    """Run the engine's process: send its ``max_length``, then serve calls until the pipe closes.
 
-    A message is a fault or None, the answer in a tuple or None, and a list of what is done.
+    A message is an error text or None, the answer in a tuple or None, and a list of finished
+    requests.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -246,7 +248,7 @@ def _serve(
     torch.set_num_threads(threads)
     try:
         engine = start()
-        connection.send((None, (engine.longest,), []))
+        connection.send((None, (engine.max_length,), []))
     except Exception as error:
         connection.send((_named(error), None, []))
         return
@@ -275,7 +277,7 @@ def _named(error: Exception) -> str:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent does, even in the middle of a batch."""
+    """End this process when its parent ends, even in the middle of a batch."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
