@@ -1,8 +1,8 @@
-"""LoRA adapters as PEFT writes them: a folder with adapter_config.json, and the base that it names.
+"""LoRA adapters as PEFT writes them: a folder with adapter_config.json, and its base model.
 
-An adapter is read as the checkpoint that it makes of its base: the base's config and weights, with
-the modules that the adapter saved whole (a reward head) in place of the base's. At loading it is
-merged into the base's weights, so that every engine sees a plain model.
+An adapter is treated as a full checkpoint: the base's config and weights, with the modules that the
+adapter saved in full (a reward head) instead of the base's. At loading it is merged into the base's
+weights, so that every engine gets a plain model.
 """
 
 import re
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
 
@@ -25,9 +25,12 @@ from orchestrator.checkpoints.files import (
     read_json,
 )
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-_WHOLE_MODEL = ("model.safetensors", "model.safetensors.index.json")
-PREFIX = "base_model.model."  # in front of every name in an adapter's file
+_MODEL_FILES = ("model.safetensors", "model.safetensors.index.json")
+PREFIX = "base_model.model."  # of every name in an adapter's file
 _CLASSES = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification"}
 _HEADS = ("classifier", "score")
 _LANGUAGE_MODEL = re.compile(r"(ForCausalLM|LMHeadModel)$")
@@ -40,8 +43,8 @@ class Adapter:
     Attributes:
         checkpoint: its folder or hub name.
         base: folder or hub name of the model that it adapts.
-        task: what PEFT calls its task (SEQ_CLS, CAUSAL_LM); None where it was not said.
-        modules: names of the modules that it saved whole (PEFT's modules_to_save).
+        task: PEFT's task type (SEQ_CLS, CAUSAL_LM); None if not stated.
+        modules: names of the modules that it saved in full (PEFT's modules_to_save).
     """
 
     checkpoint: str
@@ -51,7 +54,7 @@ class Adapter:
 
     @cached_property
     def headers(self) -> dict[str, Header]:
-        """Its tensors by their names in its file.
+        """The headers of its tensors, by their names in its file.
 
         Raises:
             ValueError: the file is missing or damaged.
@@ -60,22 +63,22 @@ class Adapter:
 
     @property
     def saved(self) -> dict[str, str]:
-        """What it saved whole: names of the model's weights, and their names in its file."""
+        """Weights that it saved in full: names in the model, and names in its file."""
         names = {key.removeprefix(PREFIX): key for key in self.headers}
         return {name: key for name, key in names.items() if {*name.split(".")} & {*self.modules}}
 
     def architectures(self, names: list[str]) -> list[str]:
-        """The architectures of its base as those of the model that it was trained as."""
+        """Return its base's architecture names, converted to the class that it was trained as."""
         ending = _CLASSES.get(str(self.task))
         return names if ending is None else [_LANGUAGE_MODEL.sub(ending, name) for name in names]
 
 
 def adapter_of(checkpoint: str) -> Adapter | None:
-    """The adapter at a checkpoint; None where it is a model.
+    """Return the adapter at a checkpoint; None if that is a model.
 
     Raises:
         ValueError: the adapter's config is damaged, it is of another type than LoRA, its base is
-            not said, is not there, or is an adapter itself, or the folder holds a model as well.
+            not stated, does not exist, or is an adapter, or the folder also holds a model.
     """
     if not has_file(checkpoint, CONFIG):
         return None
@@ -84,7 +87,7 @@ def adapter_of(checkpoint: str) -> Adapter | None:
         raise ValueError(
             f"{checkpoint}: {CONFIG}: peft_type = {settings.get('peft_type')!r}; valid: LORA"
         )
-    for name in _WHOLE_MODEL:
+    for name in _MODEL_FILES:
         if has_file(checkpoint, name):
             raise ValueError(
                 f"{checkpoint}: it has both a model ({name}) and an adapter ({CONFIG}); valid: a"
@@ -94,19 +97,19 @@ def adapter_of(checkpoint: str) -> Adapter | None:
     if has_file(base, CONFIG):
         raise ValueError(f"{checkpoint}: its base {base} is an adapter itself; valid: a model")
     task, modules = settings.get("task_type"), settings.get("modules_to_save") or ()
-    # PEFT saves the head of a classifier without being asked; older versions did not say so.
+    # PEFT always saves the head of a classifier; older versions do not list it.
     heads = _HEADS if task in _CLASSES else ()
     return Adapter(checkpoint, base, task, tuple(dict.fromkeys((*modules, *heads))))
 
 
 def base_of(checkpoint: str) -> str:
-    """Where a checkpoint's config and most of its weights are: an adapter's base, or itself."""
+    """Return the checkpoint with the config and most weights: an adapter's base, or itself."""
     adapter = adapter_of(checkpoint)
     return checkpoint if adapter is None else adapter.base
 
 
 def with_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
-    """The model on its base's weights with the adapter merged into them: no module of PEFT's stays.
+    """Merge an adapter into a model of its base's weights; no PEFT module remains.
 
     Raises:
         ValueError: PEFT cannot load the adapter on this model.
@@ -123,9 +126,9 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
 
 
 def adapter_shapes(model: PreTrainedModel, adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    """The tensors that an adapter's file must hold for this model, by their names there.
+    """Return the shapes that an adapter's file must hold for this model, by name.
 
-    ``model`` gets the adapter's modules; on the meta device none of them takes memory.
+    Adds the adapter's modules to ``model``; on the meta device they take no memory.
 
     Raises:
         ValueError: the adapter's config does not fit the model.
@@ -139,8 +142,8 @@ def adapter_shapes(model: PreTrainedModel, adapter: Adapter) -> dict[str, tuple[
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _peft_config(model: PreTrainedModel, adapter: Adapter) -> Any:
-    """The adapter's config for this model, whatever class it was trained as."""
+def _peft_config(model: PreTrainedModel, adapter: Adapter) -> "PeftConfig":
+    """Return the adapter's config for this model, independent of the class it was trained as."""
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(adapter.checkpoint)
@@ -150,11 +153,11 @@ def _peft_config(model: PreTrainedModel, adapter: Adapter) -> Any:
     return config
 
 
-def _base(checkpoint: str, settings: Mapping[str, Any]) -> str:
-    """The base that an adapter's config names.
+def _base(checkpoint: str, settings: Mapping[str, object]) -> str:
+    """Return the base that an adapter's config names.
 
-    A relative path is looked for in the adapter's folder and in the folders above it: a path that
-    was relative to where the adapter was trained means the same to processes in other folders.
+    A relative path is resolved against the adapter's folder and its parents, so that it does not
+    depend on the current folder.
     """
     name, field = settings.get("base_model_name_or_path"), f"{CONFIG}: base_model_name_or_path"
     if not isinstance(name, str) or not name.strip():
@@ -163,8 +166,8 @@ def _base(checkpoint: str, settings: Mapping[str, Any]) -> str:
         )
     if Path(checkpoint).is_dir():
         folder = Path(checkpoint).resolve()
-        for above in (folder, *folder.parents):
-            path = above / Path(name).expanduser()
+        for parent in (folder, *folder.parents):
+            path = parent / Path(name).expanduser()
             if path.is_dir() and path != folder:
                 return str(path.resolve())
     if settings.get("revision") not in (None, "main"):
@@ -184,12 +187,12 @@ def _base(checkpoint: str, settings: Mapping[str, Any]) -> str:
 def _on_the_hub(name: str) -> bool:
     try:
         return file_of(name, "config.json") is not None
-    except (OSError, ValueError):  # offline and not in the cache, or no such name
+    except (OSError, ValueError):  # offline and not cached, or no such name
         return False
 
 
 @contextmanager
 def _peft_is_quiet() -> Iterator[None]:
-    """PEFT warns of a base that has no name and of tied weights; what matters is checked here."""
+    """Suppress PEFT's warnings of unnamed bases and tied weights; errors are checked here."""
     with warnings.catch_warnings(action="ignore"):
         yield

@@ -1,6 +1,6 @@
-"""Making, loading and saving Hugging Face checkpoints: policies and reward models, as folders.
+"""Creating, loading and saving Hugging Face checkpoints of policies and reward models.
 
-Everything downstream takes a folder or a hub name; nothing knows how small or large the model is.
+A checkpoint is a folder or a hub name. Nothing depends on the size of the model.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from orchestrator.checkpoints.loading import CPU_ATTENTION, check_whole, load_whole
+from orchestrator.checkpoints.loading import CPU_ATTENTION, check_weights, load_model
 from orchestrator.checkpoints.model_configs import is_encoder, model_config
 from orchestrator.checkpoints.reward_heads import (
     RewardHead,
@@ -29,15 +29,15 @@ from orchestrator.checkpoints.reward_heads import (
 from orchestrator.checkpoints.weights import Weights, read_config
 from orchestrator.choices import Dtype
 
-# Fields with which some architectures scale or cap their logits.
+# Config fields by which some architectures scale or cap their logits.
 LOGIT_FIELDS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier",
                 "output_logit_soft_cap")  # fmt: skip
-NEW_HEAD = ("score.weight",)  # what a class has that its checkpoint's head is not read as
+NEW_HEAD = ("score.weight",)  # of the model class, if the checkpoint has another head
 NO_LIMIT = 10**9
 DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16,
 }  # fmt: skip
-# Encoders whose first position is the one behind their pad token's id: 514 places, 512 tokens.
+# Encoders whose positions start after their pad token's id: 514 embeddings, 512 tokens.
 COUNT_FROM_PAD = (
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta",
     "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
@@ -47,7 +47,7 @@ COUNT_FROM_PAD = (
 def new_policy(
     tokenizer: PreTrainedTokenizerBase, architecture: dict[str, int], seed: int
 ) -> PreTrainedModel:
-    """A Llama policy with random weights.
+    """Create a Llama policy with random weights.
 
     ``architecture`` holds LlamaConfig fields (hidden_size, num_hidden_layers, ...); vocabulary and
     special ids come from the tokenizer. Embeddings are tied.
@@ -66,17 +66,17 @@ def new_policy(
 
 
 def load_policy(checkpoint: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Loads a causal language model from a folder or hub name, safetensors only.
+    """Load a causal language model from a folder or hub name, safetensors only.
 
     Raises:
         ValueError: it is an encoder, or its weights are not exactly a causal language model's.
     """
     check_policy_weights(checkpoint)
-    return load_whole(AutoModelForCausalLM, checkpoint, dtype)
+    return load_model(AutoModelForCausalLM, checkpoint, dtype)
 
 
 def check_policy_weights(checkpoint: str) -> None:
-    """Checks that ``load_policy`` takes a checkpoint; no weight is read.
+    """Check that ``load_policy`` accepts a checkpoint, without reading weights.
 
     Raises:
         ValueError: as ``load_policy``.
@@ -84,32 +84,32 @@ def check_policy_weights(checkpoint: str) -> None:
     config = read_config(checkpoint)
     if is_encoder(config):
         raise ValueError(
-            f"{checkpoint}: a {config.get('model_type')}, an encoder, sees both ways and writes no"
-            " text; valid: a causal language model"
+            f"{checkpoint}: a {config.get('model_type')}, an encoder, attends in both directions"
+            " and generates no text; valid: a causal language model"
         )
-    check_whole(AutoModelForCausalLM, checkpoint)
+    check_weights(AutoModelForCausalLM, checkpoint)
 
 
 def load_reward_model(
     checkpoint: str, dtype: torch.dtype = torch.float32, label: int | None = None
 ) -> PreTrainedModel:
-    """Loads a sequence classifier as a model of one label, safetensors only.
+    """Load a sequence classifier as a model of one label, safetensors only.
 
-    A head under another trainer's name (`reward_heads.py`) becomes the model's `score`, and so does
-    the row ``label`` of a head of several labels.
+    The model's `score` is the head under any trainer's name (`reward_heads.py`), or the row
+    ``label`` of a head of several labels.
 
     Raises:
         ValueError: there is no reward head among the weights, it has several labels and none is
-            chosen, it has another width than the backbone, the backbone is not causal, or weights
-            are missing, of other shapes or left over.
+            chosen, its width is not the backbone's, the backbone is not causal, or weights are
+            missing, unexpected or of other shapes.
     """
     weights, head, may_lack = _reward_weights(checkpoint, label)
-    model = load_whole(
+    model = load_model(
         AutoModelForSequenceClassification, checkpoint, dtype, may_lack, num_labels=head.labels
     )
     _check_score(checkpoint, model, head)
-    if not head.own or head.labels > 1:
-        # From here on a plain one-label classifier, and saved as one.
+    if not head.is_native or head.labels > 1:
+        # From here on a one-label classifier, also when saved.
         model.score = head_module(weights, head, label or 0, dtype).to(model.device)
         model.num_labels = model.config.num_labels = 1
     return model
@@ -118,10 +118,10 @@ def load_reward_model(
 def load_logit_model(
     checkpoint: str, token_id: int, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
-    """Loads a language model whose score is its logit of one token (Nemotron's reward models).
+    """Load a language model whose score is its logit of one token (Nemotron's reward models).
 
     Raises:
-        ValueError: it is no language model, has no such token, or changes its logits.
+        ValueError: it is not a language model, has no such token, or transforms its logits.
     """
     model = load_policy(checkpoint, dtype)
     full = model.get_output_embeddings()
@@ -132,20 +132,21 @@ def load_logit_model(
     config = model.config.get_text_config()
     if changed := [name for name in LOGIT_FIELDS if getattr(config, name, None) not in (None, 1.0)]:
         raise ValueError(
-            f"{checkpoint}: it changes its logits by {changed}: none is read as a score"
+            f"{checkpoint}: it transforms its logits by {changed}, so no logit is a score; valid: a"
+            " model without these config fields"
         )
     model.score = token_rows(full, [token_id])
     return model
 
 
 def check_reward_weights(checkpoint: str, label: int | None = None) -> None:
-    """Checks that ``load_reward_model`` takes a checkpoint; no weight is read.
+    """Check that ``load_reward_model`` accepts a checkpoint, without reading weights.
 
     Raises:
         ValueError: as ``load_reward_model``.
     """
     _, head, may_lack = _reward_weights(checkpoint, label)
-    model = check_whole(
+    model = check_weights(
         AutoModelForSequenceClassification, checkpoint, may_lack, num_labels=head.labels
     )
     if model is not None:
@@ -153,14 +154,14 @@ def check_reward_weights(checkpoint: str, label: int | None = None) -> None:
 
 
 def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
-    """A reward model on a policy's weights, its head zero: all first scores are equal.
+    """Create a reward model from a policy's weights with a zero head: all scores are equal.
 
     Raises:
-        ValueError: the checkpoint is no policy, or its architecture has no sequence classifier.
+        ValueError: the checkpoint is not a policy, or its architecture has no sequence classifier.
     """
     check_policy_weights(checkpoint)
     torch.manual_seed(seed)
-    model = load_whole(
+    model = load_model(
         AutoModelForSequenceClassification, checkpoint, torch.float32, NEW_HEAD, num_labels=1
     )
     torch.nn.init.zeros_(model.score.weight)
@@ -168,25 +169,25 @@ def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
 
 
 def check_start(checkpoint: str) -> None:
-    """Checks that ``reward_model_from_policy`` takes a checkpoint; no weight is read.
+    """Check that ``reward_model_from_policy`` accepts a checkpoint, without reading weights.
 
     Raises:
         ValueError: as ``reward_model_from_policy``.
     """
     check_policy_weights(checkpoint)
-    check_whole(AutoModelForSequenceClassification, checkpoint, NEW_HEAD, num_labels=1)
+    check_weights(AutoModelForSequenceClassification, checkpoint, NEW_HEAD, num_labels=1)
 
 
 def _reward_weights(
     checkpoint: str, label: int | None
 ) -> tuple[Weights, RewardHead, tuple[str, ...]]:
-    """The weights, the head among them, and the weights that the model's class lacks then."""
+    """Return the weights, their head, and the class's weights that the checkpoint may lack."""
     weights = Weights.of(checkpoint)
     head = find_head(weights)
     if head is None:
         raise ValueError(no_head(checkpoint))
     check_label(checkpoint, head.labels, label)
-    return weights, head, () if head.own else NEW_HEAD
+    return weights, head, () if head.is_native else NEW_HEAD
 
 
 def _check_score(checkpoint: str, model: PreTrainedModel, head: RewardHead) -> None:
@@ -204,7 +205,7 @@ def _check_score(checkpoint: str, model: PreTrainedModel, head: RewardHead) -> N
 
 
 class TextDoesNotFit(ValueError):
-    """Texts that are empty or longer than an engine reads; ``rows`` are their numbers."""
+    """Sequences are empty or longer than an engine's limit; ``rows`` are their indices."""
 
     def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
         super().__init__(message)
@@ -212,11 +213,11 @@ class TextDoesNotFit(ValueError):
 
 
 def context_of(checkpoint: str) -> int:
-    """Most tokens that a model reads at once; without a stated limit, a number past any text."""
+    """Return the context length of a model in tokens; NO_LIMIT if its config states none."""
     config = model_config(checkpoint).get_text_config()
     limit = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
-    taken = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PAD else 0
-    return limit - taken
+    reserved = config.pad_token_id + 1 if config.model_type in COUNT_FROM_PAD else 0
+    return limit - reserved
 
 
 def save_checkpoint(
@@ -225,7 +226,7 @@ def save_checkpoint(
     folder: Path,
     state: dict[str, Tensor] | None = None,
 ) -> None:
-    """Writes safetensors, config and tokenizer; ``state`` replaces the model's own state dict."""
+    """Write safetensors, config and tokenizer; ``state`` replaces the model's state dict."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)

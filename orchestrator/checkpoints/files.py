@@ -1,7 +1,7 @@
-"""The files of a checkpoint, a folder or a hub name: JSON objects and headers of safetensors.
+"""The files of a checkpoint (a folder or a hub name): JSON objects and headers of safetensors.
 
-No weight is read: of a file on the hub that is not in the cache only the header is fetched. What is
-damaged is a ValueError of one sentence that names the file.
+No weights are read: of an uncached file on the hub only the header is fetched. A damaged file is a
+ValueError whose message names it.
 """
 
 import json
@@ -16,36 +16,36 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import safe_open
 from transformers.utils import cached_file
 
-_POINTER = b"version https://git-lfs"  # how a file of Git LFS begins that was not fetched
+_POINTER = b"version https://git-lfs"  # the beginning of a Git LFS file that was not fetched
 _SHOWN = 300  # characters of another library's message
 
 
 @dataclass(frozen=True)
 class Header:
-    """One tensor as the header of its file describes it; ``dtype`` in safetensors' words (F32)."""
+    """A tensor's entry in the header of its file; ``dtype`` as safetensors names it (F32)."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def file_of(checkpoint: str, name: str) -> Path | None:
-    """A file of a checkpoint, fetched into the hub's cache; None where there is none."""
+    """Return the path of a checkpoint's file, fetched into the hub's cache; None if missing."""
     path = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)
     return Path(path) if path else None
 
 
 def has_file(checkpoint: str, name: str) -> bool:
-    """Whether a checkpoint has a file; nothing is fetched. False where the hub does not answer."""
+    """Return whether a checkpoint has a file, without fetching. False if the hub is offline."""
     if Path(checkpoint).is_dir():
         return (Path(checkpoint) / name).is_file()
     return _is_on_the_hub(checkpoint, name)
 
 
 def read_json(checkpoint: str, name: str) -> dict[str, Any]:
-    """A JSON object among a checkpoint's files; empty where there is no such file.
+    """Read a JSON object of a checkpoint; an empty one if there is no such file.
 
     Raises:
-        ValueError: the file is not JSON, or no object.
+        ValueError: the file is not JSON, or not an object.
     """
     path = file_of(checkpoint, name)
     if path is None:
@@ -61,10 +61,10 @@ def read_json(checkpoint: str, name: str) -> dict[str, Any]:
 
 
 def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
-    """The header of one safetensors file: each tensor's dtype and shape, by its name.
+    """Read the header of a safetensors file: dtype and shape of each tensor, by name.
 
     Raises:
-        ValueError: the file is missing, or it is not a whole safetensors file.
+        ValueError: the file is missing, or not a complete safetensors file.
     """
     if Path(checkpoint).is_dir():
         path: str | None = str(Path(checkpoint) / name)
@@ -76,7 +76,7 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
     try:
         return _headers_on_the_hub(checkpoint, name) if path is None else _headers_at(path)
     except Exception as error:
-        pointer = path is not None and _begins(path) == _POINTER
+        pointer = path is not None and _first_bytes(path) == _POINTER
         reason = "a pointer of Git LFS; run `git lfs pull`" if pointer else in_one_line(error)
         raise ValueError(
             f"{checkpoint}: {name} is not a whole safetensors file: {reason}"
@@ -84,7 +84,7 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
 
 
 def in_one_line(error: BaseException) -> str:
-    """Another library's message as a part of a sentence; its type where it alone says little."""
+    """Return another library's message on one line, with its type if the message needs it."""
     text = " ".join(str(error).split())
     if not text or isinstance(error, LookupError | ArithmeticError | TypeError | AttributeError):
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
@@ -93,7 +93,7 @@ def in_one_line(error: BaseException) -> str:
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Turns whatever another library raises for a damaged file into a ValueError that names it.
+    """Convert another library's exception for a damaged file to a ValueError that names the file.
 
     Raises:
         ValueError: ``what``, then the library's message in one line.
@@ -110,11 +110,11 @@ def _is_on_the_hub(checkpoint: str, name: str) -> bool:
         if isinstance(try_to_load_from_cache(checkpoint, name), str):
             return True
         return HfApi().file_exists(checkpoint, name)
-    except (OSError, ValueError, RuntimeError):  # offline, or no name of the hub
+    except (OSError, ValueError, RuntimeError):  # offline, or not a hub name
         return False
 
 
-def _begins(path: str) -> bytes:
+def _first_bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read(len(_POINTER))
 

@@ -1,8 +1,8 @@
-"""The one way from a checkpoint to a model: its weights are exactly those of the model's class.
+"""Loading models whose weights are exactly those of the model class.
 
-transformers makes up weights that are missing, at random, and leaves out those that the config has
-no room for, with a warning. Here both are errors, told from the headers of the weights' files:
-transformers' own loader runs on the meta device, where tensors have shapes and no contents.
+transformers initializes missing weights at random and drops unexpected ones, with a warning. Here
+both are errors, detected from the headers of the weights' files: transformers' loader runs on the
+meta device, where tensors have shapes but no contents.
 """
 
 import re
@@ -34,31 +34,31 @@ from orchestrator.checkpoints.files import Header, naming
 from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.checkpoints.weights import Weights, read_config
 
-# With the small models of a CPU run, plain attention is faster than SDPA, in training by 1.8 times.
+# For small models on a CPU, eager attention is faster than SDPA, in training by a factor of 1.8.
 CPU_ATTENTION = "eager"
-NAMED = 5  # weights that an error names, at most
+MAX_NAMED = 5  # weights in an error message
 FLOATS = ("F64", "F32", "F16", "BF16")
-# Heads that a class without them leaves out: a classifier has no use for a language model's. A
-# language model takes no other head: a reward model is no policy.
+# Heads that a class without them ignores: a classifier does not use a language model's head. For a
+# language model another head is an error: a reward model is not a policy.
 _HEADS = re.compile(
     r"(lm_head|embed_out|score|classifier|regression_head|v_head|value_head|reward_head|cls"
     r"|lm_predictions|pooler)\."
 )
-# What old checkpoints hold and no model reads: causal masks of the GPT family, OPT's version.
+# Unused buffers of old checkpoints: causal masks of the GPT family, OPT's version.
 _OLD_BUFFERS = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|(^|\.)decoder\.version$")
 
 
-def load_whole(
+def load_model(
     auto: Any,
     checkpoint: str,
     dtype: torch.dtype,
     may_lack: Collection[str] = (),
     **fields: Any,
 ) -> PreTrainedModel:
-    """Loads a model of one of transformers' auto classes whose weights are all there and all used.
+    """Load a model of one of transformers' auto classes; all weights must exist and be used.
 
-    An adapter is merged into its base. Of weights beside the model's only heads that its class does
-    not have are left out, and what transformers itself says may be there.
+    An adapter is merged into its base. The only weights that may be ignored are heads that the
+    class lacks, and those that transformers itself expects.
 
     Args:
         auto: the auto class, such as AutoModelForCausalLM.
@@ -68,39 +68,37 @@ def load_whole(
         fields: of the config, such as ``num_labels``.
 
     Raises:
-        ValueError: weights are missing, of other shapes or types, or left over; or a file is
-            damaged.
+        ValueError: weights are missing, unexpected or of other shapes or types; or a file is damaged.
     """
     check_quantizer(checkpoint)
-    check_whole(auto, checkpoint, may_lack, **fields)
+    check_weights(auto, checkpoint, may_lack, **fields)
     adapter = adapter_of(checkpoint)
-    options = {**_loading(dtype), "config": model_config(checkpoint, **fields)}
+    options = {**_load_options(dtype), "config": model_config(checkpoint, **fields)}
     if adapter is not None and auto is AutoModel:
         # An adapter's names are those of a model with a head.
-        model = _with_adapter(AutoModelForTokenClassification, adapter, options)
-        return model.base_model
+        return _with_adapter(AutoModelForTokenClassification, adapter, options).base_model
     if adapter is not None:
         return _with_adapter(auto, adapter, options)
     with _unreported():
         loaded, info = auto.from_pretrained(
             checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    whole: PreTrainedModel = loaded
-    _raise(checkpoint, whole, _faults(auto, info, may_lack))
-    return whole
+    model = loaded
+    _raise_if(checkpoint, model, _errors(auto, info, may_lack))
+    return model
 
 
-def check_whole(
+def check_weights(
     auto: Any, checkpoint: str, may_lack: Collection[str] = (), **fields: Any
 ) -> PreTrainedModel | None:
-    """Checks that ``load_whole`` takes a checkpoint, from the headers of its files.
+    """Check from the headers of its files that ``load_model`` accepts a checkpoint.
 
     Returns:
-        The model without contents, on the meta device; None of quantized weights, of which only
-        their own loader knows the shapes.
+        The model on the meta device; None for quantized weights, whose shapes only their loader
+        knows.
 
     Raises:
-        ValueError: as ``load_whole``.
+        ValueError: as ``load_model``.
     """
     weights, config = Weights.of(checkpoint), model_config(checkpoint, **fields)
     headers = {name: weights.header(name) for name in sorted(weights.names)}
@@ -124,21 +122,21 @@ def check_whole(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-        except RuntimeError:  # several weights that become one, such as experts of a layer
+        except RuntimeError:  # weights that are merged into one, such as experts of a layer
             raise ValueError(
-                f"{checkpoint}: its weights are not those of a {kind.__name__}: some that become"
-                " one tensor are missing or of other shapes"
+                f"{checkpoint}: its weights are not those of a {kind.__name__}: some that are"
+                " merged into one tensor are missing or of other shapes"
             ) from None
-        faults = _faults(auto, info, may_lack)
+        errors = _errors(auto, info, may_lack)
         if adapter is not None:
-            faults += _adapter_faults(auto, adapter, model)
-    _raise(checkpoint, model, faults)
-    whole: PreTrainedModel = model
-    return whole
+            errors += _adapter_errors(auto, adapter, model)
+    _raise_if(checkpoint, model, errors)
+    checked: PreTrainedModel = model
+    return checked
 
 
 def _without_contents(auto: Any, checkpoint: str, config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a config; made on the meta device it takes no memory."""
+    """Return the model of a config; on the meta device it takes no memory."""
     what = auto.__name__.removeprefix("Auto")  # ModelForCausalLM
     if type(config) not in auto._model_mapping:
         raise ValueError(
@@ -150,7 +148,7 @@ def _without_contents(auto: Any, checkpoint: str, config: PretrainedConfig) -> P
 
 
 def check_quantizer(checkpoint: str) -> None:
-    """Checks that transformers can load a checkpoint's quantized weights, where they are.
+    """Check that transformers can load a checkpoint's quantized weights, if it has any.
 
     Raises:
         ValueError: transformers does not know their method, or lacks a package for it.
@@ -165,7 +163,7 @@ def check_quantizer(checkpoint: str) -> None:
         except ImportError:
             raise
         except (RuntimeError, ValueError):
-            return  # this machine has no card; the one that computes may
+            return  # no GPU here; the worker may have one
 
 
 def _quantization(checkpoint: str) -> Any:
@@ -173,62 +171,66 @@ def _quantization(checkpoint: str) -> Any:
 
 
 def _with_adapter(auto: Any, adapter: Adapter, options: Mapping[str, Any]) -> PreTrainedModel:
-    """The base with the adapter merged; both are known to be whole."""
-    with _quietly():  # a head of the adapter's is no news
+    """Load the base and merge the adapter; the weights of both are checked before."""
+    with _quietly():  # hides the warning of a head that only the adapter has
         model = auto.from_pretrained(adapter.base, ignore_mismatched_sizes=True, **options)
     return with_adapter(model, adapter)
 
 
-def _faults(auto: Any, info: Mapping[str, Any], may_lack: Collection[str]) -> list[str]:
-    """What is wrong by transformers' report of a load: missing, mismatched, unexpected weights."""
-    faults = []
+def _errors(auto: Any, info: Mapping[str, Any], may_lack: Collection[str]) -> list[str]:
+    """Return the errors in transformers' loading info: missing, mismatched, unexpected weights."""
+    errors = []
     if missing := sorted(set(info["missing_keys"]) - set(may_lack)):
-        faults.append(f"missing: {_some(missing)}")
+        errors.append(f"missing: {_some(missing)}")
     if wrong := sorted(info["mismatched_keys"]):
-        shown = [f"{name} {_shape(there)} instead of {_shape(ours)}" for name, there, ours in wrong]
-        faults.append(f"of another shape: {_some(shown)}")
+        shown = [
+            f"{name} {_shape(stored)} instead of {_shape(ours)}" for name, stored, ours in wrong
+        ]
+        errors.append(f"of another shape: {_some(shown)}")
     dropped = partial(_is_dropped, auto)
     if unexpected := sorted(name for name in info["unexpected_keys"] if not dropped(name)):
-        faults.append(f"without a place in the model of config.json: {_some(unexpected)}")
-    return faults
+        errors.append(f"not in the model of config.json: {_some(unexpected)}")
+    return errors
 
 
-def _adapter_faults(auto: Any, adapter: Adapter, model: PreTrainedModel) -> list[str]:
-    """What is wrong between an adapter's file and what it adapts."""
+def _adapter_errors(auto: Any, adapter: Adapter, model: PreTrainedModel) -> list[str]:
+    """Return the errors of an adapter's file for the model that it adapts."""
     plain = {f"{PREFIX}{name}": tuple(value.shape) for name, value in model.state_dict().items()}
-    wanted = adapter_shapes(model, adapter)
-    faults = []
-    if missing := sorted(set(wanted) - set(adapter.headers)):
-        faults.append(f"missing in the adapter: {_some(missing)}")
+    required = adapter_shapes(model, adapter)
+    errors = []
+    if missing := sorted(set(required) - set(adapter.headers)):
+        errors.append(f"missing in the adapter: {_some(missing)}")
     shapes = {name: header.shape for name, header in adapter.headers.items()}
-    known = {**plain, **wanted}  # embeddings are saved whole without being said
-    if wrong := sorted(name for name in shapes if name in known and known[name] != shapes[name]):
-        shown = [f"{n} {_shape(shapes[n])} instead of {_shape(known[n])}" for n in wrong]
-        faults.append(f"of another shape in the adapter: {_some(shown)}")
-    over = [name for name in shapes if name not in known]
-    over = [name for name in over if not _is_dropped(auto, name.removeprefix(PREFIX))]
-    if over:
-        faults.append(f"in the adapter, without a place in the base: {_some(over)}")
-    return faults
+    expected = {**plain, **required}  # embeddings may be saved in full without being listed
+    if wrong := sorted(
+        name for name in shapes if name in expected and expected[name] != shapes[name]
+    ):
+        shown = [f"{n} {_shape(shapes[n])} instead of {_shape(expected[n])}" for n in wrong]
+        errors.append(f"of another shape in the adapter: {_some(shown)}")
+    unexpected = [name for name in shapes if name not in expected]
+    unexpected = [name for name in unexpected if not _is_dropped(auto, name.removeprefix(PREFIX))]
+    if unexpected:
+        errors.append(f"in the adapter, but not in the base: {_some(unexpected)}")
+    return errors
 
 
 def _is_dropped(auto: Any, name: str) -> bool:
-    """Whether a weight that a class does not have is left out."""
+    """Return whether a weight that a class does not have may be ignored."""
     return bool(_OLD_BUFFERS.search(name)) or (
         auto is not AutoModelForCausalLM and bool(_HEADS.match(name))
     )
 
 
-def _raise(checkpoint: str, model: PreTrainedModel, faults: Sequence[str]) -> None:
-    if faults:
+def _raise_if(checkpoint: str, model: PreTrainedModel, errors: Sequence[str]) -> None:
+    if errors:
         kind = type(model).__name__
         raise ValueError(
-            f"{checkpoint}: its weights are not those of a {kind}: {'; '.join(faults)}"
+            f"{checkpoint}: its weights are not those of a {kind}: {'; '.join(errors)}"
         )
 
 
 def _check_dtypes(checkpoint: str, model: PreTrainedModel, headers: Mapping[str, Header]) -> None:
-    """Refuses quantized weights of which nothing says how they were quantized."""
+    """Reject quantized weights without a quantization config."""
     parameters = {name for name, _ in model.named_parameters()}
     for name, header in headers.items():
         if header.dtype not in FLOATS and (name in parameters or name.endswith("weight")):
@@ -239,9 +241,9 @@ def _check_dtypes(checkpoint: str, model: PreTrainedModel, headers: Mapping[str,
             )
 
 
-def _loading(dtype: torch.dtype) -> dict[str, Any]:
+def _load_options(dtype: torch.dtype) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    # Plain attention takes its softmax in float32, whatever the weights are in.
+    # Eager attention computes its softmax in float32, for any dtype of the weights.
     if not torch.cuda.is_available() and dtype != torch.float64:
         options["attn_implementation"] = CPU_ATTENTION
     return options
@@ -249,7 +251,7 @@ def _loading(dtype: torch.dtype) -> dict[str, Any]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' bars and reports of a load: what is wrong becomes an error here."""
+    """Hide transformers' progress bars and loading reports; errors are raised here instead."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -263,9 +265,9 @@ def _quietly() -> Iterator[None]:
 
 @contextmanager
 def _unreported() -> Iterator[None]:
-    """Without transformers' report of weights that have no place: it is an error, or expected.
+    """Hide transformers' report of unexpected weights: these are an error here, or expected.
 
-    All else that it has to say is said.
+    Its other messages are logged.
     """
     logger = logging.get_logger("transformers.modeling_utils")
     logger.addFilter(_is_no_report)
@@ -277,7 +279,7 @@ def _unreported() -> Iterator[None]:
 
 def _is_no_report(record: LogRecord) -> bool:
     text = record.getMessage()
-    return "LOAD REPORT" not in text or "CONVERSION" in text  # of which an error speaks
+    return "LOAD REPORT" not in text or "CONVERSION" in text  # the report becomes an error
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -285,5 +287,5 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

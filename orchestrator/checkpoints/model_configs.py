@@ -1,4 +1,4 @@
-"""A checkpoint's config as transformers reads it; what it cannot read is one sentence."""
+"""A checkpoint's transformers config; errors are one sentence that names the file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,31 +13,31 @@ from orchestrator.checkpoints.weights import read_config
 
 
 def model_config(checkpoint: str, **fields: Any) -> PretrainedConfig:
-    """The config of a checkpoint folder or hub name, an adapter's that of its base.
+    """Load the config of a checkpoint folder or hub name; that of its base for an adapter.
 
     Args:
         checkpoint: folder or hub name.
-        fields: what is set in it, such as ``num_labels``.
+        fields: values to set, such as ``num_labels``.
 
     Raises:
-        ValueError: there is no config.json, it is not a JSON object, its model_type is not known,
-            or a value is not valid.
+        ValueError: there is no config.json, it is not a JSON object, its model_type is unknown,
+            or a value is invalid.
     """
     content = read_config(checkpoint)
     if not content and file_of(base_of(checkpoint), "config.json") is None:
         raise ValueError(f"{checkpoint}: it has no config.json")
     kind = content.get("model_type")
     if kind not in CONFIG_MAPPING_NAMES:
-        own = "; it brings code of its own (auto_map), which is not run" * ("auto_map" in content)
+        remote_code = "; its own code (auto_map) is not run" * ("auto_map" in content)
         raise ValueError(
             f"{checkpoint}: config.json: model_type = {kind!r} is not one that transformers knows"
-            f"{own}"
+            f"{remote_code}"
         )
     with naming(f"{checkpoint}: config.json"):
         return AutoConfig.from_pretrained(base_of(checkpoint), trust_remote_code=False, **fields)
 
 
 def is_encoder(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of an encoder, such as BERT, which sees both ways."""
+    """Return whether a config.json is of an encoder such as BERT, with bidirectional attention."""
     kind = config.get("model_type")
     return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")

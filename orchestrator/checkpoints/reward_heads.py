@@ -1,8 +1,9 @@
-"""The heads of reward models under the names that different trainers give them.
+"""Heads of reward models under the names that different trainers give them.
 
-`score` is transformers' own. `regression_head` is UltraRM's and Eurus-RM's; `v_head` (TRL),
-`value_head` and `reward_head` are others'. All are one linear layer from the last hidden state to
-the reward, but `score.0` and `score.2` (Qwen2.5-Math-RM, INF-ORM): two layers, ReLU between.
+`score` is that of transformers, `regression_head` that of UltraRM and Eurus-RM; `v_head` (TRL),
+`value_head` and `reward_head` are used by others. All are one linear layer from the last hidden
+state to the reward, except `score.0` and `score.2` (Qwen2.5-Math-RM, INF-ORM): two layers with a
+ReLU between them.
 """
 
 import re
@@ -15,7 +16,7 @@ from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.weights import Weights
 
 HEADS = ("score", "regression_head", "v_head", "value_head", "reward_head")
-OWN = "score"
+NATIVE_HEAD = "score"
 _WEIGHT = re.compile(rf"({'|'.join(HEADS)})(\.summary)?\.weight")
 
 
@@ -24,12 +25,12 @@ TWO_LAYERS = ("score.0", "score.2")
 
 @dataclass(frozen=True)
 class RewardHead:
-    """The head among a checkpoint's weights.
+    """The reward head of a checkpoint.
 
     Attributes:
         layers: names of its linear layers, one or two.
-        labels: how many numbers it gives.
-        width: how many numbers it reads.
+        labels: number of outputs.
+        width: number of inputs.
         bias: whether its last layer has a bias.
     """
 
@@ -39,30 +40,30 @@ class RewardHead:
     bias: bool
 
     @property
-    def own(self) -> bool:
-        """Whether transformers' one-label classifier reads it by itself."""
-        return self.layers == (OWN,) and not self.bias
+    def is_native(self) -> bool:
+        """Whether transformers' one-label classifier loads it without conversion."""
+        return self.layers == (NATIVE_HEAD,) and not self.bias
 
     @property
     def is_value_head(self) -> bool:
-        """Whether it is a value head, which scores tokens of raw text as often as answers."""
+        """Whether it is a value head, which often scores tokens of raw text, not answers."""
         return self.layers[0].startswith("v_head")
 
 
 def find_head(weights: Weights) -> RewardHead | None:
-    """The reward head among a checkpoint's weights, or None.
+    """Return the reward head among a checkpoint's weights, or None.
 
     Raises:
-        ValueError: there are several, or the head is no linear layer.
+        ValueError: there are several, or the head is not a linear layer.
     """
     if all(f"{name}.weight" in weights.names for name in TWO_LAYERS):
         return _head(weights, TWO_LAYERS)
-    found = sorted(name for name in weights.names if _WEIGHT.fullmatch(name))
-    if not found:
+    names = sorted(name for name in weights.names if _WEIGHT.fullmatch(name))
+    if not names:
         return None
-    if len(found) > 1:
-        raise ValueError(f"{weights.checkpoint}: several reward heads: {', '.join(found)}")
-    return _head(weights, (found[0].removesuffix(".weight"),))
+    if len(names) > 1:
+        raise ValueError(f"{weights.checkpoint}: several reward heads: {', '.join(names)}")
+    return _head(weights, (names[0].removesuffix(".weight"),))
 
 
 def _head(weights: Weights, layers: tuple[str, ...]) -> RewardHead:
@@ -76,10 +77,10 @@ def _head(weights: Weights, layers: tuple[str, ...]) -> RewardHead:
 def head_module(
     weights: Weights, head: RewardHead, label: int, dtype: torch.dtype
 ) -> torch.nn.Module:
-    """The head as a module that gives one label: hidden states (..., D) to scores (..., 1).
+    """Return the head for one label as a module: hidden states (..., D) to scores (..., 1).
 
     Raises:
-        ValueError: as of ``linear_layer``.
+        ValueError: as ``linear_layer``.
     """
     *before, last = [linear_layer(weights, name, dtype) for name in head.layers]
     single = one_row(last, label)
@@ -87,7 +88,7 @@ def head_module(
 
 
 def no_head(checkpoint: str) -> str:
-    """What to say of a checkpoint without a reward head."""
+    """Return the error message for a checkpoint without a reward head."""
     names = ", ".join(HEADS)
     if (adapter := adapter_of(checkpoint)) is None:
         return f"{checkpoint}: no reward head ({names}) among its weights"
@@ -99,12 +100,12 @@ def no_head(checkpoint: str) -> str:
 
 
 def check_label(checkpoint: str, labels: int, label: int | None) -> None:
-    """Checks which of a head's labels is the score.
+    """Check that a label of a head is chosen and exists.
 
     Args:
         checkpoint: folder or hub name.
-        labels: how many the head has.
-        label: the index of one of them; None where none was chosen.
+        labels: number of the head's labels.
+        label: index of the score's label; None if not chosen.
 
     Raises:
         ValueError: none was chosen of several, or there is no such label.
@@ -124,7 +125,7 @@ def check_label(checkpoint: str, labels: int, label: int | None) -> None:
 
 
 def one_row(layer: torch.nn.Linear, row: int) -> torch.nn.Linear:
-    """The layer that gives one of a layer's outputs."""
+    """Return a layer with one of a layer's outputs."""
     single = torch.nn.Linear(layer.in_features, 1, layer.bias is not None, dtype=layer.weight.dtype)
     with torch.no_grad():
         single.weight.copy_(layer.weight[row : row + 1])
@@ -134,10 +135,10 @@ def one_row(layer: torch.nn.Linear, row: int) -> torch.nn.Linear:
 
 
 def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Linear:
-    """One linear layer of a checkpoint, ``name.weight`` with ``name.bias`` where there is one.
+    """Load a linear layer of a checkpoint: ``name.weight``, and ``name.bias`` if it exists.
 
     Raises:
-        ValueError: the weight is no matrix, or the bias does not fit it.
+        ValueError: the weight is not a matrix, or the bias does not fit it.
     """
     weight = weights.tensor(f"{name}.weight")
     bias = weights.tensor(f"{name}.bias") if f"{name}.bias" in weights.names else None
@@ -152,7 +153,7 @@ def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Li
 
 
 def token_rows(full: torch.nn.Linear, token_ids: Sequence[int]) -> torch.nn.Linear:
-    """The layer that gives the logits of some tokens alone."""
+    """Return a layer with the logits of some tokens only."""
     rows = list(token_ids)
     layer = torch.nn.Linear(
         full.in_features, len(rows), full.bias is not None, dtype=full.weight.dtype

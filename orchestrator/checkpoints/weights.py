@@ -1,7 +1,7 @@
-"""What a checkpoint's own files say: its config, and the names, shapes and dtypes of its weights.
+"""A checkpoint's config, and the names, shapes and dtypes of its weights.
 
-Plain reading of JSON and safetensors headers: no model is built, no weight is read that nobody
-asked for. Of a checkpoint in shards the index alone is read for the names.
+Reads JSON and safetensors headers: no model is built, and only requested weights are read. For a
+sharded checkpoint the names come from the index alone.
 """
 
 import shlex
@@ -28,7 +28,7 @@ from orchestrator.checkpoints.files import (
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-# Reads tensors and nothing else of the pickles (weights_only), shards too.
+# Reads only tensors of the pickles (weights_only), including shards.
 _CONVERT = (
     "import sys, torch, pathlib as p; from safetensors.torch import save_file;"
     " d = p.Path(sys.argv[1]); t = {k: v.clone().contiguous() for f in sorted(d.glob(sys.argv[2]))"
@@ -38,9 +38,9 @@ _CONVERT = (
 
 
 def read_config(checkpoint: str) -> dict[str, Any]:
-    """A checkpoint's config.json; empty where there is none (a tokenizer alone).
+    """Read a checkpoint's config.json; empty if there is none (only a tokenizer).
 
-    An adapter's is its base's, with the architecture that it was trained as.
+    For an adapter, that of its base with the architecture that the adapter was trained as.
 
     Raises:
         ValueError: it is not a JSON object, or as ``adapter_of``.
@@ -54,7 +54,7 @@ def read_config(checkpoint: str) -> dict[str, Any]:
 
 
 def read_generation_config(checkpoint: str) -> dict[str, Any]:
-    """A checkpoint's generation_config.json, an adapter's or its base's; empty where there is none.
+    """Read a checkpoint's generation_config.json, or its adapter base's; empty if there is none.
 
     Raises:
         ValueError: it is not a JSON object, or as ``adapter_of``.
@@ -65,8 +65,8 @@ def read_generation_config(checkpoint: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Where a tensor is: checkpoint folder or hub name, its file, and its name there."""
+class StoredTensor:
+    """The location of a tensor: checkpoint folder or hub name, file, and name in the file."""
 
     checkpoint: str
     file: str
@@ -77,33 +77,36 @@ class Stored:
 class Weights:
     """The tensors of a checkpoint folder or hub name, by name.
 
-    An adapter's are its base's, and in their place those that it saved whole.
+    For an adapter, those of its base, replaced by the ones that it saved in full.
 
     Attributes:
         checkpoint: folder or hub name.
-        stored: tensor name to where it is.
+        stored: location of each tensor by name.
     """
 
     checkpoint: str
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, StoredTensor]
     _read: dict[tuple[str, str], dict[str, Header]] = field(
         default_factory=dict, repr=False, compare=False
     )
 
     @classmethod
     def of(cls, checkpoint: str) -> "Weights":
-        """Reads which tensors there are.
+        """Read the names of a checkpoint's tensors.
 
         Raises:
             ValueError: the checkpoint has no safetensors weights, or they are damaged.
         """
         if (adapter := adapter_of(checkpoint)) is None:
             files = _files(checkpoint)
-            return cls(checkpoint, {n: Stored(checkpoint, file, n) for n, file in files.items()})
+            return cls(
+                checkpoint, {n: StoredTensor(checkpoint, file, n) for n, file in files.items()}
+            )
         if not has_file(checkpoint, adapters.WEIGHTS):
             raise ValueError(_no_safetensors(checkpoint, adapters.WEIGHTS, adapters.PICKLED))
         saved = {
-            name: Stored(checkpoint, adapters.WEIGHTS, key) for name, key in adapter.saved.items()
+            name: StoredTensor(checkpoint, adapters.WEIGHTS, key)
+            for name, key in adapter.saved.items()
         }
         return cls(checkpoint, {**cls.of(adapter.base).stored, **saved})
 
@@ -113,47 +116,54 @@ class Weights:
         return frozenset(self.stored)
 
     def header(self, name: str) -> Header:
-        """The dtype and the shape of one tensor, without reading it.
+        """Return the dtype and shape of a tensor, without reading it.
 
         Raises:
             ValueError: the file that should hold it is missing, damaged or does not hold it.
         """
-        at = self.stored[name]
-        if (at.checkpoint, at.file) not in self._read:
+        location = self.stored[name]
+        if (location.checkpoint, location.file) not in self._read:
             try:
-                self._read[at.checkpoint, at.file] = read_headers(at.checkpoint, at.file)
+                self._read[location.checkpoint, location.file] = read_headers(
+                    location.checkpoint, location.file
+                )
             except ValueError as error:
-                named = f"; {_INDEX} names it for {name}" if at.file != _SINGLE else ""
-                raise ValueError(f"{error}{named}") from error
-        found = self._read[at.checkpoint, at.file].get(at.key)
-        if found is None:
+                reason = f"; {_INDEX} names it for {name}" if location.file != _SINGLE else ""
+                raise ValueError(f"{error}{reason}") from error
+        header = self._read[location.checkpoint, location.file].get(location.key)
+        if header is None:
             raise ValueError(
-                f"{at.checkpoint}: {at.file} does not hold {at.key}, which {_INDEX} says it does"
+                f"{location.checkpoint}: {location.file} does not hold {location.key}, which {_INDEX}"
+                " says it does"
             )
-        return found
+        return header
 
     @cached_property
     def parameters(self) -> int:
-        """Numbers in all tensors, from their shapes."""
+        """Number of elements of all tensors, from their shapes."""
         return sum(prod(self.shape(name)) for name in self.names)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of one tensor, without reading it."""
+        """Return the shape of a tensor, without reading it."""
         return self.header(name).shape
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, in the dtype in which it is stored."""
-        at = self.stored[name]
-        path = file_of(at.checkpoint, at.file)
+        """Read a tensor, in its stored dtype.
+
+        Raises:
+            ValueError: its file is missing.
+        """
+        location = self.stored[name]
+        path = file_of(location.checkpoint, location.file)
         if path is None:
-            raise ValueError(f"{at.checkpoint}: {at.file} with {name} is missing")
+            raise ValueError(f"{location.checkpoint}: {location.file} with {name} is missing")
         with safe_open(str(path), framework="pt") as tensors:
-            value: Tensor = tensors.get_tensor(at.key)
+            value: Tensor = tensors.get_tensor(location.key)
             return value
 
 
 def _files(checkpoint: str) -> dict[str, str]:
-    """The name of each tensor, and of the file that holds it; one file comes before shards."""
+    """Return the file of each tensor by name; a single file takes precedence over shards."""
     if has_file(checkpoint, _SINGLE):
         return dict.fromkeys(read_headers(checkpoint, _SINGLE), _SINGLE)
     if file_of(checkpoint, _INDEX) is None:
@@ -164,9 +174,9 @@ def _files(checkpoint: str) -> dict[str, str]:
     return files
 
 
-def _no_safetensors(checkpoint: str, wanted: str, *pickled: str) -> str:
-    """What to say of a checkpoint without safetensors: how its pickles are converted, if any."""
-    text = f"{checkpoint}: no weights as safetensors ({wanted})"
+def _no_safetensors(checkpoint: str, expected: str, *pickled: str) -> str:
+    """Return the error message for a checkpoint without safetensors: how to convert pickles."""
+    text = f"{checkpoint}: no weights as safetensors ({expected})"
     if not any(has_file(checkpoint, name) for name in pickled):
         return text
     text += f"; its {pickled[0].removesuffix('.bin')}*.bin may run code when it is read; valid: "
@@ -177,5 +187,5 @@ def _no_safetensors(checkpoint: str, wanted: str, *pickled: str) -> str:
     else:
         text += "convert it once by: "
     stem = pickled[0].removesuffix(".bin")
-    target = wanted.split()[0]
+    target = expected.split()[0]
     return text + shlex.join([sys.executable, "-c", _CONVERT, folder, f"{stem}*.bin", target])

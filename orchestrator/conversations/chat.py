@@ -1,10 +1,9 @@
-"""Conversations as token ids, the one place that puts a tokenizer and its chat template together.
+"""Conversations as token ids: a tokenizer with its chat template.
 
-A reward model's ids are those of the template's rendering of the whole conversation, tokenized
-once, so that every score is the one that the model's card computes. They are split into prompt,
-response and closing: tokens that hold a piece of both prompt and response belong to the response.
-A policy's prompt ends where the assistant begins to write. Formats
-that a tokenizer does not state: `chat_formats.py`.
+For a reward model, the template renders the full conversation, which is tokenized once, so that
+every score is the one that the model's card computes. The ids are split into prompt, response and
+closing; a token that spans prompt and response belongs to the response. A policy's prompt ends with
+the generation prompt. Formats that a tokenizer does not define: `chat_formats.py`.
 """
 
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ _PROBE = "x"  # a response whose last character merges with no closing
 
 @dataclass(frozen=True)
 class Conversation:
-    """The token ids of a whole conversation, in three parts."""
+    """The token ids of a full conversation: prompt, response and closing."""
 
     prompt_ids: Ids
     response_ids: Ids
@@ -45,9 +44,9 @@ class Chat:
 
     Attributes:
         tokenizer: the Hugging Face tokenizer.
-        closing_ids: token ids behind a response, up to the one at which a reward model scores;
-            empty where it scores at the response's last token.
-        end_ids: token ids with which a policy may end its response, never empty; the first is the
+        closing_ids: token ids after a response, up to the one at which a reward model scores;
+            empty if it scores at the response's last token.
+        end_ids: token ids with which a policy may end its response, at least one; the first is the
             one with which the template ends an answer.
         text_pair: whether the model reads prompt and response as a pair of texts, each followed by
             a separator.
@@ -56,11 +55,12 @@ class Chat:
     Args:
         tokenizer: the Hugging Face tokenizer.
         generation_ends: ids with which its checkpoint ends a generation.
-        template: the Jinja source or what writes conversations; None for pairs of texts.
-        bos_ids: token ids in front of every text; empty where the template writes the BOS.
+        template: the Jinja source, or an object that renders conversations; None for pairs of
+            texts.
+        bos_ids: token ids before every text; empty if the template writes the BOS.
         score_at: the token of the closing at which a reward model scores, as text or as a negative
             index from the rendering's end; None is the last one.
-        fold_system: as of ``ChatTemplate``.
+        fold_system: as in ``ChatTemplate``.
 
     Raises:
         ValueError: the template does not write a response once, its closing merges with the
@@ -83,7 +83,7 @@ class Chat:
         self.template = template
         self._control = self.template.control if self.template else ControlTokens(tokenizer)
         self._prompt = lru_cache(maxsize=64)(self.encoded)
-        self._closing = self._closing_of_a_response()
+        self._closing = self._full_closing_ids()
         self.closing_ids = up_to_scored(self._closing, score_at, tokenizer)
         self.end_ids = end_ids(tokenizer, self._closing, generation_ends)
 
@@ -93,20 +93,20 @@ class Chat:
         return self.end_ids[0]
 
     def prompt_ids(self, messages: Sequence[Message]) -> Ids:
-        """Token ids of the conversation up to where a policy begins to write.
+        """Return token ids of the conversation up to where the policy continues.
 
         Raises:
             TemplateRefuses: the template does not take the conversation.
         """
         if self.template is None:
-            return self._first_of_pair(messages)
+            return self._first_text_ids(messages)
         return self.encoded(self.template.prompt(messages))
 
     def answered(self, messages: Sequence[Message], response: str) -> tuple[Ids, Ids]:
-        """Token ids of a policy's prompt and of the response behind it.
+        """Return token ids of a policy's prompt and of the response after it.
 
-        The response stands just behind the prompt where the template rewrites it, or writes an
-        empty think block in front of it.
+        If the template rewrites the response, or writes an empty think block before it, the
+        response follows the prompt directly.
 
         Raises:
             TemplateRefuses: the template does not take the conversation.
@@ -114,41 +114,41 @@ class Chat:
         prompt = self.prompt_ids(messages)
         try:
             text = self.conversation(messages, response)
-        except TemplateRefuses:  # of the response: it rewrites some, such as those that think
-            return prompt, self._behind(messages, prompt, response)
-        whole = text.prompt_ids + text.response_ids
-        if whole[: len(prompt)] != prompt:  # an empty think block stands in front of the response
-            return prompt, self._behind(messages, prompt, response)
-        return prompt, whole[len(prompt) :]
+        except TemplateRefuses:  # it rewrites this response: it drops a thought, say
+            return prompt, self._ids_after(messages, prompt, response)
+        ids = text.prompt_ids + text.response_ids
+        if ids[: len(prompt)] != prompt:  # an empty think block before the response
+            return prompt, self._ids_after(messages, prompt, response)
+        return prompt, ids[len(prompt) :]
 
-    def _behind(self, messages: Sequence[Message], prompt: Ids, response: str) -> Ids:
-        """Token ids of a response just behind a policy's prompt, or behind a word if both merge."""
+    def _ids_after(self, messages: Sequence[Message], prompt: Ids, response: str) -> Ids:
+        """Return token ids of a response after a policy's prompt; after a word if they merge."""
         if self.template is not None:
             written = self.template.prompt(messages) + self._control.escape(response)
-            whole = self.encoded(written)
-            if whole[: len(prompt)] == prompt:
-                return whole[len(prompt) :]
-        return self._policy_text.ids_behind_text(response)
+            ids = self.encoded(written)
+            if ids[: len(prompt)] == prompt:
+                return ids[len(prompt) :]
+        return self._policy_text.ids_after_text(response)
 
     def reward_prompt_ids(self, messages: Sequence[Message]) -> Ids:
-        """Token ids of the whole conversation up to its response, whatever the response is.
+        """Return token ids of the full conversation up to its response, for any response.
 
         Raises:
             TemplateRefuses: the template does not take the conversation.
         """
         if self.template is None:
-            return self._first_of_pair(messages)
+            return self._first_text_ids(messages)
         return self._prompt(self.template.frame(messages)[0])
 
     def conversation(self, messages: Sequence[Message], response: str) -> Conversation:
-        """Token ids of the whole conversation, as a reward model reads it.
+        """Return token ids of the full conversation, as a reward model reads it.
 
         Raises:
             TemplateRefuses: the template does not take the conversation, rewrites the response, or
                 writes a closing that merges with the response's last token.
         """
         if self.template is None:
-            prompt, answer = self._first_of_pair(messages), self.response_ids(response)
+            prompt, answer = self._first_text_ids(messages), self.response_ids(response)
             return Conversation(prompt, answer, self.closing_ids)
         text = self.template.conversation(messages, response)
         ids = self.encoded(text.prompt + text.response + text.closing)
@@ -159,12 +159,12 @@ class Chat:
         return Conversation(prompt, answer, self.closing_ids)
 
     def pair(self, messages: Sequence[Message], chosen: str, rejected: str) -> tuple[Ids, Ids, Ids]:
-        """Token ids of a prompt and of two responses to it, as a reward model reads them.
+        """Return token ids of a prompt and of two responses to it, as a reward model reads them.
 
-        Where one response merges with the prompt's end, its first tokens belong to both responses.
+        If one response merges with the prompt's end, both responses begin with the merged tokens.
 
         Raises:
-            TemplateRefuses: as of ``conversation``.
+            TemplateRefuses: as ``conversation``.
         """
         first, second = (self.conversation(messages, text) for text in (chosen, rejected))
         size = min(len(first.prompt_ids), len(second.prompt_ids))
@@ -174,24 +174,24 @@ class Chat:
         return first.prompt_ids[:size], chosen_ids, rejected_ids
 
     def response_ids(self, response: str) -> Ids:
-        """Token ids of a text by itself; control tokens that it spells are ordinary text."""
+        """Return token ids of a text alone; control tokens that it spells are ordinary text."""
         return self._control.content_ids(response)
 
     def marker_ids(self, text: str) -> Ids:
-        """Token ids of a text that a format writes, such as a step tag: control tokens count."""
+        """Return token ids of a format's text, such as a step tag, including control tokens."""
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text of a piece of a response, special tokens left out."""
+        """Decode some tokens of a response, without special tokens."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def response_text(self, token_ids: Sequence[int]) -> str:
-        """The text of a whole response of a policy, without ``lead`` (`policy_text.py`)."""
+        """Decode a policy's response, without ``lead`` (`policy_text.py`)."""
         return self._policy_text.of(tuple(token_ids))
 
     @property
     def lead(self) -> str:
-        """What a policy writes in front of a response because its template does."""
+        """The text that a policy writes before a response because its template does."""
         return self._policy_text.lead
 
     @cached_property
@@ -205,22 +205,22 @@ class Chat:
 
     @cached_property
     def frame(self) -> str:
-        """What the template writes in front of a response to some prompt."""
+        """The text that the template writes before a response to a short prompt."""
         assert self.template is not None
         return self.template.frame([{"role": "user", "content": _PROBE}])[0]
 
     def encoded(self, text: str) -> Ids:
-        """Token ids of escaped text of the template (`control_tokens.py`), the BOS in front."""
+        """Return token ids of escaped text of the template (`control_tokens.py`), BOS first."""
         return self._bos_ids + self._control.encode(text)
 
-    def _first_of_pair(self, messages: Sequence[Message]) -> Ids:
-        """All but the last separator: that one closes the response."""
+    def _first_text_ids(self, messages: Sequence[Message]) -> Ids:
+        """Return all but the last separator, which closes the response."""
         text = BLANK_LINE.join(message["content"] for message in messages)
         first = self.response_ids(text)
         empty = empty_pair(self.tokenizer)  # [CLS] [SEP] ... [SEP]
         return (*empty[:1], *first, *empty[1:-1])
 
-    def _closing_of_a_response(self) -> Ids:
+    def _full_closing_ids(self) -> Ids:
         if self.template is None:
             return (self.tokenizer.sep_token_id,)
         _, closing = self.template.frame([{"role": "user", "content": _PROBE}])
@@ -237,29 +237,32 @@ def load_chat(
     score_at: ScoreAt | None = None,
     gap: str = BLANK_LINE,
 ) -> Chat:
-    """Loads the tokenizer of a checkpoint folder or hub name; no remote code is run.
+    """Load the tokenizer of a checkpoint folder or hub name. Runs no remote code.
 
     Args:
         checkpoint: folder or hub name.
-        fold_system: as of ``ChatTemplate``.
-        score_at: as of ``Chat``.
-        gap: what stands in front of a response where the tokenizer has no template.
+        fold_system: as in ``ChatTemplate``.
+        score_at: as in ``Chat``.
+        gap: text before a response if the tokenizer has no template.
 
     Raises:
-        ValueError: the tokenizer has neither an end-of-sequence token nor writes pairs of texts, or
-            as of ``Chat``.
+        ValueError: the tokenizer has no end-of-sequence token and does not join pairs of texts, or
+            as ``Chat``.
     """
-    return _loaded(checkpoint, fold_system, score_at, gap)
+    return _load_cached(checkpoint, fold_system, score_at, gap)
 
 
 @lru_cache(maxsize=16)
-def _loaded(checkpoint: str, fold_system: bool, score_at: ScoreAt | None, gap: str) -> Chat:
+def _load_cached(checkpoint: str, fold_system: bool, score_at: ScoreAt | None, gap: str) -> Chat:
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = template_of_architecture(checkpoint)
     pair = writes_pairs(tokenizer)
     if tokenizer.eos_token_id is None and not pair:
-        raise ValueError(f"{checkpoint}: its tokenizer has no end-of-sequence token")
+        raise ValueError(
+            f"{checkpoint}: its tokenizer has no end-of-sequence token; valid: a"
+            " tokenizer with an eos_token"
+        )
     plain = tokenizer.chat_template is None and not pair
     try:
         return Chat(

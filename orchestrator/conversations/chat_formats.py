@@ -1,4 +1,4 @@
-"""Formats of conversations that a tokenizer does not state: by architecture, plain text, pairs."""
+"""Conversation formats that a tokenizer does not define: by architecture, plain text, pairs."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -6,7 +6,7 @@ from orchestrator.checkpoints.weights import read_config
 from orchestrator.conversations.control_tokens import Ids
 
 BLANK_LINE = "\n\n"
-# UltraRM's format, which its tokenizer does not state; the reward is read at the text's last token.
+# UltraRM's format, which its tokenizer does not define; the reward is read at the last token.
 _UNCLOSED = (
     "{{ bos_token }}{% for message in messages %}{% if not loop.first %}{{ '\n\n' }}{% endif %}"
     "{% if message.role == 'assistant' %}Assistant: {{ message.content }}"
@@ -14,7 +14,7 @@ _UNCLOSED = (
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
 TEMPLATES = {"LlamaRewardModel": _UNCLOSED}  # by architecture
-# Of a tokenizer that states none; GAP stands in front of the last answer.
+# For a tokenizer without a template; GAP precedes the last answer.
 _PLAIN = (
     "{% for message in messages %}{{ message.content }}"
     "{% if loop.revindex0 == 1 and messages[-1].role == 'assistant' %}GAP"
@@ -25,24 +25,24 @@ _PLAIN = (
 
 
 def template_of_architecture(checkpoint: str) -> str | None:
-    """The Jinja source of a format that is known by the architecture of a checkpoint."""
+    """Return the Jinja source for a checkpoint's architecture; None if there is none."""
     names = read_config(checkpoint).get("architectures") or ()
     return next((TEMPLATES[name] for name in names if name in TEMPLATES), None)
 
 
 def plain_template(gap: str = BLANK_LINE) -> str:
-    """The Jinja source for a tokenizer that states none; ``gap`` stands in front of a response."""
+    """Return the Jinja source for a tokenizer without one; ``gap`` precedes a response."""
     return _PLAIN.replace("GAP", "{{ " + repr(gap) + " }}")
 
 
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """The BOS token where the tokenizer writes it by itself."""
+    """Return the BOS token if the tokenizer adds it, else no token."""
     ids = tokenizer("")["input_ids"]
     return tuple(ids[:1]) if ids[:1] == [tokenizer.bos_token_id] else ()
 
 
 def writes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer has no template but joins two texts with separators of its own."""
+    """Return whether a tokenizer has no template but joins two texts with separators."""
     if tokenizer.chat_template is not None or None in (tokenizer.cls_token, tokenizer.sep_token):
         return False
     ids, separator = empty_pair(tokenizer), tokenizer.sep_token_id
@@ -50,5 +50,5 @@ def writes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def empty_pair(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The pair of two empty texts (a list, for a lone "" would count as no second text)."""
+    """Return the ids of two empty texts (passed as a list: a lone "" counts as no second text)."""
     return list(tokenizer([("", "")])["input_ids"][0])

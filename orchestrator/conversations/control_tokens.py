@@ -1,8 +1,8 @@
-"""Control tokens apart from the text that spells them.
+"""Control tokens, kept separate from text that spells them.
 
 A chat template writes control tokens (`<|im_end|>`) into one string with the contents of messages.
-A content that spells such a token must stay ordinary text: its author does not end a turn with it.
-Contents are escaped before the template sees them, and unescaped after it.
+A content that spells such a token must remain ordinary text: it must not end a turn. Contents are
+escaped before the template renders them, and unescaped afterwards.
 """
 
 import re
@@ -23,8 +23,7 @@ Ids = tuple[int, ...]
 class ControlTokens:
     """The control tokens of a tokenizer: its added tokens that are special.
 
-    Escaped text holds no control token. Text that a template writes around it holds those of the
-    template alone.
+    Escaped text holds no control tokens. Rendered text holds only those of the template.
 
     Args:
         tokenizer: the Hugging Face tokenizer.
@@ -43,34 +42,34 @@ class ControlTokens:
 
     @property
     def ids(self) -> Collection[int]:
-        """Their token ids."""
+        """The token ids of the control tokens."""
         return self._texts.keys()
 
     def escape(self, content: str) -> str:
-        """A content whose spelled control tokens a template cannot confuse with its own."""
+        """Escape a content, so that control tokens it spells differ from the template's."""
         content = content.replace(_ESCAPE, _REPLACEMENT).replace(_CONTROL, _REPLACEMENT)
         return self._spelled.sub(
             lambda match: f"{_ESCAPE}{self._names.index(match[0])}{_ESCAPE}", content
         )
 
     def unescape(self, text: str) -> str:
-        """The text that an escaped text stands for."""
+        """Invert ``escape``."""
         if _ESCAPE not in text:
             return text
         return re.sub(rf"{_ESCAPE}(\d+){_ESCAPE}", lambda match: self._names[int(match[1])], text)
 
     def encode(self, text: str) -> Ids:
-        """Token ids of escaped text: control tokens where they are not escaped, no BOS added."""
+        """Return token ids of escaped text: control tokens where not escaped, no BOS added."""
         if _ESCAPE not in text:
             return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
         core, controls = self._ordinary
 
-        def written(match: re.Match[str]) -> str:
+        def replacement(match: re.Match[str]) -> str:
             if match["index"] is not None:
                 return self._names[int(match["index"])]
             return f"{_CONTROL}{match[0]}{_CONTROL}"
 
-        text = self._escaped_or_control.sub(written, text)
+        text = self._escaped_or_control.sub(replacement, text)
         ids = core.encode(text, add_special_tokens=False).ids
         return tuple(
             part
@@ -79,7 +78,7 @@ class ControlTokens:
         )
 
     def content_ids(self, content: str) -> Ids:
-        """Token ids of a content by itself, not escaped: ordinary text from end to end."""
+        """Return token ids of a content alone, not escaped: all of it is ordinary text."""
         if not self._spelled.search(content):
             return tuple(self._tokenizer(content, add_special_tokens=False)["input_ids"])
         core, _ = self._ordinary
@@ -87,9 +86,9 @@ class ControlTokens:
         return tuple(part for i in ids for part in self._spelled_out(i))
 
     def content_encoding(self, content: str) -> Encoding | None:
-        """As ``content_ids``, with the words and the characters of the tokens.
+        """Return ``content_ids`` with the words and characters of the tokens.
 
-        None where the tokenizer does not tell them.
+        None if the tokenizer does not provide them.
         """
         if not self._tokenizer.is_fast:
             return None
@@ -101,10 +100,10 @@ class ControlTokens:
         return None if set(encoding.ids) & set(self._ids.values()) else encoding
 
     def _spelled_out(self, token_id: int) -> Ids:
-        """The ids of a token as ordinary text.
+        """Return the ids of a token as ordinary text.
 
         WordLevel and Unigram vocabularies hold control tokens as ordinary entries too; such a token
-        is encoded in two parts, its first character and the rest.
+        is encoded in two parts: its first character and the following ones.
         """
         if token_id not in self._texts:
             return (token_id,)
@@ -115,9 +114,9 @@ class ControlTokens:
 
     @cached_property
     def _ordinary(self) -> tuple[Tokenizer, dict[int, int]]:
-        """A copy of the tokenizer that knows control tokens between marks only.
+        """A copy of the tokenizer with control tokens only between marks; a map to original ids.
 
-        And a map from its ids of them to the original ids.
+        The map is from the copy's ids of control tokens to the original ones.
 
         Raises:
             ValueError: the tokenizer is not one of the `tokenizers` library.
@@ -128,7 +127,7 @@ class ControlTokens:
                 " its control tokens cannot be read as ordinary text"
             )
         core = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
-        core.encode_special_tokens = True  # the tokens as they are spelled become ordinary text
+        core.encode_special_tokens = True  # unmarked control tokens become ordinary text
         disguised = {name: f"{_CONTROL}{name}{_CONTROL}" for name in self._names}
         core.add_tokens(
             [
@@ -146,8 +145,8 @@ class ControlTokens:
         return core, dict(zip(ids, map(self._ids.__getitem__, disguised), strict=True))
 
 
-def split(prompt: Ids, whole: Ids) -> tuple[Ids, Ids]:
-    """Splits ``whole`` behind the longest beginning that it shares with ``prompt``."""
-    pairs = zip(prompt, whole, strict=False)
+def split(prompt: Ids, ids: Ids) -> tuple[Ids, Ids]:
+    """Split ``ids`` after the longest prefix that it shares with ``prompt``."""
+    pairs = zip(prompt, ids, strict=False)
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return whole[:same], whole[same:]
+    return ids[:same], ids[same:]

@@ -1,4 +1,4 @@
-"""Which tokens end a response: those that a policy may draw, and the one that is scored."""
+"""The tokens that end a response: those that a policy may draw, and the scored one."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ ScoreAt = str | int
 def end_ids(
     tokenizer: PreTrainedTokenizerBase, closing: Sequence[int], generation_ends: Ids
 ) -> Ids:
-    """The tokens with which a policy may end its response.
+    """Return the tokens with which a policy may end its response.
 
     Args:
-        tokenizer: whose end-of-sequence token is one of them, where it has one.
-        closing: tokens that the template writes behind a response; its first control token comes
+        tokenizer: its end-of-sequence token, if any, is one of them.
+        closing: tokens that the template writes after a response; its first control token comes
             first.
         generation_ends: every id of ``eos_token_id`` in its generation config.
     """
@@ -28,14 +28,14 @@ def end_ids(
 
 
 def generation_ends(checkpoint: str) -> Ids:
-    """The ids with which ``generate`` of transformers ends a response of a checkpoint."""
+    """Return the ids with which transformers' ``generate`` ends a checkpoint's responses."""
     generation = read_generation_config(checkpoint) or read_config(checkpoint)
     ends = generation.get("eos_token_id")
     return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
 
 
 def up_to_scored(closing: Ids, score_at: ScoreAt | None, tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """The closing up to the token at which a reward model scores.
+    """Return the closing up to the token at which a reward model scores.
 
     Raises:
         ValueError: it has no such token.
@@ -49,7 +49,7 @@ def up_to_scored(closing: Ids, score_at: ScoreAt | None, tokenizer: PreTrainedTo
         last = next((i for i in reversed(range(len(texts))) if texts[i] == score_at), -1)
     if not 0 <= last < len(closing):
         raise ValueError(
-            f"score_at = {score_at!r}: no such token behind a response; valid: one of {texts}, or"
+            f"score_at = {score_at!r}: no such token after a response; valid: one of {texts}, or"
             f" an index from -1 to -{len(closing)}"
         )
     return closing[: last + 1]

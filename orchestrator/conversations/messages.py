@@ -1,12 +1,12 @@
-"""Every public spelling of a conversation as messages ``{"role": ..., "content": text}``.
+"""Parsing of conversations to messages ``{"role": ..., "content": text}``.
 
-Text, message lists, ShareGPT (``from``, ``value``), content as a list of parts, other names of the
-roles, and lists of turns as JSON text (LMSYS). Knows nothing of data sets, of tokens or of models.
+Accepts text, message lists, ShareGPT (``from``, ``value``), content as a list of parts, other names
+of the roles, and lists of turns as JSON text (LMSYS). Knows nothing of data sets, tokens or models.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeGuard
 
 from orchestrator.data.rejects import BadRow, field, response, text
 from orchestrator.records import Message
@@ -33,14 +33,13 @@ Conversation = tuple[Message, ...]
 Turns = list[str | None]
 
 
-def messages(name: str, value: Any) -> Conversation:
-    """``value`` as messages, ``role`` and ``content`` only, whatever the last role is.
+def messages(name: str, value: object) -> Conversation:
+    """Parse ``value`` to messages of ``role`` and ``content``; the last role is not checked.
 
     Args:
         name: of the field, for the reason of a reject.
         value: a list of ``role`` and ``content``, or of ShareGPT's ``from`` and ``value``. Content
-            is text or a list of text parts, which are joined with nothing between them, as chat
-            templates write them.
+            is text or a list of text parts, which are concatenated as chat templates do.
 
     Raises:
         BadRow: with the reason.
@@ -50,10 +49,10 @@ def messages(name: str, value: Any) -> Conversation:
     return tuple(_message(name, item) for item in value)
 
 
-def conversation(name: str, value: Any) -> Conversation:
-    """``value``, text or a list of messages, as a prompt that the assistant is to answer.
+def conversation(name: str, value: object) -> Conversation:
+    """Parse ``value``, text or a list of messages, to a prompt that ends with the user.
 
-    Text that is a JSON list of one text is that text.
+    A JSON list of one text is that text.
 
     Raises:
         BadRow: with the reason; ``TURNS_ALONE`` for a JSON list of several texts.
@@ -67,7 +66,11 @@ def conversation(name: str, value: Any) -> Conversation:
 
 
 def to_the_user(prompt: Conversation) -> Conversation:
-    """``prompt`` itself, checked: its last message is the user's, and says something."""
+    """Return ``prompt`` after a check that its last message is the user's and not empty.
+
+    Raises:
+        BadRow: it is not.
+    """
     if not prompt:
         raise BadRow(EMPTY_PROMPT)
     if prompt[-1]["role"] != "user":
@@ -77,8 +80,8 @@ def to_the_user(prompt: Conversation) -> Conversation:
     return prompt
 
 
-def answered(name: str, value: Any) -> tuple[Conversation, str]:
-    """The messages before the response (none where it stands alone), and the response.
+def answered(name: str, value: object) -> tuple[Conversation, str]:
+    """Parse a response and the messages before it, if any.
 
     Args:
         name: of the field, for the reason of a reject.
@@ -95,8 +98,8 @@ def answered(name: str, value: Any) -> tuple[Conversation, str]:
     return parsed[:-1], response(name, parsed[-1]["content"])
 
 
-def turns(value: Any) -> Turns | None:
-    """The texts and nulls of a JSON list in a text; None where the text is no such list."""
+def turns(value: object) -> Turns | None:
+    """Parse a JSON list of texts and nulls; None if ``value`` is not one."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return None
     try:
@@ -106,14 +109,14 @@ def turns(value: Any) -> Turns | None:
     return parsed if are_turns(parsed) else None
 
 
-def are_turns(value: Any) -> bool:
-    """Whether a value is a list of texts and nulls, and not empty."""
+def are_turns(value: object) -> TypeGuard[Turns]:
+    """Return whether a value is a nonempty list of texts and nulls."""
     listed = isinstance(value, list) and bool(value)
     return listed and all(item is None or isinstance(item, str) for item in value)
 
 
 def interleaved(name: str, user_turns: Turns, answers: Turns) -> tuple[Conversation, str]:
-    """User turns and the answers to them: the messages before the last answer, and that answer.
+    """Interleave user turns and answers: the messages before the last answer, and that answer.
 
     Raises:
         BadRow: there are not as many answers as turns, or one of them is null or empty.
@@ -127,35 +130,35 @@ def interleaved(name: str, user_turns: Turns, answers: Turns) -> tuple[Conversat
     return to_the_user(tuple(parsed[:-1])), parsed[-1]["content"]
 
 
-def alike(first: Sequence[Message], second: Sequence[Message]) -> bool:
-    """Whether two conversations say the same, up to white space around a content."""
+def same_conversation(first: Sequence[Message], second: Sequence[Message]) -> bool:
+    """Return whether two conversations are equal up to white space around contents."""
     return plain(first) == plain(second)
 
 
 def plain(conversation: Sequence[Message]) -> list[list[str]]:
-    """Roles and contents without outer white space."""
+    """Return roles and contents, contents without outer white space."""
     return [[message["role"], message["content"].strip()] for message in conversation]
 
 
-def _message(name: str, item: Any) -> Message:
+def _message(name: str, item: object) -> Message:
     if not isinstance(item, Mapping):
         raise BadRow(NOT_A_MESSAGE.format(name))
     sharegpt = item.get("role") is None and item.get("from") is not None
     role, content = ("from", "value") if sharegpt else ("role", "content")
-    speaker = text(name, field(item, role))
-    spoken = _content(name, field(item, content))
-    if speaker not in ROLES:
+    role_name = text(name, field(item, role))
+    content_text = _content(name, field(item, content))
+    if role_name not in ROLES:
         raise BadRow(UNKNOWN_ROLE)
-    return {"role": ROLES[speaker], "content": spoken}
+    return {"role": ROLES[role_name], "content": content_text}
 
 
-def _content(name: str, value: Any) -> str:
+def _content(name: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "".join(_part(name, part) for part in value)
     return text(name, value)
 
 
-def _part(name: str, part: Any) -> str:
+def _part(name: str, part: object) -> str:
     if not isinstance(part, Mapping) or part.get("type") != "text":
         raise BadRow(NOT_TEXT_PART)
     return text(name, field(part, "text"))

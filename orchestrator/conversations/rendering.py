@@ -1,9 +1,9 @@
-"""Conversations as text: what a chat template writes, and where the response stands in it.
+"""Conversations as text: what a chat template renders, and which part is the response.
 
-A reward model reads the template's rendering of the *whole* conversation, response included; a
-policy goes on from the rendering that ends where the assistant begins to write. The two differ
-where a template treats the last answer in a way of its own (Qwen3 writes an empty think block in
-front of it). Texts are escaped (`control_tokens.py`): contents hold no control token.
+A reward model reads the rendering of the *full* conversation, response included; a policy continues
+the rendering that ends with the generation prompt. The two differ if a template treats the last
+answer specially (Qwen3 writes an empty think block before it). Texts are escaped
+(`control_tokens.py`): contents hold no control token.
 """
 
 import logging
@@ -23,9 +23,9 @@ _FOLDED = (
     " (fold_system)"
 )
 _SENTINEL = f"{NEVER_IN_CONTENT}content{NEVER_IN_CONTENT}"
-_SPACES = " \n\t\r"  # by which it is found out how a template trims, with those of Unicode
+_SPACES = " \n\t\r"  # probes of a template's trimming, together with Unicode's
 _ALL_SPACES = f"{_SPACES}\x0b\u00a0\u3000"
-# Texts that templates are known to change: blank lines, line ends, markup, what follows a mark.
+# Texts that some templates change: blank lines, line ends, markup, text after a mark.
 _VERBATIM = "a\n\n\nB  c\r\n\r\nd 'q' <b> & \"x\"\n###\n### e\t. F_g"
 THINK, END_THINK = "<think>", "</think>"
 _PROBE: tuple[tuple[str, str], ...] = (("user", "x"),)
@@ -34,14 +34,14 @@ Turns = tuple[tuple[str, str], ...]  # role and escaped content of each message
 
 
 class TemplateRefuses(ValueError):
-    """A chat template cannot write a conversation as it is; the message says why."""
+    """A chat template does not render a conversation unchanged; the message says why."""
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """The template's text of a whole conversation, escaped: ``prompt + response + closing``.
+    """The rendering of a full conversation, escaped: ``prompt + response + closing``.
 
-    ``response`` is the response as the template writes it: some trim white space around it.
+    ``response`` is as the template writes it: some trim white space around it.
     """
 
     prompt: str
@@ -55,8 +55,8 @@ class ChatTemplate:
     Args:
         tokenizer: the Hugging Face tokenizer.
         source: the Jinja template.
-        fold_system: whether a system message that the template does not write is folded into the
-            first user message.
+        fold_system: whether a system message that the template does not render is folded into
+            the first user message.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class ChatTemplate:
     ) -> None:
         self.control = ControlTokens(tokenizer)
         self._tokenizer, self._source, self._fold_system = tokenizer, source, fold_system
-        self._has_told = False
+        self._has_warned = False
         self._frame = lru_cache(maxsize=64)(self._rendered_frame)
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """The conversation up to where the assistant begins to write (`add_generation_prompt`).
+        """Render the conversation with the generation prompt (`add_generation_prompt`).
 
         Raises:
             TemplateRefuses: the template does not take the conversation.
@@ -77,7 +77,7 @@ class ChatTemplate:
         return self._render(turns, add_generation_prompt=True)
 
     def frame(self, messages: Sequence[Message]) -> tuple[str, str]:
-        """What the template writes in front of a response and behind it.
+        """Return the text that the template writes before and after a response.
 
         Raises:
             TemplateRefuses: the template does not take the conversation, or does not write the
@@ -86,10 +86,9 @@ class ChatTemplate:
         return self._frame(self._turns(messages))
 
     def conversation(self, messages: Sequence[Message], response: str) -> Rendering:
-        """The whole conversation, split at the response.
+        """Render the full conversation, split at the response.
 
-        The response is what stands in front of the closing, so that an equal text elsewhere is not
-        taken for it.
+        The response is the text directly before the closing, not an equal text elsewhere.
 
         Raises:
             TemplateRefuses: as ``frame``, or the template writes another text than the response.
@@ -105,14 +104,14 @@ class ChatTemplate:
                 return Rendering(body[: len(body) - len(written)], written, closing)
         raise TemplateRefuses(
             "the chat template rewrites the response (it drops a thought, for example), so that its"
-            " prefixes have no tokens of their own"
+            " prefixes have no tokens of their own; valid: a response that it writes unchanged"
         )
 
     def body(self, response: str, *, finished: bool) -> str:
-        """The whole conversation of a short prompt up to the end of its response, escaped.
+        """Render a short prompt and a response up to the response's end, escaped.
 
-        The response is as the template writes it: it may trim it, or drop a thought. Of one that is
-        not finished it is what stands in front of a continuation.
+        The template may trim the response, or drop a thought. An unfinished response is rendered as
+        it is before a continuation.
 
         Raises:
             TemplateRefuses: the template does not take the response.
@@ -124,19 +123,20 @@ class ChatTemplate:
                 return text.removesuffix(closing)
         else:
             if answer.startswith(THINK) and END_THINK not in answer:
-                answer += f"{_SENTINEL}\n{END_THINK}\n\nx"  # the thought goes on
+                answer += f"{_SENTINEL}\n{END_THINK}\n\nx"  # the thought continues
             else:
                 answer += _SENTINEL
-            before, found, _ = self._render((*_PROBE, ("assistant", answer))).partition(_SENTINEL)
-            if found:
+            rendered = self._render((*_PROBE, ("assistant", answer)))
+            before, sentinel, _ = rendered.partition(_SENTINEL)
+            if sentinel:
                 return before
         raise TemplateRefuses("the chat template rewrites the end of the response")
 
     @cached_property
     def trims(self) -> tuple[str | None, str | None]:
-        """The white space that is left out at a response's beginning, and at its end.
+        """The white space that is dropped at a response's beginning, and at its end.
 
-        None is all of it, as of ``str.strip``; "" is none.
+        None is all white space, as in ``str.strip``; "" is none.
         """
         begin, end = "", ""
         for space in _ALL_SPACES:
@@ -147,19 +147,19 @@ class ChatTemplate:
 
     @cached_property
     def is_verbatim(self) -> bool:
-        """Whether a response is written as it is, but for trimmed white space and thoughts."""
+        """Whether a response is unchanged, except for trimmed white space and thoughts."""
         begin, end = self.trims
         texts = (_VERBATIM, *(f"{2 * space}x{2 * space}" for space in _SPACES))
         return all(self._writes(text, text.lstrip(begin).rstrip(end)) for text in texts)
 
     @cached_property
     def reads_thoughts(self) -> bool:
-        """Whether a thought in a response is left out, or written at another place."""
+        """Whether a thought in a response is dropped or moved."""
         thought = f"{THINK}\nx\n{END_THINK}\n\n{_SENTINEL}"
         return not all(self._writes(text, text) for text in (thought, thought.removeprefix(THINK)))
 
     def rewrites(self, response: str) -> bool:
-        """Whether a response may be written as another text, trimmed white space apart."""
+        """Return whether a response may be changed, apart from trimmed white space."""
         if not self.is_verbatim:
             return True
         has_thought = END_THINK in response or response.lstrip().startswith(THINK)
@@ -168,28 +168,28 @@ class ChatTemplate:
     def _writes(self, answer: str, text: str) -> bool:
         try:
             return self._written(answer) == text
-        except TemplateRefuses:  # of this answer
+        except TemplateRefuses:  # this answer
             return False
 
     def _written(self, answer: str) -> str:
-        """What stands between the frame of a response; the whole where the frame is another."""
-        before, behind = self._frame(_PROBE)
+        """Return the rendering without the response's frame, or all of it if the frame differs."""
+        before, after = self._frame(_PROBE)
         text = self._render((*_PROBE, ("assistant", answer)))
-        return text.removeprefix(before).removesuffix(behind)
+        return text.removeprefix(before).removesuffix(after)
 
     @cached_property
     def folds_system(self) -> bool:
         """Whether system messages are folded into the first user message.
 
-        So where the template refuses them, or leaves them out.
+        True if the template rejects or omits them.
         """
         return self._fold_system and not self._writes_system(("assistant", "x"))
 
     @cached_property
     def _folds_system_of_prompts(self) -> bool:
-        """As ``folds_system``, up to where a policy begins to write.
+        """As ``folds_system``, for renderings with the generation prompt.
 
-        Mistral's later templates write a system message there, and in no whole conversation.
+        Mistral's later templates write a system message there, but not in full conversations.
         """
         return self._fold_system and not self._writes_system()
 
@@ -207,8 +207,8 @@ class ChatTemplate:
         if folds and roles == ["system", "user"]:
             (_, system), (_, user), *rest = turns
             turns = [("user", f"{system}{_FOLD}{user}" if system.strip() else user), *rest]
-            if not self._has_told:
-                self._has_told = True
+            if not self._has_warned:
+                self._has_warned = True
                 _LOG.warning(_FOLDED, self._tokenizer.name_or_path)
         return tuple(turns)
 

@@ -1,7 +1,7 @@
-"""Where a response meets the prompt, in a reward model's tokens.
+"""The border of prompt and response in a reward model's tokens.
 
 A response's first tokens may merge with the prompt's last (the space that Mistral's template writes
-in front of an answer), and a template may leave white space out at its ends, or a thought.
+before an answer), and a template may drop white space at its ends, or a thought.
 """
 
 import logging
@@ -13,24 +13,24 @@ from orchestrator.conversations.rendering import TemplateRefuses
 
 _LOG = logging.getLogger(__name__)
 _ENDS = (".", "!", "?", "...", "\n", " ", "5", ")")  # of responses
-_AS_IT_IS = "such responses are read as they are"
+_UNCHANGED = "such responses are scored unchanged"
 
 
 class ResponseBorder:
-    """Reads responses behind a reward model's prompt.
+    """Tokenizes responses after a reward model's prompt.
 
     Args:
         chat: the reward model's.
     """
 
     def __init__(self, chat: Chat) -> None:
-        self._chat, self._has_told = chat, False
+        self._chat, self._has_warned = chat, False
 
     def in_context(self, response: str, *, finished: bool = False) -> tuple[int, Ids]:
-        """Token ids of a response behind a prompt, as the template writes it.
+        """Return token ids of a response after a prompt, as the template writes it.
 
-        It may leave out white space or a thought, or write a thought in place of an empty one. A
-        response that is not finished keeps the white space at its end.
+        The template may drop white space or a thought, or replace an empty thought by one. An
+        unfinished response keeps the white space at its end.
 
         Returns:
             (n, ids): the response replaces the last n ids of the prompt by ``ids``.
@@ -40,24 +40,25 @@ class ResponseBorder:
         try:
             text = self._chat.template.body(response, finished=finished)
         except TemplateRefuses as refusal:
-            if not self._has_told:
-                self._has_told = True
-                _LOG.warning("%s: %s", self._chat.tokenizer.name_or_path, f"{refusal}; {_AS_IT_IS}")
+            if not self._has_warned:
+                self._has_warned = True
+                _LOG.warning(
+                    "%s: %s", self._chat.tokenizer.name_or_path, f"{refusal}; {_UNCHANGED}"
+                )
             text = self._chat.frame + self._chat.control.escape(response)
-        whole = self._chat.encoded(text)
-        before, ids = split(self._prompt, whole)
-        return len(self._prompt) - len(before), ids
+        shared, ids = split(self._prompt, self._chat.encoded(text))
+        return len(self._prompt) - len(shared), ids
 
     def rewrites(self, response: str) -> bool:
-        """Whether only ``in_context`` tells what a response becomes."""
+        """Return whether a response's tokens depend on ``in_context``."""
         template = self._chat.template
         return template is not None and template.rewrites(response)
 
     @cached_property
     def merging_ends(self) -> tuple[str, ...]:
-        """Ends of responses, of a few common ones, that merge with the template's closing.
+        """Those of a few common ends of responses that merge with the template's closing.
 
-        No such response has a closed score: its last token is not its own.
+        A response with such an end has no closed score: its last token is part of the closing.
         """
         if self._chat.template is None:
             return ()
@@ -68,19 +69,19 @@ class ResponseBorder:
         return tuple(end for end, text in texts.items() if text[-len(ids) :] != ids)
 
     def has_probe_ending(self, prompt_ids: Ids, count: int) -> bool:
-        """Whether the last ``count`` ids of a prompt equal those of the probe prompt.
+        """Return whether the last ``count`` ids of a prompt equal those of the probe prompt.
 
-        Only then may ``in_context`` replace them.
+        ``in_context`` may replace them only then.
         """
         return not count or prompt_ids[-count:] == self._prompt[-count:]
 
     def without_begin(self, response: str) -> str:
-        """A response without the white space that the template leaves out at its beginning."""
+        """Return a response without the white space that the template drops at its beginning."""
         template = self._chat.template
         return response if template is None else response.lstrip(template.trims[0])
 
     def without_end(self, response: str) -> str:
-        """A response without the white space that the template leaves out at its end."""
+        """Return a response without the white space that the template drops at its end."""
         template = self._chat.template
         return response if template is None else response.rstrip(template.trims[1])
 

@@ -1,8 +1,8 @@
 """A chat template that writes the steps of a solution as a conversation.
 
-The first step stands in the user's last turn, behind the problem; to each step the assistant
-answers one token, which tells whether it is right. So do RLHFlow's and Granite's process reward
-models read a solution.
+The first step is in the user's last turn, after the problem; the assistant answers each step with
+one token, which says whether the step is right. RLHFlow's and Granite's process reward models read
+solutions in this form.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ _ANSWER = "\u2060answer\u2060"
 
 
 class StepTurns(ChatTemplate):
-    """A chat template with a solution in place of a response.
+    """A chat template with a solution as the response.
 
     Args:
         tokenizer: the Hugging Face tokenizer.
         source: the Jinja template.
         gap: text between the problem and the first step.
-        question: text behind each step within its turn.
-        answer: what the assistant answers.
-        fold_system: as of ``ChatTemplate``.
+        question: text after each step within its turn.
+        answer: the assistant's answer to a step.
+        fold_system: as in ``ChatTemplate``.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class StepTurns(ChatTemplate):
 
     @property
     def trims(self) -> tuple[str | None, str | None]:
-        """All white space at a solution's beginning is left out, as by the models' own code."""
+        """All white space at a solution's beginning is dropped, as in the models' own code."""
         return None, ""
 
     def frame(self, messages: Sequence[Message]) -> tuple[str, str]:
-        """What stands in front of the first step; nothing stands behind an unfinished turn.
+        """Return the text before the first step, and "" as the text after it.
 
         Raises:
             TemplateRefuses: the template does not take the conversation, or does not write a step
@@ -55,23 +55,23 @@ class StepTurns(ChatTemplate):
         return self._frame(self._turns(messages))
 
     def conversation(self, messages: Sequence[Message], response: str) -> Rendering:
-        """The conversation up to the end of a solution that is written as one step.
+        """Render the conversation up to the end of a solution, written as one step.
 
         Raises:
             TemplateRefuses: as ``frame``.
         """
-        before, behind = self.frame(messages)
-        return Rendering(before, self.control.escape(response).lstrip(), behind)
+        before, after = self.frame(messages)
+        return Rendering(before, self.control.escape(response).lstrip(), after)
 
     def body(self, response: str, *, finished: bool) -> str:
-        """The conversation of a short prompt up to the end of a solution written as one step."""
+        """Render a short prompt up to the end of a solution, written as one step."""
         before, _ = self._frame((("user", "x"),))
         return before + self.control.escape(response).lstrip()
 
     is_verbatim = True  # as one step
 
     def between_steps(self) -> tuple[str, str]:
-        """What stands behind a step up to its answer, and from there to the next step.
+        """Return the text from a step to its answer, and from there to the next step.
 
         Raises:
             TemplateRefuses: the template does not write steps and answers once each.
@@ -84,8 +84,8 @@ class StepTurns(ChatTemplate):
             ("assistant", self._answer),
         )
         text = self._render(turns)
-        _, _, rest = text.partition(first)
-        middle, _, _ = rest.partition(second)
+        _, _, after_first = text.partition(first)
+        middle, _, _ = after_first.partition(second)
         parts = middle.split(_ANSWER)
         if len(parts) != 2:
             raise TemplateRefuses("the chat template does not write each step and answer once")

@@ -1,4 +1,4 @@
-"""Loading a checkpoint's tokenizer; a damaged file of it is one sentence that names the file."""
+"""Loading a checkpoint's tokenizer; errors of damaged files name the file in one sentence."""
 
 from pathlib import Path
 
@@ -17,24 +17,26 @@ _VOCABULARIES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
 def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint folder or hub name; no remote code is run.
+    """Load the tokenizer of a checkpoint folder or hub name. Runs no remote code.
 
-    An adapter has its own where it was saved with one, else that of its base.
+    An adapter without tokenizer files has that of its base model.
 
     Raises:
-        ValueError: a file is missing or damaged, or the chat template is no Jinja template.
+        ValueError: a file is missing or damaged, or the chat template is not valid Jinja.
     """
     source, options = checkpoint, {}
     if (adapter := adapter_of(checkpoint)) is not None:
         if any(has_file(checkpoint, name) for name in _TOKENIZER):
-            options = {"config": model_config(checkpoint)}  # it decides the class of some
+            options = {
+                "config": model_config(checkpoint)
+            }  # it decides the tokenizer class of some models
         else:
             source = adapter.base
     if Path(source).is_dir() and not any(any(Path(source).glob(name)) for name in _VOCABULARIES):
         raise ValueError(f"{source}: it has no tokenizer; valid: a folder with a {_TOKENIZER[1]}")
     for name in _JSON:
         read_json(source, name)
-    read_config(checkpoint)  # transformers reads it for the tokenizer too
+    read_config(checkpoint)  # checked here, as transformers reads it for the tokenizer too
     with naming(f"{source}: its tokenizer's files ({', '.join(_JSON)}, {_TEMPLATE})"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     _check_syntax(source, tokenizer)
@@ -42,7 +44,7 @@ def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
 
 
 def template_file(checkpoint: str) -> str:
-    """The name of the file that holds a checkpoint's chat template."""
+    """Return the name of the file that holds a checkpoint's chat template."""
     return _TEMPLATE if has_file(checkpoint, _TEMPLATE) else _TOKENIZER[0]
 
 
@@ -57,4 +59,4 @@ def _check_syntax(checkpoint: str, tokenizer: PreTrainedTokenizerBase) -> None:
             f" {in_one_line(error)}"
         ) from error
     except (TemplateError, ValueError, TypeError):
-        return  # what it says of a conversation is for who gives it one
+        return  # the template refuses this conversation, but its syntax is valid

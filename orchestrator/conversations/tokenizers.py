@@ -1,4 +1,4 @@
-"""Tokenizers made in the run: whole words for the embedded world, byte-level BPE for real text."""
+"""Tokenizers created in a run: word-level for the helpdesk task, byte-level BPE for real text."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,8 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, USER, AGENT, END = "<pad>", "<unk>", "<user>", "<agent>", "<end>"
 SPECIAL = (PAD, UNKNOWN, USER, AGENT, END)
-# Every turn is closed, the customer's too: a policy learns to gather what was said at <end>, which
-# is where a reward model reads its score.
+# Every turn is closed, the customer's too: a policy learns to summarize a turn at <end>, which is
+# where a reward model reads its score.
 _WORDS_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' %}<agent> {{ message.content }} <end> "
@@ -16,7 +16,7 @@ _WORDS_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<agent>{% endif %}"
 )
-# Spaces are tokens of a byte-level tokenizer: the response and its end stand alone.
+# Spaces are tokens of a byte-level tokenizer, so none surround the response.
 _BYTES_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message.role == 'assistant' %}<agent>{% else %}<user>{% endif %}"
@@ -27,7 +27,7 @@ _BYTES_TEMPLATE = (
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """One token a word, split at white space; decoding joins with single spaces."""
+    """Return a tokenizer of one token per word, split at spaces and decoded with single ones."""
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -35,7 +35,7 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def byte_pair_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of ``vocabulary`` entries trained on ``texts``; no character is unknown."""
+    """Train a byte-level BPE of ``vocabulary`` entries on ``texts``; no character is unknown."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -13,12 +13,12 @@ from typing import Any, Literal
 from orchestrator.conversations.messages import (
     Conversation,
     Turns,
-    alike,
     answered,
     are_turns,
     conversation,
     interleaved,
     messages,
+    same_conversation,
     to_the_user,
     turns,
 )
@@ -204,7 +204,11 @@ def _answers(row: Row, values: dict[str, Any]) -> tuple[Conversation, list[str]]
         prompt = _shared(row, sides)
     with_system = _with_system(row, prompt)
     for history, _ in sides:
-        if history and not alike(history, prompt) and not alike(history, with_system):
+        if (
+            history
+            and not same_conversation(history, prompt)
+            and not same_conversation(history, with_system)
+        ):
             raise BadRow(HISTORIES_DIFFER)
     return with_system, [answer for _, answer in sides]
 
@@ -227,7 +231,7 @@ def _shared(row: Row, sides: Sequence[tuple[Conversation, str]]) -> Conversation
         parsed = messages(name, row[name])
         if parsed and parsed[-1]["role"] == "assistant":  # UltraFeedback: the preferred one
             expected = (*histories[0], {"role": "assistant", "content": sides[0][1]})
-            if not alike(parsed, expected):
+            if not same_conversation(parsed, expected):
                 raise BadRow(HISTORIES_DIFFER)
             return to_the_user(histories[0])
     return conversation(*_prompt_field(row))

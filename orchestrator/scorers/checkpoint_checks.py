@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.checkpoint import check_policy_weights, check_reward_weights
 from orchestrator.checkpoints.files import read_json
-from orchestrator.checkpoints.loading import check_quantizer, check_whole
+from orchestrator.checkpoints.loading import check_quantizer, check_weights
 from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.choices import Engine, ScorerKind
 from orchestrator.conversations.chat import Chat, load_chat
@@ -83,11 +83,11 @@ def check_scorer(spec: ScorerSpec) -> ScorerKind:
         check_reward_weights(spec.checkpoint, spec.score_label)
     elif kind == "encoder":
         labels = nature_of(spec.checkpoint).labels
-        check_whole(AutoModelForSequenceClassification, spec.checkpoint, num_labels=labels)
+        check_weights(AutoModelForSequenceClassification, spec.checkpoint, num_labels=labels)
     elif (fmt := step_format(spec)).right is not None:
         check_policy_weights(spec.checkpoint)
     else:
-        check_whole(AutoModel, spec.checkpoint)
+        check_weights(AutoModel, spec.checkpoint)
         check_step_layers(spec.checkpoint, fmt)
     chat, tag_ids = chat_of(spec), Ids()
     if kind == "step_tag":

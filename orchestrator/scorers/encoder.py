@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from orchestrator.checkpoints.checkpoint import context_of
-from orchestrator.checkpoints.loading import load_whole
+from orchestrator.checkpoints.loading import load_model
 from orchestrator.checkpoints.reward_heads import check_label
 from orchestrator.choices import Finished, Position
 from orchestrator.conversations.chat import Chat, load_chat
@@ -53,7 +53,7 @@ class EncoderScorer(Scorer):
         super().__init__(load_chat(checkpoint, fold_system), position, policy_chat, finished)
         labels = nature_of(checkpoint).labels
         check_label(checkpoint, labels, label)
-        model = load_whole(
+        model = load_model(
             AutoModelForSequenceClassification, checkpoint, torch.float32, num_labels=labels
         )
         self.model: PreTrainedModel = model.to(device).eval()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from orchestrator.checkpoints.loading import load_whole
+from orchestrator.checkpoints.loading import load_model
 from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.checkpoints.reward_heads import linear_layer, token_rows
 from orchestrator.checkpoints.weights import Weights
@@ -137,7 +137,7 @@ def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:
 def _labels(checkpoint: str, fmt: StepFormat) -> tuple[PreTrainedModel, StepHead]:
     """A backbone with a head of one or two layers."""
     names, weights = check_step_layers(checkpoint, fmt), Weights.of(checkpoint)
-    model = load_whole(AutoModel, checkpoint, torch.float32)
+    model = load_model(AutoModel, checkpoint, torch.float32)
     layers = [linear_layer(weights, name, model.dtype) for name in names]
     parts = layers if len(layers) == 1 else [layers[0], torch.nn.ReLU(), layers[1]]
     index = 1 if fmt.activation == "softmax" else 0
@@ -146,7 +146,7 @@ def _labels(checkpoint: str, fmt: StepFormat) -> tuple[PreTrainedModel, StepHead
 
 def _language_model(spec: ScorerSpec, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
     """A language model; of its head the rows of the tokens that are read."""
-    model = load_whole(AutoModelForCausalLM, spec.checkpoint, torch.float32)
+    model = load_model(AutoModelForCausalLM, spec.checkpoint, torch.float32)
     try:
         cap = logit_cap(model)
     except ValueError as error:

@@ -126,7 +126,7 @@ def check_model(checkpoint: str) -> None:
     """
     check_served(checkpoint)
     head = find_head(Weights.of(checkpoint))
-    if head is None or not head.own or head.labels != 1:
+    if head is None or not head.is_native or head.labels != 1:
         raise ValueError(
             f"{checkpoint}: engine 'vllm' reads a head `score` of one label and no bias;"
             f" this one is {head}; use engine: transformers"

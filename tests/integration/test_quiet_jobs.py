@@ -13,7 +13,7 @@ from support.reward_kinds import MAKERS
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from orchestrator.checkpoints.loading import load_whole
+from orchestrator.checkpoints.loading import load_model
 
 SECONDS = 280
 
@@ -95,7 +95,7 @@ def test_weights_that_a_class_leaves_out_are_no_news_and_other_warnings_are(
         AutoModel.from_pretrained(checkpoint)
         assert any("LOAD REPORT" in text for text in heard), "transformers reports it by itself"
         heard.clear()
-        load_whole(AutoModel, checkpoint, torch.float32)
+        load_model(AutoModel, checkpoint, torch.float32)
         logger.warning("a real one")
         assert heard == ["a real one"]
     finally:

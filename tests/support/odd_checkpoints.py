@@ -193,7 +193,7 @@ def pointer(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Change, str]] = {
     "a layer without its MLP": (without(f"{LAYER}mlp."), f"missing: {LAYER}mlp.down_proj"),
     "a layer left out of the config": (
-        with_config(num_hidden_layers=1), f"without a place .*: {LAYER}input_layernorm.weight"),
+        with_config(num_hidden_layers=1), f"not in the model .*: {LAYER}input_layernorm.weight"),
     "a layer that is not there": (
         with_config(num_hidden_layers=3), r"missing: model\.layers\.2\.input_layernorm"),
     "an embedding of other rows": (
@@ -239,7 +239,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "an unknown model": (with_config(model_type="own"), "model_type = 'own' is not one that"),
     "code of its own": (
         with_config(model_type="own", auto_map={"AutoConfig": "own.Own"}),
-        "it brings code of its own"),
+        r"its own code \(auto_map\) is not run"),
     "a width that is text": (with_config(hidden_size="big"), "config.json: .*'hidden_size' exp"),
     "no heads": (with_config(num_attention_heads=0), "config.json: ZeroDivisionError: "),
     "an unknown activation": (with_config(hidden_act="magic"), "makes no .*KeyError: 'magic'"),
@@ -282,11 +282,11 @@ POLICIES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a process reward model": (
         reward_kinds.process_head, "read at step tags; valid: a causal language model"),
     "a BERT": (reward_kinds.bert, "an encoder with one label; valid: a causal language model"),
-    "a BERT that fills gaps": (bert_that_fills_gaps, "an encoder, sees both ways and writes no"),
+    "a BERT that fills gaps": (bert_that_fills_gaps, "an encoder, attends in both directions and generates no"),
     "a T5": (encoder_decoder, "transformers has no ModelForCausalLM of the model_type 't5'"),
     "no head": (changed(without("lm_head")), "missing: lm_head.weight"),
     "an expert that lacks a matrix": (
-        without_an_expert, "not those of a MixtralForCausalLM: some that become one tensor are"),
+        without_an_expert, "not those of a MixtralForCausalLM: some that are merged into one tensor"),
     "generation settings that are no JSON": (
         changed(written("generation_config.json", "{")), "generation_config.json is not JSON"),
 }  # fmt: skip

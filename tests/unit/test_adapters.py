@@ -312,9 +312,9 @@ def test_adapters_that_are_not_what_they_seem_are_refused(base: str, tmp_path: P
     refused(f"its weights .*: of another shape in the adapter: {first} 4x9 instead of 4x32",
             tensors(lambda t: t.update({first: torch.zeros(4, 9)})))  # fmt: skip
     unknown = "base_model.model.x.lora_A.weight"
-    refused(f"its weights .*: in the adapter, without a place in the base: {unknown}",
+    refused(f"its weights .*: in the adapter, but not in the base: {unknown}",
             tensors(lambda t: t.update({unknown: torch.zeros(4)})))  # fmt: skip
-    refused("its weights .*: without a place in the model of config.json: model.layers.1.*; in the",
+    refused("its weights .*: not in the model of config.json: model.layers.1.*; in the",
             None, base_model_name_or_path=other)  # fmt: skip
     refused("not an adapter of .*", None, target_modules=["nowhere"])
 

@@ -23,7 +23,7 @@ from support.reward_kinds import bytes_with, rewrite
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
-from orchestrator.checkpoints.loading import check_whole
+from orchestrator.checkpoints.loading import check_weights
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.scorer import ScorerSpec
 
@@ -118,7 +118,7 @@ def test_quantized_weights_of_a_known_method_are_left_to_their_loader(tmp_path: 
 
     checkpoint = language_model(tmp_path)
     with_config(quantization_config={"quant_method": "fp8"}, intermediate_size=96)(tmp_path)
-    assert check_whole(AutoModelForCausalLM, checkpoint) is None
+    assert check_weights(AutoModelForCausalLM, checkpoint) is None
     check_policy(checkpoint, "vllm")
 
 

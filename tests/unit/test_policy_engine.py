@@ -205,7 +205,7 @@ def test_with_stops_a_continuation_ends_behind_the_token_that_completes_one(
     assert all(c.token_ids for c in again.continuations), (
         "the prefix holds the stop, and counts not"
     )
-    with pytest.raises(ValueError, match="valid are texts that are not empty"):
+    with pytest.raises(ValueError, match="valid: one or more nonempty texts"):
         engine.sample([replace(request, stops=("",))])
 
 

@@ -53,5 +53,5 @@ def test_only_tokens_that_may_complete_a_stop_are_decoded_in_their_context(
 
 @pytest.mark.parametrize("stops", [(), ("a", "")])
 def test_a_stop_without_text_is_refused(stops: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="valid are texts that are not empty"):
+    with pytest.raises(ValueError, match="valid: one or more nonempty texts"):
         StopReader(CHATS["byte level"], stops)
