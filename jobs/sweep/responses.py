@@ -18,7 +18,7 @@ from orchestrator.records import Cost, Prompt, Response
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.search.methods.best_of_n import SamplesState
 from orchestrator.search.problem import Candidate, Problem
-from orchestrator.search.shared_samples import Judged, best_of_first, curve_sizes
+from orchestrator.search.shared_samples import ScoredSamples, best_of_first, curve_sizes
 
 COUNTS = tuple(field.name for field in fields(Cost))
 COSTS = (*COUNTS, *FLOPS)
@@ -82,7 +82,11 @@ def write_responses(
 
 
 def write_curve(
-    file: Path, sweep: Sweep, prompts: Sequence[Prompt], judged: Sequence[Judged], scorer: str
+    file: Path,
+    sweep: Sweep,
+    prompts: Sequence[Prompt],
+    judged: Sequence[ScoredSamples],
+    scorer: str,
 ) -> None:
     """Writes best-of-n for each n of a curve: for each n the rows of all prompts, in their order.
 

@@ -55,7 +55,7 @@ def load_model(
     may_lack: Collection[str] = (),
     **fields: Any,
 ) -> PreTrainedModel:
-    """Load a model of one of transformers' auto classes; all weights must exist and be used.
+    """Load a model of a transformers auto class; all its weights must exist and be used.
 
     An adapter is merged into its base. The only weights that may be ignored are heads that the
     class lacks, and those that transformers itself expects.
@@ -68,7 +68,8 @@ def load_model(
         fields: of the config, such as ``num_labels``.
 
     Raises:
-        ValueError: weights are missing, unexpected or of other shapes or types; or a file is damaged.
+        ValueError: weights are missing, unexpected or of other shapes or types, or a file is
+            damaged.
     """
     check_quantizer(checkpoint)
     check_weights(auto, checkpoint, may_lack, **fields)

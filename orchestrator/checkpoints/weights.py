@@ -133,8 +133,8 @@ class Weights:
         header = self._read[location.checkpoint, location.file].get(location.key)
         if header is None:
             raise ValueError(
-                f"{location.checkpoint}: {location.file} does not hold {location.key}, which {_INDEX}"
-                " says it does"
+                f"{location.checkpoint}: {location.file} does not hold {location.key}, which"
+                f" {_INDEX} says it does"
             )
         return header
 

@@ -111,8 +111,9 @@ def turns(value: object) -> Turns | None:
 
 def are_turns(value: object) -> TypeGuard[Turns]:
     """Return whether a value is a nonempty list of texts and nulls."""
-    listed = isinstance(value, list) and bool(value)
-    return listed and all(item is None or isinstance(item, str) for item in value)
+    if not isinstance(value, list) or not value:
+        return False
+    return all(item is None or isinstance(item, str) for item in value)
 
 
 def interleaved(name: str, user_turns: Turns, answers: Turns) -> tuple[Conversation, str]:

@@ -1,4 +1,4 @@
-"""Engines that answer a batch as a whole, as the backend of a batcher."""
+"""The backend of a batcher for engines that answer a full batch at once."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -16,33 +16,33 @@ from orchestrator.search.problem import PromptFailed
 
 
 class PolicyBackend(Protocol):
-    """A policy that answers batches; answer i belongs to request i.
+    """A policy that answers batches; answer i is of request i.
 
-    A request that cannot be answered by a fault of its own may have a PromptFailed for an answer.
+    The answer to a request that fails by itself may be a PromptFailed.
     """
 
     async def sample(self, requests: list[SampleRequest]) -> Sequence[Sampled | PromptFailed]:
-        """Draws the continuations of all requests."""
+        """Draw the continuations of all requests."""
 
     async def top(self, requests: list[TopRequest]) -> Sequence[TopTokens | PromptFailed]:
-        """Gives the likeliest next tokens of all requests."""
+        """Return the likeliest next tokens of all requests."""
 
 
 class RewardBackend(Protocol):
-    """A reward model that answers batches; answer i belongs to request i, as of a policy's."""
+    """A reward model that answers batches, as ``PolicyBackend`` does."""
 
     async def score(self, requests: list[ScoreRequest]) -> Sequence[Scored | PromptFailed]:
-        """Scores all requests."""
+        """Score all requests."""
 
 
 class BatchBackend:
-    """Sends the requests as one batch of each kind, all kinds at once, and waits for all of them.
+    """Sends the requests as one batch of each kind, all kinds at once, and waits for all answers.
 
-    It keeps nothing, so that several batchers may share it.
+    It has no state, so batchers may share it.
 
     Args:
         policy: answers batches of samples and of likeliest tokens.
-        reward: answers batches of scores; None where no method asks for any.
+        reward: answers batches of scores; None if no method requests any.
     """
 
     def __init__(self, policy: PolicyBackend, reward: RewardBackend | None = None) -> None:
@@ -54,7 +54,8 @@ class BatchBackend:
         """Return the answers to all requests.
 
         Raises:
-            ValueError: there is no backend for a kind of request, or it loses answers.
+            ValueError: there is no backend for a kind of request, or the number of its answers is
+                not that of its requests.
         """
         kinds: dict[Kind, list[PendingRequest]] = {}
         for pending in requests:
@@ -62,18 +63,18 @@ class BatchBackend:
         for kind in kinds:
             if kind not in self._backends:
                 raise ValueError(f"a {kind} request, but there is no backend for it")
-        found = await run_together(self._send(kind, batch) for kind, batch in kinds.items())
+        answers = await run_together(self._send(kind, batch) for kind, batch in kinds.items())
         return [
             pair
-            for batch, results in zip(kinds.values(), found, strict=True)
+            for batch, results in zip(kinds.values(), answers, strict=True)
             for pair in zip(batch, results, strict=True)
         ]
 
     def wake(self) -> None:
-        """New requests wait for the batch that is being answered."""
+        """Do nothing: new requests wait for the current batch."""
 
     def drop(self) -> None:
-        """Nothing is open between batches."""
+        """Do nothing: no request is open between batches."""
 
     async def _send(self, kind: Kind, batch: list[PendingRequest]) -> list[Any]:
         answers: list[Any] = await self._backends[kind]([pending.request for pending in batch])

@@ -1,15 +1,14 @@
-"""Collects the requests of many searches and sends them to the engines once all searches wait.
+"""Batching of many searches' requests, which are sent to the engines once all searches wait.
 
-The engines answer what they have, not a batch as a whole: a search continues when its answers are
-there, while others still wait for theirs. Which requests go together depends on the requests and
-on what the engines answer together, never on how long a coroutine takes. Knows neither methods nor
-models.
+Engines may return answers before a batch is complete: a search continues with its answers while
+others wait. Which requests form a batch depends on the requests and answers, never on how long a
+coroutine takes. Knows neither methods nor models.
 """
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from orchestrator.search.engines import (
     Sampled,
@@ -22,12 +21,13 @@ from orchestrator.search.engines import (
 from orchestrator.search.problem import PromptFailed
 from orchestrator.search.shared_time import SharedTime
 
+ResultT = TypeVar("ResultT")
 Kind = Literal["sample", "top", "score"]
 
 
 @dataclass(frozen=True, eq=False)
 class PendingRequest:
-    """A request of the search at ``index``, with the future on which it waits."""
+    """A request of the search ``index``, with the future of its answer."""
 
     index: int
     kind: Kind
@@ -39,24 +39,24 @@ Answers = Sequence[tuple[PendingRequest, Any]]
 
 
 class Backend(Protocol):
-    """What answers the requests of one batcher."""
+    """The engines behind one batcher."""
 
     async def answers(self, requests: list[PendingRequest]) -> Answers:
-        """Take requests, then wait until some of all that were taken are answered.
+        """Accept requests, then return the answers to some of all accepted ones.
 
-        Called repeatedly while any request is unanswered, never concurrently. A request that fails
-        by itself gets a PromptFailed as its answer. May return nothing after ``wake``.
+        Called repeatedly while any request is unanswered, never concurrently. The answer to a
+        request that fails by itself is a PromptFailed. May return nothing after ``wake``.
         """
 
     def wake(self) -> None:
-        """There are new requests: ``answers`` is to return soon and be called with them."""
+        """Make ``answers`` return soon: there are new requests for it."""
 
     def drop(self) -> None:
-        """No request is waited for any longer."""
+        """Drop all requests: no answers are needed."""
 
 
 class Batcher:
-    """Collects the requests of the searches and has them answered.
+    """Collects the requests of searches and sends them to a backend.
 
     Args:
         backend: answers the requests.
@@ -83,12 +83,12 @@ class Batcher:
         self._check()
 
     def submit(self, index: int, kind: Kind, request: Any) -> asyncio.Future[Any]:
-        """Return the future answer to one request of a search.
+        """Submit a request of a search; return the future of its answer.
 
-        No coroutine: methods submit many requests at once, and each would be a task.
+        Not a coroutine, as methods submit many requests at once and each would be a task.
         """
         if index not in self._open:
-            raise PromptFailed("it has ended")  # what a failed search requested besides
+            raise PromptFailed("it has ended")  # another request of a failed search
         pending = PendingRequest(index, kind, request, asyncio.get_running_loop().create_future())
         self._open[index].add(pending)
         self._new.append(pending)
@@ -97,7 +97,7 @@ class Batcher:
         return pending.answer
 
     def leave(self, index: int, following: int | None = None) -> float:
-        """End a search and return its seconds; the search ``following`` starts in its place."""
+        """End a search and return its seconds; start the search ``following``, if any."""
         for pending in self._open.pop(index):
             pending.answer.cancel()
         self._running.discard(index)
@@ -107,10 +107,10 @@ class Batcher:
         return self._seconds.pop(index, 0.0)
 
     async def serve(self) -> None:
-        """Have requests answered until no search is left.
+        """Serve requests until no search is left.
 
-        What a search requests at once (``asyncio.gather``) is submitted in one turn of the event
-        loop, and this coroutine wakes in the next turn: it never sees a part of it.
+        All requests of one ``asyncio.gather`` are submitted in one turn of the event loop, and this
+        coroutine wakes in the next turn, so they are in one batch.
         """
         self._clock.change(1)
         try:
@@ -141,7 +141,7 @@ class Batcher:
     def _deliver(self, answers: Answers) -> None:
         for pending, answer in answers:
             if pending.answer.done():
-                continue  # of a search that has failed meanwhile
+                continue  # its search has failed
             if isinstance(answer, PromptFailed):
                 pending.answer.set_exception(answer)
             else:
@@ -153,7 +153,7 @@ class Batcher:
         self._check()
 
     def fail(self, error: Exception) -> None:
-        """Raise an error that has ended ``serve`` in every search that waits for an answer."""
+        """Raise an error of ``serve`` in every search that waits for an answer."""
         for index, waiting in self._open.items():
             for pending in waiting:
                 if not pending.answer.done():
@@ -173,25 +173,25 @@ class Batcher:
 
 
 class BatchingEngines:
-    """The policy and the reward engine as the search at ``index`` sees them."""
+    """The policy and the reward engine of the search ``index``."""
 
     def __init__(self, batcher: Batcher, index: int) -> None:
         self._batcher, self._index = batcher, index
 
     def sample(self, request: SampleRequest) -> Awaitable[Sampled]:
-        """Continuations of one prefix."""
+        """Return continuations of one prefix."""
         return self._batcher.submit(self._index, "sample", request)
 
     def top(self, request: TopRequest) -> Awaitable[TopTokens]:
-        """Likeliest next tokens of one prefix."""
+        """Return the likeliest next tokens of one prefix."""
         return self._batcher.submit(self._index, "top", request)
 
     def score(self, request: ScoreRequest) -> Awaitable[Scored]:
-        """Scores of one prefix's extensions."""
+        """Return scores of one prefix's extensions."""
         return self._batcher.submit(self._index, "score", request)
 
 
-async def run_together(coroutines: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+async def run_together(coroutines: Iterable[Coroutine[Any, Any, ResultT]]) -> list[ResultT]:
     """Return all results in order; the first exception cancels the others and is raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

@@ -1,11 +1,11 @@
-"""What a method's thresholds may be computed from: measurements on prompts outside the test."""
+"""Measurements on calibration prompts, from which a method's thresholds may be computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class NotCalibrated(ValueError):
-    """A threshold is not set, and no measurement gives it.
+    """A threshold is neither set nor computable from measurements.
 
     Args:
         field: the method's field.
@@ -19,11 +19,11 @@ class NotCalibrated(ValueError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measurements on calibration prompts, each empty if it was not made.
+    """Measurements on calibration prompts, each empty if it was not measured.
 
     Attributes:
-        entropies: next-token entropies of the policy, in nats, before each token that it samples.
-        rewards: the scorer's rewards of whole responses of the base policy.
+        entropies: next-token entropies of the policy, in nats, before each sampled token.
+        rewards: the scorer's rewards of full responses of the base policy.
     """
 
     entropies: Sequence[float] = ()

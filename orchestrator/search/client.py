@@ -1,7 +1,6 @@
-"""The two engines as a method asks them for one prompt, with what the answers cost together.
+"""The metered client: sends one prompt's requests to the engines and sums up their cost.
 
-It also keeps the margin of the nearest decision. Knows nothing of methods and nothing of what
-stands behind the engines.
+It also tracks the smallest margin of a decision. Knows neither methods nor the engines' backends.
 """
 
 import asyncio
@@ -12,8 +11,8 @@ from dataclasses import dataclass, field
 from orchestrator.records import Cost, Response
 from orchestrator.search.engines import (
     Continuation,
+    Extension,
     Ids,
-    Piece,
     Policy,
     Reward,
     SampleRequest,
@@ -33,13 +32,13 @@ from orchestrator.search.problem import (
 
 @dataclass
 class MeteredClient:
-    """Asks a policy and a reward engine about one problem.
+    """Sends requests for one problem to a policy and a reward engine.
 
-    ``cost`` sums every answer so far: a call is one request, however an engine batches it;
-    ``seconds`` is left to whoever runs the method. ``margin`` is the least one of all decisions so
-    far: of draws as ``Continuation`` says, of choices the difference in score (ARGS: in value)
-    between what was chosen and what was next. A run that rounds otherwise differs from this one
-    only if its rounding reaches a margin.
+    ``cost`` sums all answers so far: a call is one request, however an engine batches it. It leaves
+    ``seconds`` to the runner. ``margin`` is the smallest of all decisions so far: of draws as in
+    ``Continuation``, of selections the difference in score (ARGS: in value) between the last
+    selected candidate and the next one. Another run's rounding changes a response only if it
+    exceeds a margin.
     """
 
     problem: Problem
@@ -59,59 +58,60 @@ class MeteredClient:
         stops: tuple[str, ...] = (),
         texts: bool = False,
     ) -> tuple[Continuation, ...]:
-        """One continuation of the prefix for each random stream, in the order of ``keys``."""
+        """Return one continuation of the prefix for each random stream in ``keys``."""
         request = SampleRequest(
             self.problem.prompt_ids, prefix_ids, keys, max_new_tokens, greedy, entropy_stop,
             stops, texts,
         )  # fmt: skip
-        (drawn,) = await self.sample_each([request])
-        return drawn
+        (continuations,) = await self.sample_each([request])
+        return continuations
 
     async def sample_each(
         self, requests: Sequence[SampleRequest]
     ) -> list[tuple[Continuation, ...]]:
-        """The continuations of several prefixes, all asked for at once."""
+        """Return the continuations of several prefixes, requested at once."""
         answers = await asyncio.gather(*map(self.policy.sample, requests))
         self.cost += Cost(
             policy_tokens_sampled=sum(answer.tokens_sampled for answer in answers),
             policy_tokens_computed=sum(answer.tokens_computed for answer in answers),
             policy_calls=len(answers),
         )
-        drawn = [answer.continuations for answer in answers]
-        self.decided(min((one.margin for own in drawn for one in own), default=math.inf))
-        return drawn
+        sampled = [answer.continuations for answer in answers]
+        self.decided(min((one.margin for row in sampled for one in row), default=math.inf))
+        return sampled
 
     async def top(self, prefix_ids: Ids, count: int) -> TopTokens:
-        """The ``count`` likeliest next tokens of the prefix, by falling logit."""
+        """Return the ``count`` likeliest next tokens of the prefix, by falling logit."""
         answer = await self.policy.top(TopRequest(self.problem.prompt_ids, prefix_ids, count))
         self.cost += Cost(policy_tokens_computed=answer.tokens_computed, policy_calls=1)
         self.decided(answer.margin)
         return answer
 
-    async def score(self, prefix_ids: Ids, pieces: Sequence[Piece]) -> tuple[float, ...]:
-        """Scores of the prefix with each piece; equal ones are scored once.
+    async def score(self, prefix_ids: Ids, extensions: Sequence[Extension]) -> tuple[float, ...]:
+        """Return the score of the prefix with each extension; equal ones are scored once.
 
         Raises:
             PromptFailed: a score is NaN or infinite.
         """
-        (scores,) = await self.score_each([(prefix_ids, pieces)])
+        (scores,) = await self.score_each([(prefix_ids, extensions)])
         return scores
 
     async def score_each(
-        self, asked: Sequence[tuple[Ids, Sequence[Piece]]]
+        self, prefixes: Sequence[tuple[Ids, Sequence[Extension]]]
     ) -> list[tuple[float, ...]]:
-        """The scores of several prefixes, each with its pieces, all asked for at once.
+        """Return the scores of several prefixes with their extensions, requested at once.
 
         Raises:
-            PromptFailed: as of ``score``.
+            PromptFailed: as ``score``.
         """
         prompt = self.problem.scored_prompt_ids
-        candidates = [
-            [(piece.token_ids, piece.finished) for piece in pieces] for _, pieces in asked
+        keys_of = [
+            [(extension.token_ids, extension.finished) for extension in extensions]
+            for _, extensions in prefixes
         ]
         requests = []
-        for (prefix, _), some in zip(asked, candidates, strict=True):
-            extensions, finished = zip(*dict.fromkeys(some), strict=True) if some else ((), ())
+        for (prefix, _), keys in zip(prefixes, keys_of, strict=True):
+            extensions, finished = zip(*dict.fromkeys(keys), strict=True) if keys else ((), ())
             requests.append(ScoreRequest(prompt, prefix, extensions, finished))
         answers = await asyncio.gather(*map(self.reward.score, requests))
         self.cost += Cost(
@@ -120,26 +120,26 @@ class MeteredClient:
             reward_calls=len(answers),
         )
         results = []
-        for some, request, answer in zip(candidates, requests, answers, strict=True):
+        for keys, request, answer in zip(keys_of, requests, answers, strict=True):
             if not all(map(math.isfinite, answer.scores)):
                 raise PromptFailed(NOT_A_NUMBER)
-            keys = zip(request.extensions, request.finished, strict=True)
-            scores = dict(zip(keys, answer.scores, strict=True))
-            results.append(tuple(scores[candidate] for candidate in some))
+            unique_keys = zip(request.extensions, request.finished, strict=True)
+            scores = dict(zip(unique_keys, answer.scores, strict=True))
+            results.append(tuple(scores[key] for key in keys))
         return results
 
     def select(self, candidates: Iterable[Candidate], count: int) -> tuple[Candidate, ...]:
-        """The best ``count`` candidates from the best down."""
+        """Return the best ``count`` candidates, best first."""
         order = ranked(candidates)
         self.decided(gap(order, count))
         return tuple(order[:count])
 
     def decided(self, margin: float) -> None:
-        """Takes note of a decision that was so near."""
+        """Record the margin of a decision."""
         self.margin = min(self.margin, margin)
 
     def response(self, candidate: Candidate) -> Response:
-        """The candidate as the method's answer, with all that was spent up to now."""
+        """Return a candidate as the response, with the cost so far."""
         return Response(
             prompt_id=self.problem.prompt_id,
             token_ids=candidate.token_ids,

@@ -1,7 +1,7 @@
-"""The two engines a search method asks: a policy for continuations, a reward model for scores.
+"""Requests, results and protocols of the engines: a policy for samples, a reward model for scores.
 
-A method knows these records and protocols and nothing else: no tokenizer, no Ray, no model.
-Token ids are the policy's; an engine whose reward model has another tokenizer converts them.
+A search method knows nothing else: no tokenizer, no Ray, no model. Token ids are the policy's; an
+engine whose reward model has another tokenizer converts them.
 """
 
 import math
@@ -17,11 +17,18 @@ Stop = Literal["end", "length", "entropy", "stop"]
 class SampleRequest:
     """Continuations of one prefix, one for each random stream in ``keys``.
 
-    Sampling stops at the end token, after ``max_new_tokens``, or, with ``entropy_stop`` (nats),
-    before the first token (but the first of the request) whose next-token entropy reaches it.
-    ``greedy`` takes the likeliest token and ignores the streams. With ``stops`` it ends behind the
-    token that completes one of these texts within the continuation's own text. With ``texts`` the
-    answers hold that text, with ``entropies`` (or ``entropy_stop``) the entropies.
+    Sampling stops at the end token or after ``max_new_tokens``.
+
+    Attributes:
+        prompt_ids: the prompt.
+        prefix_ids: the response so far.
+        keys: of the random streams.
+        max_new_tokens: at least 1.
+        greedy: takes the likeliest token and ignores the streams.
+        entropy_stop: in nats; also stops before a token whose entropy reaches it, except the first.
+        stops: also stops after the token that completes one of these texts in the continuation.
+        texts: whether results hold the continuations' texts.
+        entropies: whether results hold entropies; ``entropy_stop`` implies it.
     """
 
     prompt_ids: Ids
@@ -36,18 +43,18 @@ class SampleRequest:
 
     @property
     def needs_entropies(self) -> bool:
-        """Whether entropies are computed; over a large vocabulary that takes a while."""
+        """Whether entropies are computed, which is slow for a large vocabulary."""
         return self.entropies or self.entropy_stop is not None
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Sampled tokens, the end token left out. ``entropies`` (nats) are those before each token.
+    """Sampled tokens without the end token. ``entropies`` (nats) are those before each token.
 
-    ``margin`` tells how near its nearest decision was: the least distance of a token's draw to a
-    border of its interval of the cumulative distribution (greedy: the gap of the two largest
-    logits), of an entropy to ``entropy_stop``, or of top-p's cut to another one. ``text`` is there
-    where it was asked for.
+    ``margin`` is the smallest margin of its decisions: the distance of a token's draw to a border
+    of its interval of the cumulative distribution (greedy: the gap of the two largest logits), of
+    an entropy to ``entropy_stop``, or of top-p's cut to another one. ``text`` is None if not
+    requested.
     """
 
     token_ids: Ids
@@ -62,21 +69,21 @@ class Continuation:
         return self.stop == "end"
 
 
-class Piece(Protocol):
-    """What is scored behind a prefix, such as a Continuation or a whole Candidate."""
+class Extension(Protocol):
+    """Tokens to score after a prefix, such as a Continuation or a full Candidate."""
 
     @property
     def token_ids(self) -> Ids:
-        """Its tokens, the end token left out."""
+        """Its tokens, without the end token."""
 
     @property
     def finished(self) -> bool:
-        """Whether the response ends behind it."""
+        """Whether the response ends after it."""
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """The continuations of a request in the order of its keys, and the tokens they cost."""
+    """The continuations of a request in the order of its keys, and their cost in tokens."""
 
     continuations: tuple[Continuation, ...]
     tokens_sampled: int
@@ -85,7 +92,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class TopRequest:
-    """The ``count`` likeliest next tokens of a prefix (or draws among all, one for each key)."""
+    """A request for the ``count`` likeliest next tokens of a prefix."""
 
     prompt_ids: Ids
     prefix_ids: Ids
@@ -94,9 +101,9 @@ class TopRequest:
 
 @dataclass(frozen=True)
 class TopTokens:
-    """Next tokens by falling logit; ``None`` stands for the end token. Logits are the model's.
+    """Next tokens by falling logit; None is the end token. Logits are the model's.
 
-    ``margin`` is the gap between the last one given and the likeliest one left out.
+    ``margin`` is the gap in logits between the last token here and the next likeliest one.
     """
 
     token_ids: tuple[int | None, ...]
@@ -107,10 +114,10 @@ class TopTokens:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Scores of ``prefix_ids`` followed by each extension (an empty one is the prefix itself).
+    """A request for scores of ``prefix_ids`` with each extension (an empty one: the prefix itself).
 
-    ``finished`` says of each whether the policy has ended its response there; () means that none
-    is finished. A finished response and an unfinished prefix of the same text are two things.
+    ``finished`` says for each whether the policy has ended its response there; () means that none
+    is finished. A finished response and an unfinished prefix of equal text differ.
     """
 
     prompt_ids: Ids
@@ -126,9 +133,9 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores in the order of the request's extensions, and what they cost.
+    """Scores in the order of the request's extensions, and their cost in tokens.
 
-    ``tokens_reused`` are those that a forward for each extension would have computed besides.
+    ``tokens_reused`` counts the tokens that separate forwards would have computed in addition.
     """
 
     scores: tuple[float, ...]
@@ -137,17 +144,17 @@ class Scored:
 
 
 class Policy(Protocol):
-    """A policy engine, asked by coroutines; it batches whatever is waiting."""
+    """A policy engine for coroutines; it batches waiting requests."""
 
     def sample(self, request: SampleRequest) -> Awaitable[Sampled]:
-        """Draws the continuations of one request."""
+        """Draw the continuations of one request."""
 
     def top(self, request: TopRequest) -> Awaitable[TopTokens]:
-        """Gives the likeliest next tokens of one prefix."""
+        """Return the likeliest next tokens of one prefix."""
 
 
 class Reward(Protocol):
-    """A reward engine, asked by coroutines; it batches whatever is waiting."""
+    """A reward engine for coroutines; it batches waiting requests."""
 
     def score(self, request: ScoreRequest) -> Awaitable[Scored]:
-        """Scores the extensions of one prefix."""
+        """Score the extensions of one prefix."""

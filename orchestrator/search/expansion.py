@@ -1,4 +1,4 @@
-"""The step that beam searches share: draw pieces of each sequence, score them, keep the best."""
+"""The step that beam searches share: sample continuations of each sequence, score, select."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from orchestrator.search.state import SearchState
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """What is drawn from a sequence: ``count`` pieces, each to the response's end at most.
+class Expansion:
+    """How a sequence is expanded: ``count`` continuations, each up to the response's end.
 
-    A piece is no longer than ``length`` tokens and ends with one of the texts ``stops``. Random
+    A continuation has at most ``length`` tokens and ends with one of the texts ``stops``. Random
     streams are keyed by (seed, prompt id, ``method``, step, index of the sequence, index of the
-    piece).
+    continuation).
     """
 
     method: str
@@ -31,58 +31,60 @@ def empty_candidates(count: int) -> SearchState:
 
 
 async def keep_best(
-    client: MeteredClient, state: SearchState, pieces: Pieces, width: int
+    client: MeteredClient, state: SearchState, expansion: Expansion, width: int
 ) -> SearchState:
-    """Expand, score, select: of all sequences with all their pieces keep the best ``width``.
+    """Expand and score all sequences, and select the best ``width`` candidates.
 
-    Finished sequences stay and compete with those that have grown. Of equal scores the candidate
-    of the earlier sequence wins. Equal sequences are not merged.
+    Finished sequences compete unchanged. Of equal scores the candidate of the earlier sequence
+    wins. Equal sequences are not merged.
     """
-    expanded = await expand(client, state, pieces)
+    expanded = await expand(client, state, expansion)
     return replace(state, candidates=client.select(chain.from_iterable(expanded), width))
 
 
 async def expand(
-    client: MeteredClient, state: SearchState, pieces: Pieces
+    client: MeteredClient, state: SearchState, expansion: Expansion
 ) -> list[list[Candidate]]:
-    """Return the scored candidates of each sequence: itself alone, if it cannot grow.
+    """Return the scored candidates of each sequence; a sequence that cannot grow is its only one.
 
-    Pieces of equal sequences are drawn by one request, which reads them once.
+    Equal sequences share one request, which computes their prefix once.
     """
     expanded = [[sequence] for sequence in state.candidates]
     indices_of: dict[Candidate, list[int]] = {}
     for index, sequence in enumerate(state.candidates):
         if client.problem.room(sequence):
             indices_of.setdefault(sequence, []).append(index)
-    drawn = await client.sample_each(
+    sampled = await client.sample_each(
         [
-            _request(client.problem, state.step, sequence, indices, pieces)
+            _request(client.problem, state.step, sequence, indices, expansion)
             for sequence, indices in indices_of.items()
         ]
     )
     prefixes = [sequence.token_ids for sequence in indices_of]
-    scores = await client.score_each(list(zip(prefixes, drawn, strict=True)))
+    scores = await client.score_each(list(zip(prefixes, sampled, strict=True)))
     for (sequence, indices), continuations, rewards in zip(
-        indices_of.items(), drawn, scores, strict=True
+        indices_of.items(), sampled, scores, strict=True
     ):
         candidates = [
             sequence.extended(continuation, reward)
             for continuation, reward in zip(continuations, rewards, strict=True)
         ]
         for number, index in enumerate(indices):
-            expanded[index] = candidates[number * pieces.count : (number + 1) * pieces.count]
+            expanded[index] = candidates[number * expansion.count : (number + 1) * expansion.count]
     return expanded
 
 
 def _request(
-    problem: Problem, step: int, sequence: Candidate, indices: Sequence[int], pieces: Pieces
+    problem: Problem, step: int, sequence: Candidate, indices: Sequence[int], expansion: Expansion
 ) -> SampleRequest:
-    """Return the request for ``count`` pieces for each of the indices that hold the sequence."""
+    """Return the request for the continuations of a sequence at all of its indices."""
     room = problem.room(sequence)
     keys = tuple(
-        problem.key(pieces.method, step, index, number)
+        problem.key(expansion.method, step, index, number)
         for index in indices
-        for number in range(pieces.count)
+        for number in range(expansion.count)
     )
-    length = min(pieces.length or room, room)
-    return SampleRequest(problem.prompt_ids, sequence.token_ids, keys, length, stops=pieces.stops)
+    length = min(expansion.length or room, room)
+    return SampleRequest(
+        problem.prompt_ids, sequence.token_ids, keys, length, stops=expansion.stops
+    )

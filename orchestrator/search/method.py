@@ -1,7 +1,7 @@
-"""What a search method is, the registry of the methods, and the one loop that runs each of them.
+"""The base class and the registry of search methods, and the loop that runs them.
 
-A method's fields are its section of the config. Its step (expand, score, select) is the part that
-reads like the paper's pseudocode. What it needs of its surroundings it declares as traits.
+A method's fields are its section of the config. Its step (expand, score, select) reads like the
+paper's pseudocode. Traits declare what it needs from its environment.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,23 +23,23 @@ from orchestrator.search.state import SearchState
 StateT = TypeVar("StateT", bound=SearchState, default=SearchState)
 Search = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Response]]
 OnState = Callable[[Problem, SearchState], None]
-SECONDS = 0.025  # of a prompt, where a method says nothing else
+SECONDS = 0.025  # of a prompt, unless a method overrides it
 
 
 class SearchMethod(Section, Generic[StateT]):
     """A search method; a subclass sets ``name`` and defines ``step``.
 
-    The fields of a subclass are what can be set about it; ``name`` and ``prompts`` are no settings
-    of the search itself. Class variables are traits: what the method needs of its surroundings.
+    The fields of a subclass are its settings, except ``name`` and ``prompts``. Class variables are
+    traits: what the method needs from its environment.
 
     Attributes:
         order: rank of its rows in tables, ascending; equal ranks are sorted by name.
-        always_runs: whether every sweep runs it, as a baseline. It is no section of the config.
+        always_runs: whether every sweep runs it, as a baseline. It has no section in the config.
         on_by_default: whether a sweep runs it if the config does not name it.
-        needs_scorer: whether it asks for scores.
-        needs_entropies: whether it asks for the policy's next-token entropies.
-        has_curve: whether its scored samples also give its response for every smaller number of
-            samples.
+        needs_scorer: whether it requests scores.
+        needs_entropies: whether it requests the policy's next-token entropies.
+        has_curve: whether its scored samples also determine its response for every smaller number
+            of samples.
         needs_answers: whether it needs final answers in the responses.
         samples_policy: whether temperature and top-p of the policy apply.
         is_random: whether the seed matters.
@@ -144,20 +144,20 @@ class SearchMethod(Section, Generic[StateT]):
 
     @property
     def shared_samples(self) -> int:
-        """How many samples its initial state is; they are drawn once for all such methods.
+        """Number of samples in its initial state, drawn once for all such methods.
 
-        0: it begins in another way.
+        0: its initial state is not shared samples.
         """
         return 0
 
     @property
     def step_delimiter(self) -> str | None:
-        """The text that ends a step, if steps end with one: the policy must be able to write it."""
+        """The text that ends a step, if any; the policy must be able to generate it."""
         return None
 
     @property
     def unused_fields(self) -> Mapping[str, tuple[str, str]]:
-        """Fields that the other fields make meaningless: the reason, and what would use them."""
+        """Fields that have no effect with the other fields: the reason, and what would use them."""
         return {}
 
     @property
@@ -174,20 +174,19 @@ class SearchMethod(Section, Generic[StateT]):
         """Return the method with all thresholds as numbers, for one scorer.
 
         Raises:
-            NotCalibrated: a threshold is neither set nor to be computed from ``calibration``.
+            NotCalibrated: a threshold is neither set nor computable from ``calibration``.
         """
         return self
 
     @property
     def note(self) -> str:
-        """A sentence for the report on what the fields do not show; "" if there is none."""
+        """A sentence for the report about what the fields do not show; "" for none."""
         return ""
 
     def seconds(self, tokens: float) -> float:
-        """Estimate the seconds of a prompt whose response has so many tokens.
+        """Estimate the seconds of a prompt whose response has ``tokens`` tokens.
 
-        They are those of the embedded world's models on the machine on which the estimates of a
-        dry run were measured.
+        Measured with the helpdesk task's models on the reference machine of dry runs.
         """
         return SECONDS
 
@@ -209,5 +208,5 @@ def register(method: MethodT) -> MethodT:
 
 
 def methods_in_order() -> dict[str, type[SearchMethod[Any]]]:
-    """All search methods by name, in the order of tables."""
+    """Return all search methods by name, in the order of tables."""
     return dict(sorted(METHODS.items(), key=lambda item: (item[1].order, item[0])))

@@ -1,7 +1,7 @@
-"""What a search works on: a prompt to answer, candidates for its answer, and which one is better.
+"""The prompt of a search, candidates for its response, and their order.
 
-The tie rule is stated here once: the higher score wins, among equal scores the earlier candidate.
-Only finished candidates compete for the answer while there are any.
+The tie rule: the higher score wins, of equal scores the earlier candidate. Only finished candidates
+compete for the response while there are any.
 """
 
 import math
@@ -12,24 +12,24 @@ from itertools import pairwise
 from orchestrator.randomness import Key, stream_key
 from orchestrator.search.engines import Continuation, Ids
 
-UNSCORED = float("-inf")  # what was never scored loses to whatever was
+UNSCORED = float("-inf")  # lower than every score
 NOT_A_NUMBER = "the reward model's score is NaN or infinite"
 
 
 class PromptFailed(Exception):
-    """One prompt cannot be answered, by a fault of its own; the text is the reason.
+    """One prompt cannot be answered; the message is the reason. Other prompts continue.
 
-    The reason is one of few, without the prompt's own content. A backend gives it in the place of
-    a request's answer, or an engine raises it for a request; the other prompts go on.
+    The reason is one of a few texts, without the prompt's content. A backend returns it as a
+    request's answer, or an engine raises it for a request.
     """
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A response or the beginning of one; the default is the empty beginning.
+    """A response or a prefix of one; the default is the empty prefix.
 
-    ``token_ids`` are the response's without its end token, ``finished`` says whether that token
-    was drawn, ``step_scores`` are the scores of what was kept on the way, the last one ``score``.
+    ``token_ids`` exclude the end token, ``finished`` says whether it was drawn. ``step_scores`` are
+    the scores after each step; the last one is ``score``.
     """
 
     token_ids: Ids = ()
@@ -38,7 +38,7 @@ class Candidate:
     step_scores: tuple[float, ...] = ()
 
     def extended(self, continuation: Continuation, score: float) -> "Candidate":
-        """This candidate with a continuation, whose whole has the given score."""
+        """Return the candidate with a continuation; ``score`` is that of the result."""
         return Candidate(
             self.token_ids + continuation.token_ids,
             continuation.finished,
@@ -49,9 +49,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt in the policy's token ids, to be answered in at most ``max_new_tokens``.
+    """A prompt in the policy's token ids, for a response of at most ``max_new_tokens``.
 
-    ``reward_prompt_ids`` are the reward model's own ids of it, where its template is another.
+    ``reward_prompt_ids`` are its ids for the reward model, if that has another template.
     """
 
     prompt_id: str
@@ -62,29 +62,29 @@ class Problem:
 
     @property
     def scored_prompt_ids(self) -> Ids:
-        """The prompt as the reward model is asked about it."""
+        """The prompt ids of score requests."""
         return self.prompt_ids if self.reward_prompt_ids is None else self.reward_prompt_ids
 
     def key(self, *purpose: Key) -> int:
-        """The random stream for one purpose (method, step, candidate, ...) on this prompt."""
+        """Return the key of the random stream for a purpose (method, step, candidate, ...)."""
         return stream_key(self.seed, self.prompt_id, *purpose)
 
     def room(self, candidate: Candidate) -> int:
-        """How many tokens the candidate may still grow by: none once it is finished."""
+        """Return how many tokens may be added to a candidate: none once it is finished."""
         return 0 if candidate.finished else self.max_new_tokens - len(candidate.token_ids)
 
 
 def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Candidates from the best to the worst, equal scores in the order in which they came."""
+    """Return candidates from the best to the worst, equal scores in their original order."""
     return sorted(candidates, key=lambda candidate: candidate.score, reverse=True)
 
 
 def gap(order: Sequence[Candidate], count: int) -> float:
-    """How near the choice of the first ``count`` of some ranked candidates was.
+    """Return the margin of selecting the first ``count`` of ranked candidates.
 
-    The least difference of score between one of them and the next one of another text: what is
-    kept is also told apart by its place, on which its random streams depend. Infinite where nothing
-    was decided.
+    It is the smallest score difference of two consecutive different candidates, up to the first
+    one not selected: the order of the selected ones decides their random streams. Infinite if
+    there is no such pair.
     """
     pairs = pairwise(order[: count + 1])
     return min(
@@ -98,5 +98,5 @@ def gap(order: Sequence[Candidate], count: int) -> float:
 
 
 def competing(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that the answer is among: the finished ones, or all where none is finished."""
+    """Return the candidates for the response: the finished ones, or all if none is finished."""
     return [candidate for candidate in candidates if candidate.finished] or list(candidates)

@@ -1,7 +1,7 @@
-"""Many searches at once: their requests go to the engines together.
+"""Runs many searches at once and batches their requests.
 
-When a search ends, the next one starts at once; one that fails by itself leaves the others alone.
-Knows neither methods nor what stands behind the engines.
+When a search ends, the next one starts; a failed search does not affect the others. Knows neither
+methods nor the engines' backends.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Costed(Protocol):
 
     @property
     def cost(self) -> Cost:
-        """What it cost."""
+        """The cost of the search."""
 
 
 Outcome = TypeVar("Outcome", bound=Costed)
@@ -46,32 +46,33 @@ async def run_searches(
     """Search all problems; return the outcomes in the order of the problems.
 
     Args:
-        problems: what to answer. With one batcher they are read one by one, as searches start.
-        search: a problem's coroutine, e.g. ``SearchMethod.run`` of a method. What it requests at
-            once (``asyncio.gather``) is sent together.
+        problems: prompts. With one batcher they are consumed one by one, as searches start.
+        search: a problem's coroutine, e.g. ``SearchMethod.run`` of a method. Its simultaneous
+            requests (``asyncio.gather``) are sent together.
         backend: answers the requests.
-        max_concurrent: searches of a batcher that run at once; None: all. A waiting problem starts
-            when a search ends, and its requests go with the next ones of the others.
-        batchers: groups of searches whose requests go separately, so that one can sample while
-            another scores; problem i belongs to group i modulo their number.
+        max_concurrent: searches of a batcher that run at once; None: all. The next problem starts
+            when a search ends.
+        batchers: groups of searches with separate batches, so that one can sample while another
+            scores; problem i belongs to group i modulo their number.
         on_outcome: called with each outcome when its search ends.
-        on_failure: called with each problem whose search fails by itself, which then has no
-            outcome; without it the failure is raised as any other.
+        on_failure: called with each problem whose search raises PromptFailed, which then has no
+            outcome; None raises the error.
 
     Returns:
-        Outcomes whose ``cost.seconds`` grew by the wall time divided by the searches in progress: a
-        search's own time has no meaning, since its requests go with those of others. They sum up
-        to the wall time.
+        Outcomes with the wall time, divided among the searches in progress, added to
+        ``cost.seconds``; these seconds sum up to the wall time.
 
     Raises:
-        Exception: the first one of a search or a backend; all that still runs is cancelled.
+        Exception: the first one of a search or a backend; all other searches are cancelled.
     """
     outcomes: dict[int, Outcome] = {}
     clock = SharedTime()
     groups: list[Iterator[tuple[int, Problem]]] = [iter(enumerate(problems))]
     if batchers > 1:
         listed = list(enumerate(problems))
-        filled = -(-len(listed) // (max_concurrent or len(listed) or 1))  # too few need no more
+        filled = -(
+            -len(listed) // (max_concurrent or len(listed) or 1)
+        )  # too few problems for more
         batchers = max(1, min(batchers, filled))
         groups = [iter(listed[n::batchers]) for n in range(batchers)]
     await run_together(
@@ -92,13 +93,13 @@ async def _run_group(
     on_outcome: Callable[[Outcome], None] | None,
     on_failure: OnFailure | None,
 ) -> None:
-    """Search numbered problems with one batcher; fills ``outcomes``."""
+    """Search numbered problems with one batcher; store the results in ``outcomes``."""
     first = list(islice(problems, max_concurrent))
     for index, _ in first:
         batcher.join(index)
 
     async def run_slot(numbered: tuple[int, Problem] | None) -> None:
-        """Search one problem after the other."""
+        """Search problems until none is left."""
         while numbered is not None:
             index, problem = numbered
             engines = BatchingEngines(batcher, index)
@@ -124,15 +125,14 @@ async def _run_group(
 
 
 class SearchRunner(Generic[Outcome]):
-    """Searches problems as they come, in one event loop.
+    """Searches problems that arrive over time, in one event loop.
 
-    Which requests go together depends on when the problems come, and with it the rounding of
-    engines that batch; nothing else does.
+    Batches, and with them the rounding of engines, depend on when the problems arrive.
 
     Args:
-        search: as of ``run_searches``.
+        search: as in ``run_searches``.
         backend: answers the requests.
-        max_concurrent: searches that run at once; other problems wait in the order they came.
+        max_concurrent: searches that run at once; other problems wait in order of arrival.
     """
 
     def __init__(self, search: SearchOf[Outcome], backend: Backend, max_concurrent: int) -> None:
@@ -144,17 +144,17 @@ class SearchRunner(Generic[Outcome]):
         self._slots: set[asyncio.Task[None]] = set()
 
     async def answer(self, problem: Problem) -> Outcome:
-        """Return the outcome of one problem, with its ``cost.seconds`` as of ``run_searches``.
+        """Return the outcome of one problem, with ``cost.seconds`` as in ``run_searches``.
 
         Raises:
-            PromptFailed: the search has failed by itself.
-            Exception: of the search, or of a backend, which all raise that wait for it.
+            PromptFailed: the prompt cannot be answered.
+            Exception: of the search, or of the backend while the search waits for it.
         """
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if self._free:
             self._free -= 1
             index = next(self._numbers)
-            self._batcher.join(index)  # at once: problems that come together start in one batch
+            self._batcher.join(index)  # now: simultaneous problems start in one batch
             slot = asyncio.ensure_future(self._run_slot(index, problem, done))
             self._slots.add(slot)
             slot.add_done_callback(self._slots.discard)
@@ -165,7 +165,7 @@ class SearchRunner(Generic[Outcome]):
         return await done
 
     async def _run_slot(self, index: int, problem: Problem, done: asyncio.Future[Outcome]) -> None:
-        """Search one problem after the other, while any waits."""
+        """Search problems while any is waiting."""
         while True:
             engines = BatchingEngines(self._batcher, index)
             outcome: Outcome | Exception
@@ -176,7 +176,7 @@ class SearchRunner(Generic[Outcome]):
             following = next(self._numbers) if self._waiting else None
             share = Cost(seconds=self._batcher.leave(index, following))
             if done.cancelled():
-                pass  # nobody waits for it any longer
+                pass  # the caller was cancelled
             elif isinstance(outcome, Exception):
                 done.set_exception(outcome)
             else:
@@ -187,10 +187,10 @@ class SearchRunner(Generic[Outcome]):
             index, (problem, done) = following, self._waiting.popleft()
 
     async def _serve(self) -> None:
-        """Serve until no search is left; all that wait raise the error of a backend."""
+        """Serve until no search is left; an error of the backend is raised in waiting searches."""
         while self._batcher.live:
             try:
                 await self._batcher.serve()
             except Exception as error:
                 self._batcher.fail(error)
-                await asyncio.sleep(0)  # they end
+                await asyncio.sleep(0)  # lets them end

@@ -1,7 +1,7 @@
-"""The state of one prompt's search, as a plain value that is written as JSON and read back.
+"""The state of one prompt's search, a value that can be written as JSON and read back.
 
-Whoever has a state can continue from it, in another process or on another machine. A method that
-needs more than candidates has a state of its own with more fields.
+A search can be resumed from a state in another process or on another machine. A method that needs
+more than candidates subclasses it with more fields.
 """
 
 import math
@@ -29,12 +29,12 @@ StateT = TypeVar("StateT", bound=SearchState)
 
 
 def state_to_json(state: SearchState) -> str:
-    """Return a state as JSON; floats keep every bit, infinite ones are strings."""
+    """Return a state as JSON; floats round-trip exactly, infinities are strings."""
     return to_json(state, inf_nan_mode="strings").decode()
 
 
 def state_from_json(state_type: type[StateT], text: str) -> StateT:
-    """Read a state of the given type.
+    """Read a state of type ``state_type``.
 
     Raises:
         pydantic.ValidationError: the text is not of such a state.

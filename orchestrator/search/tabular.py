@@ -1,7 +1,7 @@
-"""The two engines written as plain functions over a vocabulary small enough to enumerate.
+"""Engines as plain functions over a vocabulary that is small enough to enumerate.
 
-This is what the protocols of ``engines`` mean, in the shortest code: the slow reference that other
-engines and the methods can be checked against. Knows no model.
+They are the slow reference of the protocols in ``engines``, for tests of other engines and of
+methods. Knows no model.
 """
 
 import math
@@ -26,18 +26,18 @@ from orchestrator.search.engines import (
 
 
 def digits(token_ids: Ids) -> str:
-    """Token ids as text without anything between."""
+    """Return token ids as digits without separators."""
     return "".join(map(str, token_ids))
 
 
 @dataclass(frozen=True)
 class TabularPolicy:
-    """A policy by its next-token logits.
+    """A policy defined by its next-token logits.
 
     Attributes:
-        logits: gives the V logits after (prompt ids, response ids); token ids are 0..V-1.
-        end_id: the one of them that ends a response.
-        text: writes token ids as text; by default as their digits, one after the other.
+        logits: returns the V logits after (prompt ids, response ids); token ids are 0..V-1.
+        end_id: the token that ends a response.
+        text: decodes token ids; by default to their digits.
     """
 
     logits: Callable[[Ids, Ids], Sequence[float]]
@@ -45,26 +45,26 @@ class TabularPolicy:
     text: Callable[[Ids], str] = digits
 
     def probabilities(self, prompt_ids: Ids, response_ids: Ids) -> NDArray[np.float64]:
-        """The next-token distribution, shape (V,)."""
+        """Return the next-token distribution, shape (V,)."""
         logits = np.asarray(self.logits(prompt_ids, response_ids), dtype=np.float64)
         weights = np.exp(logits - logits.max())
         return np.asarray(weights / weights.sum())
 
     async def sample(self, request: SampleRequest) -> Sampled:
-        """Samples by the inverse of the cumulative distribution, one uniform number a token."""
-        drawn = [self._continuation(request, key) for key in request.keys]
-        sampled = sum(len(c.token_ids) + c.finished for c in drawn)
-        # Every token but the last at the limit or a stop is computed, to see what comes after it.
-        computed = sum(len(c.token_ids) - (c.stop in ("length", "stop")) for c in drawn)
+        """Sample by inverting the cumulative distribution, one uniform number per token."""
+        continuations = [self._continuation(request, key) for key in request.keys]
+        sampled = sum(len(c.token_ids) + c.finished for c in continuations)
+        # Every token is computed, except a last one at the limit or a stop.
+        computed = sum(len(c.token_ids) - (c.stop in ("length", "stop")) for c in continuations)
         prefix = len(request.prompt_ids + request.prefix_ids)
-        return Sampled(tuple(drawn), sampled, prefix + computed)
+        return Sampled(tuple(continuations), sampled, prefix + computed)
 
     async def top(self, request: TopRequest) -> TopTokens:
-        """Sorts all logits; equal ones by the smaller token id."""
+        """Sort all logits; equal ones by the smaller token id."""
         logits = np.asarray(self.logits(request.prompt_ids, request.prefix_ids), dtype=np.float64)
         every = np.argsort(-logits, kind="stable").tolist()
-        order, rest = every[: request.count], every[request.count :]
-        margin = float(logits[order[-1]] - logits[rest[0]]) if rest else math.inf
+        order, others = every[: request.count], every[request.count :]
+        margin = float(logits[order[-1]] - logits[others[0]]) if others else math.inf
         tokens = tuple(None if token == self.end_id else token for token in order)
         computed = len(request.prompt_ids + request.prefix_ids)
         return TopTokens(tokens, tuple(float(logits[token]) for token in order), computed, margin)
@@ -77,8 +77,8 @@ class TabularPolicy:
 
         def ended(stop: Stop) -> Continuation:
             text = self.text(tuple(tokens)) if request.texts else None
-            told = tuple(entropies) if request.needs_entropies else ()
-            return Continuation(tuple(tokens), stop, told, min(margins), text)
+            returned = tuple(entropies) if request.needs_entropies else ()
+            return Continuation(tuple(tokens), stop, returned, min(margins), text)
 
         while len(tokens) < request.max_new_tokens:
             response = request.prefix_ids + tuple(tokens)
@@ -91,7 +91,7 @@ class TabularPolicy:
             entropies.append(entropy)
             token, margin = _greedy(self.logits(request.prompt_ids, response))
             if not request.greedy:
-                token, margin = _drawn(probabilities, draws[len(tokens)])
+                token, margin = _draw(probabilities, draws[len(tokens)])
             margins.append(margin)
             if token == self.end_id:
                 return ended("end")
@@ -102,14 +102,14 @@ class TabularPolicy:
 
 
 def _greedy(logits: Sequence[float]) -> tuple[int, float]:
-    """The likeliest token, and how far in logits it leads."""
+    """Return the likeliest token and its lead in logits."""
     order = np.argsort(-np.asarray(logits, dtype=np.float64), kind="stable").tolist()
     lead = logits[order[0]] - logits[order[1]] if len(order) > 1 else math.inf
     return order[0], float(lead)
 
 
-def _drawn(probabilities: NDArray[np.float64], draw: float) -> tuple[int, float]:
-    """The token in whose interval a draw falls, and how far from the nearer border."""
+def _draw(probabilities: NDArray[np.float64], draw: float) -> tuple[int, float]:
+    """Return the token whose interval holds a draw, and the distance to the nearer border."""
     borders = np.concatenate([[0.0], probabilities.cumsum()])
     target = draw * borders[-1]
     token = int(np.searchsorted(borders[1:], target, side="right"))
@@ -118,12 +118,12 @@ def _drawn(probabilities: NDArray[np.float64], draw: float) -> tuple[int, float]
 
 @dataclass(frozen=True)
 class TabularReward:
-    """A reward by its function of (prompt ids, response ids)."""
+    """A reward defined by a function of (prompt ids, response ids)."""
 
     value: Callable[[Ids, Ids], float]
 
     async def score(self, request: ScoreRequest) -> Scored:
-        """Scores each extension; the prefix counts once, as one pass over all would compute it."""
+        """Score each extension; the prefix counts once, as in one pass over all."""
         scores = tuple(
             self.value(request.prompt_ids, request.prefix_ids + extension)
             for extension in request.extensions
@@ -133,7 +133,7 @@ class TabularReward:
 
 
 def random_policy(seed: int, vocabulary: int, spread: float = 1.5) -> TabularPolicy:
-    """A policy whose logits after every prefix are keyed normal draws; the last id is the end."""
+    """Return a policy whose logits are keyed normal draws; the last id is the end token."""
 
     def logits(prompt_ids: Ids, response_ids: Ids) -> list[float]:
         rng = generator(seed, "logits", str(prompt_ids), str(response_ids))
@@ -143,7 +143,7 @@ def random_policy(seed: int, vocabulary: int, spread: float = 1.5) -> TabularPol
 
 
 def random_reward(seed: int) -> TabularReward:
-    """A reward whose value of every prefix is a keyed normal draw."""
+    """Return a reward whose values are keyed normal draws."""
 
     def value(prompt_ids: Ids, response_ids: Ids) -> float:
         return float(generator(seed, "reward", str(prompt_ids), str(response_ids)).normal())

@@ -10,7 +10,7 @@ from test_search_methods import Recorder, recorder, run
 
 from orchestrator.randomness import stream_key, uniforms
 from orchestrator.search.engines import Ids, SampleRequest
-from orchestrator.search.methods.args import Args, StochasticArgs, drawn
+from orchestrator.search.methods.args import Args, StochasticArgs, draw_softmax
 from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
 from orchestrator.search.methods.cards import Cards
 from orchestrator.search.methods.dvts import DVTS
@@ -37,10 +37,10 @@ def test_stochastic_args_draws_from_the_softmax_of_its_values() -> None:
 
 def test_stochastic_args_says_how_near_its_draw_was() -> None:
     values = [0.0, math.log(2.0), math.log(5.0)]  # shares of 1, 2 and 5 eighths
-    assert drawn(values, 0.0) == (0, 0.0)
-    assert drawn(values, 0.25) == (1, pytest.approx(0.125))
-    assert drawn(values, 0.9) == (2, pytest.approx(0.1))
-    assert drawn([7.0], 0.75) == (0, 0.25)
+    assert draw_softmax(values, 0.0) == (0, 0.0)
+    assert draw_softmax(values, 0.25) == (1, pytest.approx(0.125))
+    assert draw_softmax(values, 0.9) == (2, pytest.approx(0.1))
+    assert draw_softmax([7.0], 0.75) == (0, 0.25)
 
 
 def test_stochastic_args_draws_the_same_where_two_logits_change_places() -> None:

@@ -282,11 +282,11 @@ POLICIES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a process reward model": (
         reward_kinds.process_head, "read at step tags; valid: a causal language model"),
     "a BERT": (reward_kinds.bert, "an encoder with one label; valid: a causal language model"),
-    "a BERT that fills gaps": (bert_that_fills_gaps, "an encoder, attends in both directions and generates no"),
+    "a BERT that fills gaps": (bert_that_fills_gaps, "an encoder, attends in both directions and"),
     "a T5": (encoder_decoder, "transformers has no ModelForCausalLM of the model_type 't5'"),
     "no head": (changed(without("lm_head")), "missing: lm_head.weight"),
     "an expert that lacks a matrix": (
-        without_an_expert, "not those of a MixtralForCausalLM: some that are merged into one tensor"),
+        without_an_expert, "not those of a MixtralForCausalLM: some that are merged into one"),
     "generation settings that are no JSON": (
         changed(written("generation_config.json", "{")), "generation_config.json is not JSON"),
 }  # fmt: skip

@@ -21,11 +21,11 @@ from orchestrator.search.engines import (
 from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
 from orchestrator.search.problem import Candidate, Problem
 from orchestrator.search.shared_samples import (
-    Judged,
+    ScoredSamples,
     best_of_first,
     curve_sizes,
     first_samples,
-    judge_samples,
+    score_samples,
 )
 
 
@@ -52,10 +52,10 @@ def problem_of(engines: Engines) -> Problem:
     return Problem("p0", ids, 4, 14)
 
 
-async def judged_of(engines: Engines, problem: Problem, n: int) -> Judged:
+async def judged_of(engines: Engines, problem: Problem, n: int) -> ScoredSamples:
     drawn = await BestOfN(n=n).initial(problem, engines, engines)
     assert isinstance(drawn, SamplesState)
-    return await judge_samples(problem, engines, engines, drawn)
+    return await score_samples(problem, engines, engines, drawn)
 
 
 def best_of(engines: Engines, problem: Problem, n: int) -> Response:
@@ -114,7 +114,7 @@ def test_costs_by_hand() -> None:
     )
     scores = (1.0, 3.0, 1.0, 2.0)
     scored = tuple(replace(one, score=r) for one, r in zip(samples, scores, strict=True))
-    judged = Judged("p0", drawn, scored, scoring)
+    judged = ScoredSamples("p0", drawn, scored, scoring)
     for n, token_ids, sampled, computed, scored, reused in (
         (1, (1, 2, 3, 4), 5, 14, 15, 0),
         (2, (1, 2, 3, 4), 11, 19, 22, 10),

@@ -34,7 +34,7 @@ from orchestrator.search.method import SearchMethod
 from orchestrator.search.methods.best_of_n import BestOfN
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
-from orchestrator.search.shared_samples import best_of_first, first_samples, judge_samples
+from orchestrator.search.shared_samples import best_of_first, first_samples, score_samples
 from orchestrator.stages.progress import Meter
 
 ENTROPIES = "entropies.parquet"
@@ -164,7 +164,7 @@ def _start(sweep: Sweep, method: SearchMethod[Any]) -> Callable[..., Any]:
 
     def judge(problem: Problem, policy: Policy, reward: Reward) -> Any:
         shared = first_samples(drawn[problem.prompt_id], method.shared_samples)
-        return judge_samples(problem, policy, reward, shared)
+        return score_samples(problem, policy, reward, shared)
 
     def choose(problem: Problem, policy: Policy, reward: Reward) -> Any:
         shared = first_samples(drawn[problem.prompt_id], method.shared_samples)

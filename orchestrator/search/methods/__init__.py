@@ -1,1 +1,1 @@
-"""The search methods, a file each or one for a family; each registers itself."""
+"""The search methods, one file per method or family; each registers itself."""

@@ -71,11 +71,11 @@ class Args(SearchMethod):
 
     @property
     def candidate_counts(self) -> dict[str, int]:
-        """The top k tokens of the response."""
+        """The top k tokens."""
         return {"k": self.k}
 
     def seconds(self, tokens: float) -> float:
-        """Estimate the seconds of a prompt: a step a token."""
+        """Estimate the seconds of a prompt: one step per token."""
         return SECONDS_PER_TOKEN * tokens
 
 
@@ -101,16 +101,16 @@ class StochasticArgs(Args):
         order = sorted(
             range(len(values)), key=lambda i: (candidates[i].finished, candidates[i].token_ids)
         )
-        number = float(uniforms(client.problem.key(self.name, state.step), 1)[0])
-        index, margin = drawn([values[i] / self.temperature for i in order], number)
+        draw = float(uniforms(client.problem.key(self.name, state.step), 1)[0])
+        index, margin = draw_softmax([values[i] / self.temperature for i in order], draw)
         client.decided(margin)
         return replace(state, candidates=(candidates[order[index]],))
 
 
-def drawn(values: Sequence[float], draw: float) -> tuple[int, float]:
+def draw_softmax(values: Sequence[float], draw: float) -> tuple[int, float]:
     """Return the index where a uniform number falls in a softmax, and its distance to a border."""
-    most = max(values)
-    borders = list(accumulate(math.exp(value - most) for value in values))
+    largest = max(values)
+    borders = list(accumulate(math.exp(value - largest) for value in values))
     target = draw * borders[-1]
     index = next(i for i, border in enumerate(borders) if border > target)
     below = borders[index - 1] if index else 0.0

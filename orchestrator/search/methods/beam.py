@@ -1,14 +1,14 @@
 """Beam search: CBS and TBS (Algorithm 3, Zhou et al. 2024), and beams over reasoning steps.
 
-All are Algorithm 1 with W sequences kept: in chunks of L tokens, of one token, or in steps up to a
-delimiter, as search-and-learn does (Beeching et al. 2024).
+All are Algorithm 1 with W beams: over chunks of L tokens, over tokens, or over steps up to a
+delimiter, as in search-and-learn (Beeching et al. 2024).
 """
 
 from typing import Annotated, ClassVar, Literal
 
 from orchestrator.config.fields import Count, Text, Whole
 from orchestrator.search.client import MeteredClient
-from orchestrator.search.expansion import Pieces, empty_candidates, keep_best
+from orchestrator.search.expansion import Expansion, empty_candidates, keep_best
 from orchestrator.search.method import SearchMethod, register
 from orchestrator.search.state import SearchState
 
@@ -30,11 +30,11 @@ class BeamSearch(SearchMethod):
 
     async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
         """Draw K continuations of each beam and keep the best W of all."""
-        return await keep_best(client, state, self.pieces, self.beams)
+        return await keep_best(client, state, self.expansion, self.beams)
 
     @property
-    def pieces(self) -> Pieces:
-        """What is drawn from a beam."""
+    def expansion(self) -> Expansion:
+        """How a beam is expanded."""
         raise NotImplementedError
 
     @property
@@ -59,9 +59,9 @@ class ChunkBeamSearch(BeamSearch):
     on_by_default: ClassVar[bool] = True
 
     @property
-    def pieces(self) -> Pieces:
+    def expansion(self) -> Expansion:
         """K chunks of L tokens."""
-        return Pieces(self.name, self.candidates, self.chunk)
+        return Expansion(self.name, self.candidates, self.chunk)
 
     def seconds(self, tokens: float) -> float:
         """Estimate the seconds of a prompt: candidates a chunk, and all their tokens."""
@@ -95,9 +95,9 @@ class StepBeamSearch(BeamSearch):
     order: ClassVar[int] = 70
 
     @property
-    def pieces(self) -> Pieces:
+    def expansion(self) -> Expansion:
         """K steps."""
-        return Pieces(self.name, self.candidates, stops=(self.delimiter,))
+        return Expansion(self.name, self.candidates, stops=(self.delimiter,))
 
     @property
     def step_delimiter(self) -> str | None:

@@ -1,7 +1,7 @@
-"""Best-of-N (section 5.1, appendix C.5): N whole responses, the best one by reward.
+"""Best-of-N (section 5.1, appendix C.5): the best of N responses by reward.
 
-The N samples are the method's state before its one step, which scores them: drawn once, that state
-is given to many scorers and to the votes (``vote.py``).
+The N samples are the state before the method's one step, which scores them. That state is drawn
+once and shared by scorers and votes (``vote.py``).
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from orchestrator.search.state import SearchState
 
 @dataclass(frozen=True)
 class SamplesState(SearchState):
-    """N whole responses, with their ``texts`` if a vote needs them."""
+    """N responses, with their ``texts`` if a vote needs them."""
 
     texts: tuple[str, ...] = ()
 
 
 class SampledMethod(SearchMethod[SamplesState]):
-    """A choice among N whole responses of the policy."""
+    """Selects one of N responses of the policy."""
 
     n: Count = 16
     """Samples of a prompt, drawn once and shared by all scorers and votes."""
@@ -53,7 +53,7 @@ class SampledMethod(SearchMethod[SamplesState]):
 
     @property
     def candidate_counts(self) -> dict[str, int]:
-        """All samples are there at once."""
+        """The N samples."""
         return {"n": self.n}
 
 
@@ -72,7 +72,7 @@ async def draw_samples(client: MeteredClient, n: int, *, texts: bool = False) ->
     """Draw N responses with the random streams (seed, prompt id, "sample", i), without scores.
 
     Raises:
-        ValueError: ``texts`` are wanted of a policy engine that gives none.
+        ValueError: ``texts`` are requested, but the policy engine returns none.
     """
     keys = tuple(client.problem.key("sample", i) for i in range(n))
     samples = await client.sample((), keys, client.problem.max_new_tokens, texts=texts)

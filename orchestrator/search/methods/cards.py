@@ -1,7 +1,7 @@
 """CARDS, cascade reward sampling (Algorithm 4, Li et al. 2024): segments by rejection sampling.
 
-A segment ends where the policy is uncertain; it is kept if its reward reaches a threshold that
-rises with the length.
+A segment ends where the policy is uncertain; it is accepted if its reward reaches a threshold that
+depends on the length.
 """
 
 import math
@@ -64,7 +64,7 @@ class Cards(SearchMethod[CardsState]):
     state_type: ClassVar[type[SearchState]] = CardsState
 
     async def begin(self, client: MeteredClient) -> CardsState:
-        """Score the empty response, whose reward says where the threshold begins."""
+        """Score the empty response, whose reward sets the initial threshold."""
         (empty_reward,) = await client.score((), (Candidate(),))
         initial = (1 - self.alpha) * empty_reward + self.alpha * _number(self.target_reward)
         return CardsState((Candidate(),), initial=initial)
@@ -80,9 +80,9 @@ class Cards(SearchMethod[CardsState]):
             )
             probability = acceptance(candidate.score, required, beta)
             key = client.problem.key("cards-accept", state.step, len(rejected))
-            number = float(uniforms(key, 1)[0])
-            client.decided(abs(number - probability))
-            if number < probability:
+            draw = float(uniforms(key, 1)[0])
+            client.decided(abs(draw - probability))
+            if draw < probability:
                 return replace(state, candidates=(candidate,))
             rejected.append(candidate)
         return replace(state, candidates=client.select(rejected, 1))
@@ -101,7 +101,7 @@ class Cards(SearchMethod[CardsState]):
 
     @property
     def unused_fields(self) -> Mapping[str, tuple[str, str]]:
-        """A quantile whose threshold is given as a number."""
+        """Quantiles whose thresholds are set as numbers."""
         thresholds = {"entropy_quantile": "entropy_threshold", "target_quantile": "target_reward"}
         return {
             quantile: (f"{name} is set", f"{name} null")
@@ -154,15 +154,15 @@ class Cards(SearchMethod[CardsState]):
 
 
 def threshold(length: int, max_length: int, initial: float, target: float) -> float:
-    """The reward asked of a response of ``length`` tokens: from r_0 at none to r* at the most."""
+    """Return the required reward of a response of ``length`` tokens: from r_0 to r*."""
     return initial + (target - initial) * length / max_length
 
 
-def acceptance(value: float, asked: float, beta: float) -> float:
-    """min(1, exp((r - threshold) / beta)); at beta 0 its limit: 1 from the threshold on, else 0."""
-    if beta == 0.0:  # of a scorer that gave all calibration responses the same reward
-        return float(value >= asked)
-    return math.exp(min(0.0, (value - asked) / beta))
+def acceptance(value: float, required: float, beta: float) -> float:
+    """Return min(1, exp((r - threshold) / beta)); for beta 0: 1 from the threshold on, else 0."""
+    if beta == 0.0:  # all calibration responses had the same reward
+        return float(value >= required)
+    return math.exp(min(0.0, (value - required) / beta))
 
 
 def _number(threshold: float | None) -> float:

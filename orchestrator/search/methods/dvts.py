@@ -1,7 +1,7 @@
 """Diverse verifier tree search (DVTS, search-and-learn: Beeching et al. 2024).
 
-N subtrees grow independently, each greedily in the reward, so that one branch that the reward model
-likes early cannot push out all others.
+N subtrees grow independently, each greedily in the reward, so that one branch with an early high
+reward cannot displace all others.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from orchestrator.config.fields import Count, Text
 from orchestrator.search.client import MeteredClient
-from orchestrator.search.expansion import Pieces, empty_candidates, expand
+from orchestrator.search.expansion import Expansion, empty_candidates, expand
 from orchestrator.search.method import SearchMethod, register
 from orchestrator.search.state import SearchState
 
@@ -34,8 +34,8 @@ class DVTS(SearchMethod):
 
     async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
         """Draw K steps from each subtree's leaf and keep the best of them in that subtree."""
-        pieces = Pieces(self.name, self.candidates, stops=(self.delimiter,))
-        expanded = await expand(client, state, pieces)
+        expansion = Expansion(self.name, self.candidates, stops=(self.delimiter,))
+        expanded = await expand(client, state, expansion)
         leaves = tuple(client.select(candidates, 1)[0] for candidates in expanded)
         return replace(state, candidates=leaves)
 

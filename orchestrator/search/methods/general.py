@@ -1,6 +1,6 @@
 """Algorithm 1 (section 4.2): reward-guided search at any granularity.
 
-Knows no tokenizer: the policy engine sees where a sentence or a step ends.
+Knows no tokenizer: the policy engine detects where a sentence or a step ends.
 """
 
 from collections.abc import Mapping
@@ -8,12 +8,17 @@ from typing import ClassVar, Literal
 
 from orchestrator.config.fields import Count, Text
 from orchestrator.search.client import MeteredClient
-from orchestrator.search.expansion import Pieces, empty_candidates, keep_best
+from orchestrator.search.expansion import Expansion, empty_candidates, keep_best
 from orchestrator.search.method import SearchMethod, register
 from orchestrator.search.state import SearchState
 
 Granularity = Literal["token", "chunk", "sentence", "step", "response"]
-SENTENCE_ENDS = (".", "!", "?", "\n")  # a stop within a number ends a piece too, and does no harm
+SENTENCE_ENDS = (
+    ".",
+    "!",
+    "?",
+    "\n",
+)  # a stop within a number also ends a continuation, which is harmless
 
 
 @register
@@ -22,11 +27,11 @@ class GeneralSearch(SearchMethod):
 
     name: Literal["general"] = "general"
     granularity: Granularity = "sentence"
-    """What is drawn and scored at once; a sentence ends with ``.``, ``!``, ``?`` or a line end."""
+    """The unit that is drawn and scored; a sentence ends with ``.``, ``!``, ``?`` or a line end."""
     sequences: Count = 4
     """N, the sequences that are kept."""
     candidates: Count = 4
-    """K, the pieces drawn from each sequence."""
+    """K, the continuations drawn from each sequence."""
     chunk: Count = 30
     """Tokens of a chunk, for granularity chunk."""
     delimiter: Text = "\n"
@@ -39,15 +44,15 @@ class GeneralSearch(SearchMethod):
         return empty_candidates(self.sequences)
 
     async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
-        """Lines 5 to 10 of Algorithm 1: draw K pieces of each sequence, keep the best N of all."""
-        pieces: dict[Granularity, Pieces] = {
-            "token": Pieces(self.name, self.candidates, 1),
-            "chunk": Pieces(self.name, self.candidates, self.chunk),
-            "sentence": Pieces(self.name, self.candidates, stops=SENTENCE_ENDS),
-            "step": Pieces(self.name, self.candidates, stops=(self.delimiter,)),
-            "response": Pieces(self.name, self.candidates),
+        """Draw K continuations of each sequence, keep the best N (Algorithm 1, lines 5-10)."""
+        expansions: dict[Granularity, Expansion] = {
+            "token": Expansion(self.name, self.candidates, 1),
+            "chunk": Expansion(self.name, self.candidates, self.chunk),
+            "sentence": Expansion(self.name, self.candidates, stops=SENTENCE_ENDS),
+            "step": Expansion(self.name, self.candidates, stops=(self.delimiter,)),
+            "response": Expansion(self.name, self.candidates),
         }
-        return await keep_best(client, state, pieces[self.granularity], self.sequences)
+        return await keep_best(client, state, expansions[self.granularity], self.sequences)
 
     @property
     def candidate_counts(self) -> dict[str, int]:
@@ -56,15 +61,15 @@ class GeneralSearch(SearchMethod):
 
     @property
     def step_delimiter(self) -> str | None:
-        """The delimiter, if pieces are steps."""
+        """The delimiter, for granularity step."""
         return self.delimiter if self.granularity == "step" else None
 
     @property
     def unused_fields(self) -> Mapping[str, tuple[str, str]]:
         """The fields of other granularities."""
-        why = f"granularity {self.granularity!r} does not use it"
+        reason = f"granularity {self.granularity!r} does not use it"
         return {
-            field: (why, f"granularity {user}")
+            field: (reason, f"granularity {user}")
             for field, user in {"chunk": "chunk", "delimiter": "step"}.items()
             if self.granularity != user
         }

@@ -1,6 +1,6 @@
 """The policy alone (the paper's Base): one plain sample, or the greedy response.
 
-Neither asks for a score: the response's ``score`` is None.
+Neither requests scores: the response's ``score`` is None.
 """
 
 from dataclasses import replace
@@ -25,8 +25,8 @@ class Base(SearchMethod):
     needs_scorer: ClassVar[bool] = False
 
     async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
-        """Sample the whole response."""
-        return await _whole_response(client, state, greedy=False)
+        """Sample the full response."""
+        return await _full_response(client, state, greedy=False)
 
 
 @register
@@ -42,11 +42,11 @@ class Greedy(SearchMethod):
     is_random: ClassVar[bool] = False
 
     async def step(self, client: MeteredClient, state: SearchState) -> SearchState:
-        """Decode the whole response."""
-        return await _whole_response(client, state, greedy=True)
+        """Decode the full response."""
+        return await _full_response(client, state, greedy=True)
 
 
-async def _whole_response(client: MeteredClient, state: SearchState, greedy: bool) -> SearchState:
+async def _full_response(client: MeteredClient, state: SearchState, greedy: bool) -> SearchState:
     keys = (client.problem.key("base"),)
     (sample,) = await client.sample((), keys, client.problem.max_new_tokens, greedy=greedy)
     return replace(state, candidates=(Candidate(sample.token_ids, sample.finished),))

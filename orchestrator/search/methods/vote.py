@@ -1,7 +1,7 @@
-"""Majority vote and weighted best-of-N (Wang et al. 2023): which answer N samples stand for.
+"""Majority vote and weighted best-of-N (Wang et al. 2023): votes on the final answers of N samples.
 
-The samples are those of best-of-N; the field ``answers`` names how the final answer is found in a
-sample's text (``data/answers.py``).
+The samples are those of best-of-N; the field ``answers`` says how a sample's final answer is
+extracted (``data/answers.py``).
 """
 
 import math
@@ -19,9 +19,9 @@ class Vote(SampledMethod):
     """A vote among the final answers of N samples."""
 
     answers: Literal["gsm8k", "last_number", "boxed", "math"] = "gsm8k"
-    """How the final answer is found in a text: ``gsm8k`` takes what stands behind the last
-    ``####``, else the last number, ``last_number`` the last number, ``boxed`` the last
-    ``\\boxed{...}``; with ``math`` answers of equal value are equal, however they are written.
+    """How the final answer is extracted: ``gsm8k`` takes the text after the last ``####``, else the
+    last number; ``last_number`` the last number; ``boxed`` the last ``\\boxed{...}``; ``math``
+    also compares answers by value instead of by text.
     """
 
     needs_answers: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class Vote(SampledMethod):
         return await draw_samples(client, self.n, texts=True)
 
     def voters(self, state: SamplesState) -> tuple[list[Candidate], list[str | None]]:
-        """Return the samples that compete, and the answer of each; None: it has none."""
+        """Return the samples that compete, and their answers, None for no answer."""
         samples = competing(state.candidates)
         texts = [
             text
@@ -50,11 +50,11 @@ class WeightedBestOfN(Vote):
     order: ClassVar[int] = 21
 
     def answer(self, client: MeteredClient, state: SamplesState) -> Candidate:
-        """Return the sample that the vote elects."""
+        """Return the sample that wins the vote."""
         samples, answers = self.voters(state)
-        elected, margin = decided_vote(answers, [sample.score for sample in samples])
+        winner, margin = decided_vote(answers, [sample.score for sample in samples])
         client.decided(margin)
-        return samples[elected]
+        return samples[winner]
 
 
 @register
@@ -67,11 +67,11 @@ class MajorityVote(Vote):
     needs_scorer: ClassVar[bool] = False
 
     def is_done(self, problem: Problem, state: SamplesState) -> bool:
-        """It scores nothing: done once there are samples."""
+        """Return True: samples need no scores."""
         return True
 
     def answer(self, client: MeteredClient, state: SamplesState) -> Candidate:
-        """Return the sample that the vote elects."""
+        """Return the sample that wins the vote."""
         samples, answers = self.voters(state)
         return samples[weighted_choice(answers)]
 
@@ -82,15 +82,15 @@ def weighted_choice(
     *,
     probabilities: bool = False,
 ) -> int:
-    """The index of the best response of the answer with the largest summed weight.
+    """Return the index of the best response of the answer with the largest summed weight.
 
     A response's weight is 1 without ``scores`` (majority vote), else sigma(score) (weighted
-    best-of-N): rewards are unbounded and known up to a shift only, and a sum of such would favour
-    or punish an answer for being frequent. Scores that are ``probabilities`` weigh as they are.
-    Answers are the same where their texts are; None is no answer, and wins only where all are None.
+    best-of-N): rewards are unbounded and defined up to a shift, so their sum would favour or
+    penalize frequent answers. Scores that are ``probabilities`` are weights unchanged. Answers are
+    equal if their texts are; None is no answer, and wins only if all are None.
 
-    Ties: the answer whose best response scores higher, then the one that comes earlier. The best
-    response of an answer is that of the highest score, then the earlier one.
+    Ties: the answer whose best response has the higher score, then the earlier answer. The best
+    response of an answer is the one with the highest score, then the earlier one.
 
     Raises:
         ValueError: no answers, another number of scores, or a score that is NaN.
@@ -104,16 +104,16 @@ def decided_vote(
     *,
     probabilities: bool = False,
 ) -> tuple[int, float]:
-    """As ``weighted_choice``, and how near it was.
+    """Return ``weighted_choice`` and its margin.
 
-    That is the lesser of the winner's lead in summed weight and its best response's lead in score:
-    infinite without ``scores``, for counts of votes do not depend on rounding.
+    The margin is the smaller of the winner's lead in summed weight and its best response's lead in
+    score; infinite without ``scores``, as counts do not depend on rounding.
     """
     if not answers:
-        raise ValueError("a vote without answers")
+        raise ValueError("a vote needs at least one answer")
     if scores is not None and (len(scores) != len(answers) or any(map(math.isnan, scores))):
         raise ValueError(f"{len(answers)} answers need as many scores, none NaN: {list(scores)}")
-    from scipy.special import expit  # imported here: commands load all methods, few vote
+    from scipy.special import expit  # imported late: commands load all methods
 
     ranks = [0.0] * len(answers) if scores is None else list(scores)
     weights = [1.0] * len(answers)
@@ -126,13 +126,15 @@ def decided_vote(
         groups.pop(None, None)
 
     def standing(group: list[int]) -> tuple[float, float, int]:
-        # The exact sum: the order of the samples decides nothing.
+        # An exact sum, independent of the order of the samples.
         total = math.fsum(weights[i] for i in group)
         return total, max(ranks[i] for i in group), -group[0]
 
     winner, *others = sorted(groups.values(), key=standing, reverse=True)
-    first, *rest = sorted(winner, key=lambda i: ranks[i], reverse=True)
+    best, *others_of_answer = sorted(winner, key=lambda i: ranks[i], reverse=True)
     if scores is None:
-        return first, math.inf
+        return best, math.inf
     lead = standing(winner)[0] - max((standing(group)[0] for group in others), default=-math.inf)
-    return first, min(lead, ranks[first] - max((ranks[i] for i in rest), default=-math.inf))
+    return best, min(
+        lead, ranks[best] - max((ranks[i] for i in others_of_answer), default=-math.inf)
+    )
