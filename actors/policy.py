@@ -13,7 +13,7 @@ import torch
 
 from orchestrator.choices import Dtype, Engine
 from orchestrator.decoding.backend import PolicyEngine
-from orchestrator.decoding.bisect import each_apart
+from orchestrator.decoding.bisect import answer_bisecting
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
@@ -96,14 +96,14 @@ class PolicyActor:
     ) -> list[Sampled | PromptFailed]:
         """Sample the continuations of each request; a request that fails alone has its error."""
         engine = self._engine_for(spec)
-        return each_apart(engine.sample, requests, engine.forget)
+        return answer_bisecting(engine.sample, requests, engine.forget)
 
     def top(
         self, spec: PolicySpec, requests: Sequence[TopRequest]
     ) -> list[TopTokens | PromptFailed]:
         """Return the most probable next tokens of each request; errors as in ``sample``."""
         engine = self._engine_for(spec)
-        return each_apart(engine.top, requests, engine.forget)
+        return answer_bisecting(engine.top, requests, engine.forget)
 
     def log_probs(self, spec: PolicySpec, rows: Sequence[tuple[Ids, Ids]]) -> list[float]:
         """Return log pi(y | x) in nats for each (prompt ids x, response ids y)."""

@@ -14,7 +14,7 @@ import torch
 
 from orchestrator.choices import Dtype, Position
 from orchestrator.conversations.chat import load_chat
-from orchestrator.decoding.bisect import each_apart
+from orchestrator.decoding.bisect import answer_bisecting
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
@@ -69,7 +69,7 @@ class RewardActor:
     ) -> list[Scored | PromptFailed]:
         """Return the scores of each request; a request that fails alone has its error."""
         scorer = _scorer(spec)
-        return each_apart(scorer.score, requests, scorer.forget)
+        return answer_bisecting(scorer.score, requests, scorer.forget)
 
     def prefix_scores(
         self,

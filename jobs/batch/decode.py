@@ -22,8 +22,8 @@ from jobs.batch.file_job import failed, file_job, locked, print_error
 from jobs.sweep.main import FAILED, OK
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import load_chat
-from orchestrator.data.shards import PartedFile
-from orchestrator.decoding.engines import told
+from orchestrator.data.shards import ShardedFile
+from orchestrator.decoding.engines import engine_notice
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.scorers.scored_token import end_tokens
 from orchestrator.search.problem import PromptFailed
@@ -75,7 +75,7 @@ class _Decoding:
         self._print_summary(self.output.finish(identity, time.monotonic() - started))
         return OK
 
-    def _answer_missing(self, file: PartedFile, scored_token: object) -> int:
+    def _answer_missing(self, file: ShardedFile, scored_token: object) -> int:
         """Answer the prompts that are neither answered nor rejected; return the exit code."""
         options, finished = self.options, self.output.finished_rows()
         if finished:
@@ -88,7 +88,7 @@ class _Decoding:
         )
         if options.spec is not None:
             self._print(f"scored token: {scored_token}")
-        if choice := told(options.engine, options.device):
+        if choice := engine_notice(options.engine, options.device):
             self._print(choice)
         actors = self._start_actors()
         try:
@@ -103,7 +103,7 @@ class _Decoding:
 
     async def _stream(
         self,
-        file: PartedFile,
+        file: ShardedFile,
         actors: Sequence[ActorHandle],
         finished: Collection[int],
         writer: RowWriter,

@@ -16,8 +16,8 @@ from orchestrator.config.errors import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_sampling, check_seed
 from orchestrator.decoding.methods import (
-    asks_scorer,
     method_of,
+    needs_scorer,
     not_by_vllm,
     parsed,
     unscored_methods,
@@ -84,7 +84,7 @@ class DecodeArguments(FileJobOptions):
         Raises:
             ConfigError: it has none.
         """
-        if self.reward is None and asks_scorer(self.method):
+        if self.reward is None and needs_scorer(self.method):
             raise ConfigError(
                 f"--reward: missing; --method {self.method} needs scores; valid: a reward model,"
                 f" or --method {' or '.join(unscored_methods())}"

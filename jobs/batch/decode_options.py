@@ -22,7 +22,7 @@ from orchestrator.decoding.checks import (
     check_seed,
 )
 from orchestrator.decoding.engines import engine_of
-from orchestrator.decoding.methods import asks_scorer, method_fields, method_of, parsed
+from orchestrator.decoding.methods import method_fields, method_of, needs_scorer, parsed
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.evaluation.flops import Sizes
@@ -53,7 +53,7 @@ class DecodeOptions(DecodeArguments):
     @property
     def spec(self) -> ScorerSpec | None:
         """The scorer; None if the method needs none."""
-        if self.reward is None or not asks_scorer(self.method):
+        if self.reward is None or not needs_scorer(self.method):
             return None
         return self.scorer_spec(engine=self._engine, finished=self.finished)
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jobs.batch.options import Identity
 from jobs.batch.output import FileJobOutput, Manifest, Summary
 from jobs.sweep.responses import COSTS
-from orchestrator.data.columns import OWN, own_row
+from orchestrator.data.columns import JSON_COLUMN, row_from_json
 from orchestrator.data.rejects import SCHEMA as REJECTS
 from orchestrator.data.rows import Row, plain_rows
 
@@ -153,7 +153,7 @@ class DecodeOutput(FileJobOutput[DecodeSummary]):
 
 def _line(row: Row) -> str:
     """Return a response as a line of JSON; the columns of the prompt keep their values."""
-    columns = own_row(row.pop(OWN)) if OWN in row else {}
+    columns = row_from_json(row.pop(JSON_COLUMN)) if JSON_COLUMN in row else {}
     prompt_id = columns.pop("prompt_id", None)
     first = {"row": row.pop("row"), "prompt_id": row.pop("prompt_id")}
     if prompt_id is not None:

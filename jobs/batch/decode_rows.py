@@ -15,9 +15,9 @@ from jobs.batch.file_job import readable
 from jobs.sweep.responses import COSTS, COUNTS
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import Chat
-from orchestrator.data.rejects import BadRow, Seen, refuse
+from orchestrator.data.rejects import BadRow, Seen, make_reject
 from orchestrator.data.rows import Row, plain_rows
-from orchestrator.data.shards import PartedFile, check_usable, cut_in_parts, read_part
+from orchestrator.data.shards import ShardedFile, check_usable, read_shard, split_into_shards
 from orchestrator.decoding.prompts import FIELDS, PromptReader
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Reject, Response
@@ -50,7 +50,7 @@ class PromptRow:
     table: pa.Table
 
 
-def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> PartedFile:
+def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> ShardedFile:
     """Find the shards of a file of prompts.
 
     Raises:
@@ -58,7 +58,7 @@ def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> Part
     """
     path = _as_json_lines(source, output.folder) if source.endswith(LINES) else source
     with readable("--prompts", source):
-        file = cut_in_parts(
+        file = split_into_shards(
             path, READ_ROWS, reader.check, output.folder, FIELDS, as_text=output.writes_json
         )
         if taken := sorted((set(ADDED.names) - {"prompt_id"}) & set(file.columns.names)):
@@ -71,7 +71,7 @@ def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> Part
 
 
 def prompts(
-    file: PartedFile, reader: PromptReader, finished: Container[int], writer: "RowWriter"
+    file: ShardedFile, reader: PromptReader, finished: Container[int], writer: "RowWriter"
 ) -> Iterator[tuple[PromptRow, Problem]]:
     """Yield the rows that are not finished; rows that cannot be answered go to the writer.
 
@@ -92,8 +92,8 @@ def prompts(
             raise BadRow("finished")
         return reader.read(number, row)
 
-    for shard in file.parts:
-        rows = read_part(file, shard, read)
+    for shard in file.shards:
+        rows = read_shard(file, shard, read)
         for reject in rows.rejects:
             if reject.row not in finished:
                 writer.reject(reject)
@@ -146,7 +146,7 @@ class RowWriter:
     def fail(self, row: PromptRow, reason: str) -> None:
         """Add a reject for a prompt whose search failed."""
         (content,) = plain_rows(row.table)
-        self.reject(refuse(self._source, row.number, reason, content))
+        self.reject(make_reject(self._source, row.number, reason, content))
 
     def reject(self, reject: Reject) -> None:
         """Add a reject."""

@@ -155,7 +155,7 @@ def readable(option: str, source: str) -> Iterator[None]:
     try:
         yield
     except BadFile as error:
-        raise ConfigError(f"{option} = {source!r}: {error.why}") from error
+        raise ConfigError(f"{option} = {source!r}: {error.reason}") from error
 
 
 def cause(error: BaseException) -> str:

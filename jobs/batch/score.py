@@ -16,7 +16,7 @@ from jobs.batch.score_output import ScoreOutput, ScoreSummary, Totals
 from jobs.batch.score_pipeline import WRITERS, Scoring, check_columns, run_shards
 from jobs.sweep.main import OK
 from orchestrator.config.load import ConfigError
-from orchestrator.data.shards import PartedFile, check_usable, cut_in_parts
+from orchestrator.data.shards import ShardedFile, check_usable, split_into_shards
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.stages.progress import Meter
 
@@ -56,9 +56,9 @@ class _ScoringJob:
             raise
         finished = {counts["shard"]: counts for counts in self.output.finished_shards()}
         if finished:
-            self._print(f"{len(finished)} of {len(file.parts)} shards are done")
+            self._print(f"{len(finished)} of {len(file.shards)} shards are done")
         started, (total, new) = time.monotonic(), _totals(finished.values())
-        if len(finished) < len(file.parts):
+        if len(finished) < len(file.shards):
             try:
                 started = self._score_missing(file, set(finished), total, new)
             except ConfigError:
@@ -71,7 +71,7 @@ class _ScoringJob:
         return OK
 
     def _score_missing(
-        self, file: PartedFile, finished: set[int], total: Totals, new: Totals
+        self, file: ShardedFile, finished: set[int], total: Totals, new: Totals
     ) -> float:
         """Score the shards that are not finished; return when that started (monotonic s)."""
         options = self.options
@@ -88,7 +88,7 @@ class _ScoringJob:
                     totals.add(counts)
                 meter.update(total.read)
 
-            shards = [shard for shard in file.parts if shard.number not in finished]
+            shards = [shard for shard in file.shards if shard.number not in finished]
             run_shards(scoring, shards, on_shard)
         return started
 
@@ -105,14 +105,14 @@ class _ScoringJob:
         self.console.print(text, highlight=False, markup=False)
 
 
-def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -> PartedFile:
+def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -> ShardedFile:
     """Find the shards of the input file.
 
     Raises:
         ConfigError: it is damaged, has columns that the output adds, or has no usable row.
     """
     with readable("--input", options.input):
-        file = cut_in_parts(
+        file = split_into_shards(
             options.input, options.shard_rows, reader.check, output.folder, reader.fields
         )
         check_columns(options.input, file.columns.names, reader)

@@ -8,7 +8,7 @@ from jobs.batch.score_arguments import ScoreArguments
 from orchestrator.choices import ScorerKind
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import Chat
-from orchestrator.data.files import columns_found, found_in
+from orchestrator.data.files import column_names, describe_columns
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.row_forms import form_of
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem, read_rows
@@ -110,14 +110,14 @@ def _row_kind(source: str) -> RowKind:
     check_rows_file("--input", source, SUFFIXES, VALID)
     with readable("--input", source):
         if source.endswith(".parquet"):
-            kind = form_of(dict.fromkeys(columns_found(source), True))
+            kind = form_of(dict.fromkeys(column_names(source), True))
         else:
             kinds = (None if isinstance(i, Reject) else form_of(i[1]) for i in read_rows(source))
             kind = next(filter(None, kinds), None)
         if kind is None:
             raise ConfigError(
-                f"--input = {source!r}: nothing to score; {found_in(source)}; valid: rows with"
-                " `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in another"
+                f"--input = {source!r}: nothing to score; {describe_columns(source)}; valid: rows"
+                " with `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in another"
                 " form of docs/data.md"
             )
     return kind

@@ -29,7 +29,7 @@ from jobs.batch.cluster_room import ACTOR_CPUS
 from jobs.batch.score_output import ScoreOutput
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA as REJECTS
-from orchestrator.data.shards import Part, PartedFile, read_part
+from orchestrator.data.shards import InputShard, ShardedFile, read_shard
 from orchestrator.scorers.row_reader import SIDES, Asked, RowReader
 
 WRITERS = 1
@@ -54,7 +54,7 @@ class Scoring:
         device: torch device name.
     """
 
-    file: PartedFile
+    file: ShardedFile
     reader: RowReader
     output: str
     actors: int
@@ -69,7 +69,7 @@ class Scoring:
 
 
 def run_shards(
-    scoring: Scoring, shards: Sequence[Part], on_shard: Callable[[ShardCounts], None]
+    scoring: Scoring, shards: Sequence[InputShard], on_shard: Callable[[ShardCounts], None]
 ) -> None:
     """Score and write shards, in any order. Ray must be running.
 
@@ -81,7 +81,7 @@ def run_shards(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = None  # a shard stays one block, however large its rows are
-    shard_bytes = scoring.file.bytes / len(scoring.file.parts)
+    shard_bytes = scoring.file.bytes / len(scoring.file.shards)
     ahead = scoring.actors * SHARDS_AHEAD * MEMORY_RATIO * shard_bytes
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(
@@ -92,7 +92,7 @@ def run_shards(
         on_shard(counts)
 
 
-def _pipeline(scoring: Scoring, shards: Sequence[Part]) -> ray.data.Dataset:
+def _pipeline(scoring: Scoring, shards: Sequence[InputShard]) -> ray.data.Dataset:
     reader, file = scoring.reader, replace(scoring.file, parts=())
     return (
         # One block per shard. read_parquet would need a listing task with a CPU of its own.
@@ -130,12 +130,12 @@ class ShardReader:
         reader: reads the rows.
     """
 
-    def __init__(self, file: PartedFile, reader: RowReader) -> None:
+    def __init__(self, file: ShardedFile, reader: RowReader) -> None:
         self._file, self._reader = file, reader
 
     def __call__(self, shard: dict[str, int]) -> Shard:
         """Return the rows of a shard with their token ids and cuts, and its rejects."""
-        part = read_part(self._file, Part(**shard), self._reader.read_all)
+        part = read_shard(self._file, InputShard(**shard), self._reader.read_all)
         rows = [row for row in part.parsed if isinstance(row, Asked)]
         table = part.table.append_column("row", pa.array(part.numbers, pa.int64()))
         if self._reader.rows == "ranked":

@@ -37,7 +37,7 @@ from orchestrator.checkpoints.checkpoint import (
 )
 from orchestrator.conversations.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.shards import Part, cut_in_parts
+from orchestrator.data.shards import InputShard, split_into_shards
 from orchestrator.randomness import generator
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
@@ -107,7 +107,7 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
     return _result(rows, setting, rounds, samples)
 
 
-def measure_round(scoring: Scoring, parts: Sequence[Part]) -> Round:
+def measure_round(scoring: Scoring, parts: Sequence[InputShard]) -> Round:
     """Runs the pipeline over some parts."""
     found = Round(scoring.actors)
     before: float | None = None
@@ -146,15 +146,15 @@ def _result(
 
 def _scoring(
     rows: int, setting: Setting, reader: RowReader, folder: Path
-) -> tuple[Scoring, list[Part]]:
+) -> tuple[Scoring, list[InputShard]]:
     """On a CPU an actor a core, each with one thread; on a GPU one actor."""
     actors = 1 if setting.device == "cuda" else min(os.cpu_count() or 1, MOST_ACTORS)
     part_rows = max(min(PART_ROWS, rows // (ROUNDS * PARTS_OF_AN_ACTOR * actors)), 1)
-    file = cut_in_parts(str(folder / "rows.jsonl"), part_rows, reader.check, folder)
+    file = split_into_shards(str(folder / "rows.jsonl"), part_rows, reader.check, folder)
     output = ScoreOutput(folder / "scored")
     output.begin({}, force=False)
     scoring = Scoring(file, reader, str(output.path), actors, 1, BATCH_SIZE, setting.device)
-    return scoring, list(file.parts)
+    return scoring, list(file.shards)
 
 
 def _checkpoint(setting: Setting, folder: Path) -> str:

@@ -1,6 +1,6 @@
-"""How the final answer is found in a response's text, by name: what votes count.
+"""Named extractions of the final answer from a response's text, for votes.
 
-Each gives for every response a text that equal answers share, None where there is no answer.
+Each returns per response a text that equal answers share, or None if there is no answer.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,20 +24,20 @@ ANSWERS: dict[str, Extraction] = {
 
 
 def check_extraction(name: str) -> None:
-    """Checks that there is an extraction of a name.
+    """Check that an extraction exists.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none of this name.
     """
     if name not in ANSWERS:
         raise ValueError(f"answers = {name!r}: no such extraction; valid: {', '.join(ANSWERS)}")
 
 
 def answers_in(name: str, texts: Sequence[str]) -> list[str | None]:
-    """The answer of each text, by the extraction of a name.
+    """Extract the answer of each text.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no extraction of this name.
     """
     check_extraction(name)
     return ANSWERS[name](texts)

@@ -1,8 +1,8 @@
-"""The columns of JSON rows as Arrow types: found from all rows, kept in every part of a file.
+"""The columns of JSON rows as Arrow types, inferred from all rows and used for every shard.
 
-A column that has no one type (text here, a number there) is kept as JSON text, and so are objects
-that are too deep or too wide. Or whole rows are kept as JSON text, each value of its own type.
-Knows nothing of what the columns mean.
+A column without a common type (text in one row, a number in another) is stored as JSON text, and so
+are objects that are too deep or too wide. Alternatively full rows are stored as JSON text, which
+preserves each value's type. Knows nothing of what the columns mean.
 """
 
 import json
@@ -14,66 +14,66 @@ import pyarrow as pa
 
 from orchestrator.data.rows import Row, plain_rows
 
-ROWS_AT_ONCE = 1_024  # rows whose types are found together
-MOST_LEVELS = 16  # of a type
-MOST_FIELDS = 256  # of all objects in a column: rows that each bring their own are no type
-OWN = "own_columns"  # where whole rows are kept
-# What values without a common type raise.
+ROWS_PER_INFERENCE = 1_024  # rows whose types are inferred together
+MAX_LEVELS = 16  # of a nested type
+MAX_FIELDS = 256  # of all objects in a column: excludes rows that all have different fields
+JSON_COLUMN = "own_columns"  # of full rows as JSON text
+# Exceptions of values without a common type.
 _NO_ARROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 @dataclass
 class Columns:
-    """Names and types, learned row by row; of a Parquet file they are known."""
+    """Names and types of columns, inferred row by row; those of a Parquet file are fixed."""
 
     types: dict[str, pa.DataType | None] = field(default_factory=dict)  # None: as JSON text
-    known: pa.Schema | None = None
-    as_text: bool = False  # whether rows are kept whole, as JSON text
+    fixed: pa.Schema | None = None
+    as_text: bool = False  # whether full rows are stored as JSON text
     _waiting: list[Row] = field(default_factory=list)
 
     @classmethod
     def of(cls, schema: pa.Schema, as_text: bool = False) -> "Columns":
-        """Those of a file that states them."""
+        """Return the columns of a file with a schema."""
         return cls(dict(zip(schema.names, schema.types, strict=False)), schema, as_text)
 
     @property
     def names(self) -> list[str]:
-        """Of all columns."""
+        """Names of all columns."""
         return list(self.types)
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the tables."""
+        """Schema of the tables."""
         if self.as_text:
-            return pa.schema([(OWN, pa.string())])
-        if self.known is not None:
-            return self.known
+            return pa.schema([(JSON_COLUMN, pa.string())])
+        if self.fixed is not None:
+            return self.fixed
         return pa.schema([(n, pa.string() if t is None else t) for n, t in self.types.items()])
 
     def learn(self, row: Row) -> None:
-        """One more row; ``learn_rest`` ends the rows."""
+        """Add a row; ``finish`` must follow the last one."""
         if self.as_text:
             self.types |= dict.fromkeys(row)
             return
         self._waiting.append(row)
-        if len(self._waiting) == ROWS_AT_ONCE:
-            self.learn_rest()
+        if len(self._waiting) == ROWS_PER_INFERENCE:
+            self.finish()
 
-    def learn_rest(self) -> None:
-        """Takes the rows that wait into account."""
+    def finish(self) -> None:
+        """Infer the types of the waiting rows."""
         values: dict[str, list[Any]] = {}
         for row in self._waiting:
             for name, value in row.items():
                 values.setdefault(name, []).append(value)
-        for name, some in values.items():
-            self.types[name] = _both(self.types.get(name, pa.null()), _type_of(some))
+        for name, column in values.items():
+            self.types[name] = _unified(self.types.get(name, pa.null()), _type_of(column))
         self._waiting.clear()
 
     def table(self, rows: Sequence[Row]) -> pa.Table:
-        """JSON rows as a table of this schema; what a row lacks is null.
+        """Convert JSON rows to a table of this schema; missing fields are null.
 
         Raises:
-            ArrowInvalid: a row was not learned, and does not fit.
+            ArrowInvalid: a row was not added, and does not fit.
         """
         if self.as_text:
             return _text_table(rows)
@@ -85,77 +85,77 @@ class Columns:
         ]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
-    def kept(self, table: pa.Table) -> pa.Table:
-        """Rows of a Parquet file as they are kept."""
+    def stored(self, table: pa.Table) -> pa.Table:
+        """Convert rows of a Parquet file to their stored form."""
         return _text_table(plain_rows(table)) if self.as_text else table
 
 
-def own_row(text: str) -> Row:
-    """A row of a table of whole rows, back."""
+def row_from_json(text: str) -> Row:
+    """Parse a row that was stored as JSON text."""
     return dict(json.loads(text))
 
 
 def _text_table(rows: Sequence[Row]) -> pa.Table:
     texts = [json.dumps(row, default=_text_of) for row in rows]
-    return pa.table({OWN: pa.array(texts, pa.string())})
+    return pa.table({JSON_COLUMN: pa.array(texts, pa.string())})
 
 
-def _text_of(value: Any) -> str:
-    """What JSON has no like of: bytes, dates, decimals."""
+def _text_of(value: object) -> str:
+    """Convert values without a JSON type: bytes, dates, decimals."""
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType | None:
-    if _is_vast(values):
+    if _is_too_complex(values):
         return None
     try:
-        found = pa.array(values).type
+        inferred = pa.array(values).type
     except _NO_ARROW:
         return None
-    return found if _storable(found) else None
+    return inferred if _storable(inferred) else None
 
 
-def _is_vast(values: Sequence[Any]) -> bool:
-    """Whether the objects in some values have too many fields, or are too deep, for one type."""
+def _is_too_complex(values: Sequence[Any]) -> bool:
+    """Return whether the objects in values have too many fields or levels for one type."""
     names: set[tuple[int, str]] = set()
     level = [value for value in values if isinstance(value, (dict, list))]
-    for depth in range(MOST_LEVELS):
+    for depth in range(MAX_LEVELS):
         if not level:
             return False
         for value in level:
             if isinstance(value, dict):
                 names.update((depth, name) for name in value)
-        if len(names) > MOST_FIELDS:
+        if len(names) > MAX_FIELDS:
             return True
         inner = (value.values() if isinstance(value, dict) else value for value in level)
-        level = [part for parts in inner for part in parts if isinstance(part, (dict, list))]
+        level = [item for items in inner for item in items if isinstance(item, (dict, list))]
     return bool(level)
 
 
-def _both(first: pa.DataType | None, second: pa.DataType | None) -> pa.DataType | None:
-    """The type of a column that holds values of both."""
+def _unified(first: pa.DataType | None, second: pa.DataType | None) -> pa.DataType | None:
+    """Return the common type of two types, or None."""
     if first is None or second is None or first == second:
         return first if second is not None else None
     schemas = [pa.schema([("x", kind)]) for kind in (first, second)]
     try:
-        found = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+        unified = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
     except _NO_ARROW:
         return None
-    return found if _width(found) <= MOST_FIELDS else None
+    return unified if _width(unified) <= MAX_FIELDS else None
 
 
 def _width(kind: pa.DataType) -> int:
-    """Fields of all objects in a type."""
+    """Return the number of fields of all objects in a type."""
     return sum(1 + _width(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _storable(kind: pa.DataType) -> bool:
-    """Parquet has no objects without fields."""
+    """Return whether Parquet can store a type: it has no objects without fields."""
     fields = [kind.field(i) for i in range(kind.num_fields)]
     empty = pa.types.is_struct(kind) and not fields
     return not empty and all(_storable(field.type) for field in fields)
 
 
-def _as_text(value: Any) -> str | None:
-    """JSON; escapes keep what is no Unicode."""
+def _as_text(value: object) -> str | None:
+    """Return a value as JSON; escapes preserve invalid Unicode."""
     return None if value is None else json.dumps(value)

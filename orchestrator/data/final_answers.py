@@ -1,7 +1,7 @@
-r"""The final answer in a response's text: where it stands, and the exact number that it is.
+r"""Extraction of the final answer from a response's text, and of its exact number.
 
 A response marks its answer with ``####``, ``\boxed{}``, ``A:`` at the beginning of a line, "answer
-is" or "Answer:"; else it is the last number. ``math_answers.py`` compares what is no plain number.
+is" or "Answer:"; otherwise it is the last number. ``math_answers.py`` compares other answers.
 """
 
 import re
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-MOST_DIGITS = 1_000  # of a number that is compared as such: a policy may write digits without end
+MAX_DIGITS = 1_000  # of a number that is compared exactly: a policy may write endless digits
 
 _BOX = "\\boxed{"
 _GOLD_MARK = re.compile(r"####")
-_MARKS = (  # after #### and the box, in this order: published model solutions, plain English
+_MARKS = (  # after #### and the box, in order of priority
     re.compile(r"^[ \t]*A:", re.MULTILINE),
     re.compile(r"\banswer\b[*_ \t]*(?:is\b|:)", re.IGNORECASE),
 )
 _SENTENCE_END = re.compile(r"[.!?]\s")
 # Mathematics between delimiters at the beginning; of one $ as pandoc does, so that "$5 and $6" is
-# prose: no space inside, no digit behind.
+# prose: no space inside, no digit after.
 _FORMULA = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$(?=\S)((?:\\.|[^$\\])+?)(?<!\s)\$(?![0-9])",
     re.DOTALL,
@@ -29,11 +29,11 @@ _NUMERAL = (
     r"(?<![0-9])(?>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
     r"(?:\.[0-9]+|/0*[1-9][0-9]*)?|\.[0-9]+)"
 )
-# 1e5 is a number too: no piece of it is. An exponent of four digits is written to take memory.
+# 1e5 is one number. Exponents of four digits are excluded, as their numbers take much memory.
 _NUMBER = re.compile(
     rf"(?<![0-9][eE])(?<![0-9][eE][-+]){_NUMERAL}(?:[eE][-+]?[0-9]{{1,3}}(?![0-9]))?(?![eE][-+]?[0-9])"
 )
-# What a true answer may be: a numeral alone, or with a unit behind a space.
+# Reference answers: a numeral alone, or followed by a space and a unit.
 _PLAIN = re.compile(rf"({_NUMERAL})(?:\s*%|\s+[A-Za-z][A-Za-z .-]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac(?:\{([0-9]+)\}|\s*([0-9]))(?:\{([0-9]+)\}|\s*([0-9]))")
 # What stands beside a number in LaTeX and changes nothing about it.
@@ -43,22 +43,23 @@ _CALCULATION = re.compile(r"[\\^_{}*]|^\s*[(\[]")  # in prose: its first number 
 
 @dataclass(frozen=True)
 class Marked:
-    """What a response marks as its answer. ``latex``: it stood in a box or between delimiters."""
+    """An answer that a response marks. ``latex``: it is in a box or between delimiters."""
 
     text: str
     latex: bool
 
 
 def final_answer(text: str) -> Marked | None:
-    r"""What stands after the last ``####``, else in the last box, after ``A:``, after "answer is".
+    r"""Return the answer after the last ``####``, in the last box, after ``A:`` or "answer is".
 
-    In prose it ends with the sentence or the line. None where there is no mark, or nothing behind.
+    The first of these marks that occurs is used. An answer in prose ends with the sentence or line.
+    None if there is no mark, or nothing after it.
     """
     return next(iter(_marked(text)), None)
 
 
 def boxed(text: str) -> str | None:
-    r"""What stands in the last ``\boxed{...}``, white space around it left out."""
+    r"""Return the content of the last ``\boxed{...}`` without outer white space, or None."""
     begin = text.rfind(_BOX)
     if begin < 0:
         return None
@@ -67,27 +68,28 @@ def boxed(text: str) -> str | None:
         depth += {"{": 1, "}": -1}.get(text[end], 0)
         if not depth:
             return text[start:end].strip()
-    return None  # cut off inside the box
+    return None  # truncated inside the box
 
 
 def extract_answer(text: str) -> str | None:
-    """The final answer of a solution as "1234.5", "-3" or "3/4"; None where there is no number.
+    """Return the final answer of a solution as "1234.5", "-3" or "3/4"; None without a number.
 
-    The first mark of ``final_answer`` that holds a number, else the last number at all. In prose it
-    is the first number after the last ``=``. Commas, $, % and decimals of zero are dropped.
+    It is the number of the first mark of ``final_answer`` that has one, else the last number of the
+    text. In prose it is the first number after the last ``=``. Commas, $, % and decimals of zero
+    are dropped.
     """
     numbers = (number_of(marked) for marked in _marked(text))
     return next((number for number in numbers if number is not None), None) or last_number(text)
 
 
 def last_number(text: str) -> str | None:
-    """The last number of a text, written as ``extract_answer`` does; None where there is none."""
+    """Return the last number of a text in the form of ``extract_answer``, or None."""
     numbers = _NUMBER.findall(_plain(text))
     return _canonical(numbers[-1]) if numbers else None
 
 
 def number_of(marked: Marked) -> str | None:
-    """The number that an answer is; None for an answer that is none, or has to be calculated."""
+    """Return the number of an answer; None if it is not a number or must be calculated."""
     if not marked.latex:
         prose = marked.text.replace("**", "").rpartition("=")[2]
         if not _CALCULATION.search(prose):
@@ -100,28 +102,27 @@ def number_of(marked: Marked) -> str | None:
 
 
 def gold_number(text: str) -> str | None:
-    """The number that stands after the last ``####``.
+    """Return the number after the last ``####`` of a reference solution.
 
-    A true answer is not guessed at: None where anything else than a unit stands beside its digits
-    (1e5, 10:30, 3 or 4, 1,2345).
+    None if there is anything but a unit besides its digits (1e5, 10:30, 3 or 4, 1,2345).
     """
     marked = _after(text, _GOLD_MARK)
     if marked is None:
         return None
-    stated = _UNITS.sub("", marked.text) if marked.latex else marked.text.replace("**", "")
-    plain = _PLAIN.fullmatch(_plain(stated).rpartition("=")[2].strip().rstrip("."))
+    content = _UNITS.sub("", marked.text) if marked.latex else marked.text.replace("**", "")
+    plain = _PLAIN.fullmatch(_plain(content).rpartition("=")[2].strip().rstrip("."))
     return _canonical(plain[1]) if plain else None
 
 
 def same_number(first: str, second: str) -> bool:
-    """Whether two numbers as ``extract_answer`` writes them are equal, exactly, as fractions."""
-    if first == second or max(len(first), len(second)) > MOST_DIGITS:
+    """Return whether two numbers in the form of ``extract_answer`` are exactly equal."""
+    if first == second or max(len(first), len(second)) > MAX_DIGITS:
         return first == second
     return Fraction(first) == Fraction(second)
 
 
 def _marked(text: str) -> list[Marked]:
-    """What each kind of mark marks, in their order."""
+    """Return the answers of all kinds of marks, by priority."""
     box = boxed(text)
     candidates = [
         _after(text, _GOLD_MARK),
@@ -132,25 +133,25 @@ def _marked(text: str) -> list[Marked]:
 
 
 def _after(text: str, mark: re.Pattern[str]) -> Marked | None:
-    """What stands after the last ``mark``: a formula, or the prose of a sentence."""
+    """Return the formula or the sentence after the last ``mark``."""
     ends = [match.end() for match in mark.finditer(text)]
     if not ends:
         return None
-    behind = text[ends[-1] :].lstrip().lstrip(":*_").lstrip()
-    formula = _FORMULA.match(behind)
+    following = text[ends[-1] :].lstrip().lstrip(":*_").lstrip()
+    formula = _FORMULA.match(following)
     if formula:
         return Marked(next(filter(None, formula.groups())).strip(), latex=True)
-    prose = _SENTENCE_END.split(_plain(behind.partition("\n")[0]), maxsplit=1)[0].strip()
+    prose = _SENTENCE_END.split(_plain(following.partition("\n")[0]), maxsplit=1)[0].strip()
     return Marked(prose, latex=False) if prose else None
 
 
 def _plain(text: str) -> str:
-    """Without dollar signs, which come between sign and digits; the typographic minus as a sign."""
+    """Remove dollar signs, which may separate sign and digits; convert typographic minus signs."""
     return text.replace("$", "").replace("\u2212", "-")
 
 
 def _canonical(number: str) -> str:
-    """Equal decimals get equal texts; fractions stay as they were written."""
+    """Normalize decimals, so that equal ones have equal texts; fractions stay unchanged."""
     number = number.replace(",", "")
     digits, exponent, _ = number.lower().partition("e")
     number = f"{Decimal(number):f}" if exponent and "/" not in digits else digits

@@ -1,7 +1,7 @@
 r"""Final answers compared as mathematics (math-verify): ``\boxed{\frac{1}{2}}`` is 0.5.
 
-Plain numbers are compared exactly, here; everything else in a process of its own
-(``math_worker.py``), with limits of time and memory. It may be asked from any thread.
+Plain numbers are compared exactly in this process; other answers in a separate process
+(``math_worker.py``) with limits of time and memory. Thread-safe.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.data.final_answers import (
-    MOST_DIGITS,
+    MAX_DIGITS,
     Marked,
     final_answer,
     last_number,
@@ -28,14 +28,14 @@ from orchestrator.data.final_answers import (
     same_number,
 )
 
-if TYPE_CHECKING:  # it runs in the other process, and counts as a source of what is computed here
+if TYPE_CHECKING:  # runs in the other process; imported so that stage keys depend on it
     from orchestrator.data import math_worker  # noqa: F401
 
 Verdict = Literal["right", "wrong", "missing", "unchecked"]
 
-TAIL = 1_000  # characters at a text's end, in which an answer without a mark is looked for
-REMEMBERED = 4_096  # answers
-PATIENCE = 4  # answers of a vote that may come to a limit: a search actor stands still meanwhile
+TAIL = 1_000  # characters at a text's end that are searched for an unmarked answer
+CACHE_SIZE = 4_096  # answers
+PATIENCE = 4  # answers of a vote that may reach a limit: the search actor waits meanwhile
 PROGRAM = Path(__file__).with_name("math_worker.py")
 INSTALL = (
     "the process of math-verify did not start; `python -c 'import math_verify'` in this environment"
@@ -50,18 +50,18 @@ _log = logging.getLogger(__name__)
 
 
 def verdict(text: str, gold: str) -> Verdict:
-    """Whether the final answer of a response is the true one.
+    """Compare the final answer of a response with the reference answer.
 
-    Two plain numbers are compared exactly. Else math-verify decides, for which decimals are equal
-    to six places.
+    Two plain numbers are compared exactly. Otherwise math-verify decides, for which
+    decimals are equal to six places.
 
     Args:
         text: of the response.
-        gold: the true answer alone: a number, or LaTeX.
+        gold: the reference answer alone: a number, or LaTeX.
 
     Returns:
-        "missing" for a response without an answer; "unchecked" where the answer could not be
-        compared: math-verify raised an error, or came to a limit of time or memory.
+        "missing" for a response without an answer; "unchecked" if the answer could not be compared:
+        math-verify raised an error, or reached a limit of time or memory.
     """
     answer, right = final_answer(text), Marked(gold, latex=True)
     number, gold_number = _number(answer, text), number_of(right)
@@ -77,18 +77,18 @@ def verdict(text: str, gold: str) -> Verdict:
 
 
 def canonical_answers(texts: Iterable[str]) -> list[str | None]:
-    r"""Of each response a text that equal final answers share; None where it has no answer.
+    r"""Return for each response a text that equal final answers share; None for no answer.
 
     Equal are numbers of the same value (0.5, ``\frac{1}{2}``; of irrational ones the first 25
     digits), expressions that have the same value at three fixed points of their variables, sets
-    whose members are equal, tuples, matrices and intervals of equal parts, ``x = 5`` and 5,
-    equations up to a factor, an inequality and its set. Percent signs, degrees, currencies and
-    units count for nothing. An answer that is no mathematics, or that is not read within the
-    limits, is equal to those of the same text; so are all behind ``PATIENCE`` such ones, that a
-    vote among hopeless answers ends.
+    of equal members, tuples, matrices and intervals of equal parts, ``x = 5`` and 5, equations up
+    to a factor, an inequality and its set. Percent signs, degrees, currencies and units are
+    ignored. An answer that is not mathematics, or is not parsed within the limits, equals those of
+    the same text. After ``PATIENCE`` such answers all others are compared by text, which bounds the
+    time of a vote.
     """
     votes: list[str | None] = []
-    hopeless: set[str] = set()
+    unparsed: set[str] = set()
     for text in texts:
         answer = final_answer(text)
         number = _number(answer, text)
@@ -97,25 +97,25 @@ def canonical_answers(texts: Iterable[str]) -> list[str | None]:
         elif answer is None and "\\" not in text:
             votes.append(None)
         else:
-            read = _readable(answer, text, percent=False)
-            canonical = None if len(hopeless) == PATIENCE else _canonical(read)
-            if canonical is None and len(hopeless) < PATIENCE:
-                hopeless.add(read)
-            unread = None if answer is None and canonical == "" else f"text {_squeezed(read)}"
-            votes.append(canonical or unread)
+            latex = _readable(answer, text, percent=False)
+            canonical = None if len(unparsed) == PATIENCE else _canonical(latex)
+            if canonical is None and len(unparsed) < PATIENCE:
+                unparsed.add(latex)
+            by_text = None if answer is None and canonical == "" else f"text {_squeezed(latex)}"
+            votes.append(canonical or by_text)
     return votes
 
 
 def _number(answer: Marked | None, text: str) -> str | None:
-    """The number that an answer is; where none is marked the last one of a text without LaTeX."""
+    """Return the number of an answer; without a mark the last number of a text without LaTeX."""
     if answer is not None:
         return number_of(answer)
     return None if "\\" in text else last_number(text)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def _compared(answer: str, gold: str) -> Verdict:
-    reply = ask({"answer": answer, "gold": gold})
+    reply = call_worker({"answer": answer, "gold": gold})
     if "right" in reply:
         return "right" if reply["right"] else "wrong"
     if "missing" in reply:
@@ -124,26 +124,28 @@ def _compared(answer: str, gold: str) -> Verdict:
     return "unchecked"
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def _canonical(answer: str) -> str | None:
-    """Empty for what is no answer; None where it is not known: an error, or a limit."""
-    reply = ask({"answer": answer})
+    """Return the canonical text of an answer; empty for no answer, None after an error or limit."""
+    reply = call_worker({"answer": answer})
     if "error" in reply:
-        _log.warning("an answer votes by its text, which could not be read: %s", reply["error"])
+        _log.warning(
+            "an answer could not be parsed and is compared by its text: %s", reply["error"]
+        )
         return None
     return str(reply.get("canonical", ""))
 
 
 def _fraction(number: str) -> str:
-    """As ``math_worker.py`` writes fractions."""
-    if len(number) > MOST_DIGITS:
+    """Return a number in the fraction format of ``math_worker.py``."""
+    if len(number) > MAX_DIGITS:
         return f"text {number}"
     value = Fraction(number)
     return f"{value.numerator:x}/{value.denominator:x}"
 
 
 def _readable(answer: Marked | None, text: str, *, percent: bool = True) -> str:
-    """An answer as math-verify reads it: LaTeX and words in a box, other prose as it stands."""
+    """Return an answer in the form for math-verify: LaTeX and words in a box, other prose as is."""
     if answer is None:
         return text[-TAIL:]
     written = answer.text if percent else answer.text.rstrip("%").removesuffix("\\")
@@ -163,46 +165,46 @@ def _box(latex: str) -> str:
 
 
 def _squeezed(latex: str) -> str:
-    """Without white space, wrappers of text, and a full stop at the end."""
+    """Remove white space, wrappers of text, and a final full stop."""
     return "".join(_WRAPPED.sub(r"\1", latex).split()).rstrip(".")
 
 
 class _Worker:
-    """The process of ``math_worker.py``, started when it is needed."""
+    """The process of ``math_worker.py``, started on demand."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, task: dict[str, str]) -> dict[str, Any]:
-        """What the process answers, or {"error": text} where it ended over the task."""
+    def call(self, task: dict[str, str]) -> dict[str, Any]:
+        """Send a task; return the answer, or {"error": text} if the task ended the process."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
-                self._process = _started()
+                self._process = _start()
             answer = _exchange(self._process, task)
             if answer is not None:
                 return answer
             self._process.kill()
             code = self._process.wait()
             self._process = None
-        late = code == -signal.SIGPROF
-        return {"error": "the time limit" if late else f"its process ended (exit code {code})"}
+        timed_out = code == -signal.SIGPROF
+        return {"error": "the time limit" if timed_out else f"its process ended (exit code {code})"}
 
 
 def _exchange(process: subprocess.Popen[str], task: dict[str, str]) -> dict[str, Any] | None:
     assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(OSError):  # where it has ended there is no line to read
+    with contextlib.suppress(OSError):  # if it has ended, there is no line to read
         process.stdin.write(json.dumps(task) + "\n")
         process.stdin.flush()
     line = process.stdout.readline()
     return dict(json.loads(line)) if line.endswith("\n") else None
 
 
-def _started() -> subprocess.Popen[str]:
-    """A process that is ready.
+def _start() -> subprocess.Popen[str]:
+    """Start the process and wait until it is ready.
 
     Raises:
-        RuntimeError: it ended before.
+        RuntimeError: it did not start.
     """
     process = subprocess.Popen(
         [sys.executable, "-P", str(PROGRAM)],
@@ -220,15 +222,15 @@ def _started() -> subprocess.Popen[str]:
 _worker = _Worker()
 
 
-def ask(task: dict[str, str]) -> dict[str, Any]:
-    """What the process of math-verify answers to a task; an {"error": text} is no verdict."""
-    return _worker.ask(task)
+def call_worker(task: dict[str, str]) -> dict[str, Any]:
+    """Send a task to the process of math-verify; return its answer, or {"error": text}."""
+    return _worker.call(task)
 
 
-def _forget_worker() -> None:
-    """A forked process shares neither pipes nor locks with its parent."""
+def _reset_worker() -> None:
+    """Reset the worker in a forked process, which must not use its parent's pipes and locks."""
     global _worker
     _worker = _Worker()
 
 
-os.register_at_fork(after_in_child=_forget_worker)
+os.register_at_fork(after_in_child=_reset_worker)

@@ -1,9 +1,9 @@
-r"""The process that runs math-verify: it reads and writes one JSON object a line.
+r"""The process that runs math-verify; it reads and writes one JSON object per line.
 
-Parsing and comparing what a model wrote may take any time and memory ("9^{9^{9^9}}"), and
+Parsing and comparing a model's output may take any time and memory ("9^{9^{9^9}}"), and
 math-verify's own time-outs are signals, which only a main thread may set. Here each task has a
-limit of processor time, at which the kernel ends this process, wherever it computes; memory is
-limited too. ``math_answers.py`` starts this file, which imports nothing else of this project.
+limit of CPU time, at which the kernel ends this process; memory is limited too. ``math_answers.py``
+starts this file, which imports nothing else of this project.
 
 A task is {"gold": text, "answer": text} or {"answer": text}; an answer {"right": bool},
 {"canonical": text}, {"missing": true} or {"error": text}.
@@ -21,20 +21,20 @@ import sympy
 from math_verify import parse, verify
 from sympy.logic.boolalg import Boolean
 
-SECONDS = 3.0  # of processor time a task; a usual one takes a hundredth
-MEMORY = 2 * 2**30  # bytes of address space, of which the libraries take a tenth
-DIGITS = 25  # significant ones by which two values are the same
+SECONDS = 3.0  # of CPU time per task; a typical one takes 1 %
+MEMORY = 2 * 2**30  # bytes of address space; the libraries take 10 %
+DIGITS = 25  # significant digits of equal values
 _WORKING_DIGITS = 2 * DIGITS
-_LARGEST_DENOMINATOR = 10**6  # of a value that is taken for a fraction
+_LARGEST_DENOMINATOR = 10**6  # of a value that is converted to a fraction
 _POINTS = 3  # at which expressions with variables are compared
 
 
 def main() -> None:
-    """Answers tasks until the input ends."""
+    """Process tasks until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # redirects output of libraries
     _parsed("$1$")  # loads the grammar
     _send(answers, {"ready": True})
     for line in sys.stdin:
@@ -42,7 +42,7 @@ def main() -> None:
         try:
             answer = _answered(**json.loads(line))
         except Exception as error:
-            # Its type alone: its text may hold an expression that takes for ever to write out.
+            # Only its type: formatting its message may not terminate.
             answer = {"error": f"math-verify raised {type(error).__name__}"}
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(answers, answer)
@@ -54,17 +54,17 @@ def _answered(answer: str, gold: str | None = None) -> dict[str, Any]:
         return {"missing": True}
     if gold is None:
         return {"canonical": _canonical(parsed[0])}
-    truth = _parsed(gold)
-    if not truth:
-        return {"error": "the true answer cannot be read"}
+    reference = _parsed(gold)
+    if not reference:
+        return {"error": "the reference answer cannot be parsed"}
     equal = verify(
-        truth, parsed, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True
+        reference, parsed, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True
     )
-    return {"right": bool(equal) or _same_value(truth[0], parsed[0])}
+    return {"right": bool(equal) or _same_value(reference[0], parsed[0])}
 
 
 def _same_value(gold: Any, answer: Any) -> bool:
-    """The second opinion: math-verify takes an error in one of its steps for "not equal"."""
+    """Compare canonical texts: math-verify treats errors in its steps as "not equal"."""
     try:
         return _canonical(gold) == _canonical(answer)
     except (MemoryError, RecursionError):
@@ -74,12 +74,12 @@ def _same_value(gold: Any, answer: Any) -> bool:
 
 
 def _parsed(text: str) -> list[Any]:
-    """The expression, and its text; the text alone where it is none."""
+    """Return the expression and its text; only the text if it does not parse."""
     return list(parse(text, parsing_timeout=None, raise_on_error=True))
 
 
 def _canonical(value: Any) -> str:
-    """A text that values share where they are the same."""
+    """Return a text that equal values share."""
     if isinstance(value, str):
         return "text " + "".join(value.split())
     if isinstance(value, sympy.MatrixBase):
@@ -105,7 +105,7 @@ def _listed(values: Any) -> str:
 
 
 def _of_relation(relation: Any) -> str:
-    """``x = 5`` is 5, an inequality its set; other equations are what is zero, up to a factor."""
+    """Return 5 for ``x = 5``, the set of an inequality, else the zero side up to a factor."""
     if isinstance(relation, sympy.Eq):
         left, right = relation.args
         if isinstance(left, sympy.Symbol):
@@ -117,13 +117,13 @@ def _of_relation(relation: Any) -> str:
 
 
 def _primitive(expression: Any) -> Any:
-    """An expression without the rational factor and the sign that all its terms share."""
+    """Divide an expression by the rational factor and the sign that its terms share."""
     terms = sympy.expand(_exact(expression).doit()).as_ordered_terms()
     return sympy.expand(expression / terms[0].as_coeff_Mul()[0])
 
 
 def _of_expression(expression: Any) -> str:
-    """A fraction as it is; else its value, with variables its values at fixed points."""
+    """Return a fraction, or the value; with variables the values at fixed points."""
     expression = _exact(expression).doit()
     if expression.is_Rational:
         return f"{expression.p:x}/{expression.q:x}"  # hexadecimal: decimal digits are slow
@@ -134,25 +134,25 @@ def _of_expression(expression: Any) -> str:
 
 
 def _exact(expression: Any) -> Any:
-    """Decimals as fractions, percentages as numbers."""
+    """Convert decimals to fractions and percentages to numbers."""
     plain = expression.replace(sympy.UnevaluatedExpr, lambda inner: inner)
     return plain.xreplace({x: sympy.Rational(str(x)) for x in plain.atoms(sympy.Float)})
 
 
 def _coordinate(name: str, point: int) -> Any:
-    """The value of a variable at a point, between 1 and 2; of every second point its negative."""
-    drawn = int.from_bytes(blake2b(f"{name} {point}".encode(), digest_size=4).digest())
-    return (1 + sympy.Rational(drawn, 2**32)) * (-1) ** point
+    """Return a variable's value at a point: in [1, 2), negated at every second point."""
+    draw = int.from_bytes(blake2b(f"{name} {point}".encode(), digest_size=4).digest())
+    return (1 + sympy.Rational(draw, 2**32)) * (-1) ** point
 
 
 def _value(number: Any) -> str:
-    """The digits of a number, or of its real and imaginary part."""
+    """Return the digits of a number, or of its real and imaginary part."""
     parts = [_digits(part) for part in sympy.N(number, _WORKING_DIGITS).as_real_imag()]
     return parts[0] if parts[1] == "0/1" else " + i ".join(parts)
 
 
 def _digits(part: Any) -> str:
-    """A real number's fraction where it has a small one, else its first digits."""
+    """Return a real number as a fraction of small denominator, else its first digits."""
     if not part.is_Float and not part.is_Rational:
         return str(sympy.srepr(part))  # infinite, or a function without a value
     exact = sympy.Rational(part)

@@ -1,6 +1,6 @@
-"""Preference pairs (x, y_w, y_l) of section 3 from a file of rows, with their ids.
+"""Reading preference pairs (x, y_w, y_l; section 3) from a file of rows.
 
-``forms.py`` reads the rows. Knows nothing of any one data set, of tokens or of models.
+``row_forms.py`` parses the rows. Knows nothing of single data sets, tokens or models.
 """
 
 import hashlib
@@ -16,20 +16,19 @@ from orchestrator.data.rows import Row, file_stem, parsed_rows
 from orchestrator.records import Message, PreferencePair, Prompt, Reject
 
 TRUTH = "ground_truth"
-PROMPT_ID_BYTES = 8  # among 10 million prompts two share an id with a chance of 3 in a million
+PROMPT_ID_BYTES = 8  # the probability of a collision among 10 million prompts is 3 in a million
 
 
 def read_pairs(
     path: str | Path, parse: Callable[[Row], Iterable[RowPair | BadRow]] = pairs_of
 ) -> tuple[list[PreferencePair], list[Reject]]:
-    """All preference pairs of a file, and the rows that are none, both in the file's order.
+    """Read all preference pairs of a file, and the rejects, both in the file's order.
 
-    A pair's id is the file's stem and its row number ("file-5"); of ranked completions also the
-    positions of both in the row's list ("file-5:2-1": the second is preferred to the first). A
-    prompt's is the hash of its content, so that the same prompt has the same id in every row and
-    file. An optional ``ground_truth`` (text or number) is kept as text in the prompt's facts.
-    ``parse`` reads another shape of row. Of a row with several pairs, each that cannot be used is a
-    reject of its own.
+    A pair's id is the file's stem and its row number ("file-5"); for ranked completions also their
+    positions in the row's list ("file-5:2-1": the second is preferred to the first). A prompt's id
+    is the hash of its content, the same in every row and file. An optional ``ground_truth`` (text
+    or number) is stored as text in the prompt's facts. ``parse`` replaces the parser of rows. Each
+    unusable pair of a row is one reject.
     """
     stem, seen = file_stem(path), Seen()
 
@@ -48,7 +47,7 @@ def read_pairs(
 
 
 def prompt_id(prompt: Sequence[Message]) -> str:
-    """A short hash of roles and contents; white space around a content does not count."""
+    """Return a short hash of roles and contents, without white space around contents."""
     content = json.dumps(plain(prompt))
     return hashlib.blake2b(content.encode(), digest_size=PROMPT_ID_BYTES).hexdigest()
 

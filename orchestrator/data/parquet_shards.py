@@ -1,4 +1,4 @@
-"""Some rows of a Parquet file: read without the others, or regrouped so that they can be.
+"""Reading row ranges of Parquet files, and regrouping files for that.
 
 Knows nothing of what the rows mean.
 """
@@ -11,26 +11,26 @@ import pyarrow.parquet as pq
 
 from orchestrator.data.files import BadFile, parquet_file, reading
 
-_PAGES = 1 << 20  # bytes of a column chunk in memory while a large row group is unpacked
+_PAGES = 1 << 20  # bytes of a column chunk in memory while a large row group is split
 
 
-def part_table(
-    place: str, source: str, names: Sequence[str], first: int, start: int, stop: int
+def shard_table(
+    path: str, source: str, names: Sequence[str], first: int, start: int, stop: int
 ) -> pa.Table:
-    """The rows from ``start`` to before ``stop`` with all columns.
+    """Read the rows from ``start`` to before ``stop``, with all columns.
 
     Args:
-        place: where they are read.
-        source: the file as its user names it.
+        path: the file that is read.
+        source: the file as the user named it.
         names: of all columns.
-        first: the number of the first row, from 1.
-        start: as is counted in the file, from 0.
-        stop: likewise.
+        first: number of the first row, from 1, for messages.
+        start: index in the file, from 0.
+        stop: index in the file.
 
     Raises:
-        BadFile: a column is damaged; the message names all that are.
+        BadFile: columns are damaged; the message names them.
     """
-    with fsspec.open(place, "rb") as stream:
+    with fsspec.open(path, "rb") as stream:
         file = parquet_file(stream, source)
         try:
             with reading(source, f", rows {first} to {first + stop - start - 1}"):
@@ -39,26 +39,26 @@ def part_table(
                     raise ValueError(f"{table.num_rows} rows instead of {stop - start}")
                 return table
         except BadFile as error:
-            damaged = [name for name in names if not _is_whole(file, start, stop, name)]
-            more = f" (columns that are damaged: {', '.join(damaged)})" if damaged else ""
-            raise BadFile(source, error.why + more) from error
+            damaged = [name for name in names if not _is_readable(file, start, stop, name)]
+            more = f" (damaged columns: {', '.join(damaged)})" if damaged else ""
+            raise BadFile(source, error.reason + more) from error
 
 
-def regroup(source: str, place: str, rows: int) -> None:
-    """Writes the file again with so many rows in a row group, a few pages in memory at a time.
+def regroup(source: str, path: str, rows: int) -> None:
+    """Write a copy of a file with ``rows`` rows per row group, with few pages in memory.
 
     Raises:
         BadFile: it is damaged.
     """
     with fsspec.open(source, "rb") as stream:
         file = parquet_file(stream, source, buffer_size=_PAGES, pre_buffer=False)
-        with reading(source), pq.ParquetWriter(place, file.schema_arrow) as writer:
+        with reading(source), pq.ParquetWriter(path, file.schema_arrow) as writer:
             for batch in file.iter_batches(rows, use_threads=False):
                 writer.write_batch(batch, row_group_size=rows)
 
 
 def _slice(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None) -> pa.Table:
-    """Some rows, of the row groups that hold them."""
+    """Read a range of rows from the row groups that hold it."""
     groups: list[int] = []
     first = end = 0
     for group in range(file.metadata.num_row_groups):
@@ -69,7 +69,7 @@ def _slice(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | Non
     return file.read_row_groups(groups, columns).slice(start - first, stop - start)
 
 
-def _is_whole(file: pq.ParquetFile, start: int, stop: int, name: str) -> bool:
+def _is_readable(file: pq.ParquetFile, start: int, stop: int, name: str) -> bool:
     try:
         with reading(""):
             _slice(file, start, stop, [name])

@@ -1,7 +1,7 @@
-"""Which prefixes of a response are scored: named on a command line, as token counts for a row.
+"""The prefixes of a response to score: parsed from an option, as token counts for a row.
 
-The truncations of section 4.1.1 (TLT, SST), and others that one may want of a finished response.
-Pure: the ends of steps are the caller's to find.
+The truncations of section 4.1.1 (TLT, SST), and others for finished responses. Pure: the caller
+finds the ends of steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ Kind = Literal["whole", "sst", "steps", "every", "lengths"]
 
 @dataclass(frozen=True)
 class Prefixes:
-    """A way to cut responses.
+    """A choice of prefixes.
 
     Attributes:
-        kind: which.
-        numbers: of ``sst`` its K, of ``every`` its N, of ``lengths`` the token counts.
+        kind: of the choice.
+        numbers: K of ``sst``, N of ``every``, the token counts of ``lengths``.
     """
 
     kind: Kind
@@ -33,10 +33,10 @@ class Prefixes:
 
     @classmethod
     def parse(cls, text: str) -> "Prefixes":
-        """What a user wrote.
+        """Parse a user's option.
 
         Raises:
-            ValueError: it is none of the ways; the message says which there are.
+            ValueError: it is not valid; the message lists the valid forms.
         """
         name, _, argument = text.strip().partition(":")
         if text.strip() in ("whole", "steps"):
@@ -57,16 +57,16 @@ class Prefixes:
         seed: int,
         row_id: str,
     ) -> list[int]:
-        """Token counts t of the prefixes y_<t of one response: rising, each once, at most |y|.
+        """Return token counts t of prefixes y_<t of a response: ascending, distinct, at most |y|.
 
-        Only SST's can be none at all.
+        Only SST may return none.
 
         Args:
             length: |y|, at least 1.
             longest: T = max(|y_w|, |y_l|) of a pair, else |y|; SST draws from 1..T.
-            step_ends: token counts with which a complete step ends; asked where it is needed.
+            step_ends: returns the token counts at which complete steps end; called only if needed.
             seed: of SST's draw.
-            row_id: of SST's draw, which depends on nothing else of the row.
+            row_id: of SST's draw, which depends on nothing else.
         """
         if self.kind == "sst":
             drawn = stochastic_cuts(longest, self.numbers[0], seed, row_id)
@@ -79,8 +79,8 @@ class Prefixes:
         return sorted({min(t, length) for t in drawn})
 
 
-def _counts(text: str, parts: Sequence[str]) -> tuple[int, ...]:
-    found = [int(part) if part.strip().isdecimal() else 0 for part in parts]
-    if not all(found):
+def _counts(text: str, numbers: Sequence[str]) -> tuple[int, ...]:
+    counts = [int(number) if number.strip().isdecimal() else 0 for number in numbers]
+    if not all(counts):
         raise ValueError(f"{text!r}; valid: {VALID}")
-    return tuple(found)
+    return tuple(counts)

@@ -1,7 +1,7 @@
-"""The checks that all data sets share, and the rejects table (what section 4 takes for granted).
+"""Checks of rows that all data sets share, and the table of rejects.
 
-A check raises ``BadRow`` with the reason; whoever reads rows turns that into a ``Reject``, so that
-a bad row never stops a run and never disappears. Knows of no data set, tokenizer or model.
+A check raises ``BadRow`` with the reason; readers of rows convert it to a ``Reject``, so that a bad
+row neither stops a run nor disappears. Knows no data set, tokenizer or model.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.records import Reject
 
-CONTENT_CHARACTERS = 500  # of a refused row that the table shows: enough to find and judge it
+CONTENT_CHARACTERS = 500  # of a rejected row in the table
 DUPLICATE = "duplicate row"
 EQUAL_RESPONSES = "chosen and rejected are equal"
 SCHEMA = pa.schema(
@@ -26,14 +26,14 @@ SCHEMA = pa.schema(
 
 
 class BadRow(ValueError):
-    """A row that is refused; its text is the reason, one of few, without the row's own content."""
+    """A row is rejected; the message is the reason, without the row's content."""
 
 
 class Seen:
-    """What was read before, by content: 16 bytes a row.
+    """Detects duplicates by content, with 16 bytes per row.
 
     Args:
-        reason: to refuse what comes again.
+        reason: of rejects of duplicates.
     """
 
     def __init__(self, reason: str = DUPLICATE) -> None:
@@ -41,7 +41,7 @@ class Seen:
         self._reason = reason
 
     def check(self, *parts: str) -> None:
-        """Raises BadRow when the same ``parts`` came before."""
+        """Raise BadRow if the same ``parts`` were checked before."""
         digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
         if digest in self._digests:
             raise BadRow(self._reason)
@@ -49,15 +49,15 @@ class Seen:
 
 
 def field(row: Mapping[str, Any], name: str) -> Any:
-    """The row's field; null counts as missing, since Parquet knows no other absence."""
+    """Return a field of a row; raise BadRow if it is missing or null."""
     value = row.get(name)
     if value is None:
         raise BadRow(f"missing field: {name}")
     return value
 
 
-def text(name: str, value: Any) -> str:
-    """``value`` as text that can be stored and tokenized: no lone surrogate, no NUL."""
+def text(name: str, value: object) -> str:
+    """Return ``value`` if it is text without lone surrogates and NUL; else raise BadRow."""
     if not isinstance(value, str):
         raise BadRow(f"wrong type: {name} is not text")
     try:
@@ -69,44 +69,44 @@ def text(name: str, value: Any) -> str:
     return value
 
 
-def response(name: str, value: Any) -> str:
-    """``value`` as a response: text that is more than white space."""
+def response(name: str, value: object) -> str:
+    """Return ``value`` if it is text other than white space; else raise BadRow."""
     if not text(name, value).strip():
         raise BadRow(f"empty response: {name}")
     return str(value)
 
 
-def different(chosen: str, rejected: str) -> None:
-    """Raises BadRow when two responses are the same up to outer white space."""
+def check_different(chosen: str, rejected: str) -> None:
+    """Raise BadRow if two responses are equal up to outer white space."""
     if chosen.strip() == rejected.strip():
         raise BadRow(EQUAL_RESPONSES)
 
 
 def too_long(prompt_ids_length: int, limit: int) -> str | None:
-    """The reason to refuse a prompt of so many tokens where ``limit`` are allowed, else None.
+    """Return the reason to reject a prompt longer than ``limit`` tokens, else None.
 
-    For later, where a tokenizer exists; ``limit`` is the context less the room for a response.
+    ``limit`` is the context without the room for a response.
     """
     if prompt_ids_length <= limit:
         return None
     return f"prompt past the context: more than {limit} tokens"
 
 
-def refuse(source: str, row: int, reason: str, content: Any) -> Reject:
-    """The reject of a row; ``content`` is its text, its bytes or its parsed object."""
+def make_reject(source: str, row: int, reason: str, content: Any) -> Reject:
+    """Return the reject of a row; ``content`` is its text, its bytes or its parsed object."""
     return Reject(source, row, reason, _shown(content))
 
 
 def reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many rows were refused for each reason, most frequent first, ties by name."""
+    """Count rejects by reason, most frequent first, ties by name."""
     counts = Counter(reject.reason for reject in rejects)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def write_rejects(path: str | Path, rejects: Iterable[Reject]) -> None:
-    """Writes the table (source, row, reason, content) to Parquet, an empty one too.
+    """Write the table (source, row, reason, content) to Parquet, even if it is empty.
 
-    ``path`` is a file or an fsspec URI; missing folders are made.
+    ``path`` is a file or an fsspec URI; missing folders are created.
     """
     rows = [
         {"source": r.source, "row": r.row, "reason": r.reason, "content": _shown(r.content)}
@@ -117,7 +117,7 @@ def write_rejects(path: str | Path, rejects: Iterable[Reject]) -> None:
 
 
 def _shown(content: Any) -> str:
-    """The first characters of a row as text that every file format can hold."""
+    """Return the first characters of a row as text that every file format can store."""
     if isinstance(content, bytes):
         content = content.decode(errors="backslashreplace")
     elif not isinstance(content, str):
@@ -125,5 +125,5 @@ def _shown(content: Any) -> str:
             content = json.dumps(content, ensure_ascii=False, default=str)
         except (RecursionError, ValueError, TypeError):
             content = f"<a {type(content).__name__} that JSON cannot show>"
-    kept = content[:CONTENT_CHARACTERS].encode(errors="backslashreplace").decode()
-    return str(kept)[:CONTENT_CHARACTERS]
+    shortened = content[:CONTENT_CHARACTERS].encode(errors="backslashreplace").decode()
+    return str(shortened)[:CONTENT_CHARACTERS]

@@ -1,8 +1,8 @@
-"""Every public form of a row as one: a prompt with its responses, and which of them is preferred.
+"""Parsing of all public forms of rows to a prompt, its responses, and the preferred one.
 
-All readers of rows go through this file, so that a form that one of them reads is read by all.
-docs/data.md lists the forms. What is none of them, or leaves open which response is preferred, is a
-``BadRow``. Knows nothing of files, tokens or models.
+All readers of rows use this module, so that each accepts the same forms. docs/data.md lists them. A
+row of another form, or without a clear preference, is a ``BadRow``. Knows nothing of files, tokens
+or models.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,15 +27,15 @@ from orchestrator.data.rows import Row
 from orchestrator.data.verdicts import SIDES, TIE, VERDICTS, Sides, check_rating, ranks
 
 Form = Literal["response", "pair", "ranked"]
-# The fields that may hold the prompt; the first of them that a row has is read.
+# Fields that may hold the prompt, by priority.
 PROMPTS = ("prompt", "messages", "conversations", "context", "question", "problem", "instruction",
            "history")  # fmt: skip
-WHOLE = ("messages", "conversations")  # of these, such as may hold the response too
+CONVERSATIONS = ("messages", "conversations")  # fields that may also hold the response
 CHOSEN = ("chosen", "rejected")
-BESIDE_INSTRUCTION = ("input", "history")  # what Alpaca's rows join with the instruction
-ANSWERS = ("completion", "response", "text")  # where a ranked completion holds its text
+BESIDE_INSTRUCTION = ("input", "history")  # fields that Alpaca's rows join with the instruction
+ANSWERS = ("completion", "response", "text")  # fields of a ranked completion's text
 
-# What each reading of a row may look at; other fields of a row are never read.
+# The fields that each parser reads; other fields of a row are never read.
 PROMPT_FIELDS = frozenset((*PROMPTS, *BESIDE_INSTRUCTION, "system"))
 RESPONSE_FIELDS = PROMPT_FIELDS | {"response"}
 PAIR_FIELDS = PROMPT_FIELDS | {*CHOSEN, "completions", *VERDICTS,
@@ -56,8 +56,8 @@ INSTRUCTION = (
     f"instruction with {' or '.join(BESIDE_INSTRUCTION)}, which data sets join in different ways,"
     " valid is the complete prompt as prompt or messages"
 )
-MOST_RANKED = 256  # completions of a row: every two make a pair
-TOO_MANY_RANKED = f"over {MOST_RANKED} ranked completions"
+MAX_RANKED = 256  # completions of a row: every two form a pair
+TOO_MANY_RANKED = f"over {MAX_RANKED} ranked completions"
 TWO_SYSTEMS = "two system messages: one in the conversation, another as the field system"
 SEVERAL_PAIRS = (
     "ranked completions among rows of one pair or response, valid is a file that begins with them"
@@ -69,8 +69,8 @@ class RowPair:
     """A preference pair of a row.
 
     Attributes:
-        name: of the pair within its row, "" where the form holds one; else the positions of
-            both completions in the row's list, from 1, the preferred one first.
+        name: within its row: "" if the form has one pair; else the positions of both completions
+            in the row's list, from 1, the preferred one first.
         prompt: x.
         chosen: y_w.
         rejected: y_l.
@@ -83,7 +83,7 @@ class RowPair:
 
 
 def form_of(row: Row) -> Form | None:
-    """What a row with such fields holds: one response, else a pair, else ranked completions."""
+    """Return the form of a row by its fields: response, pair or ranked; None if unknown."""
     if row.get("response") is not None:
         return "response"
     if all(row.get(name) is not None for name in CHOSEN):
@@ -92,12 +92,12 @@ def form_of(row: Row) -> Form | None:
         return "ranked"
     if _sides(row) is not None:
         return "pair"
-    conversations = any(row.get(name) is not None for name in WHOLE)
+    conversations = any(row.get(name) is not None for name in CONVERSATIONS)
     return "response" if conversations and not any(name in row for name in CHOSEN) else None
 
 
 def prompt_of(row: Row) -> Conversation:
-    """The prompt of a row, which the assistant is to answer.
+    """Return the prompt of a row, which ends with the user.
 
     Raises:
         BadRow: with the reason.
@@ -106,7 +106,7 @@ def prompt_of(row: Row) -> Conversation:
 
 
 def response_of(row: Row) -> tuple[Conversation, str]:
-    """The prompt and the one response of a row, or those of a conversation that ends with one.
+    """Return prompt and response of a row, or of a conversation that ends with a response.
 
     Raises:
         BadRow: with the reason.
@@ -117,7 +117,7 @@ def response_of(row: Row) -> tuple[Conversation, str]:
             text("response", value)
         prompt, (answer,) = _answers(row, {"response": value})
         return prompt, answer
-    name = next((name for name in WHOLE if row.get(name) is not None), None)
+    name = next((name for name in CONVERSATIONS if row.get(name) is not None), None)
     if name is None:
         raise BadRow("missing field: response")
     history, answer = answered(name, list(messages(name, row[name])))
@@ -125,12 +125,12 @@ def response_of(row: Row) -> tuple[Conversation, str]:
 
 
 def pairs_of(row: Row) -> Iterator[RowPair | BadRow]:
-    """The preference pairs of a row, or the reasons why they are none.
+    """Yield the preference pairs of a row, or the reasons against them.
 
-    Every two ranked completions make a pair, or give the reason why these two make none.
+    Every two ranked completions yield a pair or a reason.
 
     Raises:
-        BadRow: the row gives no pair at all.
+        BadRow: the row has no pairs.
     """
     if any(row.get(name) is not None for name in CHOSEN):
         prompt, both = _answers(row, {name: field(row, name) for name in CHOSEN})
@@ -149,11 +149,11 @@ def pairs_of(row: Row) -> Iterator[RowPair | BadRow]:
         raise BadRow(NO_PAIR)
 
 
-def the_pair_of(row: Row) -> RowPair:
-    """The one pair of a row.
+def single_pair_of(row: Row) -> RowPair:
+    """Return the only pair of a row.
 
     Raises:
-        BadRow: the row holds none, or several.
+        BadRow: the row has none or several.
     """
     pairs = list(pairs_of(row))
     if len(pairs) > 1:
@@ -165,43 +165,43 @@ def the_pair_of(row: Row) -> RowPair:
 
 
 def _sides(row: Row) -> Sides | None:
-    """The two fields of responses that a row has, and which of them it prefers."""
+    """Return the names of a row's two response fields, and the function of its preference."""
     return next((side for side in SIDES if all(row.get(n) is not None for n in side[0])), None)
 
 
 def _prompt_field(row: Row) -> tuple[str, Any]:
     name = next((name for name in PROMPTS if row.get(name) is not None), "prompt")
-    if name == "instruction" and any(row.get(beside) for beside in BESIDE_INSTRUCTION):
+    if name == "instruction" and any(row.get(other) for other in BESIDE_INSTRUCTION):
         raise BadRow(INSTRUCTION)
     return name, field(row, name)
 
 
 def _with_system(row: Row, prompt: Conversation) -> Conversation:
-    """The prompt with the row's ``system`` in front, which ShareGPT's rows keep beside it."""
+    """Return the prompt with the row's ``system`` message (a field of ShareGPT's rows) first."""
     value = row.get("system")
     if value is None or not text("system", value).strip():
         return prompt
-    spoken = [message["content"].strip() for message in prompt if message["role"] == "system"]
-    if spoken and spoken != [value.strip()]:
+    system = [message["content"].strip() for message in prompt if message["role"] == "system"]
+    if system and system != [value.strip()]:
         raise BadRow(TWO_SYSTEMS)
-    return prompt if spoken else ({"role": "system", "content": value}, *prompt)
+    return prompt if system else ({"role": "system", "content": value}, *prompt)
 
 
 def _answers(row: Row, values: dict[str, Any]) -> tuple[Conversation, list[str]]:
-    """The prompt of a row, and the responses in some of its values.
+    """Return the prompt of a row, and the responses in ``values``.
 
-    A response that is a conversation must go on from the prompt, and is the prompt where the row
-    has no field for it.
+    A response that is a conversation must continue the prompt; it defines the prompt if the row has
+    no field for it.
     """
     user_turns = turns(row.get("prompt"))
     if user_turns is None and all(map(are_turns, (row.get("prompt"), *values.values()))):
         user_turns = row["prompt"]
     if user_turns is not None:
-        sides = [_turned(name, user_turns, value) for name, value in values.items()]
+        sides = [_interleaved_side(name, user_turns, value) for name, value in values.items()]
         prompt: Conversation = sides[0][0]
     else:
         sides = [answered(name, value) for name, value in values.items()]
-        prompt = _shared(row, sides)
+        prompt = _prompt_of_sides(row, sides)
     with_system = _with_system(row, prompt)
     for history, _ in sides:
         if (
@@ -213,21 +213,21 @@ def _answers(row: Row, values: dict[str, Any]) -> tuple[Conversation, list[str]]
     return with_system, [answer for _, answer in sides]
 
 
-def _turned(name: str, user_turns: Turns, value: Any) -> tuple[Conversation, str]:
-    """The history and the response of one side where the prompt is a list of turns."""
+def _interleaved_side(name: str, user_turns: Turns, value: Any) -> tuple[Conversation, str]:
+    """Return history and response of one side, for a prompt that is a list of turns."""
     answers = value if are_turns(value) else turns(value)
     if answers is None and len(user_turns) == 1:
         answers = [response(name, value)]
     return interleaved(name, user_turns, answers or [])
 
 
-def _shared(row: Row, sides: Sequence[tuple[Conversation, str]]) -> Conversation:
-    """The prompt by its field, or what the responses go on from."""
+def _prompt_of_sides(row: Row, sides: Sequence[tuple[Conversation, str]]) -> Conversation:
+    """Return the prompt from its field, or the history that the responses continue."""
     histories = [history for history, _ in sides]
     name = next((name for name in PROMPTS if row.get(name) is not None), None)
     if name is None and all(histories):
         return to_the_user(histories[0])
-    if name in WHOLE and all(histories):
+    if name in CONVERSATIONS and all(histories):
         parsed = messages(name, row[name])
         if parsed and parsed[-1]["role"] == "assistant":  # UltraFeedback: the preferred one
             expected = (*histories[0], {"role": "assistant", "content": sides[0][1]})
@@ -238,19 +238,19 @@ def _shared(row: Row, sides: Sequence[tuple[Conversation, str]]) -> Conversation
 
 
 def _ranked(row: Row) -> Iterator[RowPair | BadRow]:
-    """The pairs of ranked completions: each two whose ranks differ, in the order of the list."""
+    """Yield the pairs of ranked completions with different ranks, in the order of the list."""
     listed = row["completions"]
     objects = isinstance(listed, list) and all(isinstance(item, dict) for item in listed)
     if not objects or len(listed) < 2:
         raise BadRow(NOT_RANKED)
-    if len(listed) > MOST_RANKED:
+    if len(listed) > MAX_RANKED:
         raise BadRow(TOO_MANY_RANKED)
     texts = [next((item[n] for n in ANSWERS if item.get(n) is not None), None) for item in listed]
     if None in texts:
         raise BadRow(NOT_RANKED)
     rank = ranks(listed)
-    named = {f"completions {i}": value for i, value in enumerate(texts, start=1)}
-    prompt, answers = _answers(row, named)
+    values = {f"completions {i}": value for i, value in enumerate(texts, start=1)}
+    prompt, answers = _answers(row, values)
     for pair in combinations(range(len(answers)), 2):
         if rank[pair[0]] == rank[pair[1]]:
             yield BadRow(TIE)

@@ -1,6 +1,6 @@
-"""Reading a JSONL or Parquet file row by row; what is no row comes back as a reject, in its place.
+"""Reading JSONL and Parquet files row by row; unreadable rows are returned as rejects, in order.
 
-Row numbers count from 1; in a JSONL file they are line numbers, and blank lines are no rows. Knows
+Row numbers count from 1; in a JSONL file they are line numbers, and blank lines are not rows. Knows
 nothing of what the rows mean.
 """
 
@@ -14,7 +14,7 @@ import fsspec
 import pyarrow as pa
 
 from orchestrator.data.files import BadFile, json_lines, parquet_file, reading, used_columns
-from orchestrator.data.rejects import BadRow, refuse
+from orchestrator.data.rejects import BadRow, make_reject
 from orchestrator.records import Reject
 
 Row = dict[str, Any]
@@ -23,20 +23,20 @@ Parsed = TypeVar("Parsed")
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")  # .json holds JSON lines
 VALID = f"a file or fsspec URI (such as hf://, s3://) that ends with one of {', '.join(SUFFIXES)}"
 PARQUET_ROWS = 1_024  # rows of a Parquet file in memory at once
-MOST_NESTED = 100  # levels of a row: what reads it further takes no more of the stack
+MAX_LEVELS = 100  # of nesting: bounds the stack of later readers
 NOT_UTF8 = "not UTF-8"
 NOT_JSON = "not JSON"
 NOT_AN_OBJECT = "not an object"
-TWICE = "a field is there twice"
-NESTED = f"nested over {MOST_NESTED} levels"
+DUPLICATE_FIELD = "a field is there twice"
+NESTED = f"nested over {MAX_LEVELS} levels"
 NOT_READABLE = "a value that cannot be read"
-# What values of Arrow raise that Python has no like of: text that is none, dates past its years.
+# Exceptions of Arrow values without a Python type: invalid text, dates out of range.
 _NO_VALUE = (ValueError, OverflowError, ImportError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row of a Parquet file that holds what Python cannot."""
+    """A row of a Parquet file with a value that Python cannot represent."""
 
     reason: str
     content: str
@@ -45,22 +45,22 @@ class Unreadable:
 def read_rows(
     path: str | Path, fields: Collection[str] | None = None
 ) -> Iterator[tuple[int, Row] | Reject]:
-    """Yields (row number, row) or a Reject for each row of a file, in order.
+    """Yield (row number, row) or a Reject for each row of a file, in order.
 
-    The file is looked up at once, its rows are read as they are asked for. Of a Parquet file only
-    the columns in ``fields`` are read, where it is given.
+    The file is checked at once; rows are read lazily. Only the columns in ``fields`` of a Parquet
+    file are read; None: all.
 
     Raises:
         ValueError: the name's suffix is not a valid one.
         FileNotFoundError: there is no such file.
-        BadFile: it is damaged or of another form; while rows are read, too.
+        BadFile: it is damaged or of another format; also raised while rows are read.
     """
-    source = check_is_there(path)
+    source = check_exists(path)
     return _parquet_rows(source, fields) if source.endswith(".parquet") else _json_rows(source)
 
 
-def check_is_there(path: str | Path) -> str:
-    """The name of a file of rows that is there.
+def check_exists(path: str | Path) -> str:
+    """Return the name of a file of rows, after a check that it exists.
 
     Raises:
         ValueError: the name's suffix is not a valid one.
@@ -69,7 +69,7 @@ def check_is_there(path: str | Path) -> str:
     """
     source = str(path)
     if not source.endswith(SUFFIXES):
-        raise ValueError(f"{source}: cannot tell the format by the name; valid is {VALID}")
+        raise ValueError(f"{source}: unknown format; valid is {VALID}")
     filesystem, name = fsspec.core.url_to_fs(source)
     if not filesystem.isfile(name):
         raise FileNotFoundError(f"{source}: no such file; valid is {VALID}")
@@ -81,11 +81,10 @@ def parsed_rows(
     parse: Callable[[int, Row], Iterable[Parsed | BadRow]],
     fields: Collection[str] | None = None,
 ) -> tuple[list[Parsed], list[Reject]]:
-    """What ``parse(row number, row)`` makes of each row; a BadRow is a reject.
+    """Parse each row with ``parse(row number, row)``; return the results and the rejects.
 
-    A row may give several, and some of them may be a BadRow; one that ``parse`` raises ends its
-    row. Every row of the file is in one of the two lists, both in the file's order. ``fields`` are
-    those that ``parse`` may look at.
+    A row may yield several results; each BadRow that it yields or raises is a reject, and a raised
+    one ends the row. Both lists are in the file's order. ``fields`` are those that ``parse`` reads.
     """
     parsed: list[Parsed] = []
     rejects: list[Reject] = []
@@ -96,7 +95,7 @@ def parsed_rows(
         number, row = item
         for result in _until_bad(parse, number, row):
             if isinstance(result, BadRow):
-                rejects.append(refuse(str(path), number, str(result), row))
+                rejects.append(make_reject(str(path), number, str(result), row))
             else:
                 parsed.append(result)
     return parsed, rejects
@@ -112,7 +111,7 @@ def _until_bad(
 
 
 def file_stem(path: str | Path) -> str:
-    """The file's name without folders and suffixes: what its rows are called after."""
+    """Return the file's name without folders and suffixes, the prefix of its rows' ids."""
     name = PurePosixPath(str(path)).name
     return next((name[: -len(end)] for end in SUFFIXES if name.endswith(end)), name)
 
@@ -122,45 +121,48 @@ def _json_rows(source: str) -> Iterator[tuple[int, Row] | Reject]:
         if line.strip():
             row = json_row(line)
             if isinstance(row, str):
-                yield refuse(source, number, row, line.rstrip())
+                yield make_reject(source, number, row, line.rstrip())
             else:
                 yield number, row
 
 
 def json_row(line: bytes) -> Row | str:
-    """The object on one line, or the reason why there is none."""
+    """Parse the JSON object on a line; return the reason as text if there is none."""
     try:
         # Some programs begin a file with a byte order mark, which JSON does not allow.
         row = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError:
         return NOT_UTF8
-    except _Twice:
-        return TWICE
-    except (ValueError, RecursionError):  # also numbers of thousands of digits, bottomless nesting
+    except _DuplicateField:
+        return DUPLICATE_FIELD
+    except (
+        ValueError,
+        RecursionError,
+    ):  # also numbers of thousands of digits, and unbounded nesting
         return NOT_JSON
     if not isinstance(row, dict):
         return NOT_AN_OBJECT
-    deep = line.count(b"[") + line.count(b"{") > MOST_NESTED and _is_deep(row)
+    deep = line.count(b"[") + line.count(b"{") > MAX_LEVELS and _is_deep(row)
     return NESTED if deep else row
 
 
-class _Twice(Exception):
-    """An object with two fields of one name."""
+class _DuplicateField(Exception):
+    """An object has two fields of one name."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Row:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Twice
-    return found
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise _DuplicateField
+    return row
 
 
-def _is_deep(value: Any) -> bool:
-    """Whether a value is nested over MOST_NESTED levels."""
-    level = [value]
-    for _ in range(MOST_NESTED):
+def _is_deep(value: object) -> bool:
+    """Return whether a value is nested over MAX_LEVELS levels."""
+    level: list[Any] = [value]
+    for _ in range(MAX_LEVELS):
         inner = (item.values() if isinstance(item, dict) else item for item in level)
-        level = [part for items in inner for part in items if isinstance(part, (dict, list))]
+        level = [child for items in inner for child in items if isinstance(child, (dict, list))]
         if not level:
             return False
     return True
@@ -176,14 +178,14 @@ def _parquet_rows(
             used = used_columns(source, file.schema_arrow.names, fields)
         batches = file.iter_batches(batch_size=PARQUET_ROWS, columns=used)
         while True:
-            with reading(source, f" behind row {number}, columns {', '.join(used)}"):
+            with reading(source, f" after row {number}, columns {', '.join(used)}"):
                 batch = next(batches, None)
             if batch is None:
                 break
             for row in batch_rows(batch):
                 number += 1
                 if isinstance(row, Unreadable):
-                    yield refuse(source, number, row.reason, row.content)
+                    yield make_reject(source, number, row.reason, row.content)
                 else:
                     yield number, row
         if number != file.metadata.num_rows:
@@ -191,23 +193,23 @@ def _parquet_rows(
 
 
 def batch_rows(batch: pa.RecordBatch) -> Iterator[Row | Unreadable]:
-    """The rows of a batch; one that holds what Python cannot comes as ``Unreadable``."""
+    """Yield the rows of a batch; rows that Python cannot represent are ``Unreadable``."""
     try:
         yield from batch.to_pylist()
         return
     except _NO_VALUE:
-        single = [batch.slice(i, 1) for i in range(batch.num_rows)]
-    for part in single:
+        slices = [batch.slice(i, 1) for i in range(batch.num_rows)]
+    for row in slices:
         try:
-            yield from part.to_pylist()
+            yield from row.to_pylist()
         except UnicodeDecodeError:
-            yield Unreadable(NOT_UTF8, _text(part))
+            yield Unreadable(NOT_UTF8, _text(row))
         except _NO_VALUE:
-            yield Unreadable(NOT_READABLE, _text(part))
+            yield Unreadable(NOT_READABLE, _text(row))
 
 
 def plain_rows(table: pa.Table) -> list[Row]:
-    """All rows of a table as Python's values; what Python cannot hold is text."""
+    """Convert all rows of a table to Python values; values without a Python type become text."""
     names = table.column_names
     columns = [_plain_values(column) for column in table.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -235,8 +237,8 @@ def _plain(value: Any) -> Any:
         return NOT_READABLE
 
 
-def _text(part: pa.RecordBatch) -> str:
+def _text(row: pa.RecordBatch) -> str:
     try:
-        return str(part)
+        return str(row)
     except _NO_VALUE:
         return NOT_READABLE

@@ -1,9 +1,8 @@
-"""A file of rows cut into numbered parts of equally many rows, each read by itself.
+"""Splitting a file of rows into numbered shards of equally many rows, which are read separately.
 
-The cut is found in one streaming pass that also finds the columns' types; a part of a JSONL file is
-then a range of its bytes, one of a Parquet file a range of its rows. What cannot be read from the
-middle (gzip, huge row groups) is first unpacked into a file beside the output. Knows nothing of
-what the rows mean.
+One streaming pass finds the shards and the columns' types. A shard of a JSONL file is a range of
+bytes, one of a Parquet file a range of rows. Files without random access (gzip, huge row groups)
+are first unpacked into a copy beside the output. Knows nothing of what the rows mean.
 """
 
 from collections.abc import Callable, Collection
@@ -24,20 +23,20 @@ from orchestrator.data.files import (
     reading,
     used_columns,
 )
-from orchestrator.data.parquet_shards import part_table, regroup
-from orchestrator.data.rejects import BadRow, refuse
+from orchestrator.data.parquet_shards import regroup, shard_table
+from orchestrator.data.rejects import BadRow, make_reject
 from orchestrator.data.rows import PARQUET_ROWS, Row, Unreadable, batch_rows, json_row
 from orchestrator.records import Reject
 
-MOST_PARTS = 4_096  # a part costs its driver some 15 KiB: larger files have larger parts
-LARGE_GROUP = 16  # parts in one row group from which on it is unpacked: each would read all of it
+MAX_SHARDS = 4_096  # a shard costs the driver about 15 KiB: larger files have larger shards
+LARGE_GROUP = 16  # shards of one row group; with more it is split, as each shard reads all of it
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows of a file: ``first`` is the number of the first one (from 1).
+class InputShard:
+    """A range of rows: ``first`` is the number of the first row (from 1).
 
-    ``start`` and ``stop`` are bytes of a JSONL file, rows of a Parquet file.
+    ``start`` and ``stop`` are bytes of a JSONL file, or rows of a Parquet file.
     """
 
     number: int
@@ -47,34 +46,34 @@ class Part:
 
 
 @dataclass(frozen=True)
-class PartedFile:
-    """A file and its parts.
+class ShardedFile:
+    """A file and its shards.
 
     Attributes:
-        source: the file as its user names it.
-        place: where its rows are read: the file itself, or an unpacked copy.
-        rows: how many there are; blank lines of a JSONL file are none.
+        source: the file as the user named it.
+        path: the file that is read: the source, or an unpacked copy.
+        rows: number of rows, without blank lines of a JSONL file.
         bytes: of all rows, unpacked.
-        columns: what of the rows is kept, and as which types.
-        parts: in order; together all rows.
-        used: the columns of a Parquet file that are parsed; the others are copied as they are.
+        columns: names and types of the stored columns.
+        shards: in order; together all rows.
+        used: the columns of a Parquet file that are parsed; the others are copied unchanged.
     """
 
     source: str
-    place: str
+    path: str
     rows: int
     bytes: int
     columns: Columns
-    parts: tuple[Part, ...]
+    shards: tuple[InputShard, ...]
     used: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class PartRows:
-    """The rows of a part: those that ``parse`` took with what it made of them, the others refused.
+class ShardRows:
+    """The rows of a shard: the parsed ones with their results, and the rejects.
 
-    ``table`` holds the columns that are kept, row i that of ``numbers[i]`` and ``parsed[i]``. A row
-    of ``Several`` is there once for each item.
+    ``table`` holds the stored columns; its row i is row ``numbers[i]`` of the file with the result
+    ``parsed[i]``. A row of ``MultipleItems`` occurs once per item.
     """
 
     numbers: list[int]
@@ -84,98 +83,102 @@ class PartRows:
 
 
 @dataclass(frozen=True)
-class Several:
-    """What is parsed of a row that stands for several: each an item, or the reason against it."""
+class MultipleItems:
+    """Results of a row with several items: each an item, or a BadRow with the reason against it."""
 
     items: tuple[object, ...]
 
 
-Parse = Callable[[int, Row], object]  # raises BadRow; Several for more rows than one
+Parse = Callable[[int, Row], object]  # raises BadRow; returns MultipleItems for several items
 
 
-def cut_in_parts(
+def split_into_shards(
     source: str,
     rows: int,
     parse: Parse,
     folder: Path,
     fields: Collection[str] | None = None,
     as_text: bool = False,
-) -> PartedFile:
-    """Finds the parts of a file, ``rows`` rows each (more where that were more than MOST_PARTS).
+) -> ShardedFile:
+    """Split a file into shards of ``rows`` rows, or more to have at most MAX_SHARDS shards.
 
     Args:
         source: JSONL, gzipped or not, or Parquet; a file or an fsspec URI that exists.
-        rows: lines of a JSONL file, blank ones too.
-        parse: rows for which it raises BadRow have no say in the columns' types.
-        folder: where an unpacked copy goes, if one is needed.
-        fields: those that ``parse`` may look at; None: any.
-        as_text: whether rows are kept as the text of JSON objects, each value of its own type.
+        rows: per shard; lines of a JSONL file, including blank ones.
+        parse: rows for which it raises BadRow do not affect the columns' types.
+        folder: of an unpacked copy, if one is needed.
+        fields: those that ``parse`` reads; None: any.
+        as_text: whether rows are stored as JSON text, which preserves each value's type.
 
     Raises:
-        BadFile: the file is damaged, or of another form.
+        BadFile: the file is damaged, or of another format.
     """
     if source.endswith(".parquet"):
-        return _cut_parquet(source, rows, folder, fields, as_text)
-    return _cut_lines(source, rows, parse, folder, as_text)
+        return _split_parquet(source, rows, folder, fields, as_text)
+    return _split_lines(source, rows, parse, folder, as_text)
 
 
-def check_usable(file: PartedFile, parse: Parse) -> None:
-    """Reads until a row that can be used.
+def check_usable(file: ShardedFile, parse: Parse) -> None:
+    """Check that a file has a usable row, reading up to the first one.
 
     Raises:
-        BadFile: there is none; the message has the reason of the first row, and the columns.
+        BadFile: it has none; the message has the reason of the first row, and the columns.
     """
     first: Reject | None = None
-    for part in file.parts:
-        found = read_part(file, part, parse)
-        if found.parsed:
+    for shard in file.shards:
+        rows = read_shard(file, shard, parse)
+        if rows.parsed:
             return
-        first = first or next(iter(found.rejects), None)
+        first = first or next(iter(rows.rejects), None)
     raise none_usable(
         file.source, file.rows, first.reason if first else "", first.row if first else 0
     )
 
 
-def read_part(file: PartedFile, part: Part, parse: Parse) -> PartRows:
-    """Reads one part."""
+def read_shard(file: ShardedFile, shard: InputShard, parse: Parse) -> ShardRows:
+    """Read one shard.
+
+    Raises:
+        BadFile: the shard is damaged.
+    """
     if file.source.endswith(".parquet"):
-        return _read_rows(file, part, parse)
-    numbers, kept, parsed, rejects = [], [], [], []
-    with fsspec.open(file.place, "rb") as stream:
-        stream.seek(part.start)
-        lines = stream.read(part.stop - part.start).split(b"\n")
-    for number, line in enumerate(lines, start=part.first):
+        return _read_parquet(file, shard, parse)
+    numbers, rows, parsed, rejects = [], [], [], []
+    with fsspec.open(file.path, "rb") as stream:
+        stream.seek(shard.start)
+        lines = stream.read(shard.stop - shard.start).split(b"\n")
+    for number, line in enumerate(lines, start=shard.first):
         if not line.strip():
             continue
         row = json_row(line)
         if isinstance(row, str):
-            rejects.append(refuse(file.source, number, row, line.rstrip()))
+            rejects.append(make_reject(file.source, number, row, line.rstrip()))
             continue
         for item in _items(parse, number, row):
             if isinstance(item, BadRow):
-                rejects.append(refuse(file.source, number, str(item), row))
+                rejects.append(make_reject(file.source, number, str(item), row))
                 continue
             numbers.append(number)
-            kept.append(row)
+            rows.append(row)
             parsed.append(item)
-    return PartRows(numbers, file.columns.table(kept), parsed, rejects)
+    return ShardRows(numbers, file.columns.table(rows), parsed, rejects)
 
 
 def _items(parse: Parse, number: int, row: Row) -> tuple[object, ...]:
-    """What a row gives, or the reason why it gives nothing."""
+    """Return the parsed items of a row, or the reason against it."""
     try:
         parsed = parse(number, row)
     except BadRow as bad:
         return (bad,)
-    return parsed.items if isinstance(parsed, Several) else (parsed,)
+    return parsed.items if isinstance(parsed, MultipleItems) else (parsed,)
 
 
-def _cut_lines(source: str, rows: int, parse: Parse, folder: Path, as_text: bool) -> PartedFile:
-    """Every ``rows``-th line begins a part."""
+def _split_lines(source: str, rows: int, parse: Parse, folder: Path, as_text: bool) -> ShardedFile:
+    """Split a JSONL file: every ``rows``-th line begins a shard."""
     packed = source.endswith(".gz")
-    place = str(folder / "unpacked.jsonl") if packed else source
+    path = str(folder / "unpacked.jsonl") if packed else source
     columns, starts, position, count = Columns(as_text=as_text), [], 0, 0
-    with open(place, "wb") if packed else nullcontext() as copy:
+    with open(path, "wb") if packed else nullcontext() as copy:
         for number, line in json_lines(source):
             if (number - 1) % rows == 0:
                 starts.append(position)
@@ -185,11 +188,13 @@ def _cut_lines(source: str, rows: int, parse: Parse, folder: Path, as_text: bool
             if line.strip():
                 count += 1
                 _learn(columns, number, line, parse)
-    columns.learn_rest()
+    columns.finish()
     step = _stride(len(starts))
     edges = [*starts[::step], position]
-    parts = tuple(Part(i, 1 + i * step * rows, *edge) for i, edge in enumerate(pairwise(edges)))
-    return PartedFile(source, place, count, position, columns, parts)
+    shards = tuple(
+        InputShard(i, 1 + i * step * rows, *edge) for i, edge in enumerate(pairwise(edges))
+    )
+    return ShardedFile(source, path, count, position, columns, shards)
 
 
 def _learn(columns: Columns, number: int, line: bytes, parse: Parse) -> None:
@@ -202,10 +207,10 @@ def _learn(columns: Columns, number: int, line: bytes, parse: Parse) -> None:
         columns.learn(row)
 
 
-def _cut_parquet(
+def _split_parquet(
     source: str, rows: int, folder: Path, fields: Collection[str] | None, as_text: bool
-) -> PartedFile:
-    place = source
+) -> ShardedFile:
+    path = source
     with fsspec.open(source, "rb") as stream, reading(source):
         file = parquet_file(stream, source)
         schema, count = file.schema_arrow, file.metadata.num_rows
@@ -219,36 +224,36 @@ def _cut_parquet(
     columns = Columns.of(schema, as_text)
     rows *= _stride(-(-count // rows))
     if max(lengths, default=0) > LARGE_GROUP * rows:
-        place = str(folder / "unpacked.parquet")
-        regroup(source, place, rows)
-    starts = range(0, max(count, 1), rows)  # a file without rows has a part too
-    parts = tuple(Part(i, 1 + s, s, min(s + rows, count)) for i, s in enumerate(starts))
-    return PartedFile(source, place, count, size, columns, parts, used)
+        path = str(folder / "unpacked.parquet")
+        regroup(source, path, rows)
+    starts = range(0, max(count, 1), rows)  # a file without rows has one shard
+    shards = tuple(InputShard(i, 1 + s, s, min(s + rows, count)) for i, s in enumerate(starts))
+    return ShardedFile(source, path, count, size, columns, shards, used)
 
 
-def _stride(parts: int) -> int:
-    """How many of so many parts become one."""
-    return max(-(-parts // MOST_PARTS), 1)
+def _stride(shards: int) -> int:
+    """Return how many shards are merged into one to have at most MAX_SHARDS."""
+    return max(-(-shards // MAX_SHARDS), 1)
 
 
-def _read_rows(file: PartedFile, part: Part, parse: Parse) -> PartRows:
-    table = part_table(
-        file.place, file.source, file.columns.names, part.first, part.start, part.stop
+def _read_parquet(file: ShardedFile, shard: InputShard, parse: Parse) -> ShardRows:
+    table = shard_table(
+        file.path, file.source, file.columns.names, shard.first, shard.start, shard.stop
     )
-    numbers, places, parsed, rejects = [], [], [], []
+    numbers, indices, parsed, rejects = [], [], [], []
     batches = table.select(list(file.used)).to_batches(PARQUET_ROWS)
     rows = (row for batch in batches for row in batch_rows(batch))
-    for place, row in enumerate(rows):
-        number = part.first + place
+    for index, row in enumerate(rows):
+        number = shard.first + index
         if isinstance(row, Unreadable):
-            rejects.append(refuse(file.source, number, row.reason, row.content))
+            rejects.append(make_reject(file.source, number, row.reason, row.content))
             continue
         for item in _items(parse, number, row):
             if isinstance(item, BadRow):
-                rejects.append(refuse(file.source, number, str(item), row))
+                rejects.append(make_reject(file.source, number, str(item), row))
                 continue
             parsed.append(item)
             numbers.append(number)
-            places.append(place)
-    kept = file.columns.kept(table.take(pa.array(places, pa.int64())))
-    return PartRows(numbers, kept, parsed, rejects)
+            indices.append(index)
+    stored = file.columns.stored(table.take(pa.array(indices, pa.int64())))
+    return ShardRows(numbers, stored, parsed, rejects)

@@ -1,7 +1,7 @@
-"""Splitting preference pairs by prompt, so that no model is asked what another was trained on.
+"""Splitting preference pairs by prompt, so that no split shares prompts with another.
 
 The order of prompts is keyed by seed and prompt id: it does not depend on the file's order, and
-rows added to the file only move the borders between splits. Pure.
+added rows only shift the borders between splits. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,34 +10,35 @@ from itertools import accumulate, pairwise
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair
 
-REMAINDER = "prm"  # takes the prompts that no share takes
+REMAINDER = "prm"  # the split of all other prompts
 TEST = "test"
 
 
 def split_pairs(
     pairs: Sequence[PreferencePair], shares: Mapping[str, float], test_prompts: int, seed: int
 ) -> dict[str, list[PreferencePair]]:
-    """Splits pairs so that all pairs of a prompt are in one split; each keeps the pairs' order.
+    """Split pairs by ``prompt.prompt_id``; each split keeps the order of the pairs.
 
     Args:
-        pairs: what is split, by ``prompt.prompt_id``.
-        shares: name to share (policy, orm, reference) of the prompts that are not for the test; 0
-            leaves the split empty.
-        test_prompts: prompts, not pairs, of the split ``test``; 0 leaves it empty.
+        pairs: of all splits.
+        shares: share of the prompts outside the test by split (policy, orm, reference); 0: an
+            empty split.
+        test_prompts: prompts, not pairs, of the split ``test``; 0: an empty split.
         seed: of the order of prompts.
 
     Returns:
-        the splits of ``shares``, then ``prm`` with what is left over, and ``test``.
+        the splits of ``shares``, then ``prm`` with the remaining prompts, and ``test``.
 
     Raises:
-        ValueError: shares that are negative or leave nothing, or another split would be empty.
+        ValueError: shares are negative or leave no prompts for ``prm``, or another split would be
+            empty.
     """
     _check(shares, test_prompts)
-    prompts = sorted({pair.prompt.prompt_id for pair in pairs}, key=lambda p: _place(seed, p))
-    trained_on = max(len(prompts) - test_prompts, 0)
+    prompts = sorted({pair.prompt.prompt_id for pair in pairs}, key=lambda p: _order_key(seed, p))
+    training_prompts = max(len(prompts) - test_prompts, 0)
     names = [TEST, *shares, REMAINDER]
-    ends = [round(trained_on * share) for share in accumulate(shares.values())]
-    borders = [0, *(test_prompts + end for end in (0, *ends, trained_on))]
+    ends = [round(training_prompts * share) for share in accumulate(shares.values())]
+    borders = [0, *(test_prompts + end for end in (0, *ends, training_prompts))]
     split_of = {
         prompt: name
         for name, (start, end) in zip(names, pairwise(borders), strict=True)
@@ -47,20 +48,22 @@ def split_pairs(
     for pair in pairs:
         splits[split_of[pair.prompt.prompt_id]].append(pair)
     sizes = {**shares, REMAINDER: 1, TEST: test_prompts}
-    wanted = [name for name in splits if sizes[name]]
-    if trained_on == 0 or not all(splits[name] for name in wanted):
+    nonempty = [name for name in splits if sizes[name]]
+    if training_prompts == 0 or not all(splits[name] for name in nonempty):
         raise ValueError(_too_few(splits, len(prompts), test_prompts))
     return splits
 
 
-def _place(seed: int, prompt_id: str) -> tuple[int, str]:
+def _order_key(seed: int, prompt_id: str) -> tuple[int, str]:
     return stream_key(seed, "split", prompt_id), prompt_id
 
 
 def _check(shares: Mapping[str, float], test_prompts: int) -> None:
-    taken = {REMAINDER, TEST} & set(shares)
-    if taken:
-        raise ValueError(f"shares name {sorted(taken)}: prm takes the rest, test is test_prompts")
+    reserved = {REMAINDER, TEST} & set(shares)
+    if reserved:
+        raise ValueError(
+            f"shares name {sorted(reserved)}: prm takes the rest, test is test_prompts"
+        )
     if any(not share >= 0 for share in shares.values()) or not sum(shares.values()) < 1:
         raise ValueError(f"shares {dict(shares)}: each is 0 or more, and together they are under 1")
     if test_prompts < 0:
@@ -70,7 +73,7 @@ def _check(shares: Mapping[str, float], test_prompts: int) -> None:
 def _too_few(
     splits: Mapping[str, Sequence[PreferencePair]], prompts: int, test_prompts: int
 ) -> str:
-    counts = ", ".join(f"{name} {len(held)}" for name, held in splits.items())
+    counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
     return (
         f"{prompts} prompts are too few to split with {test_prompts} for the test:"
         f" pairs would be {counts}; give more pairs, or a smaller test_prompts"

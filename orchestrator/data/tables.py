@@ -1,4 +1,4 @@
-"""Prompts, demonstrations and preference pairs as Parquet files, and back, in their order."""
+"""Reading and writing prompts, demonstrations and preference pairs as Parquet, in order."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.records import Demonstration, PreferencePair, Prompt
 
-ROWS_PER_GROUP = 256  # what one task of a Ray Data pipeline reads
+ROWS_PER_GROUP = 256  # one read task of Ray Data
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _PROMPT = [("prompt_id", pa.string()), ("messages", _MESSAGES), ("facts", pa.string())]
 PROMPTS = pa.schema(_PROMPT)
@@ -21,18 +21,18 @@ PAIRS = pa.schema(
 
 
 def write_prompts(file: Path, prompts: Sequence[Prompt]) -> None:
-    """Writes prompts; facts go as JSON text."""
+    """Write prompts; facts are stored as JSON text."""
     _write(file, [_prompt_row(prompt) for prompt in prompts], PROMPTS)
 
 
 def write_demonstrations(file: Path, rows: Sequence[Demonstration]) -> None:
-    """Writes demonstrations."""
+    """Write demonstrations."""
     content = [{**_prompt_row(row.prompt), "response": row.response} for row in rows]
     _write(file, content, DEMONSTRATIONS)
 
 
 def write_pairs(file: Path, pairs: Sequence[PreferencePair]) -> None:
-    """Writes preference pairs."""
+    """Write preference pairs."""
     content = [
         {
             "pair_id": pair.pair_id,
@@ -46,27 +46,27 @@ def write_pairs(file: Path, pairs: Sequence[PreferencePair]) -> None:
 
 
 def read_prompts(file: Path) -> list[Prompt]:
-    """Reads prompts, or the prompts of demonstrations or pairs."""
+    """Read prompts, or the prompts of demonstrations or pairs."""
     return [_prompt(row) for row in pq.read_table(file).to_pylist()]
 
 
 def read_demonstrations(file: Path) -> list[Demonstration]:
-    """Reads demonstrations."""
+    """Read demonstrations."""
     return [Demonstration(_prompt(row), row["response"]) for row in pq.read_table(file).to_pylist()]
 
 
 def read_pairs_table(file: Path) -> list[PreferencePair]:
-    """Reads preference pairs."""
+    """Read preference pairs."""
     return list(stream_pairs(file))
 
 
 def count_rows(file: Path) -> int:
-    """Rows of a Parquet file, from its footer."""
+    """Return the number of rows of a Parquet file, from its footer."""
     return int(pq.read_metadata(file).num_rows)
 
 
 def stream_pairs(file: Path) -> Iterator[PreferencePair]:
-    """Preference pairs one by one, a row group in memory at a time."""
+    """Yield preference pairs with one batch of rows in memory."""
     for batch in pq.ParquetFile(file).iter_batches(ROWS_PER_GROUP):
         for row in batch.to_pylist():
             yield PreferencePair(row["pair_id"], _prompt(row), row["chosen"], row["rejected"])

@@ -1,6 +1,7 @@
-"""Which response of a row is preferred: by ranks, ratings, votes of an arena, or a label.
+"""The preferred response of a row: by ranks, ratings, arena votes, or a label.
 
-Higher and lower mean what the public data sets mean by them; what says nothing is a ``BadRow``.
+Higher and lower have the meaning of the public data sets. A row without a preference is a
+``BadRow``.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ NO_ORDER = (
 
 
 def ranks(listed: Sequence[dict[str, Any]]) -> list[float]:
-    """Of each completion: lower is better."""
+    """Return the rank of each completion; lower is better."""
     for name in ("rank", *SCORES):
         if all(item.get(name) is not None for item in listed):
             sign = 1 if name == "rank" else -1
@@ -46,7 +47,7 @@ def ranks(listed: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def check_rating(row: Row) -> None:
-    """Raises BadRow where the row itself says that its chosen response is not the better one."""
+    """Raise BadRow if a row's ratings say that its chosen response is not the better one."""
     if row.get("winner_tie"):
         raise BadRow(TIE)
     for names in RATINGS:
@@ -59,7 +60,7 @@ def check_rating(row: Row) -> None:
 
 
 def _arena(row: Row) -> int:
-    """Which of an arena's two responses won (LMSYS: three columns of 0 and 1, or ``winner``)."""
+    """Return the winner of an arena's two responses (LMSYS: three 0/1 columns, or ``winner``)."""
     winner = row.get("winner")
     if isinstance(winner, str):
         if winner in TIES:
@@ -76,7 +77,7 @@ def _arena(row: Row) -> int:
 
 
 def _strength(name: str) -> Callable[[Row], int]:
-    """HelpSteer: below zero the first response is preferred, above zero the second."""
+    """Return HelpSteer's rule: below zero the first response is preferred, above the second."""
 
     def preferred(row: Row) -> int:
         strength = _number(name, field(row, name))
@@ -88,7 +89,7 @@ def _strength(name: str) -> Callable[[Row], int]:
 
 
 def _label(row: Row) -> int:
-    """SHP: ``labels`` is 1 where A is preferred, 0 where B is."""
+    """Return the preference of SHP: ``labels`` is 1 if A is preferred, 0 if B is."""
     label = _number("labels", field(row, "labels"))
     if label not in (0, 1):
         raise BadRow("labels is neither 0 nor 1")
@@ -96,16 +97,16 @@ def _label(row: Row) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    # A whole number may be too long for a float; NaN is not equal to itself.
+    # An integer may be too large for a float; NaN is not equal to itself.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise BadRow(f"wrong type: {name} is not a number")
     return value
 
 
-# Fields beside the responses that may say which of them is preferred.
+# Fields that may say which response is preferred.
 VERDICTS = ("winner", *VOTES, "preference_strength", "overall_preference", "labels",
             *(name for names in RATINGS for name in names))  # fmt: skip
-# Two fields of responses, and which of them the row prefers.
+# Pairs of response fields, and the function of their preference.
 SIDES: tuple[Sides, ...] = (
     (("response_a", "response_b"), _arena),
     (("conversation_a", "conversation_b"), _arena),

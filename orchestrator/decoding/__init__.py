@@ -1,1 +1,1 @@
-"""Decoding with models of one's own: policy, scorer and search method put together, without Ray."""
+"""Reward-guided decoding in one process: policy, scorer and search method, without Ray."""

@@ -1,4 +1,4 @@
-"""A policy and a scorer of this process as the backend of a batcher."""
+"""The backend of a batcher with a policy and a scorer in this process."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from orchestrator.decoding.bisect import each_apart, own_fault
+from orchestrator.decoding.bisect import answer_bisecting, failure_reason
 from orchestrator.engines.continuous import ContinuousPolicy
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.batcher import Answers, Kind, PendingRequest
@@ -18,29 +18,29 @@ class PolicyEngine(ContinuousPolicy, Protocol):
     """A policy, such as HuggingFacePolicy."""
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
-        """Draws the continuations of all requests, while no others are under way."""
+        """Draw the continuations of all requests; no others may be in progress."""
 
     def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
-        """Gives the likeliest next tokens of all requests; answer i belongs to request i."""
+        """Return the likeliest next tokens of all requests; answer i is of request i."""
 
     def forget(self) -> None:
-        """Drops what is kept between batches."""
+        """Clear the caches."""
 
 
 Loaded = tuple[PolicyEngine, Scorer | None]
 
 
 class ModelBackend:
-    """Loads and asks both models in one thread of its own, so that the event loop stays free.
+    """Runs both models in a thread, so that the event loop is not blocked.
 
-    All samples in progress share one batch, whenever they were asked for; a prompt is scored when
-    its own are finished. Scores are computed first, for they let prompts go on, then likeliest
-    tokens, then a token of every sample in progress. A request that fails by itself gets
-    a PromptFailed as its answer.
+    All samples in progress share one batch, whenever they were requested; a prompt is scored when
+    its samples are finished. Scores have priority, since prompts wait for them, then likeliest
+    tokens, then one token of every sample in progress. The answer to a request that fails by itself
+    is a PromptFailed.
 
     Args:
-        load: gives the policy, and the scorer where there is one.
-        threads: of torch; None leaves them as they are.
+        load: returns the policy, and the scorer or None.
+        threads: of torch; None: unchanged.
     """
 
     def __init__(self, load: Callable[[], Loaded], threads: int | None = None) -> None:
@@ -49,79 +49,79 @@ class ModelBackend:
             self._thread.submit(torch.set_num_threads, threads).result()
         self.policy, self.scorer = self._thread.submit(load).result()
         self._waiting: dict[Kind, list[PendingRequest]] = {"score": [], "top": [], "sample": []}
-        self._under_way: dict[int, PendingRequest] = {}  # by the policy's numbers
-        self._news = False
+        self._active: dict[int, PendingRequest] = {}  # by the policy's request ids
+        self._woken = False
 
     async def forget(self) -> None:
-        """Drops all keys and values: what a search counts does not depend on what ran before."""
+        """Clear the caches, so that a search's cost does not depend on earlier searches."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self.policy.forget)
         if self.scorer is not None:
             await loop.run_in_executor(self._thread, self.scorer.forget)
 
     def close(self) -> None:
-        """Ends the thread; models that nobody else holds go with it."""
+        """End the thread and release the models."""
         self._thread.shutdown(wait=False)
 
     async def answers(self, requests: list[PendingRequest]) -> Answers:
         """See ``Backend.answers``."""
         if self.scorer is None and any(pending.kind == "score" for pending in requests):
             raise ValueError("a score request, but there is no reward model")
-        self._news = False
+        self._woken = False
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, requests)
 
     def wake(self) -> None:
-        """Returns from sampling after the next token, to take new requests."""
-        self._news = True
+        """Make ``answers`` return after the next token, to accept new requests."""
+        self._woken = True
 
     def drop(self) -> None:
-        """Forgets all requests."""
+        """Drop all requests."""
         self._thread.submit(self._drop)
 
     def _drop(self) -> None:
         self.policy.abort()
-        self._under_way.clear()
+        self._active.clear()
         for waiting in self._waiting.values():
             waiting.clear()
 
     def _work(self, requests: list[PendingRequest]) -> Answers:
         for pending in requests:
             self._waiting[pending.kind].append(pending)
-        if taken := self._taken("score"):
+        if batch := self._pop("score"):
             assert self.scorer is not None
-            return _answered(taken, self.scorer.score, self.scorer.forget)
-        if taken := self._taken("top"):
-            return _answered(taken, self.policy.top, self.policy.forget)
-        taken = self._taken("sample")
+            return _answer(batch, self.scorer.score, self.scorer.forget)
+        if batch := self._pop("top"):
+            return _answer(batch, self.policy.top, self.policy.forget)
+        batch = self._pop("sample")
         try:
-            numbers = self.policy.add([pending.request for pending in taken])
-            self._under_way.update(zip(numbers, taken, strict=True))
-            taken = []
-            while self._under_way:
+            ids = self.policy.add([pending.request for pending in batch])
+            self._active.update(zip(ids, batch, strict=True))
+            batch = []
+            while self._active:
                 done = self.policy.step()
-                if done or self._news:
-                    return [(self._under_way.pop(number), done[number]) for number in done]
+                if done or self._woken:
+                    return [(self._active.pop(request_id), done[request_id]) for request_id in done]
         except Exception as error:
-            if own_fault(error) is None:
+            if failure_reason(error) is None:
                 raise
-            # Whose fault is it? Keyed draws give each sample the same text once more.
-            taken = [*self._under_way.values(), *taken]
-            self._under_way.clear()
+            # Bisect for the failing request. Keyed draws reproduce each sample's text.
+            batch = [*self._active.values(), *batch]
+            self._active.clear()
             self.policy.abort()
             self.policy.forget()
-            return _answered(taken, self.policy.sample, self.policy.forget)
+            return _answer(batch, self.policy.sample, self.policy.forget)
         return []
 
-    def _taken(self, kind: Kind) -> list[PendingRequest]:
-        """The waiting requests of a kind whose searches still wait for them."""
-        found, self._waiting[kind] = self._waiting[kind], []
-        return [pending for pending in found if not pending.answer.cancelled()]
+    def _pop(self, kind: Kind) -> list[PendingRequest]:
+        """Pop the waiting requests of a kind, without cancelled ones."""
+        waiting, self._waiting[kind] = self._waiting[kind], []
+        return [pending for pending in waiting if not pending.answer.cancelled()]
 
 
-def _answered(
-    taken: Sequence[PendingRequest],
+def _answer(
+    batch: Sequence[PendingRequest],
     answer: Callable[[list[Any]], Sequence[Any]],
     forget: Callable[[], None],
 ) -> Answers:
-    requests = [pending.request for pending in taken]
-    return list(zip(taken, each_apart(answer, requests, forget), strict=True))
+    requests = [pending.request for pending in batch]
+    return list(zip(batch, answer_bisecting(answer, requests, forget), strict=True))

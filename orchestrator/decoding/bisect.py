@@ -1,6 +1,6 @@
-"""A request's own fault is its own: a batch that fails is asked again in halves.
+"""Bisection of failing batches, so that one bad request does not fail the others.
 
-What fails alone gets a PromptFailed for an answer. Faults of another kind are raised as they are.
+The answer to a request that fails alone is a PromptFailed. Other errors are raised unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,39 +16,42 @@ from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 NO_LOGITS = "the policy's logits are NaN"
 NO_MEMORY = "its request does not fit the memory"
 NO_ROOM = "its text is longer than the engine reads"
-_CPU_ALLOCATOR = "DefaultCPUAllocator"  # how torch names who had no memory on a CPU
+_CPU_ALLOCATOR = "DefaultCPUAllocator"  # in torch's message for CPU memory
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 
-def each_apart(
+def answer_bisecting(
     answer: Callable[[list[Request]], Sequence[Answer]],
     requests: Sequence[Request],
     forget: Callable[[], None],
 ) -> list[Answer | PromptFailed]:
-    """Answers of a batch; a request that cannot be answered even alone gets its fault instead.
+    """Answer a batch; bisect it if it fails. A request that fails alone gets a PromptFailed.
 
     Args:
-        answer: gives answer i to request i.
+        answer: returns answer i for request i.
         requests: the batch.
-        forget: drops what the engine keeps between batches, which a failed one may have spoiled.
+        forget: clears the engine's caches, which a failed batch may have corrupted.
+
+    Raises:
+        Exception: an error that is not due to a request.
     """
     try:
         return list(answer(list(requests)))
     except Exception as error:
-        reason = own_fault(error)
+        reason = failure_reason(error)
         if reason is None:
             raise
     forget()
     if len(requests) == 1:
         return [PromptFailed(reason)]
     half = len(requests) // 2
-    return [part for some in (requests[:half], requests[half:])
-            for part in each_apart(answer, some, forget)]  # fmt: skip
+    return [result for part in (requests[:half], requests[half:])
+            for result in answer_bisecting(answer, part, forget)]  # fmt: skip
 
 
-def own_fault(error: Exception) -> str | None:
-    """The reason, where an error may be the fault of one request of a batch."""
+def failure_reason(error: Exception) -> str | None:
+    """Return the reason if an error may be due to one request of a batch, else None."""
     if isinstance(error, RewardIsNotFinite):
         return NOT_A_NUMBER
     if isinstance(error, PolicyIsNotFinite):

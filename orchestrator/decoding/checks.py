@@ -1,11 +1,11 @@
-"""What a decoding is given, checked before anything starts: by jobs/decode.py and by ``Decoder``.
+"""Checks of the arguments of decoding, before it starts: for jobs/decode.py and ``Decoder``.
 
-``named`` says how a field is written where its value came from: ``--top-p`` or ``top_p``.
+``named`` returns a field's name as the user wrote it: ``--top-p`` or ``top_p``.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from orchestrator.choices import Engine, ScorerKind
 from orchestrator.config.checks import check_checkpoint
@@ -19,40 +19,40 @@ Named = Callable[[str], str]
 DTYPES = ("float32", "float64", "bfloat16")
 
 
-def check_sampling(named: Named, temperature: Any, top_p: Any) -> None:
-    """Raises ConfigError for a temperature or a nucleus that no policy samples with."""
+def check_sampling(named: Named, temperature: object, top_p: object) -> None:
+    """Raise ConfigError for an invalid temperature or nucleus."""
     if not _is_number(temperature) or not 0 < temperature < float("inf"):
         raise ConfigError(f"{named('temperature')} = {temperature!r}: valid: a number over 0")
     if not _is_number(top_p) or not 0 < top_p <= 1:
         raise ConfigError(f"{named('top_p')} = {top_p!r}: valid: a number over 0, at most 1")
 
 
-def check_seed(named: Named, seed: Any) -> None:
-    """Raises ConfigError for what is no seed."""
+def check_seed(named: Named, seed: object) -> None:
+    """Raise ConfigError for an invalid seed."""
     if not _is_count(seed) or not 0 <= seed < SEEDS:
         raise ConfigError(f"{named('seed')} = {seed!r}: valid: a number from 0 to 2^63 - 1")
 
 
-def check_counts(named: Named, **counts: Any) -> None:
-    """Raises ConfigError for a count that is no whole number of at least 1."""
+def check_counts(named: Named, **counts: object) -> None:
+    """Raise ConfigError for a count that is not an integer of at least 1."""
     for name, count in counts.items():
         if not _is_count(count) or count < 1:
             raise ConfigError(f"{named(name)} = {count!r}: valid: a whole number of at least 1")
 
 
-def check_choice(named: Named, **choices: tuple[Any, Sequence[str]]) -> None:
-    """Raises ConfigError for a value that is none of those that are valid for its field."""
+def check_choice(named: Named, **choices: tuple[object, Sequence[str]]) -> None:
+    """Raise ConfigError for a value that is not among its field's valid ones."""
     for name, (value, valid) in choices.items():
         if value not in valid:
             raise ConfigError(f"{named(name)} = {value!r}: valid: {', '.join(valid)}")
 
 
-def check_prompts(named: Named, prompts: Any) -> list[Any]:
-    """The prompts as a list.
+def check_prompts(named: Named, prompts: object) -> list[Any]:
+    """Return the prompts as a list.
 
     Raises:
-        ConfigError: they are one text or one conversation: its characters or messages would be
-            taken for prompts.
+        ConfigError: they are one text or one conversation, whose characters or messages would be
+            used as prompts.
     """
     valid = "valid: a list of prompts, each a text or a list of messages"
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
@@ -64,7 +64,7 @@ def check_prompts(named: Named, prompts: Any) -> list[Any]:
 
 
 def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
-    """Raises ConfigError for responses that leave a prompt no room in the policy's context."""
+    """Raise ConfigError if responses leave no room for a prompt in the policy's context."""
     from orchestrator.checkpoints.checkpoint import context_of
 
     context = context_of(policy)
@@ -78,16 +78,16 @@ def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
 def check_models(
     named: Named, policy: str, spec: "ScorerSpec | None", engine: "Engine" = "transformers"
 ) -> "ScorerKind | None":
-    """The kind of the reward model, None without one; both models can be loaded and asked.
+    """Check both models; return the kind of the reward model, None without one.
 
     Args:
-        named: how a field is written.
+        named: returns a field's name as the user wrote it.
         policy: folder or hub name.
         spec: the scorer; None without one.
         engine: what loads the policy.
 
     Raises:
-        ConfigError: a checkpoint is not there, is damaged, or is not of its kind.
+        ConfigError: a checkpoint does not exist, is damaged, or is of another kind.
     """
     from jinja2 import TemplateError
 
@@ -100,10 +100,11 @@ def check_models(
         raise ConfigError(
             f"{named('reward')} = {spec!r}: valid: a folder or hub name, or a ScorerSpec"
         )
-    given = {"policy": policy}
+    checkpoints = {"policy": policy}
     if spec is not None:
-        given |= {"reward": spec.checkpoint} | ({} if spec.base is None else {"base": spec.base})
-    for name, checkpoint in given.items():
+        checkpoints |= {"reward": spec.checkpoint}
+        checkpoints |= {} if spec.base is None else {"base": spec.base}
+    for name, checkpoint in checkpoints.items():
         if not isinstance(checkpoint, str):
             raise ConfigError(f"{named(name)} = {checkpoint!r}: valid: a folder or hub name")
         check_checkpoint(named(name), checkpoint)
@@ -122,8 +123,8 @@ def check_models(
     return kind
 
 
-def check_dtype(named: Named, dtype: Any, kind: "ScorerKind | None") -> None:
-    """Raises ConfigError for a dtype that is not known, or not computed for a kind of scorer."""
+def check_dtype(named: Named, dtype: object, kind: "ScorerKind | None") -> None:
+    """Raise ConfigError for a dtype that is unknown, or not supported by a kind of scorer."""
     check_choice(named, dtype=(dtype, DTYPES))
     if dtype != "float32" and kind not in (None, "sequence"):
         raise ConfigError(
@@ -132,9 +133,9 @@ def check_dtype(named: Named, dtype: Any, kind: "ScorerKind | None") -> None:
         )
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Reward-guided decoding from Python: policy, scorer, a list of prompts, a method by its name."""
+"""Reward-guided decoding from Python: a policy, a scorer, prompts, and a method by name."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,15 +32,15 @@ from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import run_searches
 
 Chats = Sequence[str | Sequence[Message]]
-SHOWN = 3  # ids that an error names
-_named = str  # an argument is written as it is called
+SHOWN = 3  # ids in an error message
+_named = str  # arguments are named as in the signature
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The answer to one prompt; ``failed`` says why there is none, and all else is empty then.
+    """The response to one prompt; if it failed, ``failed`` is the reason and all else is empty.
 
-    The other fields are those of a Response, ``text`` its tokens written out.
+    The other fields are those of a Response; ``text`` is its decoded tokens.
     """
 
     prompt_id: str
@@ -54,21 +54,21 @@ class Decoded:
 
 
 class Decoder:
-    """A policy and, for methods that ask for scores, a reward model, in this process.
+    """A policy and, for methods that need scores, a reward model, in this process.
 
     Args:
         policy: checkpoint folder or hub name.
-        reward: likewise, or a spec that says more of it; None for plain decoding.
+        reward: checkpoint folder or hub name, or a spec; None for plain decoding.
         position: where a prefix is scored.
         temperature: of the policy.
         top_p: of the policy.
         device: torch device name.
         dtype: of both models' weights.
-        fold_system: whether a system message that the policy's template does not write is folded
-            into the first user message; of the reward model its spec says it.
+        fold_system: whether a system message that the policy's template does not render is folded
+            into the first user message; the reward model's setting is in its spec.
 
     Raises:
-        ConfigError: an argument is not valid, or a checkpoint is damaged, no policy or no reward
+        ConfigError: an argument is not valid, or a checkpoint is damaged or not a policy or reward
             model; the message names the argument, its value and what is valid.
     """
 
@@ -110,21 +110,21 @@ class Decoder:
         prompt_ids: Sequence[str] | None = None,
         **fields: Any,
     ) -> list[Decoded]:
-        """Answers prompts, each a text or a list of messages; answer i belongs to prompt i.
+        """Answer prompts, each a text or a list of messages; result i is of prompt i.
 
         Args:
-            prompts: what to answer.
+            prompts: texts or lists of messages.
             method: the name of a search method.
             max_new_tokens: of a response.
-            seed: with a prompt's id it decides all draws.
-            max_concurrent: prompts at once.
-            prompt_ids: different ones; default: "prompt-" and their numbers from 0 on.
+            seed: keys all draws together with a prompt's id.
+            max_concurrent: number of concurrent prompts.
+            prompt_ids: distinct ids; default: "prompt-" and the numbers from 0.
             fields: of the method, e.g. ``beams=4``.
 
         Raises:
-            ConfigError: there is no such method or field, a value is not valid, the method asks for
-                scores of no reward model, ``prompts`` is one prompt and no list of them, or ids are
-                not different.
+            ConfigError: there is no such method or field, a value is not valid, the method needs
+                scores and there is no reward model, ``prompts`` is not a list, or ids are not
+                distinct.
         """
         search = method_of(method, fields)
         if self._spec is None and search.needs_scorer:
@@ -154,8 +154,8 @@ class Decoder:
             except BadRow as bad:
                 answers[name] = Decoded(name, failed=str(bad))
 
-        def failed(problem: Problem, why: PromptFailed) -> None:
-            answers[problem.prompt_id] = Decoded(problem.prompt_id, failed=str(why))
+        def failed(problem: Problem, reason: PromptFailed) -> None:
+            answers[problem.prompt_id] = Decoded(problem.prompt_id, failed=str(reason))
 
         backend, chat = self._backend, load_chat(self._policy)
         run = run_searches(
@@ -170,7 +170,7 @@ class Decoder:
 
 
 def _resolved(checkpoint: str | PathLike[str]) -> str:
-    """A folder without ~; a hub name, and what is no name at all, as it is."""
+    """Return a folder with ~ expanded; hub names and invalid values unchanged."""
     if not isinstance(checkpoint, str | PathLike):
         return checkpoint
     path = Path(checkpoint).expanduser()

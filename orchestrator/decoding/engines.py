@@ -1,8 +1,8 @@
-"""Which engine runs a method: the measured better one, unless the user names one.
+"""The choice of the engine for a method: the faster one in measurements, or the user's.
 
-Measured so far on CPUs alone (docs/benchmarks.md): there transformers samples and scores faster. It
-reads a prompt once for all its samples, and keeps what it computed for a score; vLLM asks for each
-sample and each score by itself, and reads a prompt again up to the last whole block.
+Measured only on CPUs (docs/benchmarks.md), where transformers samples and scores faster. It
+computes a prompt once for all its samples, and reuses the states of scored candidates; with vLLM
+each sample and each score is a request of its own, which recomputes the last partial block.
 """
 
 import importlib.util
@@ -12,18 +12,19 @@ from orchestrator.decoding.methods import not_by_vllm
 from orchestrator.engines.vllm.process import INSTALL
 
 
-def engine_of(wanted: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:
-    """The engine of a method's policy and reward model.
+def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:
+    """Return the engine of a method's policy and reward model.
 
     Args:
-        wanted: what the user says; ``auto`` is the measured better one.
+        choice: the user's; ``auto`` is the faster one in measurements.
         method: the name of a search method.
-        kind: of the reward model; None where the method asks for no score.
+        kind: of the reward model; None if the method needs no scores.
 
     Raises:
-        ValueError: vLLM is asked for, and does not run the method or the kind, or is not installed.
+        ValueError: the choice is vLLM, which does not support the method or the kind, or is not
+            installed.
     """
-    if wanted != "vllm":
+    if choice != "vllm":
         return "transformers"
     if reason := not_by_vllm(method):
         raise ValueError(reason)
@@ -34,9 +35,9 @@ def engine_of(wanted: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
     return "vllm"
 
 
-def told(wanted: EngineChoice, device: str) -> str:
-    """A sentence on the choice of ``auto``, or nothing where the user chose."""
-    if wanted != "auto":
+def engine_notice(choice: EngineChoice, device: str) -> str:
+    """Return a sentence about the engine that ``auto`` chose; empty for another choice."""
+    if choice != "auto":
         return ""
     if device == "cpu":
         return "engine: transformers, measured faster than vLLM on CPUs (docs/benchmarks.md)"

@@ -1,4 +1,4 @@
-"""A search method by its name, with some of its fields set: what a command line or a call gives.
+"""Search methods from a name and fields, as a command line or a call specifies them.
 
 Loads no model.
 """
@@ -14,26 +14,26 @@ from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.search.calibration import Calibration, NotCalibrated
 from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
 
-_OF_A_SWEEP = ("name", "prompts")  # fields that decide nothing about one search
+_OF_A_SWEEP = ("name", "prompts")  # fields that do not affect one search
 
 
 def method_fields(method: str) -> list[str]:
-    """The names of the fields that a call may set."""
+    """Return the names of the fields that a call may set."""
     return [name for name in METHODS[method].model_fields if name not in _OF_A_SWEEP]
 
 
 def unscored_methods() -> list[str]:
-    """The names of the methods that ask for no score, in the order of tables."""
+    """Return the names of the methods that need no scores, in the order of tables."""
     return [name for name, method in methods_in_order().items() if not method.needs_scorer]
 
 
-def asks_scorer(method: str) -> bool:
-    """Whether a method of this name asks for scores; of an unknown name, True."""
+def needs_scorer(method: str) -> bool:
+    """Return whether a method needs scores; True for an unknown name."""
     return method not in METHODS or METHODS[method].needs_scorer
 
 
 def method_of(name: str, fields: Mapping[str, Any]) -> SearchMethod[Any]:
-    """Return the method of a name, ready to run, with ``fields`` set.
+    """Return the method of a name with ``fields`` set, ready to run.
 
     Raises:
         ConfigError: there is no such method or field, a value is not valid, or a field that has
@@ -71,17 +71,17 @@ def method_of(name: str, fields: Mapping[str, Any]) -> SearchMethod[Any]:
 
 
 def not_by_vllm(method: str) -> str:
-    """Why vLLM does not run a method, as a clause; empty if it does."""
+    """Return why vLLM does not support a method, as a clause; empty if it does."""
     if method in METHODS and METHODS[method].needs_entropies:
         return f"{method} needs the policy's entropies, which vLLM does not return"
     return ""
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
-    """Fields from ``name=value`` or ``method.name=value``, values in YAML notation.
+    """Parse fields from ``name=value`` or ``method.name=value``, with values in YAML.
 
     Raises:
-        ConfigError: one of them is not of that form.
+        ConfigError: an override is not of this form.
     """
     fields: dict[str, Any] = {}
     for override in overrides:

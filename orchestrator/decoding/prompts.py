@@ -1,4 +1,4 @@
-"""From a prompt, text or messages, to what the search works on; what cannot be is a BadRow."""
+"""Conversion of prompts (text or messages) to search problems; invalid ones raise BadRow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 
 FIELDS = PROMPT_FIELDS | {"prompt_id"}
-REFUSED = "the {}: {}"  # a model, and what its chat template says
+REFUSED = "the {}: {}"  # a model, and its chat template's reason
 
 
 @dataclass(frozen=True)
 class PromptReader:
-    """Reads prompts for a policy and, where there is one, a scorer.
+    """Converts prompts for a policy and an optional scorer.
 
     Attributes:
         policy: checkpoint folder or hub name.
-        scorer: whose context a prompt must fit in too.
+        scorer: prompts must also fit in its context; None without one.
         seed: of all draws.
-        max_new_tokens: of a response; they must find room in both contexts.
-        fold_system: whether a system message that the policy's template does not write is folded
+        max_new_tokens: of a response; must fit in both contexts after a prompt.
+        fold_system: whether a system message that the policy's template does not render is folded
             into the first user message.
-        stem: what prompts without an id are called after: row 5 of "file.jsonl" is "file-5".
+        stem: prefix of the ids of prompts without one: row 5 of "file.jsonl" is "file-5".
     """
 
     policy: str
@@ -42,10 +42,11 @@ class PromptReader:
     fold_system: bool = True
 
     def check(self, number: int, row: Row) -> tuple[str, Sequence[Message]]:
-        """The id and the messages of a row; no tokenizer is needed.
+        """Return the id and the messages of a row, without a tokenizer.
 
         Raises:
-            BadRow: the prompt is missing, empty or neither text nor messages, or its id no text.
+            BadRow: the prompt is missing, empty or neither text nor messages, or its id is not
+                text.
         """
         name = row.get("prompt_id")
         if isinstance(name, int) and not isinstance(name, bool):
@@ -54,21 +55,21 @@ class PromptReader:
         return name, prompt_of(row)
 
     def read(self, number: int, row: Row) -> Problem:
-        """The problem of a row.
+        """Return the problem of a row.
 
         Raises:
-            BadRow: as ``check``; or a chat template does not take the conversation, or prompt and
+            BadRow: as ``check``; or a chat template rejects the conversation, or prompt and
                 response do not fit in the context of a model.
         """
         name, messages = self.check(number, row)
         ids = self._ids("policy", load_chat(self.policy, self.fold_system), self.policy, messages)
-        own = None
+        reward_ids = None
         if self.scorer is not None:
-            found = self._ids(
+            scorer_ids = self._ids(
                 "reward model", _scorer_chat(self.scorer), self.scorer.checkpoint, messages
             )
-            own = None if found == ids else found
-        return Problem(name, ids, self.seed, self.max_new_tokens, own)
+            reward_ids = None if scorer_ids == ids else scorer_ids
+        return Problem(name, ids, self.seed, self.max_new_tokens, reward_ids)
 
     def _ids(self, model: str, chat: Chat, checkpoint: str, messages: Sequence[Message]) -> Ids:
         ids_of = chat.prompt_ids if model == "policy" else chat.reward_prompt_ids

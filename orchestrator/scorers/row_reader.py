@@ -21,10 +21,10 @@ from orchestrator.data.row_forms import (
     RowPair,
     pairs_of,
     response_of,
-    the_pair_of,
+    single_pair_of,
 )
 from orchestrator.data.rows import Row
-from orchestrator.data.shards import Several
+from orchestrator.data.shards import MultipleItems
 from orchestrator.records import Message
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.registry import chat_of
@@ -98,7 +98,7 @@ class RowReader:
         if self.rows == "response":
             prompt, response = response_of(row)
             return prompt, (response,)
-        pair = the_pair_of(row) if self.rows == "pair" else _first(pairs_of(row))
+        pair = single_pair_of(row) if self.rows == "pair" else _first(pairs_of(row))
         return pair.prompt, (pair.chosen, pair.rejected)
 
     def read(self, number: int, row: Row) -> Asked:
@@ -110,7 +110,7 @@ class RowReader:
         """
         return self._asked(f"{self.stem}-{number}", *self.check(number, row))
 
-    def read_all(self, number: int, row: Row) -> Asked | Several:
+    def read_all(self, number: int, row: Row) -> Asked | MultipleItems:
         """What the scorer is asked; of ranked completions for each pair.
 
         Raises:
@@ -118,7 +118,7 @@ class RowReader:
         """
         if self.rows != "ranked":
             return self.read(number, row)
-        return Several(tuple(self._asked_of(number, pair) for pair in pairs_of(row)))
+        return MultipleItems(tuple(self._asked_of(number, pair) for pair in pairs_of(row)))
 
     def _asked_of(self, number: int, pair: RowPair | BadRow) -> Asked | BadRow:
         if isinstance(pair, BadRow):

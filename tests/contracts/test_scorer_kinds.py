@@ -13,7 +13,7 @@ from support.reward_oracles import BY_HAND, USER
 
 from orchestrator.choices import ScorerKind
 from orchestrator.conversations.chat import Chat, load_chat
-from orchestrator.decoding.bisect import each_apart
+from orchestrator.decoding.bisect import answer_bisecting
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite, Scorer, ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
@@ -133,5 +133,5 @@ def test_a_weight_that_is_nan_stops_the_scoring(kind: str, tmp_path: Path) -> No
     prompt, y = asked(scorer.chat)
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
         scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
-    (found,) = each_apart(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.forget)
+    (found,) = answer_bisecting(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.forget)
     assert isinstance(found, PromptFailed) or math.isnan(found.scores[0])

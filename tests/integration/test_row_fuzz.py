@@ -72,7 +72,7 @@ def score(options: dict[str, Any], place: Path, folder: Path) -> tuple[int, int]
     assert output.begin({}, force=False) is None
     file = find_shards(chosen, reader, output)
     rows = accepted = refused = 0
-    for shard in file.parts:
+    for shard in file.shards:
         found = ShardReader(file, reader)(asdict(shard))
         ShardWriter(str(folder))(found)
         accepted, refused = accepted + found["rows"], refused + found["rejected"]

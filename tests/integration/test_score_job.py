@@ -23,7 +23,7 @@ from jobs.batch.score_pipeline import Scoring, run_shards
 from jobs.benchmarks.measure import begin_peak, peak_mib
 from jobs.sweep import cluster
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.shards import cut_in_parts
+from orchestrator.data.shards import split_into_shards
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import ScorerSpec
@@ -154,7 +154,7 @@ def driver_memory(checkpoint: str, rows: int, folder: Path) -> tuple[float, floa
     cluster.connect(Console(quiet=True), dashboard=False)
     start = begin_peak()
     reader = RowReader(ScorerSpec(checkpoint), "open", "response", Prefixes.parse("1,3"), 0, "rows")
-    file = cut_in_parts(str(source), 128, reader.check, folder)
+    file = split_into_shards(str(source), 128, reader.check, folder)
     output = ScoreOutput(folder / "out")
     output.begin({}, force=False)
     peaks: list[float] = []
@@ -163,11 +163,11 @@ def driver_memory(checkpoint: str, rows: int, folder: Path) -> tuple[float, floa
 
     def on_shard(counts: ShardCounts) -> None:
         seen.append(counts)
-        if not quarter and len(seen) >= len(file.parts) / 4:
+        if not quarter and len(seen) >= len(file.shards) / 4:
             peaks.append(peak_mib())
             quarter.append(begin_peak() or 0.0)
 
-    run_shards(Scoring(file, reader, str(output.path), 1, 1, 32, "cpu"), file.parts, on_shard)
+    run_shards(Scoring(file, reader, str(output.path), 1, 1, 32, "cpu"), file.shards, on_shard)
     assert sum(counts["rows"] for counts in seen) == rows
     assert start is not None
     return max(*peaks, peak_mib()) - start, peak_mib() - quarter[0]

@@ -16,7 +16,7 @@ from orchestrator.data.math_answers import verdict
 from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.questions import read_questions
 from orchestrator.data.rejects import BadRow, write_rejects
-from orchestrator.data.row_forms import form_of, prompt_of, response_of, the_pair_of
+from orchestrator.data.row_forms import form_of, prompt_of, response_of, single_pair_of
 from orchestrator.data.rows import read_rows
 from orchestrator.data.splits import split_pairs
 from orchestrator.data.transcripts import read_hh
@@ -93,7 +93,7 @@ def test_every_row_is_read_or_rejected(folder: Path, content: bytes) -> None:
 @given(values)
 def test_a_row_of_any_content_is_read_or_refused(value: Any) -> None:
     for row in (value if isinstance(value, dict) else {"prompt": value, "response": value},):
-        for read in (prompt_of, response_of, the_pair_of):
+        for read in (prompt_of, response_of, single_pair_of):
             with contextlib.suppress(BadRow):
                 read(row)
         assert form_of(row) in (None, "response", "pair", "ranked")

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer
 from orchestrator.data.truncation import (
-    OFFICIAL_MOST_CUTS,
+    OFFICIAL_MAX_CUTS,
     official_cuts,
     same_prefix,
     stochastic_cuts,
@@ -50,7 +50,7 @@ def test_official_cuts_are_different_lengths_that_end_with_the_whole(
 
     assert all(1 <= t < after for t, after in pairwise(cuts))
     assert cuts[-1] == length
-    assert 1 <= len(cuts) <= min(OFFICIAL_MOST_CUTS + 1, length)
+    assert 1 <= len(cuts) <= min(OFFICIAL_MAX_CUTS + 1, length)
     assert official_cuts(length, seed, pair_id) == cuts
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.conversations.messages import ROLES, SYNONYMS, messages
 from orchestrator.data.pairs import prompt_id
 from orchestrator.data.rejects import BadRow
-from orchestrator.data.row_forms import pairs_of, prompt_of, response_of, the_pair_of
+from orchestrator.data.row_forms import pairs_of, prompt_of, response_of, single_pair_of
 from orchestrator.records import Message
 
 # Text that may be stored, is no JSON list, and says something.
@@ -110,7 +110,7 @@ def test_a_pair_is_the_same_in_every_form(data: st.DataObject) -> None:
             {"rank": int(not swap), "completion": second}]},
     ]  # fmt: skip
     for row in rows:
-        pair = the_pair_of(row)
+        pair = single_pair_of(row)
         assert (pair.prompt, pair.chosen, pair.rejected) == (said, good, bad)
 
 

@@ -11,7 +11,7 @@ from actors.search import _load
 from jobs.batch.decode_options import DecodeOptions
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.decoding.engines import engine_of, told
+from orchestrator.decoding.engines import engine_notice, engine_of
 from orchestrator.decoding.methods import method_of, parsed
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.search.methods.beam import ChunkBeamSearch
@@ -85,9 +85,9 @@ def test_options_that_cannot_be_are_refused_with_what_is_valid(
 def test_auto_is_the_engine_that_was_measured_faster(options: DecodeOptions) -> None:
     assert options.engines.policy.engine == "transformers"
     assert engine_of("auto", "cbs", "sequence") == "transformers"
-    assert "measured faster than vLLM on CPUs" in told("auto", "cpu")
-    assert "not measured on cuda" in told("auto", "cuda")
-    assert told("transformers", "cpu") == ""
+    assert "measured faster than vLLM on CPUs" in engine_notice("auto", "cpu")
+    assert "not measured on cuda" in engine_notice("auto", "cuda")
+    assert engine_notice("transformers", "cpu") == ""
 
 
 def test_vllm_is_refused_for_what_it_does_not_score() -> None:

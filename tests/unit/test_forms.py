@@ -32,7 +32,7 @@ from orchestrator.data.row_forms import (
     pairs_of,
     prompt_of,
     response_of,
-    the_pair_of,
+    single_pair_of,
 )
 from orchestrator.data.verdicts import NO_ORDER, NO_WINNER, REVERSED, TIE
 
@@ -147,7 +147,7 @@ PUBLIC: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("row", PUBLIC.values(), ids=PUBLIC)
 def test_a_pair_of_each_public_form_is_the_same_pair(row: dict[str, Any]) -> None:
-    pair = the_pair_of(row)
+    pair = single_pair_of(row)
     assert (pair.prompt, pair.chosen, pair.rejected) == ((USER,), GOOD, BAD)
     assert form_of(row) == ("ranked" if "completions" in row else "pair")
 
@@ -239,13 +239,13 @@ def test_turns_and_the_answers_to_them_are_one_conversation() -> None:
         "winner_model_b": 1,
         "winner_tie": 0,
     }
-    pair = the_pair_of(row)
+    pair = single_pair_of(row)
     assert pair == RowPair("", (USER, RIGHT, said("user", "why ?")), "magic", "it drips")
-    assert refusal(the_pair_of, {**row, "response_b": json.dumps([BAD, "magic"])}) == (
+    assert refusal(single_pair_of, {**row, "response_b": json.dumps([BAD, "magic"])}) == (
         HISTORIES_DIFFER
     )
-    assert refusal(the_pair_of, {**row, "response_b": json.dumps(["magic"])}) == TURNS_ALONE
-    assert refusal(the_pair_of, {**row, "response_b": json.dumps([GOOD, None])}) == (
+    assert refusal(single_pair_of, {**row, "response_b": json.dumps(["magic"])}) == TURNS_ALONE
+    assert refusal(single_pair_of, {**row, "response_b": json.dumps([GOOD, None])}) == (
         "empty response: response_b"
     )
     assert refusal(prompt_of, row) == TURNS_ALONE
@@ -349,7 +349,7 @@ ANSWERED = {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD}
     ],
 )  # fmt: skip
 def test_what_is_no_pair_has_its_reason(row: dict[str, Any], reason: str) -> None:
-    assert refusal(the_pair_of, row) == reason
+    assert refusal(single_pair_of, row) == reason
 
 
 def ranked(*ranks: float) -> dict[str, Any]:
@@ -392,7 +392,7 @@ def test_what_two_completions_do_not_make_is_a_reject_and_the_others_stand(tmp_p
 
 
 def test_a_reader_of_one_pair_refuses_a_row_of_several() -> None:
-    assert refusal(the_pair_of, ranked(1, 2, 3)) == SEVERAL_PAIRS
+    assert refusal(single_pair_of, ranked(1, 2, 3)) == SEVERAL_PAIRS
     assert len(list(pairs_of(ranked(1, 2, 3)))) == 3
 
 

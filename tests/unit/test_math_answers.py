@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from orchestrator.data import math_answers
-from orchestrator.data.math_answers import ask, canonical_answers, verdict
+from orchestrator.data.math_answers import call_worker, canonical_answers, verdict
 from orchestrator.data.questions import NO_BOX, read_questions
 from orchestrator.records import Prompt
 from orchestrator.tasks.worked_answers import MATH
@@ -173,9 +173,9 @@ def test_a_vote_among_hopeless_answers_ends(monkeypatch: pytest.MonkeyPatch) -> 
 
     def counted(task: dict[str, str]) -> dict[str, Any]:
         asked.append(task["answer"])
-        return ask(task)
+        return call_worker(task)
 
-    monkeypatch.setattr(math_answers, "ask", counted)
+    monkeypatch.setattr(math_answers, "call_worker", counted)
     monkeypatch.setattr(math_answers, "PATIENCE", 2)
     texts = [box(f"9^{{9^{{9^{i}}}}}") for i in range(9, 14)]
     found = canonical_answers([*texts, texts[0], box(r"\sqrt{4}")])
@@ -185,20 +185,20 @@ def test_a_vote_among_hopeless_answers_ends(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_error_of_the_library_is_told_apart() -> None:
-    answer = ask({"answer": r"\boxed{1}", "nonsense": "1"})
+    answer = call_worker({"answer": r"\boxed{1}", "nonsense": "1"})
     assert answer == {"error": "math-verify raised TypeError"}
-    unread = {"error": "the true answer cannot be read"}
-    assert ask({"answer": r"\boxed{1}", "gold": r"\boxed{}"}) == unread
-    assert ask({"answer": r"\boxed{1}", "gold": r"\boxed{1}"}) == {"right": True}
+    unread = {"error": "the reference answer cannot be parsed"}
+    assert call_worker({"answer": r"\boxed{1}", "gold": r"\boxed{}"}) == unread
+    assert call_worker({"answer": r"\boxed{1}", "gold": r"\boxed{1}"}) == {"right": True}
 
 
 def test_a_process_that_was_ended_is_started_again() -> None:
-    assert ask({"answer": r"\boxed{1}"}) == {"canonical": "1/1"}
+    assert call_worker({"answer": r"\boxed{1}"}) == {"canonical": "1/1"}
     process = math_answers._worker._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert ask({"answer": r"\boxed{2}"}) == {"canonical": "2/1"}
+    assert call_worker({"answer": r"\boxed{2}"}) == {"canonical": "2/1"}
 
 
 @pytest.mark.usefixtures("_forgets")
@@ -221,20 +221,20 @@ def test_it_is_asked_from_many_threads_at_once() -> None:
 
 
 def test_a_forked_process_asks_one_of_its_own() -> None:
-    assert ask({"answer": r"\boxed{1}"}) == {"canonical": "1/1"}
+    assert call_worker({"answer": r"\boxed{1}"}) == {"canonical": "1/1"}
     child = os.fork()
     if child == 0:
-        right = ask({"answer": r"\boxed{3}"}) == {"canonical": "3/1"}
+        right = call_worker({"answer": r"\boxed{3}"}) == {"canonical": "3/1"}
         os._exit(0 if right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert ask({"answer": r"\boxed{2}"}) == {"canonical": "2/1"}
+    assert call_worker({"answer": r"\boxed{2}"}) == {"canonical": "2/1"}
 
 
 def test_a_program_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_answers, "PROGRAM", Path("/nowhere/math_worker.py"))
     monkeypatch.setattr(math_answers, "_worker", math_answers._Worker())
     with pytest.raises(RuntimeError, match=r"pip install -c constraints\.txt math-verify"):
-        ask({"answer": "1"})
+        call_worker({"answer": "1"})
 
 
 def test_rows_of_math_become_demonstrations(tmp_path: Path) -> None:

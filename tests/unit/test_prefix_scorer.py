@@ -17,7 +17,7 @@ from orchestrator.checkpoints.checkpoint import new_policy, save_checkpoint
 from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.shards import cut_in_parts
+from orchestrator.data.shards import split_into_shards
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowKind, RowReader
 from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
@@ -41,12 +41,12 @@ def scored(
     source = folder / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     reader = RowReader(spec, position, kind, Prefixes.parse(prefixes), 0, "rows")
-    file = cut_in_parts(str(source), 3, reader.check, folder)
+    file = split_into_shards(str(source), 3, reader.check, folder)
     output = ScoreOutput(folder / "out")
     assert output.begin({}, force=False) is None
     read, write = ShardReader(file, reader), ShardWriter(str(output.path))
     actor = PrefixScorer(spec, position, kind, batch_size, "cpu", 1, "rows.jsonl")
-    for part in file.parts:
+    for part in file.shards:
         row = {"number": part.number, "first": part.first, "start": part.start, "stop": part.stop}
         counts = write(actor(read(row)))
         assert counts["shard"] == part.number

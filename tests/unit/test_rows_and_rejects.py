@@ -15,12 +15,12 @@ from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import (
     CONTENT_CHARACTERS,
     BadRow,
+    make_reject,
     reasons,
-    refuse,
     too_long,
     write_rejects,
 )
-from orchestrator.data.row_forms import RowPair, the_pair_of
+from orchestrator.data.row_forms import RowPair, single_pair_of
 from orchestrator.data.rows import file_stem, read_rows
 from orchestrator.records import PreferencePair, Prompt, Reject
 
@@ -114,14 +114,16 @@ def test_responses_may_be_conversations_that_hold_the_prompt() -> None:
     other = [USER, {"role": "assistant", "content": "bye"}]
     expected = RowPair("", (USER,), "seal it", "bye")
 
-    assert the_pair_of({"chosen": whole, "rejected": other}) == expected
-    assert the_pair_of({"prompt": None, "chosen": whole, "rejected": other}) == expected
-    assert the_pair_of({"prompt": [USER], "chosen": whole[1:], "rejected": other}) == expected
-    assert the_pair_of({"prompt": USER["content"], "chosen": whole, "rejected": "bye"}) == expected
+    assert single_pair_of({"chosen": whole, "rejected": other}) == expected
+    assert single_pair_of({"prompt": None, "chosen": whole, "rejected": other}) == expected
+    assert single_pair_of({"prompt": [USER], "chosen": whole[1:], "rejected": other}) == expected
+    assert (
+        single_pair_of({"prompt": USER["content"], "chosen": whole, "rejected": "bye"}) == expected
+    )
     with pytest.raises(BadRow, match="histories"):
-        the_pair_of({"chosen": whole, "rejected": [AGENT, *other]})
+        single_pair_of({"chosen": whole, "rejected": [AGENT, *other]})
     with pytest.raises(BadRow, match="missing field: prompt"):
-        the_pair_of({"chosen": whole[1:], "rejected": other[1:]})
+        single_pair_of({"chosen": whole[1:], "rejected": other[1:]})
 
 
 def test_a_prompt_has_one_id_whatever_surrounds_it() -> None:
@@ -209,7 +211,7 @@ def test_parquet_text_that_is_not_utf8_is_one_reject_among_good_rows(tmp_path: P
 def test_a_missing_file_and_an_unknown_format_say_what_is_valid(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl: no such file; valid is .*\.parquet"):
         read_rows(tmp_path / "none.jsonl")
-    with pytest.raises(ValueError, match=r"rows\.csv: cannot tell .*\.jsonl"):
+    with pytest.raises(ValueError, match=r"rows\.csv: unknown format; .*\.jsonl"):
         read_rows(tmp_path / "rows.csv")
 
 
@@ -221,7 +223,7 @@ def test_an_empty_rejects_table_is_still_a_table(tmp_path: Path) -> None:
 
 
 def test_content_is_cut_to_its_limit_after_escaping(tmp_path: Path) -> None:
-    reject = refuse("x", 1, "r", {"a": "\ud800" * 1_000})
+    reject = make_reject("x", 1, "r", {"a": "\ud800" * 1_000})
     write_rejects(tmp_path / "r.parquet", [Reject("x", 1, "r", "é" * 600), reject])
 
     contents = pq.read_table(tmp_path / "r.parquet")["content"].to_pylist()

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit, load_reward_model, save_checkpoint
 from orchestrator.conversations.chat import load_chat
-from orchestrator.decoding.bisect import each_apart
+from orchestrator.decoding.bisect import answer_bisecting
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
@@ -185,7 +185,7 @@ def test_a_response_that_outgrows_the_model_in_its_own_tokens_is_refused_alone(
     engine.context = len(prompt) + 60  # the words fit by the policy's count, their pieces do not
     with pytest.raises(TextDoesNotFit, match=rf"the reward model reads {engine.context} at most"):
         engine.score([short, long])
-    first, second = each_apart(engine.score, [short, long], engine.forget)
+    first, second = answer_bisecting(engine.score, [short, long], engine.forget)
     assert isinstance(first, Scored) and isinstance(second, PromptFailed)
 
 

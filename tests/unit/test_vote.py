@@ -62,7 +62,7 @@ def test_a_response_without_an_answer_never_wins_while_there_is_another() -> Non
 
 
 def test_faults_are_refused() -> None:
-    with pytest.raises(ValueError, match="without answers"):
+    with pytest.raises(ValueError, match="at least one answer"):
         weighted_choice([])
     with pytest.raises(ValueError, match="2 answers need as many scores"):
         weighted_choice(["1", "2"], [1.0])

@@ -12,7 +12,7 @@ from actors.backends import ActorPolicy
 from jobs.sweep.backends import policy_of
 from jobs.sweep.readers import check_some_fit, readers, refused
 from jobs.sweep.sweep import Figures, Step, Sweep
-from orchestrator.data.rejects import refuse, write_rejects
+from orchestrator.data.rejects import make_reject, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair, Prompt, Reject
@@ -107,7 +107,7 @@ def _keep_what_fits(sweep: Sweep, splits: dict[str, list[PreferencePair]], folde
         for number, pair in enumerate(pairs):
             reason = refused(models, pair.prompt.messages, (pair.chosen, pair.rejected))
             if reason:
-                rejects.append(refuse(f"pairs_{name}", number, reason, pair.pair_id))
+                rejects.append(make_reject(f"pairs_{name}", number, reason, pair.pair_id))
             else:
                 kept.append(pair)
         if not kept:

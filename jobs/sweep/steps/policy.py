@@ -10,7 +10,7 @@ from orchestrator.checkpoints.checkpoint import context_of, new_policy, save_che
 from orchestrator.config.sections import to_plain
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
-from orchestrator.data.rejects import refuse, too_long, write_rejects
+from orchestrator.data.rejects import make_reject, too_long, write_rejects
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.records import Demonstration, Reject
@@ -85,7 +85,7 @@ def _tokenized(
         response += (chat.end_id,)
         reason = too_long(len(prompt) + len(response), limit)
         if reason:
-            rejects.append(refuse("demonstrations", number, reason, row.response))
+            rejects.append(make_reject("demonstrations", number, reason, row.response))
         else:
             examples.append(TextExample(prompt, response))
     return examples, rejects

@@ -21,7 +21,7 @@ from jobs.sweep.responses import (
 )
 from jobs.sweep.sweep import Figures, Step, Sweep
 from orchestrator.choices import Dtype
-from orchestrator.data.rejects import refuse, write_rejects
+from orchestrator.data.rejects import make_reject, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt, Reject
@@ -62,7 +62,7 @@ def fitting_prompts(sweep: Sweep) -> tuple[list[Prompt], list[Reject]]:
         reason = refused(models, prompt.messages, (), room)
         if reason:
             content = prompt.messages[-1]["content"]
-            rejects.append(refuse("prompts_test", number, reason, content))
+            rejects.append(make_reject("prompts_test", number, reason, content))
         else:
             kept.append(prompt)
     return kept, rejects

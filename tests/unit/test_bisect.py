@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orchestrator.decoding.bisect import NO_MEMORY, each_apart
+from orchestrator.decoding.bisect import NO_MEMORY, answer_bisecting
 from orchestrator.decoding.decoder import Decoder
 from orchestrator.engines.kv_cache import row_storage
 from orchestrator.search.problem import PromptFailed
@@ -32,7 +32,7 @@ class Allocating:
 
 def test_a_request_that_does_not_fit_the_memory_alone_fails_and_the_others_are_answered() -> None:
     engine = Allocating()
-    found = each_apart(engine.answer, [1, 2, 2**60, 3, 4], engine.forget)
+    found = answer_bisecting(engine.answer, [1, 2, 2**60, 3, 4], engine.forget)
     assert [one for one in found if not isinstance(one, PromptFailed)] == [2, 4, 6, 8]
     assert str(found[2]) == NO_MEMORY and isinstance(found[2], PromptFailed)
     assert engine.batches[0] == [1, 2, 2**60, 3, 4] and [2**60] in engine.batches
@@ -41,11 +41,11 @@ def test_a_request_that_does_not_fit_the_memory_alone_fails_and_the_others_are_a
 
 def test_a_batch_that_fits_is_asked_once_and_faults_of_code_are_raised() -> None:
     engine = Allocating()
-    assert each_apart(engine.answer, [1, 2], engine.forget) == [2, 4]
-    assert each_apart(engine.answer, [], engine.forget) == []
+    assert answer_bisecting(engine.answer, [1, 2], engine.forget) == [2, 4]
+    assert answer_bisecting(engine.answer, [], engine.forget) == []
     assert engine.batches == [[1, 2], []] and not engine.forgotten
     with pytest.raises(KeyError):
-        each_apart(engine.answer, [5, -1], engine.forget)
+        answer_bisecting(engine.answer, [5, -1], engine.forget)
     assert engine.batches[2:] == [[5, -1]]
 
 

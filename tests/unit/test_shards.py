@@ -1,4 +1,4 @@
-"""A file in parts: all rows, each once, whatever the format and the size of a part."""
+"""A file in shards: every row once, for any format and shard size."""
 
 import gzip
 import json
@@ -11,19 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data import shards as parts
+from orchestrator.data import shards
 from orchestrator.data.columns import Columns
 from orchestrator.data.rejects import BadRow, field, text
 from orchestrator.data.rows import Row
-from orchestrator.data.shards import PartedFile, PartRows, Several, cut_in_parts, read_part
+from orchestrator.data.shards import (
+    MultipleItems,
+    ShardedFile,
+    ShardRows,
+    read_shard,
+    split_into_shards,
+)
 
 
 def parse(number: int, row: Row) -> str:
     return text("a", field(row, "a"))
 
 
-def read_all(file: PartedFile) -> list[PartRows]:
-    return [read_part(file, part, parse) for part in file.parts]
+def read_all(file: ShardedFile) -> list[ShardRows]:
+    return [read_shard(file, shard, parse) for shard in file.shards]
 
 
 ROWS = [{"a": f"text {i}", "n": i} for i in range(10)]
@@ -52,7 +58,7 @@ def test_parts_hold_every_row_once_in_order_with_its_number(
     suffix: str, size: int, tmp_path: Path
 ) -> None:
     source = written(tmp_path, suffix)
-    file = cut_in_parts(source, size, parse, tmp_path)
+    file = split_into_shards(source, size, parse, tmp_path)
     found = read_all(file)
     table = pa.concat_tables([part.table for part in found])
     assert table.to_pylist() == ROWS
@@ -65,18 +71,18 @@ def test_parts_hold_every_row_once_in_order_with_its_number(
         [(4, "not JSON", "{no json")] if extra else []
     )
     assert file.rows == 10 + len(rejects)
-    lengths = [part.stop - part.start for part in file.parts]
-    assert all(lengths) and [part.number for part in file.parts] == list(range(len(lengths)))
+    lengths = [shard.stop - shard.start for shard in file.shards]
+    assert all(lengths) and [shard.number for shard in file.shards] == list(range(len(lengths)))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_a_row_that_stands_for_several_is_there_once_for_each(suffix: str, tmp_path: Path) -> None:
-    def several(number: int, row: Row) -> Several:
+    def several(number: int, row: Row) -> MultipleItems:
         items = [f"{row['a']} {i}" for i in range(row["n"] % 3)]
-        return Several((*items, BadRow("half of it")))
+        return MultipleItems((*items, BadRow("half of it")))
 
-    file = cut_in_parts(written(tmp_path, suffix), 4, parse, tmp_path)
-    found = [read_part(file, part, several) for part in file.parts]
+    file = split_into_shards(written(tmp_path, suffix), 4, parse, tmp_path)
+    found = [read_shard(file, shard, several) for shard in file.shards]
     expected = [row for row in ROWS for _ in range(row["n"] % 3)]
     assert [row for part in found for row in part.table.to_pylist()] == expected
     parsed = [value for part in found for value in part.parsed]
@@ -90,35 +96,35 @@ def test_a_row_that_stands_for_several_is_there_once_for_each(suffix: str, tmp_p
 def test_gzip_and_huge_row_groups_are_unpacked_once_and_only_they(tmp_path: Path) -> None:
     for name in ("plain", "packed", "small", "huge"):
         (tmp_path / name).mkdir()
-    packed = cut_in_parts(written(tmp_path, ".jsonl.gz"), 2, parse, tmp_path / "packed")
-    assert packed.place == str(tmp_path / "packed" / "unpacked.jsonl")
-    plain = cut_in_parts(written(tmp_path, ".jsonl"), 2, parse, tmp_path / "plain")
-    assert plain.place == plain.source and plain.bytes == packed.bytes == len(
-        Path(packed.place).read_bytes()
+    packed = split_into_shards(written(tmp_path, ".jsonl.gz"), 2, parse, tmp_path / "packed")
+    assert packed.path == str(tmp_path / "packed" / "unpacked.jsonl")
+    plain = split_into_shards(written(tmp_path, ".jsonl"), 2, parse, tmp_path / "plain")
+    assert plain.path == plain.source and plain.bytes == packed.bytes == len(
+        Path(packed.path).read_bytes()
     )
-    small = cut_in_parts(written(tmp_path, ".parquet", 10), 1, parse, tmp_path / "small")
-    assert small.place == small.source
+    small = split_into_shards(written(tmp_path, ".parquet", 10), 1, parse, tmp_path / "small")
+    assert small.path == small.source
     rows = [{"a": str(i), "n": i} for i in range(40)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "huge.parquet", row_group_size=40)
-    huge = cut_in_parts(str(tmp_path / "huge.parquet"), 2, parse, tmp_path / "huge")
-    assert pq.read_metadata(huge.place).num_row_groups == 20
+    huge = split_into_shards(str(tmp_path / "huge.parquet"), 2, parse, tmp_path / "huge")
+    assert pq.read_metadata(huge.path).num_row_groups == 20
     assert pa.concat_tables([part.table for part in read_all(huge)]).to_pylist() == rows
 
 
 def test_a_large_file_has_larger_parts_instead_of_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "MOST_PARTS", 3)
+    monkeypatch.setattr(shards, "MAX_SHARDS", 3)
     for suffix in (".jsonl", ".parquet"):
-        file = cut_in_parts(written(tmp_path, suffix), 1, parse, tmp_path)
-        assert len(file.parts) == 3
+        file = split_into_shards(written(tmp_path, suffix), 1, parse, tmp_path)
+        assert len(file.shards) == 3
         assert pa.concat_tables([part.table for part in read_all(file)]).to_pylist() == ROWS
 
 
 def test_a_parquet_file_without_rows_has_a_part_without_rows(tmp_path: Path) -> None:
     empty = pa.schema([("a", pa.string())]).empty_table()
     pq.write_table(empty, tmp_path / "empty.parquet")
-    file = cut_in_parts(str(tmp_path / "empty.parquet"), 5, parse, tmp_path)
+    file = split_into_shards(str(tmp_path / "empty.parquet"), 5, parse, tmp_path)
     (part,) = read_all(file)
     assert part.table.schema == empty.schema and part.parsed == [] and file.rows == 0
 
@@ -126,7 +132,7 @@ def test_a_parquet_file_without_rows_has_a_part_without_rows(tmp_path: Path) -> 
 def test_refused_rows_of_parquet_leave_the_others_in_their_places(tmp_path: Path) -> None:
     rows = [{"a": None if i in (1, 4) else str(i), "n": i} for i in range(6)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=4)
-    file = cut_in_parts(str(tmp_path / "x.parquet"), 3, parse, tmp_path)
+    file = split_into_shards(str(tmp_path / "x.parquet"), 3, parse, tmp_path)
     first, second = read_all(file)
     assert first.numbers == [1, 3] and second.numbers == [4, 6]
     assert second.table.to_pylist() == [rows[3], rows[5]]
@@ -154,12 +160,12 @@ def test_a_column_has_one_type_in_every_part_or_is_json_text(
     values: list[Any], kept: list[Any], kind: pa.DataType, at_once: int,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("orchestrator.data.columns.ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("orchestrator.data.columns.ROWS_PER_INFERENCE", at_once)
     rows = [{"c": value} for value in values]
     columns = Columns()
     for row in rows:
         columns.learn(row)
-    columns.learn_rest()
+    columns.finish()
     tables = [columns.table([row]) for row in rows]
     assert {str(table.schema.field("c").type) for table in tables} == {str(kind)}
     assert [table["c"][0].as_py() for table in tables] == kept
@@ -169,7 +175,7 @@ def test_a_column_has_one_type_in_every_part_or_is_json_text(
 def test_rows_that_are_refused_have_no_say_in_a_type(tmp_path: Path) -> None:
     place = tmp_path / "x.jsonl"
     place.write_bytes(lines([{"a": "x", "c": 1}, {"a": 5, "c": "text"}, {"c": []}, {"a": "y"}]))
-    file = cut_in_parts(str(place), 2, parse, tmp_path)
+    file = split_into_shards(str(place), 2, parse, tmp_path)
     assert file.columns.schema == pa.schema([("a", pa.string()), ("c", pa.int64())])
     table = pa.concat_tables([part.table for part in read_all(file)])
     assert table.to_pylist() == [{"a": "x", "c": 1}, {"a": "y", "c": None}]
@@ -190,7 +196,7 @@ def test_any_rows_can_be_kept_and_written(
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     (folder / "x.jsonl").write_bytes(lines(rows))
-    file = cut_in_parts(str(folder / "x.jsonl"), size, parse, folder)
+    file = split_into_shards(str(folder / "x.jsonl"), size, parse, folder)
     table = pa.concat_tables([part.table for part in read_all(file)])
     pq.write_table(table, folder / "x.parquet")
 
