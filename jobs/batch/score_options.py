@@ -117,7 +117,7 @@ def _row_kind(source: str) -> RowKind:
         if kind is None:
             raise ConfigError(
                 f"--input = {source!r}: nothing to score; {describe_columns(source)}; valid: rows"
-                " with `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in another"
-                " form of docs/data.md"
+                " with `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in"
+                " another form of docs/data.md"
             )
     return kind
