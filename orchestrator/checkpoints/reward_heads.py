@@ -117,7 +117,7 @@ def check_label(checkpoint: str, labels: int, label: int | None) -> None:
         if labels > 1:
             raise ValueError(
                 f"{checkpoint}: its head has {labels} labels, and which of them is the score is not"
-                f" said; {valid}"
+                f" set; {valid}"
             )
     elif not 0 <= label < labels:
         many = f"{labels} labels" if labels > 1 else "one label"

@@ -205,8 +205,8 @@ class ChatTemplate:
         roles = [role for role, _ in turns[:2]]
         folds = self.folds_system if folds is None else folds
         if folds and roles == ["system", "user"]:
-            (_, system), (_, user), *rest = turns
-            turns = [("user", f"{system}{_FOLD}{user}" if system.strip() else user), *rest]
+            (_, system), (_, user), *following = turns
+            turns = [("user", f"{system}{_FOLD}{user}" if system.strip() else user), *following]
             if not self._has_warned:
                 self._has_warned = True
                 _LOG.warning(_FOLDED, self._tokenizer.name_or_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.conversations.messages import plain
-from orchestrator.data.rejects import BadRow, Seen, different, text
+from orchestrator.data.rejects import BadRow, Seen, check_different, text
 from orchestrator.data.row_forms import PAIR_FIELDS, RowPair, pairs_of
 from orchestrator.data.rows import Row, file_stem, parsed_rows
 from orchestrator.records import Message, PreferencePair, Prompt, Reject
@@ -53,7 +53,7 @@ def prompt_id(prompt: Sequence[Message]) -> str:
 
 
 def _pair(name: str, pair: RowPair, facts: dict[str, Any], seen: Seen) -> PreferencePair:
-    different(pair.chosen, pair.rejected)
+    check_different(pair.chosen, pair.rejected)
     identity = prompt_id(pair.prompt)
     seen.check(identity, pair.chosen, pair.rejected)
     prompt = Prompt(identity, pair.prompt, facts)

@@ -219,7 +219,7 @@ def _split_parquet(
         size = sum(group.total_byte_size for group in groups)
     if sum(lengths) != count or any(length < 0 for length in lengths):
         raise BadFile(source, f"is damaged: {count} rows by its footer, {lengths} by row groups")
-    used_columns(source, schema.names, None)  # all are kept, none is there twice
+    used_columns(source, schema.names, None)  # all are stored; raises for duplicates
     used = tuple(used_columns(source, schema.names, fields))
     columns = Columns.of(schema, as_text)
     rows *= _stride(-(-count // rows))

@@ -62,7 +62,7 @@ def _check(shares: Mapping[str, float], test_prompts: int) -> None:
     reserved = {REMAINDER, TEST} & set(shares)
     if reserved:
         raise ValueError(
-            f"shares name {sorted(reserved)}: prm takes the rest, test is test_prompts"
+            f"shares name {sorted(reserved)}: prm takes all other prompts, test_prompts sets test"
         )
     if any(not share >= 0 for share in shares.values()) or not sum(shares.values()) < 1:
         raise ValueError(f"shares {dict(shares)}: each is 0 or more, and together they are under 1")

@@ -1,4 +1,4 @@
-r"""HH-RLHF (appendix C.1): preference pairs from raw transcripts or from rows parsed already.
+r"""HH-RLHF (appendix C.1): preference pairs from raw transcripts or parsed rows.
 
 A raw row holds two transcripts ("\n\nHuman: ...\n\nAssistant: ..."): their shared history is the
 prompt, their last assistant turns are the responses. Knows nothing of tokens or models.
@@ -15,7 +15,7 @@ from orchestrator.data.row_forms import HISTORIES_DIFFER, PROMPTS, RowPair, pair
 from orchestrator.data.rows import Row
 from orchestrator.records import Message, PreferencePair, Reject
 
-# A turn begins after an empty line; the first one may do without.
+# A turn begins after an empty line, which is optional before the first one.
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 NOT_A_TRANSCRIPT = "not a transcript: {} does not begin with a Human or Assistant turn"
@@ -23,7 +23,7 @@ NO_LAST_TURN = "not a transcript: {} does not end with an Assistant turn"
 
 
 def read_hh(path: str | Path) -> tuple[list[PreferencePair], list[Reject]]:
-    """All pairs of an HH-RLHF file, raw, parsed or both mixed, and the rows that are none.
+    """Read all pairs of an HH-RLHF file, raw, parsed or mixed, and the rejects.
 
     White space around the turns of raw transcripts is dropped.
     """
@@ -31,7 +31,7 @@ def read_hh(path: str | Path) -> tuple[list[PreferencePair], list[Reject]]:
 
 
 def parse_raw(row: Row) -> tuple[Conversation, str, str]:
-    """Prompt, chosen and rejected of a row of two transcripts.
+    """Return prompt, chosen and rejected response of a row of two transcripts.
 
     Raises:
         BadRow: a transcript does not parse, or the histories before the last turns differ.
@@ -49,25 +49,25 @@ def parse_raw(row: Row) -> tuple[Conversation, str, str]:
 
 
 def transcript(name: str, content: str) -> list[Message]:
-    """The turns of a transcript; the last one is the assistant's.
+    """Parse a transcript to messages; the last one is the assistant's.
 
     Raises:
-        BadRow: it begins with something else than a turn, or ends with a human's turn.
+        BadRow: it does not begin with a turn, or does not end with an assistant's turn.
     """
-    before, *parts = _TURN.split(content)
-    if before.strip() or not parts:
+    before, *turns = _TURN.split(content)
+    if before.strip() or not turns:
         raise BadRow(NOT_A_TRANSCRIPT.format(name))
-    turns = [
-        {"role": _ROLES[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+    messages: list[Message] = [
+        {"role": _ROLES[speaker], "content": content.strip()}
+        for speaker, content in zip(turns[::2], turns[1::2], strict=True)
     ]
-    if turns[-1]["role"] != "assistant":
+    if messages[-1]["role"] != "assistant":
         raise BadRow(NO_LAST_TURN.format(name))
-    return turns
+    return messages
 
 
 def _parse(row: Row) -> Iterable[RowPair | BadRow]:
-    """A transcript is text that holds its prompt itself; every other form is read as elsewhere."""
+    """Parse a row of transcripts (text that includes the prompt), or of any other form."""
     has_prompt = any(row.get(name) is not None for name in PROMPTS)
     raw = not has_prompt and any(isinstance(row.get(name), str) for name in ("chosen", "rejected"))
     return (RowPair("", *parse_raw(row)),) if raw else pairs_of(row)

@@ -301,7 +301,7 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         r"chat template \(chat_template.jinja\) does not write the prompt's content"),
     "two labels": (
         changed(labelled(2), reward_kinds.sequence),
-        "its head has 2 labels, and which of them is the score is not said; valid: score_label: 0"),
+        "its head has 2 labels, and which of them is the score is not set; valid: score_label: 0"),
     "five labels": (
         changed(labelled(5), reward_kinds.sequence), "5 labels, .*; valid: score_label: 0 to 4"),
     "an encoder of two labels": (

@@ -16,9 +16,9 @@ SECONDS_PER_CANDIDATE, SECONDS_PER_TOKEN = 0.00015, 0.0001
 
 
 class BeamSearch(SearchMethod):
-    """W beams, each extended by K candidates; the best W by reward are kept.
+    """W beams, each expanded by K candidates, of which the best W are selected.
 
-    Finished beams stay and compete.
+    Finished beams compete unchanged.
     """
 
     beams: Count
@@ -49,7 +49,7 @@ class ChunkBeamSearch(BeamSearch):
 
     name: Literal["cbs"] = "cbs"
     beams: Count = 8
-    """W, the sequences that are kept."""
+    """W, the beams kept after a step."""
     candidates: Count = 8
     """K, the continuations drawn from each beam."""
     chunk: Count = 30
@@ -86,7 +86,7 @@ class StepBeamSearch(BeamSearch):
 
     name: Literal["step_beam"] = "step_beam"
     beams: Count = 4
-    """W, the sequences that are kept."""
+    """W, the beams kept after a step."""
     candidates: Count = 4
     """K, the steps drawn from each beam."""
     delimiter: Text = "\n"

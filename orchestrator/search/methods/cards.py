@@ -36,7 +36,7 @@ class Cards(SearchMethod[CardsState]):
 
     A threshold is a number, or null and then computed from measurements on prompts outside the
     test. Two reward models have two scales, so that one r* means nothing for both: by default r* is
-    the scorer's own quantile over whole responses of the base policy, beta their standard
+    the scorer's quantile over full responses of the base policy, beta their standard
     deviation.
     """
 
@@ -125,7 +125,7 @@ class Cards(SearchMethod[CardsState]):
         sources = []
         if self.calibrates_reward:
             sources.append(
-                "r* and beta are the scorer's own quantile and standard deviation over whole"
+                "r* and beta are the scorer's quantile and standard deviation over full"
                 " responses to prompts outside the test"
             )
         if self.calibrates_entropy:

@@ -29,7 +29,7 @@ class GeneralSearch(SearchMethod):
     granularity: Granularity = "sentence"
     """The unit that is drawn and scored; a sentence ends with ``.``, ``!``, ``?`` or a line end."""
     sequences: Count = 4
-    """N, the sequences that are kept."""
+    """N, the sequences kept after a step."""
     candidates: Count = 4
     """K, the continuations drawn from each sequence."""
     chunk: Count = 30
