@@ -129,7 +129,7 @@ def test_a_prompt_that_comes_later_does_not_wait_for_the_samples_under_way(
             ended.append(problem.prompt_id)
 
         first = asyncio.ensure_future(answer(problems[0]))
-        while not backend._under_way:
+        while not backend._active:
             await asyncio.sleep(0)
         late = Problem("late", problems[1].prompt_ids, 0, 1)
         await asyncio.gather(first, answer(late))
@@ -184,5 +184,5 @@ def test_a_run_that_ends_in_the_middle_leaves_nothing_under_way(
     with pytest.raises(ValueError, match="no such token"):
         asyncio.run(run_searches(problems, breaks, backend))
     again = asyncio.run(run_searches(problems, STEPS, backend))
-    assert not backend._under_way and not models[0]._orders
+    assert not backend._active and not models[0]._active
     assert texts(again) == texts(asyncio.run(run_searches(problems, STEPS, backend)))
