@@ -46,6 +46,17 @@ def test_a_models_plan_is_what_it_needs_under_the_sweeps_keys(tmp_path: Path, mo
     assert {step.stage.name: step.stage.key for step in part.steps}.items() <= whole.items()
 
 
+def test_the_source_of_an_objective_counts_in_the_trainings_by_it(tmp_path: Path) -> None:
+    stages = {step.stage.name: step.stage for step in plan(tmp_path, None, IMPLICIT).steps}
+    objectives = {
+        "policy": "language_modelling", "orm": "bradley_terry", "reference": "bradley_terry",
+        "variants/prm_sst": "bradley_terry", "variants/implicit": "dpo",
+    }  # fmt: skip
+    for name, objective in objectives.items():
+        module = f"orchestrator.objectives.definitions.{objective}"
+        assert stages[name].components == (module,)
+
+
 SHAPES = [
     [], [IMPLICIT], ["search.cards.entropy_threshold=7"], ["search.scorers=[orm]"],
     ["search.cards=null", "search.args=null", "search.general={}"],
