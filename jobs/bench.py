@@ -28,9 +28,9 @@ from jobs.benchmarks.names import (  # noqa: E402
     SEARCHES,
     SMALL_SEARCHES,
 )
-from jobs.command_line.arguments import named  # noqa: E402
+from jobs.command_line.arguments import named, usage  # noqa: E402
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=usage(__doc__))
 
 
 @app.callback()

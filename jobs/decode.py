@@ -14,6 +14,7 @@ from jobs.command_line.quiet import quieten
 quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.batch.decode_arguments import DecodeArguments  # noqa: E402
+from jobs.command_line.arguments import usage  # noqa: E402
 from jobs.command_line.method_fields import MethodCommand  # noqa: E402
 from jobs.command_line.options_command import options_command  # noqa: E402
 
@@ -26,7 +27,7 @@ def _run(arguments: DecodeArguments) -> int:
 
 
 main = options_command(DecodeArguments, _run)
-app.command(help=__doc__, cls=MethodCommand)(main)
+app.command(help=usage(__doc__), cls=MethodCommand)(main)
 
 if __name__ == "__main__":
     app()

@@ -15,13 +15,14 @@ from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
+from jobs.command_line.arguments import usage  # noqa: E402
 from jobs.sweep.main import OK, guarded  # noqa: E402
 from orchestrator.config.errors import ConfigError  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(help=__doc__)
+@app.command(help=usage(__doc__))
 def main(folder: Annotated[Path, typer.Argument(help="output folder of a finished sweep")]) -> None:
     """Parses, and hands over."""
     raise typer.Exit(guarded(lambda console: _render(folder, console)))

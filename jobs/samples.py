@@ -14,6 +14,7 @@ from jobs.command_line.quiet import quieten
 
 quieten(__file__)
 
+from jobs.command_line.arguments import usage  # noqa: E402
 from orchestrator.checkpoints.sample_models import (  # noqa: E402
     SAMPLES,
     Sample,
@@ -25,7 +26,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 NAMES = ", ".join(SAMPLES)
 
 
-@app.command(help=__doc__)
+@app.command(help=usage(__doc__))
 def main(name: Annotated[str | None, typer.Argument(help=f"one of {NAMES}")] = None) -> None:
     """Parses, and unpacks."""
     if name is not None and name not in SAMPLES:

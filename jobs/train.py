@@ -12,13 +12,14 @@ from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.command_line.arguments import ConfigFile, DryRun, Force, Model, Overrides  # noqa: E402
+from jobs.command_line.arguments import ConfigFile, DryRun, Force, Model, Overrides, usage  # noqa: E402
+from jobs.command_line.config_command import ConfigCommand  # noqa: E402
 from jobs.sweep.main import train_main  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(help=__doc__)
+@app.command(help=usage(__doc__), cls=ConfigCommand)
 def main(
     model: Model,
     overrides: Overrides = None,

@@ -16,14 +16,15 @@ from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.command_line.arguments import ConfigFile, Model, Overrides, named  # noqa: E402
+from jobs.command_line.arguments import ConfigFile, Model, Overrides, named, usage  # noqa: E402
+from jobs.command_line.config_command import ConfigCommand  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402
 from orchestrator.tuning.request import Mode, Request, Scheduler  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(help=__doc__)
+@app.command(help=usage(__doc__), cls=ConfigCommand)
 def main(
     context: typer.Context,
     model: Model,

@@ -4,9 +4,11 @@ An option that is given and that nothing reads under the others is refused, as a
 """
 
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 BY_THE_USER = ("COMMANDLINE", "ENVIRONMENT")  # names of click's sources of a parameter
 Model = Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")]
@@ -14,6 +16,14 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="config fields as ke
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file; default: the embedded help desk")]
 DryRun = Annotated[bool, typer.Option(help="print the plan and exit")]
 Force = Annotated[list[str] | None, typer.Option(help="run this stage and all that read it again")]
+
+
+def usage(doc: str | None) -> str:
+    """Return a module's docstring as help text: paragraphs unwrapped, brackets not as markup."""
+    paragraphs = (doc or "").strip().split("\n\n")
+    lines = (dedent(paragraph) if paragraph[:1] == " " else " ".join(paragraph.split()) for paragraph in
+             paragraphs)  # fmt: skip
+    return escape("\n\n".join(lines))
 
 
 def named(context: typer.Context) -> frozenset[str]:

@@ -100,6 +100,13 @@ def test_a_sweep_runs_it_and_shows_it(tmp_path: Path) -> None:
     assert math.isfinite(training.data.metrics["final_loss"])
 
 
+def test_the_help_of_a_sweep_lists_its_components() -> None:
+    shown = " ".join(run(sys.executable, "jobs/full_sweep.py", "--help").stdout.split())
+    assert "[key.sub=value ...]" in shown  # not taken for markup
+    for component in ("counting", "brevity", "longest", "pleases", "ipo"):
+        assert component in shown
+
+
 def test_its_task_and_judge_are_checked() -> None:
     fields = "data={task: counting, pairs: 0}"
     wrong = run(sys.executable, "jobs/full_sweep.py", "--dry-run", fields)
