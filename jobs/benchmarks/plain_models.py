@@ -1,7 +1,7 @@
-"""Sampling and scoring with plain transformers, one prompt at a time: what the plain loop asks.
+"""Sampling and scoring with plain transformers, one prompt at a time, for the plain loop.
 
-The policy continues from a key/value cache; the reward model scores all candidates of a step in one
-batch without a cache. Draws are keyed as the methods' are.
+The policy has a KV cache; the reward model scores all candidates of a step in one batch without a
+cache. Random numbers have the same keys as those of the search methods.
 """
 
 import math
@@ -19,7 +19,7 @@ from orchestrator.search.problem import Problem
 
 @dataclass
 class Beam:
-    """A beginning of a response, whether it is finished, and its score."""
+    """A partial response, whether it is finished, and its score."""
 
     ids: Ids = ()
     finished: bool = False
@@ -30,10 +30,20 @@ class Beam:
 class PlainModels:
     """Both models, in evaluation mode, on one device.
 
-    ``ends`` are token ids that end a response; ``closing`` ids are put behind what is scored,
-    ``finished_closing`` behind what the policy has ended.
-    ``text`` writes the policy's ids, for stops and votes; ``reward_ids`` gives the reward
-    model's ids of a prompt and a response, where its tokenizer is another one.
+    Attributes:
+        policy: the policy.
+        reward: the reward model.
+        ends: token ids that end a response.
+        closing: ids that are appended to a prefix before it is scored.
+        temperature: sampling temperature.
+        top_p: probability mass of nucleus sampling.
+        policy_tokens: tokens that the policy has computed.
+        chosen_tokens: tokens that were sampled or chosen, including end tokens.
+        reward_tokens: tokens that the reward model has computed.
+        text: converts ids of the policy to text, for stops and votes.
+        reward_ids: returns the reward model's ids of a prompt and a response, for another
+            tokenizer.
+        finished_closing: ids that are appended to a finished response before it is scored.
     """
 
     policy: PreTrainedModel
@@ -43,7 +53,7 @@ class PlainModels:
     temperature: float = 1.0
     top_p: float = 1.0
     policy_tokens: int = 0
-    chosen_tokens: int = 0  # drawn or chosen by the policy, ends too
+    chosen_tokens: int = 0
     reward_tokens: int = 0
     text: Callable[[Ids], str] = str
     reward_ids: Callable[[Ids, Ids], Ids] = lambda prompt, response: prompt + response
@@ -53,23 +63,23 @@ class PlainModels:
         self,
         text: Ids,
         keys: Sequence[int],
-        most: int,
+        limit: int,
         threshold: float = math.inf,
         stops: Sequence[str] = (),
     ) -> list[tuple[Ids, bool]]:
-        """A continuation for each key, and whether it came to an end token."""
+        """Return a continuation for each key, and whether it reached an end token."""
         cache = DynamicCache()
         logits = self._forward(torch.tensor([text]), cache).expand(len(keys), -1)
         cache.batch_repeat_interleave(len(keys))
-        draws = torch.stack([torch.from_numpy(uniforms(key, most)) for key in keys])
+        draws = torch.stack([torch.from_numpy(uniforms(key, limit)) for key in keys])
         draws = draws.to(logits.device)
         drawn: list[list[int]] = [[] for _ in keys]
         stopped, ended = [False] * len(keys), [False] * len(keys)
-        for place in range(most):
+        for position in range(limit):
             probabilities = self._nucleus(torch.softmax(wide(logits) / self.temperature, -1))
             entropy = torch.special.entr(probabilities).sum(-1)
             cumulative = probabilities.double().cumsum(-1)
-            target = draws[:, place : place + 1] * cumulative[:, -1:]
+            target = draws[:, position : position + 1] * cumulative[:, -1:]
             tokens = torch.searchsorted(cumulative, target, right=True)
             tokens = tokens.clamp(max=logits.shape[-1] - 1)
             for i, token in enumerate(tokens.flatten().tolist()):
@@ -81,22 +91,22 @@ class PlainModels:
                 if not stopped[i]:
                     drawn[i].append(token)
                     stopped[i] = any(stop in self.text(tuple(drawn[i])) for stop in stops)
-            if all(stopped) or place == most - 1:
+            if all(stopped) or position == limit - 1:
                 break
             logits = self._forward(tokens, cache)
         self.chosen_tokens += sum(map(len, drawn)) + sum(ended)
         return [(tuple(ids), end) for ids, end in zip(drawn, ended, strict=True)]
 
     def scores(self, problem: Problem, responses: Sequence[Beam]) -> list[float]:
-        """The reward of each response, all in one batch, padded on the right."""
-        whole = [
+        """Return the reward of each response, computed in one batch with padding on the right."""
+        rows = [
             self.reward_ids(problem.prompt_ids, one.ids)
             + (self.finished_closing if one.finished else self.closing)
             for one in responses
         ]
-        width = max(map(len, whole))
-        ids = torch.tensor([text + (0,) * (width - len(text)) for text in whole])
-        lengths = torch.tensor([len(text) for text in whole])
+        width = max(map(len, rows))
+        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(width) < lengths[:, None]).long()
         hidden = self.reward.base_model(
             input_ids=ids.to(self.reward.device),
@@ -104,12 +114,12 @@ class PlainModels:
             use_cache=False,
         ).last_hidden_state
         self.reward_tokens += int(lengths.sum())
-        last = hidden[torch.arange(len(whole)), lengths - 1]
-        found: list[float] = self.reward.score(last).squeeze(-1).tolist()
-        return found
+        last = hidden[torch.arange(len(rows)), lengths - 1]
+        scores: list[float] = self.reward.score(last).squeeze(-1).tolist()
+        return scores
 
     def _forward(self, ids: Tensor, cache: DynamicCache) -> Tensor:
-        """Logits (N, V) of the next tokens; ``ids`` (N, T) go on from the cache."""
+        """Return logits (N, V) of the next tokens; ``ids`` (N, T) continue the cache."""
         self.policy_tokens += ids.numel()
         logits: Tensor = self.policy(
             input_ids=ids.to(self.policy.device),
@@ -120,7 +130,7 @@ class PlainModels:
         return logits[:, -1]
 
     def _nucleus(self, probabilities: Tensor) -> Tensor:
-        """The likeliest tokens that have ``top_p`` together, of rows (N, V)."""
+        """Keep the most probable tokens with total probability ``top_p`` in rows (N, V)."""
         for row in probabilities if self.top_p < 1 else ():
             before = 0.0
             for token in sorted(range(len(row)), key=lambda token: -float(row[token])):
@@ -136,5 +146,5 @@ class PlainModels:
 
 
 def wide(logits: Tensor) -> Tensor:
-    """Logits in float32 at least."""
+    """Return logits in float32 or a wider dtype."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

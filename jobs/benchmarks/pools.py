@@ -1,20 +1,21 @@
-"""`jobs/bench.py pools`: search actors on stand-in engines, which cost time but no computing.
+"""`jobs/bench.py pools`: search actors with stand-in engines, which take time but do not compute.
 
-Throughput of 1, 2, 4 and 8 actors, each of whose engine calls sleeps half a second: what the pool
-itself costs shows as the share of linear growth that is missing. And the driver's memory while a
-hundred thousand prompts stream through actors whose engines do not sleep.
+It measures the throughput of 1, 2, 4 and 8 actors whose engine calls sleep for half a second; the
+difference to linear scaling is the overhead of the pool. It also measures the memory of the driver
+while 100,000 prompts stream through actors whose engines do not sleep.
 """
 
 import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import ray
+from ray.actor import ActorHandle
 from rich.console import Console
 from rich.table import Table
 
@@ -39,46 +40,55 @@ from orchestrator.search.problem import Problem
 from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 SLEEP_S = 0.5
-PLACES = 32  # in flight in each actor
-ROUNDS = 5  # times that every place is filled
-FLOOR = 0.95  # of linear
-MEMORY_MIB = 100.0  # that the driver may grow by between them
+MAX_CONCURRENT = 32  # prompts in each actor
+ROUNDS = 5  # prompts in total, as a multiple of the concurrent ones
+FLOOR = 0.95  # of linear scaling
+MEMORY_MIB = 100.0  # limit of the growth of the driver's memory
 ACTOR_CPUS = 0.1
 VOCABULARY, END = 4, 3
-# Three chunks of two tokens, of one candidate: a sample and a score each.
-SLEEPING = Search(ChunkBeamSearch(beams=1, candidates=1, chunk=2), PLACES)
-QUICK = Search(Base(), PLACES)
+# Three chunks of two tokens with one candidate: one sample and one score each.
+SLEEPING = Search(ChunkBeamSearch(beams=1, candidates=1, chunk=2), MAX_CONCURRENT)
+QUICK = Search(Base(), MAX_CONCURRENT)
+
+
+class PoolResult(TypedDict):
+    """Throughput of a number of actors, absolute and relative to linear scaling."""
+
+    actors: int
+    prompts_per_s: float
+    of_linear: float
+    floor: float
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """Engines whose calls sleep for some seconds and answer from a table of one row.
+    """Engines whose calls sleep for some seconds and return constant probabilities.
 
-    The end token has no chance, so that all responses take equally many calls.
+    The end token has probability 0, so that all responses take the same number of calls.
     """
 
     sleep_s: float
 
     def load(self) -> ActorBackend:
-        """The engines themselves."""
+        """Return a backend of the engines."""
         return _Batches(_Sleeping(self.sleep_s))
 
 
 class _Batches(BatchBackend):
-    """A backend of batches as an actor's."""
+    """The stand-in engines as the backend of an actor."""
 
     def __init__(self, both: "_Sleeping") -> None:
         super().__init__(both, both)
 
     async def forget(self) -> None:
-        """Keeps nothing."""
+        """Do nothing: there is no cache."""
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Do nothing: there is nothing to release."""
 
 
 class _Sleeping:
-    """The tabular engines as a backend."""
+    """Tabular engines whose calls sleep."""
 
     def __init__(self, sleep_s: float) -> None:
         self._sleep_s = sleep_s
@@ -103,20 +113,22 @@ class _Sleeping:
 
 
 def bench_pools(counts: Sequence[int], prompts: int, file: Path | None) -> None:
-    """Measures, prints a table and a line of JSON, and writes it where ``file`` says.
+    """Measure, and print a table and a line of JSON.
 
     Args:
-        counts: of actors; the first one is what the others are compared with.
-        prompts: that stream through for the driver's memory; less than MEMORY_AT[0] leaves it out.
+        counts: numbers of actors; the others are compared to the first one.
+        prompts: prompts that are streamed to measure memory; less than MEMORY_AT[0] skips this.
         file: also gets the line of JSON.
     """
     console = Console(stderr=True)
     cluster.connect(console, dashboard=False)
-    results: list[dict[str, Any]] = []
+    results: list[PoolResult] = []
     for count in counts:
         rate = _throughput(count)
-        first = results[0] if results else {"actors": count, "prompts_per_s": rate}
-        linear = first["prompts_per_s"] * count / first["actors"]
+        rate_per_actor = (
+            results[0]["prompts_per_s"] / results[0]["actors"] if results else rate / count
+        )
+        linear = rate_per_actor * count
         results.append(
             {"actors": count, "prompts_per_s": rate, "of_linear": rate / linear, "floor": FLOOR}
         )
@@ -132,11 +144,11 @@ def bench_pools(counts: Sequence[int], prompts: int, file: Path | None) -> None:
 
 
 def _throughput(count: int) -> float:
-    """Prompts a second of so many actors, from the first one given to the last one answered."""
+    """Return the prompts per second of some actors, from the first request to the last answer."""
     actors = _actors(count, SLEEP_S)
     try:
         started = time.perf_counter()
-        total = asyncio.run(_run(actors, SLEEPING, count * PLACES * ROUNDS))
+        total = asyncio.run(_run(actors, SLEEPING, count * MAX_CONCURRENT * ROUNDS))
         return total / (time.perf_counter() - started)
     finally:
         for actor in actors:
@@ -144,24 +156,24 @@ def _throughput(count: int) -> float:
 
 
 def _memory(prompts: int, console: Console) -> dict[str, float]:
-    """Resident memory of this process (MiB) after some prompts, and prompts a second."""
+    """Return the resident memory of this process (MiB) at some prompts, and prompts per second."""
     actors = _actors(os.cpu_count() or 1, 0.0)
     at = sorted({n for n in MEMORY_AT if n < prompts} | {prompts})
-    found: dict[str, float] = {}
+    memory: dict[str, float] = {}
     started = time.perf_counter()
 
-    def seen(count: int) -> None:
+    def on_answer(count: int) -> None:
         if count in at:
-            found[f"mib_at_{count}"] = resident_mib()
+            memory[f"mib_at_{count}"] = resident_mib()
             console.print(f"{count:,} prompts: {resident_mib():.0f} MiB", highlight=False)
 
-    asyncio.run(_run(actors, QUICK, prompts, seen))
-    seen_mib = list(found.values())
-    found |= {"grown_mib": seen_mib[-1] - seen_mib[0], "most_mib": MEMORY_MIB}
-    return {**found, "prompts_per_s": prompts / (time.perf_counter() - started)}
+    asyncio.run(_run(actors, QUICK, prompts, on_answer))
+    sizes = list(memory.values())
+    memory |= {"grown_mib": sizes[-1] - sizes[0], "most_mib": MEMORY_MIB}
+    return {**memory, "prompts_per_s": prompts / (time.perf_counter() - started)}
 
 
-def _actors(count: int, sleep_s: float) -> list[Any]:
+def _actors(count: int, sleep_s: float) -> list[ActorHandle]:
     actors = [
         SearchActor.options(num_cpus=ACTOR_CPUS).remote(StandIn(sleep_s))  # type: ignore[attr-defined]
         for _ in range(count)
@@ -171,14 +183,17 @@ def _actors(count: int, sleep_s: float) -> list[Any]:
 
 
 async def _run(
-    actors: Sequence[Any], search: Search, count: int, seen: Any = lambda count: None
+    actors: Sequence[ActorHandle],
+    search: Search,
+    count: int,
+    on_answer: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Streams so many prompts; how many were answered."""
+    """Stream ``count`` prompts and return how many were answered."""
     answered = 0
     async for _, outcome in stream(actors, search, _problems(count)):
         assert isinstance(outcome, Response)
         answered += 1
-        seen(answered)
+        on_answer(answered)
     return answered
 
 
@@ -187,8 +202,10 @@ def _problems(count: int) -> Iterator[tuple[int, Problem]]:
         yield number, Problem(f"prompt-{number}", (number,), 0, max_new_tokens=6)
 
 
-def _table(results: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title=f"Search actors, every engine call {SLEEP_S:g} s, {PLACES} prompts in each")
+def _table(results: Sequence[PoolResult]) -> Table:
+    table = Table(
+        title=f"Search actors; engine calls of {SLEEP_S:g} s, {MAX_CONCURRENT} prompts per actor"
+    )
     for heading in results[0]:
         table.add_column(heading, justify="right")
     for result in results:

@@ -1,4 +1,4 @@
-"""Prefix scores in one pass against separate forwards, an epoch on full TLT against an ORM's.
+"""Prefix scores in one pass against separate forwards; an epoch of full TLT against an ORM epoch.
 
 Pairs have about 60 prompt and 200 response tokens.
 """
@@ -19,18 +19,18 @@ from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import Ids, PackedRow, prefix_row
 from orchestrator.training.examples import PairExample
 
-SUFFIX = (5, 6, 2)  # a closing of three tokens
+SUFFIX = (5, 6, 2)  # closing tokens of a prefix
 SST_PREFIXES, SST_PAIRS, TLT_PAIRS, TRAINED_PAIRS = 5, 32, 4, 8
-STEP_PAIRS = 2  # of an optimizer step
+STEP_PAIRS = 2  # pairs of an optimizer step
 Pair = tuple[Ids, Ids, Ids]  # prompt, chosen, rejected
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured; ``floor`` and ``ceiling`` bound the ratio of a good result."""
+    """What is measured; a good result has a ratio between ``floor`` and ``ceiling``."""
 
     pairs: int
-    full: bool  # full TLT, or SST's five prefixes
+    full: bool  # full TLT, or the five prefixes of SST
     closed: bool
     training: bool = False
     floor: float | None = None
@@ -43,38 +43,40 @@ CASES = {
     "sst5_closed": Case(SST_PAIRS, full=False, closed=True, floor=2.5),
     "tlt_closed": Case(TLT_PAIRS, full=True, closed=True, floor=15.0),
     "train_tlt_open": Case(TRAINED_PAIRS, full=True, closed=False, training=True, ceiling=1.5),
-    # Its ceiling is 1.5 of what its own tokens cost in an ORM epoch.
+    # The ceiling is 1.5 times the cost of its tokens in an ORM epoch.
     "train_tlt_closed": Case(TRAINED_PAIRS, full=True, closed=True, training=True),
 }
 
 
 def prefix_result(name: str, repeats: int, setting: Setting) -> dict[str, object]:
-    """Measures one case: its two ways in turn, and what arithmetic ours came to."""
+    """Measure a case: both implementations alternately, and the FLOP/s of ours."""
     case = CASES[name]
-    ways = (_trained, _trained_outcome) if case.training else (_packed, _separate)
-    ours, other = (partial(way, name, setting) for way in ways)
-    found: Measured = compare(ours, other, partial(_warm, name, setting), repeats, setting.device)
+    both = (_trained, _trained_outcome) if case.training else (_packed, _separate)
+    ours, other = (partial(run, name, setting) for run in both)
+    measured: Measured = compare(
+        ours, other, partial(_warm, name, setting), repeats, setting.device
+    )
     ceiling = case.ceiling
     if case.training:
-        ratio = found.ours_s / found.other_s
+        ratio = measured.ours_s / measured.other_s
         ceiling = ceiling or 1.5 * _tokens(name, case, setting) / _tokens(name, None, setting)
     else:
-        ratio = found.other_s / found.ours_s
+        ratio = measured.other_s / measured.ours_s
     rows = [_row(pair, case) for pair in pairs_of(case.pairs, setting.vocabulary)]
-    # A training step goes forward once and backward at twice that price.
+    # A training step has one forward pass, and a backward pass that costs twice as much.
     flops = (3 if case.training else 1) * forward_flops(setting, rows)
     return {
         "name": name,
-        **asdict(found),
+        **asdict(measured),
         "ratio": ratio,
         "floor": case.floor,
         "ceiling": ceiling,
-        "flops": flops / found.ours_s,
+        "flops": flops / measured.ours_s,
     }
 
 
 def _warm(name: str, setting: Setting) -> None:
-    """Loads model and pairs and runs the smallest forward and backward."""
+    """Load the model and the pairs, and run a small forward and backward pass."""
     model = random_model(setting)
     texts = [((3, 4), (5, 6), (7, 8))]
     with torch.set_grad_enabled(CASES[name].training):
@@ -96,7 +98,7 @@ def _packed(name: str, setting: Setting) -> None:
 
 @torch.no_grad()
 def _separate(name: str, setting: Setting) -> None:
-    """Each prefix a text of its own, batched by length, padded on the right."""
+    """Score each prefix as a separate sequence, batched by length, with padding on the right."""
     case, model = CASES[name], random_model(setting)
     closing = SUFFIX if case.closed else ()
     texts = sorted(
@@ -136,7 +138,7 @@ def _trained_outcome(name: str, setting: Setting) -> None:
 
 
 def _epoch(case: Case, setting: Setting, example: Callable[[Pair], PairExample]) -> None:
-    """An epoch of AdamW steps over the pairs, as the train loop takes them."""
+    """Run an epoch of AdamW steps over the pairs, as the training loop does."""
     model = random_model(setting)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     pairs = pairs_of(case.pairs, setting.vocabulary)
@@ -150,7 +152,7 @@ def _epoch(case: Case, setting: Setting, example: Callable[[Pair], PairExample])
 
 
 def _tokens(name: str, case: Case | None, setting: Setting) -> int:
-    """Tokens that an epoch computes: of the case's prefixes, or (None) of whole responses."""
+    """Return the tokens that an epoch computes: of the case's prefixes, or (None) of responses."""
     closing = SUFFIX if CASES[name].closed else ()
     pairs = pairs_of(TRAINED_PAIRS, setting.vocabulary)
     if case is None:
@@ -182,7 +184,7 @@ def _example(pair: Pair, cuts: Sequence[int]) -> PairExample:
 
 @lru_cache
 def pairs_of(count: int, vocabulary: int) -> list[Pair]:
-    """Random pairs of about 60 prompt and 200 response tokens, the same ones every time."""
+    """Return random pairs of about 60 prompt and 200 response tokens, the same at every call."""
     draw = generator(0, "bench")
 
     def text(low: int, high: int) -> Ids:

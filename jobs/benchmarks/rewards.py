@@ -1,4 +1,4 @@
-"""`jobs/bench.py rewards`: the cases by name, a table, and a line of JSON."""
+"""`jobs/bench.py rewards`: run the cases and print their results."""
 
 import json
 from collections.abc import Sequence
@@ -17,9 +17,14 @@ from jobs.benchmarks.token_classify import token_classify_result
 def bench_rewards(
     names: Sequence[str], repeats: int, rows: int, setting: Setting, file: Path | None
 ) -> None:
-    """Measures, prints a table and a line of JSON, and writes it where ``file`` says.
+    """Measure, and print a table and a line of JSON.
 
-    ``rows`` are those of the pipeline.
+    Args:
+        names: the cases.
+        repeats: timed runs of each.
+        rows: rows of the pipeline.
+        setting: device and model.
+        file: also gets the line of JSON.
 
     Raises:
         ModuleNotFoundError: an optional case needs an extra that is not installed.
@@ -30,12 +35,12 @@ def bench_rewards(
     for name in names:
         console.print(f"{name} ...", highlight=False)
         if name == PIPELINE:
-            found = pipeline_result(rows, setting, console)
+            result = pipeline_result(rows, setting, console)
         elif name == TOKEN_CLASSIFY:
-            found = token_classify_result(repeats, setting)
+            result = token_classify_result(repeats, setting)
         else:
-            found = prefix_result(name, repeats, setting)
-        results.append({**found, "matrix_flops": rate})
+            result = prefix_result(name, repeats, setting)
+        results.append({**result, "matrix_flops": rate})
     Console(width=120).print(_table(results))
     line = json.dumps({"device": name_of(setting), "results": results})
     print(line)

@@ -1,8 +1,8 @@
-"""`jobs/bench.py search`: our search against a straightforward loop, and against the bare engines.
+"""`jobs/bench.py search`: search actors against a plain loop and against the bare engines.
 
-Ours: search actors under Ray, one a core. The loop: `jobs/benchmarks/search_loop.py`, one prompt
-at a time, on all cores. The limit: the bare engines, first the policy's work, then the reward
-model's, in as many processes as there are cores, without Ray and search (`search_limit.py`).
+Ours: search actors under Ray, one per core. The loop (`search_loop.py`): one prompt at a time on
+all cores. The limit (`search_limit.py`): the bare engines without Ray and search, first the
+policy's requests, then the reward model's, in one process per core.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
+from ray.actor import ActorHandle
 from rich.console import Console
 from rich.table import Table
 
@@ -35,9 +35,9 @@ from jobs.benchmarks.search_rates import BestRates
 from jobs.benchmarks.search_setting import (
     CASES,
     Case,
-    Place,
+    ModelSetup,
     calibration_of,
-    problems,
+    random_problems,
     save_models,
 )
 from jobs.benchmarks.setting import Setting, finish, name_of
@@ -60,12 +60,12 @@ def bench_search(
     setting: Setting,
     file: Path | None,
 ) -> None:
-    """Measures, prints a table and a line of JSON, and writes it where ``file`` says."""
+    """Measure, and print a table and a line of JSON, which ``file`` also gets."""
     console = Console(stderr=True)
     processes = 1 if setting.device == "cuda" else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         save_models(setting, Path(folder))
-        place = Place(folder, position, setting, processes, 1)
+        setup = ModelSetup(folder, position, setting, processes, 1)
         cluster.connect(console, dashboard=False)
         calibration = calibration_of(setting, Path(folder), position)
         results = []
@@ -73,7 +73,7 @@ def bench_search(
             case = CASES[name]
             case = replace(case, method=case.method.calibrated(calibration))
             console.print(f"{name} ...", highlight=False)
-            results.append({"name": name, **_result(case, repeats, prompts, place, console)})
+            results.append({"name": name, **_result(case, repeats, prompts, setup, console)})
         ray.shutdown()
     Console(width=120).print(_table(results))
     line = json.dumps({"device": name_of(setting), "position": position, "results": results})
@@ -83,34 +83,34 @@ def bench_search(
 
 
 def _result(
-    case: Case, repeats: int, prompts: int, place: Place, console: Console
+    case: Case, repeats: int, prompts: int, setup: ModelSetup, console: Console
 ) -> dict[str, object]:
-    """Seconds a prompt of the three ways, in turn."""
+    """Return the seconds per prompt of ours, the loop and the limit, measured alternately."""
     context = multiprocessing.get_context("spawn")
     ours, loops, limits, fastest, costs = [], [], [], [], []
-    actors = search_actors(place)
+    actors = search_actors(setup)
     with (
         ProcessPoolExecutor(1, mp_context=context) as alone,
         ExitStack() as stack,
     ):
         bare = [
             stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
-            for _ in range(place.processes)
+            for _ in range(setup.processes)
         ]
         by_rates = case.ways == ("at the best rates",)
-        rates = BestRates(bare, place, case) if by_rates else None
-        search = Search(case.method, -(-prompts // place.processes))
-        for repeat in range(-1, repeats):  # the first one warms up
-            asked = problems(place.setting, prompts, repeat + 1)
+        rates = BestRates(bare, setup, case) if by_rates else None
+        search = Search(case.method, -(-prompts // setup.processes))
+        for repeat in range(-1, repeats):  # the first one is a warm-up
+            problems = random_problems(setup.setting, prompts, repeat + 1)
             start = time.perf_counter()
-            responses = asyncio.run(search_all(actors, search, asked))
+            responses = asyncio.run(search_all(actors, search, problems))
             ours.append((time.perf_counter() - start) / prompts)
-            few = asked[: case.loop_prompts if repeat >= 0 else 1]
-            loops.append(alone.submit(_loop, place, case, few).result() / len(few))
-            known = asked if repeat >= 0 else asked[: 2 * place.processes]
-            halves = [known[n :: place.processes] for n in range(place.processes)]
+            few = problems[: case.loop_prompts if repeat >= 0 else 1]
+            loops.append(alone.submit(_loop, setup, case, few).result() / len(few))
+            limited = problems if repeat >= 0 else problems[: 2 * setup.processes]
+            parts = [limited[n :: setup.processes] for n in range(setup.processes)]
             costs.append(sum((r.cost for r in responses), Cost()))
-            limit, by = limit_of(bare, place, case, halves, costs[-1], rates)
+            limit, by = limit_of(bare, setup, case, parts, costs[-1], rates)
             limits.append(limit / prompts)
             fastest.append(by)
             if repeat >= 0:
@@ -120,76 +120,76 @@ def _result(
                     highlight=False,
                 )
     times = ours[1:], loops[1:], limits[1:]
-    median = [statistics.median(own) for own in times]
-    quotients = zip(*times, strict=True)
-    ratios = [(loop / own, own / limit) for own, loop, limit in quotients]
+    median = [statistics.median(seconds) for seconds in times]
+    ratios = [(loop / our, our / limit) for our, loop, limit in zip(*times, strict=True)]
     cost = costs[-1]
     return {
         "ours_s": median[0],
         "loop_s": median[1],
         "ratio": statistics.median(ratio for ratio, _ in ratios),
-        "floor": case.floor if place.position == "open" else None,
+        "floor": case.floor if setup.position == "open" else None,
         "limit_s": median[2],
         "over_limit": statistics.median(over for _, over in ratios),
-        "ceiling": case.limit if place.position == "open" else None,
+        "ceiling": case.limit if setup.position == "open" else None,
         "limit_by": list(dict.fromkeys(fastest[1:])),
         "policy_tokens": (cost.policy_tokens_computed) / prompts,
         "reward_tokens": cost.reward_tokens_computed / prompts,
     }
 
 
-def search_actors(place: Place, engine: Engine = "transformers") -> list[Any]:
-    """Search actors of both models, each with its threads."""
-    setting = place.setting
-    policy, reward = f"{place.folder}/policy", f"{place.folder}/reward"
+def search_actors(setup: ModelSetup, engine: Engine = "transformers") -> list[ActorHandle]:
+    """Start search actors with both models, and wait until these are loaded."""
+    setting = setup.setting
+    policy, reward = f"{setup.folder}/policy", f"{setup.folder}/reward"
     engines = ModelEngines(
         PolicySpec(
             policy,
             1.0,
             1.0,
             setting.device,
-            place.threads,
-            ends=place.ends,
+            setup.threads,
+            ends=setup.ends,
             dtype=setting.dtype,
             engine=engine,
         ),
         RewardSpec(
             ScorerSpec(reward, engine=engine),
-            place.position,
+            setup.position,
             policy,
             setting.device,
-            place.threads,
+            setup.threads,
             setting.dtype,
         ),
     )
-    options = {"num_cpus": ACTOR_CPUS, "num_gpus": int(setting.device == "cuda")}
     actors = [
-        SearchActor.options(**options).remote(engines)  # type: ignore[attr-defined]
-        for _ in range(place.processes)
+        SearchActor.options(  # type: ignore[attr-defined]
+            num_cpus=ACTOR_CPUS, num_gpus=int(setting.device == "cuda")
+        ).remote(engines)
+        for _ in range(setup.processes)
     ]
     ray.get([actor.ready.remote() for actor in actors])
     return actors
 
 
 @lru_cache(maxsize=1)
-def _loop_models(place: Place) -> Any:
-    device, dtype = place.setting.device, place.setting.torch_dtype
-    closing = load_chat(f"{place.folder}/reward").closing_ids if place.position == "closed" else ()
+def _loop_models(setup: ModelSetup) -> Loop:
+    device, dtype = setup.setting.device, setup.setting.torch_dtype
+    closing = load_chat(f"{setup.folder}/reward").closing_ids if setup.position == "closed" else ()
     return Loop(
-        load_policy(f"{place.folder}/policy", dtype).to(device).eval(),
-        load_reward_model(f"{place.folder}/reward", dtype).to(device).eval(),
+        load_policy(f"{setup.folder}/policy", dtype).to(device).eval(),
+        load_reward_model(f"{setup.folder}/reward", dtype).to(device).eval(),
         closing=closing,
     )
 
 
-def _loop(place: Place, case: Case, asked: Sequence[Problem]) -> float:
-    """Seconds of the straightforward loop over some prompts."""
-    torch.set_num_threads(place.threads * place.processes)
-    loop, method = _loop_models(place), case.method
+def _loop(setup: ModelSetup, case: Case, problems: Sequence[Problem]) -> float:
+    """Return the seconds of the plain loop over some prompts."""
+    torch.set_num_threads(setup.threads * setup.processes)
+    loop, method = _loop_models(setup), case.method
     start = time.perf_counter()
-    for problem in asked:
+    for problem in problems:
         loop.answer(problem, method)
-    finish(place.setting.device)
+    finish(setup.setting.device)
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""The bare engines of `jobs/bench.py search`, each loaded once a process."""
+"""The bare engines of `jobs/bench.py search`, each loaded once per process."""
 
 import gc
 import importlib.util
@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from actors.search import GC_THRESHOLDS
-from jobs.benchmarks.search_setting import Place
+from jobs.benchmarks.search_setting import ModelSetup
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.scorers.registry import load_scorer
@@ -16,30 +16,30 @@ from orchestrator.scorers.sequence import SequenceScorer
 Engine = Literal["transformers", "vLLM"]
 
 
-def engines(place: Place, scores: bool) -> list[Engine]:
-    """Those that can be asked here: vLLM where it is installed, for float32 scores."""
-    there = importlib.util.find_spec("vllm") is not None
-    if scores and place.setting.dtype != "float32":
-        there = False
-    return ["transformers", "vLLM"] if there else ["transformers"]
+def engines(setup: ModelSetup, scores: bool) -> list[Engine]:
+    """Return the available engines: vLLM if it is installed, for scores only in float32."""
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    if scores and setup.setting.dtype != "float32":
+        has_vllm = False
+    return ["transformers", "vLLM"] if has_vllm else ["transformers"]
 
 
 @lru_cache(maxsize=2)
-def policy_of(place: Place, engine: Engine = "transformers") -> Any:
-    """The policy."""
-    gc.set_threshold(*GC_THRESHOLDS)  # as search actors have it
+def policy_of(setup: ModelSetup, engine: Engine = "transformers") -> Any:
+    """Return the policy with an engine."""
+    gc.set_threshold(*GC_THRESHOLDS)  # as in search actors
     kind: Any = VllmPolicy if engine == "vLLM" else HuggingFacePolicy
-    setting = place.setting
+    setting = setup.setting
     return kind(
-        f"{place.folder}/policy", device=setting.device, ends=place.ends, dtype=setting.dtype
+        f"{setup.folder}/policy", device=setting.device, ends=setup.ends, dtype=setting.dtype
     )
 
 
 @lru_cache(maxsize=2)
-def reward_of(place: Place, engine: Engine = "transformers") -> Any:
-    """The reward model."""
+def reward_of(setup: ModelSetup, engine: Engine = "transformers") -> Any:
+    """Return the reward model with an engine."""
     gc.set_threshold(*GC_THRESHOLDS)
-    folder, device = f"{place.folder}/reward", place.setting.device
+    folder, device = f"{setup.folder}/reward", setup.setting.device
     if engine == "vLLM":
-        return load_scorer(ScorerSpec(folder, engine="vllm"), place.position, device=device)
-    return SequenceScorer(folder, place.position, device=device, dtype=place.setting.dtype)
+        return load_scorer(ScorerSpec(folder, engine="vllm"), setup.position, device=device)
+    return SequenceScorer(folder, setup.position, device=device, dtype=setup.setting.dtype)

@@ -1,8 +1,8 @@
-"""Reward-guided search the straightforward way: one prompt at a time, with plain transformers.
+"""Plain implementations of the search methods: one prompt at a time, with plain transformers.
 
-The policy goes on with a key/value cache, the reward model scores all candidates of a step in one
-batch without any. What other code of this field does, written down in full, as the oracle of every
-method's text and the other side of `jobs/bench.py search`. Draws are keyed as the methods' are.
+The policy has a KV cache; the reward model scores all candidates of a step in one batch without a
+cache, as other code of this field does. Tests compare the methods' responses to it, and
+`jobs/bench.py search` their speed. Random numbers have the same keys as those of the methods.
 """
 
 import math
@@ -29,10 +29,10 @@ from orchestrator.search.problem import Problem
 
 
 class Loop(PlainModels):
-    """The oracle of each search method."""
+    """A plain implementation of each search method."""
 
     def answer(self, problem: Problem, method: SearchMethod[Any]) -> Ids:
-        """The response of a search method."""
+        """Return the response of a search method to a prompt."""
         most, name = problem.max_new_tokens, method.name
         stops: Sequence[str] = ()
         match method:
@@ -69,7 +69,7 @@ class Loop(PlainModels):
 
     @torch.no_grad()
     def plain(self, problem: Problem, greedy: bool) -> Ids:
-        """One response of the policy alone."""
+        """Return one response of the policy without a reward model."""
         key, most = problem.key("base"), problem.max_new_tokens
         if not greedy:
             ((response, _),) = self.samples(problem.prompt_ids, [key], most)
@@ -78,36 +78,38 @@ class Loop(PlainModels):
 
     @torch.no_grad()
     def best_of_n(self, problem: Problem, n: int) -> Ids:
-        """N responses, the best by reward."""
-        drawn = self._whole(problem, n)
+        """Sample n responses; return the one with the highest reward."""
+        drawn = self._responses(problem, n)
         scores = self.scores(problem, drawn)
         return drawn[scores.index(max(scores))].ids
 
     @torch.no_grad()
     def vote(self, problem: Problem, n: int, weighted: bool, answers: str) -> Ids:
-        """N responses, one of the answer with the most votes, or with the most sigma(reward)."""
-        drawn = self._whole(problem, n)
+        """Sample n responses; return one of the answer with most votes, or most sigma(reward)."""
+        drawn = self._responses(problem, n)
         scores = self.scores(problem, drawn) if weighted else [0.0] * len(drawn)
-        found = answers_in(answers, [self.text(one.ids) for one in drawn])
-        voters = [i for i, answer in enumerate(found) if answer is not None] or range(len(drawn))
+        extracted = answers_in(answers, [self.text(one.ids) for one in drawn])
+        voters = [i for i, answer in enumerate(extracted) if answer is not None] or range(
+            len(drawn)
+        )
         most, chosen = -1.0, 0
-        for i in voters:  # the first of equals
-            own = [j for j in voters if found[j] == found[i]]
-            weight = sum(1 / (1 + math.exp(-scores[j])) for j in own)
+        for i in voters:  # the first of equal weights
+            group = [j for j in voters if extracted[j] == extracted[i]]
+            weight = sum(1 / (1 + math.exp(-scores[j])) for j in group)
             if weight > most + 1e-12:
-                most, chosen = weight, max(own, key=lambda j: scores[j])
+                most, chosen = weight, max(group, key=lambda j: scores[j])
         return drawn[chosen].ids
 
-    def _whole(self, problem: Problem, n: int) -> list[Beam]:
-        """N samples, without those cut off at the length, unless all are."""
+    def _responses(self, problem: Problem, n: int) -> list[Beam]:
+        """Sample n responses; without truncated ones, unless all are truncated."""
         keys = [problem.key("sample", i) for i in range(n)]
         drawn = self.samples(problem.prompt_ids, keys, problem.max_new_tokens)
-        every = [Beam(y, end) for y, end in drawn]
-        return [one for one in every if one.finished] or every
+        beams = [Beam(y, end) for y, end in drawn]
+        return [one for one in beams if one.finished] or beams
 
     @torch.no_grad()
     def args(self, problem: Problem, weight: float, k: int, temperature: float = 0.0) -> Ids:
-        """The next token by logit + weight * reward, of the policy's top k; drawn, or the best."""
+        """Sample or choose each token by logit + weight * reward, of the policy's top k."""
         response: Ids = ()
         cache = DynamicCache()
         new = problem.prompt_ids
@@ -116,11 +118,11 @@ class Loop(PlainModels):
             values, ids = torch.sort(logits, descending=True, stable=True)
             tokens = ids[:k].tolist()
             ends = [t in self.ends for t in tokens]
-            grown = [
+            extended = [
                 Beam(response + (() if end else (t,)), end)
                 for t, end in zip(tokens, ends, strict=True)
             ]
-            scores = self.scores(problem, grown)
+            scores = self.scores(problem, extended)
             totals = [v + weight * s for v, s in zip(values[:k].tolist(), scores, strict=True)]
             token = tokens[totals.index(max(totals))]
             if temperature:
@@ -130,8 +132,8 @@ class Loop(PlainModels):
                 exact = torch.tensor([totals[i] for i in order], dtype=torch.float64)
                 cumulative = torch.softmax(exact / temperature, -1).cumsum(-1)
                 draw = uniforms(problem.key("args_stochastic", len(response)), 1)[0]
-                place = torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True)
-                token = tokens[order[int(place)]]
+                index = torch.searchsorted(cumulative, draw * float(cumulative[-1]), right=True)
+                token = tokens[order[int(index)]]
             if token in self.ends:
                 break
             response, new = (*response, token), (token,)
@@ -149,61 +151,67 @@ class Loop(PlainModels):
         stops: Sequence[str] = (),
         apart: bool = False,
     ) -> Ids:
-        """From each of some beams so many chunks, the best of all are kept; finished ones stay.
+        """Beam search: sample chunks of each beam, and keep the best of all; finished beams stay.
 
-        A chunk ends with one of ``stops``, too. Beams that are ``apart`` do not compete: of each
-        the best chunk is kept.
+        Args:
+            problem: the prompt.
+            width: number of beams.
+            candidates: chunks that are sampled from a beam.
+            chunk: tokens of a chunk.
+            name: name of the method, for the keys of random numbers.
+            stops: texts that also end a chunk.
+            apart: whether each beam keeps its best chunk, instead of the best of all beams.
         """
-        kept = [Beam() for _ in range(width)]
+        beams = [Beam() for _ in range(width)]
         step = 0
-        while any(self._room(problem, one) for one in kept):
+        while any(self._room(problem, one) for one in beams):
             pools: list[list[Beam]] = []
-            for i, one in enumerate(kept):
+            for i, one in enumerate(beams):
                 room = self._room(problem, one)
                 if not room:
                     pools.append([one])
                     continue
                 keys = [problem.key(name, step, i, c) for c in range(candidates)]
-                text = problem.prompt_ids + one.ids
-                drawn = self.samples(text, keys, min(chunk, room), stops=stops)
+                prefix = problem.prompt_ids + one.ids
+                drawn = self.samples(prefix, keys, min(chunk, room), stops=stops)
                 pools.append([Beam(one.ids + y, end) for y, end in drawn])
             fresh = [one for pool in pools for one in pool if one.score == -math.inf]
             scores = self.scores(problem, fresh)
             for one, score in zip(fresh, scores, strict=True):
                 one.score = score
             if apart:
-                kept = [max(pool, key=lambda one: one.score) for pool in pools]
+                beams = [max(pool, key=lambda one: one.score) for pool in pools]
             else:
                 every = [one for pool in pools for one in pool]
-                kept = sorted(every, key=lambda one: -one.score)[:width]
+                beams = sorted(every, key=lambda one: -one.score)[:width]
             step += 1
-        finished = [one for one in kept if one.finished] or kept
+        finished = [one for one in beams if one.finished] or beams
         return max(finished, key=lambda one: one.score).ids
 
     @torch.no_grad()
     def cards(self, problem: Problem, method: Cards) -> Ids:
-        """Segments up to an uncertain token, drawn until one is accepted."""
+        """CARDS: sample segments that end before an uncertain token until one is accepted."""
         target, beta, threshold = method.target_reward, method.beta, method.entropy_threshold
         assert target is not None and beta is not None and threshold is not None  # calibrated
         (empty,) = self.scores(problem, [Beam()])
         first = (1 - method.alpha) * empty + method.alpha * target
-        kept, step = Beam(), 0
-        while self._room(problem, kept):
-            limit = min(method.segment_cap, self._room(problem, kept))
+        prefix, step = Beam(), 0
+        while self._room(problem, prefix):
+            limit = min(method.segment_cap, self._room(problem, prefix))
             best = Beam()
             for attempt in range(method.max_rejections):
                 key = problem.key("cards", step, attempt)
-                ((y, end),) = self.samples(problem.prompt_ids + kept.ids, [key], limit, threshold)
-                found = Beam(kept.ids + y, end)
-                (score,) = self.scores(problem, [found])
-                found.score = score
-                share = len(found.ids) / problem.max_new_tokens
-                asked = first + (target - first) * share
+                ((y, end),) = self.samples(problem.prompt_ids + prefix.ids, [key], limit, threshold)
+                candidate = Beam(prefix.ids + y, end)
+                (score,) = self.scores(problem, [candidate])
+                candidate.score = score
+                share = len(candidate.ids) / problem.max_new_tokens
+                required = first + (target - first) * share
                 draw = float(uniforms(problem.key("cards-accept", step, attempt), 1)[0])
-                sure = score >= asked
-                if sure or (beta and draw < math.exp((score - asked) / beta)):
-                    best = found
+                sure = score >= required
+                if sure or (beta and draw < math.exp((score - required) / beta)):
+                    best = candidate
                     break
-                best = max(best, found, key=lambda one: one.score)
-            kept, step = best, step + 1
-        return kept.ids
+                best = max(best, candidate, key=lambda one: one.score)
+            prefix, step = best, step + 1
+        return prefix.ids

@@ -1,4 +1,4 @@
-"""The setting of `jobs/bench.py search`: random models, prompts, and the methods' parameters."""
+"""Random models, prompts and search methods of `jobs/bench.py search`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +28,21 @@ CALIBRATION = 32  # prompts
 
 
 Way = Literal["in batches", "at once", "by halves", "by quarters", "vLLM", "at the best rates"]
-# Of pieces that are all known in advance.
-KNOWN: tuple[Way, ...] = ("in batches", "at once", "by halves", "by quarters", "vLLM")
+# Ways to replay requests, all known in advance.
+REPLAYS: tuple[Way, ...] = ("in batches", "at once", "by halves", "by quarters", "vLLM")
 PARTS: dict[Way, int] = {"at once": 1, "by halves": 2, "by quarters": 4, "vLLM": 1}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A search method, and the least ratio to the loop.
+    """A search method and its bounds.
 
-    ``limit`` is what it may take of the bare engines' time. The slow loop takes ``loop_prompts``.
-    ``ways``: how the bare engines are measured; the fastest counts.
+    Attributes:
+        method: the search method.
+        floor: the least ratio of the loop's time to ours.
+        limit: the largest ratio of our time to that of the bare engines; None: no bound.
+        loop_prompts: prompts of the loop, which is slow.
+        ways: how the bare engines are measured; the fastest counts.
     """
 
     method: SearchMethod[Any]
@@ -49,28 +53,28 @@ class Case:
 
 
 CASES = {
-    "bon16": Case(BestOfN(n=16), 1.5, 1.25, 4, KNOWN),
+    "bon16": Case(BestOfN(n=16), 1.5, 1.25, 4, REPLAYS),
     "args30": Case(Args(weight=1.5, k=30), 50.0, 1.6, 1, ("at the best rates",)),
     "tbs8x8": Case(TokenBeamSearch(beams=8, candidates=8), 40.0, 1.6, 1, ("at the best rates",)),
-    "cbs8x8x30": Case(ChunkBeamSearch(beams=8, candidates=8, chunk=30), 2.0, 1.25, 2, KNOWN),
+    "cbs8x8x30": Case(ChunkBeamSearch(beams=8, candidates=8, chunk=30), 2.0, 1.25, 2, REPLAYS),
     "cards": Case(Cards(), 5.0, None, 32, ("in batches",)),
 }
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the models are, and how they are asked."""
+class ModelSetup:
+    """The folder of both models, and the processes that run them."""
 
     folder: str
     position: Position
     setting: Setting
-    processes: int  # of the policy, and of the reward model
-    threads: int  # of each
+    processes: int  # processes with both models
+    threads: int  # torch threads of each
     ends: bool = False  # whether the end token ends a response
 
 
 def save_models(setting: Setting, folder: Path) -> None:
-    """A random policy (untied) and a random reward model, in folders of their names."""
+    """Save a random policy (untied) and a random reward model to the folders policy and reward."""
     tokenizer = word_tokenizer([f"w{i}" for i in range(setting.vocabulary - len(SPECIAL))])
     for name, kind in (("policy", LlamaForCausalLM), ("reward", LlamaForSequenceClassification)):
         torch.manual_seed(0)
@@ -86,34 +90,37 @@ def save_models(setting: Setting, folder: Path) -> None:
 
 
 def random_ids(setting: Setting, rows: int, tokens: int, *key: str | int) -> list[Ids]:
-    """Random words, the same for the same ``key``."""
+    """Return rows of random token ids, the same for the same ``key``."""
     ids = generator(0, "search", *key).integers(len(SPECIAL), setting.vocabulary, (rows, tokens))
     return [tuple(row) for row in ids.tolist()]
 
 
-def problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
-    """Prompts of random words; no two repeats share any."""
+def random_problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
+    """Return prompts of random tokens, which differ between repeats."""
     rows = random_ids(setting, count, PROMPT, repeat)
     return [Problem(f"{repeat}-{i}", row, 0, NEW) for i, row in enumerate(rows)]
 
 
 def calibration_of(setting: Setting, folder: Path, position: Position) -> Calibration:
-    """Entropies and rewards of whole responses to other prompts."""
+    """Return the entropies and rewards of sampled responses to other prompts."""
     device, dtype = setting.device, setting.dtype
     policy = HuggingFacePolicy(str(folder / "policy"), device=device, ends=False, dtype=dtype)
     reward = SequenceScorer(str(folder / "reward"), position, device=device, dtype=dtype)
-    asked = problems(setting, CALIBRATION, -1)
-    drawn = policy.sample(
+    problems = random_problems(setting, CALIBRATION, -1)
+    sampled = policy.sample(
         [
             SampleRequest(
                 p.prompt_ids, (), (stream_key("calibration", p.prompt_id),), NEW, entropies=True
             )
-            for p in asked
+            for p in problems
         ]
     )
-    texts = [answer.continuations[0] for answer in drawn]
-    entropies = [e for text in texts for e in text.entropies]
+    continuations = [answer.continuations[0] for answer in sampled]
+    entropies = [e for one in continuations for e in one.entropies]
     scored = reward.score(
-        [ScoreRequest(p.prompt_ids, (), (y.token_ids,)) for p, y in zip(asked, texts, strict=True)]
+        [
+            ScoreRequest(p.prompt_ids, (), (y.token_ids,))
+            for p, y in zip(problems, continuations, strict=True)
+        ]
     )
     return Calibration(entropies, [one.scores[0] for one in scored])

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: a device, a random Llama, and what its arithmetic costs."""
+"""The device and the random model of the benchmarks, and the FLOPs of its forward passes."""
 
 import statistics
 import time
@@ -22,9 +22,9 @@ class Setting:
 
     Attributes:
         device: "cpu" or "cuda".
-        separate_tokens: of a batch of separate forwards; what is best for them.
-        packed_pairs: of a packed batch in scoring.
-        matrix: n of the product of two n x n matrices that tells the device's rate.
+        separate_tokens: tokens of a batch of separate forwards, in their best batch size.
+        packed_pairs: pairs of a packed batch in scoring.
+        matrix: n of the n x n matrix product that measures the device's FLOP/s.
     """
 
     device: str
@@ -41,13 +41,13 @@ class Setting:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The model's."""
-        found: torch.dtype = getattr(torch, self.dtype)
-        return found
+        """The dtype of the model."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
     @property
     def architecture(self) -> dict[str, int]:
-        """The model's sizes in LlamaConfig's names."""
+        """The sizes of the model as arguments of LlamaConfig."""
         return {
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
@@ -67,7 +67,7 @@ SETTINGS = {
 
 @lru_cache(maxsize=1)
 def random_model(setting: Setting) -> PreTrainedModel:
-    """A reward model with random weights, in evaluation mode."""
+    """Return a reward model with random weights, in evaluation mode."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=setting.vocabulary, num_labels=1, pad_token_id=PAD, **setting.architecture
@@ -80,16 +80,16 @@ def random_model(setting: Setting) -> PreTrainedModel:
 
 
 def name_of(setting: Setting) -> str:
-    """The device in words."""
+    """Return the name of the device."""
     if setting.device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def forward_flops(setting: Setting, rows: Sequence[PackedRow]) -> float:
-    """Floating-point operations that packed rows need: products with weights, and attention.
+    """Return the FLOPs of a forward pass of packed rows: matrix products and attention.
 
-    A product of a and b takes two; of attention only the pairs that see each other count.
+    A multiplication with an addition counts as two; attention counts only unmasked pairs.
     """
     head = setting.hidden // setting.heads
     projections = setting.hidden * head * 2 * (setting.heads + setting.key_value_heads)
@@ -100,19 +100,19 @@ def forward_flops(setting: Setting, rows: Sequence[PackedRow]) -> float:
 
 
 def _attended(row: PackedRow) -> int:
-    """Pairs of a token and one that it sees, in one row; the prompt once."""
+    """Return the number of unmasked (query, key) pairs of a row; its prompt counts once."""
     prompt = len(row.prompt_ids)
-    found = prompt * (prompt + 1) // 2
+    pairs = prompt * (prompt + 1) // 2
     for response in row.responses:
-        found += len(response) * prompt + len(response) * (len(response) + 1) // 2
+        pairs += len(response) * prompt + len(response) * (len(response) + 1) // 2
     for branch in row.branches:
-        own = len(branch.token_ids)
-        found += own * (prompt + branch.attach) + own * (own + 1) // 2
-    return found
+        tokens = len(branch.token_ids)
+        pairs += tokens * (prompt + branch.attach) + tokens * (tokens + 1) // 2
+    return pairs
 
 
 def matrix_flops(setting: Setting) -> float:
-    """Floating-point operations a second of a plain product of two square matrices."""
+    """Return the FLOP/s of a product of two square matrices."""
     size = (setting.matrix, setting.matrix)
     first, second = (
         torch.randn(size, device=setting.device, dtype=setting.torch_dtype) for _ in "ab"
@@ -127,6 +127,6 @@ def matrix_flops(setting: Setting) -> float:
 
 
 def finish(device: str) -> None:
-    """Waits for what a GPU was given to do."""
+    """Wait for the kernels of a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,9 +1,9 @@
-"""`jobs/bench.py search --model smollm2`: a real small model's vocabulary, depth and steps.
+"""`jobs/bench.py search --model smollm2`: search with a real small model.
 
-Ours are search actors under Ray, by either engine, the faster of which counts: with transformers
-one a core, with vLLM one for all cores. Beside them, in the same run: what one would write without
-us (``small_loops.py``), vLLM alone on the same samples, and the engine's own time for the requests
-of the search, all known in advance. Rates are tokens that the policy samples a second.
+Ours are search actors under Ray with the faster engine: transformers with one actor per core, or
+vLLM with one actor. The same run measures code without this project (``small_loops.py``), vLLM
+alone on the same samples, and the bare engine on the recorded requests of the search. Rates are
+sampled tokens per second.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from actors.search import Search
 from actors.search_stream import search_all
 from jobs.benchmarks.search import search_actors
 from jobs.benchmarks.search_limit import limit_of
-from jobs.benchmarks.search_setting import KNOWN, Case, Place, Way
+from jobs.benchmarks.search_setting import REPLAYS, Case, ModelSetup, Way
 from jobs.benchmarks.setting import SETTINGS, name_of
 from jobs.benchmarks.small_loops import (
     Rate,
@@ -62,11 +62,11 @@ LOOPS: dict[str, tuple[str, Loop]] = {
     "step_beam": ("vLLM and plain scoring", step_loop),
     "args": ("plain loop", plain_loop),
 }
-SPINNING = {"GOMP_SPINCOUNT": "300000"}  # GNU OpenMP's own
+SPINNING = {"GOMP_SPINCOUNT": "300000"}  # the default of GNU OpenMP
 
 
 def bench_small(names: Sequence[str], repeats: int, file: Path | None) -> None:
-    """Measures, prints a table and a line of JSON, and writes it where ``file`` says."""
+    """Measure, and print a table and a line of JSON, which ``file`` also gets."""
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
         models = small_models(Path(folder))
@@ -74,8 +74,8 @@ def bench_small(names: Sequence[str], repeats: int, file: Path | None) -> None:
         results = []
         for name in names:
             console.print(f"{name} ...", highlight=False)
-            found = _result(SMALL_CASES[name], models, repeats, console)
-            results.append({"name": name, **found})
+            result = _result(SMALL_CASES[name], models, repeats, console)
+            results.append({"name": name, **result})
         ray.shutdown()
     Console(width=120).print(_table(results))
     line = json.dumps({"device": name_of(SETTINGS["cpu"]), "model": "smollm2", "results": results})
@@ -85,30 +85,30 @@ def bench_small(names: Sequence[str], repeats: int, file: Path | None) -> None:
 
 
 def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console) -> dict[str, Any]:
-    """Tokens a second of all ways, in turn; the medians of the repeats."""
-    there = importlib.util.find_spec("vllm") is not None
-    engines: list[Engine] = ["transformers", "vllm"] if there else ["transformers"]
+    """Return the medians of the tokens per second of all ways, measured alternately."""
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    engines: list[Engine] = ["transformers", "vllm"] if has_vllm else ["transformers"]
     other, way = LOOPS[case.method.name]
     rates: dict[str, list[float]] = {}
     over: list[float] = []
     for repeat in range(repeats):
-        asked = small_problems(models, case, repeat)
+        problems = small_problems(models, case, repeat)
         best = Cost()
         for engine in engines:
-            cost, seconds = _ours(case, models, engine, asked)
+            cost, seconds = _ours(case, models, engine, problems)
             if seconds * best.policy_tokens_sampled <= best.seconds * cost.policy_tokens_sampled:
                 best, fastest = replace(cost, seconds=seconds), engine
             rates.setdefault(engine, []).append(cost.policy_tokens_sampled / seconds)
-        if there or way is not step_loop:
-            few = asked[: case.loop_prompts]
+        if has_vllm or way is not step_loop:
+            few = problems[: case.loop_prompts]
             rates.setdefault(other, []).append(_apart(way, models, case, few))
-        if not case.method.needs_scorer and there:
-            rates.setdefault("vLLM alone", []).append(_apart(vllm_alone, models, case, asked))
+        if not case.method.needs_scorer and has_vllm:
+            rates.setdefault("vLLM alone", []).append(_apart(vllm_alone, models, case, problems))
         if isinstance(case.method, ChunkBeamSearch):
-            over.append(best.seconds / _limit(case, models, asked, best, fastest))
-        shown = ", ".join(f"{key} {own[-1]:.0f}" for key, own in rates.items())
+            over.append(best.seconds / _limit(case, models, problems, best, fastest))
+        shown = ", ".join(f"{key} {values[-1]:.0f}" for key, values in rates.items())
         console.print(f"  tokens/s: {shown}", highlight=False)
-    medians = {key: statistics.median(own) for key, own in rates.items()}
+    medians = {key: statistics.median(values) for key, values in rates.items()}
     ours = max(medians[engine] for engine in engines)
     if "vLLM alone" in medians:
         over = [medians["vLLM alone"] / ours]
@@ -123,68 +123,68 @@ def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console
 
 
 def _ours(
-    case: SmallCase, models: SmallModels, engine: Engine, asked: Sequence[Problem]
+    case: SmallCase, models: SmallModels, engine: Engine, problems: Sequence[Problem]
 ) -> tuple[Cost, float]:
-    """What the search cost, and its seconds; actors are loaded and warm before."""
-    actors = search_actors(_place(models, engine), engine)
-    max_concurrent = -(-len(asked) // len(actors))
+    """Return the cost of the search and its seconds, after a warm-up of the actors."""
+    actors = search_actors(_setup(models, engine), engine)
+    max_concurrent = -(-len(problems) // len(actors))
     search = Search(case.method, max_concurrent)
     try:
         warm = [replace(problem, prompt_id=f"warm-{i}", max_new_tokens=2)
-                for i, problem in enumerate(asked[: len(actors)])]  # fmt: skip
+                for i, problem in enumerate(problems[: len(actors)])]  # fmt: skip
         asyncio.run(search_all(actors, search, warm))
         start = time.perf_counter()
-        responses = asyncio.run(search_all(actors, search, asked))
+        responses = asyncio.run(search_all(actors, search, problems))
         seconds = time.perf_counter() - start
     finally:
         for actor in actors:
             ray.kill(actor)
     cost = sum((response.cost for response in responses), Cost())
-    chosen = sum(len(response.token_ids) for response in responses)  # ARGS samples none
+    chosen = sum(len(response.token_ids) for response in responses)  # ARGS does not sample
     return replace(cost, policy_tokens_sampled=cost.policy_tokens_sampled or chosen), seconds
 
 
-def _place(models: SmallModels, engine: Engine) -> Place:
+def _setup(models: SmallModels, engine: Engine) -> ModelSetup:
     cores = len(os.sched_getaffinity(0))
     processes, threads = (cores, 1) if engine == "transformers" else (1, cores)
-    return Place(models.folder, "closed", SETTINGS["cpu"], processes, threads, ends=True)
+    return ModelSetup(models.folder, "closed", SETTINGS["cpu"], processes, threads, ends=True)
 
 
 def _limit(
-    case: SmallCase, models: SmallModels, asked: Sequence[Problem], cost: Cost, engine: Engine
+    case: SmallCase, models: SmallModels, problems: Sequence[Problem], cost: Cost, engine: Engine
 ) -> float:
-    """Seconds of the search's bare engine for its requests, in its best way to batch them."""
-    place = _place(models, engine)
+    """Return the seconds of the bare engine for the requests of the search, in its best batches."""
+    setup = _setup(models, engine)
     ways: tuple[Way, ...] = ("vLLM",)
     if engine == "transformers":
-        ways = tuple(way for way in KNOWN if way != "vLLM")
-    own = Case(case.method, 0.0, None, 0, ways)
+        ways = tuple(way for way in REPLAYS if way != "vLLM")
+    limit_case = Case(case.method, 0.0, None, 0, ways)
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         bare = [stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
-                for _ in range(place.processes)]  # fmt: skip
-        parts = [asked[n :: place.processes] for n in range(place.processes)]
-        seconds, _ = limit_of(bare, place, own, parts, cost, None)
+                for _ in range(setup.processes)]  # fmt: skip
+        parts = [problems[n :: setup.processes] for n in range(setup.processes)]
+        seconds, _ = limit_of(bare, setup, limit_case, parts, cost, None)
     return seconds
 
 
-def _apart(way: Loop, models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> float:
-    """Tokens a second of another way, in a process that ends with it and has all cores.
+def _apart(way: Loop, models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> float:
+    """Return the tokens per second of another way, in a separate process with all cores.
 
-    Its threads wait as OpenMP has them wait by itself.
+    Its threads wait as OpenMP lets them wait by default.
     """
     context = multiprocessing.get_context("spawn")
     with patch.dict(os.environ, SPINNING), ProcessPoolExecutor(1, mp_context=context) as alone:
         alone.submit(torch.set_num_threads, len(os.sched_getaffinity(0))).result()
-        warm = [replace(asked[0], max_new_tokens=2)]
+        warm = [replace(problems[0], max_new_tokens=2)]
         alone.submit(way, models, replace(case, new_tokens=2), warm).result()
-        tokens, seconds = alone.submit(way, models, case, asked).result()
+        tokens, seconds = alone.submit(way, models, case, problems).result()
     return tokens / seconds
 
 
 def _table(results: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="SmolLM2: tokens sampled a second; ratio = ours / the usual way")
-    for heading in ("name", "tokens a second", "ratio", "bar", "over limit", "bar"):
+    table = Table(title="SmolLM2: sampled tokens per second; ratio = ours / the usual way")
+    for heading in ("name", "tokens per second", "ratio", "bar", "over limit", "bar"):
         table.add_column(heading, justify="left" if heading.startswith(("n", "t")) else "right")
     for result in results:
         rates = result["tokens_per_second"].items()

@@ -1,8 +1,8 @@
-"""The other side of `jobs/bench.py search --model smollm2`: what one would write without us.
+"""What `jobs/bench.py search --model smollm2` compares to: code without this project.
 
-Plain `generate` of transformers, vLLM alone, and search-and-learn's loop: one prompt at a time,
-vLLM for the steps of its beams, and a forward of plain transformers over all candidates, whole, for
-their scores. Each runs in a process of its own, on all cores, and gives tokens and seconds.
+Plain `generate` of transformers, vLLM alone, and the loop of search-and-learn: one prompt at a
+time, vLLM samples the steps of beams, and plain transformers scores all candidates without a
+cache. Each runs in a separate process on all cores, and returns tokens and seconds.
 """
 
 import os
@@ -25,27 +25,27 @@ Rate = tuple[int, float]  # tokens sampled, seconds
 TEXTS_PER_FORWARD = 16
 
 
-def generated(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
-    """Plain `generate` of transformers, all samples of a prompt at once."""
+def generated(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+    """Run plain `generate` of transformers, with all samples of a prompt at once."""
     tokens, start = 0, time.perf_counter()
-    for problem in asked:
+    for problem in problems:
         tokens += sum(map(len, _samples(models, case, problem)))
     return tokens, time.perf_counter() - start
 
 
-def generated_and_scored(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
-    """Best of N by plain `generate` and plain scoring, one prompt at a time."""
+def generated_and_scored(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+    """Run best-of-N by plain `generate` and plain scoring, one prompt at a time."""
     reward, closing = _plain_reward(models), load_chat(models.policy).closing_ids
     tokens, start = 0, time.perf_counter()
-    for problem in asked:
+    for problem in problems:
         samples = _samples(models, case, problem)
         _scores(reward, [problem.prompt_ids + y + closing for y in samples])
         tokens += sum(map(len, samples))
     return tokens, time.perf_counter() - start
 
 
-def vllm_alone(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
-    """The sampler of vLLM, all samples of all prompts in one call."""
+def vllm_alone(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+    """Run vLLM alone, with all samples of all prompts in one call."""
     from vllm import SamplingParams
 
     llm = _vllm(models)
@@ -54,38 +54,38 @@ def vllm_alone(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -
         n=case.method.shared_samples, temperature=1.0, max_tokens=case.new_tokens, detokenize=False
     )
     start = time.perf_counter()
-    found = llm.generate(_prompts([p.prompt_ids for p in asked]), parameters, use_tqdm=False)
-    tokens = sum(len(one.token_ids) for output in found for one in output.outputs)
+    outputs = llm.generate(_prompts([p.prompt_ids for p in problems]), parameters, use_tqdm=False)
+    tokens = sum(len(one.token_ids) for output in outputs for one in output.outputs)
     return tokens, time.perf_counter() - start
 
 
-def step_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
-    """Beams over steps as search-and-learn's: sampled by vLLM, scored anew and whole each time."""
+def step_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+    """Run beam search over steps as search-and-learn: sampled by vLLM, scored without a cache."""
     llm, reward, chat = _vllm(models), _plain_reward(models), load_chat(models.policy)
-    own: Any = case.method
+    method: Any = case.method
     tokens, start = 0, time.perf_counter()
-    for problem in asked:
-        beams: list[tuple[Ids, bool]] = [((), False)] * own.beams
+    for problem in problems:
+        beams: list[tuple[Ids, bool]] = [((), False)] * method.beams
         while any(not ended and len(y) < case.new_tokens for y, ended in beams):
-            kept, found = _grown(llm, problem, beams, own, case.new_tokens)
-            tokens += sum(len(new) for _, new, _ in found)
-            every = [(y, ended) for y, ended in kept] + [(y + new, end) for y, new, end in found]
+            finished, steps = _steps(llm, problem, beams, method, case.new_tokens)
+            tokens += sum(len(new) for _, new, _ in steps)
+            every = [*finished, *((y + new, end) for y, new, end in steps)]
             texts = [problem.prompt_ids + y + chat.closing_ids for y, _ in every]
             scores = _scores(reward, texts)
             order = sorted(range(len(every)), key=lambda i: -scores[i])
-            beams = [every[i] for i in order[: own.beams]]
+            beams = [every[i] for i in order[: method.beams]]
     return tokens, time.perf_counter() - start
 
 
-def plain_loop(models: SmallModels, case: SmallCase, asked: Sequence[Problem]) -> Rate:
-    """The loop of `jobs/benchmarks/search_loop.py`, with plain transformers alone."""
+def plain_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+    """Run the plain loop of `jobs/benchmarks/search_loop.py`."""
     chat = load_chat(models.policy)
     loop = Loop(
         _plain_policy(models), _plain_reward(models), chat.end_ids, chat.closing_ids,
         finished_closing=chat.closing_ids,
     )  # fmt: skip
     start = time.perf_counter()
-    for problem in asked:
+    for problem in problems:
         loop.answer(problem, case.method)
     return loop.chosen_tokens, time.perf_counter() - start
 
@@ -101,30 +101,30 @@ def _samples(models: SmallModels, case: SmallCase, problem: Problem) -> list[Ids
     return [_until(row.tolist(), end) for row in found[:, ids.shape[1] :]]
 
 
-def _grown(
-    llm: Any, problem: Problem, beams: Sequence[tuple[Ids, bool]], own: Any, most: int
+def _steps(
+    llm: Any, problem: Problem, beams: Sequence[tuple[Ids, bool]], method: Any, limit: int
 ) -> tuple[list[tuple[Ids, bool]], list[tuple[Ids, Ids, bool]]]:
-    """The beams that cannot grow, and each new step of the others with what it is behind."""
+    """Return the finished beams, and the steps of the others with their prefixes."""
     from vllm import SamplingParams
 
-    kept = [(y, ended) for y, ended in beams if ended or len(y) >= most]
-    growing = [y for y, ended in beams if not ended and len(y) < most]
+    finished = [(y, ended) for y, ended in beams if ended or len(y) >= limit]
+    growing = [y for y, ended in beams if not ended and len(y) < limit]
     parameters = [
         SamplingParams(
-            n=own.candidates, temperature=1.0, max_tokens=most - len(y), stop=[own.delimiter],
-            include_stop_str_in_output=True,
+            n=method.candidates, temperature=1.0, max_tokens=limit - len(y),
+            stop=[method.delimiter], include_stop_str_in_output=True,
         )
         for y in growing
     ]  # fmt: skip
-    texts = _prompts([problem.prompt_ids + y for y in growing])
-    found = llm.generate(texts, parameters, use_tqdm=False)
+    prefixes = _prompts([problem.prompt_ids + y for y in growing])
+    outputs = llm.generate(prefixes, parameters, use_tqdm=False)
     steps = []
-    for y, output in zip(growing, found, strict=True):
+    for y, output in zip(growing, outputs, strict=True):
         for one in output.outputs:
-            ended = one.finish_reason == "stop" and one.stop_reason != own.delimiter
+            ended = one.finish_reason == "stop" and one.stop_reason != method.delimiter
             new = tuple(one.token_ids)
             steps.append((y, new[:-1] if ended else new, ended))
-    return kept, steps
+    return finished, steps
 
 
 @torch.inference_mode()
@@ -147,7 +147,7 @@ def _prompts(texts: Sequence[Ids]) -> list[dict[str, list[int]]]:
 
 
 def _until(tokens: list[int], end: int) -> Ids:
-    """Tokens up to the end token, that one counted as sampled."""
+    """Return the tokens up to and including the end token."""
     return tuple(tokens[: tokens.index(end) + 1] if end in tokens else tokens)
 
 
@@ -158,8 +158,8 @@ def _plain_policy(models: SmallModels) -> Any:
 
 @lru_cache(maxsize=1)
 def _plain_reward(models: SmallModels) -> Any:
-    found = AutoModelForSequenceClassification.from_pretrained(models.reward, dtype=torch.float32)
-    return found.eval()
+    model = AutoModelForSequenceClassification.from_pretrained(models.reward, dtype=torch.float32)
+    return model.eval()
 
 
 @lru_cache(maxsize=1)

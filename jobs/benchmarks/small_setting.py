@@ -32,10 +32,15 @@ WAYS_TO_ASK = ("{}", "Please be brief. {}", "{} Use simple words.", "Think first
 
 @dataclass(frozen=True)
 class SmallCase:
-    """A search method on so many prompts at once; ``loop_prompts`` of the slow loop.
+    """A search method, its size and its bounds; a bound of None is not checked.
 
-    ``floor`` is the least ratio to the loop, ``limit`` what it may take of the bare engine's time;
-    None: no bar.
+    Attributes:
+        method: the search method.
+        prompts: prompts that are searched at once.
+        new_tokens: length limit of a response.
+        loop_prompts: prompts of the loop, which is slow.
+        floor: the least ratio of our rate to the loop's.
+        limit: the largest ratio of our time to that of the bare engine.
     """
 
     method: SearchMethod[Any]
@@ -59,7 +64,7 @@ SMALL_CASES = {
 
 @dataclass(frozen=True)
 class SmallModels:
-    """A folder with a policy and a reward model of its shape with a random head."""
+    """A folder with the policy, and a reward model that is the policy with a random head."""
 
     folder: str
 
@@ -75,7 +80,7 @@ class SmallModels:
 
 
 def small_models(folder: Path) -> SmallModels:
-    """SmolLM2, and a reward model of it.
+    """Save SmolLM2 and a reward model with a random head.
 
     Raises:
         SampleNotInstalled: its package is not installed.
@@ -89,7 +94,7 @@ def small_models(folder: Path) -> SmallModels:
 
 
 def small_problems(models: SmallModels, case: SmallCase, repeat: int) -> list[Problem]:
-    """Different prompts for a case; no two repeats draw the same."""
+    """Return the prompts of a case; their random numbers differ between repeats."""
     chat = load_chat(models.policy)
     texts = [way.format(task) for way in WAYS_TO_ASK for task in TASKS][: case.prompts]
     return [

@@ -1,7 +1,7 @@
-"""`jobs/bench.py threads`: OpenMP threads that wait as ours do, that sleep, and that spin.
+"""`jobs/bench.py threads`: OpenMP threads that wait as in this project, that sleep, and that spin.
 
-Each row is a process of its own, since the setting is read when torch is loaded: on an idle
-machine, and beside a process that keeps one core busy. The model has the embedded policy's size.
+Each row is a separate process, since torch reads the setting when it is loaded. Each is measured
+alone and beside a process that keeps one core busy. The model has the size of the embedded policy.
 """
 
 import json
@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -22,9 +21,9 @@ from orchestrator import THREADS
 from orchestrator.config.load import ROOT
 from orchestrator.training.speed import LENGTH, ROWS, TOKENS, Shape, works
 
-EMBEDDED = Shape(500, 128, 384, 4, 4, 4)  # the world's policy
-SECONDS = 3.0  # of each work; its mean counts, since other work makes some rounds slow
-# Threads are torch's own where it comes first: the project's import decides how they wait.
+EMBEDDED = Shape(500, 128, 384, 4, 4, 4)  # the policy of the embedded world
+SECONDS = 3.0  # for each measurement, of which the mean counts
+# Importing the project before torch decides how threads wait.
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "as ours": ("import orchestrator, torch", {}),
     "sleep": ("import torch", {"OMP_WAIT_POLICY": "PASSIVE"}),
@@ -35,7 +34,7 @@ BUSY = "while True: pass"
 
 
 def bench_threads(counts: Sequence[int], file: Path | None) -> None:
-    """Prints the table, then one line of JSON."""
+    """Measure, and print a table and a line of JSON."""
     results = []
     for beside in ("nothing", "a busy process"):
         with _busy(beside != "nothing"):
@@ -43,46 +42,46 @@ def bench_threads(counts: Sequence[int], file: Path | None) -> None:
                 for waiting in WAYS if threads > 1 else ("sleep",):
                     row = {"threads": threads, "they wait": waiting, "beside": beside}
                     results.append({**row, **_means(waiting, threads)})
-    title = f"ms: a step of {TOKENS} tokens, reading them, a token of {ROWS} texts of {LENGTH}"
+    title = f"ms: training step and forward of {TOKENS} tokens, decoding step of {ROWS} x {LENGTH}"
     table = Table(title=f"{title}; {os.cpu_count()} cores, torch {torch.__version__}")
     for heading in results[0]:
         table.add_column(heading, justify="right")
     for row in results:
         table.add_row(*(f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
-    found = json.dumps({"cores": os.cpu_count(), "torch": torch.__version__, "results": results})
-    print(found)
+    line = json.dumps({"cores": os.cpu_count(), "torch": torch.__version__, "results": results})
+    print(line)
     if file is not None:
-        file.write_text(found + "\n")
+        file.write_text(line + "\n")
 
 
 def show_means(threads: int) -> None:
-    """Prints the mean milliseconds of each work in this process."""
+    """Print the mean milliseconds of each operation in this process."""
     torch.set_num_threads(threads)
-    found = {}
+    means = {}
     for name, work in works(EMBEDDED, "float32").items():
         work()
         started, rounds = time.perf_counter(), 0
         while time.perf_counter() - started < SECONDS:
             work()
             rounds += 1
-        found[name] = 1e3 * (time.perf_counter() - started) / rounds
-    print(json.dumps(found))
+        means[name] = 1e3 * (time.perf_counter() - started) / rounds
+    print(json.dumps(means))
 
 
-def _means(waiting: str, threads: int) -> dict[str, Any]:
+def _means(waiting: str, threads: int) -> dict[str, float]:
     imports, variables = WAYS[waiting]
-    own = {name: value for name, value in os.environ.items() if name not in THREADS}
+    environment = {name: value for name, value in os.environ.items() if name not in THREADS}
     done = subprocess.run(
         [sys.executable, "-c", f"{imports}; {SHOW.format(threads=threads)}"],
-        cwd=ROOT, env={**own, **variables}, stdout=subprocess.PIPE, check=True, text=True,
+        cwd=ROOT, env={**environment, **variables}, stdout=subprocess.PIPE, check=True, text=True,
     )  # fmt: skip
     return dict(json.loads(done.stdout))
 
 
 @contextmanager
 def _busy(wanted: bool) -> Iterator[None]:
-    """A process that keeps one core busy, where it is wanted."""
+    """Keep one core busy by another process while the block runs, if wanted."""
     process = subprocess.Popen([sys.executable, "-c", BUSY]) if wanted else None
     try:
         yield

@@ -1,6 +1,6 @@
 """Open scores of every prefix from vLLM's `token_classify` against the packed pass of transformers.
 
-Both are asked through their scorers, warm, with as many threads. `other` is the packed pass.
+Both run through their scorers, after warm-up, with the same threads. `other` is the packed pass.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ _ENGINES: tuple[Engine, Engine] = ("vllm", "transformers")
 
 
 def token_classify_result(repeats: int, setting: Setting) -> dict[str, object]:
-    """Measures the two engines in turn.
+    """Measure the two engines alternately.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
@@ -35,19 +35,21 @@ def token_classify_result(repeats: int, setting: Setting) -> dict[str, object]:
         words = [f"w{i}" for i in range(setting.vocabulary - len(SPECIAL))]
         save_checkpoint(random_model(setting), word_tokenizer(words), Path(folder))
         ours, other = (partial(_score, folder, engine, setting) for engine in _ENGINES)
-        warm = partial(_responses, setting.vocabulary)  # models come with the first, untimed run
-        found = compare(ours, other, warm, repeats, setting.device)
+        warm = partial(
+            _responses, setting.vocabulary
+        )  # models are loaded in the first, untimed run
+        measured = compare(ours, other, warm, repeats, setting.device)
     rows = [
         prefix_row(x, [y], [cut], ())
         for x, y, cut in zip(*_responses(setting.vocabulary), strict=True)
     ]
     return {
         "name": TOKEN_CLASSIFY,
-        **asdict(found),
-        "ratio": found.other_s / found.ours_s,
+        **asdict(measured),
+        "ratio": measured.other_s / measured.ours_s,
         "floor": None,
         "ceiling": None,
-        "flops": forward_flops(setting, rows) / found.ours_s,
+        "flops": forward_flops(setting, rows) / measured.ours_s,
     }
 
 
@@ -62,6 +64,6 @@ def _scorer(folder: str, engine: Engine, device: str) -> Scorer:
 
 @lru_cache(maxsize=1)
 def _responses(vocabulary: int) -> tuple[list[Ids], list[Ids], list[Sequence[int]]]:
-    """Prompts, responses, and every prefix of each."""
+    """Return prompts, responses, and the lengths of all prefixes of each response."""
     rows = [(x, y) for x, *ys in pairs_of(PAIRS, vocabulary) for y in ys]
     return [x for x, _ in rows], [y for _, y in rows], [range(1, len(y) + 1) for _, y in rows]

@@ -21,8 +21,7 @@ Force = Annotated[list[str] | None, typer.Option(help="run this stage and all th
 def usage(doc: str | None) -> str:
     """Return a module's docstring as help text: paragraphs unwrapped, brackets not as markup."""
     paragraphs = (doc or "").strip().split("\n\n")
-    lines = (dedent(paragraph) if paragraph[:1] == " " else " ".join(paragraph.split()) for paragraph in
-             paragraphs)  # fmt: skip
+    lines = (dedent(p) if p.startswith(" ") else " ".join(p.split()) for p in paragraphs)
     return escape("\n\n".join(lines))
 
 

@@ -255,7 +255,7 @@ def _run(
     with writing_alone(plan.sweep.store):
         for name in force:
             for step in plan.after(name):
-                plan.sweep.store.forget(step.stage)
+                plan.sweep.store.invalidate(step.stage)
         return _go(plan)
 
 

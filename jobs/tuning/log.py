@@ -152,7 +152,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
                 needed |= self._models_of(trial)
         made = {key for outcome in self.outcomes.values() for key in outcome.made}
         for key in (made & set(self._models)) - needed:
-            self._store.forget(self._models[key])
+            self._store.invalidate(self._models[key])
 
     def _models_of(self, trial: Trial) -> set[str]:
         return {step.stage.key for step in self.study.steps_of(trial)} & set(self._models)

@@ -1,4 +1,4 @@
-"""Checks beside the tree's own: files and checkpoints are there, what is asked for is trained."""
+"""Checks of files, checkpoints, engine and model names that the tree does not make itself."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,22 +10,22 @@ from orchestrator.config.tree import TAKEN, Config
 from orchestrator.decoding.methods import not_by_vllm
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-HUB_S = 5.0  # given to the hub to answer
-DESCRIBED_BY = ("config.json", "adapter_config.json")  # of a model, of a LoRA adapter
+HUB_S = 5.0  # seconds in which the hub must answer
+DESCRIBED_BY = ("config.json", "adapter_config.json")  # a model, a LoRA adapter
 
 
 def check_files(config: Config) -> None:
-    """Raises ConfigError for a data or DeepSpeed file that is not there."""
+    """Raise ConfigError for a data or DeepSpeed file that does not exist or is not valid."""
     check_deepspeed(config.training)
     for name in config.data.file_fields:
         path = getattr(config.data, name)
         if not isinstance(path, str):
             continue
-        from orchestrator.data.rows import SUFFIXES, VALID  # imports pyarrow: where there are files
+        from orchestrator.data.rows import SUFFIXES, VALID  # imports pyarrow
 
         valid = f"valid: {VALID}"
         if not path.endswith(SUFFIXES):
-            raise ConfigError(f"data.{name} = {shown(path)}: its format is not known; {valid}")
+            raise ConfigError(f"data.{name} = {shown(path)}: unknown format; {valid}")
         if "://" in path:
             check_uri(f"data.{name}", path)
         elif not is_file(path):
@@ -33,7 +33,7 @@ def check_files(config: Config) -> None:
 
 
 def check_engine(config: Config) -> None:
-    """Raises ConfigError where vLLM is asked for what it does not run, whatever the models."""
+    """Raise ConfigError if vLLM cannot run the search methods of the config."""
     if config.search.engine != "vllm":
         return
     if not config.cluster.search_actors:
@@ -48,7 +48,7 @@ def check_engine(config: Config) -> None:
 
 
 def check_checkpoints(config: Config) -> None:
-    """Raises ConfigError for a checkpoint that is no folder with safetensors and not on the hub."""
+    """Raise ConfigError for a checkpoint that is neither a folder nor on the hub."""
     named = {f"models.{name}": getattr(config.models, name) for name in TAKEN}
     for part in ("checkpoint", "base"):
         named |= {f"variants.{n}.{part}": getattr(v, part) for n, v in config.variants.items()}
@@ -58,16 +58,20 @@ def check_checkpoints(config: Config) -> None:
 
 
 def check_model(config: Config, model: str) -> None:
-    """Raises ConfigError for the name of a model that this config does not train."""
-    given = {name: f"models.{name}" for name in TAKEN if getattr(config.models, name) is not None}
-    given |= {n: f"variants.{n}.checkpoint" for n, v in config.variants.items() if v.checkpoint}
-    ratios = [n for n, v in config.variants.items() if not v.is_trained and n not in given]
-    valid = [name for name in (*TAKEN, *config.variants) if name not in given]
+    """Raise ConfigError for the name of a model that this config does not train."""
+    checkpoints = {
+        name: f"models.{name}" for name in TAKEN if getattr(config.models, name) is not None
+    }
+    checkpoints |= {
+        n: f"variants.{n}.checkpoint" for n, v in config.variants.items() if v.checkpoint
+    }
+    ratios = [n for n, v in config.variants.items() if not v.is_trained and n not in checkpoints]
+    valid = [name for name in (*TAKEN, *config.variants) if name not in checkpoints]
     valid = [name for name in valid if name not in ratios]
-    if model in given:
-        reason = f"given as a checkpoint by {given[model]}, and not trained"
+    if model in checkpoints:
+        reason = f"is not trained, since {checkpoints[model]} sets a checkpoint"
     elif model in ratios:
-        reason = "a density ratio of two models that are there, and not trained"
+        reason = "is not trained: a density ratio of two existing models"
     elif model not in valid:
         reason = "no such model"
     else:
@@ -76,17 +80,17 @@ def check_model(config: Config, model: str) -> None:
 
 
 def check_shares(config: Config, trained: Collection[str]) -> None:
-    """Raises ConfigError where a model that is trained has an empty split: a share of 0."""
+    """Raise ConfigError if a model that is trained has an empty split (a share of 0)."""
     for name in TAKEN:
         if name in trained and getattr(config.data, f"{name}_share", None) == 0:
             raise ConfigError(
-                f"data.{name}_share = 0: leaves no pairs to train the {name} on;"
-                f" valid: over 0, or a checkpoint as models.{name}"
+                f"data.{name}_share = 0: leaves no pairs to train the {name} on; valid: more than"
+                f" 0, or set models.{name} to a checkpoint"
             )
 
 
 def reads_checkpoints(config: Config) -> bool:
-    """Whether checkpoints or tokenizers must be looked into to know that a config is good."""
+    """Whether checking the config needs the files of checkpoints or tokenizers."""
     search, models = config.search, config.models
     variants = config.variants.values()
     return (
@@ -100,7 +104,7 @@ def reads_checkpoints(config: Config) -> bool:
 
 
 def check_checkpoint(field: str, name: str) -> None:
-    """Raises ConfigError, which names ``field``, for a checkpoint that is not there."""
+    """Raise ConfigError, which names ``field``, for a checkpoint that does not exist."""
     named = f"{field} = {shown(name)}"
     if is_folder(name):
         folder = Path(name).expanduser()
@@ -109,7 +113,7 @@ def check_checkpoint(field: str, name: str) -> None:
         if any(any(folder.glob(pattern)) for pattern in WEIGHTS):
             return
         if any(folder.glob("*.bin")):
-            return  # how it is converted is said where its weights are looked at
+            return  # the check of its weights says how to convert them
         raise ConfigError(f"{named}: the folder has no *.safetensors")
     valid = "valid: a folder with config.json and safetensors, or a hub name like org/model"
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -119,9 +123,9 @@ def check_checkpoint(field: str, name: str) -> None:
 
 
 def _missing_on_the_hub(name: str) -> str:
-    """Why there is no such model on the hub or in its cache; "" where there is one.
+    """Return why a model is neither on the hub nor in its cache; "" if it is there.
 
-    A hub that does not answer is asked once: downloads would try for half a minute.
+    A hub that does not answer is tried once, since a download would retry for half a minute.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
@@ -145,9 +149,9 @@ def _missing_on_the_hub(name: str) -> str:
     except OfflineModeIsEnabled:
         return "not in the hub's cache, and HF_HUB_OFFLINE is set"
     except GatedRepoError:
-        return "gated on the hub, and HF_TOKEN is of no one who may read it"
+        return "gated on the hub, and HF_TOKEN has no access to it"
     except (RepositoryNotFoundError, HFValidationError):
         return nowhere
-    except Exception as error:  # of the hub's servers, of the network, of its library
+    except Exception as error:  # any error of the servers, the network or the library
         return f"not in the hub's cache, and the hub does not answer ({reason_of(error)})"
     return nowhere

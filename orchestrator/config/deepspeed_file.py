@@ -1,7 +1,7 @@
-"""DeepSpeed's own settings file, checked before a worker reads it.
+"""Check DeepSpeed's settings file before the training workers read it.
 
-DeepSpeed ignores a setting that it does not know, and speaks of a wrong value once the training
-workers are up. The fields are those of DeepSpeed 0.19 that a training of one process group has.
+DeepSpeed ignores unknown settings and reports a wrong value only when the workers have started. The
+fields are those of DeepSpeed 0.19 that apply to a training with one process group.
 """
 
 import json
@@ -18,7 +18,7 @@ from orchestrator.config.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_FILE = 1_000_000  # bytes
-# Fields that a training sets by itself, and what decides them.
+# Settings that the training sets itself, and what decides them.
 OURS = {
     "optimizer.params.lr": "the learning_rate of each training decides",
     "scheduler": "the learning rate falls linearly after the warmup_steps of each training",
@@ -29,11 +29,11 @@ OURS = {
     "bf16": "training.precision decides",
     "torch_autocast": "training.precision decides",
 }
-AUTO = "auto"  # left to DeepSpeed, as if it were not there
+AUTO = "auto"  # the same as no value: DeepSpeed decides
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 Beta = Annotated[float, Field(ge=0, lt=1), Number]
 Settings = dict[str, Any]
-# DeepSpeed's, in any case; torch's, as torch writes them.
+# Optimizers of DeepSpeed, in any case, and of torch, case-sensitive.
 DEEPSPEEDS = (
     "adagrad", "adam", "adamw", "lamb", "lion", "muadam", "muadamw", "muon", "musgd",
 )  # fmt: skip
@@ -88,7 +88,7 @@ class OptimizerFile(Section):
 
 
 class OffloadParam(Section):
-    """Where parameters wait (ZeRO-3)."""
+    """Where parameters are offloaded to (ZeRO-3)."""
 
     device: Literal["none", "cpu", "nvme"] | None = None
     nvme_path: str | None = None
@@ -99,7 +99,7 @@ class OffloadParam(Section):
 
 
 class OffloadOptimizer(Section):
-    """Where the optimizer's state is."""
+    """Where the optimizer's state is offloaded to."""
 
     device: Literal["none", "cpu", "nvme"] | None = None
     nvme_path: str | None = None
@@ -114,7 +114,7 @@ class OffloadOptimizer(Section):
 
 
 class ZeroFile(Section):
-    """How ZeRO shards."""
+    """The settings of ZeRO."""
 
     stage: Annotated[int, Field(ge=0, le=3)] | None = None
     contiguous_gradients: Flag | None = None
@@ -158,7 +158,7 @@ class ZeroFile(Section):
 
 
 class DeepSpeedFile(Section):
-    """The whole file, without what the config's own fields decide."""
+    """The settings file, without the settings that the config decides."""
 
     optimizer: OptimizerFile
     gradient_clipping: NotNegative | None = None
@@ -193,11 +193,11 @@ class DeepSpeedFile(Section):
 
 
 def check_deepspeed(training: TrainingConfig) -> None:
-    """Checks the file that ``training.deepspeed`` names.
+    """Check the file that ``training.deepspeed`` names.
 
     Raises:
-        ConfigError: it is not there, no JSON object, holds what DeepSpeed does not know or the
-            config decides, or needs another ZeRO stage.
+        ConfigError: it does not exist, is not a JSON object, has a setting that DeepSpeed does not
+            have or that the config decides, or needs another ZeRO stage.
     """
     named = f"training.deepspeed = {shown(training.deepspeed)}"
     content = _content(named, training.deepspeed)
@@ -213,7 +213,7 @@ def _content(named: str, path: str) -> dict[str, Any]:
         raise ConfigError(f"{named}: no such file; valid: a JSON file")
     try:
         if file.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{named}: valid: a JSON file of settings, at most 1 MB")
+            raise ConfigError(f"{named}: too large; valid: a JSON file of at most 1 MB")
         content = json.loads(file.expanduser().read_text("utf-8"))
     except OSError as error:
         raise ConfigError(
@@ -224,7 +224,7 @@ def _content(named: str, path: str) -> dict[str, Any]:
             raise
         raise ConfigError(f"{named}: not JSON: {reason_of(error)}; valid: a JSON file") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{named}: valid: a JSON object of settings")
+        raise ConfigError(f"{named}: not a JSON object; valid: a JSON object of settings")
     return content
 
 
@@ -248,21 +248,21 @@ def _check_fields(named: str, content: dict[str, Any]) -> None:
         place = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             raise ConfigError(
-                f"{named}: its {shown_name(place)} = {shown(problem['input'])} is no setting of"
-                f" DeepSpeed's; valid: {', '.join(_valid(problem['loc'][:-1]))}"
+                f"{named}: its {shown_name(place)} = {shown(problem['input'])} is not a setting of"
+                f" DeepSpeed; valid: {', '.join(_valid(problem['loc'][:-1]))}"
             ) from None
         message = problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         if problem["type"] == "missing":
             raise ConfigError(
-                f"{named}: its {place}: missing, and nothing would be trained without; valid: as"
-                " in configs/deepspeed/default.json"
+                f"{named}: its {place}: missing, but required; valid: as in"
+                " configs/deepspeed/default.json"
             ) from None
         raise ConfigError(f"{named}: its {place} = {shown(problem['input'])}: {message}") from None
 
 
-def _valid(place: tuple[int | str, ...]) -> list[str]:
-    """The settings that stand beside an unknown one."""
+def _valid(location: tuple[int | str, ...]) -> list[str]:
+    """Return the valid settings of a section."""
     sections: dict[tuple[int | str, ...], type[Section]] = {
         (): DeepSpeedFile,
         ("optimizer",): OptimizerFile,
@@ -271,7 +271,7 @@ def _valid(place: tuple[int | str, ...]) -> list[str]:
         ("zero_optimization", "offload_param"): OffloadParam,
         ("zero_optimization", "offload_optimizer"): OffloadOptimizer,
     }
-    return list(sections[place].model_fields)
+    return list(sections[location].model_fields)
 
 
 def _without_auto(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,29 +1,29 @@
-"""The error of a config that cannot be run, and how it shows a value."""
+"""The error of a config that cannot run, and how errors show values."""
 
-SHOWN = 200  # characters of a value that an error repeats: a path has room
-_END = 40  # of them from its end: a path's last part tells it from others
+SHOWN = 200  # characters of a value that an error repeats, enough for most paths
+_END = 40  # of these, the characters from its end, such as the name of a file
 
 
 class ConfigError(ValueError):
-    """The config cannot be run; the message names field, value and what is valid."""
+    """The config cannot run; the message names the field, its value and valid values."""
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, without the middle of a long one."""
+    """Return the repr of a value; the middle of a long one is left out."""
     try:
         text = repr(value)
-    except ValueError:  # Python does not write whole numbers of thousands of digits
+    except ValueError:  # Python does not print integers of thousands of digits
         return f"a {type(value).__name__} of thousands of digits"
     return _shortened(text)
 
 
 def shown_name(name: object) -> str:
-    """A name or path as ``shown``, without quotes."""
+    """Return a name or path as ``shown`` does, without quotes."""
     return _shortened(repr(str(name))[1:-1])
 
 
 def reason_of(error: BaseException) -> str:
-    """What another library says is wrong, as one line that is not longer than a value."""
+    """Return the message of another library's error on one line, shortened like a value."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return _shortened(" ".join(str(text).split()))
 

@@ -1,36 +1,35 @@
-"""What pydantic finds wrong with a config, as a line that names field, value and what is valid."""
+"""Pydantic's validation errors as lines that name the field, its value and valid values."""
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from orchestrator.config.errors import shown, shown_name
 from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
 from orchestrator.tasks.task import TASKS
 
+Location = tuple[int | str, ...]  # of a field, from pydantic
 NO_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
-def explained(problem: Mapping[str, Any] | Any) -> str:
-    """The line of one of ``ValidationError.errors()``."""
+def explained(problem: ErrorDetails) -> str:
+    """Return one of ``ValidationError.errors()`` as a line."""
     location = problem["loc"]
-    place = _place(location)
-    field, value = shown_name(".".join(map(str, place))), shown(problem["input"])
+    field, value = shown_name(".".join(map(str, _path(location)))), shown(problem["input"])
     if problem["type"] == "extra_forbidden":
         return f"{field} = {value}: unknown key{_suggestion(location)}"
     if problem["type"] in NO_SECTION:
         keys = ", ".join(_keys(location)) or "by name"
-        return f"{field or 'config'} = {value}: a section is wanted; valid: fields {keys}"
+        return f"{field or 'config'} = {value}: must be a section; valid: fields {keys}"
     if problem["type"] == "value_error":
         return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        given = problem["ctx"].get("tag")
-        found = "missing" if given is None else f"{shown(given)}: no such task"
-        separator = ": " if given is None else " = "
-        return f"{field}.task{separator}{found}; valid: {', '.join(TASKS)}"
+        task = problem["ctx"].get("tag")
+        error = ": missing" if task is None else f" = {shown(task)}: no such task"
+        return f"{field}.task{error}; valid: {', '.join(TASKS)}"
     message = " ".join(problem["msg"].split())
     message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
@@ -38,16 +37,16 @@ def explained(problem: Mapping[str, Any] | Any) -> str:
     return f"{field} = {value}: {message}"
 
 
-def _place(location: Sequence[Any]) -> list[Any]:
-    """Without the name of the task, which pydantic puts into the place of a field of its data."""
-    place = list(location)
-    if len(place) > 1 and place[0] == "data" and place[1] in TASKS:
-        del place[1]
-    return place
+def _path(location: Location) -> list[int | str]:
+    """Return the path of a field; pydantic adds the name of the task to fields of its data."""
+    path = list(location)
+    if len(path) > 1 and path[0] == "data" and path[1] in TASKS:
+        del path[1]
+    return path
 
 
-def _keys(location: Sequence[Any]) -> list[str]:
-    """The fields of the section at a place; none where it is no section of stated fields."""
+def _keys(location: Location) -> list[str]:
+    """Return the fields of the section at a location; none if its fields are not fixed."""
     section: type[BaseModel] | None = Config
     parts = list(location)
     while parts and section is not None:
@@ -61,16 +60,16 @@ def _keys(location: Sequence[Any]) -> list[str]:
     return [] if section is None else list(section.model_fields)
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section of a field's type, which may be optional."""
+def _section_in(annotation: object) -> type[BaseModel] | None:
+    """Return the section of a field's type, which may be optional."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
     return None
 
 
-def _suggestion(location: Sequence[Any]) -> str:
-    """The valid keys of the section that holds an unknown key, the likeliest first."""
+def _suggestion(location: Location) -> str:
+    """Return the valid keys of the section with an unknown key, after the most similar one."""
     valid = _keys(location[:-1])
     if not valid:
         return ""

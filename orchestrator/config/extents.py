@@ -1,54 +1,54 @@
-"""Counts of a config that do not go together, whatever machine it runs on.
+"""Checks of counts that contradict each other, on any machine.
 
-Attention heads and hidden size, the fields of a task, contexts and what they must
-hold, warm-ups and trainings. What a machine has no room for: `sizes.py`.
+Attention heads and hidden size, fields of the task, context lengths and responses, warm-up and
+training steps. `sizes.py` checks memory and disk.
 """
 
 from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the tree checks itself by this module
+if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
 
 TEMPLATE = 3  # tokens of a prompt's template, at least
-CUTS_OF_SST = 2  # times sst_k, at most, of a pair
+CUTS_OF_SST = 2  # times sst_k: the most cuts of a pair
 CUTS_OF_OFFICIAL = 11
 
 
 def refuse_extents(config: "Config") -> None:
-    """Checks that the config's counts go together.
+    """Check that the config's counts do not contradict each other.
 
     Raises:
-        ValueError: one line for each that does not.
+        ValueError: one line for each contradiction.
     """
     if lines := [*_heads(config), *config.data.refusals(), *_contexts(config), *_warmups(config)]:
         raise ValueError("\n".join(lines))
 
 
 def _heads(config: "Config") -> Iterator[str]:
-    size, place = config.models.architecture, "models.architecture"
+    size, path = config.models.architecture, "models.architecture"
     heads = size.num_attention_heads
     if size.hidden_size % heads:
         yield (
-            f"{place}.hidden_size = {size.hidden_size}: must be a multiple of num_attention_heads"
+            f"{path}.hidden_size = {size.hidden_size}: must be a multiple of num_attention_heads"
             f" ({heads})"
         )
     elif size.hidden_size // heads % 2:
         yield (
-            f"{place}.hidden_size = {size.hidden_size}: {heads} heads of"
-            f" {size.hidden_size // heads} numbers, and rotary positions turn pairs of them;"
-            f" valid: an even number for each, such as hidden_size {size.hidden_size + heads}"
+            f"{path}.hidden_size = {size.hidden_size}: {heads} heads of"
+            f" dimension {size.hidden_size // heads}, but rotary positions need an even dimension;"
+            f" valid: for example {size.hidden_size + heads}"
         )
     if heads % size.num_key_value_heads:
         yield (
-            f"{place}.num_key_value_heads = {size.num_key_value_heads}: must divide"
+            f"{path}.num_key_value_heads = {size.num_key_value_heads}: must divide"
             f" num_attention_heads ({heads})"
         )
 
 
 def _contexts(config: "Config") -> Iterator[str]:
-    """The policy that the run trains must read a prompt and a response."""
+    """Check that the context of a policy that the run trains holds a prompt and a response."""
     if config.models.policy is not None:
         return
     room, limit = config.models.architecture.max_position_embeddings, config.decoding.max_new_tokens
@@ -60,8 +60,8 @@ def _contexts(config: "Config") -> Iterator[str]:
         )
     elif limit + prompt > room:
         yield (
-            f"models.architecture.max_position_embeddings = {room}: a prompt takes up to {prompt}"
-            f" tokens, and decoding.max_new_tokens = {limit} are a response's; valid: at least"
+            f"models.architecture.max_position_embeddings = {room}: a prompt has up to {prompt}"
+            f" tokens, and a response up to decoding.max_new_tokens = {limit}; valid: at least"
             f" {limit + prompt}"
         )
 
@@ -69,25 +69,30 @@ def _contexts(config: "Config") -> Iterator[str]:
 def _warmups(config: "Config") -> Iterator[str]:
     counts = config.data.row_counts
     for name in ("policy", "orm", "reference", "prm", "implicit"):
-        given = getattr(config.training, name)
-        steps = given.max_steps
+        settings = getattr(config.training, name)
+        steps = settings.max_steps
         if not _is_trained(config, name):
             continue
         if steps is None and counts is not None:
-            steps = given.epochs * ceil(_most_rows(config, counts, name) / given.batch_size)
-        if steps is not None and given.warmup_steps > steps:
-            yield _too_long(name, given.warmup_steps, steps)
+            steps = settings.epochs * ceil(_most_rows(config, counts, name) / settings.batch_size)
+        if steps is not None and settings.warmup_steps > steps:
+            yield _too_long(name, settings.warmup_steps, steps)
 
 
 def too_long_warmups(config: "Config", rows: Mapping[str, float]) -> list[str]:
-    """As of ``refuse_extents``, for trainings by name whose rows are counted by now."""
-    found = []
+    """Return the errors of warm-ups that are longer than their training.
+
+    Args:
+        config: the config.
+        rows: number of rows of each training, by name.
+    """
+    errors = []
     for name, count in rows.items():
-        given = getattr(config.training, name)
-        steps = given.max_steps or given.epochs * ceil(count / given.batch_size)
-        if count and given.warmup_steps > steps:
-            found.append(_too_long(name, given.warmup_steps, steps))
-    return found
+        settings = getattr(config.training, name)
+        steps = settings.max_steps or settings.epochs * ceil(count / settings.batch_size)
+        if count and settings.warmup_steps > steps:
+            errors.append(_too_long(name, settings.warmup_steps, steps))
+    return errors
 
 
 def _too_long(training: str, warmup: int, steps: int) -> str:
@@ -98,7 +103,7 @@ def _too_long(training: str, warmup: int, steps: int) -> str:
 
 
 def _is_trained(config: "Config", training: str) -> bool:
-    """Whether a run has a training of this section."""
+    """Whether the run trains a model with this section of ``training``."""
     variants = config.variants.values()
     if training == "prm":
         return any(v.is_trained_from_orm for v in variants)
@@ -109,7 +114,7 @@ def _is_trained(config: "Config", training: str) -> bool:
 
 
 def _most_rows(config: "Config", counts: Mapping[str, int], training: str) -> int:
-    """Rows, or partial pairs, of an epoch, at most."""
+    """Return an upper bound of the rows, or partial pairs, of an epoch."""
     if training == "implicit":
         return counts["orm"] + counts["prm"]
     if training != "prm":

@@ -1,6 +1,6 @@
-"""Loading a config: a YAML file, its `base:` files, overrides `key.sub=value`, then the typed tree.
+"""Load a config: a YAML file, its `base:` files and overrides `key.sub=value` become a typed tree.
 
-Whatever is wrong becomes one ConfigError that names the field, its value and what is valid.
+Every error is a ConfigError that names the field, its value and valid values.
 """
 
 import re
@@ -23,20 +23,20 @@ from orchestrator.config.unread import unread
 from orchestrator.config.yaml_text import CHARACTERS, NESTING, BadYaml, read_yaml, write_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # what runs without --config
-BASES = 10  # files that `base:` leads through
-LONGEST_TEXT = 8_192  # characters of a value; a path has 4,096 at most
+EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # the default of --config
+BASES = 10  # files in a chain of `base:`
+LONGEST_TEXT = 8_192  # characters of a value
 RENAMED = {"search.wave_size": "max_concurrent"}  # fields of earlier versions
-INTERPOLATIONS = 20  # `${` of a value
+INTERPOLATIONS = 20  # most `${` in a value
 _REFERENCE = "${"
-_WRITTEN = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which count there
+_WRITTEN = re.compile(r"(\\*)\$\{")  # with the backslashes that may escape it
 
 
 def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Reads and checks a config.
+    """Load and check a config.
 
     Args:
-        file: a YAML file; None means the embedded world's, configs/helpdesk.yaml.
+        file: a YAML file; None: configs/helpdesk.yaml, the embedded world.
         overrides: ``key.sub=value``, values in YAML notation.
 
     Raises:
@@ -53,29 +53,28 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML, which ``load_config`` reads back: all fields that are read."""
+    """Return the config as YAML that ``load_config`` reads back, without fields of no effect."""
     plain = config.model_dump(mode="json")
     for item in unread(config):
         *sections, field = item.field.split(".")
         section = reduce(lambda part, name: part[_key(part, name)], sections, plain)
-        if section[field] is not None:  # null sets nothing, and need not be the default
+        if section[field] is not None:  # null sets nothing, and may differ from the default
             del section[field]
-    for name in Config().variants:  # one that was left out is read back as left out
+    for name in Config().variants:  # null: the config leaves out this default variant
         plain["variants"].setdefault(name, None)
     return write_yaml(_escaped(plain))
 
 
 def _renamed(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree in the form of today: fields by their names, a list of methods as a section."""
+    """Return a tree with the current names of fields, and a list of methods as a section."""
     tree = dict(tree)
     if isinstance(tree.get("search"), list) and tree["search"]:
         tree["search"] = methods_of_list(tree["search"])
     for old, new in RENAMED.items():
         section, _, field = old.partition(".")
-        given = tree.get(section)
-        if isinstance(given, dict) and field in given:
-            given = {(new if name == field else name): value for name, value in given.items()}
-            tree[section] = given
+        fields = tree.get(section)
+        if isinstance(fields, dict) and field in fields:
+            tree[section] = {new if n == field else n: value for n, value in fields.items()}
             print(f"config: {old} is now {section}.{new}", file=sys.stderr)
     return tree
 
@@ -85,31 +84,35 @@ def _key(part: Any, name: str) -> Any:
 
 
 def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """One YAML file merged over the file that its `base:` names, relative to itself."""
+    """Read a YAML file and merge it over the file that its `base:` names."""
     content = _renamed(_content(file))  # before it is merged over its base
     if file.resolve() in above:
-        raise ConfigError(f"{file}: `base` goes in a circle")
+        raise ConfigError(
+            f"{file}: `base` refers back to this file; valid: a chain without a cycle"
+        )
     if len(above) >= BASES:
         raise ConfigError(
-            f"{file}: valid: at most {BASES} files, each the `base` of the one before"
+            f"{file}: the chain of `base` files is too long; valid: at most {BASES} files"
         )
     base = content.pop("base", None)
     if base is None:
         return content
     if not isinstance(base, str):
-        raise ConfigError(f"base = {shown(base)}: valid: a file's name, relative to {file}")
+        raise ConfigError(
+            f"base = {shown(base)}: not a file name; valid: a file relative to {file.parent}"
+        )
     below = _read(file.parent / base, (*above, file.resolve()))
     return _merged(_of_task(below, _task_of(content)), content)
 
 
 def _task_of(tree: dict[str, Any]) -> object:
-    """The name of the task that a tree sets; None: it sets none."""
+    """Return the name of the task that a tree sets; None if it sets none."""
     data = tree.get("data")
     return data.get("task") if isinstance(data, dict) else None
 
 
 def _of_task(tree: dict[str, Any], task: object) -> dict[str, Any]:
-    """The tree without `data` if a task is set over it whose fields are others."""
+    """Return the tree, without `data` if its fields are those of another task."""
     if task in (None, _task_of(tree) or Config().data.task_name()):
         return tree
     return {name: section for name, section in tree.items() if name != "data"}
@@ -118,83 +121,88 @@ def _of_task(tree: dict[str, Any], task: object) -> dict[str, Any]:
 def _content(file: Path) -> dict[str, Any]:
     try:
         if not file.is_file():
-            known = ", ".join(sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
-            raise ConfigError(f"--config {shown_name(file)}: no such file; configs/ has {known}")
+            names = ", ".join(sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
+            raise ConfigError(
+                f"--config {shown_name(file)}: no such file; valid: a YAML file, such as"
+                f" {names} in configs/"
+            )
         if file.stat().st_size > 4 * CHARACTERS:
-            raise ConfigError(f"{file}: valid: at most {CHARACTERS:,} characters")
+            raise ConfigError(f"{file}: too long; valid: at most {CHARACTERS:,} characters")
         content = read_yaml(file.read_text("utf-8-sig"))
     except (BadYaml, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: {error}") from error
-    except (OSError, ValueError) as error:  # a name that no file can have, no right to read it
+    except (OSError, ValueError) as error:  # an impossible file name, or no permission
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
             f"--config {shown_name(file)}: cannot be read: {reason_of(error)}"
         ) from error
     if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{file}: a config is a mapping of sections")
+        raise ConfigError(f"{file}: not a config; valid: a mapping of sections")
     return content or {}
 
 
 def _override(text: str) -> dict[str, Any]:
-    """An override as the part of the tree that it sets."""
+    """Return the tree that an override sets."""
     field, equals, value = text.partition("=")
     names = field.split(".")
     if not equals or not all(names) or any(c.isspace() for c in field) or len(names) > NESTING:
-        raise ConfigError(f"override {shown(text)}: valid is key.sub=value")
+        raise ConfigError(f"override {shown(text)}: valid: key.sub=value")
     try:
-        found = read_yaml(value, field)
+        tree = read_yaml(value, field)
     except BadYaml as error:
         raise ConfigError(f"override {shown(text)}: {error}") from error
     for name in reversed(names):
-        found = {name: found}
-    return dict(found)
+        tree = {name: tree}
+    return dict(tree)
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Sections field by field; whatever else is over it takes a field's place."""
-    found = dict(under)
+    """Merge two trees: sections field by field; any other value replaces the one below it."""
+    merged = dict(under)
     for name, value in over.items():
-        below = found.get(name)
+        below = merged.get(name)
         both = isinstance(below, dict) and isinstance(value, dict)
-        found[name] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return found
+        merged[name] = _merged(below, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _resolved(plain: dict[str, Any]) -> Any:
-    """With what `${...}` stands for."""
+    """Replace each reference `${...}` by its value."""
     for field, text in _texts(plain, ""):
         if text.count(_REFERENCE) > INTERPOLATIONS:
-            valid = f"valid: at most {INTERPOLATIONS} references"
+            valid = f"too many references; valid: at most {INTERPOLATIONS}"
             raise ConfigError(f"{field} = {shown(text)}: {valid}")
     try:
-        found = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+        resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
         raise ConfigError(f"config: {reason_of(error)}") from error
-    for field, text in _texts(found, ""):
+    for field, text in _texts(resolved, ""):
         if len(text) > LONGEST_TEXT:
-            valid = f"valid: at most {LONGEST_TEXT:,} characters"
+            valid = f"too long; valid: at most {LONGEST_TEXT:,} characters"
             raise ConfigError(f"{field} = {shown(text)}: {valid}")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ConfigError(f"{field} = {shown(text)}: no Unicode text")
-    return found
+            raise ConfigError(
+                f"{field} = {shown(text)}: not valid Unicode; valid: text without surrogates"
+            )
+    return resolved
 
 
-def _texts(value: Any, place: str) -> list[tuple[str, str]]:
-    """All texts of a tree, keys too, by field."""
+def _texts(value: Any, field: str) -> list[tuple[str, str]]:
+    """Return all strings of a tree, including keys, with the field of each."""
     if isinstance(value, str):
-        return [(place, value)]
+        return [(field, value)]
     if isinstance(value, list):
-        return [found for i, part in enumerate(value) for found in _texts(part, f"{place}[{i}]")]
+        return [text for i, part in enumerate(value) for text in _texts(part, f"{field}[{i}]")]
     if not isinstance(value, dict):
         return []
-    below = {name: f"{place}.{name}" if place else str(name) for name in value}
-    keys = [(place or "config", name) for name in value if isinstance(name, str)]
-    return keys + [found for name, part in value.items() for found in _texts(part, below[name])]
+    below = {name: f"{field}.{name}" if field else str(name) for name in value}
+    keys = [(field or "config", name) for name in value if isinstance(name, str)]
+    return keys + [text for name, part in value.items() for text in _texts(part, below[name])]
 
 
 def _escaped(value: Any) -> Any:
-    """With each `${` of a text as it is written where it is no reference."""
+    """Escape each `${`, so that it is not read as a reference."""
     if isinstance(value, dict):
         return {name: _escaped(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -1,11 +1,11 @@
-"""Checks that need a look into the given checkpoints: what kind of model each is, and its template.
+"""Checks of the checkpoints that a config names: the kind of each model and its chat template.
 
-Reads configs, tokenizers and the names of weights, never weights: before anything starts.
+They read configs, tokenizers and the names of weights, but no weights, before anything starts.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from orchestrator.checkpoints.checkpoint import check_start, context_of
 from orchestrator.choices import ScorerKind
@@ -24,23 +24,27 @@ from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.steps import BLANK_LINE, is_written
 from orchestrator.scorers.vllm_scorer import check_model
 
+Result = TypeVar("Result")
+
 
 def check_models(config: Config) -> None:
-    """Looks at every checkpoint that the config gives.
+    """Check every checkpoint that the config names.
 
     Raises:
-        ConfigError: a model is not of a kind that its place needs (a reward model without a reward
-            head, a policy that is none), its tokenizer has no chat template, or a policy cannot
-            write what ends the steps of a search.
+        ConfigError: a model has the wrong kind for its field (a reward model without a reward head,
+            a policy that is not a language model), its tokenizer has no chat template, or the
+            policy cannot write the delimiter of a search method's steps.
     """
     models = config.models
     if models.policy is not None:
         _as_language_model("models.policy", models.policy)
         _check_room(config, models.policy)
-        partly = any(variant.takes_partial_pairs for variant in config.variants.values())
-        if models.orm is None or (models.reference is None and partly):  # trained from it
+        has_partial_pairs = any(variant.takes_partial_pairs for variant in config.variants.values())
+        if models.orm is None or (
+            models.reference is None and has_partial_pairs
+        ):  # trained from it
             policy = models.policy
-            _told("models.policy", policy, lambda: check_start(policy))
+            _checked("models.policy", policy, lambda: check_start(policy))
     if models.orm is not None:
         _as_orm(config, models.orm)
     if models.reference is not None:
@@ -56,37 +60,37 @@ def check_models(config: Config) -> None:
 
 
 def _check_room(config: Config, policy: str) -> None:
-    """A given policy must read a prompt and a response."""
+    """Check that the context of the policy holds a prompt and a response."""
     context, limit = context_of(policy), config.decoding.max_new_tokens
     if limit >= context:
         raise ConfigError(
-            f"decoding.max_new_tokens = {limit}: models.policy reads {context} tokens, and the"
-            f" prompt needs some; valid: at most {context - 1}"
+            f"decoding.max_new_tokens = {limit}: the context of models.policy is {context}"
+            f" tokens, and a prompt needs at least one; valid: at most {context - 1}"
         )
 
 
 def _chat(config: Config, checkpoint: str | None) -> Chat | None:
-    """The tokenizer and template of a given model, else of the run's own; None of any text."""
+    """Return the chat format of a checkpoint, or of the run's models; None if it keeps any text."""
     if checkpoint is not None:
         return load_chat(checkpoint)
     if (words := config.data.vocabulary()) is not None:
         tokenizer = word_tokenizer(words)
         return Chat(tokenizer, (), tokenizer.chat_template)
-    return None  # the run's own byte-level tokenizer writes any text
+    return None  # the run makes a byte-level tokenizer, which keeps any text
 
 
-def _check_delimiter(config: Config, place: str, delimiter: str) -> None:
-    """A step that no text of the policy can end would be the whole response."""
+def _check_delimiter(config: Config, field: str, delimiter: str) -> None:
+    """Check that the policy can write the delimiter; otherwise no step would end."""
     chat = _chat(config, config.models.policy)
     if chat is not None and not is_written(chat, delimiter):
         raise ConfigError(
-            f"{place} = {shown(delimiter)}: the policy's tokenizer does not keep it, so no step"
-            " would ever end; valid: a text that it keeps, such as '.'"
+            f"{field} = {shown(delimiter)}: the policy's tokenizer does not keep this text, so"
+            " no step would end; valid: a text that it keeps, such as '.'"
         )
 
 
-def _check_steps(config: Config, place: str, variant: Variant) -> None:
-    """An aggregation is of steps, whose delimiter the scorer's tokenizer must keep."""
+def _check_steps(config: Config, field: str, variant: Variant) -> None:
+    """Check that the scorer's tokenizer keeps the delimiter of the steps that are aggregated."""
     if variant.aggregation is None:
         return
     checkpoint = variant.checkpoint
@@ -94,68 +98,68 @@ def _check_steps(config: Config, place: str, variant: Variant) -> None:
         from_orm = variant.is_trained_from_orm
         checkpoint = (from_orm and config.models.orm) or config.models.policy
     elif not variant.is_log_ratio:
-        kind = kind_of(_variant(config, place, variant, checkpoint))
+        kind = kind_of(_variant(config, field, variant, checkpoint))
         if kind not in ("sequence", "encoder"):
-            return  # it has steps of its own
+            return  # its steps do not need a delimiter
     chat, delimiter = _chat(config, checkpoint), variant.step_delimiter or BLANK_LINE
     if chat is not None and not is_written(chat, delimiter):
         raise ConfigError(
-            f"{place}.aggregation = {variant.aggregation!r}: of steps that end with"
-            f" {shown(delimiter)}, which the model's tokenizer does not keep; valid: a"
-            f" {place}.step_delimiter that it keeps, such as '.', or null"
+            f"{field}.aggregation = {variant.aggregation!r}: needs steps that end with"
+            f" {shown(delimiter)}, and the model's tokenizer does not keep this text; valid: set"
+            f" {field}.step_delimiter to a text that it keeps, such as '.', or set null"
         )
 
 
 def _outcome(config: Config, model: str, checkpoint: str) -> ScorerSpec:
-    """The spec of the ORM or the reference; what does not go together as the config's error."""
+    """Return the spec of the ORM or the reference; fields that contradict are a ConfigError."""
     try:
         return outcome_spec(config, model, checkpoint)
     except ValueError as error:
         raise ConfigError(f"models.{model}_reading: {error}") from error
 
 
-def _variant(config: Config, place: str, variant: Variant, checkpoint: str) -> ScorerSpec:
-    """The spec of a variant; what does not go together as the config's error."""
+def _variant(config: Config, field: str, variant: Variant, checkpoint: str) -> ScorerSpec:
+    """Return the spec of a variant; fields that contradict are a ConfigError."""
     try:
         return variant_spec(config, variant, checkpoint)
     except ValueError as error:
-        raise ConfigError(f"{place}: {error}") from error
+        raise ConfigError(f"{field}: {error}") from error
 
 
 def _check_engine(config: Config) -> None:
-    """Raises ConfigError where vLLM is asked for what it does not run."""
+    """Raise ConfigError if vLLM cannot run the models, or the dtype does not fit the engine."""
     wanted = config.search.engine
     for scorer in config.scorers:
         kind, checkpoint = _kind(config, scorer), _checkpoint(config, scorer)
-        dtype, others = config.search.dtype, kind == "sequence" and wanted != "vllm"
-        if dtype != "float32" and not others:
+        dtype, any_dtype = config.search.dtype, kind == "sequence" and wanted != "vllm"
+        if dtype != "float32" and not any_dtype:
             raise ConfigError(
-                f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind}, search.engine is"
-                f" {wanted}; valid: float32, or scorers of kind sequence alone on transformers"
+                f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind}, and search.engine is"
+                f" {wanted}; valid: float32, or only scorers of kind sequence with transformers"
             )
         try:
             engine_of(wanted, "cbs", kind)
         except ValueError as error:
             raise ConfigError(
                 f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
-                " transformers, or without that scorer"
+                " transformers, or scorers without {scorer}"
             ) from None
         if wanted == "vllm" and checkpoint is not None:
-            _told("search.engine = 'vllm', scorer", checkpoint, partial(check_model, checkpoint))
+            _checked("search.engine = 'vllm', scorer", checkpoint, partial(check_model, checkpoint))
     if wanted == "vllm" and config.models.policy is not None:
         policy = config.models.policy
-        _told("search.engine = 'vllm', models.policy", policy, lambda: check_served(policy))
+        _checked("search.engine = 'vllm', models.policy", policy, lambda: check_served(policy))
 
 
 def _checkpoint(config: Config, scorer: str) -> str | None:
-    """The given checkpoint of a scorer; None of one that the run trains."""
+    """Return the checkpoint of a scorer; None if the run trains it."""
     if scorer in ("orm", "reference"):
         return getattr(config.models, scorer)  # type: ignore[no-any-return]
     return config.variants[scorer].checkpoint
 
 
 def _kind(config: Config, scorer: str) -> ScorerKind:
-    """The kind of a scorer of the run: one that the run trains from the ORM is a sequence."""
+    """Return the kind of a scorer; one that the run trains from the ORM is a sequence."""
     variant, checkpoint = config.variants.get(scorer), _checkpoint(config, scorer)
     if variant is not None and variant.is_log_ratio:
         return "log_ratio"
@@ -167,7 +171,7 @@ def _kind(config: Config, scorer: str) -> ScorerKind:
 
 
 def _check_caches(config: Config) -> None:
-    """Raises ConfigError for a cache that no scorer keeps."""
+    """Raise ConfigError for the size of a KV cache that no scorer has."""
     size = config.cluster.reward_cache_mib
     scorers = dict.fromkeys(["orm", *config.scorers, *config.variants])
     if size is not None and "sequence" not in {_kind(config, scorer) for scorer in scorers}:
@@ -177,79 +181,79 @@ def _check_caches(config: Config) -> None:
         )
 
 
-def _check_variant(config: Config, place: str, variant: Variant) -> None:
+def _check_variant(config: Config, field: str, variant: Variant) -> None:
     policy = config.models.policy
     if variant.is_log_ratio:
         for part in ("checkpoint", "base"):
             if (named := getattr(variant, part)) is not None:
-                _as_language_model(f"{place}.{part}", named)
+                _as_language_model(f"{field}.{part}", named)
         numerator, base = variant.checkpoint or policy, variant.base or policy
         if not variant.is_trained and (numerator is None or base is None):
-            _check_words(config, place, variant)
+            _check_words(config, field, variant)
         elif not variant.is_trained:
             assert numerator is not None
             spec = ScorerSpec(numerator, "log_ratio", base=base)
-            _told(f"{place}.checkpoint", numerator, lambda: check_scorer(spec))
+            _checked(f"{field}.checkpoint", numerator, lambda: check_scorer(spec))
     elif variant.checkpoint is not None:
-        spec = _variant(config, place, variant, variant.checkpoint)
-        kind = _as_scorer(f"{place}.checkpoint", spec)
-        items = unread_of_variant(place, variant, kind)
+        spec = _variant(config, field, variant, variant.checkpoint)
+        kind = _as_scorer(f"{field}.checkpoint", spec)
+        items = unread_of_variant(field, variant, kind)
         if lines := [line for item in items for line in messages(config, item)]:
             raise ConfigError("\n".join(lines))
 
 
-def _check_words(config: Config, place: str, variant: Variant) -> None:
-    """A ratio to the policy that the run trains is of that policy's tokens."""
-    own = _chat(config, None)
-    if own is None:
-        return  # made of the data: not known yet
+def _check_words(config: Config, field: str, variant: Variant) -> None:
+    """Check that a ratio to the policy that the run trains has that policy's tokens."""
+    chat = _chat(config, None)
+    if chat is None:
+        return  # the tokenizer is made from the data, which is not read yet
     for part in ("checkpoint", "base"):
         named = getattr(variant, part)
-        if named and load_chat(named).tokenizer.get_vocab() != own.tokenizer.get_vocab():
+        if named and load_chat(named).tokenizer.get_vocab() != chat.tokenizer.get_vocab():
             raise ConfigError(
-                f"{place}.{part} = {shown(named)}: a log ratio is of the same tokens under both"
-                " models, and the policy that the run trains has other ones; valid: a model of the"
-                " world's words, or models.policy"
+                f"{field}.{part} = {shown(named)}: a log ratio needs two models with the same"
+                " tokens, and the policy that the run trains has other tokens; valid: a model with"
+                " the tokens of the embedded world, or set models.policy"
             )
 
 
 def _as_orm(config: Config, checkpoint: str) -> None:
-    place = "models.orm"
-    kind = _as_scorer(place, _outcome(config, "orm", checkpoint))
+    field = "models.orm"
+    kind = _as_scorer(field, _outcome(config, "orm", checkpoint))
     trained = [name for name, variant in config.variants.items() if variant.is_trained_from_orm]
     if trained and kind != "sequence":
         raise ConfigError(
-            f"{place} = {shown(checkpoint)}: variants ({', '.join(trained)}) are trained from it,"
-            f" which needs a head of one label on a causal backbone; this is"
-            f" {nature_of(checkpoint).what}; valid: another ORM, or no such variants"
+            f"{field} = {shown(checkpoint)}: the variants {', '.join(trained)} are trained from"
+            f" it, which needs a head of one label on a causal backbone; it is"
+            f" {nature_of(checkpoint).what}; valid: another ORM, or a config without these variants"
         )
 
 
-def _as_scorer(place: str, spec: ScorerSpec) -> str:
-    kind = _told(place, spec.checkpoint, lambda: check_scorer(spec))
+def _as_scorer(field: str, spec: ScorerSpec) -> ScorerKind:
+    kind = _checked(field, spec.checkpoint, lambda: check_scorer(spec))
     if kind != "step_tag" or nature_of(spec.checkpoint).form != "language model":
-        _check_template(place, spec.checkpoint)  # Math-Shepherd's format is known without one
-    return str(kind)
+        _check_template(field, spec.checkpoint)  # the format of a step tag needs no template
+    return kind
 
 
-def _as_language_model(place: str, checkpoint: str) -> None:
-    _told(place, checkpoint, lambda: check_policy(checkpoint))
-    _check_template(place, checkpoint)
+def _as_language_model(field: str, checkpoint: str) -> None:
+    _checked(field, checkpoint, lambda: check_policy(checkpoint))
+    _check_template(field, checkpoint)
 
 
-def _check_template(place: str, checkpoint: str) -> None:
-    """A model reads prompts as it was trained to: no format is made up for one that states none."""
-    chat = _told(place, checkpoint, lambda: load_chat(checkpoint))
+def _check_template(field: str, checkpoint: str) -> None:
+    """Check that a model has a chat template; no default format is assumed."""
+    chat = _checked(field, checkpoint, lambda: load_chat(checkpoint))
     if chat.tokenizer.chat_template is None and not chat.text_pair:
         raise ConfigError(
-            f"{place} = {shown(checkpoint)}: its tokenizer has no chat template, and how it reads a"
-            " prompt is not known; valid: a checkpoint folder with a chat_template.jinja"
+            f"{field} = {shown(checkpoint)}: its tokenizer has no chat template, so the format of"
+            " a prompt is unknown; valid: a checkpoint folder with a chat_template.jinja"
         )
 
 
-def _told(place: str, checkpoint: str, look: Callable[[], Any]) -> Any:
-    """What ``look`` finds; its error as the config's."""
+def _checked(field: str, checkpoint: str, check: Callable[[], Result]) -> Result:
+    """Return what ``check`` returns; its error becomes a ConfigError that names the field."""
     try:
-        return look()
+        return check()
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{place} = {shown(checkpoint)}: {error}") from error
+        raise ConfigError(f"{field} = {shown(checkpoint)}: {error}") from error

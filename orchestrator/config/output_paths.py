@@ -1,4 +1,4 @@
-"""Where a sweep reads and writes: which folders, disks and URIs can be, told before it starts."""
+"""Checks of the folders, disks and URIs that a sweep reads and writes, before it starts."""
 
 import os
 import shutil
@@ -13,31 +13,31 @@ from orchestrator.stages.output_folder import lasting_output_dir
 from orchestrator.stages.store import Store
 
 READ_ONLY = ("data", "git", "github", "http", "https", "libarchive", "reference", "zip")
-LONGEST_NAME, LONGEST_PATH = 255, 4_096  # bytes, of Linux and its file systems
-ROOM = 200  # bytes of a path below the output folder: stages, keys, checkpoints' files
+LONGEST_NAME, LONGEST_PATH = 255, 4_096  # bytes, on Linux
+ROOM = 200  # bytes of paths inside the output folder: stages, keys, files of checkpoints
 GIB = 2**30
 
 
 def check_output(config: Config, working_dir: Path) -> None:
-    """Checks that the output folder can be made and written, and that its disk is large enough.
+    """Check that the output folder can be created and written, and that its disk is large enough.
 
     Raises:
-        ConfigError: it cannot; ``output_dir`` or ``storage.free_gib`` is named.
+        ConfigError: it cannot; the message names ``output_dir`` or ``storage.free_gib``.
     """
     wanted = config.output_dir or f"runs/{config.name}"
     named = f"output_dir = {shown(wanted)}"
-    valid = "valid: a folder on a disk, or an fsspec URI that can be written"
+    valid = "valid: a writable local folder or fsspec URI"
     try:
-        place, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
-        store = Store(place)
-        reason = _no_path(store.local)
-        there = existing(Path("/") if reason else store.local)
-        reason = reason or _not_writable(store, there)
+        path, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
+        store = Store(path)
+        reason = _path_problem(store.local)
+        parent = existing(Path("/") if reason else store.local)
+        reason = reason or _write_problem(store, parent)
     except (OSError, ValueError, RuntimeError) as error:  # no such user, no such name
         raise ConfigError(f"{named}: {reason_of(error)}; {valid}") from error
     if reason:
         raise ConfigError(f"{named}: {reason}; {valid}")
-    disk = shutil.disk_usage(there).total / GIB
+    disk = shutil.disk_usage(parent).total / GIB
     if config.storage.free_gib > disk:
         raise ConfigError(
             f"storage.free_gib = {config.storage.free_gib:g}: the disk of output_dir has"
@@ -46,7 +46,7 @@ def check_output(config: Config, working_dir: Path) -> None:
 
 
 def check_target(field: str, file: Path) -> None:
-    """Checks that a file can be written: its folder is there, or can be made.
+    """Check that a file can be written: its folder exists or can be created.
 
     Raises:
         ConfigError: it cannot; the message names ``field``.
@@ -54,41 +54,43 @@ def check_target(field: str, file: Path) -> None:
     reason = ""
     try:
         wanted = file.expanduser().absolute()
-        there = existing(wanted)
-        if reason := _no_path(wanted):
+        parent = existing(wanted)
+        if reason := _path_problem(wanted):
             pass
-        elif there.is_dir() and there == wanted:
-            reason = "a folder is there"
-        elif not there.is_dir() and there != wanted:
-            reason = f"{there} is no folder"
-        elif not os.access(there, os.W_OK) or not shutil.disk_usage(there).total:
-            reason = f"you may not write in {there}"
+        elif parent.is_dir() and parent == wanted:
+            reason = "is a folder"
+        elif not parent.is_dir() and parent != wanted:
+            reason = f"{parent} is not a folder"
+        elif not os.access(parent, os.W_OK) or not shutil.disk_usage(parent).total:
+            reason = f"no permission to write in {parent}"
     except (OSError, ValueError, RuntimeError) as error:
         reason = reason_of(error)
     if reason:
-        raise ConfigError(f"{field} = {shown(str(file))}: {reason}; valid: a file's name")
+        raise ConfigError(
+            f"{field} = {shown(str(file))}: {reason}; valid: a file in a writable folder"
+        )
 
 
-def existing(place: Path) -> Path:
-    """The nearest of a path and the folders above it that is there."""
-    while not place.exists():
-        place = place.parent
-    return place
+def existing(path: Path) -> Path:
+    """Return the path if it exists, else the nearest folder above it that does."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def check_uri(field: str, uri: str, writing: bool = False) -> None:
-    """Checks that fsspec and the packages that are installed know the protocol of a URI.
+    """Check that fsspec and the installed packages support the protocol of a URI.
 
     Raises:
         ConfigError: they do not; the message names ``field``.
     """
-    if reason := _no_protocol(uri, writing):
-        valid = "valid: a path on a disk, or a URI of another protocol"
+    if reason := _protocol_problem(uri, writing):
+        valid = "valid: a local path, or a URI of another protocol"
         raise ConfigError(f"{field} = {shown(uri)}: {reason}; {valid}")
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is such a file; False of what no file can be called."""
+    """Whether a file exists; False for a name that no file can have."""
     try:
         return Path(path).expanduser().is_file()
     except (OSError, ValueError, RuntimeError):
@@ -96,39 +98,40 @@ def is_file(path: str | Path) -> bool:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether there is such a folder; False of what no folder can be called."""
+    """Whether a folder exists; False for a name that no folder can have."""
     try:
         return Path(path).expanduser().is_dir()
     except (OSError, ValueError, RuntimeError):
         return False
 
 
-def _no_path(path: Path) -> str:
-    """Why nothing can be called so; "" where something can."""
+def _path_problem(path: Path) -> str:
+    """Return why no file can have this path; "" if one can."""
     if any(character < " " for character in str(path)):
-        return "a path has no control characters"
+        return "contains control characters"
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
-        return f"no name in a path is longer than {LONGEST_NAME} bytes"
+        return f"a name in it is longer than {LONGEST_NAME} bytes"
     if len(os.fsencode(path)) > LONGEST_PATH - ROOM:
-        return f"with what is below it, the path is longer than {LONGEST_PATH} bytes"
+        return f"paths inside it would be longer than {LONGEST_PATH} bytes"
     return ""
 
 
-def _not_writable(store: Store, there: Path) -> str:
-    """Why a store cannot be written; "" where it can, for all that can be told without trying."""
-    if store.remote and (reason := _no_protocol(store.remote, writing=True)):
+def _write_problem(store: Store, parent: Path) -> str:
+    """Return why a store cannot be written; "" if nothing speaks against it. Writes nothing."""
+    if store.remote and (reason := _protocol_problem(store.remote, writing=True)):
         return reason
-    if not there.is_dir():
-        return f"{there} is no folder"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return f"you may not write in {there}"
-    if not shutil.disk_usage(there).total:
-        return f"{there} is on no disk"
+    if not parent.is_dir():
+        return f"{parent} is not a folder"
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return f"no permission to write in {parent}"
+    if not shutil.disk_usage(parent).total:
+        return f"{parent} is not on a disk"
     return ""
 
 
 @lru_cache
-def _no_protocol(uri: str, writing: bool) -> str:
+def _protocol_problem(uri: str, writing: bool) -> str:
+    """Return why a URI cannot be read or written; "" if it can."""
     for part in uri.split("::"):
         protocol = part.split("://")[0]
         try:

@@ -1,4 +1,4 @@
-"""From what the config says of a reward model to its spec: the one place that puts it together."""
+"""Scorer specs from the config."""
 
 from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
@@ -6,7 +6,7 @@ from orchestrator.scorers.scorer import ScorerSpec
 
 
 def outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
-    """The ORM or the reference reward model."""
+    """Return the spec of the ORM or the reference reward model."""
     reading = config.models.reading(model)
     return ScorerSpec(
         checkpoint,
@@ -22,9 +22,15 @@ def outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
 def variant_spec(
     config: Config, variant: Variant, checkpoint: str, base: str | None = None
 ) -> ScorerSpec:
-    """A process reward model; ``base`` is that of a log ratio.
+    """Return the spec of a process reward model.
 
-    One that is trained from the ORM is scored where the ORM is.
+    A model that is trained from the ORM is scored at the same token as the ORM.
+
+    Args:
+        config: the config.
+        variant: the process reward model.
+        checkpoint: its checkpoint.
+        base: the denominator of a log ratio.
     """
     score_at = variant.score_at
     if score_at is None and variant.is_trained:

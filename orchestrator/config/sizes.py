@@ -1,8 +1,8 @@
-"""What a config asks of memory and disk at least, estimated before anything starts.
+"""Lower bounds of the memory and disk that a config needs, checked before anything starts.
 
-Lower bounds, so that what runs is never refused: weights with their gradients and moments, prompts,
-the candidates of the prompts that search in step, the rows of a training's plan. Only what no
-machine at hand has room for is named; how much a stage takes in fact is another matter.
+They count weights with gradients and moments, prompts, the candidates of concurrent searches, and
+the rows of a training's plan. A config that fits is never refused; one that passes may still need
+more than there is.
 """
 
 import os
@@ -20,23 +20,23 @@ from orchestrator.config.tree import Config
 from orchestrator.stages.output_folder import lasting_output_dir
 from orchestrator.stages.store import Store
 
-ELSEWHERE = 2**46  # bytes: of a cluster whose machines are not this one, or a card, no one has more
-PARAMETER = 16  # bytes in training: weight, gradient and two moments in float32
-WEIGHT = 4  # bytes on disk
-ROW = 32  # bytes of a row's number in the plan of a training
+ELSEWHERE = 2**46  # bytes: no GPU or cluster machine has more memory
+PARAMETER = 16  # bytes of a parameter in training: weight, gradient and two moments in float32
+WEIGHT = 4  # bytes of a parameter on disk
+ROW = 32  # bytes of a row in the plan of a training
 PROMPT = 1_024  # bytes
-CANDIDATE, TOKEN = 200, 8  # bytes of a candidate, and of each of its tokens
+CANDIDATE, TOKEN = 200, 8  # bytes of a candidate and of each of its tokens
 NUMBER = 8  # bytes
 MIB = 2**20
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
-SPECIAL = 5  # tokens of the tokenizers that a run makes, beside its words
-BATCHERS = 2  # in flight
-REAL_PROMPTS = 1_000  # of a split of a file that is not read yet, at least where it matters
+SPECIAL = 5  # special tokens of a tokenizer that the run makes
+BATCHERS = 2  # that run at once
+REAL_PROMPTS = 1_000  # assumed rows of a split of a file that is not read yet
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a field asks for: so many bytes, of memory or of disk."""
+    """The bytes of memory or disk that a field needs, and for what."""
 
     field: str
     value: int
@@ -46,26 +46,27 @@ class Demand:
 
 
 def check_sizes(config: Config, working_dir: Path) -> None:
-    """Checks that memory and disk have room for what the config asks for at least.
+    """Check that memory and disk have room for the least that the config needs.
 
     Raises:
-        ConfigError: they have not; the message names the field that asks for most.
+        ConfigError: they have not; the message names the field that needs most.
     """
-    place, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
-    disk = shutil.disk_usage(existing(Store(place).local)).total
+    path, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
+    disk = shutil.disk_usage(existing(Store(path).local)).total
     memory = _memory(config)
     for demand in demands(config):
-        there = disk if demand.on_disk else memory
-        if demand.bytes > there:
+        available = disk if demand.on_disk else memory
+        if demand.bytes > available:
             kind = "disk" if demand.on_disk else "memory"
             raise ConfigError(
-                f"{demand.field} = {demand.value}: {demand.what} take at least"
-                f" {sized(demand.bytes)} of {kind}, and {sized(there)} are there; valid: less"
+                f"{demand.field} = {demand.value}: {demand.what} need at least"
+                f" {sized(demand.bytes)} of {kind}, and this machine has {sized(available)};"
+                " valid: a smaller value"
             )
 
 
 def demands(config: Config) -> Iterator[Demand]:
-    """All that a config asks for, as far as it can be told without its files."""
+    """Yield the demands of a config, as far as they are known without its files."""
     yield from _models(config)
     yield from _data(config)
     yield from _trainings(config)
@@ -74,11 +75,11 @@ def demands(config: Config) -> Iterator[Demand]:
     cluster = config.cluster
     for name in ("policy_cache_mib", "reward_cache_mib"):
         if (size := getattr(cluster, name)) is not None:
-            yield Demand(f"cluster.{name}", size, float(size) * MIB, "keys and values of an actor")
+            yield Demand(f"cluster.{name}", size, float(size) * MIB, "the KV cache of an actor")
 
 
 def sized(amount: float) -> str:
-    """Bytes in a unit that is easily read."""
+    """Return bytes as text in a suitable unit."""
     power = 0
     while amount >= 1024 and power < len(UNITS) - 1:
         amount, power = amount / 1024, power + 1
@@ -86,11 +87,11 @@ def sized(amount: float) -> str:
 
 
 def _memory(config: Config) -> float:
-    """Bytes of the machine that computes; a bound on all machines where it is another one."""
+    """Return the memory of the machine that computes; an upper bound if it is another machine."""
     cluster = config.cluster
-    on_cards = cluster.actor_gpus or cluster.train_worker_gpus
+    on_gpus = cluster.actor_gpus or cluster.train_worker_gpus
     others = "RAY_ADDRESS" in os.environ or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return ELSEWHERE if on_cards or others else float(psutil.virtual_memory().total)
+    return ELSEWHERE if on_gpus or others else float(psutil.virtual_memory().total)
 
 
 def _models(config: Config) -> Iterator[Demand]:
@@ -115,27 +116,31 @@ def _models(config: Config) -> Iterator[Demand]:
 def _data(config: Config) -> Iterator[Demand]:
     for name in config.data.generated:
         count = int(getattr(config.data, name))
-        yield Demand(f"data.{name}", count, float(count) * PROMPT, "so many prompts")
+        yield Demand(f"data.{name}", count, float(count) * PROMPT, "the prompts")
 
 
 def _trainings(config: Config) -> Iterator[Demand]:
-    """The plan of a training: the numbers of its rows in their order, which every worker has."""
+    """Yield the size of each training's plan: the order of its rows, which every worker has."""
     workers = config.training.workers
     rows = {"policy": REAL_PROMPTS, "orm": REAL_PROMPTS, "reference": REAL_PROMPTS}
     rows |= {"prm": REAL_PROMPTS, "implicit": REAL_PROMPTS}
     if (counts := config.data.row_counts) is not None:
         rows = {**counts, "implicit": counts["orm"] + counts["prm"]}
     for name, count in rows.items():
-        given = getattr(config.training, name)
-        field, value, visits = "epochs", given.epochs, float(given.epochs) * count
-        if given.max_steps is not None:
-            of_a_step = 1 if name == "prm" else min(given.batch_size, count)
-            field, value, visits = "max_steps", given.max_steps, given.max_steps * (of_a_step + 2.0)
-        what = "the order of its rows"
+        settings = getattr(config.training, name)
+        field, value, visits = "epochs", settings.epochs, float(settings.epochs) * count
+        if settings.max_steps is not None:
+            of_a_step = 1 if name == "prm" else min(settings.batch_size, count)
+            field, value, visits = (
+                "max_steps",
+                settings.max_steps,
+                settings.max_steps * (of_a_step + 2.0),
+            )
+        what = "its rows in the training plan"
         yield Demand(f"training.{name}.{field}", value, visits * ROW * workers, what)
     k, pairs = config.partial.sst_k, 1 if counts is None else counts["prm"]
     if any(v.truncation == "sst" for v in config.variants.values() if v.takes_partial_pairs):
-        yield Demand("partial.sst_k", k, float(k) * pairs * NUMBER, "so many cuts", on_disk=True)
+        yield Demand("partial.sst_k", k, float(k) * pairs * NUMBER, "the cuts", on_disk=True)
 
 
 def _search(config: Config) -> Iterator[Demand]:
@@ -149,10 +154,10 @@ def _search(config: Config) -> Iterator[Demand]:
             continue
         texts = float(prod(counts.values()))
         answered = method.prompts or prompts
-        held = answered if method.shared_samples else min(at_once, answered)
+        in_memory = answered if method.shared_samples else min(at_once, answered)
         largest = max(counts, key=lambda field: counts[field])
-        what = f"{texts:,.0f} candidates of each of {held} prompts"
-        yield Demand(f"{path}.{largest}", counts[largest], texts * held * candidate, what)
+        what = f"{texts:,.0f} candidates of each of {in_memory} prompts"
+        yield Demand(f"{path}.{largest}", counts[largest], texts * in_memory * candidate, what)
     if config.data.samples_pairs:
         each = config.evaluation.pairs_per_prompt
         what = f"{2 * each:,} samples of each of {prompts} prompts"
@@ -164,5 +169,5 @@ def _evaluation(config: Config) -> Iterator[Demand]:
     samples, columns = config.evaluation.bootstrap_samples, len(config.evaluation.agreement_grid)
     yield Demand(
         "evaluation.bootstrap_samples", samples, float(samples) * (columns + 1) * NUMBER,
-        "its resampled rates",
+        "the resampled rates",
     )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from orchestrator.config.fields import Count, CountOrNone, Flag, Positive, Text, Whole
+from orchestrator.config.fields import Count, CountOrNone, Flag, Integer, Positive, Text
 from orchestrator.config.section import Section
 
 
@@ -35,7 +35,7 @@ class TrainingConfig(Section):
 
     workers: Count = 2
     """Training processes, which train data-parallel."""
-    zero_stage: Annotated[int, Field(ge=0, le=3), Whole] = 1
+    zero_stage: Annotated[int, Field(ge=0, le=3), Integer] = 1
     """DeepSpeed ZeRO stage: 1 shards the optimizer, 2 also the gradients, 3 also the weights."""
     deepspeed: Text = "configs/deepspeed/default.json"
     """File of DeepSpeed settings: optimizer (required), gradient clipping, ZeRO. Settings unknown

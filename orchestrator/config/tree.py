@@ -66,9 +66,9 @@ def _default_variants() -> dict[str, Variant]:
 
 
 def _over_default(default: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
-    """A variant of the user's over the default one of its name.
+    """Merge a variant of the user over the default variant of the same name.
 
-    What the user's fields leave without a reader is not taken from the default.
+    Fields of the default that have no effect with the user's fields are dropped.
     """
     dropped: tuple[str, ...] = ("weight",) if variant.get("truncation") == "whole" else ()
     objective = str(variant.get("objective", Variant.model_fields["objective"].default))
@@ -79,29 +79,28 @@ def _over_default(default: dict[str, Any], variant: dict[str, Any]) -> dict[str,
 
 
 def _check_objective(name: str, variant: Variant) -> None:
-    """Raises ValueError for fields that do not go together."""
-    place = f"variants.{name}"
+    """Raise ValueError for fields of a variant that contradict each other."""
+    path = f"variants.{name}"
     if not (variant.trained_by.is_trained() or variant.checkpoint or variant.base):
         raise ValueError(
-            f"{place}: a {variant.trained_by.label} needs `checkpoint`, `base` or both: what is not"
+            f"{path}: a {variant.trained_by.label} needs `checkpoint`, `base` or both: what is not"
             " set is the policy, and the ratio of the policy to itself is always 1"
         )
     for field in OF_A_CHECKPOINT:
         value = getattr(variant, field)
         if value is not None and (variant.checkpoint is None or variant.is_log_ratio):
             raise ValueError(
-                f"{place}.{field} = {shown(value)}: only of a reward model as `checkpoint`; valid:"
-                " null, or give one"
+                f"{path}.{field} = {shown(value)}: needs a reward model as `checkpoint`; valid:"
+                " null, or set `checkpoint`"
             )
     if variant.base is not None and not variant.is_log_ratio:
         raise ValueError(
-            f"{place}.base = {shown(variant.base)}: only of a log ratio; valid:"
-            f" {log_ratio_settings()}"
+            f"{path}.base = {shown(variant.base)}: needs a log ratio; valid: {log_ratio_settings()}"
         )
     if variant.base is not None and variant.is_trained:
         raise ValueError(
-            f"{place}.base = {shown(variant.base)}: what the run trains starts from its policy"
-            " and is compared with it; valid: null, or give a `checkpoint` as well"
+            f"{path}.base = {shown(variant.base)}: a model that the run trains is compared with"
+            " the policy, from which it starts; valid: null, or set `checkpoint` too"
         )
 
 
@@ -155,12 +154,12 @@ class Config(Section):
 
     @field_validator("variants", mode="before")
     @classmethod
-    def _over_the_defaults(cls, given: Any) -> Any:
-        """What is named is merged over the default variants; null leaves one out."""
-        if not isinstance(given, dict):
-            return given
+    def _over_the_defaults(cls, value: Any) -> Any:
+        """Merge the variants over the default ones; null leaves out a default variant."""
+        if not isinstance(value, dict):
+            return value
         merged: dict[str, Any] = dict(_default_variants())
-        for name, variant in given.items():
+        for name, variant in value.items():
             if isinstance(variant, dict) and name in merged:
                 default = merged[name].model_dump(exclude_unset=True)
                 variant = _over_default(default, variant)
@@ -172,8 +171,8 @@ class Config(Section):
         for name in self.variants:
             if name in TAKEN or not VARIANT_NAME.fullmatch(name):
                 raise ValueError(
-                    f"variants: {shown(name)}: choose another name; valid: letters, digits, _ and"
-                    f" -, {NAME_LENGTH} at most, but for {', '.join(TAKEN)}"
+                    f"variants: {shown(name)}: not a valid name; valid: at most {NAME_LENGTH}"
+                    f" letters, digits, _ and -, except {', '.join(TAKEN)}"
                 )
         for name, variant in self.variants.items():
             _check_objective(name, variant)
@@ -184,29 +183,30 @@ class Config(Section):
                 )
             if variant.match is not None and self.variants[variant.match].match is not None:
                 raise ValueError(
-                    f"variants.{name}.match = {shown(variant.match)}: it matches another one itself"
+                    f"variants.{name}.match = {shown(variant.match)}: matches another variant"
+                    " itself; valid: a variant without `match`"
                 )
             if variant.match is not None and not self.variants[variant.match].is_trained:
                 raise ValueError(
-                    f"variants.{name}.match = {shown(variant.match)}: a checkpoint of yours, of"
-                    " which nobody knows how long it trained; valid: a variant trained in this run"
+                    f"variants.{name}.match = {shown(variant.match)}: is a checkpoint, whose"
+                    " number of training steps is unknown; valid: a variant trained in this run"
                 )
             if variant.match is not None and variant.takes_partial_pairs:
                 self._check_counted(name, variant.match)
             if variant.truncation == "whole" and variant.match is None and variant.is_trained:
                 raise ValueError(
-                    f"variants.{name}: truncation 'whole' needs `match`, the variant whose number"
-                    " of steps it trains for"
+                    f"variants.{name}: truncation 'whole' needs `match`; valid: the variant whose"
+                    " number of training steps it shares"
                 )
         return self
 
     def _check_counted(self, name: str, match: str) -> None:
-        """Raises ValueError where the matched variant has no number of partial pairs."""
+        """Raise ValueError if the matched variant is not trained on partial pairs."""
         if not self.variants[match].takes_partial_pairs:
             valid = [n for n, v in self.variants.items() if v.takes_partial_pairs and not v.match]
             raise ValueError(
-                f"variants.{name}.match = {shown(match)}: it is not trained on partial pairs, whose"
-                f" number is matched; valid: {', '.join(valid) or 'none of these variants'}"
+                f"variants.{name}.match = {shown(match)}: is not trained on partial pairs, whose"
+                f" number must be matched; valid: {', '.join(valid) or 'none of these variants'}"
             )
 
     @model_validator(mode="after")
@@ -226,7 +226,7 @@ class Config(Section):
         for entry in self.search.entries:
             if entry.method.needs_answers and not self.data.answers:
                 raise ValueError(
-                    f"{entry.path}: a vote is among extracted answers, and responses of task"
+                    f"{entry.path}: a vote needs final answers, and responses of task"
                     f" {self.data.task_name()!r} have none; valid: {entry.without}"
                 )
         return self
@@ -250,9 +250,9 @@ class Config(Section):
             count = entry.method.shared_samples
             if 0 < count < needed:
                 raise ValueError(
-                    f"{entry.path}.n = {count}: a test prompt's samples are also"
-                    f" made into evaluation.pairs_per_prompt = {self.evaluation.pairs_per_prompt}"
-                    f" pairs; valid: at least {needed}, or fewer pairs"
+                    f"{entry.path}.n = {count}: the samples of a test prompt also make"
+                    f" evaluation.pairs_per_prompt = {self.evaluation.pairs_per_prompt} pairs;"
+                    f" valid: at least {needed}, or a smaller evaluation.pairs_per_prompt"
                 )
         return self
 

@@ -1,11 +1,11 @@
-"""Fields that a config sets and nothing reads under its other settings.
+"""Fields that a config sets although they have no effect with its other settings.
 
-A field that is accepted and ignored promises what does not happen, so it is an error. Defaults
-never are: only what a file, an override or a call sets counts, and null sets nothing.
+A field without effect misleads, so it is an error. Only fields that a file, an override or a call
+sets count, not defaults; null sets nothing.
 
-Two cases differ. A field that contradicts another one is refused (``refuse_unread``). The settings
-of a training whose model is not trained, because a checkpoint takes its place, stay valid: one
-override must be enough to try another model. The job names them when it starts (``superseded``).
+There are two cases. A field that contradicts another one is refused (``refuse_unread``). The
+settings of a training whose model is a checkpoint stay valid, so that one override is enough to
+try another model; the job lists them when it starts (``superseded``).
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from orchestrator.config.sections import Variant
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
 from orchestrator.search.method import SearchMethod
 
-if TYPE_CHECKING:  # the tree checks itself by this module
+if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
 
 TRAINED_FIELDS = ("truncation", "weight", "match")  # of a variant trained on the ORM's pairs
-USE_THE_GAP = ("reference", "entropy", "shuffled")  # kinds of weight that are 1/H of some pairs
+USE_THE_GAP = ("reference", "entropy", "shuffled")  # kinds of weight that are 1/H
 OPTIMIZATIONS = ("policy", "orm", "reference", "prm", "implicit")
 OF_THE_POLICY = (
     "models.architecture", "models.vocabulary", "training.policy",
@@ -37,12 +37,12 @@ OF_EVERY_TRAINING = (
 
 @dataclass(frozen=True)
 class Unread:
-    """A field that nothing reads.
+    """A field without effect.
 
     Attributes:
         field: its path in the tree, as in an override.
-        reason: why nothing reads it, as a clause.
-        valid: the settings under which it is read.
+        reason: why it has no effect, as a clause.
+        valid: the settings with which it has an effect.
     """
 
     field: str
@@ -50,7 +50,7 @@ class Unread:
     valid: str
 
     def message(self, value: object) -> str:
-        """The error for the field with a value."""
+        """Return the error for the field with a value."""
         return (
             f"{self.field} = {shown(value)}: it has no effect: {self.reason};"
             f" valid: {self.valid}; or remove {self.field}"
@@ -58,10 +58,10 @@ class Unread:
 
 
 def refuse_unread(config: "Config") -> None:
-    """Checks that something reads every field that is set.
+    """Check that every field that is set has an effect.
 
     Raises:
-        ValueError: one line for each field that nothing reads.
+        ValueError: one line for each field without effect.
     """
     lines = [line for item in unread(config) for line in messages(config, item)]
     if lines:
@@ -69,13 +69,13 @@ def refuse_unread(config: "Config") -> None:
 
 
 def messages(config: "Config", item: Unread) -> list[str]:
-    """The error for a field that nothing reads; none where it is not set."""
+    """Return the error for a field without effect; none if the field is not set."""
     value = set_value(config, item.field)
     return [] if value is None else [item.message(value) + _or_null(config, item.field)]
 
 
 def _or_null(section: Section, field: str) -> str:
-    """How a field that another file sets is unset, where its type lets it be."""
+    """Return how to unset a field that another file sets; "" if it cannot be null."""
     *sections, name = field.split(".")
     value: Any = section
     for part in sections:
@@ -85,7 +85,7 @@ def _or_null(section: Section, field: str) -> str:
 
 
 def set_value(section: Section, field: str) -> Any:
-    """The value that a file, an override or a call sets; None where the field is not set."""
+    """Return the value that a file, an override or a call sets; None if the field is not set."""
     value: Any = section
     for part in field.split("."):
         if isinstance(value, dict | list):
@@ -98,14 +98,14 @@ def set_value(section: Section, field: str) -> Any:
 
 
 def _part(value: Any, name: str) -> Any:
-    """A field of a section, a variant by name, or an entry of a list by its number."""
+    """Return a field of a section, a variant by name, or an entry of a list by index."""
     if isinstance(value, list):
         return value[int(name)]
     return value.get(name) if isinstance(value, dict) else getattr(value, name)
 
 
 def unread(config: "Config") -> Iterator[Unread]:
-    """The fields that nothing reads under this config, set or not."""
+    """Yield the fields without effect in this config, set or not."""
     yield from _of_partial_pairs(config)
     yield from _of_training(config)
     yield from _of_search(config)
@@ -121,12 +121,12 @@ def unread(config: "Config") -> Iterator[Unread]:
 
 
 def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -> Iterator[Unread]:
-    """The fields of one variant that nothing reads.
+    """Yield the fields of one variant without effect.
 
     Args:
         section: path of the variant in the tree.
         variant: its fields.
-        kind: of scorer, where the files of its checkpoint say it.
+        kind: kind of the scorer, if it is read from the files of the checkpoint.
     """
     objective = variant.trained_by
     why = f"objective {variant.objective!r} trains on whole pairs"
@@ -154,7 +154,7 @@ def log_ratio_settings() -> str:
 
 
 def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[Unread]:
-    """The fields that say how a variant scores, of a kind that does not read them."""
+    """Yield the fields about scoring that have no effect with the kind of the scorer."""
     is_log_ratio = variant.trained_by.is_log_ratio
     if is_log_ratio or variant.checkpoint is None:
         kind = "log_ratio" if is_log_ratio else "sequence"
@@ -207,29 +207,31 @@ def _of_training(config: "Config") -> Iterator[Unread]:
 def _of_search(config: "Config") -> Iterator[Unread]:
     entries = config.search.entries
     if not any(entry.method.needs_scorer for entry in entries):
-        yield Unread("search.scorers", "no method asks a scorer", "a method that asks one")
+        yield Unread(
+            "search.scorers", "no search method needs scores", "a search method that needs scores"
+        )
     for entry in entries:
         yield from unread_of_method(entry.path, entry.method)
 
 
 def unread_of_method(section: str, method: SearchMethod[Any]) -> Iterator[Unread]:
-    """The fields of a method that its other fields make meaningless; ``section`` is their path."""
+    """Yield the fields of a method without effect; ``section`` is the path of the method."""
     for field, (why, valid) in method.unused_fields.items():
         yield Unread(f"{section}.{field}", why, valid)
 
 
 def superseded(config: "Config") -> dict[str, list[str]]:
-    """What is set for trainings that the run does not have, by the reason."""
+    """Return the fields that are set for trainings that the run does not have, by reason."""
     models, trained = config.models, [v for v in config.variants.values() if v.is_trained]
     by_orm = [v for v in trained if v.is_trained_from_orm]
-    whole = any(v.truncation == "whole" for v in by_orm)  # its steps have the ORM's batch size
+    whole = any(v.truncation == "whole" for v in by_orm)  # it has the batch size of the ORM
     needs_reference = any(v.takes_partial_pairs for v in trained)
     trains_reference = models.reference is None and needs_reference
     trains_reward_models = models.orm is None or trains_reference or bool(trained)
     groups = {
-        "models.policy is given": (models.policy is None, OF_THE_POLICY),
-        "models.orm is given": (models.orm is None or whole, ("training.orm",)),
-        "models.reference is given": (models.reference is None, ("training.reference",)),
+        "models.policy is set": (models.policy is None, OF_THE_POLICY),
+        "models.orm is set": (models.orm is None or whole, ("training.orm",)),
+        "models.reference is set": (models.reference is None, ("training.reference",)),
         "no variant needs the reference": (
             needs_reference or models.reference is not None, ("training.reference",),
         ),

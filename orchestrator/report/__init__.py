@@ -1,4 +1,4 @@
-"""The sweep's summary as people read it: terminal tables, figures, one self-contained page.
+"""Render the summary of a sweep: tables for the terminal, figures, and a self-contained HTML page.
 
-Everything here is a pure function of the summary's plain JSON: no Ray, no MLflow, no torch.
+All functions are pure functions of the summary's JSON; no Ray, MLflow or torch.
 """

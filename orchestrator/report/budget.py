@@ -1,4 +1,4 @@
-"""The table of equal budgets: each method against best-of-n of its scorer for the same cost."""
+"""The table of equal budgets: each method against best-of-n of its scorer at the same cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,18 +17,19 @@ from orchestrator.report.rows import (
 )
 
 BUDGETS = {"flops": "FLOPs", "seconds": "seconds"}
-NEAR = 0.95  # from this share of the budget on the largest N is as good as equal
-# What the marks behind BoN's n say; only those that a table has are told.
+NEAR = 0.95  # from this share of the budget on the costs count as equal
+# The meaning of the marks behind the n of BoN.
 MARKS = {
-    "*": "* BoN's largest N is cheaper than the method: it had less than the budget.",
-    "\N{DAGGER}": "\N{DAGGER} Even BoN-1 costs more than the method: it had more than the budget.",
+    "*": "* BoN with its largest N is cheaper than the method, so it used less than the budget.",
+    "\N{DAGGER}": "\N{DAGGER} Even BoN-1 costs more than the method, so it used more than that.",
 }
 
 
 def equal_budget_table(summary: Summary) -> Table:
-    """One row a method, scorer and kind of cost; metrics across, as differences to BoN.
+    """Return the table: rows are method, scorer and cost, columns are metrics.
 
-    The share of the method's budget that BoN took stands beside its n, e.g. ``BoN-16*`` and 0.60.
+    Values are differences to BoN. The share of the method's budget that BoN used is a column beside
+    its n, e.g. ``BoN-16*`` and 0.60.
     """
     entries = method_order(summary["equal_budget"])
     metrics = [m for m in metrics_in_order() if any(m in entry["tests"] for entry in entries)]
@@ -40,16 +41,17 @@ def equal_budget_table(summary: Summary) -> Table:
         count = max((test["count"] for test in tests.values()), default=None)
         row = [printable(entry["method"]), name_of(entry["scorer"]), BUDGETS[entry["budget"]]]
         row += [f"BoN-{entry['n']}{_mark(entry)}", number(entry["share"]), number(count, 0)]
-        found = [tests.get(metric) for metric in metrics]
+        results = [tests.get(metric) for metric in metrics]
         rows.append(
-            [Entry(text) for text in row] + [Entry(paired(test), sign=sign(test)) for test in found]
+            [Entry(text) for text in row]
+            + [Entry(paired(test), sign=sign(test)) for test in results]
         )
     title = f"At equal budget: differences to BoN of the same scorer {INTERVAL}"
     return make_table(title, lead, others, rows)
 
 
 def budget_marks(summary: Summary) -> list[str]:
-    """What the marks in the table mean, of those that it has."""
+    """Return the meaning of each mark that the table has."""
     used = {_mark(entry) for entry in summary["equal_budget"]}
     return [text for mark, text in MARKS.items() if mark in used]
 

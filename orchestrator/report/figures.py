@@ -1,6 +1,6 @@
-"""The figures of the sweep: quality and cost, agreement by length, paired differences, training.
+"""The figures: quality and cost, agreement by length, paired differences, training.
 
-Figures of section 5 and appendix B, each with its intervals. Pure matplotlib (Agg), no pyplot.
+They show section 5 and appendix B with intervals. Drawn by matplotlib (Agg) without pyplot.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +29,11 @@ from orchestrator.report.style import (
 RATES = ("AR_RM-SC", "AR_SC-HP", "AR_RM-HP", "prefix_accuracy")
 LINES: dict[str, Literal["-", "--"]] = {"closed": "-", "open": "--"}
 BANDS = {"closed": 0.18, "open": 0.07}  # opacity
-WIDE_RANGE = 50  # of the largest weight to the smallest: from there on the axis is logarithmic
+WIDE_RANGE = 50  # ratio of the largest to the smallest weight for a logarithmic axis
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """The figures by name; one that has no data is left out."""
+    """Return the figures by name, without those that have no data."""
     drawing: dict[str, Callable[[Summary], Figure | None]] = {
         "agreement": agreement,
         "reward_gap": reward_gap,
@@ -47,7 +47,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
 
 
 def save_figures(summary: Summary, folder: Path) -> list[Path]:
-    """Writes each figure as PNG and SVG into ``folder``, made if it is not there."""
+    """Write each figure as PNG and SVG to a folder, which is created; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         path for name, figure in figures(summary).items() for path in save(name, figure, folder)
@@ -55,15 +55,15 @@ def save_figures(summary: Summary, folder: Path) -> list[Path]:
 
 
 def agreement(summary: Summary) -> Figure | None:
-    """Agreement rates by prefix length, one panel a measure, over its conclusive pairs."""
+    """Draw agreement rates by prefix length, one panel per measure."""
     measures = [m for m in RATES if any(rate["measure"] == m for rate in summary["agreement"])]
     return _curves(summary, measures, "share of prefix pairs")
 
 
 def reward_gap(summary: Summary) -> Figure | None:
-    """The mean |r(x, y_w<t) - r(x, y_l<t)| by prefix length (observation 4)."""
-    found = any(rate["measure"] == "reward_gap" for rate in summary["agreement"])
-    return _curves(summary, ["reward_gap"] if found else [], "gap, in the scorer's unit")
+    """Draw the mean |r(x, y_w<t) - r(x, y_l<t)| by prefix length (observation 4)."""
+    is_measured = any(rate["measure"] == "reward_gap" for rate in summary["agreement"])
+    return _curves(summary, ["reward_gap"] if is_measured else [], "gap, in the scorer's unit")
 
 
 def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure | None:
@@ -83,7 +83,7 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
         over = next(rate["over"] for rate in shown if rate["measure"] == measure)
         axes.set_title(f"{title}, {over} pairs")
         axes.set_xlabel("prefix length t, tokens")
-    for axes in panels[::columns]:  # the others share their scale
+    for axes in panels[::columns]:  # the other panels share their axis
         axes.set_ylabel(quantity)
     for axes in panels[len(measures) :]:
         axes.set_axis_off()
@@ -104,16 +104,16 @@ def _band(axes: Axes, rate: Mapping[str, Any], colour: str) -> None:
     intervals = rate[rate["over"]]
     points = [(t, f) for t, f in zip(rate["grid"], intervals, strict=True) if f is not None]
     lengths = [t for t, _ in points]
-    low, high = ([found[part] for _, found in points] for part in ("low", "high"))
+    low, high = ([mean[part] for _, mean in points] for part in ("low", "high"))
     axes.fill_between(lengths, low, high, color=colour, alpha=BANDS[rate["position"]], linewidth=0)
     axes.plot(
-        lengths, [found["value"] for _, found in points],
+        lengths, [mean["value"] for _, mean in points],
         color=colour, linestyle=LINES[rate["position"]], marker=".", markersize=5,
     )  # fmt: skip
 
 
 def training_loss(summary: Summary) -> Figure | None:
-    """The loss of each reward model by training step."""
+    """Draw the loss of each reward model by training step."""
     models = [model for model in summary["models"] if model["loss"]]
     if not models:
         return None
@@ -125,13 +125,13 @@ def training_loss(summary: Summary) -> Figure | None:
             steps, losses, color=colour[model["name"]], linewidth=1.3, label=label(model["name"])
         )
     axes.set_xlabel("step")
-    axes.set_ylabel("loss, as trained on")
+    axes.set_ylabel("training loss")
     figure.legend(handles=axes.lines, loc="outside right upper")
     return figure
 
 
 def weights(summary: Summary) -> Figure | None:
-    """The histogram of the kept pairs' weights w = 1/H (section 4.2), one panel a truncation."""
+    """Draw histograms of the weights w = 1/H of kept pairs (section 4.2), one per truncation."""
     entries = [entry for entry in summary["weights"] if entry["histogram"]["counts"]]
     if not entries:
         return None
@@ -148,6 +148,6 @@ def weights(summary: Summary) -> Figure | None:
 
 
 def _colours(summary: Summary) -> dict[str | None, str]:
-    """One colour a scorer, the same in every figure."""
+    """Return the colour of each scorer, the same in all figures."""
     scorers = [row["scorer"] for part in ("cells", "agreement") for row in summary[part]]
     return colours([*scorers, *(model["name"] for model in summary["models"])])

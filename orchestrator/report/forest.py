@@ -1,6 +1,6 @@
-"""Forest plots: the paired differences of each method and scorer against each baseline.
+"""Forest plots: paired differences of each method and scorer to each baseline.
 
-One figure a metric, one panel a baseline (section 5: "+ours" against its baseline). Knows no test.
+One figure per metric, one panel per baseline (section 5).
 """
 
 import re
@@ -17,18 +17,18 @@ from orchestrator.report.rows import Summary, method_order
 from orchestrator.report.style import INK, NEUTRAL, PALETTE, label, new_figure
 
 ROW_HEIGHT = 0.27  # inches
-FRAME_HEIGHT = 1.1  # inches of title and axis
-TICKS = 4  # at most, and one more: differences need four characters and a sign each
-# Above zero, below zero, undecided.
+FRAME_HEIGHT = 1.1  # inches, title and axis
+TICKS = 4  # intervals between ticks; labels of differences are wide
+# Colours of differences above zero, below zero, and not significant.
 SIGN_COLOURS = {"+": PALETTE[2], "-": PALETTE[1], "": NEUTRAL}
 
 
 def forests(summary: Summary) -> dict[str, Figure]:
-    """A figure ``paired_<metric>`` for each metric compared."""
+    """Return a figure ``paired_<metric>`` for each metric with paired tests."""
     tests = [test for test in summary["comparisons"] if test["test"] is not None]
     drawn: dict[str, Figure] = {}
     for metric in dict.fromkeys(test["metric"] for test in tests):
-        name = f"paired_{re.sub(r'[^A-Za-z0-9_-]', '_', metric)}"  # it becomes a file name
+        name = f"paired_{re.sub(r'[^A-Za-z0-9_-]', '_', metric)}"  # it is a file name
         chosen = method_order(test for test in tests if test["metric"] == metric)
         drawn[name] = _forest(METRICS[metric].label if metric in METRICS else label(metric), chosen)
     return drawn

@@ -1,7 +1,7 @@
-"""The report: one HTML page with the tables, the figures and where they come from.
+"""The report: one HTML page with tables, figures and provenance.
 
-Nothing is loaded from anywhere: style and figures stand in the page, there is no script. Text is
-escaped by the template engine; only the figures, made here, go in as they are.
+The page loads nothing: styles and figures are inline, and there are no scripts. The template engine
+escapes all text except the SVG figures.
 """
 
 from collections.abc import Mapping
@@ -23,18 +23,21 @@ TEMPLATE = "page.html.j2"
 
 
 def write_report(summary: Mapping[str, Any], file: Path, ui_command: str) -> None:
-    """Writes the page; ``ui_command`` is what opens the MLflow UI. Never leaves half a page.
+    """Write the page, completely or not at all.
 
-    The page ends in ``file`` by a rename, so ``file`` is a local path.
+    Args:
+        summary: the summary of the sweep.
+        file: a local path.
+        ui_command: the command that opens the MLflow UI.
     """
     unfinished = file.with_name(f".{file.name}.unfinished")
-    # A lone surrogate from a bad input file cannot be written as UTF-8: it becomes a "?".
+    # A lone surrogate from a bad input file cannot be encoded as UTF-8; it becomes "?".
     unfinished.write_text(render(summary, ui_command), encoding="utf-8", errors="replace")
     unfinished.replace(file)
 
 
 def render(summary: Mapping[str, Any], ui_command: str) -> str:
-    """The page's HTML."""
+    """Return the HTML of the page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -1,16 +1,13 @@
-"""The rows of the tables that say where the results come from: models, weights, stages, rejects.
-
-One source for terminal and page, as rows.py; knows the summary's JSON only.
-"""
+"""Tables of the provenance of results: models, weights, stages, rejects and versions."""
 
 from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
 from orchestrator.report.rows import INTERVAL, Entry, Summary, Table, make_table, name_of
 
 
 def models_table(summary: Summary) -> Table:
-    """The models (section 4): objective, data, loss, accuracy on held-out pairs.
+    """Return the table of models (section 4): objective, data, loss, accuracy on held-out pairs.
 
-    Those that were not trained in the run have no steps.
+    Models that the run did not train have no steps.
     """
     rows = [
         [
@@ -32,7 +29,7 @@ def models_table(summary: Summary) -> Table:
 
 
 def weights_table(summary: Summary) -> Table:
-    """Partial pairs made, kept and dropped, by reason, for each truncation (section 4.2)."""
+    """Return the partial pairs of each truncation: kept, and dropped by reason (section 4.2)."""
     weights = summary["weights"]
     reasons = list(dict.fromkeys(reason for entry in weights for reason in entry["dropped"]))
     rows = [
@@ -51,7 +48,7 @@ def weights_table(summary: Summary) -> Table:
 
 
 def stages_table(summary: Summary) -> Table:
-    """Every stage with its key, its time and its own figures."""
+    """Return the table of stages with key, time and figures."""
     rows = [
         [
             Entry(printable(stage["stage"])),
@@ -62,11 +59,11 @@ def stages_table(summary: Summary) -> Table:
         for stage in summary["stages"]
     ]
     table = make_table("Stages", ("stage", "key", "figures"), ("time",), rows)
-    return Table(table.title, table.columns, table.rows)  # each row is a group of its own
+    return Table(table.title, table.columns, table.rows)  # without groups
 
 
 def rejects_table(summary: Summary) -> Table:
-    """Rows refused, by reason, with their sum."""
+    """Return the number of rejected rows by reason, and their sum."""
     rejects = summary["rejects"]
     rows = [
         [Entry(printable(reason)), Entry(number(count, 0))]
@@ -78,7 +75,7 @@ def rejects_table(summary: Summary) -> Table:
 
 
 def versions_table(summary: Summary) -> Table:
-    """The packages that made the results."""
+    """Return the versions of the packages that computed the results."""
     rows = [
         [Entry(printable(package)), Entry(NOTHING if version is None else printable(version))]
         for package, version in summary["versions"].items()

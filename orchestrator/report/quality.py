@@ -1,7 +1,7 @@
-"""Quality against cost, in FLOPs and in seconds: the picture that a method is chosen from.
+"""Figures of quality against cost, in FLOPs and in seconds.
 
-One mark a cell, and for each scorer the line of best-of-n through n = 1, 2, 4, ..., N: what every
-method has to lie above.
+Each cell is a mark. For each scorer a line shows best-of-n for n = 1, 2, 4, ..., N, the baseline of
+all methods.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ BAND = 0.08  # opacity of a line's interval
 
 
 def quality_figures(summary: Summary, colour: Mapping[str | None, str]) -> dict[str, Figure | None]:
-    """A figure a kind of cost; None where nothing was measured."""
+    """Return a figure for each kind of cost; None if it was not measured."""
     costs = [cell["cost"]["flops"] for cell in summary["cells"] if _cost(cell, "flops")]
     scale, unit = flops_unit(costs)
     return {
@@ -48,11 +48,11 @@ def _figure(
         for curve in summary["bon_curves"]:
             _line(axes, curve["points"], metric, cost, scale, colour[curve["scorer"]])
         for cell in cells:
-            found = cell["metrics"].get(metric)
-            if found is not None:
+            mean = cell["metrics"].get(metric)
+            if mean is not None:
                 axes.errorbar(
-                    [cell["cost"][cost] / scale], [found["value"]],
-                    yerr=[[found["value"] - found["low"]], [found["high"] - found["value"]]],
+                    [cell["cost"][cost] / scale], [mean["value"]],
+                    yerr=[[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]],
                     fmt=marker[cell["method"]], color=colour[cell["scorer"]],
                     markersize=7, elinewidth=1.2, capsize=2.5, alpha=0.9,
                 )  # fmt: skip
@@ -71,13 +71,13 @@ def _line(
     scale: float,
     colour: str,
 ) -> None:
-    known = [point for point in points if point["metrics"].get(metric) is not None]
-    places = [point["cost"][cost] / scale for point in known]
+    measured = [point for point in points if point["metrics"].get(metric) is not None]
+    costs = [point["cost"][cost] / scale for point in measured]
     value, low, high = (
-        [point["metrics"][metric][part] for point in known] for part in ("value", "low", "high")
+        [point["metrics"][metric][part] for point in measured] for part in ("value", "low", "high")
     )
-    axes.fill_between(places, low, high, color=colour, alpha=BAND, linewidth=0)
-    axes.plot(places, value, color=colour, linewidth=1.4, marker=".", markersize=4)
+    axes.fill_between(costs, low, high, color=colour, alpha=BAND, linewidth=0)
+    axes.plot(costs, value, color=colour, linewidth=1.4, marker=".", markersize=4)
 
 
 def _legend(
@@ -101,5 +101,5 @@ def _legend(
 
 
 def _cost(cell: Mapping[str, Any], name: str) -> float | None:
-    found = (cell.get("cost") or {}).get(name)
-    return float(found) if found else None
+    cost = (cell.get("cost") or {}).get(name)
+    return float(cost) if cost else None

@@ -1,7 +1,6 @@
-"""Why a scorer's responses are better or worse than the ORM's: what is in them, counted and paired.
+"""Why a scorer's responses are better or worse than the ORM's: paired counts of their faults.
 
-A search that a reward model steers ends where that model sees nothing wrong. Which faults it then
-leaves, and which it removed, says more of the model than the one rate in which they are summed.
+The counts show which faults a reward model removes and which it misses; a rate only sums them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ VERDICTS = {"+": "higher than", "-": "lower than", "": "not shown to differ from
 
 
 def counts_table(summary: Summary) -> Table:
-    """What a cell's responses hold, on average: method and scorer down, kinds across."""
+    """Return the mean counts in the responses of each cell: rows are cells, columns are counts."""
     cells = [cell for cell in method_order(summary["cells"]) if cell.get("counts")]
     kinds = list(dict.fromkeys(kind for cell in cells for kind in cell["counts"]))
     body = [
@@ -36,14 +35,14 @@ def counts_table(summary: Summary) -> Table:
     ]
     others = [_words(kind) for kind in kinds]
     return make_table(
-        f"Counted in a response, mean {INTERVAL}", ("method", "scorer", "n"), others, body
+        f"Mean counts per response {INTERVAL}", ("method", "scorer", "n"), others, body
     )
 
 
 def reasons(summary: Summary) -> list[str]:
-    """A sentence for each cell with a rate to explain: its difference to the ORM's, and the counts.
+    """Return a sentence for each cell: the difference of its rate to the ORM's, and the counts.
 
-    Cells none of whose counts is shown to differ from the ORM's have no sentence.
+    Cells without a count that differs significantly from the ORM's have no sentence.
     """
     tests = method_order(t for t in summary["comparisons"] if t["baseline"] == BASELINE)
     rates = [
@@ -63,16 +62,16 @@ def reasons(summary: Summary) -> list[str]:
 
 
 def _sentence(test: Mapping[str, Any], counts: Sequence[Mapping[str, Any]]) -> str:
-    certain = [c for c in counts if c["test"] is not None and sign(c["test"])]
-    if not certain:
+    significant = [c for c in counts if c["test"] is not None and sign(c["test"])]
+    if not significant:
         return ""
-    certain.sort(key=lambda c: -abs(c["test"]["difference"]))
-    told = "; ".join(f"{_words(c['metric'])} {paired(c['test'])}" for c in certain)
+    significant.sort(key=lambda c: -abs(c["test"]["difference"]))
+    details = "; ".join(f"{_words(c['metric'])} {paired(c['test'])}" for c in significant)
     verdict = VERDICTS[sign(test["test"])]
     rate = label_of(test["metric"])
     return (
         f"{printable(test['method'])}, {name_of(test['scorer'])}: {rate} {verdict} with the ORM"
-        f" ({paired(test['test'])}). In a response, against the ORM's: {told}."
+        f" ({paired(test['test'])}). Counts per response, difference to the ORM: {details}."
     )
 
 

@@ -1,6 +1,6 @@
-"""The rows of the result tables: cells, paired tests, agreement rates (section 5, appendix B).
+"""The result tables: cells, paired tests and agreement rates (section 5, appendix B).
 
-One source for terminal and page. Knows the summary's JSON; nothing of rich or of HTML.
+The terminal and the page show the same tables.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from orchestrator.search.method import methods_in_order
 
 Summary = Mapping[str, Any]
 INTERVAL = "[95 % interval]"
-OWN_REWARD = "reward"  # the metric that is shown with its standard deviation
+SCORER_REWARD = "reward"  # the metric that is shown with its standard deviation
 PER_PROMPT = {
     "policy_tokens_sampled": "policy tokens sampled",
     "policy_tokens_computed": "policy tokens computed",
@@ -31,13 +31,13 @@ PER_PROMPT = {
     "policy_calls": "policy calls",
     "reward_calls": "reward calls",
 }
-SETS = ("strict", "distinct", "decided")  # of prefix pairs, in this order
+SETS = ("strict", "distinct", "decided")  # of prefix pairs, in the order of columns
 DETAIL_FLOPS = {"policy_flops": "policy", "reward_flops": "reward"}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One table cell: its text, whether it is its group's best, and its sign where one is told."""
+    """One table cell: text, whether it is the best of its group, and the sign of a difference."""
 
     text: str
     best: bool = False
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; ``lead`` columns name the row, the others hold numbers."""
+    """A column; ``lead`` columns identify the row, the others have numbers."""
 
     name: str
     lead: bool = False
@@ -54,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of entries, one a column; ``groups`` are the indices of rows that open a group."""
+    """A table; ``groups`` are the indices of rows that begin a group."""
 
     title: str
     columns: tuple[Column, ...]
@@ -62,7 +62,7 @@ class Table:
     groups: frozenset[int] = frozenset()
 
     def take(self, indices: Sequence[int]) -> "Table":
-        """The same table with these columns only."""
+        """Return the table with the columns of these indices."""
         return replace(
             self,
             columns=tuple(self.columns[i] for i in indices),
@@ -70,7 +70,7 @@ class Table:
         )
 
     def without_empty(self) -> "Table":
-        """Without the columns of numbers that hold none."""
+        """Return the table without number columns that are empty."""
         return self.take([
             i for i, column in enumerate(self.columns)
             if column.lead or any(row[i].text != NOTHING for row in self.rows)
@@ -80,7 +80,7 @@ class Table:
 def make_table(
     title: str, lead: Iterable[str], others: Iterable[str], rows: Iterable[Iterable[Entry]]
 ) -> Table:
-    """A table whose rows group by their first entry."""
+    """Return a table whose rows are grouped by their first entry."""
     columns = *(Column(name, lead=True) for name in lead), *(Column(name) for name in others)
     body = tuple(tuple(row) for row in rows)
     groups = {i for i in range(1, len(body)) if body[i][0].text != body[i - 1][0].text}
@@ -88,14 +88,14 @@ def make_table(
 
 
 def name_of(scorer: object) -> str:
-    """A scorer's (or another thing's) name, or a dash for none."""
+    """Return the name of a scorer or another item; a dash for None."""
     return NOTHING if scorer is None else printable(scorer)
 
 
 def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows by method in the registry's order, unknown methods last; else as they came.
+    """Sort rows by method in the order of the registry, unknown methods last; the sort is stable.
 
-    The label of one of several settings of a method, such as cbs-chunk6, begins with its name.
+    The label of a setting of a method, such as cbs-chunk6, begins with the name of the method.
     """
     listed = list(rows)
     labels = [row["method"] for row in listed]
@@ -109,19 +109,24 @@ def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def label_of(metric: str) -> str:
-    """A metric's heading; its name if it is not registered."""
+    """Return the heading of a metric; its name if it is not registered."""
     return METRICS[metric].label if metric in METRICS else printable(metric)
 
 
 def tokens_per_prompt(cell: Mapping[str, Any]) -> float | None:
-    """Tokens that policy and reward model computed for a prompt, together; None if unknown."""
+    """Return the tokens that both models computed per prompt; None if unknown."""
     cost = cell.get("cost") or {}
     parts = [cost.get("policy_tokens_computed"), cost.get("reward_tokens_computed")]
     return None if parts[0] is None else float(parts[0] + (parts[1] or 0))
 
 
 def cells_table(summary: Summary, *, detail: bool = False) -> Table:
-    """One row a cell (method, scorer, parameters, seed); ``detail``: the page's columns."""
+    """Return the table of cells (method, scorer, parameters, seed).
+
+    Args:
+        summary: the summary of the sweep.
+        detail: whether to add the columns that only the page has.
+    """
     cells = method_order(summary["cells"])
     lead: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "method": lambda cell: printable(cell["method"]),
@@ -139,7 +144,7 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
     }
     scale, unit = flops_unit(_costs(cells, "flops"))
     others = [*metrics.values(), "tokens/prompt", f"{unit}/prompt", "s/prompt"]
-    others[list(metrics).index(OWN_REWARD)] += " \N{PLUS-MINUS SIGN} std"
+    others[list(metrics).index(SCORER_REWARD)] += " \N{PLUS-MINUS SIGN} std"
     longer = detail and "parameters" not in lead
     if longer:
         others += [*PER_PROMPT.values(), *(f"{name} {unit}" for name in DETAIL_FLOPS.values())]
@@ -158,19 +163,19 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
 
 
 def _best(cells: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
-    """The highest value of each (method, metric) that at least two cells of the method have."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """Return the highest value of each (method, metric) of which there are at least two cells."""
+    values: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         for name, metric in METRICS.items():
             if metric.comparable and (measured := cell["metrics"].get(name)) is not None:
-                found.setdefault((cell["method"], name), []).append(measured["value"])
-    return {key: max(values) for key, values in found.items() if len(values) > 1}
+                values.setdefault((cell["method"], name), []).append(measured["value"])
+    return {key: max(group) for key, group in values.items() if len(group) > 1}
 
 
 def _metric(cell: Mapping[str, Any], name: str, best: Mapping[tuple[str, str], float]) -> Entry:
     measured = cell["metrics"].get(name)
     text = interval(measured)
-    if name == OWN_REWARD and measured is not None:
+    if name == SCORER_REWARD and measured is not None:
         deviation = cell["metrics"].get("reward_std")
         text += "" if deviation is None else f" \N{PLUS-MINUS SIGN} {number(deviation)}"
     highest = best.get((cell["method"], name))
@@ -178,12 +183,12 @@ def _metric(cell: Mapping[str, Any], name: str, best: Mapping[tuple[str, str], f
 
 
 def _costs(cells: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    found = ((cell.get("cost") or {}).get(name) for cell in cells)
-    return [float(cost) for cost in found if cost is not None]
+    costs = ((cell.get("cost") or {}).get(name) for cell in cells)
+    return [float(cost) for cost in costs if cost is not None]
 
 
 def _scaled(cell: Mapping[str, Any], name: str, scale: float) -> str:
-    """A mean of FLOPs in the table's unit."""
+    """Return a mean cost in the unit of the table."""
     return number(next((cost / scale for cost in _costs([cell], name)), None), 1)
 
 
@@ -197,7 +202,7 @@ def _details(cell: Mapping[str, Any], scale: float) -> list[Entry]:
 
 
 def comparison_tables(summary: Summary) -> dict[str, Table]:
-    """For each metric a table: method and scorer down, baselines across."""
+    """Return a table for each metric: rows are method and scorer, columns are baselines."""
     tests = summary["comparisons"]
     tables = {}
     for metric in dict.fromkeys(test["metric"] for test in tests):
@@ -208,7 +213,7 @@ def comparison_tables(summary: Summary) -> dict[str, Table]:
 
 
 def agreement_comparisons_table(summary: Summary) -> Table:
-    """Paired differences of the agreement means over the grid, baselines across."""
+    """Return the paired differences of mean agreement; columns are baselines."""
     lead = ("measure", "scorer", "position", "over")
     title = f"Paired differences in agreement {INTERVAL}"
     return _against_baselines(title, summary["agreement_comparisons"], lead)
@@ -222,22 +227,22 @@ def _against_baselines(
     for test in tests:
         key, again = tuple(test[part] for part in lead), 0
         while test["baseline"] in rows.setdefault((*key, again), {}):
-            again += 1  # a second test of the same thing (another seed) gets a row of its own
+            again += 1  # a second test with the same key (another seed) has a separate row
         rows[(*key, again)][test["baseline"]] = test["test"]
     body = []
-    for key, found in rows.items():
-        given = [found.get(baseline) for baseline in baselines]
-        counts = {number(test["count"], 0) for test in given if test is not None}
+    for key, by_baseline in rows.items():
+        results = [by_baseline.get(baseline) for baseline in baselines]
+        counts = {number(test["count"], 0) for test in results if test is not None}
         row = [Entry(name_of(part)) for part in key[:-1]]
         row.append(Entry(" / ".join(sorted(counts)) or NOTHING))
-        row += [Entry(paired(test), sign=sign(test)) for test in given]
+        row += [Entry(paired(test), sign=sign(test)) for test in results]
         body.append(row)
     others = [f"against {name_of(baseline)}" for baseline in baselines]
     return make_table(title, (*lead, "n"), others, body)
 
 
 def agreement_table(summary: Summary) -> Table:
-    """Means over the grid of t: measure and scorer down, position and set of pairs across."""
+    """Return mean agreement over t: rows are measure and scorer, columns are position and pairs."""
     rates = summary["agreement"]
     means = [(position, over) for position in ("closed", "open") for over in SETS]
     rows: dict[tuple[str, Any], dict[tuple[str, str], Entry]] = {}
@@ -256,14 +261,14 @@ def agreement_table(summary: Summary) -> Table:
 
 
 def agreement_by_length_table(summary: Summary) -> Table:
-    """What the curves show: one row a measure, scorer, position and set, one column a length t."""
+    """Return agreement at each length t: rows are measure, scorer, position and pairs."""
     rates = summary["agreement"]
     lengths = sorted({t for rate in rates for t in rate["grid"]})
     body = []
     for rate in rates:
         for over in SETS:
             if over != rate["over"] and not any(rate[over]):
-                continue  # a set that the measure does not have
+                continue  # the measure has no such set
             at = dict(zip(rate["grid"], rate[over], strict=True))
             row = [rate["measure"], name_of(rate["scorer"]), rate["position"], over]
             body.append(

@@ -1,7 +1,7 @@
-"""The look of all figures, and how one becomes an SVG for the page or files for the tracker.
+"""The style of all figures, and their conversion to inline SVG and to files.
 
-Text and lines are drawn in two marker colours that the page's SVG replaces by CSS ones, so that one
-figure suits a light and a dark page. Knows no summary.
+Text and lines have two placeholder colours that the inline SVG replaces by CSS colours, so that a
+figure suits a light and a dark page.
 """
 
 import io
@@ -20,11 +20,11 @@ from orchestrator.report.notation import printable
 
 INK = "#1f2429"  # text and axes: the page's text colour
 LINE = "#d3d8de"  # grid: the page's rule colour
-# Told apart by eyes that see red and green alike, and readable on white and on near-black.
+# Distinguishable with red-green colour blindness, and readable on white and near-black.
 PALETTE = ("#3182bd", "#e6701a", "#1b9e77", "#cc5fa3", "#c79a00", "#7a6fd0", "#56b4c9", "#a65d3f")
-NEUTRAL = "#87909a"  # what has no scorer
-LONGEST_NAME = 28  # characters of a name in a figure; its tables have the whole
-DOTS_PER_INCH = 144  # of the PNG files
+NEUTRAL = "#87909a"  # cells without a scorer
+LONGEST_NAME = 28  # characters of a name in a figure
+DOTS_PER_INCH = 144  # of PNG files
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -42,17 +42,17 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.labelcolor": INK,
     "text.color": INK,
-    "text.parse_math": False,  # a name with $ in it is a name
+    "text.parse_math": False,  # a $ in a name is not math
     "xtick.color": INK,
     "ytick.color": INK,
-    "svg.fonttype": "none",  # text stays text: it can be searched, and is small
+    "svg.fonttype": "none",  # text stays searchable and small
 }
 
 
 def new_figure(
     columns: int = 1, rows: int = 1, *, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``width`` by ``height`` inches and its panels, row by row. No global state."""
+    """Return a figure of ``width`` by ``height`` inches and its panels, row by row."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
@@ -60,7 +60,7 @@ def new_figure(
 
 
 def logarithmic(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers: the usual powers of ten are math text."""
+    """Make the x axis logarithmic, with plain numbers as tick labels."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
@@ -68,13 +68,13 @@ def logarithmic(axes: Axes) -> None:
 
 
 def colours(names: Iterable[str | None]) -> dict[str | None, str]:
-    """A colour for each name, in the order in which they first come; grey for None."""
-    known = [name for name in dict.fromkeys(names) if name is not None]
-    return {None: NEUTRAL} | {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(known)}
+    """Return a colour for each name, in order of first appearance; grey for None."""
+    distinct = [name for name in dict.fromkeys(names) if name is not None]
+    return {None: NEUTRAL} | {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(distinct)}
 
 
 def label(name: str | None) -> str:
-    """A name as it fits into a figure, cut at ``LONGEST_NAME``."""
+    """Return a name for a figure, truncated to ``LONGEST_NAME`` characters."""
     text = "no scorer" if name is None else printable(name)
     return (
         text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
@@ -82,16 +82,16 @@ def label(name: str | None) -> str:
 
 
 def inline_svg(name: str, figure: Figure) -> str:
-    """The figure as an ``<svg>`` element that needs nothing from outside, for the page."""
+    """Return the figure as a self-contained ``<svg>`` element."""
     buffer = io.StringIO()
-    # Salted by name: equal ids in two figures of a page would point at each other's parts.
+    # The salt makes ids unique on the page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)  # HTML knows the element without
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # figure_1 and the like, in every figure
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)  # not needed in HTML
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # ids such as figure_1 occur in every figure
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg)
     svg = svg.replace("xlink:href", "href")
@@ -99,7 +99,7 @@ def inline_svg(name: str, figure: Figure) -> str:
 
 
 def save(name: str, figure: Figure, folder: Path) -> list[Path]:
-    """Writes ``name``.png and ``name``.svg on white; returns their paths."""
+    """Write ``name``.png and ``name``.svg with a white background; return their paths."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         for path in paths:

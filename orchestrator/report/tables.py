@@ -1,7 +1,7 @@
-"""The terminal's tables: premise, cells, comparisons, equal budgets, agreement means, with rich.
+"""The tables in the terminal: premise, cells, comparisons, equal budgets, mean agreement.
 
-A table wider than the console is cut into several that repeat the columns naming the row, so that
-no number is ever truncated. The rows come from rows.py, which the page shares.
+A table that is wider than the console is split into several with the same leading columns, so that
+no number is truncated.
 """
 
 from dataclasses import replace
@@ -24,15 +24,15 @@ from orchestrator.report.rows import (
     comparison_tables,
 )
 
-GAP = 2  # spaces between two columns: the divider and one of padding
-NAME_WIDTH = 24  # a longer name is folded over lines
-BOLD = "bold: the highest value of its method, whose lead need not be certain"
+GAP = 2  # spaces between two columns
+NAME_WIDTH = 24  # longer names are wrapped
+BOLD = "bold: the highest value of a method, significant or not"
 SIGNS = "the interval excludes zero, and p is at most 0.05"
 SIGN_STYLE = {"+": "green", "-": "red", "": ""}
 
 
 def terminal(summary: Summary, console: Console) -> None:
-    """Prints the result tables, no line wider than ``console.width``."""
+    """Print the result tables; no line is wider than ``console.width``."""
     console.print(Text(premise_line(summary)))
     console.print()
     tables = [
@@ -55,7 +55,7 @@ def terminal(summary: Summary, console: Console) -> None:
 
 
 def premise_line(summary: Summary) -> str:
-    """Whether the reference is the better judge of prefixes (section 4.2), with its figures."""
+    """Return whether the reference RM ranks prefixes better than the ORM (section 4.2)."""
     premise = summary["premise"]
     verdict, text = printable(premise["verdict"]), printable(premise["text"])
     line = f"Premise of section 4.2: {verdict}. {text}"
@@ -67,31 +67,31 @@ def premise_line(summary: Summary) -> str:
 
 
 def fitting(table: Table, width: int) -> list[Table]:
-    """The table, or as few as fit with the same leading columns, none wider than ``width``.
+    """Split a table into as few tables as possible that are not wider than ``width``.
 
-    At least one column of numbers stands in each, whatever the width.
+    Each has the leading columns and at least one number column, whatever the width.
     """
     parts = _filled(table, width)
-    # As many tables of about one width: the narrowest that needs no more of them.
+    # Balance the widths: the smallest width that needs no more tables.
     narrower = (_filled(table, tried) for tried in range(1, width + 1))
     parts = next((even for even in narrower if len(even) == len(parts)), parts)
     lead = [i for i, column in enumerate(table.columns) if column.lead]
-    cut = [table.take([*lead, *part]) for part in parts]
-    return cut[:1] + [replace(part, title=f"{table.title}, continued") for part in cut[1:]]
+    tables = [table.take([*lead, *part]) for part in parts]
+    return tables[:1] + [replace(t, title=f"{table.title}, continued") for t in tables[1:]]
 
 
 def _filled(table: Table, width: int) -> list[list[int]]:
-    """Indices of the columns of numbers, each list as long as ``width`` lets it be."""
+    """Distribute the indices of number columns to tables of at most ``width`` characters."""
     lead = sum(_width(table, i) + GAP for i, column in enumerate(table.columns) if column.lead)
     parts: list[list[int]] = [[]]
     room = width - lead + GAP  # no gap after the last column
     for index in (i for i, column in enumerate(table.columns) if not column.lead):
-        wanted = _width(table, index) + GAP
-        if wanted > room and parts[-1]:
+        needed = _width(table, index) + GAP
+        if needed > room and parts[-1]:
             parts.append([])
             room = width - lead + GAP
         parts[-1].append(index)
-        room -= wanted
+        room -= needed
     return parts
 
 
@@ -113,7 +113,7 @@ def _rich(table: Table) -> RichTable:
         title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD,
         padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
-    # Signs stand at the end of some entries only: the others would be pushed out of line.
+    # Only some entries end with a sign, which would misalign right-justified numbers.
     signed = any(entry.sign for row in table.rows for entry in row)
     for index, column in enumerate(table.columns):
         drawn.add_column(

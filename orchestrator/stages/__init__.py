@@ -1,1 +1,1 @@
-"""A stage's identity, its store on disk, and resume: what is done is not done again."""
+"""Stages: their keys, the store of their outputs, and their progress."""

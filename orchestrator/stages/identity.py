@@ -1,9 +1,9 @@
-"""A stage's identity: a key that hashes its config, its inputs' keys and its own source modules.
+"""The key of a stage: a hash of its config, the keys of its inputs, and its source modules.
 
-The source of a stage is the module of its step function with every module of this project that it
-imports, and theirs; never the git commit. Of each module its syntax tree counts, without
-docstrings, comments and annotations. Modules that carry results but cannot change them (config,
-stages, tracking, report, progress) do not count.
+The source modules are the module of the step function and all modules of this project that it
+imports, directly or not; the git commit is not part of the key. A module counts by its syntax tree
+without docstrings, comments and annotations. Modules that transport results but cannot change them
+(config, stages, tracking, report) do not count.
 """
 
 import ast
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import decode_source, find_spec
 from pathlib import Path
-from typing import Any
 
 from orchestrator.stages.syntax import syntax_hash
 
@@ -24,29 +23,29 @@ NOT_COUNTED = (
     "orchestrator.stages",
     "orchestrator.tracking",
     "orchestrator.report",
-    "jobs.sweep.sweep",  # starts whatever actor a step asks for; the step's own imports count
+    "jobs.sweep.sweep",  # starts the actors of a step; the imports of the step count
 )
 KEY_LENGTH = 16
-ADAPTER = "adapter_config.json"  # of a LoRA adapter's folder, which names its base
-_EDGE = 1 << 20  # bytes hashed at each end of a file too large to read whole
-_WHOLE = 1 << 28  # files up to this many bytes are read whole
+ADAPTER = "adapter_config.json"  # names the base of a LoRA adapter
+_EDGE = 1 << 20  # bytes that are hashed at each end of a large file
+_LARGE = 1 << 28  # bytes; larger files are hashed by size and both ends
 
 
 def stage_key(
     name: str,
     module: str,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     inputs: Mapping[str, str],
     components: Sequence[str] = (),
 ) -> str:
-    """The key of a stage: 16 hexadecimal digits.
+    """Return the key of a stage: 16 hexadecimal digits.
 
     Args:
-        name: the stage's name.
-        module: dotted name of the module that holds its step function.
-        config: JSON-able values that decide its output.
-        inputs: key of each stage (or fingerprint of each file) that it reads, by name.
-        components: dotted names of the modules of registered components that it runs, which may be
+        name: name of the stage.
+        module: dotted name of the module with its step function.
+        config: JSON values that decide its output.
+        inputs: the key of each stage and the fingerprint of each file that it reads, by name.
+        components: dotted names of the modules of registered components that it runs, also those
             of other packages.
     """
     identity = {
@@ -61,7 +60,7 @@ def stage_key(
 
 @cache
 def source_hash(module: str) -> str:
-    """Hash of what a module and all project modules that it imports do, by their syntax trees."""
+    """Return a hash of the syntax trees of a module and all project modules that it imports."""
     digest = hashlib.sha256()
     for name in sorted(source_closure(module)):
         digest.update(f"{name}:{syntax_hash(_source_of(name))}\n".encode())
@@ -69,24 +68,24 @@ def source_hash(module: str) -> str:
 
 
 def source_closure(module: str) -> frozenset[str]:
-    """The modules of the project, and of its own package, that a module imports, with itself."""
+    """Return a module and all modules of the project and of its package that it imports."""
     packages = {*PACKAGES, module.partition(".")[0]}
     closure: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
+    pending = [module]
+    while pending:
+        name = pending.pop()
         if name in closure or name.startswith(NOT_COUNTED) or _file_of(name) is None:
             continue
         closure.add(name)
-        inside = name if _file_of(name).name == "__init__.py" else name.rpartition(".")[0]  # type: ignore[union-attr]
-        imported = _imports(_source_of(name), inside)
-        waiting += [other for other in imported if other.partition(".")[0] in packages]
+        package = name if _file_of(name).name == "__init__.py" else name.rpartition(".")[0]  # type: ignore[union-attr]
+        imported = _imports(_source_of(name), package)
+        pending += [other for other in imported if other.partition(".")[0] in packages]
     return frozenset(closure)
 
 
 @cache
 def _imports(source: str, package: str) -> list[str]:
-    """What a module of ``package`` imports, also relative to it."""
+    """Return the names that a module of ``package`` imports; relative imports are resolved."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -110,44 +109,44 @@ def _file_of(module: str) -> Path | None:
             return file
     if module.partition(".")[0] in PACKAGES:
         return None
-    try:  # of another package, which defines a component
+    try:  # a module of another package that defines a component
         spec = find_spec(module)
-    except ModuleNotFoundError:  # a name that is no module, of `from package import name`
+    except ModuleNotFoundError:  # `name` in `from package import name` may not be a module
         return None
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def fingerprint(path: str) -> str:
-    """Content hash of a local file or folder; a name that is not on this disk stands for itself.
+    """Return a hash of the content of a local file or folder; of a hub name or URI, the name.
 
-    That of an adapter's folder covers its base. Files over 256 MiB are hashed by size and both
+    The hash of a LoRA adapter includes its base. Files over 256 MiB are hashed by size and both
     ends.
 
     Raises:
-        ValueError: the folder is an adapter's, and its base is not there.
+        ValueError: the folder is an adapter whose base does not exist.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
+    root = Path(path).expanduser()
+    if not root.exists():
         return f"name:{path}"
     digest = hashlib.sha256()
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     for file in files:
-        digest.update(f"{file.relative_to(place) if place.is_dir() else ''}".encode())
+        digest.update(f"{file.relative_to(root) if root.is_dir() else ''}".encode())
         _hash_file(file, digest)
-    if (place / ADAPTER).is_file():
+    if (root / ADAPTER).is_file():
         from orchestrator.checkpoints.adapters import base_of  # imports transformers
 
-        digest.update(fingerprint(base_of(str(place))).encode())
+        digest.update(fingerprint(base_of(str(root))).encode())
     return digest.hexdigest()[:KEY_LENGTH]
 
 
-def _hash_file(file: Path, digest: Any) -> None:
+def _hash_file(file: Path, digest: "hashlib._Hash") -> None:
     size = file.stat().st_size
     digest.update(f":{size}:".encode())
     with file.open("rb") as stream:
-        if size <= _WHOLE:
-            while piece := stream.read(_EDGE):
-                digest.update(piece)
+        if size <= _LARGE:
+            while block := stream.read(_EDGE):
+                digest.update(block)
             return
         digest.update(stream.read(_EDGE))
         stream.seek(-_EDGE, 2)

@@ -1,4 +1,4 @@
-"""What the user sees while a stage runs: its name, rows done, rate, time left.
+"""Progress of a stage: its name, finished rows, rate and remaining time.
 
 A bar on a terminal; a line every few seconds in a log.
 """
@@ -21,18 +21,18 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Meter:
-    """Counts the rows of one stage. ``update`` may be called as often as one likes.
+    """Shows the progress of one stage. ``update`` may be called for every row.
 
     Args:
-        console: where to write.
-        label: e.g. "[7/31] orm".
-        total: rows to come; None while unknown.
-        unit: what is counted, e.g. "steps".
+        console: shows the progress.
+        label: name of the stage, e.g. "[7/31] orm".
+        total: number of rows; None while unknown.
+        unit: what rows are, e.g. "steps".
     """
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._unit, self._total = console, label, unit, total
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._done = 0
@@ -54,23 +54,23 @@ class Meter:
             self._bar.stop()
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Says that ``done`` rows are done, of ``total`` where that is known by now."""
+        """Set the number of finished rows, and the total unless None."""
         self._total = total if total is not None else self._total
         self._done = done
         now = time.monotonic()
-        # The rate counts from the first row on: what a stage starts before has no rate.
-        began, at = self._first = self._first or (now, done)
-        rate = (done - at) / max(now - began, 1e-9)
+        # The rate counts from the first update on, without the start of the stage.
+        first_time, first_rows = self._first = self._first or (now, done)
+        rate = (done - first_rows) / max(now - first_time, 1e-9)
         if self._bar is not None and self._task is not None:
             text = f"{rate:,.1f}/s {note}"
             self._bar.update(self._task, completed=done, total=self._total, rate=text)
-        elif now - self._said >= SECONDS_BETWEEN_LINES:
-            self._said = now
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
             self._console.print(self._line(done, rate, note), highlight=False)
             sys.stdout.flush()
 
     def advance(self, rows: int = 1, note: str = "") -> None:
-        """Says that ``rows`` more are done."""
+        """Add finished rows."""
         self.update(self._done + rows, note=note)
 
     def _line(self, done: int, rate: float, note: str) -> str:

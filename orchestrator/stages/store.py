@@ -1,8 +1,8 @@
-"""Where stages leave their outputs: a folder a key, which counts once its marker is there.
+"""The store of stage outputs: one folder per key, which is valid once it has a marker file.
 
-On a local disk a stage writes into a partial folder that is renamed when all is done. Any other
-place (an fsspec URI) gets a copy of the finished folder, its marker last. Nothing half-done is
-ever read.
+On a local disk a stage writes to a partial folder, which is renamed when the stage is finished. A
+remote store (an fsspec URI) gets a copy of the finished folder, with the marker last. So no partial
+output is ever read.
 """
 
 import json
@@ -28,16 +28,16 @@ _PROBE = ".writable"
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the sweep: what decides its output, and what it reads.
+    """One step of the sweep: what decides its output and what it reads.
 
     Attributes:
-        name: e.g. "orm" or "cells/cbs/prm_sst"; also its folder.
+        name: for example "orm" or "cells/cbs/prm_sst"; also its folder.
         module: dotted name of the module with its step function.
-        config: JSON-able values that decide the output; they become MLflow params.
-        inputs: the stages it reads.
-        files: outside files or checkpoints it reads, by name: their fingerprints.
+        config: JSON values that decide the output; they become MLflow params.
+        inputs: the stages that it reads.
+        files: fingerprints of the files and checkpoints that it reads, by name.
         components: dotted names of the modules of the registered components that it runs.
-        keeps_checkpoint: whether old versions are deleted by `storage.checkpoints_kept`.
+        keeps_checkpoint: whether `storage.checkpoints_kept` limits its old versions.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        """What the stage's output is kept under."""
+        """The key of the output."""
         inputs = {stage.name: stage.key for stage in self.inputs}
         return stage_key(
             self.name, self.module, self.config, {**inputs, **self.files}, self.components
@@ -58,10 +58,12 @@ class Stage:
 
 
 class Store:
-    """The stages' outputs under ``root``, a local folder or an fsspec URI.
+    """The outputs of stages.
 
-    ``alone`` is False where another process may write another key of the same stage: what is
-    half-done of other keys is then left as it is.
+    Args:
+        root: a local folder or an fsspec URI.
+        alone: False if other processes may write other keys of the same stage; partial outputs of
+            other keys are then kept.
     """
 
     def __init__(self, root: str, alone: bool = True) -> None:
@@ -73,15 +75,15 @@ class Store:
         self.local = Path(local).expanduser().absolute()
 
     def folder(self, stage: Stage) -> Path:
-        """The local folder of a finished stage; fetched first where the store is remote."""
-        place = self._place(stage)
-        if self.remote and not (place / MARKER).exists():
+        """Return the local folder of a finished stage; a remote output is downloaded first."""
+        folder = self._path(stage)
+        if self.remote and not (folder / MARKER).exists():
             self._fetch(stage)
-        return place
+        return folder
 
     def done(self, stage: Stage) -> bool:
-        """Whether the stage's output is there, whole."""
-        if (self._place(stage) / MARKER).exists():
+        """Whether the output of a stage is complete (a cache hit)."""
+        if (self._path(stage) / MARKER).exists():
             return True
         if not self.remote:
             return False
@@ -89,16 +91,18 @@ class Store:
         return bool(filesystem.exists(path))
 
     def marker(self, stage: Stage) -> dict[str, Any]:
-        """What was written when the stage was finished: seconds, config, inputs, figures."""
+        """Return the content of a finished stage's marker: seconds, config, inputs, figures."""
         return dict(json.loads((self.folder(stage) / MARKER).read_text()))
 
     @contextmanager
     def writing(self, stage: Stage, figures: dict[str, Any]) -> Iterator[Path]:
-        """A folder to write the stage's output in; it counts when the block ends without error.
+        """Yield a folder for the output of a stage, which is valid if the block ends without error.
 
-        ``figures`` may be filled inside the block; it is kept in the marker.
+        Args:
+            stage: the stage.
+            figures: kept in the marker; the block may fill it.
         """
-        final = self._place(stage)
+        final = self._path(stage)
         partial = final.with_name(f".{final.name}.partial")
         if self._alone:
             self.clear_unfinished(stage)
@@ -110,27 +114,29 @@ class Store:
             "stage": stage.name,
             "key": stage.key,
             "config": stage.config,
-            "inputs": {read.name: read.key for read in stage.inputs},
+            "inputs": {source.name: source.key for source in stage.inputs},
             "seconds": time.time() - started,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "figures": figures,
         }
         _write_durably(partial / MARKER, mask_secrets(json.dumps(marker, indent=1, sort_keys=True)))
         if self.remote:
-            self._push(stage, partial)  # first: what is here must be there as well
-        shutil.rmtree(final, ignore_errors=True)  # a forced stage's old output
+            self._push(stage, partial)  # first: a local output must also be in the remote store
+        shutil.rmtree(
+            final, ignore_errors=True
+        )  # the old output of a stage that --force invalidated
         partial.rename(final)
 
     def clear_unfinished(self, stage: Stage) -> None:
-        """Removes what kills left half-done of a stage, of any key."""
-        for left_over in self._place(stage).parent.glob(".*.partial"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        """Delete the partial outputs of a stage, of any key."""
+        for partial in self._path(stage).parent.glob(".*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def forget(self, stage: Stage) -> None:
-        """Removes a stage's output, so that it is done again."""
-        place = self._place(stage)
-        (place / MARKER).unlink(missing_ok=True)
-        shutil.rmtree(place, ignore_errors=True)
+    def invalidate(self, stage: Stage) -> None:
+        """Delete the output of a stage, so that the stage runs again."""
+        folder = self._path(stage)
+        (folder / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         if self.remote:
             filesystem, path = fsspec.core.url_to_fs(self._remote(stage))
             if filesystem.exists(f"{path}/{MARKER}"):
@@ -139,28 +145,28 @@ class Store:
                 filesystem.rm(path, recursive=True)
 
     def prune(self, stage: Stage, kept: int) -> list[Path]:
-        """Deletes all but the ``kept`` newest versions of a stage, never the present one."""
-        present = self._place(stage)
-        markers = present.parent.glob(f"[!.]*/{MARKER}")
+        """Delete all but the ``kept`` newest versions of a stage, never that of its key."""
+        current = self._path(stage)
+        markers = current.parent.glob(f"[!.]*/{MARKER}")
         others = sorted(
-            (marker for marker in markers if marker.parent != present),
+            (marker for marker in markers if marker.parent != current),
             key=lambda marker: marker.stat().st_mtime, reverse=True,
         )  # fmt: skip
         old = [marker.parent for marker in others[max(kept - 1, 0) :]]
-        for folder in old:
-            (folder / MARKER).unlink()
-            shutil.rmtree(folder)
+        for version in old:
+            (version / MARKER).unlink()
+            shutil.rmtree(version)
         return old
 
     def free_gib(self) -> float:
-        """Free disk where outputs are written, in GiB."""
-        place = self.local
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free / 2**30
+        """Return the free space of the disk of the outputs (GiB)."""
+        folder = self.local
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free / 2**30
 
     def check_remote(self) -> None:
-        """Writes a file into a remote store and removes it; raises what the file system raises."""
+        """Write a file to a remote store and delete it; errors of the file system are raised."""
         if not self.remote:
             return
         filesystem, path = fsspec.core.url_to_fs(f"{self.remote}/{_PROBE}")
@@ -169,7 +175,7 @@ class Store:
         filesystem.rm_file(path)
 
     def publish(self, name: str, file: Path) -> str:
-        """Puts a file of the sweep itself (summary, report) at the top of the output folder."""
+        """Copy a file, such as the report, to the top of the output folder; return its path."""
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if file != target:
@@ -184,7 +190,7 @@ class Store:
         return f"{self.remote}/{name}"
 
     def read(self, name: str) -> str | None:
-        """The text of a file that was published, None where there is none."""
+        """Return the text of a published file; None if there is none."""
         if (self.local / name).is_file():
             return (self.local / name).read_text()
         if not self.remote:
@@ -192,31 +198,33 @@ class Store:
         filesystem, path = fsspec.core.url_to_fs(f"{self.remote}/{name}")
         return str(filesystem.cat_file(path).decode()) if filesystem.exists(path) else None
 
-    def _place(self, stage: Stage) -> Path:
+    def _path(self, stage: Stage) -> Path:
         return self.local / "stages" / stage.name / stage.key
 
     def _remote(self, stage: Stage) -> str:
         return f"{self.remote}/stages/{stage.name}/{stage.key}"
 
-    def _push(self, stage: Stage, place: Path) -> None:
+    def _push(self, stage: Stage, folder: Path) -> None:
         filesystem, path = fsspec.core.url_to_fs(self._remote(stage))
-        files = [file for file in place.rglob("*") if file.is_file() and file.name != MARKER]
-        for file in [*files, place / MARKER]:
-            target = f"{path}/{file.relative_to(place).as_posix()}"
+        files = [file for file in folder.rglob("*") if file.is_file() and file.name != MARKER]
+        for file in [*files, folder / MARKER]:
+            target = f"{path}/{file.relative_to(folder).as_posix()}"
             filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
             filesystem.put_file(str(file), target)
 
     def _fetch(self, stage: Stage) -> None:
         filesystem, path = fsspec.core.url_to_fs(self._remote(stage))
-        place = self._place(stage)
-        partial = place.with_name(f".{place.name}.partial")
+        folder = self._path(stage)
+        partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         for source in filesystem.find(path):
             target = partial / source[source.index(stage.key) + len(stage.key) + 1 :]
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(source, str(target))
-        shutil.rmtree(place, ignore_errors=True)  # what a killed `forget` left, without its marker
-        partial.rename(place)
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # an output without a marker, if `invalidate` was killed
+        partial.rename(folder)
 
 
 def _write_durably(file: Path, text: str) -> None:

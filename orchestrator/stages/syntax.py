@@ -1,4 +1,4 @@
-"""Hash of what a module does: its syntax tree without docstrings, comments and annotations."""
+"""A hash of a module's code: its syntax tree without docstrings, comments and annotations."""
 
 import ast
 import hashlib
@@ -30,7 +30,7 @@ def _tokens(node: ast.AST, in_class: bool) -> Iterator[str]:
     if isinstance(node, ast.Pass):
         return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        return  # a docstring, or another constant that nothing reads
+        return  # a docstring, or another constant without effect
     if isinstance(node, ast.JoinedStr):  # Python 3.12 adds empty texts to f-strings
         node.values = [part for part in node.values if getattr(part, "value", None) != ""]
     if isinstance(node, ast.AnnAssign) and not in_class:

@@ -2,5 +2,5 @@
 
 import os
 
-# A sweep calls out to nobody that its config does not name. Read by mlflow at import.
+# A sweep contacts no server that its config does not name. MLflow reads this at import.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,6 +1,6 @@
-"""What may stand in a tracking server: legal names, lengths, flat params, nothing secret.
+"""Convert values to what MLflow accepts: valid names, lengths, flat params, masked secrets.
 
-Plain functions on plain values; the limits are MLflow's own. Knows of no run and no server.
+Pure functions; the limits are MLflow's.
 """
 
 import json
@@ -19,17 +19,17 @@ Value = TypeVar("Value")
 
 
 def legal_name(name: str) -> str:
-    """The nearest name that MLflow takes: other characters become `_`, path tricks go.
+    """Return the name in a form that MLflow accepts; other characters become `_`.
 
-    MLflow uses names as paths: no leading slash, no empty, `.` or `..` part.
+    MLflow uses names as paths, so a leading slash and empty, `.` or `..` components are removed.
     """
     parts = _NOT_IN_NAMES.sub("_", name).split("/")
-    kept = "/".join(part for part in parts if part not in ("", ".", ".."))
-    return kept.lstrip(".")[:MAX_ENTITY_KEY_LENGTH].rstrip("/") or "_"
+    path = "/".join(part for part in parts if part not in ("", ".", ".."))
+    return path.lstrip(".")[:MAX_ENTITY_KEY_LENGTH].rstrip("/") or "_"
 
 
 def with_legal_names(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The same values under legal names, in the same order.
+    """Return the values with legal names, in the same order.
 
     Raises:
         ValueError: two names become the same legal name.
@@ -40,18 +40,18 @@ def with_legal_names(values: Mapping[str, Value]) -> dict[str, Value]:
         legal = legal_name(name)
         if legal in renamed:
             raise ValueError(
-                f"the names {origin[legal]!r} and {name!r} are both {legal!r} to MLflow;"
-                " rename one of them"
+                f"the names {origin[legal]!r} and {name!r} both become {legal!r} in MLflow; valid:"
+                " names that differ in other characters"
             )
         renamed[legal], origin[legal] = value, name
     return renamed
 
 
 def flat_params(params: Mapping[str, object]) -> dict[str, str]:
-    """Params as MLflow keeps them: nested mappings become dotted names, values masked texts.
+    """Return params as MLflow stores them: dotted names for nested mappings, values as masked text.
 
-    Lists become JSON; a value over the limit is cut. Masking comes before cutting, so that a cut
-    never hides the end of a secret from the mask.
+    Lists become JSON; long values are truncated. Masking comes first, so that truncation does not
+    hide a secret from the mask.
 
     Raises:
         ValueError: two names become the same legal name.
@@ -60,26 +60,26 @@ def flat_params(params: Mapping[str, object]) -> dict[str, str]:
 
 
 def legal_tags(tags: Mapping[str, object]) -> dict[str, str]:
-    """Tags with legal names and masked values cut to the limit; raises as `flat_params`."""
+    """Return tags with legal names and masked, truncated values; raises as `flat_params`."""
     return with_legal_names(
         {name: mask_secrets(str(tag))[:MAX_TAG_VAL_LENGTH] for name, tag in tags.items()}
     )
 
 
 def finite_metrics(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    """Metrics with legal names, those that are not `measured` left out; raises as `flat_params`."""
+    """Return the `measured` metrics with legal names; raises as `flat_params`."""
     return with_legal_names(
         {name: float(value) for name, value in metrics.items() if measured(value)}
     )
 
 
 def measured(value: float | None) -> TypeGuard[float]:
-    """Whether a value is a number to show: not None, NaN or infinite."""
+    """Whether a value is a finite number: not None, NaN or infinite."""
     return value is not None and math.isfinite(value)
 
 
 def param_text(value: object) -> str:
-    """One param's value as a masked text within the limit."""
+    """Return the value of a param as masked, truncated text."""
     text = json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
     return mask_secrets(text)[:MAX_PARAM_VAL_LENGTH]
 

@@ -1,8 +1,8 @@
-"""One experiment a task, a parent run a sweep, a child run a stage or cell, in any MLflow store.
+"""Write a sweep to MLflow: an experiment per task, a parent run per sweep, a child run per stage.
 
-The driver is the one writer: it goes through MlflowClient with explicit run ids, never through the
-global "active run", so that an exported MLFLOW_RUN_ID changes nothing. Every call may be made
-again after a crash: runs are found by their tags, and what is already logged is not logged twice.
+Only the driver writes. It uses MlflowClient with explicit run ids and not the global "active run",
+so that an exported MLFLOW_RUN_ID has no effect. Every call can be repeated after a crash: runs are
+identified by their tags, and values that are already logged are not logged again.
 """
 
 import logging
@@ -32,14 +32,14 @@ from orchestrator.tracking.entries import (
 from orchestrator.tracking.reachability import ANSWER_S, StoreNotOpened, check_answers
 
 SWEEP_KEY, STAGE, STAGE_KEY = "sweep_key", "stage", "stage_key"
-CHANGED_PARAM = "changed_param."  # tag prefix: MLflow keeps a param's first value for ever
+CHANGED_PARAM = "changed_param."  # prefix of tags: MLflow does not let a param change
 CONFIG_FILE = "config.yaml"
 _SQLITE = "sqlite:///"
 _UI_HOST, _UI_PORT = "127.0.0.1", 5000
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-# Creating a database prints some 80 lines of migrations that tell a user nothing.
+# Without this, creating a database prints some 80 lines about migrations.
 for _name in ("alembic", "mlflow.store.db.utils"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
@@ -48,18 +48,18 @@ class Tracker:
     """Writes the runs of one experiment.
 
     Args:
-        uri: SQLite (`sqlite:////abs/mlflow.db`; folder and database are made), another database, or
-            a server's http(s) address. Credentials of a server come from MLflow's own variables.
-        experiment: the experiment's name, one a task; made, or restored when it was deleted.
-        artifact_root: folder or URI of the artifacts of a new experiment. By default `mlartifacts`
-            beside a SQLite file, else what the server decides.
+        uri: SQLite (`sqlite:////abs/mlflow.db`; folder and database are created), another database,
+            or the http(s) address of a server, whose credentials are in MLflow's variables.
+        experiment: name of the experiment; created, or restored if it was deleted.
+        artifact_root: folder or URI of the artifacts of a new experiment; None: `mlartifacts`
+            beside a SQLite file, otherwise the server's default.
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: str | None = None) -> None:
-        """Opens the store; makes database and experiment where they are not there (4 s).
+        """Open the store; create database and experiment if they do not exist (4 s).
 
         Raises:
-            StoreNotOpened: a store that MLflow does not know, or that does not answer.
+            StoreNotOpened: MLflow does not support the store, or it does not answer.
         """
         self._uri = uri
         try:
@@ -71,7 +71,7 @@ class Tracker:
             if artifact_root is not None and "://" not in artifact_root:
                 artifact_root = Path(artifact_root).resolve().as_uri()
             check_answers(self._uri)
-            with _one_try():
+            with _single_attempt():
                 self._client = MlflowClient(tracking_uri=self._uri)
                 self.experiment_id = self._experiment(experiment, artifact_root)
         except (MlflowException, OSError, ValueError, ImportError) as error:
@@ -81,33 +81,28 @@ class Tracker:
     def start_sweep(
         self, sweep_key: str, name: str, params: Mapping[str, object], config_yaml: str
     ) -> str:
-        """The parent run of a sweep: found by its key or made; one that was left is RUNNING again.
+        """Return the id of the parent run of a sweep; an existing one continues, unless FINISHED.
 
         Args:
             sweep_key: the identity of the sweep, kept as a tag.
             name: the run's name in the UI.
-            params: what the sweep was asked to do; nested mappings become dotted names.
-            config_yaml: the resolved config, kept as an artifact with its secrets masked.
-
-        Returns:
-            The run id.
+            params: the settings of the sweep; nested mappings become dotted names.
+            config_yaml: the resolved config, logged as an artifact with masked secrets.
         """
-        run_id = self._found_or_made({SWEEP_KEY: sweep_key}, name)
+        run_id = self._run_with({SWEEP_KEY: sweep_key}, name)
         self.log(run_id, params)
         self._client.log_text(run_id, mask_secrets(config_yaml), CONFIG_FILE)
         return run_id
 
     def stage_run(self, sweep: str, stage: str, key: str) -> str:
-        """The child run of a stage or cell: found by parent and key, or made; its id.
+        """Return the id of the child run of a stage or cell; created if it does not exist.
 
         Args:
             sweep: the run id of the parent.
             stage: the run's name in the UI.
             key: the identity of the stage's output.
         """
-        return self._found_or_made(
-            {MLFLOW_PARENT_RUN_ID: sweep, STAGE_KEY: key}, stage, {STAGE: stage}
-        )
+        return self._run_with({MLFLOW_PARENT_RUN_ID: sweep, STAGE_KEY: key}, stage, {STAGE: stage})
 
     def log(
         self,
@@ -117,33 +112,35 @@ class Tracker:
         tags: Mapping[str, object] | None = None,
         artifacts: Sequence[Path] = (),
     ) -> None:
-        """Writes what the run does not hold yet; artifacts (files or folders) are replaced.
+        """Log values that the run does not have yet; artifacts (files or folders) are replaced.
 
-        A metric with another value than before becomes the run's latest one. A param keeps its
-        first value, as MLflow wants; the new one goes into the tag `changed_param.NAME`. Metrics
-        that are None, NaN or infinite are left out.
+        A metric with a new value becomes the latest value. A param keeps its first value, since
+        MLflow does not let it change; the new value goes to the tag `changed_param.NAME`. Metrics
+        that are None, NaN or infinite are skipped.
 
         Raises:
-            ValueError: two names become the same one under MLflow's rules.
+            ValueError: two names become the same legal name.
         """
-        held = self._client.get_run(run_id).data
-        wanted = flat_params(params or {})
+        logged = self._client.get_run(run_id).data
+        new_params = flat_params(params or {})
         new_tags = legal_tags(tags or {})
         new_tags |= {
             CHANGED_PARAM + name: value
-            for name, value in wanted.items()
-            if held.params.get(name, value) != value
+            for name, value in new_params.items()
+            if logged.params.get(name, value) != value
         }
         now = _milliseconds()
-        self._client.log_batch(  # cuts into as many calls as MLflow's limits ask for
+        self._client.log_batch(  # splits into several calls at MLflow's limits
             run_id,
             metrics=[
                 Metric(name, value, now, 0)
                 for name, value in finite_metrics(metrics or {}).items()
-                if held.metrics.get(name) != value
+                if logged.metrics.get(name) != value
             ],
             params=[
-                Param(name, value) for name, value in wanted.items() if name not in held.params
+                Param(name, value)
+                for name, value in new_params.items()
+                if name not in logged.params
             ],
             tags=[RunTag(name, value) for name, value in new_tags.items()],
             synchronous=True,
@@ -154,32 +151,32 @@ class Tracker:
     def log_series(
         self, run_id: str, series: Mapping[str, Sequence[tuple[int, float | None]]]
     ) -> None:
-        """Writes curves, name -> (step, value) pairs; steps that the run already holds are skipped.
+        """Log curves, name -> (step, value) pairs; steps that the run has are skipped.
 
         Raises:
-            ValueError: two names become the same one under MLflow's rules.
+            ValueError: two names become the same legal name.
         """
         now = _milliseconds()
         points: list[Metric] = []
         for name, curve in with_legal_names(series).items():
-            held = {point.step for point in self._client.get_metric_history(run_id, name)}
+            logged = {point.step for point in self._client.get_metric_history(run_id, name)}
             points += [
                 Metric(name, float(value), now, step)
                 for step, value in curve
-                if step not in held and measured(value)
+                if step not in logged and measured(value)
             ]
         self._client.log_batch(run_id, metrics=points, synchronous=True)
 
     def register(self, name: str, run_id: str, artifact: str, tags: Mapping[str, object]) -> None:
-        """Makes a run's artifact, a checkpoint, a version of a registered model, once a run.
+        """Register a checkpoint of a run as a version of a model, at most once per run.
 
         Args:
-            name: the model's name in the registry.
-            run_id: the run that trained it; its params and metrics are the version's.
-            artifact: the folder's name among the run's artifacts.
-            tags: what it was made of.
+            name: name of the model in the registry.
+            run_id: the run that trained it.
+            artifact: folder of the checkpoint among the run's artifacts.
+            tags: tags of the version, such as the keys of its inputs.
         """
-        with suppress(MlflowException):  # it is there already
+        with suppress(MlflowException):  # it exists
             self._client.create_registered_model(name)
         clause = f"name = '{_quotable(name)}' AND run_id = '{run_id}'"
         if not self._client.search_model_versions(clause, max_results=1):
@@ -187,15 +184,15 @@ class Tracker:
             self._client.create_model_version(name, source, run_id, tags=legal_tags(tags))
 
     def is_finished(self, run_id: str) -> bool:
-        """Whether the run was ended as FINISHED."""
+        """Whether the status of a run is FINISHED."""
         return bool(self._client.get_run(run_id).info.status == "FINISHED")
 
     def finish(self, run_id: str, status: Status) -> None:
-        """Ends a run; a resumed sweep opens it again unless it is FINISHED."""
+        """End a run; a resumed sweep continues it unless it is FINISHED."""
         self._client.set_terminated(run_id, status)
 
     def ui_command(self) -> str:
-        """The command that opens the UI on the loopback, or the address of the server."""
+        """Return the command that starts the UI on this machine, or the server's address."""
         address = urlsplit(self._uri)
         if address.scheme in ("http", "https"):
             return mask_secrets(self._uri)
@@ -204,48 +201,48 @@ class Tracker:
         return shlex.join(command)
 
     def _experiment(self, name: str, artifact_root: str | None) -> str:
-        found: Experiment | None = self._client.get_experiment_by_name(name)
-        if found is None:
+        experiment: Experiment | None = self._client.get_experiment_by_name(name)
+        if experiment is None:
             return str(self._client.create_experiment(name, artifact_location=artifact_root))
-        if found.lifecycle_stage == "deleted":  # its name is still taken
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        if experiment.lifecycle_stage == "deleted":  # it still occupies the name
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
 
-    def _found_or_made(
+    def _run_with(
         self, identity: Mapping[str, str], name: str, more_tags: Mapping[str, str] | None = None
     ) -> str:
-        found = self._find(identity)
-        if found is None:
-            # One call makes run and tags: no kill leaves a run that cannot be found again.
+        run = self._find(identity)
+        if run is None:
+            # One call creates run and tags, so that a killed job leaves no run without tags.
             tags = legal_tags({**identity, **(more_tags or {})})
             return str(
                 self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
             )
-        if found.info.status != "FINISHED":
-            self._client.update_run(found.info.run_id, status="RUNNING")
-        return str(found.info.run_id)
+        if run.info.status != "FINISHED":
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        return str(run.info.run_id)
 
     def _find(self, identity: Mapping[str, str]) -> Run | None:
-        """The oldest run that has all these tags and was not deleted in the UI."""
+        """Return the oldest run with all these tags that was not deleted; None if there is none."""
         clauses = [f"tags.`{tag}` = '{_quotable(value)}'" for tag, value in identity.items()]
-        found = self._client.search_runs(
+        runs = self._client.search_runs(
             [self.experiment_id],
             " AND ".join(clauses),
             max_results=1,
             order_by=["attributes.start_time ASC"],
         )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
 
 @contextmanager
-def _one_try() -> Iterator[None]:
-    """While a store is opened, a server that fails is not asked again for minutes."""
-    wanted = {
+def _single_attempt() -> Iterator[None]:
+    """Let MLflow try a request once instead of retrying for minutes."""
+    settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(ANSWER_S)),
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
     try:
         yield
     finally:
@@ -256,7 +253,10 @@ def _one_try() -> Iterator[None]:
 
 def _quotable(value: str) -> str:
     if "'" in value:
-        raise ValueError(f"the key {value!r} holds a quote; MLflow's search cannot look for it")
+        raise ValueError(
+            f"the key {value!r} contains a quote, which MLflow's search cannot escape; valid: a key"
+            " without quotes"
+        )
     return value
 
 

@@ -1,6 +1,6 @@
-"""Whether a tracking store answers, asked once: MLflow itself tries for minutes.
+"""Check once whether a tracking store answers; MLflow itself would retry for minutes.
 
-Knows nothing of MLflow: a job asks before it imports that.
+Does not import MLflow, so that a job can check first.
 """
 
 import ssl
@@ -12,21 +12,25 @@ from urllib.request import Request, urlopen
 
 from orchestrator.masking import mask_secrets
 
-ANSWER_S = 8.0  # given to a store to answer
+ANSWER_S = 8.0  # seconds in which a store must answer
 SERVERS = ("http", "https")
-DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # that MLflow knows
-BROKEN = 500  # HTTP: from here on it is the server's own fault
+DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # that MLflow supports
+SERVER_ERROR = 500  # the smallest HTTP status that means an error of the server
 
 
 class StoreNotOpened(RuntimeError):
-    """Why a tracking store could not be opened."""
+    """A tracking store cannot be opened; the message says why."""
 
 
 def check_answers(uri: str, seconds: float = ANSWER_S) -> None:
-    """Checks that the server or database of a store answers; a folder needs no answer.
+    """Check that the server or database of a store answers; a folder always passes.
+
+    Args:
+        uri: the tracking URI.
+        seconds: time limit.
 
     Raises:
-        StoreNotOpened: it does not, within so many seconds.
+        StoreNotOpened: the store does not answer in time, or answers with an error.
     """
     try:
         scheme = urlsplit(uri).scheme.split("+")[0]
@@ -34,40 +38,40 @@ def check_answers(uri: str, seconds: float = ANSWER_S) -> None:
         raise StoreNotOpened(str(error)) from error
     if scheme not in (*SERVERS, *DATABASES):
         return
-    ask = _ask_server if scheme in SERVERS else _ask_database
+    check = _check_server if scheme in SERVERS else _check_database
     reasons: list[str] = []
-    # A name that is looked up, or a server that accepts and says nothing, has no other end.
-    asking = threading.Thread(target=_asked, args=(ask, uri, seconds, reasons), daemon=True)
-    asking.start()
-    asking.join(seconds)
-    if asking.is_alive():
+    # A DNS lookup, or a server that accepts a connection and sends nothing, has no time limit.
+    thread = threading.Thread(target=_run, args=(check, uri, seconds, reasons), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
         raise StoreNotOpened(f"no answer within {seconds:g} s")
     if reasons:
         raise StoreNotOpened(mask_secrets(reasons[0]))
 
 
-def _asked(ask: Callable[[str, float], None], uri: str, seconds: float, reasons: list[str]) -> None:
+def _run(check: Callable[[str, float], None], uri: str, seconds: float, reasons: list[str]) -> None:
     try:
-        ask(uri, seconds)
-    except Exception as error:  # of any database driver, or of a part that is not installed
+        check(uri, seconds)
+    except Exception as error:  # any error of a database driver, or a driver that is missing
         text = str(error) or type(error).__name__
         reasons.append(text.splitlines()[0])
 
 
-def _ask_server(uri: str, seconds: float) -> None:
+def _check_server(uri: str, seconds: float) -> None:
     try:
         with urlopen(Request(uri, headers={"User-Agent": "prm-orchestrator"}), timeout=seconds):
             return
-    except HTTPError as error:  # whoever refuses is there
-        if error.code >= BROKEN:
+    except HTTPError as error:  # a server that refuses the request does answer
+        if error.code >= SERVER_ERROR:
             raise
     except URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # MLflow has certificates of its own
-            raise OSError(f"no server answers there: {error.reason}") from error
+        if not isinstance(error.reason, ssl.SSLError):  # MLflow uses other certificates
+            raise OSError(f"no server answers at this address: {error.reason}") from error
 
 
-def _ask_database(uri: str, seconds: float) -> None:
-    import sqlalchemy  # MLflow's own way to a database
+def _check_database(uri: str, seconds: float) -> None:
+    import sqlalchemy  # as MLflow does
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = sqlalchemy.create_engine(uri)

@@ -40,7 +40,7 @@ def checkpoint(sweep: Path, stage: str) -> str:
         (
             ["orm", "--config", str(ROOT / "configs" / "hh_small.yaml"), "data.pairs=own.jsonl",
              "data.orm_share=0"],
-            "data.orm_share = 0: leaves no pairs to train the orm on; valid: over 0, or a check",
+            "data.orm_share = 0: leaves no pairs to train the orm on; valid: more than 0, or set",
         ),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from jobs.benchmarks.names import PIPELINE
 from jobs.benchmarks.pipeline import Round, pipeline_result
 from jobs.benchmarks.prefixes import CASES, prefix_result
 from jobs.benchmarks.search_setting import CASES as SEARCHES
-from jobs.benchmarks.search_setting import Place
+from jobs.benchmarks.search_setting import ModelSetup
 from jobs.benchmarks.setting import (
     SETTINGS,
     Setting,
@@ -63,7 +63,7 @@ def test_the_rate_of_a_round_leaves_out_its_ends() -> None:
     assert Round(2, [(t, 10) for t in times]).rate == pytest.approx(20.0)
     # One part more than a multiple: it does not count either.
     assert Round(2, [(t, 10) for t in [*times[:8], 8.5, 30.0, 30.0]]).rate == pytest.approx(20.0)
-    with pytest.raises(ValueError, match="4 parts are too few"):
+    with pytest.raises(ValueError, match="4 shards are too few"):
         _ = Round(2, [(t, 10) for t in times[:4]]).rate
 
 
@@ -98,7 +98,7 @@ def test_the_best_rates_are_those_of_the_best_engine_and_batch_size(
     tried: list[tuple[str, str, int]] = []
 
     def measured(name: str, best: int, other: float) -> Callable[..., float]:
-        def rate(place: Place, engine: str, rows: int, *shape: int) -> float:
+        def rate(setup: ModelSetup, engine: str, rows: int, *shape: int) -> float:
             tried.append((name, engine, rows))
             return (10_000.0 - abs(rows - best)) * (1.0 if engine == "transformers" else other)
 
@@ -106,11 +106,11 @@ def test_the_best_rates_are_those_of_the_best_engine_and_batch_size(
 
     monkeypatch.setattr(search_rates, "_decoding", measured("decoding", 256, 1.5))
     monkeypatch.setattr(search_rates, "_scoring", measured("scoring", 64, 0.25))
-    monkeypatch.setattr(search_rates, "engines", lambda place, scores: ["transformers", "vLLM"])
-    place = Place("", "open", SETTINGS["cpu"], 2, 1)
+    monkeypatch.setattr(search_rates, "engines", lambda setup, scores: ["transformers", "vLLM"])
+    setup = ModelSetup("", "open", SETTINGS["cpu"], 2, 1)
     case = replace(SEARCHES["tbs8x8"], method=TokenBeamSearch(beams=2, candidates=8))
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        rates = search_rates.BestRates([one, other], place, case)  # type: ignore[list-item]
+        rates = search_rates.BestRates([one, other], setup, case)  # type: ignore[list-item]
         decoding, scoring = rates.measure()
         searched = list(tried)
         assert rates.measure() == [decoding, scoring]

@@ -55,8 +55,8 @@ WRONG = {
     "models.architecture.hidden_size=130": ("hidden_size", "130", "num_attention_heads (4)"),
     "models.architecture.num_key_value_heads=3": ("num_key_value_heads", "3", "must divide"),
     "variants.prm_tlt.match=nobody": ("variants.prm_tlt.match", "'nobody'", "valid: orm_continued"),
-    "variants.orm.truncation=sst": ("variants", "'orm'", "choose another name"),
-    "variants.policy.truncation=sst": ("variants", "'policy'", "choose another name"),
+    "variants.orm.truncation=sst": ("variants", "'orm'", "not a valid name"),
+    "variants.policy.truncation=sst": ("variants", "'policy'", "not a valid name"),
     "search.scorers=[]": ("search.scorers", "[]", "at least 1 item"),
     "search.bon.n=7": ("search.bon.n", "7", "valid: at least 8"),
     "variants.prm_sst.truncation=all": ("variants.prm_sst.truncation", "'all'", "'sst', 'tlt' or"),
@@ -75,7 +75,7 @@ WRONG = {
         "'red'",
         "valid: name, prompts, beams, candidates",
     ),
-    "decoding=hot": ("decoding", "'hot'", "a section is wanted; valid: fields temperature"),
+    "decoding=hot": ("decoding", "'hot'", "must be a section; valid: fields temperature"),
     "storage.checkpoints_kept=1.5": ("storage.checkpoints_kept", "1.5", "valid integer"),
 }
 
@@ -171,7 +171,7 @@ def test_a_model_that_is_not_trained_is_named_with_those_that_are() -> None:
         "policy": "given as a checkpoint by models.policy, and not trained",
         "mine": "given as a checkpoint by variants.mine.checkpoint, and not trained",
         "ratio": "given as a checkpoint by variants.ratio.checkpoint, and not trained",
-        "ours": "a density ratio of two models that are there, and not trained",
+        "ours": "is not trained: a density ratio of two existing models",
         "prm_tlt": "no such model",
     }.items():
         with pytest.raises(ConfigError) as error:
@@ -188,7 +188,7 @@ def test_a_share_of_0_is_for_a_model_that_is_given(tmp_path: Path) -> None:
             check_shares(config, ["reference", name])
         assert str(error.value) == (
             f"data.{name}_share = 0: leaves no pairs to train the {name} on;"
-            f" valid: over 0, or a checkpoint as models.{name}"
+            f" valid: more than 0, or set models.{name} to a checkpoint"
         )
     assert "data.orm_share = -0.1" in message("data.task=hh_rlhf", "data.orm_share=-0.1")
     check_shares(load_config(None), ["policy", "orm", "reference"])
@@ -257,12 +257,12 @@ def test_an_unknown_key_of_another_tasks_data_names_that_tasks_keys(tmp_path: Pa
 
 @pytest.mark.parametrize("override", ["seed", "training.workers"])
 def test_an_override_without_a_value_is_explained(override: str) -> None:
-    assert message(override) == f"override '{override}': valid is key.sub=value"
+    assert message(override) == f"override '{override}': valid: key.sub=value"
 
 
 @pytest.mark.parametrize(
     ("text", "piece"),
-    [("a: [", "not readable as YAML"), ("- 1\n- 2\n", "a mapping of sections"),
+    [("a: [", "not valid YAML"), ("- 1\n- 2\n", "a mapping of sections"),
      ("seed: ${nowhere}\n", "nowhere")],
 )  # fmt: skip
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str, piece: str) -> None:
@@ -286,7 +286,7 @@ def test_a_base_is_inherited_and_overridden_field_by_field(tmp_path: Path) -> No
 def test_a_base_that_goes_in_a_circle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
-    assert "`base` goes in a circle" in message(file=tmp_path / "a.yaml")
+    assert "`base` refers back to this file" in message(file=tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
@@ -406,8 +406,8 @@ def test_math_is_a_task_whose_answers_votes_count() -> None:
 VARIANTS = {
     "{objective: dpo, weight: mask}": "variants.new.weight = 'mask': it has no effect",
     "{objective: density_ratio}": "variants.new: a density ratio needs `checkpoint`, `base`",
-    "{base: /models/weak}": "variants.new.base = '/models/weak': only of a log ratio",
-    "{objective: dpo, base: /models/weak}": "what the run trains starts from its policy",
+    "{base: /models/weak}": "variants.new.base = '/models/weak': needs a log ratio",
+    "{objective: dpo, base: /models/weak}": "a model that the run trains is compared with",
     "{objective: ppo}": "variants.new.objective = 'ppo'",
     "{objective: dpo, beta: 0}": "variants.new.beta = 0",
 }
@@ -547,7 +547,7 @@ STEPS_END = [
 def test_a_step_must_be_able_to_end(method: str, word_policy: str) -> None:
     for given in ([], [f"models.policy={word_policy}"]):
         told = wrong_model(f"search.{method}", *given)
-        assert "delimiter = '\\n': the policy's tokenizer does not keep it" in told
+        assert "delimiter = '\\n': the policy's tokenizer does not keep this text" in told
     check_models(load_config(None, [f"search.{method}", *_with_point(method)]))
     check_models(load_config(None, ["search.general={granularity: sentence}"]))
 
@@ -587,7 +587,7 @@ def test_a_ratio_to_the_runs_own_policy_is_of_its_words(word_policy: str, byte_r
     other = Path(byte_reward).with_name("byte_policy")
     for part in ("base", "checkpoint"):
         told = wrong_model(f"variants.r={{objective: density_ratio, {part}: {other}}}")
-        assert told.startswith(f"variants.r.{part} = ") and "valid: a model of the world's" in told
+        assert told.startswith(f"variants.r.{part} = ") and "valid: a model with the tokens" in told
         check_models(
             load_config(None, [f"variants.r={{objective: density_ratio, {part}: {word_policy}}}"])
         )

@@ -31,8 +31,8 @@ def refused(output_dir: str | None, cwd: Path, *overrides: str) -> str:
         ("s3://bucket/x", "s3fs"),
         ("https://example.org/x", "https:// cannot be written"),
         ("simplecache::nope://x", "nope"),
-        ("/dev/null", "/dev/null is no folder"),
-        ("/dev/null/x", "/dev/null is no folder"),
+        ("/dev/null", "/dev/null is not a folder"),
+        ("/dev/null/x", "/dev/null is not a folder"),
         ("/proc/x", "/proc is on no disk"),
         ("/sys/x", "/sys is on no disk"),
         ("~nobody_at_all/x", "home"),
@@ -54,7 +54,7 @@ def test_an_output_folder_that_cannot_be_is_refused(
 def test_a_file_where_a_folder_is_wanted_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
-        assert f"{tmp_path}/file is no folder" in refused(place, tmp_path)
+        assert f"{tmp_path}/file is not a folder" in refused(place, tmp_path)
     (tmp_path / "runs").write_text("")
     assert "output_dir = 'runs/helpdesk': " in refused(None, tmp_path)
 
@@ -62,7 +62,7 @@ def test_a_file_where_a_folder_is_wanted_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert "you may not write" in refused("closed/x", tmp_path)
+    assert "no permission to write" in refused("closed/x", tmp_path)
 
 
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_more_free_disk_than_the_disk_has_is_refused(tmp_path: Path) -> None:
     [
         ("nope://x.jsonl", "Protocol not known: nope"),
         ("/none/x.jsonl", "no such file"),
-        ("/dev/null", "its format is not known"),
+        ("/dev/null", "unknown format"),
         ("x" * 300 + ".jsonl", "no such file"),
         ('"a\\0b.jsonl"', "no such file"),
         ("~nobody_at_all/x.jsonl", "no such file"),

@@ -20,8 +20,8 @@ TOGETHER = {
     ("models.architecture.hidden_size=132", "models.architecture.num_attention_heads=12"): (
         "models.architecture.hidden_size = 132: 12 heads of 11 numbers", "hidden_size 144",
     ),
-    ("models.architecture.hidden_size=4",): ("models.architecture.hidden_size = 4: 4 heads of 1",
-                                             "an even number"),
+    ("models.architecture.hidden_size=4",): ("models.architecture.hidden_size = 4: 4 heads of d",
+                                             "an even dimension"),
     ("models.architecture.hidden_size=130",): ("models.architecture.hidden_size = 130", "multiple"),
     ("data.test_prompts=100000000",): ("data.test_prompts = 100000000", "23,040,000 different"),
     ("data.demonstrations=2147483647",): ("data.demonstrations = 2147483647", "at most 2,304,000"),

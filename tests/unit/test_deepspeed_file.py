@@ -56,8 +56,8 @@ def test_what_is_no_json_object_is_refused(
 
 
 CASES: list[tuple[dict[str, Any], str, str]] = [
-    ({"gradient_cliping": 1.0}, "its gradient_cliping = 1.0 is no setting", "gradient_clipping"),
-    ({"nebula": {}}, "its nebula = {} is no setting", "valid: optimizer"),
+    ({"gradient_cliping": 1.0}, "its gradient_cliping = 1.0 is not a setting", "gradient_clipping"),
+    ({"nebula": {}}, "its nebula = {} is not a setting", "valid: optimizer"),
     ({"optimizer": {"type": "AdamW", "parms": {}}}, "its optimizer.parms = {}", "valid: type"),
     ({"optimizer": {"type": "AdamW", "params": {"beta": 1}}}, "its optimizer.params.beta", "betas"),
     ({"optimizer": {"type": "AdamX"}}, "its optimizer.type = 'AdamX': no such optimizer", "adamw"),

@@ -29,8 +29,9 @@ def told(comparisons: list[dict[str, Any]], counts: list[dict[str, Any]]) -> lis
 
 def test_a_lower_rate_is_told_with_the_counts_that_are_certain_largest_first() -> None:
     assert told([LOWER], [VERBS, REPEATS, PARTS]) == [
-        "cbs, prm_sst: resolved lower than with the ORM (-0.080 [-0.130, -0.030] p 0.040). In a"
-        " response, against the ORM's: repeated steps +0.300 [+0.200, +0.400] p 0.040; wrong verbs"
+        "cbs, prm_sst: resolved lower than with the ORM (-0.080 [-0.130, -0.030] p 0.040)."
+        " Counts per response, difference to the ORM: repeated steps +0.300 [+0.200, +0.400] p"
+        " 0.040; wrong verbs"
         " -0.200 [-0.300, -0.100] p 0.040."
     ]
 

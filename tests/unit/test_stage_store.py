@@ -123,8 +123,8 @@ def test_a_forced_stage_replaces_its_old_output(store: Store) -> None:
 def test_forget_removes_one_version_and_leaves_the_others(store: Store) -> None:
     write(store, stage(0))
     write(store, stage(1))
-    store.forget(stage(0))
-    store.forget(stage(2))  # never made
+    store.invalidate(stage(0))
+    store.invalidate(stage(2))  # never made
     assert not store.done(stage(0)) and not store.folder(stage(0)).exists()
     assert store.done(stage(1))
 
@@ -165,7 +165,7 @@ def test_a_remote_store_gives_its_outputs_to_another_machine(
     assert str(other.local).startswith(str(tmp_path / "second machine"))
     assert other.marker(stage())["figures"] == {"metrics": {"a": 1}}
     assert content(other, stage()) == "far"
-    other.forget(stage())
+    other.invalidate(stage())
     assert not other.done(stage())
     monkeypatch.setenv("PRM_ORCHESTRATOR_HOME", str(tmp_path / "third machine"))
     assert not Store(remote).done(stage())

@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def test_nobody_there_is_told_at_once() -> None:
-    assert "no server answers there" in told(f"http://127.0.0.1:{free_port()}")
+    assert "no server answers at this address" in told(f"http://127.0.0.1:{free_port()}")
 
 
 def test_a_server_that_says_nothing_is_waited_for_no_longer_than_is_said() -> None:

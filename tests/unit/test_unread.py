@@ -38,7 +38,7 @@ CASES: list[tuple[list[str], str, str]] = [
     (["search.general.granularity=chunk"], "search.general.delimiter=x", "does not use it"),
     (["search.cards.entropy_threshold=7"], "search.cards.entropy_quantile=0.5", "is set"),
     (["search.cards.target_reward=1"], "search.cards.target_quantile=0.5", "is set"),
-    (NO_SCORED_METHOD, "search.scorers=[orm]", "no method asks a scorer"),
+    (NO_SCORED_METHOD, "search.scorers=[orm]", "no search method needs scores"),
     ([HH], "evaluation.pairs_per_prompt=2", "'hh_rlhf' come with the data"),
     ([], "models.vocabulary=300", "are whole words"),
     (["variants.v={truncation: whole, match: prm_sst}"], "variants.v.weight=none", "same weight"),
@@ -191,9 +191,9 @@ def test_settings_of_a_training_that_a_checkpoint_replaces_are_valid_and_named()
          "training.evaluation_pairs=4"],
     )  # fmt: skip
     assert superseded(config) == {
-        "models.policy is given": ["models.architecture", "models.vocabulary", "training.policy"],
-        "models.orm is given": ["training.orm"],
-        "models.reference is given": ["training.reference"],
+        "models.policy is set": ["models.architecture", "models.vocabulary", "training.policy"],
+        "models.orm is set": ["training.orm"],
+        "models.reference is set": ["training.reference"],
         "no variant is trained from the ORM": ["training.prm"],
         "no reward model is trained": ["training.evaluation_pairs"],
         "no model is trained": ["training.workers"],
@@ -209,8 +209,8 @@ def test_a_match_on_what_has_no_partial_pairs_is_refused() -> None:
     """An implicit PRM trains on whole pairs: none of the variant's would have been taken."""
     (line,) = errors("variants.dpo.objective=dpo", "variants.prm_tlt.match=dpo")
     assert line == (
-        "variants.prm_tlt.match = 'dpo': it is not trained on partial pairs, whose number is"
-        " matched; valid: prm_sst, prm_no_reference"
+        "variants.prm_tlt.match = 'dpo': is not trained on partial pairs, whose number must"
+        " be matched; valid: prm_sst, prm_no_reference"
     )
     assert errors("variants.dpo.objective=dpo", "variants.orm_continued.match=dpo") == []
 

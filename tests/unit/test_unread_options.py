@@ -153,4 +153,4 @@ def test_settings_of_a_training_that_a_checkpoint_replaces_are_named_at_the_star
     arguments = ["--dry-run", f"models.policy={word_policy}", f"output_dir={tmp_path}/out"]
     done = CliRunner().invoke(full_sweep.app, arguments)
     assert done.exit_code == 0, done.output
-    assert "not used: training.policy (models.policy is given)" in done.output
+    assert "not used: training.policy (models.policy is set)" in done.output

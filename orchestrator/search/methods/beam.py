@@ -6,7 +6,7 @@ delimiter, as in search-and-learn (Beeching et al. 2024).
 
 from typing import Annotated, ClassVar, Literal
 
-from orchestrator.config.fields import Count, Text, Whole
+from orchestrator.config.fields import Count, Integer, Text
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.expansion import Expansion, empty_candidates, keep_best
 from orchestrator.search.method import SearchMethod, register
@@ -74,7 +74,7 @@ class TokenBeamSearch(ChunkBeamSearch):
     """TBS: beam search token by token, which is CBS with chunks of one token."""
 
     name: Literal["tbs"] = "tbs"  # type: ignore[assignment]
-    chunk: Annotated[Literal[1], Whole] = 1
+    chunk: Annotated[Literal[1], Integer] = 1
     """Always 1."""
 
     order: ClassVar[int] = 40
