@@ -26,7 +26,7 @@ def main(
     dry_run: DryRun = False,
     force: Force = None,
 ) -> None:
-    """Parses, and hands over."""
+    """Run the job with the options of the command line."""
     raise typer.Exit(sweep_main(config, overrides or [], dry_run, force or []))
 
 

@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=usage(__doc__))
 def main(folder: Annotated[Path, typer.Argument(help="output folder of a finished sweep")]) -> None:
-    """Parses, and hands over."""
+    """Run the job with the options of the command line."""
     raise typer.Exit(guarded(lambda console: _render(folder, console)))
 
 
@@ -32,7 +32,7 @@ def _render(folder: Path, console: Console) -> int:
     if not (folder / "summary.json").is_file():
         valid = "valid: the output folder of a finished sweep"
         raise ConfigError(f"{folder}: has no summary.json; {valid}")
-    from jobs.sweep.report import render_again  # with all that a sweep imports
+    from jobs.sweep.report import render_again  # imports what a sweep imports
 
     render_again(folder, console)
     return OK

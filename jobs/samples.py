@@ -28,7 +28,7 @@ NAMES = ", ".join(SAMPLES)
 
 @app.command(help=usage(__doc__))
 def main(name: Annotated[str | None, typer.Argument(help=f"one of {NAMES}")] = None) -> None:
-    """Parses, and unpacks."""
+    """Unpack the models."""
     if name is not None and name not in SAMPLES:
         raise typer.BadParameter(f"{name}; valid: {NAMES}", param_hint="name")
     for each in [name] if name else SAMPLES:

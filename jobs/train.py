@@ -2,8 +2,8 @@
 
     python jobs/train.py MODEL [--config configs/NAME.yaml] [key.sub=value ...] [--dry-run]
 
-MODEL is policy, orm, reference or the name of a variant. Stages are shared with full_sweep.py: what
-one of the two has finished the other does not run again.
+MODEL is policy, orm, reference or the name of a variant. Stages are shared with full_sweep.py: a
+stage that one of them has finished is a cache hit of the other.
 """
 
 import typer
@@ -27,7 +27,7 @@ def main(
     dry_run: DryRun = False,
     force: Force = None,
 ) -> None:
-    """Parses, and hands over."""
+    """Run the job with the options of the command line."""
     raise typer.Exit(train_main(model, config, overrides or [], dry_run, force or []))
 
 

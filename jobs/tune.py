@@ -40,7 +40,7 @@ def main(
     config: ConfigFile = None,
     out: Annotated[Path | None, typer.Option(help="YAML file for the best config")] = None,
 ) -> None:
-    """Parses, and hands over."""
+    """Run the job with the options of the command line."""
     request = Request(
         model, space or [], trials, metric, mode, concurrent, scheduler, named(context)
     )

@@ -1,1 +1,1 @@
-"""What the entry points share: options, their first checks, and output of libraries."""
+"""What the entry points share: options, early checks, and quiet libraries."""

@@ -1,7 +1,4 @@
-"""Arguments that the entry points have in common, by the names that they have there.
-
-An option that is given and that nothing reads under the others is refused, as a config's field is.
-"""
+"""Arguments that several entry points have, and which options the user has set."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -10,12 +7,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-BY_THE_USER = ("COMMANDLINE", "ENVIRONMENT")  # names of click's sources of a parameter
-Model = Annotated[str, typer.Argument(help="policy, orm, reference or a variant's name")]
+BY_THE_USER = ("COMMANDLINE", "ENVIRONMENT")  # click's names for values that the user sets
+Model = Annotated[str, typer.Argument(help="policy, orm, reference or the name of a variant")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="config fields as key.sub=value")]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file; default: the embedded help desk")]
 DryRun = Annotated[bool, typer.Option(help="print the plan and exit")]
-Force = Annotated[list[str] | None, typer.Option(help="run this stage and all that read it again")]
+Force = Annotated[
+    list[str] | None, typer.Option(help="run this stage, and all that depend on it, again")
+]
 
 
 def usage(doc: str | None) -> str:
@@ -26,7 +25,7 @@ def usage(doc: str | None) -> str:
 
 
 def named(context: typer.Context) -> frozenset[str]:
-    """The parameters that the command line gives; the others have their defaults."""
+    """Return the parameters that the user has set; the others have their defaults."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(
         name for name, source in sources.items() if source and source.name in BY_THE_USER

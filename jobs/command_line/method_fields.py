@@ -1,7 +1,7 @@
-"""A search method on the command line: its name, and its fields, which are no options.
+"""A search method on the command line: an option `--method`, and its fields as arguments.
 
-The registry of methods is imported only when it is needed, so that a wrong option is reported at
-once.
+The registry of methods is imported only when it is needed, so that other errors are reported
+earlier.
 """
 
 from typing import Any
@@ -10,10 +10,13 @@ from typer.core import TyperCommand
 
 
 class MethodCommand(TyperCommand):
-    """A command with an option `--method`, whose fields are arguments such as beams=4."""
+    """A command with an option `--method`, whose fields are arguments such as beams=4.
+
+    Its arguments are untyped, since versions of typer use click's types or copies of them.
+    """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Writes the help, with the names of all methods."""
+        """Write the help with the names of all methods."""
         from orchestrator.search.method import methods_in_order
 
         for option in self.params:
@@ -22,23 +25,25 @@ class MethodCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the command line; a field of a method among the options ends it."""
-        known = {name for option in self.params for name in (*option.opts, *option.secondary_opts)}
-        for place, word in enumerate(args):
+        """Parse the command line; a field of a method that is written as an option is an error."""
+        options = {
+            name for option in self.params for name in (*option.opts, *option.secondary_opts)
+        }
+        for index, word in enumerate(args):
             name, equals, value = word.partition("=")
             if word == "--":
                 break
-            if name.startswith("--") and name not in known and name != "--help":
+            if name.startswith("--") and name not in options and name != "--help":
                 field = name.removeprefix("--").replace("-", "_")
                 if field in method_fields():
-                    value = value if equals else next(iter(args[place + 1 :]), "VALUE")
+                    value = value if equals else next(iter(args[index + 1 :]), "VALUE")
                     ctx.fail(f"{name} is a field of the method, not an option:"
                              f" write {field}={value}")  # fmt: skip
         return list(super().parse_args(ctx, args))
 
 
 def method_fields() -> set[str]:
-    """The names of all methods' fields."""
+    """Return the names of the fields of all methods."""
     from orchestrator.decoding.methods import method_fields as fields_of
     from orchestrator.search.method import METHODS
 

@@ -1,6 +1,7 @@
-"""What libraries write beside us: progress bars and advice give way, what is wrong is shown.
+"""Keep libraries quiet: no progress bars and no advice, but errors are shown.
 
-Settings are read at import; what Ray's own C++ code writes to standard error is filtered by line.
+Libraries read the settings at import. Harmless lines of Ray's C++ code on standard error are
+filtered.
 """
 
 import atexit
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 SETTINGS = {
     "TOKENIZERS_PARALLELISM": "false",  # workers fork after tokenizing
@@ -20,15 +21,17 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
-# Said of each pool of Ray Data: the driver holds what its actors were started with.
+# Ray writes this for each actor pool of Ray Data.
 HARMLESS = ("has constructor arguments in the object store and max_restarts > 0",)
-STDERR = 2  # its number in any process
-LAST_LINES = 2.0  # seconds that the filter may take at the end
-CARDS = ("/dev/nvidiactl", "/dev/kfd")  # NVIDIA's and AMD's
+STDERR = 2  # the file descriptor
+EXIT_SECONDS = 2.0  # time limit of the filter at exit
+GPUS = ("/dev/nvidiactl", "/dev/kfd")  # devices of NVIDIA and AMD
 
 
-def _show_plugin_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Shows the error of another package's component as one sentence; exit code 2."""
+def _show_plugin_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Show the error of another package's component as one sentence; exit code 2."""
     if kind.__name__ != "PluginError":
         sys.__excepthook__(kind, error, trace)
         return
@@ -37,39 +40,41 @@ def _show_plugin_error(kind: type[BaseException], error: BaseException, trace: A
 
 
 def quieten(job: str) -> None:
-    """Sets what the user has not set; ``job`` is the file of the job, ``__file__`` there.
+    """Set the environment variables that the user has not set.
 
-    Exits with 2 if the job belongs to another copy of the project than the installed one, whose
-    code would run in its place.
+    Exits with code 2 if the job belongs to another copy of the project than the installed one,
+    since the code of the installed copy would run.
+
+    Args:
+        job: ``__file__`` of the job.
     """
     sys.excepthook = _show_plugin_error
-    own, installed = Path(job).resolve().parents[1], Path(__file__).resolve().parents[2]
-    if own != installed:
+    project, installed = Path(job).resolve().parents[1], Path(__file__).resolve().parents[2]
+    if project != installed:
         print(
-            f"{job}: belongs to {own}, and this Python has {installed} installed; valid: the"
-            f" environment of {own}, or PYTHONPATH={own}",
+            f"{job}: belongs to {project}, but this Python imports {installed}; valid: the"
+            f" environment of {project}, or PYTHONPATH={project}",
             file=sys.stderr,
         )
         raise SystemExit(2)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    if not any(Path(card).exists() for card in CARDS):
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed warns where it finds none
+    if not any(Path(gpu).exists() for gpu in GPUS):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise DeepSpeed warns
 
 
 def filter_native_errors() -> None:
-    """Leaves out lines in HARMLESS that native code writes to standard error.
+    """Filter the lines in HARMLESS that native code writes to standard error.
 
-    The filter is a process of its own, so that what a crash says last is shown. Python's own
-    standard error goes past it. Where that is not the process's, or there is no grep, nothing is
-    done.
+    The filter is a separate process, so that the last lines of a crash are shown. Python's
+    ``sys.stderr`` bypasses it. Does nothing if ``sys.stderr`` is redirected or there is no grep.
     """
     grep = shutil.which("grep")
     try:
-        own = sys.stderr.fileno() == STDERR
-    except (AttributeError, OSError, ValueError):  # closed, or a test's
-        own = False
-    if grep is None or not own:
+        is_stderr = sys.stderr.fileno() == STDERR
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by a test
+        is_stderr = False
+    if grep is None or not is_stderr:
         return
     sys.stderr.flush()
     real = os.dup(STDERR)
@@ -87,5 +92,5 @@ def filter_native_errors() -> None:
 
 def _unfilter(real: int, reader: subprocess.Popen[bytes]) -> None:
     os.dup2(real, STDERR)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # what this process started may hold it
-        reader.wait(LAST_LINES)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # child processes may keep the pipe open
+        reader.wait(EXIT_SECONDS)

@@ -70,7 +70,9 @@ def _same_value(gold: Any, answer: Any) -> bool:
     except (MemoryError, RecursionError):
         raise
     except Exception:
-        return False  # no value to compare
+        # sympy raises many types for expressions without a value (TypeError, ValueError,
+        # NotImplementedError, AttributeError, ...). Any of them means: not the same value.
+        return False
 
 
 def _parsed(text: str) -> list[Any]:
