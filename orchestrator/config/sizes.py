@@ -61,7 +61,7 @@ def check_sizes(config: Config, working_dir: Path) -> None:
             raise ConfigError(
                 f"{demand.field} = {demand.value}: {demand.what} need at least"
                 f" {sized(demand.bytes)} of {kind}, and this machine has {sized(available)};"
-                " valid: a smaller value"
+                " valid: less"
             )
 
 

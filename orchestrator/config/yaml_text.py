@@ -179,7 +179,7 @@ def _value(tag: str, text: str, field: str) -> Any:
         return text.lower() == "true"
     if len(text) > DIGITS:
         valid = f"valid: at most {DIGITS}"
-        raise BadYaml(f"{_shown(field)} = {text[:DIGITS]}...: has {len(text):,} digits; {valid}")
+        raise BadYaml(f"{_shown(field)} = {text[:DIGITS]}...: {len(text):,} digits; {valid}")
     if tag == "int":
         return int(text[2:], _BASES[text[:2]]) if text[:2] in _BASES else int(text)
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
@@ -194,7 +194,7 @@ def _text(text: str, field: str) -> str:
 
 
 def _bad_tag(field: str, tag: str) -> BadYaml:
-    return BadYaml(f"{_shown(field)}: has the tag {tag[:DIGITS]!r}; valid: no tag")
+    return BadYaml(f"{_shown(field)}: tag {tag[:DIGITS]!r}; valid: no tag")
 
 
 def _below(field: str, name: str) -> str:

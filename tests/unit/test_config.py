@@ -168,9 +168,9 @@ def test_a_model_that_is_not_trained_is_named_with_those_that_are() -> None:
     for name in ("orm", "reference", "prm_sst"):
         check_model(config, name)
     for name, reason in {
-        "policy": "given as a checkpoint by models.policy, and not trained",
-        "mine": "given as a checkpoint by variants.mine.checkpoint, and not trained",
-        "ratio": "given as a checkpoint by variants.ratio.checkpoint, and not trained",
+        "policy": "is not trained, since models.policy sets a checkpoint",
+        "mine": "is not trained, since variants.mine.checkpoint sets a checkpoint",
+        "ratio": "is not trained, since variants.ratio.checkpoint sets a checkpoint",
         "ours": "is not trained: a density ratio of two existing models",
         "prm_tlt": "no such model",
     }.items():
@@ -578,8 +578,8 @@ def test_an_aggregated_checkpoint_has_steps_by_its_own_tokenizer(word_reward: st
 def test_a_given_policy_needs_room_for_a_prompt(word_policy: str) -> None:
     told = wrong_model(f"models.policy={word_policy}", "decoding.max_new_tokens=256")
     assert told == (
-        "decoding.max_new_tokens = 256: models.policy reads 256 tokens, and the prompt needs some;"
-        " valid: at most 255"
+        "decoding.max_new_tokens = 256: the context of models.policy is 256 tokens, and a"
+        " prompt needs at least one; valid: at most 255"
     )
 
 

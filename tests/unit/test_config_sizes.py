@@ -18,7 +18,7 @@ from orchestrator.tasks.helpdesk.extent import (
 # Overrides -> what the message begins with, and a further piece.
 TOGETHER = {
     ("models.architecture.hidden_size=132", "models.architecture.num_attention_heads=12"): (
-        "models.architecture.hidden_size = 132: 12 heads of 11 numbers", "hidden_size 144",
+        "models.architecture.hidden_size = 132: 12 heads of dimension 11", "valid: for example 144",
     ),
     ("models.architecture.hidden_size=4",): ("models.architecture.hidden_size = 4: 4 heads of d",
                                              "an even dimension"),
@@ -26,7 +26,7 @@ TOGETHER = {
     ("data.test_prompts=100000000",): ("data.test_prompts = 100000000", "23,040,000 different"),
     ("data.demonstrations=2147483647",): ("data.demonstrations = 2147483647", "at most 2,304,000"),
     ("models.architecture.max_position_embeddings=80",): (
-        "models.architecture.max_position_embeddings = 80: a prompt takes up to 24", "at least 88",
+        "models.architecture.max_position_embeddings = 80: a prompt has up to 24", "at least 88",
     ),
     ("decoding.max_new_tokens=256",): ("decoding.max_new_tokens = 256: must leave room", "(256)"),
     ("training.policy.max_steps=8",): (
@@ -90,9 +90,9 @@ TOO_LARGE = {
                                                          "of memory"),
     "models.architecture.intermediate_size=2000000000": ("models.architecture.intermediate_size",
                                                          "of memory"),
-    "training.policy.max_steps=2000000000": ("training.policy.max_steps = 2000000000: the order",
+    "training.policy.max_steps=2000000000": ("training.policy.max_steps = 2000000000: its rows",
                                              "of memory"),
-    "training.orm.epochs=2000000000": ("training.orm.epochs = 2000000000: the order", "of memory"),
+    "training.orm.epochs=2000000000": ("training.orm.epochs = 2000000000: its rows", "of memory"),
     "evaluation.bootstrap_samples=2000000000": ("evaluation.bootstrap_samples = ", "of memory"),
     "cluster.policy_cache_mib=2000000000": ("cluster.policy_cache_mib = 2000000000: ", "memory"),
 }  # fmt: skip

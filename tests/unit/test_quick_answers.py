@@ -142,4 +142,4 @@ def test_a_job_of_another_copy_than_the_installed_one_is_refused(tmp_path: Path)
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
-    assert f"belongs to {copy.parent}, and this Python has {ROOT} installed" in done.stderr
+    assert f"belongs to {copy.parent}, but this Python imports {ROOT}" in done.stderr

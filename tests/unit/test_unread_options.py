@@ -142,7 +142,7 @@ def test_asha_is_refused_where_it_has_nothing_to_compare_early(
     ("only", "option"), [("sst5_open", "--rows"), ("pipeline", "--repeats")]
 )  # fmt: skip
 def test_an_option_of_a_benchmark_that_no_case_reads_is_refused(only: str, option: str) -> None:
-    assert "no case of --only reads it" in message(
+    assert "has no effect with the cases of --only" in message(
         bench.app, "rewards", "--only", only, option, "5000"
     )
 

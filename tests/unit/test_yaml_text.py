@@ -74,7 +74,7 @@ BAD = {
     "a: 1." + "5" * 400: "402 digits",
     "a: 1\na: 2": "a: appears twice",
     "s: {a: 1, a: 2}": "s.a: appears twice",
-    "1: x": "value: key 1: no text",
+    "1: x": "value: key 1 is not a string",
     "s: {null: x}": "s: key null is not a string",
     "[1]: x": "is not a string; valid: a field name",
     "a: !!python/object:os.system {}": "a: tag '",
