@@ -93,12 +93,12 @@ def plain_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]
 def _samples(models: SmallModels, case: SmallCase, problem: Problem) -> list[Ids]:
     model, end = _plain_policy(models), load_chat(models.policy).end_ids[0]
     ids = torch.tensor([problem.prompt_ids])
-    found = model.generate(
+    outputs = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0,
         num_return_sequences=case.method.shared_samples, max_new_tokens=case.new_tokens,
         pad_token_id=end,
     )  # fmt: skip
-    return [_until(row.tolist(), end) for row in found[:, ids.shape[1] :]]
+    return [_until(row.tolist(), end) for row in outputs[:, ids.shape[1] :]]
 
 
 def _steps(

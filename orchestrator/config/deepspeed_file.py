@@ -245,20 +245,20 @@ def _check_fields(named: str, content: dict[str, Any]) -> None:
         DeepSpeedFile.model_validate(_without_auto(content))
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
+        field = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             raise ConfigError(
-                f"{named}: its {shown_name(place)} = {shown(problem['input'])} is not a setting of"
+                f"{named}: its {shown_name(field)} = {shown(problem['input'])} is not a setting of"
                 f" DeepSpeed; valid: {', '.join(_valid(problem['loc'][:-1]))}"
             ) from None
         message = problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         if problem["type"] == "missing":
             raise ConfigError(
-                f"{named}: its {place}: missing, but required; valid: as in"
+                f"{named}: its {field}: missing, but required; valid: as in"
                 " configs/deepspeed/default.json"
             ) from None
-        raise ConfigError(f"{named}: its {place} = {shown(problem['input'])}: {message}") from None
+        raise ConfigError(f"{named}: its {field} = {shown(problem['input'])}: {message}") from None
 
 
 def _valid(location: tuple[int | str, ...]) -> list[str]:

@@ -224,13 +224,13 @@ def superseded(config: "Config") -> dict[str, list[str]]:
     """Return the fields that are set for trainings that the run does not have, by reason."""
     models, trained = config.models, [v for v in config.variants.values() if v.is_trained]
     by_orm = [v for v in trained if v.is_trained_from_orm]
-    whole = any(v.truncation == "whole" for v in by_orm)  # it has the batch size of the ORM
+    has_whole = any(v.truncation == "whole" for v in by_orm)  # it has the batch size of the ORM
     needs_reference = any(v.takes_partial_pairs for v in trained)
     trains_reference = models.reference is None and needs_reference
     trains_reward_models = models.orm is None or trains_reference or bool(trained)
     groups = {
         "models.policy is set": (models.policy is None, OF_THE_POLICY),
-        "models.orm is set": (models.orm is None or whole, ("training.orm",)),
+        "models.orm is set": (models.orm is None or has_whole, ("training.orm",)),
         "models.reference is set": (models.reference is None, ("training.reference",)),
         "no variant needs the reference": (
             needs_reference or models.reference is not None, ("training.reference",),

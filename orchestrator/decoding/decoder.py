@@ -28,6 +28,7 @@ from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import run_searches
 
@@ -129,7 +130,7 @@ class Decoder:
         search = method_of(method, fields)
         if self._spec is None and search.needs_scorer:
             raise ConfigError(
-                f"method = {method!r}: it asks for scores; valid: with a reward model, or"
+                f"method = {method!r}: it needs scores; valid: with a reward model, or"
                 f" {', '.join(unscored_methods())}"
             )
         check_seed(_named, seed)
@@ -139,34 +140,53 @@ class Decoder:
         reader = PromptReader(
             self._policy, self._spec, seed, max_new_tokens, fold_system=self._fold_system
         )
+        ids = _distinct_ids(prompt_ids, len(prompts), reader.stem)
         problems: list[Problem] = []
         answers: dict[str, Decoded] = {}
-        numbered = [f"{reader.stem}-{number}" for number in range(len(prompts))]
-        names = numbered if prompt_ids is None else list(map(str, prompt_ids))
-        if len(set(names)) < len(names) or len(names) != len(prompts):
-            raise ConfigError(
-                f"prompt_ids = {names[:SHOWN]!r} (of {len(names)}): valid: a different one for each"
-                f" of {len(prompts)} prompts"
-            )
-        for number, (name, prompt) in enumerate(zip(names, prompts, strict=True)):
+        for number, (prompt_id, prompt) in enumerate(zip(ids, prompts, strict=True)):
             try:
-                problems.append(reader.read(number, {"prompt_id": name, "prompt": prompt}))
+                problems.append(reader.read(number, {"prompt_id": prompt_id, "prompt": prompt}))
             except BadRow as bad:
-                answers[name] = Decoded(name, failed=str(bad))
+                answers[prompt_id] = Decoded(prompt_id, failed=str(bad))
+        answers |= self._search(search, problems, max_concurrent)
+        return [answers[prompt_id] for prompt_id in ids]
+
+    def _search(
+        self, method: SearchMethod[Any], problems: Sequence[Problem], max_concurrent: int
+    ) -> dict[str, Decoded]:
+        """Return the response to each problem, or why its search failed, by prompt id."""
+        answers: dict[str, Decoded] = {}
 
         def failed(problem: Problem, reason: PromptFailed) -> None:
             answers[problem.prompt_id] = Decoded(problem.prompt_id, failed=str(reason))
 
         backend, chat = self._backend, load_chat(self._policy)
         run = run_searches(
-            problems, search.run, backend, max_concurrent=max_concurrent, on_failure=failed
+            problems, method.run, backend, max_concurrent=max_concurrent, on_failure=failed
         )
         for one in asyncio.run(run):
             answers[one.prompt_id] = Decoded(
                 one.prompt_id, chat.response_text(one.token_ids), one.token_ids, one.stop,
                 one.score, one.step_scores, one.cost,
             )  # fmt: skip
-        return [answers[name] for name in names]
+        return answers
+
+
+def _distinct_ids(prompt_ids: Sequence[str] | None, prompts: int, stem: str) -> list[str]:
+    """Return the id of each prompt, numbered from 0 by default.
+
+    Raises:
+        ConfigError: the ids are not distinct, or there are not as many as prompts.
+    """
+    if prompt_ids is None:
+        return [f"{stem}-{number}" for number in range(prompts)]
+    ids = list(map(str, prompt_ids))
+    if len(set(ids)) < len(ids) or len(ids) != prompts:
+        raise ConfigError(
+            f"prompt_ids = {ids[:SHOWN]!r} (of {len(ids)}): valid: a different one for each"
+            f" of {prompts} prompts"
+        )
+    return ids
 
 
 def _resolved(checkpoint: str | PathLike[str]) -> str:

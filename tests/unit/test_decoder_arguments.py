@@ -107,7 +107,7 @@ def test_models_that_do_not_fit(name: str, word_policy: str, word_reward: str) -
 
 
 def test_a_method_that_asks_for_scores_needs_a_reward_model(word_policy: str) -> None:
-    with pytest.raises(ConfigError, match="method = 'cbs': it asks for scores; valid: with a rew"):
+    with pytest.raises(ConfigError, match="method = 'cbs': it needs scores; valid: with a rew"):
         Decoder(word_policy).decode(["order 1 ."])
 
 
