@@ -20,6 +20,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
@@ -34,6 +35,7 @@ from orchestrator.checkpoints.files import Header, naming
 from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.checkpoints.weights import Weights, read_config
 
+AutoClass = type[_BaseAutoModelClass]  # such as AutoModelForCausalLM
 # For small models on a CPU, eager attention is faster than SDPA, in training by a factor of 1.8.
 CPU_ATTENTION = "eager"
 MAX_NAMED = 5  # weights in an error message
@@ -49,11 +51,11 @@ _OLD_BUFFERS = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|(^|\.)decoder\
 
 
 def load_model(
-    auto: Any,
+    auto: AutoClass,
     checkpoint: str,
     dtype: torch.dtype,
     may_lack: Collection[str] = (),
-    **fields: Any,
+    **fields: object,
 ) -> PreTrainedModel:
     """Load a model of a transformers auto class; all its weights must exist and be used.
 
@@ -90,7 +92,7 @@ def load_model(
 
 
 def check_weights(
-    auto: Any, checkpoint: str, may_lack: Collection[str] = (), **fields: Any
+    auto: AutoClass, checkpoint: str, may_lack: Collection[str] = (), **fields: object
 ) -> PreTrainedModel | None:
     """Check from the headers of its files that ``load_model`` accepts a checkpoint.
 
@@ -136,7 +138,9 @@ def check_weights(
     return checked
 
 
-def _without_contents(auto: Any, checkpoint: str, config: PretrainedConfig) -> PreTrainedModel:
+def _without_contents(
+    auto: AutoClass, checkpoint: str, config: PretrainedConfig
+) -> PreTrainedModel:
     """Return the model of a config; on the meta device it takes no memory."""
     what = auto.__name__.removeprefix("Auto")  # ModelForCausalLM
     if type(config) not in auto._model_mapping:
@@ -171,14 +175,16 @@ def _quantization(checkpoint: str) -> Any:
     return read_config(checkpoint).get("quantization_config")
 
 
-def _with_adapter(auto: Any, adapter: Adapter, options: Mapping[str, Any]) -> PreTrainedModel:
+def _with_adapter(
+    auto: AutoClass, adapter: Adapter, options: Mapping[str, object]
+) -> PreTrainedModel:
     """Load the base and merge the adapter; the weights of both are checked before."""
     with _quietly():  # hides the warning of a head that only the adapter has
         model = auto.from_pretrained(adapter.base, ignore_mismatched_sizes=True, **options)
     return with_adapter(model, adapter)
 
 
-def _errors(auto: Any, info: Mapping[str, Any], may_lack: Collection[str]) -> list[str]:
+def _errors(auto: AutoClass, info: Mapping[str, Any], may_lack: Collection[str]) -> list[str]:
     """Return the errors in transformers' loading info: missing, mismatched, unexpected weights."""
     errors = []
     if missing := sorted(set(info["missing_keys"]) - set(may_lack)):
@@ -194,7 +200,7 @@ def _errors(auto: Any, info: Mapping[str, Any], may_lack: Collection[str]) -> li
     return errors
 
 
-def _adapter_errors(auto: Any, adapter: Adapter, model: PreTrainedModel) -> list[str]:
+def _adapter_errors(auto: AutoClass, adapter: Adapter, model: PreTrainedModel) -> list[str]:
     """Return the errors of an adapter's file for the model that it adapts."""
     plain = {f"{PREFIX}{name}": tuple(value.shape) for name, value in model.state_dict().items()}
     required = adapter_shapes(model, adapter)
@@ -215,7 +221,7 @@ def _adapter_errors(auto: Any, adapter: Adapter, model: PreTrainedModel) -> list
     return errors
 
 
-def _is_dropped(auto: Any, name: str) -> bool:
+def _is_dropped(auto: AutoClass, name: str) -> bool:
     """Return whether a weight that a class does not have may be ignored."""
     return bool(_OLD_BUFFERS.search(name)) or (
         auto is not AutoModelForCausalLM and bool(_HEADS.match(name))
@@ -242,8 +248,8 @@ def _check_dtypes(checkpoint: str, model: PreTrainedModel, headers: Mapping[str,
             )
 
 
-def _load_options(dtype: torch.dtype) -> dict[str, Any]:
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+def _load_options(dtype: torch.dtype) -> dict[str, object]:
+    options: dict[str, object] = {"dtype": dtype, "use_safetensors": True}
     # Eager attention computes its softmax in float32, for any dtype of the weights.
     if not torch.cuda.is_available() and dtype != torch.float64:
         options["attn_implementation"] = CPU_ATTENTION

@@ -1,7 +1,6 @@
 """A checkpoint's transformers config; errors are one sentence that names the file."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -12,7 +11,7 @@ from orchestrator.checkpoints.files import file_of, naming
 from orchestrator.checkpoints.weights import read_config
 
 
-def model_config(checkpoint: str, **fields: Any) -> PretrainedConfig:
+def model_config(checkpoint: str, **fields: object) -> PretrainedConfig:
     """Load the config of a checkpoint folder or hub name; that of its base for an adapter.
 
     Args:
@@ -37,7 +36,7 @@ def model_config(checkpoint: str, **fields: Any) -> PretrainedConfig:
         return AutoConfig.from_pretrained(base_of(checkpoint), trust_remote_code=False, **fields)
 
 
-def is_encoder(config: Mapping[str, Any]) -> bool:
+def is_encoder(config: Mapping[str, object]) -> bool:
     """Return whether a config.json is of an encoder such as BERT, with bidirectional attention."""
     kind = config.get("model_type")
     return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")

@@ -8,7 +8,6 @@ preserves each value's type. Knows nothing of what the columns mean.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 
@@ -61,7 +60,7 @@ class Columns:
 
     def finish(self) -> None:
         """Infer the types of the waiting rows."""
-        values: dict[str, list[Any]] = {}
+        values: dict[str, list[object]] = {}
         for row in self._waiting:
             for name, value in row.items():
                 values.setdefault(name, []).append(value)
@@ -105,7 +104,7 @@ def _text_of(value: object) -> str:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-def _type_of(values: Sequence[Any]) -> pa.DataType | None:
+def _type_of(values: Sequence[object]) -> pa.DataType | None:
     if _is_too_complex(values):
         return None
     try:
@@ -115,7 +114,7 @@ def _type_of(values: Sequence[Any]) -> pa.DataType | None:
     return inferred if _storable(inferred) else None
 
 
-def _is_too_complex(values: Sequence[Any]) -> bool:
+def _is_too_complex(values: Sequence[object]) -> bool:
     """Return whether the objects in values have too many fields or levels for one type."""
     names: set[tuple[int, str]] = set()
     level = [value for value in values if isinstance(value, (dict, list))]

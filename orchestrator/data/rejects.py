@@ -92,7 +92,7 @@ def too_long(prompt_ids_length: int, limit: int) -> str | None:
     return f"prompt past the context: more than {limit} tokens"
 
 
-def make_reject(source: str, row: int, reason: str, content: Any) -> Reject:
+def make_reject(source: str, row: int, reason: str, content: object) -> Reject:
     """Return the reject of a row; ``content`` is its text, its bytes or its parsed object."""
     return Reject(source, row, reason, _shown(content))
 
@@ -116,14 +116,16 @@ def write_rejects(path: str | Path, rejects: Iterable[Reject]) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), file)
 
 
-def _shown(content: Any) -> str:
+def _shown(content: object) -> str:
     """Return the first characters of a row as text that every file format can store."""
     if isinstance(content, bytes):
-        content = content.decode(errors="backslashreplace")
-    elif not isinstance(content, str):
+        shown = content.decode(errors="backslashreplace")
+    elif isinstance(content, str):
+        shown = content
+    else:
         try:
-            content = json.dumps(content, ensure_ascii=False, default=str)
+            shown = json.dumps(content, ensure_ascii=False, default=str)
         except (RecursionError, ValueError, TypeError):
-            content = f"<a {type(content).__name__} that JSON cannot show>"
-    shortened = content[:CONTENT_CHARACTERS].encode(errors="backslashreplace").decode()
-    return str(shortened)[:CONTENT_CHARACTERS]
+            shown = f"<a {type(content).__name__} that JSON cannot show>"
+    shortened = shown[:CONTENT_CHARACTERS].encode(errors="backslashreplace").decode()
+    return shortened[:CONTENT_CHARACTERS]

@@ -8,7 +8,7 @@ or models.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.conversations.messages import (
     Conversation,
@@ -169,7 +169,7 @@ def _sides(row: Row) -> Sides | None:
     return next((side for side in SIDES if all(row.get(n) is not None for n in side[0])), None)
 
 
-def _prompt_field(row: Row) -> tuple[str, Any]:
+def _prompt_field(row: Row) -> tuple[str, object]:
     name = next((name for name in PROMPTS if row.get(name) is not None), "prompt")
     if name == "instruction" and any(row.get(other) for other in BESIDE_INSTRUCTION):
         raise BadRow(INSTRUCTION)
@@ -187,7 +187,7 @@ def _with_system(row: Row, prompt: Conversation) -> Conversation:
     return prompt if system else ({"role": "system", "content": value}, *prompt)
 
 
-def _answers(row: Row, values: dict[str, Any]) -> tuple[Conversation, list[str]]:
+def _answers(row: Row, values: dict[str, object]) -> tuple[Conversation, list[str]]:
     """Return the prompt of a row, and the responses in ``values``.
 
     A response that is a conversation must continue the prompt; it defines the prompt if the row has
@@ -213,7 +213,7 @@ def _answers(row: Row, values: dict[str, Any]) -> tuple[Conversation, list[str]]
     return with_system, [answer for _, answer in sides]
 
 
-def _interleaved_side(name: str, user_turns: Turns, value: Any) -> tuple[Conversation, str]:
+def _interleaved_side(name: str, user_turns: Turns, value: object) -> tuple[Conversation, str]:
     """Return history and response of one side, for a prompt that is a list of turns."""
     answers = value if are_turns(value) else turns(value)
     if answers is None and len(user_turns) == 1:

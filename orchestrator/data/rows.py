@@ -150,7 +150,7 @@ class _DuplicateField(Exception):
     """An object has two fields of one name."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Row:
+def _object(pairs: list[tuple[str, object]]) -> Row:
     row = dict(pairs)
     if len(row) != len(pairs):
         raise _DuplicateField
@@ -215,14 +215,14 @@ def plain_rows(table: pa.Table) -> list[Row]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _plain_values(column: pa.ChunkedArray) -> list[Any]:
+def _plain_values(column: pa.ChunkedArray) -> list[object]:
     try:
         return list(column.to_pylist())
     except _NO_VALUE:
         return [_plain(value) for value in column]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: pa.Scalar) -> object:
     try:
         return value.as_py()
     except _NO_VALUE:

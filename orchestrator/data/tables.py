@@ -72,12 +72,12 @@ def stream_pairs(file: Path) -> Iterator[PreferencePair]:
             yield PreferencePair(row["pair_id"], _prompt(row), row["chosen"], row["rejected"])
 
 
-def _write(file: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+def _write(file: Path, rows: list[dict[str, object]], schema: pa.Schema) -> None:
     table = pa.Table.from_pylist(rows, schema=schema)
     pq.write_table(table, file, row_group_size=ROWS_PER_GROUP)
 
 
-def _prompt_row(prompt: Prompt) -> dict[str, Any]:
+def _prompt_row(prompt: Prompt) -> dict[str, object]:
     facts = json.dumps(prompt.facts, sort_keys=True)
     return {"prompt_id": prompt.prompt_id, "messages": list(prompt.messages), "facts": facts}
 

@@ -4,8 +4,7 @@ Higher and lower have the meaning of the public data sets. A row without a prefe
 ``BadRow``.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.data.rejects import BadRow, field
 from orchestrator.data.rows import Row
@@ -37,7 +36,7 @@ NO_ORDER = (
 )
 
 
-def ranks(listed: Sequence[dict[str, Any]]) -> list[float]:
+def ranks(listed: Sequence[Mapping[str, object]]) -> list[float]:
     """Return the rank of each completion; lower is better."""
     for name in ("rank", *SCORES):
         if all(item.get(name) is not None for item in listed):
@@ -96,7 +95,7 @@ def _label(row: Row) -> int:
     return 1 - int(label)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     # An integer may be too large for a float; NaN is not equal to itself.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise BadRow(f"wrong type: {name} is not a number")

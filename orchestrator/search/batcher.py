@@ -22,6 +22,7 @@ from orchestrator.search.problem import PromptFailed
 from orchestrator.search.shared_time import SharedTime
 
 ResultT = TypeVar("ResultT")
+Request = SampleRequest | TopRequest | ScoreRequest
 Kind = Literal["sample", "top", "score"]
 
 
@@ -31,7 +32,7 @@ class PendingRequest:
 
     index: int
     kind: Kind
-    request: Any
+    request: Any  # of the kind's type
     answer: asyncio.Future[Any]
 
 
@@ -82,7 +83,7 @@ class Batcher:
         self._running.add(index)
         self._check()
 
-    def submit(self, index: int, kind: Kind, request: Any) -> asyncio.Future[Any]:
+    def submit(self, index: int, kind: Kind, request: Request) -> asyncio.Future[Any]:
         """Submit a request of a search; return the future of its answer.
 
         Not a coroutine, as methods submit many requests at once and each would be a task.

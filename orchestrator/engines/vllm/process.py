@@ -120,7 +120,7 @@ class VllmProcess:
             self.close()
             raise
 
-    def call(self, method: str, *arguments: Any) -> Any:
+    def call(self, method: str, *arguments: object) -> Any:
         """Call a method of the engine and return its result.
 
         Raises:
@@ -129,7 +129,7 @@ class VllmProcess:
         self._send(method, arguments, True)
         return self._wait_for_answer()
 
-    def post(self, method: str, *arguments: Any) -> None:
+    def post(self, method: str, *arguments: object) -> None:
         """Call a method without waiting; an error is raised by the next ``call`` or ``wait``."""
         self._send(method, arguments, False)
 
@@ -165,7 +165,7 @@ class VllmProcess:
                 tuple(bad),
             )
 
-    def _send(self, method: str, arguments: Sequence[Any], answered: bool) -> None:
+    def _send(self, method: str, arguments: Sequence[object], answered: bool) -> None:
         if not self.close.alive:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
         with contextlib.suppress(OSError):  # if the process has ended, the answer says so
