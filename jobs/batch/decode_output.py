@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from jobs.batch.options import Identity
 from jobs.batch.output import FileJobOutput, Manifest, Summary
-from jobs.sweep.responses import COSTS
 from orchestrator.data.columns import JSON_COLUMN, row_from_json
 from orchestrator.data.rejects import SCHEMA as REJECTS
 from orchestrator.data.rows import Row, plain_rows
+from orchestrator.evaluation.costs import COSTS
 
 LINES = ".jsonl"
 

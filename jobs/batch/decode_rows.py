@@ -12,13 +12,13 @@ import pyarrow as pa
 from jobs.batch.decode_arguments import LINES
 from jobs.batch.decode_output import DecodeOutput, RejectRow
 from jobs.batch.file_job import readable
-from jobs.sweep.responses import COSTS, COUNTS
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.rejects import BadRow, Seen, make_reject
 from orchestrator.data.rows import Row, plain_rows
 from orchestrator.data.shards import ShardedFile, check_usable, read_shard, split_into_shards
 from orchestrator.decoding.prompts import FIELDS, PromptReader
+from orchestrator.evaluation.costs import COSTS, COUNTS
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Reject, Response
 from orchestrator.search.problem import Problem

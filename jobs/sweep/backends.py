@@ -1,13 +1,13 @@
-"""The actors of a sweep: pools of policy and reward actors, and those that search with both.
+"""The actor pools of a sweep with models loaded: policy, reward, and search with both.
 
-Each actor computes with its share of the cores: on a CPU two processes of one thread each are
-faster than one of two. Each stage finds them with their model loaded and no keys and values kept:
-what it counts, seconds too, does not depend on what ran before it.
+Each actor uses its share of the cores: on a CPU two processes of one thread each are faster than
+one of two. A stage's actors start with their model loaded and with no cached keys and values, so
+the counted costs, seconds too, do not depend on the stages that ran before.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.backends import ActorPolicy, ActorReward
@@ -15,83 +15,105 @@ from actors.policy import PolicySpec
 from actors.reward import RewardSpec
 from actors.search import ModelEngines, Search
 from actors.search_stream import search_all
-from jobs.sweep.sweep import Sweep
-from orchestrator.choices import Dtype, Engine
-from orchestrator.records import Response
+from jobs.sweep.runtime.resources import Actor, Resources
+from orchestrator.choices import Dtype, Engine, Position
+from orchestrator.config.decoding import DecodingConfig
+from orchestrator.records import Prompt, Response
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
 
-WHOLE = 10**6  # a cut past every response: the whole of it
+WHOLE = 10**6  # a prefix length past every response: the whole response
 
 
-def policy_of(sweep: Sweep, dtype: Dtype = "float32") -> ActorPolicy:
-    """The sweep's policy."""
-    actors = sweep.policy_actors()
-    place = _policy_place(sweep, len(actors), dtype)
-    _prepare(actors, place)
-    return ActorPolicy(actors, place)
+@dataclass(frozen=True)
+class Engines:
+    """The run's policy and scorers in actor pools.
 
-
-def reward_of(sweep: Sweep, scorer: str, dtype: Dtype = "float32") -> ActorReward:
-    """A scorer of the sweep."""
-    actors, spec = sweep.reward_actors(), sweep.scorer(scorer)
-    place = _reward_place(sweep, spec, len(actors), dtype)
-    _prepare(actors, place)
-    return ActorReward(actors, place, chat_of(spec))
-
-
-def searched(
-    sweep: Sweep,
-    method: SearchMethod[Any],
-    scorer: str | None,
-    problems: Sequence[Problem],
-    finished: Callable[[object], None],
-) -> list[Response]:
-    """Responses of the search actors, in the order of the problems.
-
-    The seconds of actors that search at the same time are those of the wall.
+    Attributes:
+        resources: start the actors at their first use.
+        checkpoint: of the policy, folder or hub name.
+        decoding: how the policy samples.
+        position: where a prefix is scored.
     """
+
+    resources: Resources
+    checkpoint: str
+    decoding: DecodingConfig
+    position: Position
+
+    def policy(self, dtype: Dtype = "float32") -> ActorPolicy:
+        """Return the pool of policy actors, loaded."""
+        actors = self.resources.policy_actors()
+        spec = self._policy(len(actors), dtype)
+        _load(actors, spec)
+        return ActorPolicy(actors, spec)
+
+    def reward(self, scorer: ScorerSpec, dtype: Dtype = "float32") -> ActorReward:
+        """Return the pool of reward actors with a scorer, loaded."""
+        actors = self.resources.reward_actors()
+        spec = self._reward(scorer, len(actors), dtype)
+        _load(actors, spec)
+        return ActorReward(actors, spec, chat_of(scorer))
+
+    def whole_rewards(
+        self, scorer: ScorerSpec, responses: Sequence[tuple[Prompt, str]], dtype: Dtype = "float32"
+    ) -> list[float]:
+        """Return r(x, y) of whole responses."""
+        scores = asyncio.run(self.reward(scorer, dtype).prefix_scores(responses, [WHOLE]))
+        return [score[0] for score in scores]
+
+    def search(
+        self,
+        method: SearchMethod[Any],
+        scorer: ScorerSpec | None,
+        problems: Sequence[Problem],
+        finished: Callable[[object], None],
+        max_concurrent: int,
+        engine: Engine,
+        dtype: Dtype,
+    ) -> list[Response]:
+        """Return the responses of the search actors, in the order of the problems.
+
+        Actors that search at the same time share the wall time: each response's seconds are
+        divided by their number.
+        """
+        import ray
+
+        actors = self.resources.search_actors()
+        policy = replace(self._policy(len(actors), dtype), engine=engine)
+        reward = None
+        if scorer is not None:
+            reward = self._reward(replace(scorer, engine=engine), len(actors), dtype)
+        search = Search(method, max_concurrent, ModelEngines(policy, reward))
+        ray.wait([actor.ready.remote(search) for actor in actors], num_returns=len(actors))
+        responses = asyncio.run(search_all(actors, search, problems, finished))
+        return [
+            replace(one, cost=replace(one.cost, seconds=one.cost.seconds / len(actors)))
+            for one in responses
+        ]
+
+    def _policy(self, actors: int, dtype: Dtype) -> PolicySpec:
+        """The policy in one of some actors."""
+        resources = self.resources
+        return PolicySpec(
+            self.checkpoint, self.decoding.temperature, self.decoding.top_p,
+            resources.device, resources.threads(actors), dtype=dtype,
+            cache_mib=resources.cluster.policy_cache_mib,
+        )  # fmt: skip
+
+    def _reward(self, scorer: ScorerSpec, actors: int, dtype: Dtype) -> RewardSpec:
+        """A scorer in one of some actors."""
+        resources = self.resources
+        return RewardSpec(
+            scorer, self.position, self.checkpoint, resources.device,
+            resources.threads(actors), dtype, resources.cluster.reward_cache_mib,
+        )  # fmt: skip
+
+
+def _load(actors: Sequence[Actor], spec: PolicySpec | RewardSpec) -> None:
+    """Wait until all actors have loaded a model; the first request reports a dead actor."""
     import ray
 
-    actors, asked = sweep.search_actors(), sweep.config.search
-    engine: Engine = "vllm" if asked.engine == "vllm" else "transformers"
-    policy = replace(_policy_place(sweep, len(actors), asked.dtype), engine=engine)
-    reward = None
-    if scorer is not None:
-        spec = replace(sweep.scorer(scorer), engine=engine)
-        reward = _reward_place(sweep, spec, len(actors), asked.dtype)
-    search = Search(method, asked.max_concurrent, ModelEngines(policy, reward))
-    ray.wait([actor.ready.remote(search) for actor in actors], num_returns=len(actors))
-    found = asyncio.run(search_all(actors, search, problems, finished))
-    return [
-        replace(one, cost=replace(one.cost, seconds=one.cost.seconds / len(actors)))
-        for one in found
-    ]
-
-
-def _policy_place(sweep: Sweep, actors: int, dtype: Dtype) -> PolicySpec:
-    """The policy in one of so many actors."""
-    config = sweep.config
-    return PolicySpec(
-        sweep.checkpoint("policy"), config.decoding.temperature, config.decoding.top_p,
-        sweep.device, sweep.threads(actors), dtype=dtype,
-        cache_mib=config.cluster.policy_cache_mib,
-    )  # fmt: skip
-
-
-def _reward_place(sweep: Sweep, spec: ScorerSpec, actors: int, dtype: Dtype) -> RewardSpec:
-    """A scorer in one of so many actors."""
-    config = sweep.config
-    return RewardSpec(
-        spec, config.scoring.position, sweep.checkpoint("policy"), sweep.device,
-        sweep.threads(actors), dtype, config.cluster.reward_cache_mib,
-    )  # fmt: skip
-
-
-def _prepare(actors: Sequence[Any], place: Any) -> None:
-    """Waits until all have loaded ``place``; that one is dead is told by the first request."""
-    import ray
-
-    ray.wait([actor.forget.remote(place) for actor in actors], num_returns=len(actors))
+    ray.wait([actor.forget.remote(spec) for actor in actors], num_returns=len(actors))

@@ -1,13 +1,14 @@
-"""What stages may cost, in seconds on this machine, for the dry run; nothing else reads it.
+"""Estimates of the stages' seconds on this machine, for the dry run only.
 
-Rates were measured once with the embedded models, on a machine whose speed is REFERENCE; another
-model or machine takes as many times longer as its speed says.
+The rates were measured with the embedded models on a machine whose speed is REFERENCE. For another
+model or machine they are multiplied by the ratio of the speeds.
 """
 
 from dataclasses import dataclass
 
 from jobs.sweep.precision import shape_of
-from jobs.sweep.sweep import Step, Sweep
+from jobs.sweep.runtime.resources import threads_per_process
+from jobs.sweep.stage_names import CellName, samples_per_prompt
 from orchestrator.config.tree import Config
 from orchestrator.tasks.task import PAIR_SPLITS
 from orchestrator.training.speed import Speed, measure
@@ -24,32 +25,32 @@ REAL_PAIRS = 1_000  # of a split of a file that is not read yet
 
 @dataclass(frozen=True)
 class Rates:
-    """How many times longer this machine takes with the run's policy than the reference did."""
+    """How many times longer this machine takes with the run's policy than the reference machine."""
 
     training: float
     reading: float
     step: float
 
     @classmethod
-    def of(cls, sweep: Sweep) -> "Rates":
-        """Measures this machine."""
-        training = sweep.config.training
+    def of(cls, config: Config) -> "Rates":
+        """Measure this machine."""
+        training = config.training
         precision = "float32" if training.precision == "auto" else training.precision  # if any
-        found = measure(
-            shape_of(sweep.config, sweep.config.models.policy),
+        speed = measure(
+            shape_of(config, config.models.policy),
             precision,
-            sweep.threads(training.workers),
+            threads_per_process(config.cluster, training.workers),
         )
         return cls(
-            found.training / REFERENCE.training,
-            found.forward / REFERENCE.forward,
-            found.step / REFERENCE.step,
+            speed.training / REFERENCE.training,
+            speed.forward / REFERENCE.forward,
+            speed.step / REFERENCE.step,
         )
 
 
-def seconds_of(step: Step, config: Config, rates: Rates) -> float:
-    """What a stage may take."""
-    stage = step.stage.name.partition("/")[0]
+def seconds_of(name: str, config: Config, rates: Rates) -> float:
+    """Return the estimated seconds of a stage."""
+    stage = name.partition("/")[0]
     pairs = pair_count(config)
     training = config.training
     if stage == "policy":
@@ -68,16 +69,16 @@ def seconds_of(step: Step, config: Config, rates: Rates) -> float:
         scored = pair_count(config, "orm") + pair_count(config, "prm")
         return rates.reading * 2 * PER_SCORED_RESPONSE * scored
     if stage == "samples":
-        return rates.step * PER_SAMPLE * int(step.options["n"]) * config.data.test_prompts
+        return rates.step * PER_SAMPLE * samples_per_prompt(config) * config.data.test_prompts
     if stage == "cells":
-        prompts = min(step.options["prompts"] or config.data.test_prompts, config.data.test_prompts)
-        method = config.search.all_methods[step.options["method"]]
+        method = config.search.all_methods[CellName.of_stage(name).method]
+        prompts = min(method.prompts or config.data.test_prompts, config.data.test_prompts)
         return rates.step * prompts * method.seconds(config.decoding.max_new_tokens / 2)
     return {"data": 3.0, "calibration": 1.0, "agreement": 4.2 * rates.reading}.get(stage, 15.0)
 
 
 def pair_count(config: Config, split: str | None = None) -> int:
-    """Preference pairs of a split, or of all."""
+    """Return the number of preference pairs of a split, or of all."""
     counts = config.data.row_counts
     if counts is None:
         return REAL_PAIRS

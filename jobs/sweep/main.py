@@ -1,7 +1,7 @@
-"""The jobs from config to results: check all of it, join Ray, run the plan, show what came of it.
+"""The jobs from config to results: check the config, join Ray, run the plan, show the results.
 
-The whole plan is the main job, that of one model is `jobs/train.py`; `jobs/tune.py` takes its
-pieces from here.
+The full plan is the main job, the plan of one model is `jobs/train.py`; `jobs/tune.py` uses the
+functions of this module too.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from orchestrator.tracking.reachability import StoreNotOpened, check_answers
 
 if TYPE_CHECKING:  # MLflow, Ray and torch: imported only after the config is known to be good
     from jobs.sweep.plan import Plan
-    from jobs.sweep.sweep import Sweep
+    from jobs.sweep.runtime.workspace import Workspace
     from orchestrator.stages.store import Store
     from orchestrator.tracking.mlflow_tracker import Tracker
 
@@ -44,7 +44,10 @@ LOG_WIDTH = 160  # columns where the output is no terminal
 def sweep_main(
     config_file: Path | None, overrides: Sequence[str], dry_run: bool, force: Sequence[str]
 ) -> int:
-    """Runs the main job; its exit code is 2 for a config that cannot run, 1 for a failed stage."""
+    """Run the main job.
+
+    Returns the exit code: 2 for a config that cannot run, 1 for a failed stage.
+    """
 
     def sweep(console: Console) -> int:
         config = quickly_checked(config_file, overrides, starts=not dry_run)
@@ -62,7 +65,7 @@ def train_main(
     dry_run: bool,
     force: Sequence[str],
 ) -> int:
-    """Trains one model with the stages that it needs; exit codes are the main job's."""
+    """Train one model with the stages that it needs; returns the exit code, as the main job."""
 
     def train(console: Console) -> int:
         config = quickly_checked(config_file, overrides, starts=not dry_run)
@@ -75,7 +78,7 @@ def train_main(
 
 
 def guarded(work: Callable[[Console], int]) -> int:
-    """Does the work of a job; a config error is shown, and gives exit code 2."""
+    """Do the work of a job and return its exit code; a config error is shown, with exit code 2."""
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     try:
@@ -88,7 +91,7 @@ def guarded(work: Callable[[Console], int]) -> int:
 
 
 def checked(config_file: Path | None, overrides: Sequence[str], starts: bool = True) -> Config:
-    """A config that is known to be good, for all that can be told before anything starts.
+    """Return a config after all checks that are possible before anything starts.
 
     Raises:
         ConfigError: the message says what is wrong.
@@ -99,9 +102,9 @@ def checked(config_file: Path | None, overrides: Sequence[str], starts: bool = T
 
 
 def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: bool) -> Config:
-    """A config, checked by all that needs neither torch nor a look into a checkpoint.
+    """Return a config after the checks that need neither torch nor the contents of checkpoints.
 
-    ``starts`` is False of a dry run, which asks no tracking server.
+    ``starts`` is False for a dry run, which does not check the tracking server.
 
     Raises:
         ConfigError: the message says what is wrong.
@@ -114,16 +117,16 @@ def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: 
     check_checkpoints(config)
     uri = config.tracking.uri
     if starts and uri is not None and not uri.startswith("sqlite:"):  # which the run makes
-        with _told_of_tracking(uri):
+        with _tracking_errors(uri):
             check_answers(uri)
     return config
 
 
 def look_into(config: Config) -> None:
-    """Checks what the given checkpoints are, and what the policy's tokenizer can write.
+    """Check the kinds of the user's checkpoints, and what the policy's tokenizer can write.
 
     Raises:
-        ConfigError: a model is not of a kind that its place needs.
+        ConfigError: a checkpoint is not of the kind that its field needs.
     """
     if reads_checkpoints(config):
         from orchestrator.config.models import check_models  # imports torch and transformers
@@ -131,25 +134,25 @@ def look_into(config: Config) -> None:
         check_models(config)
 
 
-def planned(config: Config, model: str | None, console: Console) -> tuple["Plan", str]:
-    """The plan of a config or of one of its models; where its output goes, and in what it trains.
+def planned(config: Config, model: str | None) -> tuple["Plan", str]:
+    """Return the plan of a config or of one of its models, and lines on its output and precision.
 
     Raises:
         ConfigError: a split that is trained on is empty.
     """
     from jobs.sweep.plan import Plan
-    from jobs.sweep.runner import sweep_of
+    from orchestrator.stages.store import Store
 
     output_dir, moved = lasting_output_dir(config.output_dir, config.name, Path.cwd())
-    plan = Plan(sweep_of(config, output_dir, console), model)
+    plan = Plan(config, Store(output_dir), model)
     check_shares(config, [step.stage.name for step in plan.steps])
-    said = [moved or f"output: {output_dir}", *([str(plan.precision)] if plan.precision else [])]
-    return plan, "\n".join(said)
+    lines = [moved or f"output: {output_dir}", *([str(plan.precision)] if plan.precision else [])]
+    return plan, "\n".join(lines)
 
 
 @contextmanager
 def writing_alone(store: "Store") -> Iterator[None]:
-    """Holds the store's lock.
+    """Hold the store's lock.
 
     Raises:
         ConfigError: another process holds it, or the store cannot be written.
@@ -158,9 +161,9 @@ def writing_alone(store: "Store") -> Iterator[None]:
         store.local.mkdir(parents=True, exist_ok=True)
         store.check_remote()
     except Exception as error:  # of any file system
-        where = store.remote or store.local
+        folder = store.remote or store.local
         reason = str(error) or type(error).__name__
-        raise ConfigError(f"output_dir = {where}: cannot be written: {reason}") from error
+        raise ConfigError(f"output_dir = {folder}: cannot be written: {reason}") from error
     file = store.local / ".lock"
     lock = FileLock(file, timeout=0)
     try:
@@ -177,23 +180,22 @@ def writing_alone(store: "Store") -> Iterator[None]:
         lock.release()
 
 
-def tracker_of(sweep: "Sweep") -> "Tracker":
-    """The MLflow store of a sweep.
+def tracker_of(config: Config, store: "Store") -> "Tracker":
+    """Return the MLflow store of a run.
 
     Raises:
         ConfigError: it cannot be opened.
     """
     from orchestrator.tracking.mlflow_tracker import Tracker
 
-    config = sweep.config
-    uri = config.tracking.uri or f"sqlite:///{sweep.store.local}/mlflow.db"
-    with _told_of_tracking(uri):
+    uri = config.tracking.uri or f"sqlite:///{store.local}/mlflow.db"
+    with _tracking_errors(uri):
         return Tracker(uri, config.tracking.experiment or config.data.task_name())
 
 
 @contextmanager
-def _told_of_tracking(uri: str) -> Iterator[None]:
-    """A store that cannot be opened, as the config's error."""
+def _tracking_errors(uri: str) -> Iterator[None]:
+    """Turns the error of a store that cannot be opened into one of the config."""
     try:
         yield
     except StoreNotOpened as error:
@@ -206,15 +208,18 @@ def tracked(
     key: str,
     name: str,
     params: Mapping[str, object],
-    sweep: "Sweep",
+    workspace: "Workspace",
     work: Callable[[str], int],
 ) -> int:
-    """Does ``work`` under a parent run, whose id it gets, and ends that run as the work ended."""
+    """Do ``work`` with the id of a new parent run; end the run with its status.
+
+    Closes the workspace's resources in every case.
+    """
     from jobs.sweep.runner import StageFailed
 
-    config, console = sweep.config, sweep.console
-    told = {"task": config.data.task_name(), "seed": config.seed, **params}
-    parent = tracker.start_sweep(key, name, told, to_yaml(config))
+    config, console = workspace.config, workspace.console
+    shared = {"task": config.data.task_name(), "seed": config.seed}
+    parent = tracker.start_sweep(key, name, {**shared, **params}, to_yaml(config))
     try:
         code = work(parent)
     except KeyboardInterrupt:
@@ -228,22 +233,22 @@ def tracked(
         console.print_exception(max_frames=20)
         return FAILED
     finally:
-        sweep.close()
+        workspace.resources.close()
     tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
     return code
 
 
 def key_of(parts: Sequence[str]) -> str:
-    """A job is its stages: the same keys, the same parent run."""
+    """Return the key of a job: jobs with the same stages share a parent run."""
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def _run(
     config: Config, model: str | None, dry_run: bool, force: Sequence[str], console: Console
 ) -> int:
-    plan, where = planned(config, model, console)
+    plan, lines = planned(config, model)
     _check_forced(force, [step.stage.name for step in plan.steps])
-    console.print(where, highlight=False, markup=False)
+    console.print(lines, highlight=False, markup=False)
     for reason, fields in superseded(config).items():
         line = f"not used: {', '.join(fields)} ({reason})"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -252,11 +257,11 @@ def _run(
 
         print_plan(plan, console, forced=[s.stage.name for n in force for s in plan.after(n)])
         return OK
-    with writing_alone(plan.sweep.store):
+    with writing_alone(plan.store):
         for name in force:
             for step in plan.after(name):
-                plan.sweep.store.invalidate(step.stage)
-        return _go(plan)
+                plan.store.invalidate(step.stage)
+        return _run_plan(plan, console)
 
 
 def _check_forced(force: Sequence[str], names: Sequence[str]) -> None:
@@ -265,25 +270,25 @@ def _check_forced(force: Sequence[str], names: Sequence[str]) -> None:
             raise ConfigError(f"--force {name}: no such stage; valid: {', '.join(names)}")
 
 
-def _go(plan: "Plan") -> int:
+def _run_plan(plan: "Plan", console: Console) -> int:
     from jobs.sweep import cluster
     from jobs.sweep.report import report, show_model
     from jobs.sweep.runner import Runner
 
-    config, sweep = plan.config, plan.sweep
-    tracker = tracker_of(sweep)
-    if not all(sweep.store.done(step.stage) for step in plan.steps):
-        cluster.join(config, sweep.console)
+    config, workspace = plan.config, plan.workspace(console)
+    tracker = tracker_of(config, plan.store)
+    if not all(plan.store.done(step.stage) for step in plan.steps):
+        cluster.join(config, console)
     key = key_of([step.stage.key for step in plan.steps])
 
     def work(parent: str) -> int:
-        runner = Runner(plan, tracker, parent)
+        runner = Runner(plan, workspace, tracker, parent)
         runner.run()
         if plan.model is None:
-            report(plan, runner, tracker, parent, key)
+            report(plan, runner, tracker, parent, key, console)
         else:
-            show_model(plan, plan.model, tracker, parent)
+            show_model(plan, plan.model, workspace, tracker, parent)
         return OK
 
     name = config.name if plan.model is None else f"{config.name} {plan.model}"
-    return tracked(tracker, key, name, {}, sweep, work)
+    return tracked(tracker, key, name, {}, workspace, work)

@@ -6,73 +6,96 @@ Nothing is started here; keys come from config, sources and input files alone.
 from collections.abc import Collection
 from copy import copy
 
+from rich.console import Console
+
 from jobs.sweep.plan_models import add_models
 from jobs.sweep.plan_search import add_evaluation, add_search
 from jobs.sweep.plan_stages import StageList
-from jobs.sweep.precision import Choice, choices, settled, trains
-from jobs.sweep.sweep import Step, Sweep
+from jobs.sweep.precision import Choice, choices, trains, with_precision
+from jobs.sweep.runtime.models import Model
+from jobs.sweep.runtime.resources import threads_per_process
+from jobs.sweep.runtime.workspace import Step, Workspace
+from orchestrator.config.tree import Config
+from orchestrator.stages.store import Stage, Store
 
 
 class Plan:
     """Builds the steps of one config, in the order in which they run.
 
     Args:
-        sweep: what the steps share; its stages and models are filled in.
+        config: of the run.
+        store: where stages leave their outputs.
         model: policy, orm, reference or a variant: only the stage that trains it and those that it
-            reads, directly or not, are run. Their keys are the whole plan's.
+            reads, directly or not, are run. Their keys are those of the full plan.
+
+    Attributes:
+        config: of the run, with `training.precision: auto` replaced by a precision.
+        requested: the config as it was passed.
+        store: where stages leave their outputs.
+        model: that is trained; None: all.
+        steps: that are run.
+        stages: all stages by name.
+        models: all models by name.
+        precision: what `training.precision: auto` stands for; None if it is not auto.
     """
 
-    def __init__(self, sweep: Sweep, model: str | None = None) -> None:
-        self.sweep, self.config, self.model = sweep, sweep.config, model
-        self.given = sweep.config  # before `training.precision: auto` is settled
+    def __init__(self, config: Config, store: Store, model: str | None = None) -> None:
+        self.config = self.requested = config
+        self.store, self.model = store, model
         self.steps: list[Step] = []
-        self.precision: Choice | None = None  # what `training.precision: auto` stands for
-        if self.config.training.precision == "auto" and trains(self.config, model):
-            self._settle()
+        self.stages: dict[str, Stage] = {}
+        self.models: dict[str, Model] = {}
+        self.precision: Choice | None = None
+        if config.training.precision == "auto" and trains(config, model):
+            self._choose_precision()
         else:
             self._build()
         self._every = self.steps
         if model is not None:
-            made_by = sweep.models[model].stage
+            made_by = self.models[model].stage
             self.steps = self._needed_for(model if made_by is None else made_by.name)
 
+    def workspace(self, console: Console) -> Workspace:
+        """Return what the steps' inputs are made from; it starts processes at their first use."""
+        return Workspace.of(self.config, self.store, self.stages, self.models, console)
+
     def after(self, name: str) -> list[Step]:
-        """A stage and all of the whole plan that read it, directly or not."""
+        """Return a stage and all stages of the full plan that read it, directly or not."""
         reached = {name}
-        found = []
+        steps = []
         for step in self._every:
             if step.stage.name in reached or any(i.name in reached for i in step.stage.inputs):
                 reached.add(step.stage.name)
-                found.append(step)
-        return found
+                steps.append(step)
+        return steps
 
     def part(self, names: Collection[str]) -> "Plan":
-        """This plan with the steps of these stages alone."""
-        found = copy(self)
-        found.steps = [step for step in self.steps if step.stage.name in names]
-        return found
+        """Return the plan with the steps of some stages only."""
+        plan = copy(self)
+        plan.steps = [step for step in self.steps if step.stage.name in names]
+        return plan
 
     def _needed_for(self, name: str) -> list[Step]:
         needed = {name}
-        for step in reversed(self._every):  # what reads comes after what is read
+        for step in reversed(self._every):  # a stage comes after those that it reads
             if step.stage.name in needed:
                 needed |= {read.name for read in step.stage.inputs}
         return [step for step in self._every if step.stage.name in needed]
 
-    def _settle(self) -> None:
+    def _choose_precision(self) -> None:
         """Builds the plan in the precision that `auto` stands for."""
-        given, threads = self.config, self.sweep.threads(self.config.training.workers)
-        for choice, certain in choices(given, self.sweep.store, threads):
+        threads = threads_per_process(self.config.cluster, self.config.training.workers)
+        for choice, certain in choices(self.requested, self.store, threads):
             self.precision = choice
-            self.sweep.config = self.config = settled(given, choice.precision)
+            self.config = with_precision(self.requested, choice.precision)
             self._build()
             trained = [step.stage for step in self.steps if step.stage.keeps_checkpoint]
-            if certain or all(map(self.sweep.store.done, trained)):
+            if certain or all(map(self.store.done, trained)):
                 return
 
     def _build(self) -> None:
-        stages = StageList(self.sweep)
+        stages = StageList(self.config)
         add_models(stages, self.model)
         add_search(stages)
         add_evaluation(stages)
-        self.steps = stages.steps
+        self.steps, self.stages, self.models = stages.steps, stages.stages, stages.models

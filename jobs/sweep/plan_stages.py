@@ -1,75 +1,120 @@
-"""The stages of a plan as they are listed: what each reads, and which models stand for stages."""
+"""The stages of a plan as they are listed, and the models that the stages make."""
 
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from jobs.sweep.sweep import Model, Step, Sweep
+from jobs.sweep.runtime.models import Model
+from jobs.sweep.runtime.workspace import Step, Workspace
 from orchestrator.config.sections import to_plain
+from orchestrator.config.tree import Config
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.identity import fingerprint
+from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Stage
+
+InputsT = TypeVar("InputsT")
 
 
 class StageList:
-    """Lists the steps of a sweep, in the order in which they run.
+    """Lists the steps of a config, in the order in which they run.
 
-    Args:
-        sweep: what the steps share; its stages and models are filled in.
+    Attributes:
+        config: of the run.
+        steps: in their order.
+        stages: by name.
+        models: by name.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.config = sweep, sweep.config
+    def __init__(self, config: Config) -> None:
+        self.config = config
         self.steps: list[Step] = []
+        self.stages: dict[str, Stage] = {}
+        self.models: dict[str, Model] = {}
 
     def add(
         self,
         name: str,
-        module: Any,
-        run: Any,
+        run: Callable[[InputsT, Path, Meter], Figures],
+        inputs: Callable[[Workspace], InputsT],
         config: dict[str, Any],
-        inputs: Any,
+        reads: Iterable[str],
         *,
         unit: str,
-        files: dict[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
         checkpoint: bool = False,
-        options: dict[str, Any] | None = None,
         components: tuple[str, ...] = (),
     ) -> None:
-        """Add a stage; of ``inputs`` those count that are stages, or models that the user gave."""
-        stages = self.sweep.stages
-        read = tuple(stages[i] for i in dict.fromkeys(inputs) if i in stages)
-        # A model that the user gave stands for the stage that would make it.
-        given = {k: v for i in inputs if i in self.sweep.models for k, v in self.given(i).items()}
-        config = {**config, "chat": to_plain(self.config.chat)}
-        stage = Stage(
-            name, module.__name__, config, read, {**(files or {}), **given}, checkpoint, components
-        )
-        stages[name] = stage
-        self.steps.append(Step(stage, run, unit, options or {}))
+        """Add a stage.
 
-    def add_model(self, name: str, stage: str, given: str | None) -> None:
-        """Name a model: that of a stage, or a checkpoint that the user gave."""
-        made_by = None if given is not None else self.sweep.stages[stage]
-        if given is not None and (folder := Path(given).expanduser()).is_dir():
-            given = str(folder.resolve())  # actors work in other folders
-        self.sweep.models[name] = Model(made_by, given)
+        Args:
+            name: of the stage.
+            run: the step function; the sources of its module are part of the key.
+            inputs: makes the inputs of ``run`` when the step runs.
+            config: JSON-able values that decide the output.
+            reads: names of stages, or of models of the user's, which the step reads; others are
+                ignored.
+            unit: what its progress counts.
+            files: fingerprints of other files and checkpoints that the step reads, by name.
+            checkpoint: whether old versions of the output are deleted.
+            components: modules of registered components that the step runs.
+        """
+        names = list(dict.fromkeys(reads))
+        provided = {
+            k: v for n in names if n in self.models for k, v in self.fingerprints(n).items()
+        }
+        stage = Stage(
+            name,
+            run.__module__,
+            {**config, "chat": to_plain(self.config.chat)},
+            tuple(self.stages[n] for n in names if n in self.stages),
+            {**(files or {}), **provided},
+            checkpoint,
+            components,
+        )
+        self.stages[name] = stage
+        self.steps.append(Step(stage, partial(_run, run, inputs), unit))
+
+    def add_model(self, name: str, stage: str, checkpoint: str | None) -> None:
+        """Name a model: the one that a stage trains, or a checkpoint of the user's."""
+        made_by = None if checkpoint is not None else self.stages[stage]
+        if checkpoint is not None and (folder := Path(checkpoint).expanduser()).is_dir():
+            checkpoint = str(folder.resolve())  # actors work in other folders
+        self.models[name] = Model(made_by, checkpoint)
 
     def stage_of(self, model: str) -> str:
-        """The stage that makes a model; of a given checkpoint, the model's own name."""
-        made_by = self.sweep.models[model].stage
+        """Return the stage that trains a model; for a user's checkpoint, the model's name."""
+        made_by = self.models[model].stage
         return model if made_by is None else made_by.name
 
-    def given(self, model: str | None) -> dict[str, str]:
-        """Fingerprints of a model's checkpoints that the user gave, by name."""
-        found, known = {}, self.sweep.models.get(model or "")
-        if model and known and known.given:
+    def fingerprints(self, model: str | None) -> dict[str, str]:
+        """Return fingerprints of the user's checkpoints that a model consists of, by name."""
+        prints: dict[str, str] = {}
+        listed = self.models.get(model or "")
+        if model and listed and listed.checkpoint:
             reading = repr(self.config.models.reading(model))
-            found = {model: fingerprint(known.given), f"{model}.reading": reading}
+            prints = {model: fingerprint(listed.checkpoint), f"{model}.reading": reading}
         if (variant := self.config.variants.get(model or "")) and variant.base:
-            found[f"{model}.base"] = fingerprint(variant.base)
-        return found
+            prints[f"{model}.base"] = fingerprint(variant.base)
+        return prints
 
-    def readers(self) -> dict[str, str]:
-        """Given models, whose contexts decide which pairs of a data set and prompts are kept."""
-        given = {name: variant.checkpoint for name, variant in self.config.variants.items()}
-        given |= {"orm": self.config.models.orm, "reference": self.config.models.reference}
-        return {name: fingerprint(path) for name, path in given.items() if path}
+    def reader_fingerprints(self) -> dict[str, str]:
+        """Return fingerprints of the user's reward models.
+
+        Their contexts decide which pairs of a data set and which prompts are kept.
+        """
+        paths = {name: variant.checkpoint for name, variant in self.config.variants.items()}
+        paths |= {"orm": self.config.models.orm, "reference": self.config.models.reference}
+        return {name: fingerprint(path) for name, path in paths.items() if path}
+
+
+def _run(
+    run: Callable[[InputsT, Path, Meter], Figures],
+    inputs: Callable[[Workspace], InputsT],
+    workspace: Workspace,
+    folder: Path,
+    meter: Meter,
+) -> Figures:
+    """Make a step's inputs and do it."""
+    return run(inputs(workspace), folder, meter)

@@ -1,8 +1,8 @@
-"""`training.precision: auto` of a run: what is measured, and that a rerun takes the same again.
+"""`training.precision: auto` of a run: the choice by a measurement, repeated by every rerun.
 
 The precision is in the key of every stage that is trained, so the choice must not change with the
-noise of a measurement. The output folder keeps it, for each size of models that it has trained: a
-rerun on the same device takes it as it is.
+noise of a measurement. The output folder keeps it for each size of models that it has trained; a
+rerun on the same device uses it.
 """
 
 import json
@@ -21,7 +21,7 @@ FILE = "precision.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """What `auto` stands for in an output folder.
+    """The precision that `auto` stands for in an output folder.
 
     Attributes:
         model: the widths of what is trained.
@@ -40,46 +40,46 @@ class Choice:
 
 
 def trains(config: Config, model: str | None) -> bool:
-    """Whether a plan of all models or of one trains any."""
+    """Return whether a plan of all models, or of one, trains any."""
     models = config.models
     needed = [models.policy, models.orm, *([models.reference] if model == "reference" else [])]
     return None in needed or any(variant.is_trained for variant in config.variants.values())
 
 
 def choices(config: Config, store: Store, threads: int) -> Iterator[tuple[Choice, bool]]:
-    """What `auto` may stand for, in turn, and whether it does so in any case.
+    """Yield what `auto` may stand for, in order, and whether that choice is certain.
 
-    Where it does not, it stands for it if all models are trained in it already. That is bfloat16
-    chosen on another device and slow on this one: what is finished is kept, and what is not is not
-    done at a fiftieth of the speed. Float32 is nowhere so slow that it should be done again.
+    A choice that is not certain holds only if all models are trained in it already. That is
+    bfloat16, chosen on another device and slow on this one: finished models are kept, and others
+    are not trained at a fiftieth of the speed. Float32 is nowhere so slow.
     """
     kind = "cuda" if config.cluster.train_worker_gpus else "cpu"
     shape = shape_of(config, config.models.orm or config.models.policy)
     model = "-".join(map(str, astuple(shape)))
-    known = _read(store).get(model)
-    if known is not None and known.device == device_name(kind):
-        yield known, True
+    stored = _read(store).get(model)
+    if stored is not None and stored.device == device_name(kind):
+        yield stored, True
         return
     here = speeds(kind, shape, threads)
-    if known is not None:
-        yield known, known.precision == "float32" or not here.bfloat16_is_slow
+    if stored is not None:
+        yield stored, stored.precision == "float32" or not here.bfloat16_is_slow
     times = " and ".join(f"{1e3 * took:.3g} ms in {name}" for name, took in here.seconds.items())
     reason = f"{here.work} takes {times} on {here.device}" if times else f"of {here.device}"
     yield Choice(model, here.faster, here.device, reason), True
 
 
-def settled(config: Config, precision: Precision) -> Config:
-    """The config with this precision in place of `auto`."""
+def with_precision(config: Config, precision: Precision) -> Config:
+    """Return the config with a precision in place of `auto`."""
     training = config.training.model_copy(update={"precision": precision})
     return config.model_copy(update={"training": training})
 
 
 def remember(store: Store, choice: Choice) -> None:
-    """Keeps a choice in the output folder, unless it is there."""
-    known = _read(store)
-    if known.get(choice.model) == choice:
+    """Write a choice into the output folder, unless it is there."""
+    stored = _read(store)
+    if stored.get(choice.model) == choice:
         return
-    plain = {model: asdict(one) for model, one in {**known, choice.model: choice}.items()}
+    plain = {model: asdict(one) for model, one in {**stored, choice.model: choice}.items()}
     written = store.local / f".{FILE}.new"
     written.write_text(json.dumps(plain, indent=1) + "\n")
     store.publish(FILE, written)
@@ -87,7 +87,7 @@ def remember(store: Store, choice: Choice) -> None:
 
 
 def shape_of(config: Config, checkpoint: str | None) -> Shape:
-    """The widths of a given model, or of those that the run makes."""
+    """Return the widths of a checkpoint, or of the models that the run makes."""
     size = config.models.architecture
     if checkpoint is None:
         words = config.data.vocabulary()
@@ -97,14 +97,14 @@ def shape_of(config: Config, checkpoint: str | None) -> Shape:
             size.num_hidden_layers, size.num_attention_heads, size.num_key_value_heads,
         )  # fmt: skip
     try:
-        found = model_config(checkpoint).get_text_config()
-    except Exception:  # of a hub that does not answer: told where the model is looked at
+        sizes = model_config(checkpoint).get_text_config()
+    except Exception:  # a hub that does not answer is reported by the check of the model
         return shape_of(config, None)
-    heads = found.num_attention_heads
+    heads = sizes.num_attention_heads
     return Shape(
-        found.vocab_size, found.hidden_size,
-        getattr(found, "intermediate_size", None) or 4 * found.hidden_size,
-        found.num_hidden_layers, heads, getattr(found, "num_key_value_heads", None) or heads,
+        sizes.vocab_size, sizes.hidden_size,
+        getattr(sizes, "intermediate_size", None) or 4 * sizes.hidden_size,
+        sizes.num_hidden_layers, heads, getattr(sizes, "num_key_value_heads", None) or heads,
     )  # fmt: skip
 
 

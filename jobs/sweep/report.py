@@ -3,46 +3,70 @@
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from jinja2.exceptions import UndefinedError
 from rich.console import Console
 from rich.table import Table
 
 from jobs.sweep.plan import Plan
 from jobs.sweep.runner import Runner, read_evaluation
-from jobs.sweep.steps.summary import summarize, write_all_rejects, write_summary
+from jobs.sweep.runtime.workspace import Workspace
 from orchestrator.config.errors import ConfigError, reason_of
+from orchestrator.data.rejects import write_rejects
+from orchestrator.records import Reject
 from orchestrator.report.figures import save_figures
 from orchestrator.report.page import render, write_report
+from orchestrator.report.summary import SweepResults, summarize, write_summary
 from orchestrator.report.tables import terminal
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 
-def report(plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key: str) -> None:
-    """Writes and shows the results; tracks them in the sweep's own run."""
-    sweep = plan.sweep
-    place = sweep.store.local
-    summary = summarize(plan, read_evaluation(sweep.store, plan), sweep_key)
+def report(
+    plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key: str, console: Console
+) -> None:
+    """Write and show the results; log them in the sweep's own MLflow run."""
+    store, folder = plan.store, plan.store.local
+    results = _results(plan, sweep_key)
+    summary = summarize(results)
     summary["mlflow_command"] = tracker.ui_command()
-    write_summary(summary, place / "summary.json")
-    write_all_rejects(plan, place / "rejects.parquet")
-    write_report(summary, place / "report.html", tracker.ui_command())
-    files = [place / name for name in ("summary.json", "rejects.parquet", "report.html")]
-    where = [sweep.store.publish(file.name, file) for file in files]
+    write_summary(summary, folder / "summary.json")
+    write_rejects(folder / "rejects.parquet", results.rejects)
+    write_report(summary, folder / "report.html", tracker.ui_command())
+    files = [folder / name for name in ("summary.json", "rejects.parquet", "report.html")]
+    published = [store.publish(file.name, file) for file in files]
     if runner.redone or not tracker.is_finished(parent):
-        figures = place / "figures"
+        figures = folder / "figures"
         save_figures(summary, figures)
         for figure in figures.iterdir():
-            sweep.store.publish(f"figures/{figure.name}", figure)
+            store.publish(f"figures/{figure.name}", figure)
         tracker.log(parent, artifacts=[*files, figures])
         runner.track_cells(summary["cells"])
-    terminal(summary, sweep.console)
-    sweep.console.print(f"summary: {where[0]}", highlight=False, soft_wrap=True)
-    sweep.console.print(f"report:  {where[2]}", highlight=False, soft_wrap=True)
-    sweep.console.print(f"MLflow:  {tracker.ui_command()}", highlight=False, soft_wrap=True)
+    terminal(summary, console)
+    console.print(f"summary: {published[0]}", highlight=False, soft_wrap=True)
+    console.print(f"report:  {published[2]}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow:  {tracker.ui_command()}", highlight=False, soft_wrap=True)
+
+
+def _results(plan: Plan, sweep_key: str) -> SweepResults:
+    """What the stages of the plan left."""
+    store, rejects = plan.store, []
+    for step in plan.steps:
+        file = store.folder(step.stage) / "rejects.parquet"
+        if file.exists():
+            rejects += [Reject(**row) for row in pq.read_table(file).to_pylist()]
+    return SweepResults(
+        config=plan.config,
+        sweep_key=sweep_key,
+        output_dir=store.remote or str(store.local),
+        markers=[store.marker(step.stage) for step in plan.steps],
+        models=[name for name in plan.models if name != "policy"],
+        evaluation=read_evaluation(plan),
+        rejects=rejects,
+    )
 
 
 def render_again(folder: Path, console: Console) -> None:
-    """Writes report.html and the figures of a finished sweep anew, and shows the tables.
+    """Write report.html and the figures of a finished sweep again, and show the tables.
 
     Raises:
         ConfigError: the folder has no summary that can be read.
@@ -65,17 +89,15 @@ def render_again(folder: Path, console: Console) -> None:
     console.print(f"report:  {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def show_model(plan: Plan, model: str, tracker: Tracker, parent: str) -> None:
-    """Shows a trained model's final metrics and its folder; the metrics go to the parent run."""
-    sweep = plan.sweep
-    stage = plan.steps[-1].stage  # the others are there for it
-    metrics = sweep.store.marker(stage)["figures"]["metrics"]
+def show_model(plan: Plan, model: str, workspace: Workspace, tracker: Tracker, parent: str) -> None:
+    """Show a trained model's final metrics and its folder; log the metrics in the parent run."""
+    console = workspace.console
+    metrics = plan.store.marker(plan.steps[-1].stage)["figures"]["metrics"]
     tracker.log(parent, metrics=metrics, tags={"kind": "training", "model": model})
     table = Table("metric", "value", title=model, title_justify="left")
     for name, value in metrics.items():
         table.add_row(name, f"{value:,.6g}")
-    sweep.console.print(table)
-    for name, place in (
-        ("checkpoint:", sweep.checkpoint(model)), ("MLflow:    ", tracker.ui_command()),
-    ):  # fmt: skip
-        sweep.console.print(f"{name} {place}", highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    checkpoint = workspace.models.checkpoint(model)
+    for line in (f"checkpoint: {checkpoint}", f"MLflow:     {tracker.ui_command()}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

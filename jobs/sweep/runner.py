@@ -1,74 +1,77 @@
-"""Runs the steps of a plan in order, skipping what is done, and tells MLflow and the user."""
+"""Runs the steps of a plan in order, skips finished stages, and logs to MLflow and the console."""
 
 import json
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from jobs.sweep.estimates import Rates, seconds_of
 from jobs.sweep.plan import Plan
 from jobs.sweep.precision import remember
-from jobs.sweep.sweep import Step, Sweep
+from jobs.sweep.runtime.workspace import Step, Workspace
+from jobs.sweep.stage_names import CellName
 from orchestrator.checkpoints.weights import Weights
 from orchestrator.config.extents import too_long_warmups
 from orchestrator.evaluation.metric import metrics_in_order
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
-from orchestrator.stages.store import Store
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 SMALL_GIB = 0.1  # of disk: what any stage may write, on top of what storage.free_gib must leave
 # A checkpoint is written in float32, into the stage's folder and as an artifact in MLflow.
 CHECKPOINT_BYTES = 2 * 4
-NO_NAME = re.compile(r"[/:'\"%]")  # what no model of MLflow's registry has in its name
+NO_NAME = re.compile(r"[/:'\"%]")  # characters that names in MLflow's model registry may not have
+NO_ARTIFACTS = ("_DONE.json", "examples.parquet", "held_out.parquet", "start")
 
 
 class StageFailed(RuntimeError):
-    """A stage raised; what was done before it is kept."""
+    """A stage raised; finished stages are kept."""
 
 
-def perform(sweep: Sweep, step: Step, label: str) -> None:
-    """Does one step and shows how long it took; MLflow hears nothing of it.
+def perform(workspace: Workspace, step: Step, label: str) -> None:
+    """Run one step and show how long it took, without MLflow.
 
     Raises:
-        StageFailed: it raised, or the disk is too full to begin.
+        StageFailed: the step raised, or there is too little free disk to begin.
     """
-    store = sweep.store
-    _check_disk(sweep, step)
+    _check_disk(workspace, step)
     started = time.monotonic()
-    figures: dict[str, Any] = {}
+    figures: Figures = {}
     try:
         with (
-            Meter(sweep.console, label, None, step.unit) as meter,
-            store.writing(step.stage, figures) as folder,
+            Meter(workspace.console, label, None, step.unit) as meter,
+            workspace.files.store.writing(step.stage, figures) as folder,
         ):
-            figures.update(step.run(sweep, step, folder, meter))
+            figures.update(step.run(workspace, folder, meter))
     except Exception as error:
         raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
     seconds = time.monotonic() - started
     line = f"{label}: {seconds:.1f} s{_shown(figures)}"
-    sweep.console.print(line, highlight=False, markup=False)
+    workspace.console.print(line, highlight=False, markup=False)
 
 
-def written_gib(sweep: Sweep, step: Step) -> float:
-    """GiB of disk that a stage may write: its checkpoint, if it makes one, and small files."""
-    if not step.stage.keeps_checkpoint or step.stage.name == "policy":
+def written_gib(workspace: Workspace, step: Step) -> float:
+    """Return the GiB of disk that a stage may write: its checkpoint, if any, and small files."""
+    stage = step.stage
+    if not stage.keeps_checkpoint or stage.name == "policy":
         return SMALL_GIB  # a policy that the run makes is small
-    variant = sweep.config.variants.get(step.options.get("variant", ""))
+    variant = workspace.config.variants.get(stage.name.removeprefix("variants/"))
     from_orm = variant is not None and variant.is_trained_from_orm
-    start = Weights.of(sweep.checkpoint("orm" if from_orm else "policy"))
+    start = Weights.of(workspace.models.checkpoint("orm" if from_orm else "policy"))
     return SMALL_GIB + start.parameters * CHECKPOINT_BYTES / 2**30
 
 
-def _check_disk(sweep: Sweep, step: Step) -> None:
-    free, kept = sweep.store.free_gib(), sweep.config.storage.free_gib
-    written = written_gib(sweep, step)
+def _check_disk(workspace: Workspace, step: Step) -> None:
+    store, kept = workspace.files.store, workspace.config.storage.free_gib
+    free, written = store.free_gib(), written_gib(workspace, step)
     if free < kept + written:
         raise StageFailed(
-            f"{step.stage.name}: {free:.1f} GiB of disk are free at {sweep.store.local}; the stage"
+            f"{step.stage.name}: {free:.1f} GiB of disk are free at {store.local}; the stage"
             f" may write {written:.1f} GiB, and storage.free_gib = {kept:g} must remain; free some"
             " and run again"
         )
@@ -79,49 +82,56 @@ class Runner:
 
     Args:
         plan: the steps.
+        workspace: of the plan.
         tracker: MLflow, written to by the driver alone.
         parent: MLflow run id of the sweep.
+
+    Attributes:
+        redone: names of the stages that ran in this pass.
     """
 
-    def __init__(self, plan: Plan, tracker: Tracker, parent: str) -> None:
-        self.plan, self.sweep = plan, plan.sweep
+    def __init__(self, plan: Plan, workspace: Workspace, tracker: Tracker, parent: str) -> None:
+        self._plan, self._workspace = plan, workspace
         self._tracker, self._parent = tracker, parent
         self._runs: dict[str, str] = {}
-        self.redone: set[str] = set()  # stages that ran in this pass
+        self.redone: set[str] = set()
 
     def run(self) -> None:
-        """Runs what is not done.
+        """Run the stages that are not finished.
 
         Raises:
             StageFailed: a stage raised; its cause is attached.
         """
-        console, store = self.sweep.console, self.sweep.store
-        if self.plan.precision is not None:
-            remember(store, self.plan.precision)
-        for number, step in enumerate(self.plan.steps, 1):
-            label = f"[{number}/{len(self.plan.steps)}] {step.stage.name}"
+        console, store, steps = self._workspace.console, self._plan.store, self._plan.steps
+        if self._plan.precision is not None:
+            remember(store, self._plan.precision)
+        for number, step in enumerate(steps, 1):
+            label = f"[{number}/{len(steps)}] {step.stage.name}"
             if store.done(step.stage):
                 console.print(f"{label}: done", highlight=False, markup=False)
             else:
                 self._run_step(step, label)
             self._track(step)
             if step.stage.name == "data":
-                self._check_counted(step)
+                self._check_warmups(step)
 
-    def _check_counted(self, step: Step) -> None:
-        """Raises StageFailed for a warm-up longer than a training on the rows that there are."""
-        counts = self.sweep.store.marker(step.stage)["figures"]["metrics"]
+    def _check_warmups(self, step: Step) -> None:
+        """Raises StageFailed for a warm-up longer than a training on the rows of the data."""
+        counts = self._plan.store.marker(step.stage)["figures"]["metrics"]
         names = {"policy": "demonstrations", "orm": "pairs_orm", "reference": "pairs_reference"}
-        stages = [step.stage.name for step in self.plan.steps]
-        rows = {n: counts[count] for n, count in names.items() if count in counts and n in stages}
-        if lines := too_long_warmups(self.sweep.config, rows):
+        stages = [step.stage.name for step in self._plan.steps]
+        rows = {
+            name: int(counts[count])
+            for name, count in names.items()
+            if count in counts and name in stages
+        }
+        if lines := too_long_warmups(self._plan.config, rows):
             raise StageFailed("; ".join(lines))
 
     def _run_step(self, step: Step, label: str) -> None:
-        store = self.sweep.store
         run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
         try:
-            perform(self.sweep, step, label)
+            perform(self._workspace, step, label)
         except KeyboardInterrupt:
             self._tracker.finish(run_id, "KILLED")
             raise
@@ -130,28 +140,27 @@ class Runner:
             raise
         self.redone.add(step.stage.name)
         if step.stage.keeps_checkpoint:
-            store.prune(step.stage, self.sweep.config.storage.checkpoints_kept)
+            self._plan.store.prune(step.stage, self._plan.config.storage.checkpoints_kept)
 
     def _track(self, step: Step) -> None:
-        """The stage's MLflow run, complete; made now if a kill left it out."""
+        """Completes the stage's MLflow run; a kill may have left it out."""
         run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
         self._runs[step.stage.name] = run_id
         if self._tracker.is_finished(run_id) and step.stage.name not in self.redone:
             return
-        marker = self.sweep.store.marker(step.stage)
-        figures = marker["figures"]
-        config = self.sweep.config
+        marker, folder = self._plan.store.marker(step.stage), self._plan.store.folder(step.stage)
+        figures, config = marker["figures"], self._plan.config
         kind = "cell" if step.stage.name.startswith("cells/") else "stage"
         self._tracker.log(
             run_id,
             params={
                 **{k: v for k, v in step.stage.config.items() if k != "parameters"},
-                **figures.get("parameters", {}),  # a method's, with what was calibrated
+                **figures.get("parameters", {}),  # a method's, with calibrated values
                 "task": config.data.task_name(), "seed": config.seed,
             },
             metrics={**figures.get("metrics", {}), "stage_seconds": marker["seconds"]},
-            tags={"kind": kind, "output": str(self.sweep.store.folder(step.stage))},
-            artifacts=_artifacts(self.sweep.store.folder(step.stage)),
+            tags={"kind": kind, "output": str(folder)},
+            artifacts=_artifacts(folder),
         )  # fmt: skip
         self._tracker.log_series(run_id, figures.get("series", {}))
         if step.stage.keeps_checkpoint:
@@ -159,8 +168,8 @@ class Runner:
         self._tracker.finish(run_id, "FINISHED")
 
     def _register(self, step: Step, run_id: str) -> None:
-        """The trained model in MLflow's registry, with the keys of the data it was made of."""
-        config, stage = self.sweep.config, step.stage
+        """Adds the trained model to MLflow's registry, with the keys of the stages that it read."""
+        config, stage = self._plan.config, step.stage
         inputs = {f"input.{read.name}": read.key for read in stage.inputs}
         experiment = config.tracking.experiment or config.data.task_name()
         self._tracker.register(
@@ -170,41 +179,37 @@ class Runner:
             {"stage_key": stage.key, "seed": config.seed, **inputs},
         )
 
-    def track_cells(self, cells: list[dict[str, Any]]) -> None:
-        """Adds the evaluation's metrics, with their intervals, to the cells' runs."""
+    def track_cells(self, cells: Sequence[Mapping[str, Any]]) -> None:
+        """Add the evaluation's metrics, with their intervals, to the cells' runs."""
         for cell in cells:
-            run_id = self._runs[f"cells/{cell['method']}/{cell['scorer'] or 'none'}"]
+            run_id = self._runs[CellName(cell["method"], cell["scorer"]).stage]
             metrics: dict[str, float] = {}
             for name, interval in cell["metrics"].items():
                 if isinstance(interval, dict):
                     metrics[name] = interval["value"]
-                    metrics[f"{name}_low"], metrics[f"{name}_high"] = (
-                        interval["low"],
-                        interval["high"],
-                    )
+                    metrics[f"{name}_low"] = interval["low"]
+                    metrics[f"{name}_high"] = interval["high"]
                 elif interval is not None:
                     metrics[name] = interval
             self._tracker.log(run_id, metrics=metrics)
 
 
 def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> None:
-    """The dry run: every stage, its key, whether it is done, and what it may cost.
+    """Show the dry run: every stage, its key, whether it is done, and its estimated seconds.
 
-    Stages that are ``forced`` are done again.
+    Stages that are ``forced`` are shown as to do.
     """
-    from rich.table import Table
-
     done = {
-        step.stage.name: step.stage.name not in forced and plan.sweep.store.done(step.stage)
+        step.stage.name: step.stage.name not in forced and plan.store.done(step.stage)
         for step in plan.steps
     }
-    rates = None if all(done.values()) else Rates.of(plan.sweep)
+    rates = None if all(done.values()) else Rates.of(plan.config)
     table = Table("stage", "key", "state", "about", title="Plan", title_justify="left")
     left = 0.0
     for step in plan.steps:
         seconds = 0.0
         if rates is not None and not done[step.stage.name]:
-            seconds = seconds_of(step, plan.config, rates)
+            seconds = seconds_of(step.stage.name, plan.config, rates)
         left += seconds
         state = ("done", "") if done[step.stage.name] else ("to do", f"{seconds:,.0f} s")
         table.add_row(step.stage.name, step.stage.key, *state)
@@ -215,29 +220,20 @@ def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> No
     )
 
 
-def read_evaluation(store: Store, plan: Plan) -> dict[str, Any]:
-    """The evaluation's tables."""
-    stage = plan.sweep.stages["evaluation"]
-    return dict(json.loads((store.folder(stage) / "evaluation.json").read_text()))
+def read_evaluation(plan: Plan) -> dict[str, Any]:
+    """Return the JSON of the evaluation."""
+    folder = plan.store.folder(plan.stages["evaluation"])
+    return dict(json.loads((folder / "evaluation.json").read_text()))
 
 
 def _artifacts(folder: Path) -> list[Path]:
-    """Responses, checkpoints and tables; not the training rows, which other stages hold already."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.name not in ("_DONE.json", "examples.parquet", "held_out.parquet", "start")
-    ]
+    """Responses, checkpoints and tables, without the training rows, which other stages hold."""
+    return [path for path in sorted(folder.iterdir()) if path.name not in NO_ARTIFACTS]
 
 
-def _shown(figures: dict[str, Any]) -> str:
+def _shown(figures: Figures) -> str:
     metrics = figures.get("metrics", {})
     right = (name for name, metric in metrics_in_order().items() if metric.tells_right)
     names = ("steps", "final_loss", "held_out_accuracy", "pair_accuracy", *right, "reward")
     parts = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
     return "; " + ", ".join(parts) if parts else ""
-
-
-def sweep_of(config: Any, output_dir: str, console: Console) -> Sweep:
-    """A sweep over a store at ``output_dir``."""
-    return Sweep(config, Store(output_dir), console)

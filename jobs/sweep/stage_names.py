@@ -1,17 +1,55 @@
 """The names of a plan's stages, without the plan, which imports all that computes.
 
-So that a wrong name is told at once. `plan.py` decides; a test holds the one to the other.
+With it a wrong name is reported at once. `plan.py` decides which stages there are; a test compares
+both.
 """
+
+from dataclasses import dataclass
 
 from orchestrator.config.tree import Config
 
 
+@dataclass(frozen=True)
+class CellName:
+    """A method's label and its scorer's name, None without a scorer."""
+
+    method: str
+    scorer: str | None
+
+    @property
+    def stage(self) -> str:
+        """Name of the cell's stage."""
+        return f"cells/{self.method}/{self.scorer or 'none'}"
+
+    @classmethod
+    def of_stage(cls, stage: str) -> "CellName":
+        """Return the cell of a stage's name."""
+        _, method, scorer = stage.split("/")
+        return cls(method, None if scorer == "none" else scorer)
+
+
+def cell_names(config: Config) -> list[CellName]:
+    """Return the cells of a config: each method with each scorer, if it needs one."""
+    return [
+        CellName(label, scorer)
+        for label, method in config.search.all_methods.items()
+        for scorer in (config.scorers if method.needs_scorer else [None])
+    ]
+
+
+def samples_per_prompt(config: Config) -> int:
+    """Return how many samples of a test prompt are shared by methods and held-out pairs."""
+    methods = config.search.all_methods.values()
+    most = max(method.shared_samples for method in methods)
+    return most or 2 * config.evaluation.pairs_per_prompt
+
+
 def stage_names(config: Config, model: str | None = None) -> list[str]:
-    """The stages of the plan of a whole config, in its order.
+    """Return the stages of a config's plan, in its order.
 
     Args:
-        config: what is run.
-        model: that alone is trained, where one is: `reference` is a stage then in any case.
+        config: of the run.
+        model: the only one that is trained, None: all; for `reference` its stage is always there.
     """
     models, variants = config.models, config.variants
     partial = any(v.takes_partial_pairs for v in variants.values())
@@ -32,16 +70,7 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
         *(f"variants/{name}" for name in ordered if variants[name].is_trained),
         "samples",
         *(["calibration"] if any(method.calibrates_entropy for method in methods) else []),
-        *(f"cells/{method}/{scorer}" for method, scorer in _cells(config)),
+        *(cell.stage for cell in cell_names(config)),
         *(f"agreement/{scorer}" for scorer in scored),
         "evaluation",
-    ]
-
-
-def _cells(config: Config) -> list[tuple[str, str]]:
-    """Methods and scorers; of a method without a scorer, "none"."""
-    return [
-        (name, scorer)
-        for name, method in config.search.all_methods.items()
-        for scorer in (config.scorers if method.needs_scorer else ["none"])
     ]

@@ -2,94 +2,133 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from actors.training import JobState
-from jobs.sweep.sweep import Figures, Step, Sweep, project_file
+from jobs.sweep.runtime.resources import Resources
+from orchestrator.config.decoding import ScoringConfig
+from orchestrator.config.load import ROOT
 from orchestrator.config.sections import Reading
 from orchestrator.config.training import Optimization, TrainingConfig
+from orchestrator.config.tree import Config
+from orchestrator.stages.figures import Figures, Series
 from orchestrator.stages.progress import Meter
 from orchestrator.training.job import Precision, Start, TrainingJob
 
 CURVE_POINTS = 100  # of a training's curve in MLflow and the report; each is a mean over steps
+# Called with a stage's name, the share of its steps that are done, the step, and the held-out
+# measures after it.
+Measured = Callable[[str, float, int, Mapping[str, float]], None]
 
 
-def train(
-    sweep: Sweep,
-    step: Step,
-    objective: str,
-    start: Start,
-    checkpoint: str,
-    optimization: Optimization,
-    folder: Path,
-    meter: Meter,
-    steps: int | None = None,
-    examples: Path | None = None,
-    held_out: Path | None = None,
-    beta: float = 1.0,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
-) -> Figures:
-    """Trains into ``folder``/checkpoint on the warm group.
+def ignore_measures(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
+    """Do nothing with the held-out measures during a training."""
 
-    On ``examples``, without them on ``folder``/examples.parquet; measured on ``held_out``, without
-    it on ``folder``/held_out.parquet where that is.
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains the model of one stage on the warm training group.
+
+    Attributes:
+        stage: name of the stage.
+        key: of the stage; a training that was interrupted is resumed under it.
+        training: how models are trained.
+        scoring: where and how prefixes are scored.
+        seed: of the run.
+        resources: hold the training group.
+        console: where a resumption is reported.
+        measured: called with the held-out measures during the training.
     """
-    training = sweep.config.training
-    if held_out is None and (folder / "held_out.parquet").is_file():
-        held_out = folder / "held_out.parquet"
-    job = TrainingJob(
-        key=step.stage.key,
-        objective=objective,
-        start=start,
-        checkpoint=checkpoint,
-        examples=str(examples or folder / "examples.parquet"),
-        output=str(folder / "checkpoint"),
-        learning_rate=optimization.learning_rate,
-        batch_size=optimization.batch_size,
-        epochs=optimization.epochs,
-        steps=steps or optimization.max_steps,
-        warmup_steps=optimization.warmup_steps,
-        closed=sweep.config.scoring.position == "closed",
-        seed=sweep.config.seed,
-        deepspeed=_deepspeed(training),
-        precision=precision_of(training),
-        micro_batch_tokens=training.micro_batch_tokens,
-        gradient_checkpointing=training.gradient_checkpointing,
-        checkpoint_steps=training.checkpoint_steps,
-        evaluation=str(held_out) if held_out else None,
-        evaluation_steps=training.evaluation_steps,
-        beta=beta,
-        branch_memory_mib=sweep.config.scoring.branch_memory_mib,
-        score_label=reading.score_label,
-        score_at=reading.score_at,
-    )
-    result = sweep.trainer().train(job, _progress(sweep, step, meter))
-    if result["resumed_at"]:
-        sweep.console.print(
-            f"{step.stage.name}: taken up again after step {result['resumed_at']}", highlight=False
+
+    stage: str
+    key: str
+    training: TrainingConfig
+    scoring: ScoringConfig
+    seed: int
+    resources: Resources
+    console: Console
+    measured: Measured = ignore_measures
+
+    def train(
+        self,
+        objective: str,
+        start: Start,
+        checkpoint: str,
+        optimization: Optimization,
+        folder: Path,
+        meter: Meter,
+        steps: int | None = None,
+        examples: Path | None = None,
+        held_out: Path | None = None,
+        beta: float = 1.0,
+        reading: Reading = Reading(),  # noqa: B008 - frozen
+    ) -> Figures:
+        """Train into ``folder``/checkpoint.
+
+        The rows are those of ``examples``, by default ``folder``/examples.parquet. It is evaluated
+        on ``held_out``, by default on ``folder``/held_out.parquet if that exists.
+
+        Raises:
+            RuntimeError: a loss is not finite, or the training group failed.
+        """
+        training = self.training
+        if held_out is None and (folder / "held_out.parquet").is_file():
+            held_out = folder / "held_out.parquet"
+        job = TrainingJob(
+            key=self.key,
+            objective=objective,
+            start=start,
+            checkpoint=checkpoint,
+            examples=str(examples or folder / "examples.parquet"),
+            output=str(folder / "checkpoint"),
+            learning_rate=optimization.learning_rate,
+            batch_size=optimization.batch_size,
+            epochs=optimization.epochs,
+            steps=steps or optimization.max_steps,
+            warmup_steps=optimization.warmup_steps,
+            closed=self.scoring.position == "closed",
+            seed=self.seed,
+            deepspeed=_deepspeed(training),
+            precision=precision_of(training),
+            micro_batch_tokens=training.micro_batch_tokens,
+            gradient_checkpointing=training.gradient_checkpointing,
+            checkpoint_steps=training.checkpoint_steps,
+            evaluation=str(held_out) if held_out else None,
+            evaluation_steps=training.evaluation_steps,
+            beta=beta,
+            branch_memory_mib=self.scoring.branch_memory_mib,
+            score_label=reading.score_label,
+            score_at=reading.score_at,
         )
-    return _figures(result)
+        result = self.resources.trainer().train(job, self._progress(meter))
+        if result["resumed_at"]:
+            self.console.print(
+                f"{self.stage}: resumed after step {result['resumed_at']}", highlight=False
+            )
+        return _figures(result)
 
+    def _progress(self, meter: Meter) -> Callable[[JobState], None]:
+        """Shows the progress of a training, and passes each measurement on once."""
+        passed_on: set[int] = set()
 
-def _progress(sweep: Sweep, step: Step, meter: Meter) -> Callable[[JobState], None]:
-    """What hears of a training under way: shows it, and passes each measurement on once."""
-    heard: set[int] = set()
+        def progress(state: JobState) -> None:
+            if not state.steps:
+                return
+            meter.update(state.done_steps, state.steps, note=_note(state))
+            for number in sorted(set(state.measures) - passed_on):
+                passed_on.add(number)
+                share = number / state.steps
+                self.measured(self.stage, share, number, state.measures[number])
 
-    def progress(state: JobState) -> None:
-        if not state.steps:
-            return
-        meter.update(state.done_steps, state.steps, note=_note(state))
-        for number in sorted(set(state.measures) - heard):
-            heard.add(number)
-            share = number / state.steps
-            sweep.measured(step.stage.name, share, number, state.measures[number])
-
-    return progress
+        return progress
 
 
 def _figures(result: Mapping[str, Any]) -> Figures:
-    """Metrics and curves of a finished training; the final loss is that of its last tenth."""
+    """Metrics and curves of a finished training; the final loss is the mean of its last tenth."""
     last = result["loss"][-max(len(result["loss"]) // 10, 1) :]
     return {
         "metrics": {
@@ -118,38 +157,46 @@ def _note(state: JobState) -> str:
 
 
 def precision_of(training: TrainingConfig) -> Precision:
-    """The precision that models are trained in.
+    """Return the precision that models are trained in.
 
     Raises:
-        ValueError: it is `auto`, for which a plan puts what it stands for.
+        ValueError: it is `auto`, which a plan replaces by a precision.
     """
     if training.precision == "auto":
-        raise ValueError("training.precision = 'auto': not settled; a plan's config has it settled")
+        raise ValueError(
+            "training.precision = 'auto': must be replaced by a precision, as a plan does"
+        )
     return training.precision
 
 
 def _deepspeed(training: TrainingConfig) -> dict[str, Any]:
     """DeepSpeed's file with the config's ZeRO stage."""
-    content: dict[str, Any] = json.loads(project_file(training.deepspeed).read_text())
+    content: dict[str, Any] = json.loads(_project_file(training.deepspeed).read_text())
     zero = {**content.get("zero_optimization", {}), "stage": training.zero_stage}
     return {**content, "zero_optimization": zero}
 
 
-def _curve(values: list[float]) -> list[tuple[int, float]]:
-    """(step, mean since the last point) at most CURVE_POINTS times."""
+def _project_file(path: str) -> Path:
+    """A file that the config names: as it is, or relative to the project's root."""
+    file = Path(path).expanduser()
+    return file if file.is_absolute() or file.exists() else ROOT / file
+
+
+def _curve(values: list[float]) -> Series:
+    """At most CURVE_POINTS points (step, mean since the last point)."""
     stride = max(-(-len(values) // CURVE_POINTS), 1)
     pieces = [values[i : i + stride] for i in range(0, len(values), stride)]
     return [(i * stride + len(piece), sum(piece) / len(piece)) for i, piece in enumerate(pieces)]
 
 
-def training_identity(sweep_config: Any, section: str) -> dict[str, Any]:
-    """What of the config decides a training: its own section, DeepSpeed's file, the position.
+def training_identity(config: Config, section: str) -> dict[str, Any]:
+    """Return what of the config decides a training: its section, DeepSpeed's file, the position.
 
-    `scoring.branch_memory_mib` is left out, here as in every stage's identity: it says in how many
-    forwards the same scores are computed, which changes their rounding and nothing else. A run that
-    is given more or less memory goes on with what it has.
+    `scoring.branch_memory_mib` is left out, here as in every stage's identity: it decides in how
+    many forwards the same scores are computed, which changes their rounding only. A run with more
+    or less memory reuses the stages that it has.
     """
-    training = sweep_config.training
+    training = config.training
     return {
         "optimization": getattr(training, section).model_dump(mode="json"),
         "workers": training.workers,
@@ -158,6 +205,6 @@ def training_identity(sweep_config: Any, section: str) -> dict[str, Any]:
         "gradient_checkpointing": training.gradient_checkpointing,
         "evaluation": [training.evaluation_pairs, training.evaluation_steps],
         "deepspeed": _deepspeed(training),
-        "position": sweep_config.scoring.position,
-        "seed": sweep_config.seed,
+        "position": config.scoring.position,
+        "seed": config.seed,
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from rich.console import Console
 
 from jobs.sweep.runner import StageFailed
 from jobs.sweep.trainer import free_placement_group
@@ -24,12 +25,12 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         study: the tuning.
         tracker: writes to MLflow.
         parent: MLflow run id of the tuning.
+        console: shows the trials.
     """
 
-    def __init__(self, study: Study, tracker: Tracker, parent: str) -> None:
+    def __init__(self, study: Study, tracker: Tracker, parent: str, console: Console) -> None:
         self.study, self._tracker, self._parent = study, tracker, parent
-        self._sweep = study.trials[0].plan.sweep
-        self._store, self._console = self._sweep.store, self._sweep.console
+        self._store, self._console = study.store, console
         self._runs: dict[int, str] = {}
         self._started: dict[int, float] = {}
         self._points: dict[int, list[Point]] = {}
@@ -181,4 +182,4 @@ def read_outcomes(study: Study) -> dict[int, Outcome | None]:
 
 
 def _file(trial: Trial) -> Path:
-    return trial.plan.sweep.store.local / "tune" / "trials" / f"{trial.stage.key}.json"
+    return trial.plan.store.local / "tune" / "trials" / f"{trial.stage.key}.json"

@@ -45,67 +45,73 @@ def tune_main(
         console.print(location, highlight=False, markup=False)
         if len(study.trials) < request.trials:
             console.print(f"the space has only {len(study.trials)} different trials")
-        sweep = study.trials[0].plan.sweep
-        sweep.console = console
-        with writing_alone(sweep.store):
-            return _tune(study, out or sweep.store.local / "tune" / f"{request.model}.yaml")
+        store = study.store
+        with writing_alone(store):
+            return _tune(study, out or store.local / "tune" / f"{request.model}.yaml", console)
 
     return guarded(work)
 
 
-def _tune(study: "Study", out: Path) -> int:
+def _tune(study: "Study", out: Path, console: Console) -> int:
     from jobs.sweep.runner import Runner
     from jobs.tuning.log import TrialLog, read_outcomes
     from jobs.tuning.trials import run_trials
 
     request, plan = study.request, study.trials[0].plan
-    sweep = plan.sweep
-    tracker = tracker_of(sweep)
+    workspace = plan.workspace(console)
+    tracker = tracker_of(plan.config, study.store)
     shared = plan.part(study.shared)
     all_done = all(read_outcomes(study).values())
-    if not all_done or not all(sweep.store.done(step.stage) for step in shared.steps):
-        _join(study)
+    if not all_done or not all(study.store.done(step.stage) for step in shared.steps):
+        _join(study, console)
 
     def work(parent: str) -> int:
-        Runner(shared, tracker, parent).run()
-        sweep.close()  # each trial starts its own training workers
-        log = TrialLog(study, tracker, parent)
+        Runner(shared, workspace, tracker, parent).run()
+        workspace.resources.close()  # each trial starts its own training workers
+        log = TrialLog(study, tracker, parent, console)
         if all_done:
             log.log_earlier()
         else:
             run_trials(study, log)
-        return _show(study, log, tracker, parent, out)
+        return _show(study, log, tracker, parent, out, console)
 
     params = {
         "model": request.model, "space": list(request.space), "trials": len(study.trials),
         "metric": request.metric, "mode": request.mode, "scheduler": request.scheduler,
     }  # fmt: skip
     name = f"{study.base.name} tune {request.model}"
-    return tracked(tracker, study.key, name, params, sweep, work)
+    return tracked(tracker, study.key, name, params, workspace, work)
 
 
-def _join(study: "Study") -> None:
+def _join(study: "Study", console: Console) -> None:
     from jobs.sweep import cluster
 
-    request, sweep = study.request, study.trials[0].plan.sweep
+    request = study.request
     configs = [trial.plan.config for trial in study.trials]
 
     def check(cpus: float, gpus: float | None) -> None:
         cluster.check_trials(configs, request.concurrent, study.samples, cpus, gpus)
 
-    cluster.join(study.base, sweep.console, check)
+    cluster.join(study.base, console, check)
 
 
-def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out: Path) -> int:
+def _show(
+    study: "Study",
+    log: "TrialLog",
+    tracker: "Tracker",
+    parent: str,
+    out: Path,
+    console: Console,
+) -> int:
     """Print the trials and write the best config; return FAILED if no trial finished."""
-    request, sweep = study.request, study.trials[0].plan.sweep
+    request = study.request
     order = ranked(log.outcomes, request.metric, request.mode)
-    sweep.console.print(_table(study, log.outcomes, order))
+    console.print(_table(study, log.outcomes, order))
     if not order:
-        sweep.console.print("no trial finished: there is no best config", style="red")
+        console.print("no trial finished: there is no best config", style="red")
         return FAILED
     best = study.trials[order[0] - 1]
-    config = best.plan.given
+    config = best.plan.requested
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(to_yaml(config))
     if load_config(out) != config:
@@ -117,7 +123,7 @@ def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out:
         metrics={f"best_{request.metric}": value},
         tags={"kind": "tuning", "model": request.model, "best_trial": best.number},
     )
-    model = sweep.store.folder(best.stage) / "checkpoint"
+    model = study.store.folder(best.stage) / "checkpoint"
     lines = {
         "best:      ": f"trial {best.number}, {request.metric} {value:.6g}: "
         + " ".join(as_overrides(best.values)),
@@ -128,7 +134,7 @@ def _show(study: "Study", log: "TrialLog", tracker: "Tracker", parent: str, out:
         "MLflow:    ": tracker.ui_command(),
     }
     for name, text in lines.items():
-        sweep.console.print(f"{name} {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name} {text}", highlight=False, markup=False, soft_wrap=True)
     return OK
 
 

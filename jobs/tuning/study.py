@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from rich.console import Console
-
 from jobs.sweep.main import key_of, look_into, planned
 from jobs.sweep.plan import Plan
-from jobs.sweep.sweep import Step
+from jobs.sweep.runtime.workspace import Step
 from jobs.tuning.drawn import Drawn, config_with, draw, drawn_values_in_errors
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
-from orchestrator.stages.store import Stage
+from orchestrator.stages.store import Stage, Store
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import Dimension, Scalar
 
@@ -53,6 +51,11 @@ class Study:
     request: Request
     base: Config
     trials: list[Trial]
+
+    @property
+    def store(self) -> Store:
+        """Where the stages of all trials leave their outputs."""
+        return self.trials[0].plan.store
 
     @property
     def key(self) -> str:
@@ -99,13 +102,12 @@ def study_of(
         ConfigError: the space, a drawn config, the model or the metric is not valid.
     """
     drawn = drawn or draw(request, config_file, overrides)
-    quiet = Console(quiet=True)
 
     def plan_with(values: dict[str, Scalar]) -> tuple[Plan, str]:
         config = config_with(values, request, config_file, overrides)
         with drawn_values_in_errors(values):
             look_into(config)
-            return planned(config, request.model, quiet)
+            return planned(config, request.model)
 
     look_into(drawn.base)
     plans = [plan_with(values) for values in drawn.trials]

@@ -16,7 +16,8 @@ from ray import tune
 from rich.console import Console
 
 from jobs.sweep.runner import StageFailed, perform
-from jobs.sweep.sweep import Model, Step, Sweep
+from jobs.sweep.runtime.models import Model
+from jobs.sweep.runtime.workspace import Step, Workspace
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Stage, Store
 from orchestrator.tuning.outcomes import Outcome
@@ -76,17 +77,17 @@ def run_trial(chosen: dict[str, Any], jobs: Sequence[TrialJob]) -> None:
             tune.report({**measures, PERCENT: ALL * share, STEP: step})
 
     store = Store(job.root, alone=False)
-    sweep = Sweep(
-        job.config, store, Console(quiet=True), job.stages, job.models, measured,
+    workspace = Workspace.of(
+        job.config, store, job.stages, job.models, Console(quiet=True), measured,
         trainings=trainings_of(job.stage),
     )  # fmt: skip
     for step in job.steps:
-        _run_once(sweep, step)
+        _run_once(workspace, step)
     metrics = store.marker(job.stage)["figures"]["metrics"]
     if job.metric not in metrics:
         raise StageFailed(f"{job.stage.name}: no held-out pairs to measure {job.metric} on")
-    sweep.close()
-    shutil.rmtree(store.local / sweep.trainings, ignore_errors=True)
+    workspace.resources.close()
+    shutil.rmtree(workspace.resources.storage, ignore_errors=True)
     tune.report({**metrics, PERCENT: ALL, STEP: metrics["steps"], FINISHED: True})
 
 
@@ -95,13 +96,14 @@ def trainings_of(stage: Stage) -> str:
     return f"ray_train/trials/{stage.key}"
 
 
-def _run_once(sweep: Sweep, step: Step) -> None:
+def _run_once(workspace: Workspace, step: Step) -> None:
     """Run a step unless it is done; if trials share it, one runs it and the others wait."""
-    locks = sweep.store.local / LOCKS
+    store = workspace.files.store
+    locks = store.local / LOCKS
     locks.mkdir(exist_ok=True)
     with FileLock(locks / step.stage.key):
-        if not sweep.store.done(step.stage):
-            perform(sweep, step, step.stage.name)
+        if not store.done(step.stage):
+            perform(workspace, step, step.stage.name)
 
 
 def _report_outcome(outcome: Outcome, metric: str) -> None:

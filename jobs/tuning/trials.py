@@ -34,8 +34,7 @@ def run_trials(study: Study, log: TrialLog) -> None:
         log: receives the outcomes.
     """
     os.environ.update(SETTINGS)
-    sweep = study.trials[0].plan.sweep
-    folder = sweep.store.local / "ray_tune"
+    folder = study.store.local / "ray_tune"
     shutil.rmtree(folder, ignore_errors=True)  # outcomes are stored elsewhere
     request = study.request
     jobs = [_job(study, trial.number, log) for trial in study.trials]
@@ -68,7 +67,7 @@ def run_trials(study: Study, log: TrialLog) -> None:
 
 def _clear(study: Study, log: TrialLog) -> None:
     """Remove partial outputs of stopped and failed trials; an interrupted one can be resumed."""
-    store = study.trials[0].plan.sweep.store
+    store = study.store
     shutil.rmtree(store.local / LOCKS, ignore_errors=True)
     for trial in study.trials:
         for step in study.steps_of(trial):
@@ -89,14 +88,13 @@ def _scheduler(request: Request) -> TrialScheduler:
 def _job(study: Study, number: int, log: TrialLog) -> TrialJob:
     """Return what a trial needs."""
     trial = study.trials[number - 1]
-    sweep = trial.plan.sweep
     return TrialJob(
         number,
         _with_share_of_cores(trial.plan.config, study.request.concurrent),
-        sweep.store.root,
+        study.store.root,
         str(Path.cwd()),
-        sweep.stages,
-        sweep.models,
+        trial.plan.stages,
+        trial.plan.models,
         tuple(study.steps_of(trial)),
         study.request.metric,
         log.earlier[number],

@@ -33,6 +33,14 @@ Sign = Literal["+", "-", ""]
 
 
 @dataclass(frozen=True)
+class Resampling:
+    """What decides the draws of bootstrap and permutation: the run's seed, bootstrap samples."""
+
+    seed: int
+    samples: int = BOOTSTRAP_SAMPLES
+
+
+@dataclass(frozen=True)
 class Interval:
     """A mean with its interval, low <= value <= high.
 

@@ -23,7 +23,7 @@ NOT_COUNTED = (
     "orchestrator.stages",
     "orchestrator.tracking",
     "orchestrator.report",
-    "jobs.sweep.sweep",  # starts the actors of a step; the imports of the step count
+    "jobs.sweep.runtime",  # starts the actors of a step; the imports of the step count
 )
 KEY_LENGTH = 16
 ADAPTER = "adapter_config.json"  # names the base of a LoRA adapter

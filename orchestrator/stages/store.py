@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 
 from orchestrator.masking import mask_secrets
+from orchestrator.stages.figures import Figures, Marker
 from orchestrator.stages.identity import stage_key
 from orchestrator.stages.output_folder import lasting_home
 
@@ -90,12 +91,13 @@ class Store:
         filesystem, path = fsspec.core.url_to_fs(f"{self._remote(stage)}/{MARKER}")
         return bool(filesystem.exists(path))
 
-    def marker(self, stage: Stage) -> dict[str, Any]:
+    def marker(self, stage: Stage) -> Marker:
         """Return the content of a finished stage's marker: seconds, config, inputs, figures."""
-        return dict(json.loads((self.folder(stage) / MARKER).read_text()))
+        marker: Marker = json.loads((self.folder(stage) / MARKER).read_text())
+        return marker
 
     @contextmanager
-    def writing(self, stage: Stage, figures: dict[str, Any]) -> Iterator[Path]:
+    def writing(self, stage: Stage, figures: Figures) -> Iterator[Path]:
         """Yield a folder for the output of a stage, which is valid if the block ends without error.
 
         Args:
@@ -110,7 +112,7 @@ class Store:
         partial.mkdir(parents=True)
         started = time.time()
         yield partial
-        marker = {
+        marker: Marker = {
             "stage": stage.name,
             "key": stage.key,
             "config": stage.config,

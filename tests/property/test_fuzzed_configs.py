@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from support import config_fuzzer
 
 from jobs.sweep.main import BAD_CONFIG, OK, sweep_main
@@ -48,7 +47,7 @@ def imported() -> None:
     from jobs.sweep.main import planned
 
     assert orchestrator.config.models.check_models
-    planned(load_config(None), None, Console(quiet=True))
+    planned(load_config(None), None)
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from jobs.sweep.steps import data
-from jobs.sweep.sweep import Sweep
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
-from orchestrator.stages.store import Store
 
 
 def written(file: Path, rows: list[dict[str, Any]]) -> Path:
@@ -19,12 +18,11 @@ def written(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def staged(folder: Path, overrides: list[str]) -> dict[str, Any]:
+def staged(folder: Path, overrides: list[str]) -> Figures:
     """The figures of the stage, whose files are then in ``folder``."""
-    console = Console(quiet=True)
-    sweep = Sweep(load_config(None, overrides), Store(str(folder)), console)
-    with Meter(console, "data", None, "rows") as meter:
-        return data.run(sweep, None, folder, meter)  # type: ignore[arg-type]
+    config = load_config(None, overrides)
+    with Meter(Console(quiet=True), "data", None, "rows") as meter:
+        return data.run(data.DataInputs(config.data, config.seed), folder, meter)
 
 
 def math(number: int) -> dict[str, Any]:

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import LlamaForCausalLM
 
 from jobs.sweep.estimates import Rates, seconds_of
 from jobs.sweep.plan import Plan
 from jobs.sweep.precision import shape_of
-from jobs.sweep.runner import sweep_of
 from orchestrator.config.load import load_config
+from orchestrator.stages.store import Store
 from orchestrator.tasks.helpdesk.words import vocabulary
 from orchestrator.training.speed import Shape, measure
 
@@ -21,11 +20,13 @@ SMALL = Shape(vocabulary=300, hidden_size=64, intermediate_size=128, layers=2, h
 
 
 def plan(folder: Path, *overrides: str) -> Plan:
-    return Plan(sweep_of(load_config(None, overrides), str(folder), Console(quiet=True)))
+    return Plan(load_config(None, overrides), Store(str(folder)))
 
 
 def estimates(found: Plan, rates: Rates) -> dict[str, float]:
-    return {step.stage.name: seconds_of(step, found.config, rates) for step in found.steps}
+    return {
+        step.stage.name: seconds_of(step.stage.name, found.config, rates) for step in found.steps
+    }
 
 
 def test_a_measurement_takes_some_time_and_leaves_the_threads_as_they_were() -> None:
@@ -49,7 +50,7 @@ def test_every_stage_is_estimated_and_each_by_its_own_kind_of_work(tmp_path: Pat
 
 
 def test_a_machine_is_measured_with_the_runs_own_policy(tmp_path: Path, wide_policy: str) -> None:
-    embedded = plan(tmp_path).sweep
+    embedded = plan(tmp_path)
     assert shape_of(embedded.config, None) == Shape(len(vocabulary()), 128, 384, 4, 4, 4)
     given = LlamaForCausalLM.from_pretrained(wide_policy).config
     assert shape_of(embedded.config, wide_policy) == Shape(
@@ -57,10 +58,10 @@ def test_a_machine_is_measured_with_the_runs_own_policy(tmp_path: Path, wide_pol
         given.num_attention_heads, given.num_key_value_heads,
     )  # fmt: skip
     large = "models.architecture={hidden_size: 512, intermediate_size: 2048, num_hidden_layers: 60}"
-    assert shape_of(plan(tmp_path, large).sweep.config, None) == Shape(
+    assert shape_of(plan(tmp_path, large).config, None) == Shape(
         len(vocabulary()), 512, 2048, 60, 4, 4
     )
-    assert all(seconds > 0 for seconds in astuple(Rates.of(embedded)))
+    assert all(seconds > 0 for seconds in astuple(Rates.of(embedded.config)))
 
 
 @pytest.mark.parametrize("field", ["data.orm_pairs", "data.test_prompts", "search.cbs.beams"])

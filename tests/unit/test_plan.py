@@ -6,15 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.sweep.held_out import held_out_pairs
 from jobs.sweep.plan import Plan
-from jobs.sweep.runner import SMALL_GIB, StageFailed, perform, print_plan, sweep_of, written_gib
-from jobs.sweep.stage_names import stage_names
-from jobs.sweep.sweep import Sweep
+from jobs.sweep.runner import SMALL_GIB, StageFailed, perform, print_plan, written_gib
+from jobs.sweep.stage_names import CellName, cell_names, stage_names
 from orchestrator.config.load import load_config
+from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import write_pairs
 from orchestrator.records import PreferencePair, Prompt
-from orchestrator.stages.store import Stage, Store
+from orchestrator.stages.store import Store
 
 BEFORE_ORM = ["data", "policy", "pairs"]
 BEFORE_PRM = [*BEFORE_ORM, "orm", "reference", "partial_pairs"]
@@ -31,7 +30,7 @@ IMPLICIT = "variants.implicit.objective=dpo"
 
 
 def plan(folder: Path, model: str | None, *overrides: str) -> Plan:
-    return Plan(sweep_of(load_config(None, overrides), str(folder), Console(quiet=True)), model)
+    return Plan(load_config(None, overrides), Store(str(folder)), model)
 
 
 def names(found: Plan) -> list[str]:
@@ -95,15 +94,16 @@ def test_the_disk_that_a_training_writes_is_known_before_it_starts(
     given = [f"models.policy={word_policy}", f"models.orm={word_reward}"]
     found = plan(tmp_path, "prm_sst", *given, "storage.free_gib=1.0e+9")
     data, pairs, reference, partial, prm = found.steps
+    workspace = found.workspace(Console(quiet=True))
     for step, start in ((reference, word_policy), (prm, word_reward)):
         weights = (Path(start) / "model.safetensors").stat().st_size
-        written = (written_gib(found.sweep, step) - SMALL_GIB) * 2**30
+        written = (written_gib(workspace, step) - SMALL_GIB) * 2**30
         assert written == pytest.approx(2 * weights, rel=0.1)
-    assert {written_gib(found.sweep, step) for step in (data, pairs, partial)} == {SMALL_GIB}
+    assert {written_gib(workspace, step) for step in (data, pairs, partial)} == {SMALL_GIB}
     with pytest.raises(
         StageFailed, match=r"data: .* GiB of disk are free .*storage.free_gib = 1e\+09"
     ):
-        perform(found.sweep, data, "data")
+        perform(workspace, data, "data")
 
 
 def test_the_reference_can_be_trained_where_no_variant_asks_for_it(tmp_path: Path) -> None:
@@ -125,24 +125,28 @@ def test_what_is_forced_again_takes_all_of_the_sweep_that_reads_it(tmp_path: Pat
 def test_held_out_pairs_are_anothers_else_the_tests_else_none(
     tmp_path: Path, reference: int, test: int, expected: list[str]
 ) -> None:
-    config = load_config(None, ["training.evaluation_pairs=2"])
-    sweep = Sweep(config, Store(str(tmp_path)), Console(quiet=True))
-    sweep.stages["pairs"] = stage = Stage("pairs", "jobs.sweep.steps.pairs", {})
-    with sweep.store.writing(stage, {}) as folder:
-        for name, count in {"reference": reference, "test": test}.items():
-            pairs = [
-                PreferencePair(f"{name[0]}{i}", Prompt(str(i), ()), "a", "b") for i in range(count)
-            ]
-            write_pairs(folder / f"pairs_{name}.parquet", pairs)
-    assert [pair.pair_id for pair in held_out_pairs(sweep, "reference")] == expected
-    (sweep.file("pairs", "pairs_test.parquet")).unlink()
-    assert len(list(held_out_pairs(sweep, "reference"))) == min(reference, 2)
+    files = []
+    for name, count in {"reference": reference, "test": test}.items():
+        pairs = [
+            PreferencePair(f"{name[0]}{i}", Prompt(str(i), ()), "a", "b") for i in range(count)
+        ]
+        files.append(tmp_path / f"pairs_{name}.parquet")
+        write_pairs(files[-1], pairs)
+    assert [pair.pair_id for pair in held_out_pairs(files, 2)] == expected
+    files[-1].unlink()
+    assert len(list(held_out_pairs(files, 2))) == min(reference, 2)
+
+
+def test_a_cells_stage_names_its_method_and_scorer() -> None:
+    cells = cell_names(load_config(None, []))
+    assert CellName("base", None) in cells and CellName("cbs", "orm") in cells
+    assert [CellName.of_stage(cell.stage) for cell in cells] == cells
 
 
 def test_a_dry_run_shows_what_is_forced_as_to_do(tmp_path: Path) -> None:
     whole = plan(tmp_path, None)
     for step in whole.steps:
-        with whole.sweep.store.writing(step.stage, {}):
+        with whole.store.writing(step.stage, {}):
             pass
     states = []
     for forced in ((), [step.stage.name for step in whole.after("orm")]):

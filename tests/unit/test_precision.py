@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from rich.console import Console
 
 from jobs.sweep import precision
 from jobs.sweep.main import planned
 from jobs.sweep.plan import Plan
 from jobs.sweep.precision import FILE, Choice, remember, shape_of
-from jobs.sweep.runner import sweep_of
+from jobs.sweep.runtime.resources import threads_per_process
 from orchestrator.config.load import load_config
 from orchestrator.stages.store import Store
 from orchestrator.training.precision import CLEARLY, Speeds, device_name, speeds
@@ -34,13 +33,13 @@ MODEL = "-".join(map(str, astuple(EMBEDDED)))
 
 
 def plan(folder: Path, *overrides: str) -> Plan:
-    return Plan(sweep_of(load_config(None, overrides), str(folder), Console(quiet=True)))
+    return Plan(load_config(None, overrides), Store(str(folder)))
 
 
 def used(found: Plan) -> str:
     """The precision that all trained stages have in their keys."""
-    (only,) = {found.sweep.stages[name].config["precision"] for name in TRAINED}
-    assert found.config.training.precision == found.sweep.config.training.precision == only
+    (only,) = {found.stages[name].config["precision"] for name in TRAINED}
+    assert found.config.training.precision == only
     return str(only)
 
 
@@ -80,13 +79,15 @@ def test_a_processor_without_bfloat16_arithmetic_takes_float32() -> None:
 
 def test_auto_has_the_keys_of_what_it_stands_for_and_is_said(tmp_path: Path) -> None:
     found = plan(tmp_path / "out")
-    assert used(found) == speeds("cpu", EMBEDDED, found.sweep.threads(1)).faster
+    assert (
+        used(found) == speeds("cpu", EMBEDDED, threads_per_process(found.config.cluster, 1)).faster
+    )
     assert keys(found) == keys(plan(tmp_path / "out", f"training.precision={used(found)}"))
     other = plan(tmp_path / "out", f"training.precision={OTHER[used(found)]}")
     assert other.precision is None and used(other) == OTHER[used(found)]
     assert not {keys(found)[name] for name in TRAINED} & set(keys(other).values())
     assert keys(found)["data"] == keys(other)["data"]
-    _, said = planned(load_config(None, [f"output_dir={tmp_path}/out"]), None, Console(quiet=True))
+    _, said = planned(load_config(None, [f"output_dir={tmp_path}/out"]), None)
     assert f"training.precision auto is {used(found)}: a " in said
     assert not (tmp_path / "out").exists(), "a plan writes nothing"
 
@@ -143,10 +144,10 @@ def test_what_another_device_has_finished_is_found_though_it_is_slow_here(
     made = plan(tmp_path, "training.precision=bfloat16")
     trained = [step for step in made.steps if step.stage.keeps_checkpoint]
     for step in trained[1:]:
-        with made.sweep.store.writing(step.stage, {}):
+        with made.store.writing(step.stage, {}):
             pass
     assert used(plan(tmp_path)) == "float32", "one is left to do"
-    with made.sweep.store.writing(trained[0].stage, {}):
+    with made.store.writing(trained[0].stage, {}):
         pass
     assert used(plan(tmp_path)) == "bfloat16"
 

@@ -1,26 +1,26 @@
-"""What the sweep's evaluation concludes of prefix scores: the judge's ties, and the premise."""
+"""What the evaluation concludes of prefix scores: the judge's ties, and the premise."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from jobs.sweep.prefix_evaluation import Grid, _accuracy_row, _compare, _measures, _premise, _row
-from jobs.sweep.runner import sweep_of
-from jobs.sweep.sweep import Sweep
-from orchestrator.config.load import load_config
-from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy, prefix_accuracy
+from orchestrator.choices import Position
+from orchestrator.evaluation.prefix_comparisons import Premise, compare_scorers, premise_of
+from orchestrator.evaluation.prefix_grid import Grid
+from orchestrator.evaluation.prefix_rates import (
+    AgreementRow,
+    ScorerRates,
+    Sides,
+    measure_rates,
+    measure_scorer,
+    rate_row,
+    scorer_rows,
+)
+from orchestrator.evaluation.statistics import Resampling
 
 PAIRS, LENGTHS = 60, (5, 10, 20)
-FAULTS = (0.0, 1.0)
-
-
-@pytest.fixture
-def sweep(tmp_path: Path) -> Sweep:
-    config = load_config(None, ["evaluation.bootstrap_samples=200"])
-    return sweep_of(config, str(tmp_path), Console(quiet=True))
+DRAWS = Resampling(seed=0, samples=200)
 
 
 @pytest.fixture
@@ -32,84 +32,98 @@ def grid() -> Grid:
     h_chosen = draw.normal(size=shape)
     h_rejected = np.where(decides, draw.normal(size=shape), h_chosen)
     faults = (h_chosen < -0.5, h_rejected < -0.5)
-    whole = np.ones(shape, bool)
+    every = np.ones(shape, bool)
     groups = [f"prompt-{i // 2}" for i in range(PAIRS)]
-    return Grid([((), ())] * PAIRS, list(LENGTHS), groups, whole, whole, (h_chosen, h_rejected),
+    return Grid([((), ())] * PAIRS, list(LENGTHS), groups, every, every, (h_chosen, h_rejected),
                 faults)  # fmt: skip
 
 
-def test_a_perfect_scorers_decided_rate_is_1_at_every_length(sweep: Sweep, grid: Grid) -> None:
-    assert grid.h is not None
-    rate = _measures(sweep, grid, grid.h)["AR_RM-HP"]
-    row = _row("perfect", "closed", "AR_RM-HP", grid, rate)
-    assert row["over"] == "decided"
-    assert [interval["value"] for interval in row["decided"]] == [1.0] * len(LENGTHS)
-    assert (row["decided_mean"]["low"], row["decided_mean"]["high"]) == (1.0, 1.0)
-    for over in ("strict", "distinct"):  # as it was before: the judge's ties counted against it
-        assert row[over][0]["value"] < 0.7 and row[f"{over}_mean"]["value"] < 0.9
+def with_judge(grid: Grid, h: Sides) -> Grid:
+    return Grid(grid.ids, grid.lengths, grid.groups, grid.distinct, grid.reached, h)
 
 
-def test_a_measure_without_a_judge_has_no_decided_rate(sweep: Sweep, grid: Grid) -> None:
-    assert grid.h is not None
-    row = _row("orm", "closed", "AR_RM-SC", grid, _measures(sweep, grid, grid.h)["AR_RM-SC"])
-    assert row["over"] == "distinct"
-    assert row["decided"] == [None] * len(LENGTHS) and row["decided_mean"] is None
+def measured(grid: Grid, scores: Sides) -> ScorerRates:
+    """The rates of a scorer that scores alike at both positions, the whole response last."""
+    with_whole = tuple(np.hstack([side, side[:, -1:]]) for side in scores)
+    positions: Mapping[Position, Sides] = {"closed": with_whole, "open": with_whole}  # type: ignore[dict-item]
+    return measure_scorer(grid, positions, DRAWS)
 
 
-def accuracy(sweep: Sweep, grid: Grid, scores: tuple[np.ndarray, np.ndarray]) -> PrefixAccuracy:
-    assert grid.faults is not None
-    return prefix_accuracy(
-        *scores, *grid.faults, grid.reached, sweep.config.seed, groups=grid.groups, samples=200,
-        fault_in="rejected",
-    )  # fmt: skip
-
-
-def noisy(grid: Grid, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def noisy(grid: Grid, noise: float, seed: int) -> Sides:
     assert grid.h is not None
     draw = np.random.default_rng(seed)
     chosen, rejected = (h + noise * draw.normal(size=h.shape) for h in grid.h)
     return chosen, rejected
 
 
-def test_comparisons_are_over_the_pairs_that_the_judge_decides(sweep: Sweep, grid: Grid) -> None:
-    scores = {"orm": noisy(grid, 3.0, 1), "prm_sst": noisy(grid, 0.1, 2)}
-    rates = {
-        (name, position, measure): rate
-        for name, own in scores.items()
-        for position in ("closed", "open")
-        for measure, rate in _measures(sweep, grid, own).items()
-    }
-    accuracies = {(n, p): accuracy(sweep, grid, own) for n, own in scores.items()
-                  for p in ("closed", "open")}  # fmt: skip
-    entries = _compare(sweep, {"orm": grid, "prm_sst": grid}, rates, accuracies)
-    over = {entry["measure"]: entry["over"] for entry in entries}
-    assert over == {"AR_RM-SC": "distinct", "AR_RM-HP": "decided", "prefix_accuracy": "decided"}
-    (test,) = (
-        e["test"] for e in entries if (e["measure"], e["position"]) == ("AR_RM-HP", "closed")
+def row_of(rates: ScorerRates, measure: str) -> AgreementRow:
+    return next(
+        row
+        for row in scorer_rows("prm_sst", rates, DRAWS)
+        if row.measure == measure and row.position == "closed"
     )
-    first, second = (rates[name, "closed", "AR_RM-HP"].decided for name in ("prm_sst", "orm"))
-    assert first is not None and second is not None
-    assert test["difference"] == pytest.approx(first.mean.value - second.mean.value)  # type: ignore[union-attr]
 
 
-def test_a_judge_that_never_decides_is_compared_by_nothing(sweep: Sweep, grid: Grid) -> None:
-    tie = np.zeros((PAIRS, len(LENGTHS)))
-    grid.h = (tie, tie)
-    rates = {
-        (name, position, measure): rate
-        for name in ("orm", "prm_sst")
-        for position in ("closed", "open")
-        for measure, rate in _measures(sweep, grid, (tie, tie)).items()
+def test_a_perfect_scorers_decided_rate_is_1_at_every_length(grid: Grid) -> None:
+    assert grid.h is not None
+    rate = measure_rates(grid, grid.h, DRAWS)["AR_RM-HP"]
+    row = rate_row("perfect", "closed", "AR_RM-HP", grid, rate)
+    assert row.over == "decided"
+    assert [interval and interval.value for interval in row.decided] == [1.0] * len(LENGTHS)
+    assert row.decided_mean is not None
+    assert (row.decided_mean.low, row.decided_mean.high) == (1.0, 1.0)
+    for per_t, mean in ((row.strict, row.strict_mean), (row.distinct, row.distinct_mean)):
+        assert per_t[0] is not None and mean is not None
+        assert per_t[0].value < 0.7 and mean.value < 0.9  # the judge's ties count against it
+
+
+def test_a_measure_without_a_judge_has_no_decided_rate(grid: Grid) -> None:
+    assert grid.h is not None
+    row = row_of(measured(grid, grid.h), "AR_RM-SC")
+    assert row.over == "distinct"
+    assert list(row.decided) == [None] * len(LENGTHS) and row.decided_mean is None
+
+
+def test_comparisons_are_over_the_pairs_that_the_judge_decides(grid: Grid) -> None:
+    scorers = {
+        "orm": measured(grid, noisy(grid, 3.0, 1)),
+        "prm_sst": measured(grid, noisy(grid, 0.1, 2)),
     }
-    entries = _compare(sweep, {"orm": grid, "prm_sst": grid}, rates, {})
-    assert {entry["measure"] for entry in entries} == {"AR_RM-SC"}
+    entries = compare_scorers(scorers, DRAWS)
+    over = {entry.measure: entry.over for entry in entries}
+    assert over == {"AR_RM-SC": "distinct", "AR_RM-HP": "decided", "prefix_accuracy": "decided"}
+    (test,) = (e.test for e in entries if (e.measure, e.position) == ("AR_RM-HP", "closed"))
+    first, second = (
+        scorers[name].positions["closed"].rates["AR_RM-HP"].decided for name in ("prm_sst", "orm")
+    )
+    assert first is not None and second is not None
+    assert test.difference == pytest.approx(first.mean.value - second.mean.value)  # type: ignore[union-attr]
 
 
-def test_prefix_accuracy_is_over_decided_pairs_alone(sweep: Sweep, grid: Grid) -> None:
-    accuracies = accuracy(sweep, grid, noisy(grid, 0.1, 2))
-    row = _accuracy_row(sweep, "prm_sst", "closed", grid, accuracies)
-    assert row["over"] == "decided" and row["strict_mean"] is row["distinct_mean"] is None
-    assert accuracies.rate is not None and row["decided_mean"]["value"] == accuracies.rate.value
+def test_scorers_with_other_tokens_are_not_compared(grid: Grid) -> None:
+    other = with_judge(grid, grid.h)  # type: ignore[arg-type]
+    scorers = {
+        "orm": measured(grid, noisy(grid, 3.0, 1)),
+        "prm_sst": measured(other, noisy(grid, 0.1, 2)),
+    }
+    assert compare_scorers(scorers, DRAWS) == []
+
+
+def test_a_judge_that_never_decides_is_compared_by_nothing(grid: Grid) -> None:
+    tie = np.zeros((PAIRS, len(LENGTHS)))
+    ties = with_judge(grid, (tie, tie))
+    rates = measured(ties, (tie, tie))
+    entries = compare_scorers({"orm": rates, "prm_sst": rates}, DRAWS)
+    assert {entry.measure for entry in entries} == {"AR_RM-SC"}
+
+
+def test_prefix_accuracy_is_over_decided_pairs_alone(grid: Grid) -> None:
+    rates = measured(grid, noisy(grid, 0.1, 2))
+    row = row_of(rates, "prefix_accuracy")
+    assert row.over == "decided" and row.strict_mean is row.distinct_mean is None
+    accuracy = rates.positions["closed"].accuracy
+    assert accuracy is not None and accuracy.rate is not None
+    assert row.decided_mean == accuracy.rate
 
 
 @pytest.mark.parametrize(
@@ -117,23 +131,34 @@ def test_prefix_accuracy_is_over_decided_pairs_alone(sweep: Sweep, grid: Grid) -
     [(0.01, 8.0, "holds"), (8.0, 0.01, "does not hold"), (2.0, 2.1, "not shown")],
 )
 def test_the_premise_is_as_its_interval_and_its_p_value_say(
-    sweep: Sweep, grid: Grid, reference: float, orm: float, verdict: str
+    grid: Grid, reference: float, orm: float, verdict: str
 ) -> None:
-    accuracies = {
-        ("reference", "closed"): accuracy(sweep, grid, noisy(grid, reference, 3)),
-        ("orm", "closed"): accuracy(sweep, grid, noisy(grid, orm, 4)),
-    }
-    premise = _premise(sweep, {"reference": grid, "orm": grid}, accuracies)
-    test: dict[str, Any] = premise["difference"]
-    low, high = test["low"], test["high"]
-    assert premise["verdict"] == verdict
-    expected = "holds" if low > 0 else "does not hold" if high < 0 else "not shown"
-    assert verdict == "not shown" or test["p_value"] <= 0.05
+    premise = premise_of(
+        measured(grid, noisy(grid, reference, 3)), measured(grid, noisy(grid, orm, 4)), "closed",
+        DRAWS,
+    )  # fmt: skip
+    test = premise.difference
+    assert test is not None
+    assert premise.verdict == verdict
+    expected = "holds" if test.low > 0 else "does not hold" if test.high < 0 else "not shown"
+    assert verdict == "not shown" or test.p_value <= 0.05
     assert verdict == expected
     if verdict == "not shown":  # though one of the two rates is higher
-        assert premise["reference"]["value"] != premise["orm"]["value"]
+        assert premise.reference is not None and premise.orm is not None
+        assert premise.reference.value != premise.orm.value
 
 
-def test_without_a_reference_the_premise_is_not_tested(sweep: Sweep, grid: Grid) -> None:
-    premise = _premise(sweep, {"orm": grid}, {})
-    assert premise["verdict"] == "not tested" and premise["difference"] is None
+def not_tested(premise: Premise) -> bool:
+    return premise.verdict == "not tested" and premise.difference is None
+
+
+def test_the_premise_needs_a_reference_a_judge_and_one_tokenizer(grid: Grid) -> None:
+    scores = noisy(grid, 0.1, 2)
+    orm = measured(grid, scores)
+    without_judge = Grid(grid.ids, grid.lengths, grid.groups, grid.distinct, grid.reached)
+    other = with_judge(grid, grid.h)  # type: ignore[arg-type]
+    assert not_tested(premise_of(None, orm, "closed", DRAWS))
+    assert not_tested(premise_of(measured(other, scores), orm, "closed", DRAWS))
+    rates = measured(without_judge, scores)
+    assert not_tested(premise_of(rates, rates, "closed", DRAWS))
+    assert not not_tested(premise_of(orm, orm, "closed", DRAWS))

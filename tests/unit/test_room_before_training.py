@@ -7,10 +7,12 @@ import pytest
 from rich.console import Console
 
 from jobs.sweep.plan import Plan
-from jobs.sweep.readers import check_some_fit
-from jobs.sweep.runner import Runner, StageFailed, perform, sweep_of
+from jobs.sweep.runner import Runner, StageFailed, perform
+from jobs.sweep.runtime.workspace import Workspace
 from orchestrator.config.extents import too_long_warmups
 from orchestrator.config.load import load_config
+from orchestrator.data.fitting import check_some_fit
+from orchestrator.stages.store import Store
 
 TINY = (
     "{hidden_size: 32, intermediate_size: 48, num_hidden_layers: 1, num_attention_heads: 4,"
@@ -18,7 +20,9 @@ TINY = (
 )
 
 
-def plan(folder: Path, rejected: str, prompt: str = "x", *overrides: str) -> Plan:
+def planned(
+    folder: Path, rejected: str, prompt: str = "x", *overrides: str
+) -> tuple[Plan, Workspace]:
     """A plan on forty pairs of a file, its data read."""
     rows = [
         {"prompt": f"{prompt} {i}", "chosen": f"yes {i}", "rejected": f"{rejected} {i}"}
@@ -31,9 +35,10 @@ def plan(folder: Path, rejected: str, prompt: str = "x", *overrides: str) -> Pla
         f"models.architecture={TINY}", "decoding.max_new_tokens=16",
         "training.policy={max_steps: 4, warmup_steps: 0}", *overrides,
     ]  # fmt: skip
-    found = Plan(sweep_of(load_config(None, given), str(folder / "out"), Console(quiet=True)))
-    perform(found.sweep, found.steps[0], "data")
-    return found
+    plan = Plan(load_config(None, given), Store(str(folder / "out")))
+    workspace = plan.workspace(Console(quiet=True))
+    perform(workspace, plan.steps[0], "data")
+    return plan, workspace
 
 
 @pytest.mark.parametrize(
@@ -47,10 +52,10 @@ def plan(folder: Path, rejected: str, prompt: str = "x", *overrides: str) -> Pla
 def test_texts_of_which_none_fits_end_the_run_before_the_policy_is_trained(
     tmp_path: Path, prompt: str, rejected: str, said: str
 ) -> None:
-    found = plan(tmp_path, rejected, prompt)
-    policy = next(step for step in found.steps if step.stage.name == "policy")
+    plan, workspace = planned(tmp_path, rejected, prompt)
+    policy = next(step for step in plan.steps if step.stage.name == "policy")
     with pytest.raises(StageFailed, match=said):
-        perform(found.sweep, policy, "policy")
+        perform(workspace, policy, "policy")
 
 
 def test_one_that_fits_is_enough() -> None:
@@ -61,11 +66,11 @@ def test_one_that_fits_is_enough() -> None:
 
 
 def test_a_warm_up_is_compared_with_the_rows_of_the_file(tmp_path: Path) -> None:
-    found = plan(tmp_path, "no", "x", "training.orm={batch_size: 2, warmup_steps: 50}")
-    runner = Runner(found, None, "")  # type: ignore[arg-type]  # MLflow hears nothing of it
+    plan, workspace = planned(tmp_path, "no", "x", "training.orm={batch_size: 2, warmup_steps: 50}")
+    runner = Runner(plan, workspace, None, "")  # type: ignore[arg-type]  # MLflow hears nothing of it
     with pytest.raises(
         StageFailed, match=r"training\.orm\.warmup_steps = 50: longer than .* \d steps"
     ):
-        runner._check_counted(found.steps[0])
-    assert too_long_warmups(found.config, {"orm": 100}) == []
-    assert len(too_long_warmups(found.config, {"orm": 98, "policy": 3})) == 1
+        runner._check_warmups(plan.steps[0])
+    assert too_long_warmups(plan.config, {"orm": 100}) == []
+    assert len(too_long_warmups(plan.config, {"orm": 98, "policy": 3})) == 1

@@ -14,7 +14,6 @@ from transformers import (
 )
 
 from jobs.sweep.plan import Plan
-from jobs.sweep.runner import sweep_of
 from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoint
 from orchestrator.choices import Position
 from orchestrator.config.load import ConfigError, load_config
@@ -23,6 +22,7 @@ from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.engines import Ids, ScoreRequest
+from orchestrator.stages.store import Store
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.model_with_loss import start_model
 
@@ -110,10 +110,11 @@ def test_a_config_chooses_the_label_of_each_reward_model(tmp_path: Path, word_re
     def plan(**changes: object) -> Plan:
         config = load_config(None, [f"{k}={v}" for k, v in (fields | changes).items()])
         check_models(config)
-        return Plan(sweep_of(config, str(tmp_path / "out"), Console(quiet=True)))
+        return Plan(config, Store(str(tmp_path / "out")))
 
     first = plan()
-    labels = {name: first.sweep.scorer(name).score_label for name in ("orm", "reference", "mine")}
+    scorers = first.workspace(Console(quiet=True)).models
+    labels = {name: scorers.scorer(name).score_label for name in ("orm", "reference", "mine")}
     assert labels == {"orm": 1, "reference": 2, "mine": 4}
     keys = {step.stage.name: step.stage.key for step in first.steps}
     for field, stages in {

@@ -98,6 +98,7 @@ def test_the_closure_of_the_search_holds_its_engines_and_not_the_tracker() -> No
     for left_out in ("tracking", "report", "config", "stages"):
         assert not any(name.startswith(f"orchestrator.{left_out}") for name in closure)
     assert not closure & {"jobs.sweep.plan", "jobs.sweep.runner", "jobs.sweep.main"}
+    assert not any(name.startswith(("jobs.sweep.runtime", "jobs.sweep.inputs")) for name in closure)
 
 
 def test_what_another_process_runs_counts_as_a_source() -> None:

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from jobs.sweep.plan import Plan
-from jobs.sweep.runner import sweep_of
-from jobs.sweep.steps.summary import _models
 from orchestrator.config.load import load_config
+from orchestrator.report.summary import model_rows
+from orchestrator.stages.store import Store
 
 VARIANTS = [
     *(f"variants.{name}.objective={name}" for name in ("dpo", "nca", "kto", "ce")),
@@ -27,13 +26,13 @@ def marker(stage: str, **metrics: float) -> dict[str, Any]:
 
 
 def models(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
-    sweep = sweep_of(load_config(None, overrides), str(folder), Console(quiet=True))
-    plan = Plan(sweep)
+    plan = Plan(load_config(None, overrides), Store(str(folder)))
     stages = [step.stage.name for step in plan.steps if step.stage.keeps_checkpoint]
     markers = [marker(stage) for stage in stages]
     markers.append({"stage": "pairs", "figures": {"metrics": {"pairs": 3}}})
     accuracy = {"orm": {"value": 0.6}, "ratio": {"value": 0.5}, "given": {"value": 0.4}}
-    rows = _models(sweep, markers, accuracy)
+    names = [name for name in plan.models if name != "policy"]
+    rows = model_rows(plan.config, names, markers, accuracy)  # type: ignore[arg-type]
     assert len({row["name"] for row in rows}) == len(rows)
     return {row["name"]: row for row in rows}
 

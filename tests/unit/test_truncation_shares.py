@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from jobs.sweep.plan import Plan
-from jobs.sweep.runner import sweep_of
-from jobs.sweep.steps.partial_pairs import CutPairs, _shares, tlt_is_matched, truncations_of
 from orchestrator.config.load import load_config
+from orchestrator.config.tree import Config
+from orchestrator.config.truncations import tlt_is_matched, truncations_of
 from orchestrator.conversations.chat import load_chat
+from orchestrator.data.partial_pairs import CutPairs, truncation_shares
 from orchestrator.data.tables import write_pairs
 from orchestrator.records import PreferencePair
+from orchestrator.stages.store import Store
 from orchestrator.tasks.helpdesk.agents import demonstration, prompts
 
 PAIRS = 120
@@ -40,11 +41,17 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def shares_of(config: Config, pairs_file: Path, reward: str) -> dict[str, float]:
+    return truncation_shares(
+        truncations_of(config.variants), tlt_is_matched(config.variants), pairs_file,
+        load_chat(reward), config.partial.preset, config.partial.sst_k,
+    )  # fmt: skip
+
+
 def cut(pairs_file: Path, reward: str, *overrides: str) -> dict[str, list[dict[str, list[int]]]]:
     """The rows of each truncation, as the pipeline cuts them."""
     config = load_config(None, overrides)
-    truncations = truncations_of(config)
-    shares = _shares(config, reward, str(pairs_file), truncations)
+    truncations, shares = truncations_of(config.variants), shares_of(config, pairs_file, reward)
     cutting = CutPairs(reward, shares, config.partial.preset, config.partial.sst_k, config.seed)
     rows = cutting(pq.read_table(pairs_file)).to_pylist()
     return {name: [row for row in rows if row["truncation"] == name] for name in truncations}
@@ -90,8 +97,8 @@ def test_tlt_is_cut_short_only_where_every_variant_of_it_matches(
     overrides: tuple[str, ...], pairs_file: Path, word_reward: str
 ) -> None:
     config = load_config(None, overrides)
-    assert tlt_is_matched(config) == MATCHED[overrides]
-    shares = _shares(config, word_reward, str(pairs_file), truncations_of(config))
+    assert tlt_is_matched(config.variants) == MATCHED[overrides]
+    shares = shares_of(config, pairs_file, word_reward)
     assert shares["sst"] == 1.0 and (shares["tlt"] < 1.0) == MATCHED[overrides]
 
 
@@ -100,13 +107,13 @@ def test_tlt_alone_is_all_pairs(pairs_file: Path, word_reward: str) -> None:
     without = [f"variants.{name}=null" for name in names]
     assert cuts(cut(pairs_file, word_reward, UNMATCHED, *without)["tlt"]) > PAIRS
     config = load_config(None, [UNMATCHED, *without])
-    assert _shares(config, word_reward, str(pairs_file), truncations_of(config)) == {"tlt": 1.0}
+    assert shares_of(config, pairs_file, word_reward) == {"tlt": 1.0}
 
 
 def test_how_much_of_tlt_is_made_decides_the_key_of_the_stage(tmp_path: Path) -> None:
     def key(*overrides: str) -> str:
-        sweep = sweep_of(load_config(None, overrides), str(tmp_path), Console(quiet=True))
-        return Plan(sweep).sweep.stages["partial_pairs"].key
+        plan = Plan(load_config(None, overrides), Store(str(tmp_path)))
+        return plan.stages["partial_pairs"].key
 
     assert key() != key(UNMATCHED)
     assert key() == key("variants.more={truncation: sst, weight: mask}")

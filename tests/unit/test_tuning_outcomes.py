@@ -7,6 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ray.tune.experiment import Trial as TuneTrial
+from rich.console import Console
 
 from jobs.sweep.main import FAILED, OK
 from jobs.tuning.log import TrialLog
@@ -18,6 +19,7 @@ from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, w
 from orchestrator.tuning.request import Request
 
 METRIC = "held_out_accuracy"
+QUIET = Console(quiet=True)
 
 
 def finished(value: float) -> Outcome:
@@ -64,7 +66,7 @@ def study(tmp_path: Path) -> Study:
 
 def make(study: Study, number: int, value: float) -> None:
     """What the trial's own process leaves in the store."""
-    stage, store = study.trials[number - 1].stage, study.trials[0].plan.sweep.store
+    stage, store = study.trials[number - 1].stage, study.store
     series = {"loss": [(4, 1.0), (8, 0.5)], METRIC: [(8, value)]}
     figures = {"metrics": {METRIC: value, "steps": 8}, "series": series}
     with store.writing(stage, figures) as folder:
@@ -93,9 +95,9 @@ def test_the_driver_notes_each_trial_and_keeps_the_best_models(
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = Tracker(uri, "tuning")
     parent = tracker.start_sweep(study.key, "tune", {}, "")
-    store = study.trials[0].plan.sweep.store
+    store = study.store
     make(study, 1, 0.3)  # by another job, before
-    log = TrialLog(study, tracker, parent)
+    log = TrialLog(study, tracker, parent, QUIET)
     tell(log, 1, 0.3)
     for number, value in ((2, 0.7), (3, 0.5)):
         tell(log, number, value, (0.2, 0.4))
@@ -125,7 +127,7 @@ def test_the_driver_notes_each_trial_and_keeps_the_best_models(
     losses = client.get_metric_history(second.info.run_id, "loss")
     assert [(point.step, point.value) for point in losses] == [(4, 1.0), (8, 0.5)]
 
-    again = TrialLog(study, tracker, parent)
+    again = TrialLog(study, tracker, parent, QUIET)
     again.log_earlier()
     assert again.outcomes == log.outcomes
     assert len(client.search_runs([tracker.experiment_id])) == 5
@@ -135,8 +137,8 @@ def test_of_more_models_than_are_kept_the_worst_that_it_made_is_forgotten(
     study: Study, tmp_path: Path
 ) -> None:
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tuning")
-    store = study.trials[0].plan.sweep.store
-    log = TrialLog(study, tracker, tracker.start_sweep(study.key, "tune", {}, ""))
+    store = study.store
+    log = TrialLog(study, tracker, tracker.start_sweep(study.key, "tune", {}, ""), QUIET)
     for number, value in ((1, 0.6), (2, 0.5), (3, 0.7)):
         tell(log, number, value)
     assert [store.done(trial.stage) for trial in study.trials] == [True, False, True, False]
@@ -153,12 +155,12 @@ def test_the_best_config_is_written_and_where_all_failed_the_job_fails(
         tmp_path / "a" / "best.yaml",
     )
     parent = tracker.start_sweep(study.key, "tune", {}, "")
-    log = TrialLog(study, tracker, parent)
+    log = TrialLog(study, tracker, parent, QUIET)
     log.outcomes = {n: Outcome("failed", study.key, error="no") for n in (1, 2, 3, 4)}
-    assert _show(study, log, tracker, parent, out) == FAILED and not out.exists()
+    assert _show(study, log, tracker, parent, out, QUIET) == FAILED and not out.exists()
     make(study, 2, 0.7)
     log.outcomes[2] = finished(0.7)
-    assert _show(study, log, tracker, parent, out) == OK
-    assert load_config(out) == study.trials[1].plan.given
+    assert _show(study, log, tracker, parent, out, QUIET) == OK
+    assert load_config(out) == study.trials[1].plan.requested
     run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(parent)
     assert run.data.metrics[f"best_{METRIC}"] == 0.7 and run.data.tags["best_trial"] == "2"

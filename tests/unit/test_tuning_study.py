@@ -148,9 +148,9 @@ def test_what_an_actor_is_sent_holds_the_drivers_keys(tmp_path: Path) -> None:
 
     found = study(tmp_path, RATE)
     trial = found.trials[0]
-    sweep = trial.plan.sweep
+    plan = trial.plan
     job = TrialJob(
-        1, trial.plan.config, sweep.store.root, ".", sweep.stages, sweep.models,
+        1, plan.config, plan.store.root, ".", plan.stages, plan.models,
         tuple(found.steps_of(trial)), "held_out_accuracy",
     )  # fmt: skip
     sent = cloudpickle.loads(cloudpickle.dumps(job))

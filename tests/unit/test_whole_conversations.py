@@ -15,7 +15,6 @@ from support.template_families import FAMILIES, reward_model
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from jobs.sweep.steps.reward_models import whole_pair
 from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
@@ -28,6 +27,7 @@ from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import Scorer, ScorerSpec
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.engines import ScoreRequest
+from orchestrator.training.pair_rows import whole_pair
 
 TOLERANCE = 1e-5
 SYSTEM = {"role": "system", "content": "Answer in one sentence."}

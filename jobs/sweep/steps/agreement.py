@@ -1,55 +1,98 @@
 """Step 8a: prefix scores of held-out preference pairs by one scorer, closed and open (appendix B).
 
 The pairs are samples of the test prompts labelled by the task, or the held-out pairs that come with
-the data. What the scores say is worked out in the evaluation.
+the data. The evaluation computes rates and tests from the scores.
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from actors.backends import ActorReward
-from jobs.sweep.backends import WHOLE, reward_of
-from jobs.sweep.responses import read_drawn
-from jobs.sweep.steps.search import test_prompts
-from jobs.sweep.sweep import Figures, Step, Sweep
-from orchestrator.choices import Position
+from jobs.sweep.backends import WHOLE, Engines
+from jobs.sweep.readers import TestPrompts
+from orchestrator.conversations.chat import Chat
 from orchestrator.data.tables import read_pairs_table
+from orchestrator.evaluation.prefix_rates import POSITIONS
+from orchestrator.evaluation.resampling import Floats
 from orchestrator.records import PreferencePair
+from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.search.sample_files import read_samples
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
+from orchestrator.tasks.task import Task
 
 PAIRS_PER_CALL = 400
-POSITIONS: tuple[Position, ...] = ("closed", "open")
 SIDES = ("chosen", "rejected")
 
 
-def test_pairs(sweep: Sweep) -> list[PreferencePair]:
-    """Held-out pairs: no model was trained on their prompts."""
-    task = sweep.config.data
-    if not task.samples_pairs:
-        return read_pairs_table(sweep.file("pairs", "pairs_test.parquet"))
-    drawn = read_drawn(sweep.file("samples", "samples.parquet"))
-    chat = sweep.chat("policy")
-    pairs = []
-    for prompt in test_prompts(sweep):
-        samples = drawn[prompt.prompt_id].candidates
-        neighbours = list(pairwise(samples))[::2][: sweep.config.evaluation.pairs_per_prompt]
-        for first, second in neighbours:
-            texts = chat.response_text(first.token_ids), chat.response_text(second.token_ids)
-            finished = first.finished, second.finished
-            pair = task.prefer(prompt, texts, finished, sweep.config.seed)
-            pairs += [pair] if pair else []
-    return pairs
+@dataclass(frozen=True)
+class TestPairs:
+    """The held-out pairs: no model was trained on their prompts.
+
+    Attributes:
+        task: says where pairs come from, and labels samples.
+        pairs: folder of the stage that makes preference pairs.
+        samples: file of the shared samples.
+        prompts: the test prompts.
+        chat: of the policy.
+        per_prompt: pairs made of a prompt's samples.
+        seed: of the run.
+    """
+
+    task: Task
+    pairs: Path
+    samples: Path
+    prompts: TestPrompts
+    chat: Chat
+    per_prompt: int
+    seed: int
+
+    def read(self) -> list[PreferencePair]:
+        """Return the pairs."""
+        if not self.task.samples_pairs:
+            return read_pairs_table(self.pairs / "pairs_test.parquet")
+        samples = read_samples(self.samples)
+        pairs = []
+        for prompt in self.prompts.first():
+            candidates = samples[prompt.prompt_id].candidates
+            for first, second in list(pairwise(candidates))[::2][: self.per_prompt]:
+                texts = (
+                    self.chat.response_text(first.token_ids),
+                    self.chat.response_text(second.token_ids),
+                )
+                finished = first.finished, second.finished
+                pair = self.task.prefer(prompt, texts, finished, self.seed)
+                pairs += [pair] if pair else []
+        return pairs
 
 
-def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Writes scores.npz: float64 (N, G + 1) for each position and side, the whole response last."""
-    pairs = test_pairs(sweep)
-    reward = reward_of(sweep, step.options["scorer"])
-    arrays = asyncio.run(_scores(reward, pairs, sweep.config.evaluation.agreement_grid, meter))
+@dataclass(frozen=True)
+class AgreementInputs:
+    """Inputs of the step.
+
+    Attributes:
+        pairs: held-out pairs.
+        scorer: reward model.
+        engines: scorers in actors.
+        grid: the G prefix lengths.
+    """
+
+    pairs: TestPairs
+    scorer: ScorerSpec
+    engines: Engines
+    grid: Sequence[int]
+
+
+def run(inputs: AgreementInputs, folder: Path, meter: Meter) -> Figures:
+    """Write scores.npz: float64 (N, G + 1) for each position and side, the whole response last."""
+    pairs = inputs.pairs.read()
+    reward = inputs.engines.reward(inputs.scorer)
+    arrays = asyncio.run(_scores(reward, pairs, inputs.grid, meter))
     np.savez(folder / "scores.npz", **arrays)  # type: ignore[arg-type]
     right = arrays["closed_chosen"][:, -1] > arrays["closed_rejected"][:, -1]
     return {"metrics": {"pairs": len(pairs), "pair_accuracy": float(right.mean())}}
@@ -57,7 +100,7 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
 
 async def _scores(
     reward: ActorReward, pairs: Sequence[PreferencePair], grid: Sequence[int], meter: Meter
-) -> dict[str, np.ndarray]:
+) -> dict[str, Floats]:
     """Scores (N, G + 1) of both sides in both positions, at the grid's cuts and of the whole."""
     arrays = {}
     cuts = [*grid, WHOLE]

@@ -1,18 +1,26 @@
 """Step 1: the task's data: demonstrations, preference pairs or their prompts, test prompts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.sweep.sweep import Figures, Step, Sweep
 from orchestrator.data.rejects import reasons, write_rejects
 from orchestrator.data.tables import write_demonstrations, write_pairs, write_prompts
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.task import TaskData
+from orchestrator.tasks.task import Task, TaskData
 
 
-def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Writes demonstrations, prompts or pairs of each split, the test prompts and the rejects."""
-    task = sweep.config.data
-    data = task.read(sweep.config.seed, meter.update)
+@dataclass(frozen=True)
+class DataInputs:
+    """Inputs of the step: the task, and the run's seed."""
+
+    task: Task
+    seed: int
+
+
+def run(inputs: DataInputs, folder: Path, meter: Meter) -> Figures:
+    """Write demonstrations, prompts or pairs of each split, the test prompts and the rejects."""
+    data = inputs.task.read(inputs.seed, meter.update)
     write_demonstrations(folder / "demonstrations.parquet", data.demonstrations)
     for name, pairs in data.pairs.items():
         write_pairs(folder / f"pairs_{name}.parquet", pairs)
@@ -23,7 +31,10 @@ def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
 
 
 def _figures(data: TaskData) -> Figures:
-    metrics = {"demonstrations": len(data.demonstrations), "test_prompts": len(data.test)}
+    metrics: dict[str, float] = {
+        "demonstrations": len(data.demonstrations),
+        "test_prompts": len(data.test),
+    }
     metrics |= {f"pairs_{name}": len(pairs) for name, pairs in data.pairs.items()}
     metrics |= {f"prompts_{name}": len(prompts) for name, prompts in data.prompts.items()}
     metrics["rejects"] = len(data.rejects)

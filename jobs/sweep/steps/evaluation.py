@@ -1,4 +1,4 @@
-"""Step 8b: what the cells and the prefix scores say, with intervals and paired tests.
+"""Step 8b: intervals and paired tests of the cells and of the prefix scores.
 
 Writes evaluation.json, the statistical part of the summary: cells, comparisons, equal budgets,
 agreement, premise.
@@ -6,150 +6,170 @@ agreement, premise.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from jobs.sweep.cells import (
-    Cell,
-    counted,
-    interval_of,
-    paired,
-    rate,
-    read_cell,
-    read_curve,
+from jobs.sweep.backends import Engines
+from jobs.sweep.steps.agreement import TestPairs
+from orchestrator.choices import Position
+from orchestrator.evaluation.cells import Cell, different_rows
+from orchestrator.evaluation.equal_budget import SizedCell, curve_of_table
+from orchestrator.evaluation.judged_cells import with_win_ties
+from orchestrator.evaluation.prefix_grid import Grid, PrefixJudge, grid_of
+from orchestrator.evaluation.prefix_rates import POSITIONS, ScorerRates, measure_scorer
+from orchestrator.evaluation.results import (
+    CellResults,
+    PrefixResults,
+    cell_results,
+    prefix_results,
 )
-from jobs.sweep.equal_budget import curve_summaries, equal_budget
-from jobs.sweep.prefix_evaluation import agreement
-from jobs.sweep.responses import COSTS
-from jobs.sweep.steps.search import test_prompts
-from jobs.sweep.sweep import Figures, Step, Sweep
-from orchestrator.evaluation.metric import compared_metrics, metrics_in_order
-from orchestrator.evaluation.metrics.judges import win_tie_by
-from orchestrator.evaluation.win_tie import outcomes
-from orchestrator.judges.judge import Judged
+from orchestrator.evaluation.statistics import Resampling
+from orchestrator.judges.judge import Judge
+from orchestrator.records import Prompt
+from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.search.methods.policy_alone import BASELINE
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
+from orchestrator.tasks.task import Task
 
-BASELINES = ("orm", "orm_continued")
+
+@dataclass(frozen=True)
+class CellFiles:
+    """What a cell's stage left.
+
+    Attributes:
+        method: label of the method.
+        scorer: name of the scorer, None without one.
+        folder: of the stage.
+        parameters: settings of the method, JSON-able.
+        has_curve: whether the method is best-of-N, with a curve over n.
+    """
+
+    method: str
+    scorer: str | None
+    folder: Path
+    parameters: dict[str, object]
+    has_curve: bool
 
 
-def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Reads all cells, adds the ORM's reward and the win-tie outcomes, and tests."""
-    cells = [read_cell(sweep, options) for options in step.options["cells"]]
-    methods = sweep.config.search.all_methods
-    curves = {  # of several curves of a scorer the last one counts
-        options["scorer"]: read_curve(sweep, options)
-        for options in step.options["cells"]
-        if methods[options["method"]].has_curve
-    }
-    points = [cell for curve in curves.values() for cell in curve]
-    rate(sweep, [*cells, *points])
-    _add_win_ties(sweep, [*cells, *points], next(c for c in cells if c.method == BASELINE))
-    meter.advance(len(cells))
-    found = {
-        "cells": [_summary(sweep, cell) for cell in cells],
-        "comparisons": _comparisons(sweep, cells, compared_metrics()),
-        "count_comparisons": _comparisons(sweep, cells, counted(sweep)),
-        "bon_curves": curve_summaries(sweep, curves),
-        "equal_budget": equal_budget(sweep, cells, curves),
-        **agreement(sweep, step.options["scored"], meter),
-    }
-    (folder / "evaluation.json").write_text(json.dumps(found, indent=1, allow_nan=False))
-    decided = {"holds": 1.0, "does not hold": 0.0}.get(found["premise"]["verdict"])
+@dataclass(frozen=True)
+class ScoredPairs:
+    """The prefix scores of a scorer; ``file`` is scores.npz of its agreement stage."""
+
+    scorer: ScorerSpec
+    file: Path
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """Inputs of the step.
+
+    Attributes:
+        cells: of all methods and scorers.
+        scored: prefix scores by scorer.
+        pairs: the held-out pairs that were scored.
+        grid: the G prefix lengths.
+        orm: rates the responses of every cell (appendix C.2).
+        engines: scorers in actors.
+        task: of the run.
+        judges: of responses and prefixes, beside the task's grade.
+        position: where a prefix is scored in search and training.
+        resampling: decides the statistical draws.
+    """
+
+    cells: Sequence[CellFiles]
+    scored: dict[str, ScoredPairs]
+    pairs: TestPairs
+    grid: Sequence[int]
+    orm: ScorerSpec
+    engines: Engines
+    task: Task
+    judges: Sequence[Judge]
+    position: Position
+    resampling: Resampling
+
+
+def run(inputs: EvaluationInputs, folder: Path, meter: Meter) -> Figures:
+    """Read all cells and prefix scores, compare them, and write evaluation.json."""
+    cells = _cell_results(inputs)
+    meter.advance(len(inputs.cells))
+    prefixes = _prefix_results(inputs, meter)
+    results = asdict(cells) | asdict(prefixes)
+    (folder / "evaluation.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+    decided = {"holds": 1.0, "does not hold": 0.0}.get(prefixes.premise.verdict)
     return {"metrics": {} if decided is None else {"premise_holds": decided}}
 
 
-def cell_stage(method: str, scorer: str | None) -> str:
-    """The name of a cell's stage."""
-    return f"cells/{method}/{scorer or 'none'}"
-
-
-def _add_win_ties(sweep: Sweep, cells: Sequence[Cell], base: Cell) -> None:
-    """Add to each cell whether a response is no worse than base's, by each judge."""
-    task = sweep.config.data
-    if task.judged_by is not None:  # the cells hold the grade
-        _add_win_tie("win_tie", cells, [cell.values[task.judged_by] for cell in cells], base)
-    prompts = {prompt.prompt_id: prompt for prompt in test_prompts(sweep)}
-    for judge in sweep.config.evaluation.judges:
-        texts = [
-            [
-                Judged(prompts[prompt_id], response, bool(finished))
-                for prompt_id, response, finished in zip(
-                    cell.prompt_ids, cell.responses, cell.values["finished"], strict=True
-                )
-            ]
-            for cell in cells
-        ]
-        asked = list(
-            {_text_key(text): text for cell_texts in texts for text in cell_texts}.values()
-        )
-        verdicts = judge.verdicts(task, asked)
-        values = {
-            _text_key(text): verdict.value for text, verdict in zip(asked, verdicts, strict=True)
-        }
-        grades = [
-            np.array([values[_text_key(text)] for text in cell_texts]) for cell_texts in texts
-        ]
-        _add_win_tie(win_tie_by(judge.judge_name()), cells, grades, base)
-
-
-def _text_key(text: Judged) -> tuple[str, str, bool]:
-    return text.prompt.prompt_id, text.response, text.finished
-
-
-def _add_win_tie(
-    name: str, cells: Sequence[Cell], grades: Sequence[np.ndarray], base: Cell
-) -> None:
-    base_grades = next(g for cell, g in zip(cells, grades, strict=True) if cell is base)
-    for cell, values in zip(cells, grades, strict=True):
-        wins, ties = outcomes(values, base_grades[: len(values)])
-        cell.values[name] = wins + ties
-
-
-def _summary(sweep: Sweep, cell: Cell) -> dict[str, Any]:
-    config = sweep.config
-    metrics: dict[str, Any] = {name: interval_of(sweep, cell, name) for name in metrics_in_order()}
-    reward = cell.values.get("reward")
-    metrics["reward_std"] = None if reward is None else float(reward.std())
-    return {
-        "task": config.data.task_name(),
-        "method": cell.method,
-        "scorer": cell.scorer,
-        "seed": config.seed,
-        "prompts": len(cell.prompt_ids),
-        "parameters": cell.parameters,
-        "metrics": metrics,
-        "counts": {name: interval_of(sweep, cell, name) for name in counted(sweep)},
-        "cost": {name: cell.mean(name) for name in COSTS},
+def _cell_results(inputs: EvaluationInputs) -> CellResults:
+    """Intervals and tests of the cells, with the ORM's reward and the win-tie outcomes."""
+    task = inputs.task
+    grades = (*task.counted, *([task.judged_by] if task.judged_by else []))
+    cells = [_read_cell(files, grades) for files in inputs.cells]
+    curves = {  # of several curves of a scorer the last one counts
+        files.scorer: _read_curve(files, grades) for files in inputs.cells if files.has_curve
     }
+    every = _complete(inputs, [*cells, *(p.cell for curve in curves.values() for p in curve)])
+    points = iter(every[len(cells) :])
+    return cell_results(
+        every[: len(cells)],
+        {
+            scorer: [replace(point, cell=next(points)) for point in curve]
+            for scorer, curve in curves.items()
+        },
+        [files.method for files in inputs.cells if files.has_curve],
+        task.task_name(),
+        task.counted,
+        inputs.resampling,
+    )
 
 
-def _comparisons(sweep: Sweep, cells: list[Cell], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Each scorer against ORM and ORM trained on, and every cell against base, prompt by prompt."""
-    by_name = {(cell.method, cell.scorer): cell for cell in cells}
-    base = by_name[BASELINE, None]
-    found = []
-    for cell in cells:
-        baselines = [(name, by_name.get((cell.method, name))) for name in BASELINES]
-        pairs = [(name, other) for name, other in baselines if cell.scorer is not None]
-        pairs.append((BASELINE, base))
-        for name, other in pairs:
-            if other is None or other is cell or (name == "orm_continued" and cell.scorer == "orm"):
-                continue
-            found += [
-                {
-                    "method": cell.method,
-                    "scorer": cell.scorer,
-                    "baseline": name,
-                    "metric": metric,
-                    "test": paired(sweep, cell, other, metric),
-                }
-                for metric in metrics
-                if metric in cell.values
-                and metric in other.values
-                # Win-tie is against base already: base's rate is 1, and no rate is higher.
-                and not (metric.startswith("win_tie") and name == BASELINE)
-            ]
-    return found
+def _complete(inputs: EvaluationInputs, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with the ORM's reward and the win-tie outcomes of each judge."""
+    prompts = {prompt.prompt_id: prompt for prompt in inputs.pairs.prompts.first()}
+    rows = different_rows(cells)
+    rewards = dict(zip(rows, _orm_rewards(inputs, prompts, rows), strict=True))
+    base = next(cell for cell in cells if cell.method == BASELINE)
+    rated = [cell.with_rewards(rewards) for cell in cells]
+    return with_win_ties(rated, base, inputs.task, inputs.judges, prompts)
+
+
+def _orm_rewards(
+    inputs: EvaluationInputs, prompts: dict[str, Prompt], rows: Sequence[tuple[str, str]]
+) -> list[float]:
+    """The response-level reward of each response by the same model, the ORM (appendix C.2)."""
+    responses = [(prompts[name], text) for name, text in rows]
+    return inputs.engines.whole_rewards(inputs.orm, responses)
+
+
+def _prefix_results(inputs: EvaluationInputs, meter: Meter) -> PrefixResults:
+    """Rates and tests of the prefix scores of all scorers."""
+    pairs, lengths = inputs.pairs.read(), list(inputs.grid)
+    judge = PrefixJudge.of(inputs.task, inputs.judges)
+    policy_grid = grid_of(pairs, inputs.pairs.chat, lengths, judge)
+    grids: list[Grid] = [policy_grid]
+    rates: dict[str, ScorerRates] = {}
+    for name, scored in inputs.scored.items():
+        grid = grid_of(pairs, chat_of(scored.scorer), lengths, judge, grids)
+        grids.append(grid)
+        with np.load(scored.file) as arrays:
+            scores = {
+                position: (arrays[f"{position}_chosen"], arrays[f"{position}_rejected"])
+                for position in POSITIONS
+            }
+        rates[name] = measure_scorer(grid, scores, inputs.resampling)
+        meter.advance()
+    return prefix_results(policy_grid, rates, inputs.position, inputs.resampling)
+
+
+def _read_cell(files: CellFiles, grades: Sequence[str]) -> Cell:
+    table = pq.read_table(files.folder / "responses.parquet")
+    return Cell.of_table(files.method, files.scorer, table, files.parameters, grades)
+
+
+def _read_curve(files: CellFiles, grades: Sequence[str]) -> list[SizedCell]:
+    table = pq.read_table(files.folder / "curve.parquet")
+    return curve_of_table(files.method, files.scorer, table, grades)

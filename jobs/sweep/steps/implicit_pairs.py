@@ -1,22 +1,22 @@
-"""Step 6a: training rows of implicit PRMs, with what the reference policy says of each response.
+"""Step 6a: training rows of implicit PRMs, with the policy's log-probabilities of each response.
 
-Computed once and kept, for all objectives: log pi_ref of both responses of a pair, and of a
-response to another prompt for KTO's KL term.
+They are computed once for all objectives: log pi_ref of both responses of a pair, and of a response
+to another prompt for KTO's KL term.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
 from actors.backends import ActorPolicy
-from jobs.sweep.backends import policy_of
-from jobs.sweep.held_out import held_out_pairs
-from jobs.sweep.sweep import Figures, Step, Sweep
+from jobs.sweep.backends import Engines
 from orchestrator.conversations.chat import Chat
+from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import count_rows, stream_pairs
 from orchestrator.records import PreferencePair
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 from orchestrator.training.examples import ImplicitExample, with_unrelated
 from orchestrator.training.files import ExampleWriter
@@ -25,25 +25,44 @@ SPLITS = ("orm", "prm")  # the pairs that an ORM and the PRMs made of it are tra
 ROWS_PER_CALL = 512
 
 
-def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Writes examples.parquet, and held_out.parquet of the reference's pairs."""
-    chat = sweep.chat("policy")
-    files = [sweep.file("pairs", f"pairs_{split}.parquet") for split in SPLITS]
-    total = sum(map(count_rows, files))
-    meter.update(0, total)
-    pairs = chain.from_iterable(map(stream_pairs, files))
-    policy, unrelated = policy_of(sweep), step.options["unrelated"]
+@dataclass(frozen=True)
+class ImplicitPairsInputs:
+    """Inputs of the step.
+
+    Attributes:
+        pairs: files of preference pairs, one after the other.
+        held_out: files of pairs for evaluations; the first one with rows is used.
+        held_out_pairs: most pairs of that file.
+        chat: of the policy.
+        engines: the policy in actors.
+        unrelated: whether a response to another prompt is scored too.
+    """
+
+    pairs: Sequence[Path]
+    held_out: Sequence[Path]
+    held_out_pairs: int
+    chat: Chat
+    engines: Engines
+    unrelated: bool
+
+
+def run(inputs: ImplicitPairsInputs, folder: Path, meter: Meter) -> Figures:
+    """Write examples.parquet, and held_out.parquet of the reference's pairs."""
+    meter.update(0, sum(map(count_rows, inputs.pairs)))
+    pairs = chain.from_iterable(map(stream_pairs, inputs.pairs))
+    policy = inputs.engines.policy()
     with ExampleWriter(folder / "examples.parquet") as writer:
-        for rows in _chunks(_rows(pairs, chat)):
-            for row in _with_references(policy, rows, unrelated):
+        for rows in _chunks(_rows(pairs, inputs.chat)):
+            for row in _with_references(policy, rows, inputs.unrelated):
                 writer.add(row)
             meter.advance(len(rows))
-    _write_held_out(sweep, policy, chat, folder)
+    held_out = held_out_pairs(inputs.held_out, inputs.held_out_pairs)
+    _write_held_out(policy, list(_rows(held_out, inputs.chat)), folder)
     return {"metrics": {"pairs": writer.rows}}
 
 
 def _rows(pairs: Iterable[PreferencePair], chat: Chat) -> Iterator[ImplicitExample]:
-    """Pairs as tokens; the references are still to be computed."""
+    """Pairs as tokens, without references."""
     end = (chat.end_id,)
     for pair in pairs:
         prompt, *texts = chat.pair(pair.prompt.messages, pair.chosen, pair.rejected)
@@ -52,40 +71,41 @@ def _rows(pairs: Iterable[PreferencePair], chat: Chat) -> Iterator[ImplicitExamp
 
 
 def _chunks(rows: Iterator[ImplicitExample]) -> Iterator[list[ImplicitExample]]:
-    """Rows some hundred at a time; a small rest goes with the chunk before it."""
-    held = list(islice(rows, ROWS_PER_CALL))
+    """Chunks of ROWS_PER_CALL rows; a smaller last chunk is joined to the one before it."""
+    chunk = list(islice(rows, ROWS_PER_CALL))
     while following := list(islice(rows, ROWS_PER_CALL)):
         if len(following) < ROWS_PER_CALL:
-            held += following
+            chunk += following
             break
-        yield held
-        held = following
-    yield held
+        yield chunk
+        chunk = following
+    yield chunk
 
 
 def _with_references(
     policy: ActorPolicy, rows: list[ImplicitExample], unrelated: bool
 ) -> list[ImplicitExample]:
-    """The rows with log pi_ref (nats) of what stands in them."""
+    """The rows with log pi_ref (nats) of their responses."""
     rows = with_unrelated(rows) if unrelated else rows
     texts = [
         (row.prompt_ids, response)
         for row in rows
         for response in (*row.responses, *([row.unrelated_ids] if unrelated else []))
     ]
-    found = iter(asyncio.run(policy.log_probs(texts)))
+    log_probs = iter(asyncio.run(policy.log_probs(texts)))
     return [
         replace(
             row,
-            references=tuple(next(found) for _ in row.responses),
-            unrelated_reference=next(found) if unrelated else 0.0,
+            references=tuple(next(log_probs) for _ in row.responses),
+            unrelated_reference=next(log_probs) if unrelated else 0.0,
         )
         for row in rows
     ]
 
 
-def _write_held_out(sweep: Sweep, policy: ActorPolicy, chat: Chat, folder: Path) -> None:
-    if rows := list(_rows(held_out_pairs(sweep, "reference"), chat)):
+def _write_held_out(policy: ActorPolicy, rows: list[ImplicitExample], folder: Path) -> None:
+    """Write held_out.parquet, if there are rows."""
+    if rows:
         with ExampleWriter(folder / "held_out.parquet") as writer:
             for row in _with_references(policy, rows, unrelated=False):
                 writer.add(row)

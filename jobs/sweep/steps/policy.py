@@ -1,58 +1,80 @@
 """Step 2: the policy, by supervised fine-tuning of a new small Llama on the demonstrations."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.sweep.readers import Reader, check_some_fit, refused
-from jobs.sweep.sweep import Figures, Step, Sweep
-from jobs.sweep.training import train
+from jobs.sweep.training import Trainer
 from orchestrator.checkpoints.checkpoint import context_of, new_policy, save_checkpoint
-from orchestrator.config.sections import to_plain
+from orchestrator.config.sections import (
+    Architecture,
+    to_plain,
+)
+from orchestrator.config.training import Optimization
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
+from orchestrator.data.fitting import Reader, check_some_fit, refused
 from orchestrator.data.rejects import make_reject, too_long, write_rejects
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.records import Demonstration, Reject
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.task import PAIR_SPLITS
+from orchestrator.tasks.task import PAIR_SPLITS, Task
 from orchestrator.training.examples import TextExample
 from orchestrator.training.files import write_examples
 
 
-def run(sweep: Sweep, step: Step, folder: Path, meter: Meter) -> Figures:
-    """Makes tokenizer and random weights, tokenizes the demonstrations, trains."""
-    config = sweep.config
-    rows = read_demonstrations(sweep.file("data", "demonstrations.parquet"))
-    if (words := config.data.vocabulary()) is not None:
+@dataclass(frozen=True)
+class PolicyInputs:
+    """Inputs of the step.
+
+    Attributes:
+        task: says whether its vocabulary is closed.
+        folder: of the stage that reads the data.
+        architecture: size of the new model.
+        vocabulary: entries of a byte-pair tokenizer.
+        seed: of the run.
+        room: tokens that a response may have.
+        optimization: of the training.
+        trainer: trains the stage's model.
+    """
+
+    task: Task
+    folder: Path
+    architecture: Architecture
+    vocabulary: int
+    seed: int
+    room: int
+    optimization: Optimization
+    trainer: Trainer
+
+
+def run(inputs: PolicyInputs, folder: Path, meter: Meter) -> Figures:
+    """Make tokenizer and random weights, tokenize the demonstrations, train."""
+    rows = read_demonstrations(inputs.folder / "demonstrations.parquet")
+    if (words := inputs.task.vocabulary()) is not None:
         tokenizer = word_tokenizer(words)
     else:
         texts = (text for row in rows for text in (*_contents(row), row.response))
-        tokenizer = byte_pair_tokenizer(texts, config.models.vocabulary)
+        tokenizer = byte_pair_tokenizer(texts, inputs.vocabulary)
     start = folder / "start"
-    architecture = to_plain(config.models.architecture)
-    save_checkpoint(new_policy(tokenizer, architecture, config.seed), tokenizer, start)
+    architecture = to_plain(inputs.architecture)
+    save_checkpoint(new_policy(tokenizer, architecture, inputs.seed), tokenizer, start)
     examples, rejects = _tokenized(
         rows, load_chat(str(start)), architecture["max_position_embeddings"]
     )
-    _check_room(sweep, str(start), rejects, len(rows))
+    _check_room(inputs, str(start), rejects, len(rows))
     write_examples(folder / "examples.parquet", examples)
     write_rejects(folder / "rejects.parquet", rejects)
-    figures = train(
-        sweep,
-        step,
-        LanguageModelling.name,
-        "policy",
-        str(start),
-        config.training.policy,
-        folder,
-        meter,
+    figures = inputs.trainer.train(
+        LanguageModelling.name, "policy", str(start), inputs.optimization, folder, meter
     )
     figures["metrics"]["rejects"] = len(rejects)
     return figures
 
 
-def _check_room(sweep: Sweep, start: str, rejects: Sequence[Reject], rows: int) -> None:
+def _check_room(inputs: PolicyInputs, start: str, rejects: Sequence[Reject], rows: int) -> None:
     """Checks, before anything is trained, that the context has room for some of each split.
 
     Raises:
@@ -60,16 +82,16 @@ def _check_room(sweep: Sweep, start: str, rejects: Sequence[Reject], rows: int) 
     """
     if len(rejects) == rows:
         check_some_fit("demonstrations", (reject.reason for reject in rejects))
-    if sweep.config.data.samples_pairs:
+    if inputs.task.samples_pairs:
         return  # its pairs are not sampled yet
-    own = [Reader("policy", load_chat(start), context_of(start))]
+    readers = [Reader("policy", load_chat(start), context_of(start))]
     for name in (*PAIR_SPLITS, "test"):
-        pairs = read_pairs_table(sweep.file("data", f"pairs_{name}.parquet"))
+        pairs = read_pairs_table(inputs.folder / f"pairs_{name}.parquet")
         texts = ((p.prompt.messages, (p.chosen, p.rejected)) for p in pairs)
-        check_some_fit(f"pairs for {name}", (refused(own, *text) for text in texts))
-    prompts = read_prompts(sweep.file("data", "prompts_test.parquet"))
-    room = sweep.config.decoding.max_new_tokens
-    check_some_fit("test prompts", (refused(own, p.messages, (), room) for p in prompts))
+        check_some_fit(f"pairs for {name}", (refused(readers, *text) for text in texts))
+    prompts = read_prompts(inputs.folder / "prompts_test.parquet")
+    reasons = (refused(readers, p.messages, (), inputs.room) for p in prompts)
+    check_some_fit("test prompts", reasons)
 
 
 def _contents(row: Demonstration) -> list[str]:

@@ -1,0 +1,88 @@
+"""A step of a plan, and the workspace that the inputs of steps are made from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console
+
+from jobs.sweep.backends import Engines
+from jobs.sweep.runtime.models import Model, Models
+from jobs.sweep.runtime.resources import Resources
+from jobs.sweep.runtime.stage_files import StageFiles
+from jobs.sweep.training import Measured, Trainer, ignore_measures
+from orchestrator.config.tree import Config
+from orchestrator.stages.figures import Figures
+from orchestrator.stages.progress import Meter
+from orchestrator.stages.store import Stage, Store
+
+TRAININGS = "ray_train"  # folder of Ray Train's files under the store's
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What the plan makes the inputs of steps from; no step reads it.
+
+    Attributes:
+        config: of the run.
+        files: of finished stages.
+        models: of the plan.
+        resources: processes that steps share.
+        console: where progress is shown.
+        measured: called with the held-out measures during a training.
+    """
+
+    config: Config
+    files: StageFiles
+    models: Models
+    resources: Resources
+    console: Console
+    measured: Measured = ignore_measures
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        store: Store,
+        stages: dict[str, Stage],
+        models: Mapping[str, Model],
+        console: Console,
+        measured: Measured = ignore_measures,
+        trainings: str = TRAININGS,
+    ) -> Self:
+        """Return the workspace of a plan; ``trainings`` is a folder under the store's."""
+        files = StageFiles(store, stages)
+        resources = Resources(config.cluster, config.training.workers, store.local / trainings)
+        return cls(config, files, Models(config, files, models), resources, console, measured)
+
+    def engines(self) -> Engines:
+        """Return the actor pools with the run's policy and scorers."""
+        config = self.config
+        return Engines(
+            self.resources, self.models.checkpoint("policy"), config.decoding,
+            config.scoring.position,
+        )  # fmt: skip
+
+    def trainer(self, stage: str) -> Trainer:
+        """Return what trains the model of a stage."""
+        return Trainer(
+            stage, self.files.stages[stage].key, self.config.training, self.config.scoring,
+            self.config.seed, self.resources, self.console, self.measured,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage with the work that makes its output.
+
+    Attributes:
+        stage: its identity.
+        run: makes the step's inputs from the workspace, writes the output into a folder and
+            returns the stage's figures. Steps with the same stage are equal.
+        unit: what its progress counts.
+    """
+
+    stage: Stage
+    run: Callable[[Workspace, Path, Meter], Figures] = field(compare=False)
+    unit: str

@@ -1,0 +1,127 @@
+"""Step 7a: the samples that several cells share, and the calibration of thresholds."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.sweep.backends import Engines
+from jobs.sweep.readers import TestPrompts
+from orchestrator.choices import Dtype
+from orchestrator.conversations.chat import Chat
+from orchestrator.data.rejects import write_rejects
+from orchestrator.data.tables import read_pairs_table
+from orchestrator.randomness import stream_key
+from orchestrator.records import Prompt
+from orchestrator.search.batch_backend import BatchBackend
+from orchestrator.search.engines import SampleRequest
+from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
+from orchestrator.search.problem import Problem
+from orchestrator.search.runner import run_searches
+from orchestrator.search.sample_files import write_samples
+from orchestrator.stages.figures import Figures
+from orchestrator.stages.progress import Meter
+
+SAMPLES, ENTROPIES = "samples.parquet", "entropies.parquet"
+CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """What all searches of a run share.
+
+    Attributes:
+        engines: policy and scorers in actors.
+        chat: of the policy.
+        seed: of the run.
+        max_new_tokens: of a response.
+        max_concurrent: prompts that are searched at once.
+        dtype: of the models' weights.
+    """
+
+    engines: Engines
+    chat: Chat
+    seed: int
+    max_new_tokens: int
+    max_concurrent: int
+    dtype: Dtype
+
+    def problems(self, prompts: Sequence[Prompt]) -> list[Problem]:
+        """Return the prompts in the policy's token ids."""
+        return [
+            Problem(
+                prompt.prompt_id, self.chat.prompt_ids(prompt.messages), self.seed,
+                self.max_new_tokens,
+            )
+            for prompt in prompts
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamplesInputs:
+    """Inputs of the shared samples; ``n`` is their number per prompt."""
+
+    search: SearchInputs
+    prompts: TestPrompts
+    n: int
+
+
+@dataclass(frozen=True)
+class CalibrationInputs:
+    """Inputs of the calibration; ``pairs`` is the file of the PRM's preference pairs."""
+
+    search: SearchInputs
+    pairs: Path
+
+
+def run_samples(inputs: SamplesInputs, folder: Path, meter: Meter) -> Figures:
+    """Draw the N samples of best-of-N, once for all scorers."""
+    search = inputs.search
+    prompts, rejects = inputs.prompts.split()
+    problems = search.problems(prompts)
+    states: list[SamplesState] = asyncio.run(
+        run_searches(
+            problems,
+            BestOfN(n=inputs.n).initial,
+            BatchBackend(search.engines.policy(search.dtype)),
+            max_concurrent=search.max_concurrent,
+            batchers=1,
+            on_outcome=counter(meter, len(problems)),
+        )
+    )
+    write_samples(folder / SAMPLES, problems, states)
+    write_rejects(folder / "rejects.parquet", rejects)
+    lengths = [len(sample.token_ids) for state in states for sample in state.candidates]
+    return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
+
+
+def run_calibration(inputs: CalibrationInputs, folder: Path, meter: Meter) -> Figures:
+    """Write the policy's entropies (nats) before each token of sampled responses."""
+    search = inputs.search
+    pairs = read_pairs_table(inputs.pairs)
+    problems = search.problems([pair.prompt for pair in pairs[:CALIBRATION_PROMPTS]])
+    requests = [
+        SampleRequest(
+            p.prompt_ids,
+            (),
+            (stream_key(p.seed, p.prompt_id, "calibration"),),
+            p.max_new_tokens,
+            entropies=True,
+        )
+        for p in problems
+    ]
+    sampled = asyncio.run(search.engines.policy(search.dtype).sample_all(requests))
+    entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
+    pq.write_table(pa.table({"entropy": pa.array(entropies, pa.float64())}), folder / ENTROPIES)
+    meter.update(len(problems), len(problems))
+    return {"metrics": {"mean_entropy": float(np.mean(entropies)), "tokens": len(entropies)}}
+
+
+def counter(meter: Meter, total: int) -> Callable[[object], None]:
+    """Return what counts each finished prompt of ``total``."""
+    meter.update(0, total)
+    return lambda outcome: meter.advance()

@@ -1,0 +1,178 @@
+"""Agreement rates, reward gap and prefix accuracy of one scorer over a grid (appendix B)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from orchestrator.choices import Position
+from orchestrator.evaluation.agreement import (
+    Curve,
+    Over,
+    PrefixRates,
+    ar_rm_hp,
+    ar_rm_sc,
+    ar_sc_hp,
+    reward_gap,
+)
+from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy, prefix_accuracy
+from orchestrator.evaluation.prefix_grid import Grid
+from orchestrator.evaluation.resampling import Floats
+from orchestrator.evaluation.statistics import Interval, Resampling, mean_interval
+
+Measure = Literal["prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap"]
+# In the order of the report.
+MEASURES: tuple[Measure, ...] = (
+    "prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap",
+)  # fmt: skip
+POSITIONS: tuple[Position, ...] = ("closed", "open")
+KEY = "agreement"  # names the resampling draws of all rates
+Sides = tuple[Floats, Floats]  # scores of the chosen and of the rejected prefixes
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """One measure of a scorer in summary.json: intervals at each t, and of the mean over the grid.
+
+    ``over`` names the set that conclusions are drawn over; an interval is None where no pair of
+    the set counts. ``scorer`` is None for a measure of the judge alone.
+    """
+
+    scorer: str | None
+    position: Position
+    measure: Measure
+    grid: list[int]
+    over: Over
+    strict: Sequence[Interval | None]
+    distinct: Sequence[Interval | None]
+    decided: Sequence[Interval | None]
+    strict_mean: Interval | None
+    distinct_mean: Interval | None
+    decided_mean: Interval | None
+
+
+@dataclass(frozen=True, eq=False)
+class PositionRates:
+    """What is measured of a scorer at one position; ``accuracy`` is None without a judge."""
+
+    rates: Mapping[Measure, PrefixRates]
+    accuracy: PrefixAccuracy | None
+
+
+@dataclass(frozen=True, eq=False)
+class ScorerRates:
+    """What is measured of a scorer over its grid.
+
+    ``pairs`` is the share of pairs whose whole chosen response has the higher score, at each
+    position.
+    """
+
+    grid: Grid
+    positions: Mapping[Position, PositionRates]
+    pairs: Mapping[Position, Interval]
+
+
+def measure_scorer(
+    grid: Grid, scores: Mapping[Position, Sides], resampling: Resampling
+) -> ScorerRates:
+    """Measure a scorer at each position; scores (N, G + 1), the whole response in the last column.
+
+    Raises:
+        ValueError: a score is NaN or infinite, or shapes do not fit the grid.
+    """
+    positions, pairs = {}, {}
+    for position, (chosen, rejected) in scores.items():
+        prefixes = chosen[:, :-1], rejected[:, :-1]
+        positions[position] = PositionRates(
+            measure_rates(grid, prefixes, resampling), measure_accuracy(grid, prefixes, resampling)
+        )
+        right = (chosen[:, -1] > rejected[:, -1]).astype(float)
+        pairs[position] = mean_interval(
+            right, resampling.seed, KEY, groups=grid.groups, samples=resampling.samples
+        )
+    return ScorerRates(grid, positions, pairs)
+
+
+def measure_rates(grid: Grid, scores: Sides, resampling: Resampling) -> dict[Measure, PrefixRates]:
+    """Return the agreement rates and the reward gap of prefix scores (N, G) of both sides."""
+    key, groups, samples = (resampling.seed, KEY), grid.groups, resampling.samples
+    rates: dict[Measure, PrefixRates] = {
+        "AR_RM-SC": ar_rm_sc(*scores, grid.distinct, *key, groups=groups, samples=samples),
+        "reward_gap": reward_gap(*scores, grid.distinct, *key, groups=groups, samples=samples),
+    }
+    if grid.h is not None:
+        rates["AR_RM-HP"] = ar_rm_hp(
+            *scores, *grid.h, grid.distinct, *key, groups=groups, samples=samples
+        )
+    return rates
+
+
+def measure_accuracy(grid: Grid, scores: Sides, resampling: Resampling) -> PrefixAccuracy | None:
+    """Return the prefix accuracy of prefix scores (N, G) of both sides; None without a judge."""
+    if grid.faults is None:
+        return None
+    return prefix_accuracy(
+        *scores, *grid.faults, grid.reached, resampling.seed, KEY,
+        groups=grid.groups, samples=resampling.samples, fault_in="rejected",
+    )  # fmt: skip
+
+
+def judge_row(grid: Grid, resampling: Resampling) -> AgreementRow | None:
+    """Return the row of AR_SC-HP, which measures the judge alone; None without a judge."""
+    if grid.h is None:
+        return None
+    rates = ar_sc_hp(
+        *grid.h, grid.distinct, resampling.seed, KEY,
+        groups=grid.groups, samples=resampling.samples,
+    )  # fmt: skip
+    return rate_row(None, "closed", "AR_SC-HP", grid, rates)
+
+
+def scorer_rows(scorer: str, rates: ScorerRates, resampling: Resampling) -> list[AgreementRow]:
+    """Return the rows of a scorer, at each position its rates and its prefix accuracy."""
+    rows = []
+    for position, measured in rates.positions.items():
+        rows += [
+            rate_row(scorer, position, measure, rates.grid, rate)
+            for measure, rate in measured.rates.items()
+        ]
+        if measured.accuracy is not None:
+            rows.append(accuracy_row(scorer, position, rates.grid, measured.accuracy, resampling))
+    return rows
+
+
+def rate_row(
+    scorer: str | None, position: Position, measure: Measure, grid: Grid, rates: PrefixRates
+) -> AgreementRow:
+    """Return the row of one agreement rate or of the reward gap."""
+    decided = rates.decided or Curve((None,) * len(grid.lengths), None)
+    return AgreementRow(
+        scorer, position, measure, grid.lengths, rates.conclusive,
+        rates.strict.per_t, rates.distinct.per_t, decided.per_t,
+        rates.strict.mean, rates.distinct.mean, decided.mean,
+    )  # fmt: skip
+
+
+def accuracy_row(
+    scorer: str, position: Position, grid: Grid, accuracy: PrefixAccuracy, resampling: Resampling
+) -> AgreementRow:
+    """Return the row of the prefix accuracy.
+
+    Its cases are pairs of which one prefix holds a fault, so they are distinct and decided.
+    """
+    per_t = []
+    for column in range(len(grid.lengths)):
+        here = accuracy.cases[:, 1] == column
+        interval = None
+        if here.any():
+            interval = mean_interval(
+                accuracy.correct[here], resampling.seed, KEY,
+                groups=np.asarray(accuracy.groups)[here], samples=resampling.samples,
+            )  # fmt: skip
+        per_t.append(interval)
+    nothing = [None] * len(grid.lengths)
+    return AgreementRow(
+        scorer, position, "prefix_accuracy", grid.lengths, "decided",
+        nothing, nothing, per_t, None, None, accuracy.rate,
+    )  # fmt: skip

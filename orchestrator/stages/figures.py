@@ -1,0 +1,45 @@
+"""The small results that a stage leaves beside its files, and the marker that holds them."""
+
+from typing import Any, TypedDict
+
+Series = list[tuple[int, float]]  # (step, value)
+
+
+class Figures(TypedDict, total=False):
+    """Results of a stage, JSON-able.
+
+    Attributes:
+        metrics: numbers for MLflow and the summary.
+        series: curves for MLflow and the report.
+        parameters: settings of a search method, calibrated values included.
+        rejects: number of rejected rows by reason.
+        weights: for each truncation, what the report shows of the partial pairs' weights.
+    """
+
+    metrics: dict[str, float]
+    series: dict[str, Series]
+    parameters: dict[str, Any]
+    rejects: dict[str, int]
+    weights: list[dict[str, Any]]
+
+
+class Marker(TypedDict):
+    """What `_DONE.json` of a finished stage holds.
+
+    Attributes:
+        stage: its name.
+        key: its key.
+        config: what of the config decides it.
+        inputs: key of each stage that it reads, by name.
+        seconds: that it took.
+        finished: UTC time, ISO 8601.
+        figures: its results.
+    """
+
+    stage: str
+    key: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    seconds: float
+    finished: str
+    figures: Figures
