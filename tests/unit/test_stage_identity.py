@@ -185,7 +185,7 @@ def test_a_hub_name_stands_for_itself() -> None:
 def test_a_large_file_is_told_by_size_and_both_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "_WHOLE", 10)
+    monkeypatch.setattr(identity, "_LARGE", 10)
     monkeypatch.setattr(identity, "_EDGE", 4)
     prints = []
     for text in ("aaaa-middle-zzzz", "aaab-middle-zzzz", "aaaa-middle-zzzy", "aaaa-middle--zzzz"):
