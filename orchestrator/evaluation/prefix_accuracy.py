@@ -71,10 +71,10 @@ def prefix_accuracy(
         raise ValueError(f"{len(owners)} group ids for {len(chosen)} pairs")
     only_rejected = masks[1] & ~masks[0] & masks[2]
     only_chosen = masks[0] & ~masks[1] & masks[2]
-    asked = only_rejected if fault_in == "rejected" else only_rejected | only_chosen
+    is_case = only_rejected if fault_in == "rejected" else only_rejected | only_chosen
     right = np.where(only_rejected, chosen > rejected, rejected > chosen)
-    cases = np.argwhere(asked)  # (C, 2), row by row
-    correct = right[asked].astype(np.float64)
+    cases = np.argwhere(is_case)  # (C, 2), row by row
+    correct = right[is_case].astype(np.float64)
     owner = owners[cases[:, 0]]
     rate = None
     if len(correct):

@@ -120,8 +120,8 @@ def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
         raise ValueError("a rate needs values of shape (N,), N > 0, each 0 or 1")
     from scipy.stats import binomtest  # takes a second, and `--help` needs none
 
-    found = binomtest(int(column.sum()), column.size)
-    bounds = found.proportion_ci(level, method="wilson")
+    test = binomtest(int(column.sum()), column.size)
+    bounds = test.proportion_ci(level, method="wilson")
     value = float(column.mean())
     # At 0 and 1 rounding may leave the bound a hair on the wrong side.
     return Interval(
@@ -203,9 +203,9 @@ def _check_resampling(level: float, *draws: int) -> None:
 
 
 def _interval(value: float, draws: Floats, count: int, level: float) -> Interval:
-    known = draws[~np.isnan(draws)]  # without the resamples in which no row counts
+    counting = draws[~np.isnan(draws)]  # without the resamples in which no row counts
     low, high = value, value
-    if known.size:
-        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    if counting.size:
+        low, high = np.quantile(counting, [(1 - level) / 2, (1 + level) / 2])
     # Rounding in the draws of equal values, or a very lopsided sample, may leave the value outside.
     return Interval(float(value), float(min(low, value)), float(max(high, value)), int(count))

@@ -28,10 +28,10 @@ def outcomes(grades: ArrayLike, base_grades: ArrayLike) -> tuple[Floats, Floats]
     Raises:
         ValueError: the two differ in shape, or a grade is NaN or infinite.
     """
-    own, base = finite(grades, "grades"), finite(base_grades, "base_grades")
-    if own.shape != base.shape or own.ndim != 1:
-        raise ValueError(f"grades need one shape (N,), got {own.shape} and {base.shape}")
-    return (own > base).astype(np.float64), (own == base).astype(np.float64)
+    values, base = finite(grades, "grades"), finite(base_grades, "base_grades")
+    if values.shape != base.shape or values.ndim != 1:
+        raise ValueError(f"grades need one shape (N,), got {values.shape} and {base.shape}")
+    return (values > base).astype(np.float64), (values == base).astype(np.float64)
 
 
 def win_tie(

@@ -69,8 +69,8 @@ def demonstration(prompt: Prompt, seed: int) -> Demonstration:
     style = list(STYLES.values())[rng.choice(len(shares), p=shares)]
     sentences = [_opening(rng, style), *_steps(rng, style, prompt), _closing(rng, style)]
     if rng.random() < style.rude:
-        place = int(rng.integers(1, len(sentences)))
-        sentences.insert(place, _pick(rng, words.RUDE_REMARKS))
+        index = int(rng.integers(1, len(sentences)))
+        sentences.insert(index, _pick(rng, words.RUDE_REMARKS))
     return Demonstration(prompt, " ".join(" ".join(sentence) + " ." for sentence in sentences))
 
 

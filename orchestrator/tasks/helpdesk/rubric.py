@@ -76,7 +76,7 @@ def grade(facts: Mapping[str, Any], response: str, finished: bool) -> Grade:
         + (0.7 if facts["angry"] else 0.2) * tally.apologised
         + 0.5 * tally.warm
     )
-    found = Grade(
+    verdict = Grade(
         float(value),
         False,
         len(tally.fitting),
@@ -86,8 +86,8 @@ def grade(facts: Mapping[str, Any], response: str, finished: bool) -> Grade:
         tally.repeats,
         tally.rude,
     )
-    resolved = finished and found.fitting >= STEPS_TO_RESOLVE and found.faults == 0
-    return replace(found, resolved=resolved)
+    resolved = finished and verdict.fitting >= STEPS_TO_RESOLVE and verdict.faults == 0
+    return replace(verdict, resolved=resolved)
 
 
 def _read_sentence(
