@@ -1,4 +1,4 @@
-"""Joining Ray: the cluster that is there, else a local one; and whether the plan fits in it."""
+"""Connects to Ray: a running cluster or a new local one, after a check that the plan fits in it."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ MEMORY = {
 
 
 def environment() -> dict[str, str]:
-    """Variables of every worker: where tools and ops are, memory and threads, quiet libraries."""
+    """Return the environment variables of workers: paths, memory, threads, quiet libraries."""
     tools = Path(sys.executable).parent
     path = os.environ.get("PATH", "")
     return {
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
 
 
 def needed_cpus(config: Config) -> float:
-    """Logical CPUs that stand at once: training workers, actors, the data tasks between them."""
+    """Return the logical CPUs that training workers, actors and data tasks need at once."""
     return _cpus(config, _actors(config))
 
 
@@ -59,7 +59,7 @@ def _cpus(config: Config, actors: int) -> float:
 
 
 def _pools(config: Config) -> int:
-    """Actors that make the data; those that search come on top of them, in a sweep alone."""
+    """The number of actors, without the search actors, which only a sweep has."""
     cluster = config.cluster
     return cluster.policy_actors + cluster.reward_actors + cluster.reference_actors
 
@@ -69,7 +69,7 @@ def _actors(config: Config) -> int:
 
 
 def check_budget(config: Config, cpus: float) -> None:
-    """Refuses a plan that would wait for ever for a place.
+    """Refuse a plan that the cluster has too few CPUs for.
 
     Raises:
         ConfigError: it needs more logical CPUs than the cluster has.
@@ -88,14 +88,14 @@ def check_budget(config: Config, cpus: float) -> None:
 def check_trials(
     configs: Sequence[Config], concurrent: int, sampling: bool, cpus: float, gpus: float | None
 ) -> None:
-    """Refuses trials of a tuning that would wait for ever for a place.
+    """Refuse trials of a tuning that the cluster has too few CPUs or GPUs for.
 
     Args:
         configs: of the trials.
         concurrent: trials at once, each an actor with a training group and its data tasks.
         sampling: whether a trial starts policy, reward or reference actors too.
         cpus: logical CPUs of the cluster.
-        gpus: its GPUs; None where they are not known yet.
+        gpus: its GPUs; None if their number is not known yet.
 
     Raises:
         ConfigError: they need more.
@@ -122,7 +122,7 @@ def check_trials(
 
 
 def check_gpus(config: Config, gpus: float) -> None:
-    """Refuses a plan for GPUs that the cluster does not have.
+    """Refuse a plan that the cluster has too few GPUs for.
 
     Raises:
         ConfigError: it needs more GPUs than the cluster has.
@@ -142,12 +142,12 @@ def check_gpus(config: Config, gpus: float) -> None:
 def join(
     config: Config, console: Console, check: Callable[[float, float | None], None] | None = None
 ) -> None:
-    """Connects to the running cluster, else starts a local one with its dashboard on loopback.
+    """Connect to the running cluster, else start a local one with its dashboard on loopback.
 
     A cluster counts as running when this is one of its jobs, RAY_ADDRESS names it, or `ray start`
     made it on this machine; the private cluster of another sweep, which ends with it, does not.
 
-    ``check`` hears of its CPUs and GPUs (None while they are not known), and may refuse more.
+    ``check`` is called with the CPUs and GPUs (None while their number is unknown), and may raise.
 
     Raises:
         ConfigError: the plan does not fit in the cluster; nothing is left running.
@@ -200,7 +200,7 @@ def connect(
 
 
 def _joined(variables: dict[str, str], console: Console) -> bool:
-    """Whether a running cluster was found and joined.
+    """Join a running cluster; return whether there is one.
 
     Raises:
         ConfigError: RAY_ADDRESS names a cluster that does not answer.

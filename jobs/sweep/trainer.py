@@ -20,7 +20,7 @@ WORKER_FAILURES = 3  # times that Ray Train may start the group anew
 
 
 class TrainerGroup:
-    """Starts with its first job, ends with ``close``.
+    """Training workers that run job after job; started by the first job, ended by ``close``.
 
     Args:
         workers: how many processes train together.
@@ -28,7 +28,7 @@ class TrainerGroup:
         gpus: GPUs of each; 0 trains on CPUs with gloo.
         threads: torch threads of each on a CPU.
         data_task_cpus: logical CPUs of each task that reads training rows.
-        storage: folder of Ray Train's own files. The last checkpoint of a training under way is
+        storage: folder of Ray Train's files. The last checkpoint of an unfinished training is
             kept there, also for another run of the job.
     """
 

@@ -14,7 +14,7 @@ SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "
 
 
 def variant_identity(config: Config, name: str) -> dict[str, Any]:
-    """What of the config decides the training of a variant."""
+    """Return what of the config decides the training of a variant."""
     variant = config.variants[name]
     trained = to_plain(variant)
     for part in SCORING_FIELDS:
@@ -36,7 +36,7 @@ def variant_identity(config: Config, name: str) -> dict[str, Any]:
 
 
 def variant_inputs(variant: Variant) -> list[str]:
-    """The stages that the training of a variant reads."""
+    """Return the stages that the training of a variant reads."""
     if variant.is_trained_from_policy:
         return ["pairs", "policy", "implicit_pairs"]
     inputs = ["pairs", "orm"]
@@ -45,7 +45,7 @@ def variant_inputs(variant: Variant) -> list[str]:
 
 
 def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
-    """How a scorer scores, beside its checkpoint: part of the identity of what asks it."""
+    """Return how a scorer scores, beside its checkpoint; part of the keys of stages that use it."""
     if scorer is None:
         return {}
     finished = {"finished": config.scoring.finished}
@@ -53,6 +53,6 @@ def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
     if variant is None:
         return finished
     plain = {part: to_plain(variant)[part] for part in SCORING_FIELDS}
-    found = {part: value for part, value in plain.items() if value is not None}
-    found |= {"beta": variant.beta} if variant.is_log_ratio else {}
-    return {**finished, "scoring": found}
+    fields = {part: value for part, value in plain.items() if value is not None}
+    fields |= {"beta": variant.beta} if variant.is_log_ratio else {}
+    return {**finished, "scoring": fields}
