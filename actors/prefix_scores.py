@@ -12,7 +12,8 @@ import torch
 from orchestrator.choices import Position
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import SIDES, RowKind
-from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
 
 PROMPT, RESPONSE, CUTS = "_prompt_ids", "_{}ids", "{}cuts"  # columns; {} is the prefix of a side
@@ -59,7 +60,7 @@ class PrefixScorer:
         source: str,
     ) -> None:
         torch.set_num_threads(threads)
-        self._scorer = load_scorer(spec, position, None, device, whole_texts=True)
+        self._scorer = load_scorer(spec, position, None, device, full_responses=True)
         self._rows, self._batch_size, self._source = rows, batch_size, source
 
     def __call__(self, shard: Shard) -> Shard:

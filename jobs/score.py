@@ -17,6 +17,7 @@ quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.batch.score_arguments import ScoreArguments  # noqa: E402
 from jobs.command_line.arguments import usage  # noqa: E402
+from jobs.command_line.method_fields import ScorerCommand  # noqa: E402
 from jobs.command_line.options_command import options_command  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -28,7 +29,7 @@ def _run(arguments: ScoreArguments) -> int:
 
 
 main = options_command(ScoreArguments, _run)
-app.command(help=usage(__doc__))(main)
+app.command(help=usage(__doc__), cls=ScorerCommand)(main)
 
 if __name__ == "__main__":
     app()

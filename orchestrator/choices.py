@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-ScorerKind = Literal["sequence", "encoder", "step_tag", "log_ratio"]
 Aggregation = Literal["last", "min", "mean", "sum", "product"]
 Position = Literal["closed", "open"]  # where a prefix is scored
 Finished = Literal["template", "position"]  # where search scores a finished response
 Engine = Literal["transformers", "vllm"]
 EngineChoice = Literal["auto", "transformers", "vllm"]
 Dtype = Literal["float32", "float64", "bfloat16"]  # of weights
+BRANCH_MEMORY_MIB = 256  # default memory for the branches of one pass

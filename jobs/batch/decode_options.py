@@ -10,7 +10,7 @@ from jobs.batch.decode_arguments import LINES, DecodeArguments
 from jobs.batch.file_job import check_rows_file
 from jobs.batch.options import Identity, option
 from orchestrator.checkpoints.parameters import matrix_parameters
-from orchestrator.choices import Engine, ScorerKind
+from orchestrator.choices import Engine
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
 from orchestrator.decoding.checks import (
@@ -26,24 +26,18 @@ from orchestrator.decoding.methods import method_fields, method_of, needs_scorer
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.evaluation.flops import Sizes
+from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.scored_token import scored_token
-from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.scorers.vllm_scorer import check_model
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import METHODS, SearchMethod
 from orchestrator.stages.identity import fingerprint
 
-OF_REWARD = ("reward", "kind", "base", "beta", "aggregation", "step_delimiter", "step_tag",
-             "score_label", "position", "reward_cache_mib", "preset", "format", "score_at",
-             "score_token", "finished")  # fmt: skip
-NO_CACHE = {"reward_cache_mib": "only a reward model of kind sequence has a KV cache"}
-SAME_SCORE = "is scored the same in both positions"
-# Options without effect by kind of the reward model, each with the reason; other kinds: NO_CACHE.
-UNREAD_BY_KIND: dict[ScorerKind, dict[str, str]] = {
-    "sequence": {},
-    "step_tag": {**NO_CACHE, "position": f"a step tag {SAME_SCORE}"},
-    "log_ratio": {**NO_CACHE, "position": f"a log ratio {SAME_SCORE}"},
-}
+OF_REWARD = (
+    "reward", "kind", "option", "base", "beta", "aggregation", "step_delimiter", "step_tag",
+    "score_label", "position", "reward_cache_mib", "preset", "format", "score_at", "score_token",
+    "finished",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +147,9 @@ class DecodeOptions(DecodeArguments):
         check_room(option, self.max_new_tokens, self.policy)
         self._check_engine(kind)
         if kind is not None:
-            unread = UNREAD_BY_KIND.get(kind, NO_CACHE)
-            self.refuse_unread({**unread, **self.unread_delimiter(kind, "--aggregation")})
+            self.refuse_unread(
+                {**_unread_with(kind), **self.unread_delimiter(kind, "--aggregation")}
+            )
             self.check_step_tag(kind)
         check_dtype(option, self.dtype, kind)
 
@@ -182,7 +177,18 @@ class DecodeOptions(DecodeArguments):
             raise ConfigError(f"--dtype = {self.dtype!r}: not with --engine vllm; valid: float32")
         try:
             check_served(self.policy)
-            if self.spec is not None:
-                check_model(self.spec.checkpoint)
+            if self.spec is not None and kind is not None:
+                kind.check_vllm(self.spec)
         except (ValueError, ModuleNotFoundError) as error:
             raise ConfigError(f"--engine = 'vllm': {error}") from error
+
+
+def _unread_with(kind: ScorerKind) -> dict[str, str]:
+    """Return the options that have no effect with a kind of scorer, each with the reason."""
+    unread = {}
+    if not kind.keeps_cache:
+        kinds = " or ".join(n for n, other in kinds_in_order().items() if other.keeps_cache)
+        unread["reward_cache_mib"] = f"only a reward model of kind {kinds} has a KV cache"
+    if not kind.position_matters:
+        unread["position"] = f"a scorer of kind {kind.name} scores the same in both positions"
+    return unread

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from jobs.batch.file_job import check_rows_file, readable
 from jobs.batch.options import Identity, option
 from jobs.batch.score_arguments import ScoreArguments
-from orchestrator.choices import ScorerKind
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.files import column_names, describe_columns
@@ -15,13 +14,12 @@ from orchestrator.data.rows import SUFFIXES, VALID, file_stem, read_rows
 from orchestrator.decoding.checks import check_seed
 from orchestrator.records import Reject
 from orchestrator.scorers.checkpoint_checks import check_scorer
-from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 from orchestrator.scorers.row_reader import RowKind, RowReader
 from orchestrator.scorers.scored_token import scored_token
-from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.scorers.steps import check_delimiter
 from orchestrator.scorers.token_classify import check_open
-from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.stages.identity import fingerprint
 
 
@@ -63,9 +61,11 @@ class ScoreOptions(ScoreArguments):
         self.check_values()
         spec = self.spec
         try:
-            kind, chat = check_scorer(spec), chat_of(spec)
-            if prefixes.kind == "steps" and kind != "step_tag":
-                check_delimiter(chat, spec.step_delimiter or BLANK_LINE)
+            kind = check_scorer(spec)
+            chat = kind.chat(spec)
+            delimiter = kind.step_layout(spec, chat).delimiter
+            if prefixes.kind == "steps" and delimiter is not None:
+                check_delimiter(chat, delimiter)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         if self.engine == "vllm":
@@ -78,25 +78,26 @@ class ScoreOptions(ScoreArguments):
         reasons = {}
         if prefixes.kind != "sst":
             reasons["seed"] = f"--prefixes {self.prefixes} draws no random numbers"
-        if kind in ("step_tag", "log_ratio"):
-            reasons["position"] = f"a scorer of kind {kind} scores the same in both positions"
+        if not kind.position_matters:
+            reasons["position"] = f"a scorer of kind {kind.name} scores the same in both positions"
         if prefixes.kind != "steps":
             reasons |= self.unread_delimiter(kind, "--aggregation or --prefixes steps")
-        if kind != "step_tag" and (kind != "sequence" or self.position == "open"):
+        if self.position not in kind.branch_positions:
             reasons["branch_memory_mib"] = (
-                f"{self.position} scores of kind {kind} are computed without branches"
+                f"{self.position} scores of kind {kind.name} are computed without branches"
             )
         return reasons
 
     def _check_vllm(self, kind: ScorerKind, chat: Chat) -> None:
-        if kind != "sequence":
+        if "vllm" not in kind.engines:
+            kinds = " or ".join(n for n, k in kinds_in_order().items() if "vllm" in k.engines)
             raise ConfigError(
-                f"--engine = 'vllm': the reward model is of kind {kind}; valid: transformers, or"
-                " a reward model of kind sequence"
+                f"--engine = 'vllm': the reward model is of kind {kind.name}; valid: transformers,"
+                f" or a reward model of kind {kinds}"
             )
         try:
             check_open(self.reward, chat, self.position)
-            check_model(self.reward)
+            kind.check_vllm(self.spec)
         except (ValueError, ModuleNotFoundError) as error:
             raise ConfigError(f"--engine = 'vllm': {error}") from error
 

@@ -30,7 +30,7 @@ from jobs.batch.score_output import ScoreOutput
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA as REJECTS
 from orchestrator.data.shards import InputShard, ShardedFile, read_shard
-from orchestrator.scorers.row_reader import SIDES, Asked, RowReader
+from orchestrator.scorers.row_reader import SIDES, RowReader, TokenizedRow
 
 WRITERS = 1
 # Shards that are read ahead of the actors wait in memory: so many for each actor. A shard takes
@@ -136,7 +136,7 @@ class ShardReader:
     def __call__(self, shard: dict[str, int]) -> Shard:
         """Return the rows of a shard with their token ids and cuts, and its rejects."""
         part = read_shard(self._file, InputShard(**shard), self._reader.read_all)
-        rows = [row for row in part.parsed if isinstance(row, Asked)]
+        rows = [row for row in part.parsed if isinstance(row, TokenizedRow)]
         table = part.table.append_column("row", pa.array(part.numbers, pa.int64()))
         if self._reader.rows == "ranked":
             table = table.append_column(PAIR, pa.array([row.pair for row in rows], pa.string()))

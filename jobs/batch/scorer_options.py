@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.command_line import reward_arguments
-from orchestrator.choices import ScorerKind
 from orchestrator.config.load import ConfigError
+from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.scorers.formats import TEXTS, StepFormat
-
-if TYPE_CHECKING:
-    from orchestrator.scorers.scorer import ScorerSpec  # imports torch
+from orchestrator.scorers.kind import ScorerKind, kinds_that_read
+from orchestrator.scorers.spec import ScorerSpec
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}
 # Each that decides the scores, by the name of its field; of models the contents decide.
-DECIDING = ("kind", "beta", "aggregation", "step_delimiter", "step_tag", "score_label", "position",
-            "preset", "format", "score_at", "score_token", "fold_system")  # fmt: skip
+DECIDING = (
+    "kind", "option", "beta", "aggregation", "step_delimiter", "step_tag", "score_label",
+    "position", "preset", "format", "score_at", "score_token", "fold_system",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class ScorerOptions:
 
     reward: str | None
     kind: reward_arguments.Kind = None
+    option: reward_arguments.KindOption = field(default_factory=list)
     base: reward_arguments.Base = None
     beta: reward_arguments.Beta = None
     aggregation: reward_arguments.Aggregation = None
@@ -39,16 +41,14 @@ class ScorerOptions:
     fold_system: reward_arguments.FoldSystem = True
     named: frozenset[str] = frozenset()  # fields that the command line sets
 
-    def scorer_spec(self, **more: Any) -> "ScorerSpec":
+    def scorer_spec(self, **more: Any) -> ScorerSpec:
         """The scorer, with further fields of it.
 
         Raises:
             ConfigError: fields do not go together.
         """
-        from orchestrator.scorers.scorer import ScorerSpec
-
         assert self.reward is not None
-        step_format = parsed_format(self.format)
+        step_format, options = parsed_format(self.format), parsed_options(self.option)
         try:
             return ScorerSpec(
                 self.reward,
@@ -64,6 +64,7 @@ class ScorerOptions:
                 score_at=parsed_score_at(self.score_at),
                 score_token=self.score_token,
                 fold_system=self.fold_system,
+                options=options,
                 **more,
             )
         except ValueError as error:
@@ -83,10 +84,10 @@ class ScorerOptions:
 
     def check_step_tag(self, kind: ScorerKind) -> None:
         """Raises ConfigError for a tag where a kind of reward model reads none."""
-        if self.step_tag is not None and kind != "step_tag":
+        if self.step_tag is not None and "step_tag" not in kind.reads:
             raise ConfigError(
-                f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind}; valid: with"
-                " one of kind step_tag"
+                f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind.name}; valid:"
+                f" with one of kind {kinds_that_read('step_tag')}"
             )
 
     def unread_delimiter(self, kind: ScorerKind, ways: str) -> dict[str, str]:
@@ -94,9 +95,29 @@ class ScorerOptions:
 
         ``ways`` are the options by which such a model has steps.
         """
-        if kind == "step_tag" or self.aggregation is not None:
+        if "step_delimiter" in kind.reads or self.aggregation is not None:
             return {}
-        return {"step_delimiter": f"a reward model of kind {kind} has steps with {ways} alone"}
+        return {"step_delimiter": f"a reward model of kind {kind.name} has steps with {ways} alone"}
+
+
+def parsed_options(items: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a scorer kind from ``name=value`` items, values in YAML notation.
+
+    Raises:
+        ConfigError: an item has another form, or a name occurs twice.
+    """
+    values: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--option = {item!r}: valid: name=value")
+        if name in values:
+            raise ConfigError(f"--option = {item!r}: {name} is given twice; valid: once")
+        try:
+            values[name] = read_yaml(value, f"--option {name}")
+        except BadYaml as error:
+            raise ConfigError(str(error)) from error
+    return values
 
 
 def parsed_format(items: Sequence[str]) -> StepFormat | None:

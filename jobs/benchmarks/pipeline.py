@@ -42,7 +42,8 @@ from orchestrator.randomness import generator
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowReader
-from orchestrator.scorers.scorer import Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
 
 FLOOR = 0.85

@@ -46,7 +46,7 @@ from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
 from orchestrator.choices import Engine, Position
 from orchestrator.conversations.chat import load_chat
 from orchestrator.records import Cost
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.problem import Problem
 
 ACTOR_CPUS = 0.1

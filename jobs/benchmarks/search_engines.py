@@ -10,8 +10,8 @@ from jobs.benchmarks.search_setting import ModelSetup
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.spec import ScorerSpec
 
 Engine = Literal["transformers", "vLLM"]
 

@@ -18,7 +18,8 @@ from orchestrator.choices import Engine
 from orchestrator.conversations.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
 
 PAIRS = 32
@@ -59,7 +60,7 @@ def _score(folder: str, engine: Engine, setting: Setting) -> None:
 
 @lru_cache(maxsize=1)
 def _scorer(folder: str, engine: Engine, device: str) -> Scorer:
-    return load_scorer(ScorerSpec(folder, engine=engine), "open", None, device, whole_texts=True)
+    return load_scorer(ScorerSpec(folder, engine=engine), "open", None, device, full_responses=True)
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
-"""A search method on the command line: an option `--method`, and its fields as arguments.
+"""Registered components on the command line: scorer kinds, and search methods with their fields.
 
-The registry of methods is imported only when it is needed, so that other errors are reported
-earlier.
+The registries are imported only when they are needed, so that a wrong option is reported at once.
 """
 
 from typing import Any
@@ -9,7 +8,21 @@ from typing import Any
 from typer.core import TyperCommand
 
 
-class MethodCommand(TyperCommand):
+class ScorerCommand(TyperCommand):
+    """A command with an option `--kind`, which names a registered kind of scorer."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, with the names of all kinds."""
+        from orchestrator.scorers.kind import kinds_in_order
+
+        for option in self.params:
+            if option.name == "kind":
+                kinds = ", ".join(kinds_in_order())
+                option.help = f"{kinds}; default: read from the model's files"  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
+class MethodCommand(ScorerCommand):
     """A command with an option `--method`, whose fields are arguments such as beams=4.
 
     Its arguments are untyped, since versions of typer use click's types or copies of them.

@@ -7,16 +7,31 @@ import os
 from typing import Annotated as An
 from typing import Literal
 
+from typer import BadParameter
 from typer import Option as Opt
 
 from orchestrator import choices
 
 CORES = os.cpu_count() or 1
 
-Kind = An[
-    choices.ScorerKind | None,
-    Opt(help="kind of the reward model; default: read from its files"),
-]
+
+def _kind(name: str) -> str:
+    """Return the name of a scorer kind.
+
+    Raises:
+        typer.BadParameter: no kind has it.
+    """
+    from orchestrator.scorers.kind import check_kind  # imports all kinds
+
+    try:
+        return check_kind(name)
+    except ValueError as error:
+        raise BadParameter(f"{name!r}: {error}") from None
+
+
+# The command's class adds the names of the kinds to the help.
+Kind = An[str | None, Opt(parser=_kind, metavar="KIND", help="kind of the reward model")]
+KindOption = An[list[str], Opt(help="option of the kind of scorer: name=value; repeatable")]
 Base = An[str | None, Opt(help="denominator of a log ratio")]
 Beta = An[float | None, Opt(help="factor of a log ratio; default: 1")]
 Position = An[choices.Position, Opt(help="where a prefix is scored")]

@@ -20,7 +20,7 @@ from orchestrator.choices import Dtype, Engine, Position
 from orchestrator.config.decoding import DecodingConfig
 from orchestrator.records import Prompt, Response
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
 

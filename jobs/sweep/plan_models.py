@@ -20,9 +20,10 @@ def add_models(plan: StageList, model: str | None) -> None:
     config = plan.config
     _add_data(plan)
     _add_policy(plan)
+    readers = () if config.data.samples_pairs else plan.kind_modules()
     plan.add(
         "pairs", pairs.run, inputs.pairs_inputs, _pairs_identity(plan), ("data", "policy"),
-        unit="prompts", components=(type(config.data).__module__,),
+        unit="prompts", components=(type(config.data).__module__, *readers),
     )  # fmt: skip
     _add_outcome(plan, "orm")
     partial_pairs_needed = any(v.takes_partial_pairs for v in config.variants.values())
@@ -93,7 +94,7 @@ def _add_partial_pairs(plan: StageList) -> None:
     }
     plan.add(
         "partial_pairs", partial_pairs.run, inputs.cut_inputs, identity,
-        ("pairs", "orm", "reference"), unit="pairs",
+        ("pairs", "orm", "reference"), unit="pairs", components=plan.kind_modules("reference"),
     )  # fmt: skip
 
 

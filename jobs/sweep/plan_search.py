@@ -27,12 +27,12 @@ def add_search(plan: StageList) -> None:
     }
     plan.add(
         "samples", samples.run_samples, partial(inputs.samples_inputs, n=n),
-        {**identity, "n": n}, ("data", "policy"), unit="prompts",
+        {**identity, "n": n}, ("data", "policy"), unit="prompts", components=plan.kind_modules(),
     )  # fmt: skip
     if any(method.calibrates_entropy for method in config.search.all_methods.values()):
         plan.add(
             "calibration", samples.run_calibration, inputs.calibration_inputs, identity,
-            ("pairs", "policy"), unit="prompts",
+            ("pairs", "policy"), unit="prompts", components=plan.kind_modules(),
         )  # fmt: skip
     for cell in cell_names(config):
         _add_cell(plan, cell, identity)
@@ -58,7 +58,9 @@ def _add_cell(plan: StageList, cell: CellName, shared: dict[str, Any]) -> None:
     plan.add(
         cell.stage, search.run_cell, partial(inputs.cell_inputs, cell=cell), identity, reads,
         files=plan.fingerprints(cell.scorer), unit="prompts",
-        components=(type(method).__module__, *_measuring_modules(config)),
+        components=(
+            type(method).__module__, *_measuring_modules(config), *plan.kind_modules(cell.scorer),
+        ),
     )  # fmt: skip
 
 
@@ -79,7 +81,7 @@ def add_evaluation(plan: StageList) -> None:
             {**identity, **scoring_identity(config, scorer)},
             ("pairs", "samples", "policy", plan.stage_of(scorer)),
             files=plan.fingerprints(scorer), unit="responses",
-            components=(type(config.data).__module__,),
+            components=(type(config.data).__module__, *plan.kind_modules(scorer)),
         )  # fmt: skip
     cells = cell_names(config)
     reads = [cell.stage for cell in cells] + [f"agreement/{scorer}" for scorer in scored]
@@ -88,7 +90,8 @@ def add_evaluation(plan: StageList) -> None:
         partial(inputs.evaluation_inputs, cells=tuple(cells), scorers=tuple(scored)),
         {**identity, "position": config.scoring.position},
         ("data", "pairs", "samples", plan.stage_of("orm"), *reads),
-        unit="tables", components=_measuring_modules(config),
+        unit="tables",
+        components=(*_measuring_modules(config), *plan.kind_modules(*scored)),
     )  # fmt: skip
 
 

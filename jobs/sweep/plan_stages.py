@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from jobs.sweep.runtime.models import Model
 from jobs.sweep.runtime.workspace import Step, Workspace
+from jobs.sweep.variants import kind_modules
 from orchestrator.config.sections import to_plain
 from orchestrator.config.tree import Config
 from orchestrator.stages.figures import Figures
@@ -104,9 +105,20 @@ class StageList:
 
         Their contexts decide which pairs of a data set and which prompts are kept.
         """
+        return {name: fingerprint(path) for name, path in self._reader_paths().items()}
+
+    def kind_modules(self, *scorers: str | None) -> tuple[str, ...]:
+        """Return the modules of the kinds of some scorers, and of the user's reward models.
+
+        They are components of the stages that score by these scorers, or read texts as they do.
+        """
+        names = {*filter(None, scorers), *self._reader_paths()}
+        return tuple(sorted(set().union(*(kind_modules(self.config, name) for name in names))))
+
+    def _reader_paths(self) -> dict[str, str]:
         paths = {name: variant.checkpoint for name, variant in self.config.variants.items()}
         paths |= {"orm": self.config.models.orm, "reference": self.config.models.reference}
-        return {name: fingerprint(path) for name, path in paths.items() if path}
+        return {name: path for name, path in paths.items() if path}
 
 
 def _run(

@@ -15,7 +15,7 @@ from orchestrator.data.rejects import make_reject
 from orchestrator.data.tables import read_prompts
 from orchestrator.records import Prompt, Reject
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 from typing import Any
 
 from jobs.sweep.training import training_identity
-from orchestrator.config.sections import Variant, to_plain
+from orchestrator.config.sections import TRAINED_KIND, Variant, to_plain
 from orchestrator.config.tree import Config
+from orchestrator.scorers.formats import PRESETS
+from orchestrator.scorers.kind import SCORER_KINDS, make_kind
 
 # Fields that a training reads if its objective names them.
 TRAINED_FIELDS = ("truncation", "weight", "match", "beta")
 # Fields that say how a variant scores, not what is trained.
 SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "score_label",
-                  "preset", "format", "score_token", "score_at")  # fmt: skip
+                  "preset", "format", "score_token", "score_at", "options")  # fmt: skip
 
 
 def variant_identity(config: Config, name: str) -> dict[str, Any]:
@@ -53,6 +55,25 @@ def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
     if variant is None:
         return finished
     plain = {part: to_plain(variant)[part] for part in SCORING_FIELDS}
-    fields = {part: value for part, value in plain.items() if value is not None}
-    fields |= {"beta": variant.beta} if variant.is_log_ratio else {}
+    fields = {part: value for part, value in plain.items() if value not in (None, {})}
+    if variant.options:
+        fields["options"] = make_kind(str(variant.kind), variant.options).model_dump(mode="json")
+    fields |= {"beta": variant.beta} if variant.has_base else {}
     return {**finished, "scoring": fields}
+
+
+def kind_modules(config: Config, scorer: str) -> set[str]:
+    """Return the modules that define the kind of a scorer, whose sources are part of stage keys.
+
+    If the kind is detected from a checkpoint, all kinds count: another kind could claim it.
+    """
+    variant = config.variants.get(scorer)
+    if variant is not None:
+        kind, preset = variant.scorer_kind, variant.preset
+    else:
+        is_trained = getattr(config.models, scorer) is None
+        kind, preset = TRAINED_KIND if is_trained else None, config.models.reading(scorer).preset
+    if kind is None and preset is not None:
+        kind = PRESETS[preset].kind
+    kinds = SCORER_KINDS.values() if kind is None else [SCORER_KINDS[kind]]
+    return {kind.__module__ for kind in kinds}

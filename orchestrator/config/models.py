@@ -8,10 +8,9 @@ from functools import partial
 from typing import TypeVar
 
 from orchestrator.checkpoints.checkpoint import check_start, context_of
-from orchestrator.choices import ScorerKind
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.scorers import outcome_spec, variant_spec
-from orchestrator.config.sections import Variant
+from orchestrator.config.sections import TRAINED_KIND, Variant
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.conversations.chat import Chat, load_chat
@@ -19,10 +18,11 @@ from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
-from orchestrator.scorers.detect import kind_of, nature_of
-from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.scorers.steps import BLANK_LINE, is_written
-from orchestrator.scorers.vllm_scorer import check_model
+from orchestrator.scorers.detect import inspect_checkpoint, scorer_kind
+from orchestrator.scorers.formats import BLANK_LINE
+from orchestrator.scorers.kind import ScorerKind, kinds_in_order, make_kind
+from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.scorers.steps import is_written
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,7 @@ def check_models(config: Config) -> None:
         _as_scorer("models.reference", _outcome(config, "reference", models.reference))
     for name, variant in config.variants.items():
         _check_variant(config, f"variants.{name}", variant)
-        _check_steps(config, f"variants.{name}", variant)
+        _check_steps(config, name, variant)
     _check_engine(config)
     _check_caches(config)
     for entry in config.search.entries:
@@ -89,18 +89,16 @@ def _check_delimiter(config: Config, field: str, delimiter: str) -> None:
         )
 
 
-def _check_steps(config: Config, field: str, variant: Variant) -> None:
+def _check_steps(config: Config, scorer: str, variant: Variant) -> None:
     """Check that the scorer's tokenizer keeps the delimiter of the steps that are aggregated."""
     if variant.aggregation is None:
         return
-    checkpoint = variant.checkpoint
+    field, checkpoint = f"variants.{scorer}", variant.checkpoint
     if checkpoint is None:
         from_orm = variant.is_trained_from_orm
         checkpoint = (from_orm and config.models.orm) or config.models.policy
-    elif not variant.is_log_ratio:
-        kind = kind_of(_variant(config, field, variant, checkpoint))
-        if kind not in ("sequence", "encoder"):
-            return  # its steps do not need a delimiter
+    elif not variant.has_base and _kind(config, scorer).aggregates_steps:
+        return  # its format has the delimiter
     chat, delimiter = _chat(config, checkpoint), variant.step_delimiter or BLANK_LINE
     if chat is not None and not is_written(chat, delimiter):
         raise ConfigError(
@@ -118,10 +116,12 @@ def _outcome(config: Config, model: str, checkpoint: str) -> ScorerSpec:
         raise ConfigError(f"models.{model}_reading: {error}") from error
 
 
-def _variant(config: Config, field: str, variant: Variant, checkpoint: str) -> ScorerSpec:
+def _variant(
+    config: Config, field: str, variant: Variant, checkpoint: str, base: str | None = None
+) -> ScorerSpec:
     """Return the spec of a variant; fields that contradict are a ConfigError."""
     try:
-        return variant_spec(config, variant, checkpoint)
+        return variant_spec(config, variant, checkpoint, base)
     except ValueError as error:
         raise ConfigError(f"{field}: {error}") from error
 
@@ -131,21 +131,24 @@ def _check_engine(config: Config) -> None:
     wanted = config.search.engine
     for scorer in config.scorers:
         kind, checkpoint = _kind(config, scorer), _checkpoint(config, scorer)
-        dtype, any_dtype = config.search.dtype, kind == "sequence" and wanted != "vllm"
-        if dtype != "float32" and not any_dtype:
+        dtype = config.search.dtype
+        if dtype != "float32" and (wanted == "vllm" or dtype not in kind.dtypes):
+            valid = ", ".join(n for n, k in kinds_in_order().items() if dtype in k.dtypes)
             raise ConfigError(
-                f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind}, and search.engine is"
-                f" {wanted}; valid: float32, or only scorers of kind sequence with transformers"
+                f"search.dtype = {dtype!r}: scorer {scorer} is of kind {kind.name}, and"
+                f" search.engine is {wanted}; valid: float32, or only scorers of kind {valid} with"
+                " transformers"
             )
         try:
             engine_of(wanted, "cbs", kind)
         except ValueError as error:
             raise ConfigError(
                 f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
-                " transformers, or scorers without {scorer}"
+                f" transformers, or scorers without {scorer}"
             ) from None
         if wanted == "vllm" and checkpoint is not None:
-            _checked("search.engine = 'vllm', scorer", checkpoint, partial(check_model, checkpoint))
+            check = partial(kind.check_vllm, _spec(config, scorer, checkpoint))
+            _checked("search.engine = 'vllm', scorer", checkpoint, check)
     if wanted == "vllm" and config.models.policy is not None:
         policy = config.models.policy
         _checked("search.engine = 'vllm', models.policy", policy, lambda: check_served(policy))
@@ -159,31 +162,38 @@ def _checkpoint(config: Config, scorer: str) -> str | None:
 
 
 def _kind(config: Config, scorer: str) -> ScorerKind:
-    """Return the kind of a scorer; one that the run trains from the ORM is a sequence."""
+    """Return the kind of a scorer of the run."""
     variant, checkpoint = config.variants.get(scorer), _checkpoint(config, scorer)
-    if variant is not None and variant.is_log_ratio:
-        return "log_ratio"
+    if variant is not None and variant.scorer_kind is not None:
+        return make_kind(variant.scorer_kind, variant.options)
     if checkpoint is None:
-        return "sequence"
+        return make_kind(TRAINED_KIND, {})
+    return scorer_kind(_spec(config, scorer, checkpoint))
+
+
+def _spec(config: Config, scorer: str, checkpoint: str) -> ScorerSpec:
+    """Return the spec of a scorer that has a checkpoint in the config."""
+    variant = config.variants.get(scorer)
     if variant is None:
-        return kind_of(_outcome(config, scorer, checkpoint))
-    return kind_of(_variant(config, f"variants.{scorer}", variant, checkpoint))
+        return _outcome(config, scorer, checkpoint)
+    return _variant(config, f"variants.{scorer}", variant, checkpoint)
 
 
 def _check_caches(config: Config) -> None:
     """Raise ConfigError for the size of a KV cache that no scorer has."""
     size = config.cluster.reward_cache_mib
     scorers = dict.fromkeys(["orm", *config.scorers, *config.variants])
-    if size is not None and "sequence" not in {_kind(config, scorer) for scorer in scorers}:
+    if size is not None and not any(_kind(config, scorer).keeps_cache for scorer in scorers):
+        kinds = " or ".join(n for n, kind in kinds_in_order().items() if kind.keeps_cache)
         raise ConfigError(
-            f"cluster.reward_cache_mib = {size}: it has no effect: no scorer is of kind sequence;"
+            f"cluster.reward_cache_mib = {size}: it has no effect: no scorer is of kind {kinds};"
             " valid: null"
         )
 
 
 def _check_variant(config: Config, field: str, variant: Variant) -> None:
     policy = config.models.policy
-    if variant.is_log_ratio:
+    if variant.has_base:
         for part in ("checkpoint", "base"):
             if (named := getattr(variant, part)) is not None:
                 _as_language_model(f"{field}.{part}", named)
@@ -192,12 +202,12 @@ def _check_variant(config: Config, field: str, variant: Variant) -> None:
             _check_words(config, field, variant)
         elif not variant.is_trained:
             assert numerator is not None
-            spec = ScorerSpec(numerator, "log_ratio", base=base)
+            spec = _variant(config, field, variant, numerator, base)
             _checked(f"{field}.checkpoint", numerator, lambda: check_scorer(spec))
     elif variant.checkpoint is not None:
         spec = _variant(config, field, variant, variant.checkpoint)
         kind = _as_scorer(f"{field}.checkpoint", spec)
-        items = unread_of_variant(field, variant, kind)
+        items = unread_of_variant(field, variant, kind.name)
         if lines := [line for item in items for line in messages(config, item)]:
             raise ConfigError("\n".join(lines))
 
@@ -221,18 +231,19 @@ def _as_orm(config: Config, checkpoint: str) -> None:
     field = "models.orm"
     kind = _as_scorer(field, _outcome(config, "orm", checkpoint))
     trained = [name for name, variant in config.variants.items() if variant.is_trained_from_orm]
-    if trained and kind != "sequence":
+    if trained and not kind.is_trainable:
         raise ConfigError(
             f"{field} = {shown(checkpoint)}: the variants {', '.join(trained)} are trained from"
-            f" it, which needs a head of one label on a causal backbone; it is"
-            f" {nature_of(checkpoint).what}; valid: another ORM, or a config without these variants"
+            " it, which needs a head of one label on a causal backbone; it is"
+            f" {inspect_checkpoint(checkpoint).description}; valid: another ORM, or a config"
+            " without these variants"
         )
 
 
 def _as_scorer(field: str, spec: ScorerSpec) -> ScorerKind:
-    kind = _checked(field, spec.checkpoint, lambda: check_scorer(spec))
-    if kind != "step_tag" or nature_of(spec.checkpoint).form != "language model":
-        _check_template(field, spec.checkpoint)  # the format of a step tag needs no template
+    kind: ScorerKind = _checked(field, spec.checkpoint, lambda: check_scorer(spec))
+    if kind.needs_template(spec):
+        _check_template(field, spec.checkpoint)
     return kind
 
 

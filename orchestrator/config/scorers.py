@@ -2,7 +2,8 @@
 
 from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.kind import SCORER_KINDS
+from orchestrator.scorers.spec import ScorerSpec
 
 
 def outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
@@ -32,12 +33,12 @@ def variant_spec(
         checkpoint: its checkpoint.
         base: the denominator of a log ratio.
     """
-    score_at = variant.score_at
-    if score_at is None and variant.is_trained:
+    score_at, kind = variant.score_at, variant.scorer_kind
+    if variant.is_trained and kind and "score_at" in SCORER_KINDS[kind].reads:
         score_at = config.models.reading("orm").score_at
     return ScorerSpec(
         checkpoint,
-        kind="log_ratio" if variant.is_log_ratio else variant.kind,
+        kind=kind,
         aggregation=variant.aggregation,
         step_delimiter=variant.step_delimiter,
         step_tag=variant.step_tag,
@@ -51,4 +52,5 @@ def variant_spec(
         finished=config.scoring.finished,
         score_at=score_at,
         fold_system=config.chat.fold_system,
+        options=variant.options,
     )

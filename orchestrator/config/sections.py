@@ -3,20 +3,27 @@
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from orchestrator.choices import Aggregation, ScorerKind
+from orchestrator.choices import Aggregation
 from orchestrator.config.fields import Count, Index, Positive, Text, Token
 from orchestrator.config.objectives import ObjectiveName
+from orchestrator.config.scorer_kinds import KindName
 from orchestrator.config.section import Section
 from orchestrator.objectives.objective import OBJECTIVES, Objective
 from orchestrator.scorers.formats import StepFormat
+from orchestrator.scorers.kind import SCORER_KINDS, check_option_names
 from orchestrator.tasks.task import TASKS, Task
 
 if TYPE_CHECKING:
     Data = Task
 else:  # the section of a task is its class; ``task`` names it
     Data = Annotated[Union[tuple(TASKS.values())], Field(discriminator="task")]  # noqa: UP007
+
+
+TRAINED_KIND = "sequence"  # kind of scorer that Bradley-Terry training makes
+IMPLICIT_KIND = "log_ratio"  # kind of scorer that the other objectives make
 
 
 class Architecture(Section):
@@ -135,8 +142,8 @@ class Variant(Section):
     """Checkpoint in the denominator of a log ratio; null: the policy of the run."""
     beta: Positive = 0.05
     """Factor of a log ratio; 0.05 as in the paper of the implicit PRM."""
-    kind: ScorerKind | None = None
-    """Kind of reward model ([scorers.md](scorers.md)), for a `checkpoint` with objective
+    kind: KindName | None = None
+    """Kind of scorer ([scorers.md](scorers.md)), for a `checkpoint` with objective
     `bradley_terry`; null: its files tell."""
     aggregation: Aggregation | None = None
     """How step rewards become the score of a prefix; null: `last` for kind `step_tag`, else the
@@ -162,6 +169,8 @@ class Variant(Section):
     score_at: Token | None = None
     """Token of the template's closing at which the score is read: its text, or its index from the
     end, such as -2. null: the last token."""
+    options: dict[str, Any] = Field(default={})
+    """Options of the scorer `kind`, by name; the built-in kinds have none."""
 
     @field_validator("format", mode="before")
     @classmethod
@@ -182,10 +191,37 @@ class Variant(Section):
         """The objective, whose traits decide what the training needs."""
         return OBJECTIVES[self.objective]
 
+    @field_validator("options")
+    @classmethod
+    def _options_of_the_kind(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if not options:
+            return options
+        kind = info.data.get("kind")
+        if kind is None:
+            raise PydanticCustomError("no_kind", "these are options of a kind; valid: with `kind`")
+        try:
+            check_option_names(kind, options)
+        except ValueError as error:
+            raise PydanticCustomError("no_option", "{why}", {"why": str(error)}) from None
+        SCORER_KINDS[kind].model_validate(options)  # pydantic adds its path to this one
+        return options
+
     @property
-    def is_log_ratio(self) -> bool:
-        """Whether it scores by the log ratio of two language models."""
-        return self.trained_by.is_log_ratio or self.kind == "log_ratio"
+    def trained_kind(self) -> str | None:
+        """The kind of scorer that its objective makes; None of a checkpoint."""
+        if self.trained_by.is_log_ratio:
+            return IMPLICIT_KIND
+        return TRAINED_KIND if self.checkpoint is None else None
+
+    @property
+    def scorer_kind(self) -> str | None:
+        """The kind of scorer that it is; None: the files of its checkpoint show it."""
+        return self.trained_kind or self.kind
+
+    @property
+    def has_base(self) -> bool:
+        """Whether its scores compare its model with a base model."""
+        return self.scorer_kind is not None and SCORER_KINDS[self.scorer_kind].needs_base
 
     @property
     def is_trained(self) -> bool:

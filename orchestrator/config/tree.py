@@ -88,12 +88,12 @@ def _check_objective(name: str, variant: Variant) -> None:
         )
     for field in OF_A_CHECKPOINT:
         value = getattr(variant, field)
-        if value is not None and (variant.checkpoint is None or variant.is_log_ratio):
+        if value is not None and (variant.checkpoint is None or variant.has_base):
             raise ValueError(
                 f"{path}.{field} = {shown(value)}: needs a reward model as `checkpoint`; valid:"
                 " null, or set `checkpoint`"
             )
-    if variant.base is not None and not variant.is_log_ratio:
+    if variant.base is not None and not variant.has_base:
         raise ValueError(
             f"{path}.base = {shown(variant.base)}: needs a log ratio; valid: {log_ratio_settings()}"
         )

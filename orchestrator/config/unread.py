@@ -17,6 +17,7 @@ from orchestrator.config.errors import shown
 from orchestrator.config.section import Section
 from orchestrator.config.sections import Variant
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
+from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_read
 from orchestrator.search.method import SearchMethod
 
 if TYPE_CHECKING:  # the tree calls this module
@@ -142,7 +143,9 @@ def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -
         elif name == "weight" and variant.truncation == "whole":
             why = "truncation 'whole' gives all pairs the same weight"
             yield Unread(f"{section}.weight", why, "truncation sst or tlt")
-    if not variant.is_log_ratio and not (variant.is_trained and "beta" in objective.fields):
+    scorer_kind = variant.scorer_kind
+    is_read = scorer_kind is not None and "beta" in SCORER_KINDS[scorer_kind].reads
+    if not is_read and not (variant.is_trained and "beta" in objective.fields):
         why = "only a log ratio has this factor"
         yield Unread(f"{section}.beta", why, log_ratio_settings())
     yield from _of_scoring(section, variant, kind)
@@ -150,27 +153,29 @@ def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -
 
 def log_ratio_settings() -> str:
     """Return the settings under which a variant scores by a log ratio."""
-    return f"objective {', '.join(log_ratio_names())}, or kind log_ratio"
+    return f"objective {', '.join(log_ratio_names())}, or kind {kinds_that_read('beta')}"
 
 
 def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[Unread]:
     """Yield the fields about scoring that have no effect with the kind of the scorer."""
-    is_log_ratio = variant.trained_by.is_log_ratio
-    if is_log_ratio or variant.checkpoint is None:
-        kind = "log_ratio" if is_log_ratio else "sequence"
+    if (trained := variant.trained_kind) is not None:
+        kind = trained
         if variant.kind not in (None, kind):
             why = f"a variant of objective {variant.objective!r} is of kind {kind}"
             others = [n for n, o in variant_objectives().items() if not o.is_log_ratio]
             valid = f"objective {' or '.join(others)} with a checkpoint"
             yield Unread(f"{section}.kind", why, valid)
     kind = kind or variant.kind
-    if kind is None or kind == "step_tag":
+    if kind is None:
         return
-    why = f"a scorer of kind {kind} has no step tag"
-    yield Unread(f"{section}.step_tag", why, "kind step_tag")
-    if variant.aggregation is None:
+    reads = SCORER_KINDS[kind].reads
+    if "step_tag" not in reads:
+        why = f"a scorer of kind {kind} has no step tag"
+        yield Unread(f"{section}.step_tag", why, f"kind {kinds_that_read('step_tag')}")
+    if "step_delimiter" not in reads and variant.aggregation is None:
         why = f"a scorer of kind {kind} without an aggregation has no steps"
-        yield Unread(f"{section}.step_delimiter", why, "an aggregation, or kind step_tag")
+        valid = f"an aggregation, or kind {kinds_that_read('step_delimiter')}"
+        yield Unread(f"{section}.step_delimiter", why, valid)
 
 
 def _of_partial_pairs(config: "Config") -> Iterator[Unread]:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from orchestrator.choices import Engine, ScorerKind
+from orchestrator.choices import Engine
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.fields import SEEDS
+from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 
 if TYPE_CHECKING:  # these import torch and transformers: after the quick checks
-    from orchestrator.scorers.scorer import ScorerSpec
+    from orchestrator.scorers.spec import ScorerSpec
 
 Named = Callable[[str], str]
 DTYPES = ("float32", "float64", "bfloat16")
@@ -77,7 +78,7 @@ def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
 
 def check_models(
     named: Named, policy: str, spec: "ScorerSpec | None", engine: "Engine" = "transformers"
-) -> "ScorerKind | None":
+) -> ScorerKind | None:
     """Check both models; return the kind of the reward model, None without one.
 
     Args:
@@ -92,9 +93,10 @@ def check_models(
     from jinja2 import TemplateError
 
     from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
+    from orchestrator.scorers.formats import BLANK_LINE
     from orchestrator.scorers.registry import chat_of
-    from orchestrator.scorers.scorer import ScorerSpec
-    from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+    from orchestrator.scorers.spec import ScorerSpec
+    from orchestrator.scorers.steps import check_delimiter
 
     if spec is not None and not isinstance(spec, ScorerSpec):
         raise ConfigError(
@@ -116,20 +118,21 @@ def check_models(
         return None
     try:
         kind = check_scorer(spec)
-        if spec.aggregation is not None and kind in ("sequence", "encoder"):
+        if spec.aggregation is not None and not kind.aggregates_steps:
             check_delimiter(chat_of(spec), spec.step_delimiter or BLANK_LINE)
     except (ValueError, OSError, TemplateError) as error:
         raise ConfigError(f"{named('reward')} = {spec.checkpoint!r}: {error}") from error
     return kind
 
 
-def check_dtype(named: Named, dtype: object, kind: "ScorerKind | None") -> None:
+def check_dtype(named: Named, dtype: object, kind: ScorerKind | None) -> None:
     """Raise ConfigError for a dtype that is unknown, or not supported by a kind of scorer."""
     check_choice(named, dtype=(dtype, DTYPES))
-    if dtype != "float32" and kind not in (None, "sequence"):
+    if kind is not None and dtype not in kind.dtypes:
+        valid = " or ".join(n for n, other in kinds_in_order().items() if dtype in other.dtypes)
         raise ConfigError(
-            f"{named('dtype')} = {dtype!r}: the reward model is of kind {kind}; valid: float32, or"
-            " one of kind sequence"
+            f"{named('dtype')} = {dtype!r}: the reward model is of kind {kind.name}; valid:"
+            f" {', '.join(kind.dtypes)}, or one of kind {valid}"
         )
 
 

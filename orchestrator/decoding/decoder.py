@@ -27,7 +27,7 @@ from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import run_searches

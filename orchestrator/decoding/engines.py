@@ -7,9 +7,10 @@ each sample and each score is a request of its own, which recomputes the last pa
 
 import importlib.util
 
-from orchestrator.choices import Engine, EngineChoice, ScorerKind
+from orchestrator.choices import Engine, EngineChoice
 from orchestrator.decoding.methods import not_by_vllm
 from orchestrator.engines.vllm.process import INSTALL
+from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 
 
 def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:
@@ -28,8 +29,9 @@ def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
         return "transformers"
     if reason := not_by_vllm(method):
         raise ValueError(reason)
-    if kind not in (None, "sequence"):
-        raise ValueError(f"vLLM scores the kind 'sequence', and the reward model is {kind!r}")
+    if kind is not None and "vllm" not in kind.engines:
+        valid = " or ".join(repr(n) for n, k in kinds_in_order().items() if "vllm" in k.engines)
+        raise ValueError(f"vLLM scores the kind {valid}, and the reward model is {kind.name!r}")
     if importlib.util.find_spec("vllm") is None:
         raise ValueError(INSTALL)
     return "vllm"

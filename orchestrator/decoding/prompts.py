@@ -12,7 +12,7 @@ from orchestrator.data.row_forms import PROMPT_FIELDS, prompt_of
 from orchestrator.data.rows import Row
 from orchestrator.records import Message
 from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 

@@ -43,7 +43,8 @@ def valid_values(schema: Mapping[str, Any]) -> str:
         items = "sections" if items == "section" else items
         return f"list of {items}{_length(schema)}"
     if kind == "object":
-        return f"mapping of names to {valid_values(schema['additionalProperties'])}s"
+        values = schema["additionalProperties"]
+        return f"mapping of names to {'value' if values is True else valid_values(values)}s"
     if kind in ("boolean", "null"):
         return {"boolean": "`true`, `false`", "null": "null"}[kind]
     raise ValueError(f"JSON schema {dict(schema)}: no words for it; add them to valid_values")

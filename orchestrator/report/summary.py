@@ -108,7 +108,7 @@ def objective_of(config: Config, name: str) -> str | None:
     if variant is not None:
         if variant.checkpoint is None or variant.trained_by.is_log_ratio:
             return variant.objective
-        return DensityRatio.name if variant.is_log_ratio else None
+        return DensityRatio.name if variant.has_base else None
     if getattr(config.models, name) is not None:
         return None
     return LanguageModelling.name if name == "policy" else BradleyTerry.name

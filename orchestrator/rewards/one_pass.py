@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from orchestrator.choices import BRANCH_MEMORY_MIB
 from orchestrator.rewards.cached_layer import CachedLayer
 from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.packed import (
@@ -26,7 +27,6 @@ from orchestrator.rewards.packed import (
 
 ONE_FORWARD = 64  # branch tokens of a response that are computed in its own forward
 CHUNK = 192  # branch tokens of a response in a later forward, where memory allows
-BRANCH_MEMORY_MIB = 256
 _MIB = 2**20
 Head = Callable[[Tensor], Tensor]  # hidden states (N, k, D) to scores (N, k)
 

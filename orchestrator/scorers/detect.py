@@ -1,156 +1,176 @@
-"""What kind of reward model a checkpoint is, by its config and the names of its weights alone."""
+"""Detects the form of a checkpoint, and with it the scorer kind, from config and weight names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.model_configs import is_encoder
 from orchestrator.checkpoints.reward_heads import TWO_LAYERS, check_label, find_head, no_head
 from orchestrator.checkpoints.weights import Weights, read_config
-from orchestrator.choices import ScorerKind
 from orchestrator.scorers.formats import PRESETS
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.kind import (
+    SCORER_KINDS,
+    ScorerKind,
+    kinds_in_order,
+    kinds_that_read,
+    make_kind,
+)
+from orchestrator.scorers.spec import ScorerSpec
 
 Form = Literal[
     "classifier", "value head", "step values", "encoder", "process head", "token classes",
     "language model", "something else",
 ]  # fmt: skip
-# Which kinds of scorer a form can be asked as.
-FITS: dict[Form, tuple[ScorerKind, ...]] = {
-    "classifier": ("sequence",),
-    "value head": ("sequence", "step_tag"),
-    "step values": ("step_tag",),
-    "encoder": ("encoder",),
-    "process head": ("step_tag",),
-    "token classes": ("step_tag",),
-    "language model": ("step_tag", "log_ratio"),
-    "something else": (),
-}
 _ENCODER_HEADS = frozenset(
     ("classifier.weight", "classifier.out_proj.weight", "score.weight")
 )  # their last layers
-# Nothing tells a language model that judges steps from one that writes them, nor a value head that
-# scores whole answers under a chat template from one that scores steps of raw text.
-MUST_BE_SAID: tuple[Form, ...] = ("language model", "value head")
-_STEP_VALUES = "ForPrmModel"  # as Skywork-o1-Open-PRM's architecture ends
+_STEP_VALUES = "ForPrmModel"  # end of the architecture's name of Skywork-o1-Open-PRM
 
 
 @dataclass(frozen=True)
-class Nature:
-    """What a checkpoint is: its form, a sentence's part that says so, and its head's labels."""
+class CheckpointInfo:
+    """What the files of a checkpoint show.
+
+    Attributes:
+        form: what can be read from the model.
+        description: a noun phrase for messages.
+        labels: number of labels of its head.
+        architecture: name of its class in config.json, else its model type.
+    """
 
     form: Form
-    what: str
+    description: str
     labels: int = 1
+    architecture: str = ""
 
 
-def nature_of(checkpoint: str) -> Nature:
-    """Looks at a checkpoint folder or hub name; no weight is read.
+def inspect_checkpoint(checkpoint: str) -> CheckpointInfo:
+    """Describe a checkpoint folder or hub name by its config and weight names; reads no weights.
 
     Raises:
         ValueError: it has no safetensors weights, or several reward heads.
     """
     config, weights = read_config(checkpoint), Weights.of(checkpoint)
     name = " ".join(config.get("architectures") or ()) or str(config.get("model_type"))
+    return replace(_inspected(checkpoint, config, weights, name), architecture=name)
+
+
+def _inspected(
+    checkpoint: str, config: dict[str, Any], weights: Weights, name: str
+) -> CheckpointInfo:
     if config.get("is_encoder_decoder"):
-        return Nature("something else", f"a {name}, an encoder with a decoder")
+        return CheckpointInfo("something else", f"a {name}, an encoder with a decoder")
     if is_encoder(config):
         return _encoder(config, weights, name)
     if name.endswith("ForTokenClassification"):
-        return Nature("token classes", f"a {name}, read at step tags")
+        return CheckpointInfo("token classes", f"a {name}, read at step tags")
     if head := find_head(weights):
         if head.layers == TWO_LAYERS and head.labels == 2:
-            return Nature("process head", f"a {name} with a head of two layers, read at step tags")
+            return CheckpointInfo(
+                "process head", f"a {name} with a head of two layers, read at step tags"
+            )
         if head.is_value_head and head.labels == 1:
             if name.endswith(_STEP_VALUES):
-                return Nature("step values", f"a {name} with a value head, read behind each step")
-            return Nature("value head", f"a {name} with a value head ({head.layers[0]})")
+                return CheckpointInfo(
+                    "step values", f"a {name} with a value head, read after each step"
+                )
+            return CheckpointInfo("value head", f"a {name} with a value head ({head.layers[0]})")
         labels = f" of {head.labels} labels" if head.labels > 1 else ""
-        what = f"a {name} with the reward head {head.layers[-1]}{labels}"
-        return Nature("classifier", what, head.labels)
+        description = f"a {name} with the reward head {head.layers[-1]}{labels}"
+        return CheckpointInfo("classifier", description, head.labels)
     if name.endswith("ForSequenceClassification") and adapter_of(checkpoint):
-        return Nature("something else", f"an adapter for a {name}: {_headless(checkpoint)}")
+        return CheckpointInfo(
+            "something else", f"an adapter for a {name}: {_without_head(checkpoint)}"
+        )
     if "lm_head.weight" in weights.names or name.endswith(("ForCausalLM", "LMHeadModel")):
-        return Nature("language model", f"a {name}, a language model: {_headless(checkpoint)}")
-    return Nature("something else", f"a {name}: {_headless(checkpoint)}")
+        return CheckpointInfo(
+            "language model", f"a {name}, a language model: {_without_head(checkpoint)}"
+        )
+    return CheckpointInfo("something else", f"a {name}: {_without_head(checkpoint)}")
 
 
-def kind_of(spec: ScorerSpec) -> ScorerKind:
-    """The kind of a scorer: the one given, where it fits, else the one detected.
-
-    A spec with a base says that it is a log ratio.
+def scorer_kind(spec: ScorerSpec) -> ScorerKind:
+    """Return the kind of a scorer with its options set: the spec's, else the detected one.
 
     Raises:
-        ValueError: the given kind does not fit, or none is given and none is told by the
-            checkpoint; or a log ratio has no base, or another kind has one; or the label that is
-            the score is not given, or there is none.
+        ValueError: as of ``kind_of``, or an option is not valid.
     """
-    nature = nature_of(spec.checkpoint)
-    kind = _kind_of(spec, nature)
-    if kind in ("sequence", "encoder"):
-        check_label(spec.checkpoint, nature.labels, spec.score_label)
-    elif spec.score_label is not None:
-        raise ValueError(
-            f"{spec.checkpoint}: score_label = {spec.score_label}: a scorer of kind {kind!r} has no"
-            " head of labels; valid: none"
-        )
-    return kind
+    return make_kind(kind_of(spec), spec.options)
 
 
-def _kind_of(spec: ScorerSpec, nature: Nature) -> ScorerKind:
-    fitting = FITS[nature.form]
-    if spec.score_token is not None:
-        if nature.form != "language model":
-            raise ValueError(
-                f"{spec.checkpoint}: score_token = {spec.score_token}: a logit of a language model,"
-                f" and it is {nature.what}; valid: none"
-            )
-        size = read_config(spec.checkpoint).get("vocab_size")
-        if isinstance(size, int) and not 0 <= spec.score_token < size:
-            raise ValueError(
-                f"{spec.checkpoint}: score_token = {spec.score_token}: no such token; valid: 0 to"
-                f" {size - 1}"
-            )
-        return "sequence"
-    if spec.step_format is not None and nature.form == "classifier":
-        fitting = ("step_tag",)  # one label behind each step
-    kind = spec.kind or ("log_ratio" if spec.base else None)
-    if (kind == "log_ratio") != bool(spec.base):
-        if not spec.base:
-            raise ValueError(
-                f"{spec.checkpoint}: kind 'log_ratio' needs a base; valid: base: the folder or hub"
-                " name of the denominator"
-            )
-        raise ValueError(
-            f"{spec.checkpoint}: base = {spec.base!r}: only the kind log_ratio has a base, and kind"
-            f" is {kind!r}; valid: remove base, or set kind: log_ratio"
-        )
-    if spec.base and (other := nature_of(spec.base)).form != "language model":
-        raise ValueError(f"{spec.base}: no base of a log ratio: it is {other.what}")
-    if kind is not None:
-        if kind in fitting:
-            return kind
+def kind_of(spec: ScorerSpec) -> str:
+    """Return the name of a scorer's kind: the spec's, else the one that its fields or files show.
+
+    Raises:
+        ValueError: the checkpoint is not of the spec's kind, or its kind cannot be detected; or a
+            field of the spec is set that the kind does not read; or base model, label or token are
+            missing or do not exist.
+    """
+    info = inspect_checkpoint(spec.checkpoint)
+    kinds = kinds_in_order()
+    fitting = [name for name, kind in kinds.items() if kind.fits(spec, info)]
+    name = spec.kind or next((n for n, kind in kinds.items() if kind.is_implied(spec)), None)
+    if name is None:
+        name = _detected(spec, info, fitting)
+    kind = SCORER_KINDS[name]
+    _check_base(spec, kind)
+    kind.check_spec(spec, info)
+    if name not in fitting:
         valid = ", ".join(fitting) or "a checkpoint of a kind in docs/scorers.md"
         raise ValueError(
-            f"{spec.checkpoint}: no scorer of kind {kind!r}: it is {nature.what}; valid: {valid}"
+            f"{spec.checkpoint}: no scorer of kind {name!r}: it is {info.description};"
+            f" valid: {valid}"
         )
+    if "score_label" in kind.reads:
+        check_label(spec.checkpoint, info.labels, spec.score_label)
+    for field in ("score_label", "score_token", "score_at"):
+        value = getattr(spec, field)
+        if value is not None and field not in kind.reads:
+            raise ValueError(
+                f"{spec.checkpoint}: {field} = {value!r}: a scorer of kind {name!r} does not read"
+                f" it; valid: none, or a model of kind {kinds_that_read(field)}"
+            )
+    return name
+
+
+def _check_base(spec: ScorerSpec, kind: type[ScorerKind]) -> None:
+    """Raise ValueError if a kind has a base model and needs none, or has none and needs one."""
+    if kind.needs_base and not spec.base:
+        raise ValueError(
+            f"{spec.checkpoint}: kind {kind.name!r} needs a base; valid: base: the folder or hub"
+            " name of the base model"
+        )
+    if spec.base and "base" not in kind.reads:
+        raise ValueError(
+            f"{spec.checkpoint}: base = {spec.base!r}: kind {kind.name!r} has no base model; valid:"
+            f" remove base, or set kind: {kinds_that_read('base')}"
+        )
+
+
+def _detected(spec: ScorerSpec, info: CheckpointInfo, fitting: list[str]) -> str:
+    """Return the first of the fitting kinds that recognizes a checkpoint."""
     if not fitting:
         raise ValueError(
-            f"{spec.checkpoint}: not a reward model that can be scored with: it is {nature.what}"
+            f"{spec.checkpoint}: not a reward model that can be scored with: it is"
+            f" {info.description}"
         )
-    if nature.form in MUST_BE_SAID:
-        raise ValueError(
-            f"{spec.checkpoint}: it is {nature.what}; how it scores cannot be told from its files;"
-            f" valid: a preset ({', '.join(_presets_of(nature.form))}), or a kind"
-            f" ({', '.join(fitting)})"
-        )
-    return fitting[0]
+    for name in fitting:
+        if SCORER_KINDS[name].recognizes(spec, info):
+            return name
+    presets = _presets_of(info.form)
+    valid = f"a preset ({', '.join(presets)}), or a kind" if presets else "a kind"
+    raise ValueError(
+        f"{spec.checkpoint}: it is {info.description}; its files do not show how it scores;"
+        f" valid: {valid} ({', '.join(fitting)})"
+    )
 
 
 def _presets_of(form: Form) -> list[str]:
-    """The presets that a checkpoint of a form can have."""
+    """Return the presets that a checkpoint of a form can have."""
     if form == "value head":
         return ["skywork-o1-prm"]
+    if form != "language model":
+        return []
     return [
         name
         for name, preset in PRESETS.items()
@@ -158,18 +178,20 @@ def _presets_of(form: Form) -> list[str]:
     ]
 
 
-def _encoder(config: dict[str, Any], weights: Weights, name: str) -> Nature:
+def _encoder(config: dict[str, Any], weights: Weights, name: str) -> CheckpointInfo:
     if name.endswith("ForTokenClassification"):
-        return Nature("something else", f"a {name}, which classifies tokens and sees both ways")
+        return CheckpointInfo(
+            "something else", f"a {name}, which classifies tokens and sees both ways"
+        )
     if not any(key.split(".")[0] in ("classifier", "score") for key in weights.names):
-        return Nature("something else", f"a {name}, an encoder without a classifier")
-    # transformers' defaults where the config is silent: two labels.
+        return CheckpointInfo("something else", f"a {name}, an encoder without a classifier")
+    # transformers' default without an entry is two labels
     labels = len(config["id2label"]) if "id2label" in config else config.get("num_labels", 2)
     if adapter_of(weights.checkpoint) and (head := weights.names & _ENCODER_HEADS):
-        labels = weights.shape(min(head))[0]  # the config is that of the base
+        labels = weights.shape(min(head))[0]  # the config is the base's
     many = "one label" if labels == 1 else f"{labels} labels"
-    return Nature("encoder", f"a {name}, an encoder with {many}", labels)
+    return CheckpointInfo("encoder", f"a {name}, an encoder with {many}", labels)
 
 
-def _headless(checkpoint: str) -> str:
+def _without_head(checkpoint: str) -> str:
     return no_head(checkpoint).removeprefix(f"{checkpoint}: ")

@@ -1,8 +1,8 @@
-"""Bidirectional reward models, one label of them: DeBERTa-v3 above all, BERT, RoBERTa and others.
+"""Bidirectional reward models, such as DeBERTa-v3, BERT and RoBERTa, read at one label.
 
-An encoder sees both ways, so nothing of a prefix can be reused for a longer one: each is its own
-forward over the tokenizer's pair of texts, [CLS] prompt [SEP] prefix [SEP] (RoBERTa writes two
-separators between them), batched by length. Open scoring leaves the last separator away.
+Attention is bidirectional, so nothing computed for a prefix can be reused for a longer one: each
+prefix is a forward over the tokenizer's pair of texts, [CLS] prompt [SEP] prefix [SEP] (RoBERTa
+writes two separators between them), batched by length. Open scoring omits the last separator.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from orchestrator.checkpoints.reward_heads import check_label
 from orchestrator.choices import Finished, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.scorers.detect import nature_of
+from orchestrator.scorers.detect import inspect_checkpoint
 from orchestrator.scorers.scorer import Scorer, check_finite
 from orchestrator.search.engines import Ids
 
 
 class EncoderScorer(Scorer):
-    """A reward model that reads a whole text, both ways, for one score.
+    """A reward model on a bidirectional encoder: one forward per prefix.
 
     Args:
         checkpoint: folder or hub name of an AutoModelForSequenceClassification.
         position: where a prefix is scored.
-        policy_chat: whose ids come in; None means the model's own.
+        policy_chat: tokenizer of the ids in requests; None is the model's.
         device: torch device name.
-        label: index of the label that is the score; None where there is one label.
-        finished: where a finished response is scored, as of ``ScorerSpec``.
-        fold_system: as of ``ScorerSpec``.
+        label: index of the label that is the score; None if there is one label.
+        finished: where a finished response is scored, as in ``ScorerSpec``.
+        fold_system: as in ``ScorerSpec``.
 
     Raises:
-        ValueError: it has several labels and none is chosen, or its weights are not exactly those
-            of its class, the head's among them.
+        ValueError: it has several labels and ``label`` is None, or its weights are not exactly
+            those of its class, with the head.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EncoderScorer(Scorer):
         fold_system: bool = True,
     ) -> None:
         super().__init__(load_chat(checkpoint, fold_system), position, policy_chat, finished)
-        labels = nature_of(checkpoint).labels
+        labels = inspect_checkpoint(checkpoint).labels
         check_label(checkpoint, labels, label)
         model = load_model(
             AutoModelForSequenceClassification, checkpoint, torch.float32, num_labels=labels
@@ -67,7 +67,7 @@ class EncoderScorer(Scorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; one forward a prefix, of several that are the same one.
+        """Score prefixes, one forward for each different prefix.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
@@ -78,7 +78,7 @@ class EncoderScorer(Scorer):
         for owner, (prompt, response, row) in enumerate(zip(prompts, responses, cuts, strict=True)):
             pairs += [(prompt, response[:t] + closing) for closing in closings for t in row]
             owners += [owner] * len(closings) * len(row)
-        distinct = list(dict.fromkeys(pairs))  # cuts past the end are all the whole response
+        distinct = list(dict.fromkeys(pairs))  # cuts past the end give equal prefixes
         scores = dict(zip(distinct, self._score(distinct), strict=True))
         results: list[list[float]] = [[] for _ in responses]
         for owner, pair in zip(owners, pairs, strict=True):
@@ -89,13 +89,13 @@ class EncoderScorer(Scorer):
     def tokens_of_prefixes(
         self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
     ) -> int:
-        """Each prefix is a text of its own."""
+        """Return the sum of the lengths of all prefixes."""
         end = len(prompt) + len(self.closing(position or self.position))
         return sum(end + min(t, len(response)) for t in cuts)
 
     @torch.no_grad()
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
-        """The scores of texts, each given by its part up to the prompt's separator and the rest."""
+        """Return the scores of texts, each split behind the separator after the prompt."""
         lengths = [len(first) + len(second) for first, second in pairs]
         self.check_room(lengths)
         scores = [0.0] * len(pairs)
@@ -106,9 +106,9 @@ class EncoderScorer(Scorer):
         return scores
 
     def _inputs(self, pairs: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
-        """Tokens, mask and types (B, T) of some texts, padded on the right."""
+        """Return tokens, mask and types (B, T) of texts, padded on the right."""
         width = max(len(first) + len(second) for first, second in pairs)
-        # On the right and masked, so that any id will do for padding.
+        # Padding is on the right and masked, so that any id serves.
         ids, mask, types = torch.zeros(3, len(pairs), width, dtype=torch.int64)
         for row, (first, second) in enumerate(pairs):
             end = len(first) + len(second)

@@ -1,13 +1,14 @@
-"""How families of public reward models read a conversation, and where their score is read.
+"""Formats of public reward models: how they read a conversation, and where their score is read.
 
-Fields describe a family, not code: a process reward model reads raw text or its chat template's,
-steps with tags behind them or a conversation in which each step is a turn, and is read by a head
-or by the tokens with which it answers. Presets name the public families (docs/public_models.md).
+A process reward model reads raw text or that of its chat template, with a tag after each step or
+with each step as a turn. Its reward comes from a head or from the tokens of its answer. Presets
+name the public families (docs/public_models.md).
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+BLANK_LINE = "\n\n"  # the usual delimiter of steps
 Activation = Literal["softmax", "sigmoid", "none"]
 _CHOICES = {
     "prompt": ("template", "raw"),
@@ -24,29 +25,30 @@ class StepFormat:
     """The format of a process reward model.
 
     Attributes:
-        prompt: what writes the problem: the chat ``template``, or nothing (``raw``: the BOS token,
-            the problem, ``gap``).
-        layout: ``tags``: the steps stand in one answer, each with ``tag`` behind it; ``turns``:
-            each step is a user's turn, the first one behind the problem and ``gap``, and the
-            assistant answers ``answer``.
+        prompt: how the problem is written: by the chat ``template``, or ``raw`` (the BOS token, the
+            problem and ``gap``).
+        layout: ``tags``: the steps are one answer, each followed by ``tag``; ``turns``: each step
+            is a user's turn, the first one after the problem and ``gap``, and the assistant answers
+            ``answer``.
         gap: text between the problem and the first step, of a raw prompt or of turns.
-        delimiter: text that ends a step of a response; None: the whole response is one step.
-        tag: text behind a step; the reward is read at its last token.
-        delimiter_behind_tag: whether a delimiter of white space stands behind the tag; if not, it
-            is left out.
-        question: text behind each step within its turn.
-        answer: what the assistant answers; the reward is read where that is predicted.
-        right: token of a language model that says that a step is right; None where a head is read.
+        delimiter: text that ends a step of a response; None: the response is one step.
+        tag: text after a step; the reward is read at its last token.
+        delimiter_behind_tag: whether a delimiter of white space is moved after the tag; if not, it
+            is removed.
+        question: text after each step within its turn.
+        answer: the assistant's answer; the reward is read where it is predicted.
+        right: token of a language model that says that a step is right; None if a head is read.
         wrong: token that says that a step is wrong; None: the reward is the probability of
-            ``right`` among the whole vocabulary.
-        activation: from what is read to the reward: ``softmax`` over two labels or tokens, of which
-            the second or ``right`` counts, ``sigmoid`` of a head of one label, or ``none``.
+            ``right`` in the full vocabulary.
+        activation: how the reward is computed: ``softmax`` over two labels or tokens (the
+            probability of the second label, or of ``right``), ``sigmoid`` of a head of one label,
+            or ``none``.
     """
 
     prompt: Literal["template", "raw"] = "template"
     layout: Literal["tags", "turns"] = "tags"
     gap: str = " "
-    delimiter: str | None = "\n\n"
+    delimiter: str | None = BLANK_LINE
     tag: str = ""
     delimiter_behind_tag: bool = False
     question: str = ""
@@ -56,12 +58,12 @@ class StepFormat:
     activation: Activation = "softmax"
 
     def __post_init__(self) -> None:
-        """Raises ValueError for fields that do not go together."""
+        """Raise ValueError if fields contradict each other."""
         self._check_values()
         if self.delimiter == "":
             raise ValueError("delimiter: empty; valid: a text, or null for a single step")
         if self.layout == "tags" and not self.tag:
-            raise ValueError("tag: empty; valid: the text behind a step where it is read")
+            raise ValueError("tag: empty; valid: the text after a step at which it is read")
         if self.layout == "turns" and not self.answer:
             raise ValueError("answer: empty; valid: what the assistant answers, such as +")
         other = "turns" if self.layout == "tags" else "tags"
@@ -109,9 +111,9 @@ class Preset:
     """A family of public models.
 
     Attributes:
-        kind: of scorer.
-        step_format: of kind ``step_tag``.
-        score_token: of kind ``sequence``, where a language model's logit of one token is the score.
+        kind: name of the scorer kind.
+        step_format: the format of a process reward model.
+        score_token: id of the token of a language model whose logit is the score.
     """
 
     kind: Literal["sequence", "step_tag"]
@@ -156,10 +158,10 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_of(name: str) -> Preset:
-    """A preset by its name.
+    """Return a preset by its name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: no preset has the name.
     """
     if name not in PRESETS:
         raise ValueError(f"preset = {name!r}: no such preset; valid: {', '.join(PRESETS)}")

@@ -1,9 +1,9 @@
 """Log ratios of two causal language models: implicit PRMs and density ratios (CDR).
 
 q(x, y_<t) = beta * sum over the first t tokens of log pi(y_t | ..) - log pi_base(y_t | ..) ("Free
-process rewards without process labels"): the value of every prefix from one forward of each model.
-An implicit PRM was trained so; any stronger and weaker model of one tokenizer make a scorer
-without training.
+process rewards without process labels"). One forward of each model gives the values of all
+prefixes. An implicit PRM is trained for this score; any stronger and weaker model of one tokenizer
+give it without training.
 """
 
 from collections.abc import Sequence
@@ -20,38 +20,34 @@ from orchestrator.rewards.batching import batches_by_length
 from orchestrator.rewards.extensions import Extended, extended_log_probs
 from orchestrator.rewards.log_ratio import token_and_end_log_probs
 from orchestrator.rewards.masks import unpackable
+from orchestrator.scorers.formats import BLANK_LINE
 from orchestrator.scorers.scorer import Scorer, check_finite
-from orchestrator.scorers.steps import (
-    BLANK_LINE,
-    check_delimiter,
-    extended_step_ends,
-    step_ends,
-)
+from orchestrator.scorers.steps import check_delimiter, extended_step_ends, step_ends
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 
 class LogRatioScorer(Scorer):
-    """The log ratio of a model to a base, summed over a prefix.
+    """The log ratio of a model to a base model, summed over a prefix.
 
-    A prefix's score is the sum over its tokens; that of a finished response adds the log ratio of
-    the token with which a policy ends, as in training. With an ``aggregation`` a prefix's score is
-    that of its steps' rewards instead: the difference of q at a step's two ends, the last step
-    ending where the prefix does, end token included. Their sum is the score without any.
+    The score of a prefix is the sum over its tokens; a finished response adds the log ratio of the
+    token with which a policy ends, as in training. With an ``aggregation`` the score aggregates the
+    rewards of steps: the difference of q at the two ends of a step, where the last step ends with
+    the prefix, with its end token. The sum of these rewards is the score without aggregation.
 
     Args:
-        checkpoint: the numerator, folder or hub name.
-        base: the denominator, folder or hub name.
+        checkpoint: the model in the numerator, folder or hub name.
+        base: the model in the denominator, folder or hub name.
         beta: factor of all scores.
         position: has no effect on a score.
-        policy_chat: whose ids come in; None means the models' own.
+        policy_chat: tokenizer of the ids in requests; None is the models'.
         device: torch device name.
-        aggregation: of the rewards of a prefix's steps; None leaves q itself.
+        aggregation: of the rewards of a prefix's steps; None scores by q.
         step_delimiter: text that ends a step.
-        fold_system: as of ``ScorerSpec``.
+        fold_system: as in ``ScorerSpec``.
 
     Raises:
-        ValueError: the two models' vocabularies differ, or one is no language model; with an
-            aggregation, their tokenizer does not keep the delimiter.
+        ValueError: the models have different vocabularies, or one is not a language model; or, with
+            an aggregation, their tokenizer does not keep the delimiter.
     """
 
     def __init__(
@@ -68,11 +64,7 @@ class LogRatioScorer(Scorer):
         fold_system: bool = True,
     ) -> None:
         super().__init__(load_chat(checkpoint, fold_system), position, policy_chat)
-        if load_chat(base).tokenizer.get_vocab() != self.chat.tokenizer.get_vocab():
-            raise ValueError(
-                f"{checkpoint} and {base} have different vocabularies: a log ratio is of the same"
-                " tokens under both models"
-            )
+        check_vocabularies(checkpoint, base)
         if aggregation is not None:
             check_delimiter(self.chat, step_delimiter)
         both = (checkpoint, base)
@@ -88,50 +80,51 @@ class LogRatioScorer(Scorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; one forward of each model a response, no tokens beside its own.
+        """Score prefixes by one forward of each model per response.
 
-        The whole response is taken for a finished one.
+        A prefix that is the full response counts as finished.
         """
         rows = list(zip(prompts, responses, strict=True))
-        longest = [min(max(own, default=0), len(y)) for own, (_, y) in zip(cuts, rows, strict=True)]
+        longest = [min(max(row, default=0), len(y)) for row, (_, y) in zip(cuts, rows, strict=True)]
         self.check_room([len(x) + end for (x, _), end in zip(rows, longest, strict=True)])
-        found: list[list[float]] = [[] for _ in rows]
+        results: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
             values, ends = self._ratios([rows[i] for i in batch])
             for i, q, end in zip(batch, values.tolist(), ends.tolist(), strict=True):
                 steps = self._steps(responses[i])
-                whole = len(responses[i])
+                length = len(responses[i])
                 scores = [
-                    self._score(q, end[t] if t == whole else 0.0, steps, t)
-                    for t in (min(cut, whole) for cut in cuts[i])
+                    self._score(q, end[t] if t == length else 0.0, steps, t)
+                    for t in (min(cut, length) for cut in cuts[i])
                 ]
-                found[i] = scores * (len(positions) or 1)
-        check_finite(found)
-        return found
+                results[i] = scores * (len(positions) or 1)
+        check_finite(results)
+        return results
 
-    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """As every scorer's; both models read the prefix of a request once for all extensions."""
+    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Score requests; both models compute a request's prefix once for all its extensions."""
         if any(map(unpackable, self.models)):
-            return self._apart(requests)
+            return self._separately(requests)
         rows = [Extended(r.prompt_ids, r.prefix_ids, r.extensions) for r in requests]
-        found = [Scored((), 0)] * len(rows)
-        # An extension's forward sees its prefix: in the mask's memory each counts as a whole text.
+        results = [Scored((), 0)] * len(rows)
+        # Each extension attends to its prefix: in the memory of the mask it counts as a full text.
         longest = [max(map(len, row.extensions), default=0) for row in rows]
         sizes = [
             (1 + len(row.extensions)) * (len(row.prompt_ids + row.prefix_ids) + most)
             for row, most in zip(rows, longest, strict=True)
         ]
         for batch in batches_by_length(sizes):
-            some = [rows[i] for i in batch]
+            batch_rows = [rows[i] for i in batch]
             finished = [requests[i].are_finished for i in batch]
-            for i, row, scores in zip(batch, some, self._extended(some, finished), strict=True):
-                again = (len(row.extensions) - 1) * len(row.prompt_ids + row.prefix_ids)
-                found[i] = Scored(tuple(scores), 2 * row.tokens, 2 * max(again, 0))
-        check_finite([scored.scores for scored in found])
-        return found
+            batch_scores = self._extended(batch_rows, finished)
+            for i, row, scores in zip(batch, batch_rows, batch_scores, strict=True):
+                reused = (len(row.extensions) - 1) * len(row.prompt_ids + row.prefix_ids)
+                results[i] = Scored(tuple(scores), 2 * row.tokens, 2 * max(reused, 0))
+        check_finite([scored.scores for scored in results])
+        return results
 
-    def _apart(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """Every extension is read as a response by itself, by models that cannot be packed."""
+    def _separately(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Score every extension as a separate response, with models that cannot be packed."""
         results = []
         for request in requests:
             texts = [(request.prompt_ids, request.prefix_ids + y) for y in request.extensions]
@@ -149,22 +142,24 @@ class LogRatioScorer(Scorer):
     def _extended(
         self, rows: Sequence[Extended], finished: Sequence[Sequence[bool]]
     ) -> list[list[float]]:
-        """The scores of all extensions of each row."""
-        own, base = (
+        """Return the scores of all extensions of each row."""
+        numerator, denominator = (
             extended_log_probs(m, rows, self._end_id, self.chat.tokenizer.eos_token_id)
             for m in self.models
         )
-        found = []
-        for row, are_finished, ours, theirs in zip(rows, finished, own, base, strict=True):
+        results = []
+        for row, are_finished, over, under in zip(
+            rows, finished, numerator, denominator, strict=True
+        ):
             steps = self._extended_steps(row)
             scores = []
-            for ends, is_finished, up, down in zip(steps, are_finished, ours, theirs, strict=True):
+            for ends, is_finished, up, down in zip(steps, are_finished, over, under, strict=True):
                 *ratios, end = (self.beta * (a - b) for a, b in zip(up, down, strict=True))
                 q = list(accumulate(ratios, initial=0.0))
                 closing = end if is_finished else 0.0
                 scores.append(self._score(q, closing, ends, len(ratios)))
-            found.append(scores)
-        return found
+            results.append(scores)
+        return results
 
     def _extended_steps(self, row: Extended) -> list[list[int]]:
         if self.aggregation is None:
@@ -172,25 +167,25 @@ class LogRatioScorer(Scorer):
         return extended_step_ends(self.chat, row.prefix_ids, row.extensions, self.step_delimiter)
 
     def closing(self, position: Position) -> Ids:
-        """Nothing is written behind a prefix, in no position."""
+        """Return no tokens, for any position."""
         return ()
 
     def tokens_of_prefixes(
         self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
     ) -> int:
-        """Both models read prompt and response once; closing tokens cost none."""
+        """Return the tokens of prompt and response, for both models."""
         return 2 * (len(prompt) + len(response))
 
     @torch.no_grad()
     def _ratios(self, rows: Sequence[tuple[Ids, Ids]]) -> tuple[Tensor, Tensor]:
-        """Q of the first t tokens, and what ending there adds: (N, T + 1) each, t = 0..T."""
+        """Return q of the first t tokens, and what ending there adds: (N, T + 1) each, t = 0..T."""
         pad_id, end_id = self.chat.tokenizer.eos_token_id, self._end_id
-        (own, own_end), (base, base_end) = (
+        (over, over_end), (under, under_end) = (
             [values.double().cpu() for values in token_and_end_log_probs(m, rows, end_id, pad_id)]
             for m in self.models
         )
-        sums = torch.nn.functional.pad((own - base).cumsum(1), (1, 0))
-        return self.beta * sums, self.beta * (own_end - base_end)
+        sums = torch.nn.functional.pad((over - under).cumsum(1), (1, 0))
+        return self.beta * sums, self.beta * (over_end - under_end)
 
     def _steps(self, response: Ids) -> list[int]:
         if self.aggregation is None:
@@ -198,10 +193,24 @@ class LogRatioScorer(Scorer):
         return step_ends(self.chat, response, self.step_delimiter)
 
     def _score(self, q: Sequence[float], end: float, steps: Sequence[int], t: int) -> float:
-        """The score of y_<t, where ``end`` is what the closing token adds."""
+        """Return the score of y_<t; ``end`` is what the end token adds."""
         if self.aggregation is None:
             return q[t] + end
         ends = [0, *(step for step in steps if step < t), t]
         rewards = [q[last] - q[first] for first, last in pairwise(ends)]
         rewards[-1] += end
         return aggregate(rewards, self.aggregation, probabilities=False)
+
+
+def check_vocabularies(checkpoint: str, base: str) -> None:
+    """Check that two models have the same vocabulary.
+
+    Raises:
+        ValueError: they do not.
+    """
+    first, second = (load_chat(name).tokenizer.get_vocab() for name in (checkpoint, base))
+    if first != second:
+        raise ValueError(
+            f"{checkpoint} and {base} have different vocabularies: a log ratio compares the same"
+            " tokens under both models"
+        )

@@ -1,12 +1,13 @@
-"""Packed rows in batches through one model: what all causal reward models are asked by."""
+"""Scores packed rows in batches with a causal reward model."""
 
 from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
 
+from orchestrator.choices import BRANCH_MEMORY_MIB
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB, Head, packed_scores
+from orchestrator.rewards.one_pass import Head, packed_scores
 from orchestrator.rewards.packed import Branch, PackedRow
 from orchestrator.scorers.scorer import check_finite
 from orchestrator.search.engines import Ids
@@ -16,9 +17,10 @@ class PackedPass:
     """A causal reward model that scores packed rows.
 
     Args:
-        model: on its device, in evaluation mode; ``head`` as of ``packed_scores``.
-        pad_id: any token id; padding is never read.
-        branch_memory_mib: what branches may take beside their trunks.
+        model: on its device, in evaluation mode.
+        pad_id: any token id; no score depends on padding.
+        head: as in ``packed_scores``.
+        branch_memory_mib: memory limit for branches beside their trunks (MiB).
     """
 
     def __init__(
@@ -33,16 +35,16 @@ class PackedPass:
 
     @torch.no_grad()
     def rows(self, rows: Sequence[PackedRow]) -> list[list[float]]:
-        """Scores of packed rows, batched by length; result i holds row i's branches.
+        """Return the scores of packed rows; result i has those of row i's branches.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
         """
         results: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([row.tokens for row in rows]):
-            some = [rows[i] for i in batch]
+            batch_rows = [rows[i] for i in batch]
             scores = packed_scores(
-                self.model, some, self._pad_id, self._branch_memory_mib, self._head
+                self.model, batch_rows, self._pad_id, self._branch_memory_mib, self._head
             )
             for i, values in zip(batch, scores.tolist(), strict=True):
                 results[i] = values[: len(rows[i].branches)]
@@ -52,17 +54,17 @@ class PackedPass:
     def branches(
         self, trunks: Sequence[tuple[Ids, Ids]], branches: Sequence[Sequence[Branch]]
     ) -> tuple[list[list[float]], list[int]]:
-        """Scores of the branches of each trunk (prompt, response), and the tokens computed.
+        """Return the scores of each trunk's branches (prompt, response), and the tokens computed.
 
-        Long branches of one trunk are spread over several rows.
+        Long branches of one trunk are split into several rows.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
         """
         rows, owners = [], []
-        for owner, ((prompt, response), own) in enumerate(zip(trunks, branches, strict=True)):
-            for some in _within(len(prompt) + len(response), own):
-                rows.append(PackedRow(prompt, (response,), some))
+        for owner, ((prompt, response), tails) in enumerate(zip(trunks, branches, strict=True)):
+            for group in _groups(len(prompt) + len(response), tails):
+                rows.append(PackedRow(prompt, (response,), group))
                 owners.append(owner)
         scores: list[list[float]] = [[] for _ in trunks]
         tokens = [0] * len(trunks)
@@ -72,11 +74,11 @@ class PackedPass:
         return scores, tokens
 
 
-def _within(room: int, branches: Sequence[Branch]) -> list[tuple[Branch, ...]]:
-    """Branches in groups of at most ``room`` tokens, or of one.
+def _groups(room: int, branches: Sequence[Branch]) -> list[tuple[Branch, ...]]:
+    """Split branches into groups of at most ``room`` tokens, or of one branch.
 
-    Branches do not see each other, but a dense mask pays for all pairs of positions: past the
-    trunk's own length, computing the trunk again is cheaper.
+    Branches do not attend to each other, but a dense mask costs all pairs of positions. If the
+    branches are longer than the trunk, computing the trunk again is cheaper.
     """
     groups: list[tuple[Branch, ...]] = []
     used = 0

@@ -1,8 +1,8 @@
-"""Requests in a policy's token ids as requests in a reward model's.
+"""Converts requests from a policy's token ids to a reward model's.
 
-Where both have the same tokenizer the ids pass straight through, but for a response whose first
-tokens merge with the prompt's end, or whose white space the reward model's template leaves out. All
-other responses are tokenized by their text, tail by tail (`conversations/retokenizing.py`).
+If both have the same tokenizer, the ids are kept, except for a response whose first tokens merge
+with the end of the prompt, or whose white space the reward model's template removes. All other
+responses are tokenized by their text, tail by tail (`conversations/retokenizing.py`).
 """
 
 import logging
@@ -18,14 +18,14 @@ from orchestrator.search.engines import Ids, ScoreRequest
 
 _LOG = logging.getLogger(__name__)
 _MERGES = "the chat template's closing merges with responses that end with"
-_APART = "search scores them with the closing's own tokens, scoring jobs reject them"
+_SEPARATE = "search scores them with the closing as separate tokens, scoring jobs reject them"
 
 
 @dataclass(frozen=True)
 class ModelRequest:
     """A request in the reward model's tokens.
 
-    ``numbers``: for each extension, its index in the original request.
+    ``numbers`` holds, for each extension, its index in the original request.
     """
 
     request: ScoreRequest
@@ -33,11 +33,11 @@ class ModelRequest:
 
 
 class PolicyTokens:
-    """Reads the responses of a policy in the tokens of a reward model.
+    """Converts the responses of a policy to the tokens of a reward model.
 
     Args:
-        policy: the tokenizer of the ids that come in; None means the reward model's.
-        model: the reward model's.
+        policy: tokenizer of the incoming ids; None is the reward model's.
+        model: tokenizer of the reward model.
     """
 
     def __init__(self, policy: Chat | None, model: Chat) -> None:
@@ -45,7 +45,7 @@ class PolicyTokens:
         self._border = ResponseBorder(model)
         if self._border.merging_ends:
             ends = ", ".join(map(repr, self._border.merging_ends))
-            _LOG.warning("%s: %s %s; %s", model.tokenizer.name_or_path, _MERGES, ends, _APART)
+            _LOG.warning("%s: %s %s; %s", model.tokenizer.name_or_path, _MERGES, ends, _SEPARATE)
         self.shared = policy is None or _same(policy, model)
         self._retokenizer = Retokenizer(self._policy, model)
         lead = self._policy.lead
@@ -56,24 +56,24 @@ class PolicyTokens:
         self._trimmed_ends: dict[int, bool] = {}
 
     def requests(self, request: ScoreRequest) -> list[ModelRequest]:
-        """The same request in the reward model's tokens.
+        """Return a request in the reward model's tokens.
 
-        Several requests where the responses replace different numbers of tokens at the prompt's
-        end.
+        There are several if the responses replace different numbers of tokens at the end of the
+        prompt.
         """
         prefix, finished = request.prefix_ids, request.are_finished
         pairs = list(zip(request.extensions, finished, strict=True))
-        replaced = [self._straight(prefix, extension, end) for extension, end in pairs]
+        replaced = [self._replaced(prefix, extension, end) for extension, end in pairs]
         count = replaced[0] if len(set(replaced)) == 1 else None
         if count is not None and self._border.has_probe_ending(request.prompt_ids, count):
             prompt = request.prompt_ids[: len(request.prompt_ids) - count]
-            whole = ScoreRequest(prompt, prefix, request.extensions, finished)
-            return [ModelRequest(whole, tuple(range(len(pairs))))]
+            converted = ScoreRequest(prompt, prefix, request.extensions, finished)
+            return [ModelRequest(converted, tuple(range(len(pairs))))]
         groups: dict[int, list[tuple[int, Ids]]] = {}
         for number, (extension, end) in enumerate(pairs):
             count, ids = self.response(prefix, extension, end)
             if not self._border.has_probe_ending(request.prompt_ids, count):
-                # The prompt's last word would go with what is replaced: nothing merges then.
+                # The prompt's last word would be replaced too: nothing merges then.
                 count, ids = (
                     0,
                     self._model.response_ids(self._policy.response_text(prefix + extension)),
@@ -82,14 +82,14 @@ class PolicyTokens:
         return [_together(request, count, group) for count, group in groups.items()]
 
     def response(self, prefix_ids: Ids, extension: Ids, finished: bool) -> tuple[int, Ids]:
-        """One response, and how many tokens at the prompt's end its first ones replace."""
-        count = self._straight(prefix_ids, extension, finished)
+        """Return a response, and the number of tokens that it replaces at the prompt's end."""
+        count = self._replaced(prefix_ids, extension, finished)
         if count is not None:
             return count, prefix_ids + extension
         return self._retokenizer.response(prefix_ids, extension, finished)
 
-    def _straight(self, prefix: Ids, extension: Ids, finished: bool) -> int | None:
-        """The count of ``response`` where the ids are the reward model's too, else None."""
+    def _replaced(self, prefix: Ids, extension: Ids, finished: bool) -> int | None:
+        """Return the count of ``response`` if the ids are the reward model's too, else None."""
         if not self.shared:
             return None
         if not prefix and not extension:
@@ -100,14 +100,14 @@ class PolicyTokens:
         if first == self._lead_begin or self._is_rewritten(prefix, extension):
             return None
         if first in self._policy.control.ids:
-            return 0  # no text, by itself
+            return 0  # a control token has no text
         if first not in self._begins:
             count, ids = self._border.in_context(self._policy.response_text((first,)))
             self._begins[first] = count if ids == (first,) else None
         return self._begins[first]
 
     def _is_rewritten(self, prefix: Ids, extension: Ids) -> bool:
-        """Whether the reward model's template may write another text than the response."""
+        """Return whether the reward model's template may change the text of the response."""
         template = self._model.template
         if template is None or (template.is_verbatim and not template.reads_thoughts):
             return False
@@ -116,9 +116,9 @@ class PolicyTokens:
         return template.rewrites(self._policy.response_text(prefix + extension))
 
     def _is_trimmed_end(self, token_id: int) -> bool:
-        """Whether a token may end with white space that the template leaves out.
+        """Return whether a token may end with white space that the template removes.
 
-        One that is nothing but white space may come out as no text at all.
+        A token of white space may give no text.
         """
         if token_id not in self._trimmed_ends:
             text = self._policy.text((token_id,))
@@ -128,7 +128,7 @@ class PolicyTokens:
 
 
 def _together(request: ScoreRequest, count: int, group: Sequence[tuple[int, Ids]]) -> ModelRequest:
-    """A request for some whole responses, their common beginning as its prefix."""
+    """Return one request for full responses, with their common beginning as its prefix."""
     responses = [ids for _, ids in group]
     columns = zip(*responses, strict=False)
     shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
@@ -146,5 +146,5 @@ def _together(request: ScoreRequest, count: int, group: Sequence[tuple[int, Ids]
 
 
 def _same(first: Chat, second: Chat) -> bool:
-    """Whether token ids mean the same text in both."""
+    """Return whether both have the same vocabulary."""
     return bool(first.tokenizer.get_vocab() == second.tokenizer.get_vocab())

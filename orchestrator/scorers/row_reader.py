@@ -1,7 +1,7 @@
-"""What a scorer is asked of a row of a file: token ids and cuts, without the weights of the scorer.
+"""Converts the rows of a file to token ids and cuts for a scorer, without the scorer's weights.
 
 A row holds a response, a pair, or ranked completions, which are scored pair by pair
-(``data/row_forms.py``); what cannot be scored is a BadRow.
+(``data/row_forms.py``). A row that cannot be scored is a BadRow.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,15 +26,13 @@ from orchestrator.data.row_forms import (
 from orchestrator.data.rows import Row
 from orchestrator.data.shards import MultipleItems
 from orchestrator.records import Message
-from orchestrator.scorers.detect import kind_of
-from orchestrator.scorers.registry import chat_of
-from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.scorers.step_formats import tag_format
-from orchestrator.scorers.steps import BLANK_LINE, step_ends
+from orchestrator.scorers.detect import scorer_kind
+from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.scorers.steps import step_ends
 from orchestrator.search.engines import Ids
 
 RowKind = Form
-# The responses of a row, each with the beginning of its columns' names.
+# The responses of a row, each with the prefix of its column names.
 SIDES: dict[RowKind, dict[str, str]] = {
     "response": {"response": ""},
     "pair": {"chosen": "chosen_", "rejected": "rejected_"},
@@ -42,15 +40,19 @@ SIDES: dict[RowKind, dict[str, str]] = {
 }
 NO_TOKENS = "empty response: {} has no tokens"
 EQUAL_TOKENS = "chosen and rejected have the same tokens for the reward model"
-REFUSED = "the reward model: {}"  # and what its chat template says
+REFUSED = "the reward model: {}"  # with the error of its chat template
 TOO_LONG = "past the context: prompt and response take more than {} tokens"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A row as a scorer is asked: one prompt, and a response and its cuts for each side.
+class TokenizedRow:
+    """A row in the scorer's tokens: one prompt, and a response with its cuts for each side.
 
-    ``pair`` names the pair among those of ranked completions, as in a pair's id.
+    Attributes:
+        prompt_ids: the prompt.
+        responses: the responses, one per side.
+        cuts: the prefix lengths that are scored, of each response.
+        pair: name of the pair among those of ranked completions, as in a pair's id.
     """
 
     prompt_ids: Ids
@@ -60,21 +62,21 @@ class Asked:
 
     @property
     def tokens(self) -> int:
-        """Of the prompt, and of all responses."""
+        """Number of tokens of the prompt and of all responses."""
         return len(self.prompt_ids) + sum(map(len, self.responses))
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """Reads the rows of one file for one scorer. Pickles; its tokenizer is loaded where it works.
+    """Reads the rows of one file for one scorer; it can be pickled and loads its tokenizer lazily.
 
     Attributes:
         spec: the scorer.
         position: where it scores a prefix.
-        rows: what the rows hold.
-        prefixes: where responses are cut.
-        seed: of cuts that are drawn.
-        stem: what rows are called after: row 5 of "file.jsonl" is "file-5", as a pair's id.
+        rows: the form of the rows.
+        prefixes: at which lengths responses are scored.
+        seed: seed of random lengths.
+        stem: prefix of the names of rows: row 5 of "file.jsonl" is "file-5", as a pair's id.
     """
 
     spec: ScorerSpec
@@ -86,11 +88,11 @@ class RowReader:
 
     @property
     def fields(self) -> frozenset[str]:
-        """The fields of a row that are read."""
+        """Fields of a row that are read."""
         return RESPONSE_FIELDS if self.rows == "response" else PAIR_FIELDS
 
     def check(self, number: int, row: Row) -> tuple[Sequence[Message], tuple[str, ...]]:
-        """The prompt and the responses of a row; no tokenizer is needed.
+        """Return the prompt and the responses of a row, without a tokenizer.
 
         Raises:
             BadRow: a field is missing or of another type, or a response is empty.
@@ -101,36 +103,38 @@ class RowReader:
         pair = single_pair_of(row) if self.rows == "pair" else _first(pairs_of(row))
         return pair.prompt, (pair.chosen, pair.rejected)
 
-    def read(self, number: int, row: Row) -> Asked:
-        """What the scorer is asked.
+    def read(self, number: int, row: Row) -> TokenizedRow:
+        """Return a row in tokens.
 
         Raises:
-            BadRow: as ``check``; or there is no token to score, the chat template does not take the
-                conversation, or the text is longer than the model reads.
+            BadRow: as for ``check``; or there is no token to score, the chat template refuses the
+                conversation, or the text is longer than the model's context.
         """
-        return self._asked(f"{self.stem}-{number}", *self.check(number, row))
+        return self._tokenized(f"{self.stem}-{number}", *self.check(number, row))
 
-    def read_all(self, number: int, row: Row) -> Asked | MultipleItems:
-        """What the scorer is asked; of ranked completions for each pair.
+    def read_all(self, number: int, row: Row) -> TokenizedRow | MultipleItems:
+        """Return a row in tokens; of ranked completions, each pair.
 
         Raises:
-            BadRow: as ``read``, about the row as a whole.
+            BadRow: as for ``read``, if it concerns all pairs of the row.
         """
         if self.rows != "ranked":
             return self.read(number, row)
-        return MultipleItems(tuple(self._asked_of(number, pair) for pair in pairs_of(row)))
+        return MultipleItems(tuple(self._pair(number, pair) for pair in pairs_of(row)))
 
-    def _asked_of(self, number: int, pair: RowPair | BadRow) -> Asked | BadRow:
+    def _pair(self, number: int, pair: RowPair | BadRow) -> TokenizedRow | BadRow:
         if isinstance(pair, BadRow):
             return pair
         name = f"{self.stem}-{number}" + (f":{pair.name}" if pair.name else "")
         try:
             responses = pair.chosen, pair.rejected
-            return replace(self._asked(name, pair.prompt, responses), pair=pair.name)
+            return replace(self._tokenized(name, pair.prompt, responses), pair=pair.name)
         except BadRow as bad:
             return bad
 
-    def _asked(self, name: str, messages: Sequence[Message], texts: tuple[str, ...]) -> Asked:
+    def _tokenized(
+        self, name: str, messages: Sequence[Message], texts: tuple[str, ...]
+    ) -> TokenizedRow:
         reads = _reads_of(self.spec, self.position)
         try:
             if len(texts) > 1:
@@ -152,11 +156,11 @@ class RowReader:
             self.prefixes.cuts(len(ids), longest, partial(reads.step_ends, ids), self.seed, name)
             for ids in responses
         )
-        return Asked(prompt, tuple(responses), cuts)
+        return TokenizedRow(prompt, tuple(responses), cuts)
 
 
 def _first(pairs: Iterable[RowPair | BadRow]) -> RowPair:
-    """The first of the pairs; where there is none, the first reason is raised."""
+    """Return the first of the pairs; if there is none, raise the first reason."""
     reasons = []
     for pair in pairs:
         if isinstance(pair, RowPair):
@@ -167,33 +171,31 @@ def _first(pairs: Iterable[RowPair | BadRow]) -> RowPair:
 
 @dataclass(frozen=True)
 class _Reads:
-    """What a scorer reads beside the row itself."""
+    """What a scorer reads in addition to the row."""
 
     chat: Chat
     context: int
     closing: int  # tokens
-    tag: int  # tokens written behind each step
-    delimiter: str | None  # None: the whole response is one step
+    tag: int  # tokens written after each step
+    delimiter: str | None  # None: the response is one step
 
     def length(self, prompt: Ids, ids: Ids) -> int:
-        """Tokens that the model reads for the whole response."""
+        """Return the number of tokens that the model reads for the full response."""
         steps = len(self.step_ends(ids)) + 1 if self.tag else 0
         return len(prompt) + len(ids) + self.closing + steps * self.tag
 
     def step_ends(self, ids: Ids) -> list[int]:
-        """Token counts with which a complete step ends."""
+        """Return the token counts at which steps end."""
         return [] if self.delimiter is None else step_ends(self.chat, ids, self.delimiter)
 
 
 @lru_cache(maxsize=4)
 def _reads_of(spec: ScorerSpec, position: Position) -> _Reads:
-    """Of a scorer, found once in a process."""
-    kind, chat = kind_of(spec), chat_of(spec)
+    """Return what a scorer reads, computed once per process."""
+    kind = scorer_kind(spec)
+    chat = kind.chat(spec)
     context = min(context_of(name) for name in (spec.checkpoint, spec.base) if name)
-    closed = position == "closed" and kind in ("sequence", "encoder")
+    closed = position == "closed" and kind.position_matters
     closing = len(chat.closing_ids) if closed else 0
-    if kind != "step_tag":
-        return _Reads(chat, context, closing, 0, spec.step_delimiter or BLANK_LINE)
-    form = tag_format(spec, chat)
-    tag = len(form.tag_ids) + len(form.between_ids)
-    return _Reads(chat, context, closing, tag, form.delimiter)
+    layout = kind.step_layout(spec, chat)
+    return _Reads(chat, context, closing, len(layout.written_ids), layout.delimiter)

@@ -1,120 +1,25 @@
-"""What every scorer is: scores of prefixes of responses, and of extensions of known prefixes.
+"""What every scorer is: scores of prefixes of responses, and of extensions of prefixes.
 
-A kind of reward model says how prefixes are scored; everything else follows from that. Knows
-nothing of search or of Ray.
+A kind of reward model defines how prefixes are scored; the base class derives the rest. It knows
+neither search nor Ray, and importing it loads neither torch nor transformers, so that a scorer may
+stand in one file with its kind.
 """
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from orchestrator.checkpoints.checkpoint import NO_LIMIT, TextDoesNotFit
-from orchestrator.choices import Aggregation, Engine, Finished, Position, ScorerKind
-from orchestrator.conversations.chat import Chat
-from orchestrator.conversations.end_tokens import ScoreAt
-from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
-from orchestrator.scorers.formats import StepFormat, preset_of
-from orchestrator.scorers.policy_tokens import PolicyTokens
+from orchestrator.choices import Finished, Position
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
-
-@dataclass(frozen=True)
-class ScorerSpec:
-    """Which model scores, and how, as plain values that can be sent to any actor.
-
-    Attributes:
-        checkpoint: folder or hub name.
-        kind: of reward model; None is what the checkpoint's own files say.
-        aggregation: how step rewards become a prefix's score; None is the kind's own way.
-        step_delimiter: text that ends a step of a response; None is the kind's own.
-        step_tag: text behind which the reward of a step is read; None is what the checkpoint tells.
-        base: folder or hub name of a log ratio's denominator; a spec with one is a log ratio.
-        beta: factor of a log ratio.
-        branch_memory_mib: what the branches of one pass may take beside their trunks (MiB); kinds
-            without branches need none of it.
-        engine: what computes; ``vllm`` only the kind ``sequence``.
-        score_label: index of the label that is the score, of a head of several labels; for the
-            kinds ``sequence`` and ``encoder``.
-        preset: the family of public models that it belongs to, which says its kind and format
-            where nothing else does (`formats.py`).
-        step_format: how a process reward model reads steps; None is what the checkpoint tells.
-        score_token: id of the token whose logit behind the finished conversation is the score, of
-            a language model.
-        finished: where search scores a finished response: ``template`` closes it always,
-            ``position`` scores it where an unfinished prefix is scored.
-        score_at: the token of the template's closing at which the model scores, as text or as a
-            negative index from the rendering's end; None is the last one.
-        fold_system: whether a system message that the model's template does not write is folded
-            into the first user message.
-    """
-
-    checkpoint: str
-    kind: ScorerKind | None = None
-    aggregation: Aggregation | None = None
-    step_delimiter: str | None = None
-    step_tag: str | None = None
-    base: str | None = None
-    beta: float = 1.0
-    branch_memory_mib: int = BRANCH_MEMORY_MIB
-    engine: Engine = "transformers"
-    score_label: int | None = None
-    preset: str | None = None
-    step_format: StepFormat | None = None
-    score_token: int | None = None
-    finished: Finished = "template"
-    score_at: ScoreAt | None = None
-    fold_system: bool = True
-
-    def __post_init__(self) -> None:
-        """Fills what the preset says.
-
-        Raises:
-            ValueError: there is no such preset, or fields do not go together.
-        """
-        if isinstance(self.score_at, bool) or not isinstance(self.score_at, str | int | None):
-            raise ValueError(f"score_at = {self.score_at!r}: valid: a text or a whole number")
-        if self.preset is not None:
-            self._fill(self.preset)
-        if self.score_token is None:
-            return
-        if self.kind not in (None, "sequence"):
-            raise ValueError(
-                f"kind = {self.kind!r}: score_token is of kind 'sequence'; valid: one of the two"
-            )
-        if self.step_format is not None:
-            raise ValueError(
-                "format: not read with score_token, which scores whole responses; valid: one of the"
-                " two"
-            )
-
-    def _fill(self, name: str) -> None:
-        preset = preset_of(name)
-        fields = {
-            "kind": preset.kind,
-            "format": preset.step_format,
-            "score_token": preset.score_token,
-        }
-        for field, value in fields.items():
-            attribute = "step_format" if field == "format" else field
-            given = getattr(self, attribute)
-            if given is None:
-                object.__setattr__(self, attribute, value)
-            elif given != value:
-                shown = "" if field == "format" else f" = {given!r}"
-                says = f"is of kind {value!r}" if field == "kind" else f"says another {field}"
-                says = f"has no {field}" if value is None else says
-                raise ValueError(f"{field}{shown}: preset {name!r} {says}; valid: one of the two")
-        form = preset.step_format
-        if form is not None and form.delimiter is None and self.step_delimiter is not None:
-            raise ValueError(
-                f"step_delimiter = {self.step_delimiter!r}: preset {name!r} reads a response as one"
-                " step; valid: none"
-            )
+if TYPE_CHECKING:
+    from orchestrator.conversations.chat import Chat
 
 
 class RewardIsNotFinite(ValueError):
-    """A reward model gave NaN or infinity; the message names the rows, ``rows`` all of them."""
+    """A score is NaN or infinite. The message names some rows, ``rows`` holds all of them."""
 
     rows: tuple[int, ...] = ()
 
@@ -126,26 +31,28 @@ class Scorer(ABC):
         chat: the model's own tokenizer and template.
         position: where a prefix is scored: ``closed`` after the template's closing suffix,
             ``open`` at its last content token.
-        policy_chat: the tokenizer that a request's prefix and extension ids belong to; None means
-            the model's own. Its prompt ids are always the model's ``reward_prompt_ids``.
-        finished: where a finished response is scored, as of ``ScorerSpec``.
+        policy_chat: tokenizer of the prefix and extension ids in requests; None is the model's.
+            Prompt ids are always the model's ``reward_prompt_ids``.
+        finished: where a finished response is scored, as in ``ScorerSpec``.
     """
 
-    context: int = NO_LIMIT  # most tokens that the model reads at once
+    context: int = sys.maxsize  # most tokens that the model reads at once
 
     def __init__(
         self,
-        chat: Chat,
+        chat: "Chat",
         position: Position,
-        policy_chat: Chat | None,
+        policy_chat: "Chat | None",
         finished: Finished = "template",
     ) -> None:
+        from orchestrator.scorers.policy_tokens import PolicyTokens  # imports transformers
+
         self.chat, self.position, self.finished = chat, position, finished
         self.policy_tokens = PolicyTokens(policy_chat, chat)
 
     @property
     def shares_tokenizer(self) -> bool:
-        """Whether the policy's token ids are the model's own."""
+        """Whether policy and model have the same token ids."""
         return self.policy_tokens.shared
 
     @abstractmethod
@@ -156,16 +63,17 @@ class Scorer(ABC):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """r(x, y_<t) of N responses.
+        """Return r(x, y_<t) for prefixes of N responses.
 
         Args:
-            prompts: N prompts in the model's own ids.
-            responses: N responses, likewise.
-            cuts: for each response, prefix lengths t in tokens; past the end: the whole response.
-            positions: where to score, all in the same pass; empty means the scorer's own.
+            prompts: N prompts in the model's token ids.
+            responses: N responses in the model's token ids.
+            cuts: for each response, prefix lengths t in tokens; a length past the end is that of
+                the full response.
+            positions: where to score, all in the same pass; empty is the scorer's position.
 
         Returns:
-            N rows of floats: all cuts of the first position, then of the next.
+            N rows of floats: the scores at all cuts for the first position, then for the next.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
@@ -173,24 +81,26 @@ class Scorer(ABC):
         """
 
     def forget(self) -> None:  # noqa: B027
-        """Drops what is kept between requests; a kind that keeps something overrides this."""
+        """Drop what is cached between requests; kinds with a cache override this."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """Scores requests in the policy's tokens; result i belongs to request i.
+        """Return the scores of requests in the policy's tokens; result i belongs to request i.
 
         Raises:
-            RewardIsNotFinite: some score is NaN or infinite. A kind that knows whose it is may give
-                the NaN instead, and scores the others.
-            TextDoesNotFit: a response and its closing have no room in the model's context.
+            RewardIsNotFinite: some score is NaN or infinite. A kind that can tell which one may
+                return the NaN instead, with the scores of the others.
+            TextDoesNotFit: a response and its closing do not fit in the model's context.
         """
-        parts = [self.policy_tokens.requests(request) for request in requests]
-        self.check_room([self._longest([part.request for part in some]) for some in parts])
-        answers = iter(self.score_own([part.request for some in parts for part in some]))
+        groups = [self.policy_tokens.requests(request) for request in requests]
+        self.check_room([self._longest([part.request for part in group]) for group in groups])
+        answers = iter(
+            self.score_model_requests([part.request for group in groups for part in group])
+        )
         results = []
-        for request, some in zip(requests, parts, strict=True):
+        for request, group in zip(requests, groups, strict=True):
             scores = [math.nan] * len(request.extensions)
             computed = reused = 0
-            for part in some:
+            for part in group:
                 answer = next(answers)
                 for number, score in zip(part.numbers, answer.scores, strict=True):
                     scores[number] = score
@@ -198,11 +108,11 @@ class Scorer(ABC):
             results.append(Scored(tuple(scores), computed, reused))
         return results
 
-    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """As ``score``, of requests in the model's own tokens.
+    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Return the scores of requests in the model's tokens, as ``score`` does.
 
-        Every extension is scored as a response by itself. Kinds that can share the prefix's
-        computation override this.
+        Every extension is scored as a separate response. Kinds that compute the prefix once for
+        all extensions override this.
         """
         candidates = [
             (request.prompt_ids, request.prefix_ids + extension, self.scored_at(end))
@@ -226,7 +136,7 @@ class Scorer(ABC):
         return results
 
     def _longest(self, requests: Sequence[ScoreRequest]) -> int:
-        """Tokens of the longest text of some requests in the model's own tokens."""
+        """Return the length of the longest text of some requests, in the model's tokens."""
         return max(
             (
                 len(request.prompt_ids)
@@ -242,27 +152,29 @@ class Scorer(ABC):
         )
 
     def scored_at(self, finished: bool) -> Position:
-        """Where a candidate is scored that is finished, or is not."""
+        """Return where a finished or an unfinished candidate is scored."""
         return "closed" if finished and self.finished == "template" else self.position
 
     def tokens_of_prefixes(
         self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None
     ) -> int:
-        """Tokens computed for the scores of some prefixes of one response, in one pass.
+        """Return the number of tokens computed to score prefixes of one response in one pass.
 
-        Without a ``position`` at the scorer's own.
+        ``position`` None is the scorer's position.
         """
         closing = len(self.closing(position or self.position))
         return len(prompt) + len(response) + len(cuts) * closing
 
     def check_room(self, lengths: Sequence[int]) -> None:
-        """Checks that texts of so many tokens fit the model's context.
+        """Check that texts of the given lengths in tokens fit in the model's context.
 
-        A prompt whose response fits by the policy's tokens may not do so by the model's own.
+        A text that fits in the policy's tokens may be longer in the model's.
 
         Raises:
-            TextDoesNotFit: some do not.
+            TextDoesNotFit: some do not fit.
         """
+        from orchestrator.checkpoints.checkpoint import TextDoesNotFit  # imports torch
+
         bad = tuple(i for i, length in enumerate(lengths) if length > self.context)
         if bad:
             raise TextDoesNotFit(
@@ -271,12 +183,12 @@ class Scorer(ABC):
             )
 
     def closing(self, position: Position) -> Ids:
-        """The closing suffix of a position: empty for open scoring."""
+        """Return the tokens written after a prefix for a position; none for open scoring."""
         return self.chat.closing_ids if position == "closed" else ()
 
 
 def check_finite(scores: Sequence[Sequence[float]]) -> None:
-    """Raises RewardIsNotFinite, with the numbers of the rows, where a score is NaN or infinite."""
+    """Raise RewardIsNotFinite, with the indices of the rows, if a score is NaN or infinite."""
     bad = [i for i, values in enumerate(scores) if not all(map(math.isfinite, values))]
     if bad:
         error = RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")

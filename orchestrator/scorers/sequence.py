@@ -1,8 +1,8 @@
-"""Causal sequence classifiers read at one label: ORMs, SP-PRMs and most public reward models.
+"""Causal sequence classifiers, read at one label: ORMs, SP-PRMs and most public reward models.
 
-Their head may have another trainer's name (`checkpoints/reward_heads.py`). A request's prefix
+The name of the head depends on the trainer (`checkpoints/reward_heads.py`). A request's prefix
 continues from its cached keys and values. Its extensions (with the closing suffix, for closed
-scoring) are tails behind it; the one that is chosen is not computed again.
+scoring) are tails of the prefix; the chosen one is not computed again.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,19 @@ from orchestrator.checkpoints.checkpoint import (
     load_logit_model,
     load_reward_model,
 )
-from orchestrator.choices import Dtype, Finished, Position
+from orchestrator.choices import BRANCH_MEMORY_MIB, Dtype, Finished, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.end_tokens import ScoreAt
 from orchestrator.engines.kv_cache.cached_forward import CachedForward
 from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
-from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.packed_pass import PackedPass
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
-LEAST_GROUP = 64  # tokens of extensions that are read at once
-Tail = tuple[Ids, Ids]  # an extension, and what closes it
-_NOTHING: Tail = ((), ())  # the prefix itself, scored at its own last token
+LEAST_GROUP = 64  # tokens of extensions in one forward, at least
+Tail = tuple[Ids, Ids]  # an extension and its closing
+_EMPTY: Tail = ((), ())  # the prefix itself, scored at its last token
 
 
 class SequenceScorer(Scorer):
@@ -40,20 +39,20 @@ class SequenceScorer(Scorer):
     Args:
         checkpoint: folder or hub name.
         position: where a prefix is scored.
-        policy_chat: whose ids come in; None means the model's own.
+        policy_chat: tokenizer of the ids in requests; None is the model's.
         device: torch device name.
-        branch_memory_mib: what the branches of a pass may take beside their trunks.
-        memory_mib: of keys and values that are kept between requests.
+        branch_memory_mib: memory limit for the branches of a pass (MiB).
+        memory_mib: memory for cached keys and values (MiB).
         dtype: of the weights.
-        label: index of the label that is the score, of a head of several; the model here has that
-            one alone.
-        finished: where a finished response is scored, as of ``ScorerSpec``.
-        score_at: as of ``ScorerSpec``.
-        score_token: as of ``ScorerSpec``.
-        fold_system: as of ``ScorerSpec``.
+        label: index of the label that is the score, of a head of several labels; only that one is
+            loaded.
+        finished: where a finished response is scored, as in ``ScorerSpec``.
+        score_at: as in ``ScorerSpec``.
+        score_token: as in ``ScorerSpec``.
+        fold_system: as in ``ScorerSpec``.
 
     Raises:
-        ValueError: as of ``load_reward_model`` or of ``load_logit_model``.
+        ValueError: as for ``load_reward_model`` or ``load_logit_model``.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class SequenceScorer(Scorer):
         self._cached = CachedForward(self.model, self._hidden, pad_id, memory_mib)
 
     def forget(self) -> None:
-        """Drops all keys and values that are kept."""
+        """Drop all cached keys and values."""
         self._cached.clear_cache()
 
     def prefix_scores(
@@ -95,7 +94,7 @@ class SequenceScorer(Scorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; one pass a response."""
+        """Score prefixes in one pass per response."""
         closings = [self.closing(position) for position in positions or (self.position,)]
         rows = []
         for prompt, response, row_cuts in zip(prompts, responses, cuts, strict=True):
@@ -105,32 +104,32 @@ class SequenceScorer(Scorer):
         self.check_room([row.longest for row in rows])
         return self._pass.rows(rows)
 
-    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """As every scorer's; what was read before of a request's prefix is not computed again.
+    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Score requests; the cached part of a prefix is not computed again.
 
-        A score that is NaN or infinite is given as it is.
+        A score that is NaN or infinite is returned as it is.
         """
         texts = [request.prompt_ids + request.prefix_ids for request in requests]
         tails = [self._tails(request) for request in requests]
         waiting: dict[Ids, dict[Tail, None]] = {}
-        for text, some in zip(texts, tails, strict=True):
-            waiting.setdefault(text, {}).update(dict.fromkeys(some))
-        groups = {text: _groups(len(text), list(some)) for text, some in waiting.items()}
+        for text, text_tails in zip(texts, tails, strict=True):
+            waiting.setdefault(text, {}).update(dict.fromkeys(text_tails))
+        groups = {text: _groups(len(text), list(rows)) for text, rows in waiting.items()}
         scores: dict[Ids, dict[Tail, float]] = {}
         tokens: dict[Ids, int] = {}
         while groups:
             self._read({text: parts.pop() for text, parts in groups.items()}, scores, tokens)
             groups = {text: parts for text, parts in groups.items() if parts}
         results = []
-        for text, some in zip(texts, tails, strict=True):
-            computed = tokens.pop(text, 0)  # paid for by the first who asks
-            whole = sum(len(text) + len(y) + len(closing) for y, closing in some)
-            values = tuple(scores[text][tail] for tail in some)
-            results.append(Scored(values, computed, whole - computed))
+        for text, text_tails in zip(texts, tails, strict=True):
+            computed = tokens.pop(text, 0)  # counted for the first request with this text
+            total = sum(len(text) + len(y) + len(closing) for y, closing in text_tails)
+            values = tuple(scores[text][tail] for tail in text_tails)
+            results.append(Scored(values, computed, total - computed))
         return results
 
     def _tails(self, request: ScoreRequest) -> list[Tail]:
-        """The extensions of a request, each with what closes it."""
+        """Return the extensions of a request, each with its closing."""
         return [
             (extension, self.closing(self.scored_at(end)))
             for extension, end in zip(request.extensions, request.are_finished, strict=True)
@@ -139,26 +138,26 @@ class SequenceScorer(Scorer):
     @torch.inference_mode()
     def _read(
         self,
-        asked: dict[Ids, list[Tail]],
+        groups: dict[Ids, list[Tail]],
         scores: dict[Ids, dict[Tail, float]],
         tokens: dict[Ids, int],
     ) -> None:
-        """Scores some extensions of each text."""
-        texts = list(asked)
-        tails = [[tail for tail in asked[text] if tail != _NOTHING] for text in texts]
-        reads = self._cached.run(texts, tails, [_NOTHING in asked[text] for text in texts])
+        """Score one group of tails of each text."""
+        texts = list(groups)
+        tails = [[tail for tail in groups[text] if tail != _EMPTY] for text in texts]
+        reads = self._cached.run(texts, tails, [_EMPTY in groups[text] for text in texts])
         hidden = [read.branch_ends for read in reads]
         hidden += [read.last[None] for read in reads if read.last is not None]
         values = self.model.score(torch.cat(hidden)).squeeze(-1).tolist()
         if not all(map(isfinite, values)):
-            self.forget()  # keys and values of NaN, where others' padding may come to stand
+            self.forget()  # NaN keys and values could reach other rows as padding
         values = iter(values)
-        for text, some, read in zip(texts, tails, reads, strict=True):
-            scores.setdefault(text, {}).update((tail, next(values)) for tail in some)
+        for text, text_tails, read in zip(texts, tails, reads, strict=True):
+            scores.setdefault(text, {}).update((tail, next(values)) for tail in text_tails)
             tokens[text] = tokens.get(text, 0) + read.tokens_computed
         for text, read in zip(texts, reads, strict=True):
             if read.last is not None:
-                scores[text][_NOTHING] = next(values)
+                scores[text][_EMPTY] = next(values)
 
     def _hidden(self, **inputs: object) -> Tensor:
         hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
@@ -166,9 +165,9 @@ class SequenceScorer(Scorer):
 
 
 def _groups(room: int, tails: list[Tail]) -> list[list[Tail]]:
-    """Tails in groups of at most ``room`` tokens, or of one, the last group first.
+    """Split tails into groups of at most ``room`` tokens, or of one tail; the last group is first.
 
-    Tails do not see each other, but a dense mask pays for all pairs of positions.
+    Tails do not attend to each other, but a dense mask costs all pairs of positions.
     """
     groups: list[list[Tail]] = []
     used = 0

@@ -1,7 +1,7 @@
-"""A process reward model's format in its own tokens: what is written behind a step, and read.
+"""The format of a process reward model in tokens: what is written after a step, and what is read.
 
-What nobody says of a checkpoint is told by its files where they can (its architecture, its head's
-labels); what they cannot tell is refused.
+A format that is not set is detected from the checkpoint's files (architecture, labels of the head).
+If they do not show it, the checkpoint is refused.
 """
 
 from dataclasses import replace
@@ -13,10 +13,10 @@ from orchestrator.conversations.control_tokens import Ids, split
 from orchestrator.conversations.end_tokens import generation_ends
 from orchestrator.conversations.step_turns import StepTurns
 from orchestrator.conversations.tokenizer_files import load_tokenizer
-from orchestrator.scorers.detect import Form, nature_of
-from orchestrator.scorers.formats import PRESETS, StepFormat
-from orchestrator.scorers.scorer import ScorerSpec
-from orchestrator.scorers.steps import BLANK_LINE, check_delimiter
+from orchestrator.scorers.detect import Form, inspect_checkpoint
+from orchestrator.scorers.formats import BLANK_LINE, PRESETS, StepFormat
+from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.scorers.steps import check_delimiter
 from orchestrator.scorers.tagged import TagFormat
 
 QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # as the models were trained
@@ -24,14 +24,14 @@ _WORD, _NUMBER = "x", "7"  # two steps that begin with different tokens
 
 
 def step_format(spec: ScorerSpec) -> StepFormat:
-    """The format of a process reward model: the one given, else what its files tell.
+    """Return the format of a process reward model: the spec's, else the one that its files show.
 
-    A ``step_delimiter`` and a ``step_tag`` of the spec take the place of the format's.
+    ``step_delimiter`` and ``step_tag`` of the spec replace those of the format.
 
     Raises:
-        ValueError: the checkpoint has no step tags, or fields do not go together.
+        ValueError: the checkpoint has no step tags, or fields contradict each other.
     """
-    form = nature_of(spec.checkpoint).form
+    form = inspect_checkpoint(spec.checkpoint).form
     fmt = spec.step_format or _format_of(spec, form)
     if spec.step_tag is not None:
         delimiter = fmt.delimiter
@@ -44,19 +44,19 @@ def step_format(spec: ScorerSpec) -> StepFormat:
 
 
 def step_chat(spec: ScorerSpec) -> Chat:
-    """The tokenizer of a process reward model, and what writes its prompt.
+    """Return the tokenizer and the prompt format of a process reward model.
 
     Raises:
-        ValueError: as of ``step_format`` and of ``load_chat``.
+        ValueError: as for ``step_format`` and ``load_chat``.
     """
     return _chat(spec.checkpoint, step_format(spec), spec.fold_system)
 
 
 def tag_format(spec: ScorerSpec, chat: Chat) -> TagFormat:
-    """What is written into a response.
+    """Return what is written into a response.
 
     Raises:
-        ValueError: the tokenizer does not know the tag or the answer, or does not keep the
+        ValueError: the tokenizer has no token for the tag or the answer, or does not keep the
             delimiter.
     """
     fmt = step_format(spec)
@@ -75,7 +75,9 @@ def _tags(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> TagFormat:
 
 
 def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
-    """The tokens with which a language model says right and wrong; None where no other is read.
+    """Return the tokens with which a language model says right and wrong.
+
+    The second is None if only the first is read.
 
     Raises:
         ValueError: its tokenizer has no such tokens.
@@ -88,30 +90,32 @@ def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
 
 
 def behind_a_word(chat: Chat, text: str) -> Ids:
-    """The tokens of a text that goes on from a word; by itself it might get a space in front."""
-    word, whole = chat.marker_ids(_WORD), chat.marker_ids(f"{_WORD}{text}")
-    return whole[len(word) :] if whole[: len(word)] == word else chat.marker_ids(text)
+    """Return the tokens of a text after a word; alone, it could get a leading space."""
+    word, both = chat.marker_ids(_WORD), chat.marker_ids(f"{_WORD}{text}")
+    return both[len(word) :] if both[: len(word)] == word else chat.marker_ids(text)
 
 
 def _format_of(spec: ScorerSpec, form: Form) -> StepFormat:
-    """The format with which the public models of a form were trained."""
+    """Return the format with which the public models of a form were trained."""
     checkpoint = spec.checkpoint
     if form == "process head":
         return PRESETS["qwen2.5-math-prm"].format
     if form == "token classes":
-        known = QWEN_TAG in load_chat(checkpoint).tokenizer.get_vocab()
-        return PRESETS["qwen2.5-math-prm" if known else "trl-prm"].format
-    if form == "language model":  # Math-Shepherd's, behind a chat template where it has one
+        has_tag = QWEN_TAG in load_chat(checkpoint).tokenizer.get_vocab()
+        return PRESETS["qwen2.5-math-prm" if has_tag else "trl-prm"].format
+    if form == "language model":  # Math-Shepherd's, after a chat template if it has one
         return replace(PRESETS["math-shepherd"].format, prompt="template")
     if form == "step values":
         return PRESETS["skywork-o1-prm"].format
-    what = nature_of(checkpoint).what
+    what = inspect_checkpoint(checkpoint).description
     if form == "value head":
         raise ValueError(
-            f"{checkpoint}: it is {what}; how it reads steps cannot be told from its files: say its"
+            f"{checkpoint}: it is {what}; its files do not show how it reads steps; valid: set its"
             " preset (skywork-o1-prm) or its format"
         )
-    raise ValueError(f"{checkpoint}: it has no step tags: it is {what}")
+    raise ValueError(
+        f"{checkpoint}: it has no step tags: it is {what}; valid: a process reward model"
+    )
 
 
 @lru_cache(maxsize=16)
@@ -134,7 +138,7 @@ def _chat(checkpoint: str, fmt: StepFormat, fold_system: bool) -> Chat:
 
 
 def _turns(checkpoint: str, chat: Chat, fmt: StepFormat) -> TagFormat:
-    """A step is followed by the turn that judges it; the next one begins behind the answer."""
+    """Return the format in which a turn judges each step, and the next step follows the answer."""
     assert isinstance(chat.template, StepTurns)
     judged, answered = chat.template.between_steps()
     begin = chat.frame + _WORD
@@ -152,35 +156,35 @@ def _turns(checkpoint: str, chat: Chat, fmt: StepFormat) -> TagFormat:
 
 
 def _tag_ids(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> Ids:
-    """The tokens of a tag, a single one where it is the public models' own."""
-    own = fmt.tag
+    """Return the tokens of a tag; the tag of a public model is a single one."""
+    tag = fmt.tag
     if spec.step_tag is not None:
-        ids = chat.marker_ids(own)
-        known = bool(ids) and chat.tokenizer.decode(ids) in (own, f" {own}")
+        ids = chat.marker_ids(tag)
+        is_written = bool(ids) and chat.tokenizer.decode(ids) in (tag, f" {tag}")
     else:
-        ids = behind_a_word(chat, own) if fmt.right is not None else chat.marker_ids(own)
-        known = chat.tokenizer.decode(ids[-1:]) in (own, own.strip(" "), f" {own}")
-    if not known:
-        wanted = own.strip(" ") if spec.step_tag is None else own
+        ids = behind_a_word(chat, tag) if fmt.right is not None else chat.marker_ids(tag)
+        is_written = chat.tokenizer.decode(ids[-1:]) in (tag, tag.strip(" "), f" {tag}")
+    if not is_written:
+        shown = tag.strip(" ") if spec.step_tag is None else tag
         raise ValueError(
-            f"{spec.checkpoint}: its tokenizer does not know the step tag {wanted!r}; say the one"
-            " that the model was trained with (step_tag)"
+            f"{spec.checkpoint}: its tokenizer does not know the step tag {shown!r}; valid: set"
+            " step_tag to the tag that the model was trained with"
         )
     return ids
 
 
 def _verdict_id(checkpoint: str, chat: Chat, text: str, fmt: StepFormat) -> int:
-    """The token of an answer: behind the template's turn, or as a word of its own."""
+    """Return the token of an answer: after the template's turn, or as a separate word."""
     if fmt.layout == "turns":
         assert isinstance(chat.template, StepTurns)
         judged, _ = chat.template.between_steps()
         begin = chat.frame + _WORD + judged
         ids = chat.encoded(begin + text)[len(chat.encoded(begin)) :]
-        known = len(ids) == 1
+        is_token = len(ids) == 1
     else:
         ids = chat.marker_ids(text)[-1:]
-        known = bool(ids) and chat.text(ids).strip() == text
-    if not known:
+        is_token = bool(ids) and chat.text(ids).strip() == text
+    if not is_token:
         raise ValueError(
             f"{checkpoint}: {text!r} is not one token of its tokenizer; valid: right and wrong"
             " (format) as the single tokens with which the model answers"

@@ -1,4 +1,4 @@
-"""Process reward models on their backbones: what reads a step's reward behind it.
+"""Process reward models on their backbones, and the heads that read the reward of a step.
 
 A head of one or two layers (Qwen2.5-Math-PRM, TRL: two labels; Skywork-o1-Open-PRM: one), or a
 language model's logits of the tokens that say right and wrong (Math-Shepherd, RLHFlow, Granite).
@@ -17,21 +17,21 @@ from orchestrator.checkpoints.weights import Weights
 from orchestrator.conversations.chat import Chat
 from orchestrator.rewards.log_ratio import logit_cap
 from orchestrator.scorers.formats import StepFormat
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.step_formats import step_format, tag_format, verdict_ids
 from orchestrator.scorers.tagged import TagFormat
 
 _LAYERS = ("score.0", "score.2", "v_head.summary", "v_head", "score", "classifier")
-STATES_PER_CHUNK = 256  # hidden states whose logits of a whole vocabulary are held at once
+STATES_PER_CHUNK = 256  # hidden states whose logits of a full vocabulary are held at once
 
 
 class StepHead(torch.nn.Module):
-    """Hidden states (N, k, D) to rewards (N, k).
+    """Maps hidden states (N, k, D) to rewards (N, k).
 
     Args:
-        layers: hidden states to logits: of two labels, of one, or of a vocabulary.
-        read: the reward of logits (N, k, L), float32 or wider.
-        cap: logits are softly capped at this, as Gemma 2 does; None caps nothing.
+        layers: maps hidden states to logits of one label, two labels or a vocabulary.
+        read: maps logits (N, k, L), float32 or wider, to rewards.
+        cap: soft cap of the logits, as in Gemma 2; None is no cap.
     """
 
     def __init__(self, layers: torch.nn.Module, read: "Readout", cap: float | None = None) -> None:
@@ -39,9 +39,9 @@ class StepHead(torch.nn.Module):
         self.layers, self.read, self.cap = layers, read, cap
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The rewards, float32 or wider."""
+        """Return the rewards, float32 or wider."""
         states = hidden.flatten(0, -2).split(STATES_PER_CHUNK)
-        return torch.cat([self._rewards(some) for some in states]).view(hidden.shape[:-1])
+        return torch.cat([self._rewards(chunk) for chunk in states]).view(hidden.shape[:-1])
 
     def _rewards(self, states: Tensor) -> Tensor:
         logits: Tensor = self.layers(states)
@@ -52,18 +52,18 @@ class StepHead(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Readout:
-    """From logits (..., L) to rewards (...).
+    """Maps logits (..., L) to rewards (...).
 
     Attributes:
-        activation: of the format.
-        index: of the logit that counts.
+        activation: that of the format.
+        index: index of the logit that is read.
     """
 
     activation: str
     index: int
 
     def rewards(self, logits: Tensor) -> Tensor:
-        """A probability, or the logit itself."""
+        """Return probabilities, or the logits themselves."""
         if self.activation == "softmax":
             return logits.softmax(-1)[..., self.index]
         chosen = logits[..., self.index]
@@ -76,7 +76,7 @@ class StepModel:
 
     Attributes:
         model: the backbone, or a model on it.
-        head: what reads a step's reward from a hidden state.
+        head: reads the reward of a step from a hidden state.
         form: how tags are written into a response.
         bounded: whether rewards are probabilities.
     """
@@ -88,11 +88,11 @@ class StepModel:
 
 
 def load_step_model(spec: ScorerSpec, chat: Chat, device: str) -> StepModel:
-    """Loads a process reward model.
+    """Load a process reward model.
 
     Raises:
-        ValueError: the checkpoint is of no form with step tags, its weights do not fit, or its
-            tokenizer does not know the tag.
+        ValueError: the checkpoint has no step tags, its weights do not fit, or its tokenizer does
+            not know the tag.
     """
     fmt, form = step_format(spec), tag_format(spec, chat)
     if fmt.right is not None:
@@ -104,7 +104,7 @@ def load_step_model(spec: ScorerSpec, chat: Chat, device: str) -> StepModel:
 
 
 def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:
-    """The names of a head's layers; their shapes fit, by the files' headers.
+    """Return the names of a head's layers after checking their shapes in the headers of the files.
 
     Raises:
         ValueError: there are none, or they do not fit each other, the backbone or the labels.
@@ -117,7 +117,7 @@ def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:
     for name in names:
         rows, *columns = weights.shape(f"{name}.weight")
         if len(columns) != 1:
-            raise ValueError(f"{checkpoint}: {name} is no linear layer")
+            raise ValueError(f"{checkpoint}: {name} is not a linear layer")
         if columns[0] != width:
             raise ValueError(f"{checkpoint}: {name}.weight reads {columns[0]} numbers, not {width}")
         width = rows
@@ -135,7 +135,7 @@ def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:
 
 
 def _labels(checkpoint: str, fmt: StepFormat) -> tuple[PreTrainedModel, StepHead]:
-    """A backbone with a head of one or two layers."""
+    """Load a backbone with a head of one or two layers."""
     names, weights = check_step_layers(checkpoint, fmt), Weights.of(checkpoint)
     model = load_model(AutoModel, checkpoint, torch.float32)
     layers = [linear_layer(weights, name, model.dtype) for name in names]
@@ -145,7 +145,7 @@ def _labels(checkpoint: str, fmt: StepFormat) -> tuple[PreTrainedModel, StepHead
 
 
 def _language_model(spec: ScorerSpec, chat: Chat) -> tuple[PreTrainedModel, StepHead]:
-    """A language model; of its head the rows of the tokens that are read."""
+    """Load a language model; of its head, only the rows of the tokens that are read."""
     model = load_model(AutoModelForCausalLM, spec.checkpoint, torch.float32)
     try:
         cap = logit_cap(model)
@@ -156,8 +156,3 @@ def _language_model(spec: ScorerSpec, chat: Chat) -> tuple[PreTrainedModel, Step
     if wrong is None:
         return model, StepHead(full, Readout("softmax", right), cap)
     return model, StepHead(token_rows(full, [wrong, right]), Readout("softmax", 1), cap)
-
-
-def reads_logits(spec: ScorerSpec) -> bool:
-    """Whether rewards are read from a language model's head."""
-    return step_format(spec).right is not None

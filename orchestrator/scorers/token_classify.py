@@ -1,7 +1,8 @@
-"""Open prefix scores from vLLM: its task `token_classify` gives the score at every token of a text.
+"""Open prefix scores from vLLM: its task `token_classify` returns the score at each token.
 
-For texts that are known whole; a search asks `vllm_sequence.py`. Closed scores of K prefixes would
-be K texts, since every-token pooling reads no cached prefix: the packed pass is the way to those.
+It is for responses that are known in full; search uses `vllm_sequence.py`. Closed scores of K
+prefixes would need K texts, because pooling of every token does not read cached prefixes; the
+packed pass of transformers computes them.
 """
 
 from collections.abc import Sequence
@@ -17,22 +18,22 @@ from orchestrator.search.engines import Ids
 
 
 class TokenScores(PoolingEngine):
-    """The engine, in its process: the score at every token of a text."""
+    """The engine in its process: returns the score at each token of a text."""
 
-    task, caching = "token_classify", False  # every-token pooling reads no cached prefix
+    task, caching = "token_classify", False  # pooling of every token reads no cached prefix
 
     def scores(self, texts: list[list[int]]) -> list[np.ndarray]:
-        """The score at every token of each text: arrays (T,) float32."""
+        """Return the score at each token of each text: arrays (T,) float32."""
         return [output.outputs.data[:, 0].float().cpu().numpy() for output in self.encoded(texts)]
 
 
 class TokenClassifyScorer(VllmScorer):
-    """A reward model behind vLLM, for open scores of texts known whole.
+    """A reward model on vLLM, for open scores of responses that are known in full.
 
-    ``position`` is ``open``, or ``closed`` for a model whose turns have no closing suffix.
+    ``position`` is ``open``, or ``closed`` for a model whose template writes no closing.
 
     Raises:
-        ValueError: the position needs a closing suffix.
+        ValueError: the position needs a closing.
     """
 
     _engine_kind = TokenScores
@@ -62,36 +63,36 @@ class TokenClassifyScorer(VllmScorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; one request a response.
+        """Score prefixes by one request per response.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
-            ValueError: a position needs a closing suffix, or a text is longer than vLLM reads.
+            ValueError: a position needs a closing, or a text is longer than vLLM reads.
             RuntimeError: the engine's process has ended.
         """
-        wanted = positions or (self.position,)
-        for position in wanted:
+        scored_positions = positions or (self.position,)
+        for position in scored_positions:
             check_open(self._checkpoint, self.chat, position)
         texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         self._engine.check_fits([[len(text)] for text in texts])
-        found = self._engine.call("scores", [list(text) for text in texts]) if texts else []
+        text_scores = self._engine.call("scores", [list(text) for text in texts]) if texts else []
         results = []
-        for x, y, row, scores in zip(prompts, responses, cuts, found, strict=True):
+        for x, y, row, scores in zip(prompts, responses, cuts, text_scores, strict=True):
             values = [float(scores[len(x) + min(t, len(y)) - 1]) for t in row]
-            results.append(values * len(wanted))
+            results.append(values * len(scored_positions))
         check_finite(results)
         return results
 
 
 def check_open(checkpoint: str, chat: Chat, position: Position) -> None:
-    """Checks that a position is scored at the content's last token.
+    """Check that a position is scored at the last token of the content.
 
     Raises:
-        ValueError: it needs a closing suffix.
+        ValueError: it needs a closing.
     """
     if position == "closed" and chat.closing_ids:
         raise ValueError(
-            f"{checkpoint}: engine 'vllm' gives open scores of whole files, not closed ones: a"
-            " closing suffix would make a text of every prefix; use position: open or engine:"
+            f"{checkpoint}: engine 'vllm' computes open scores of full responses, not closed ones:"
+            " a closing would make a text of every prefix; use position: open or engine:"
             " transformers"
         )

@@ -1,4 +1,4 @@
-"""What scorers behind vLLM share: the checks of the model, the pooling engine in its process."""
+"""Shared parts of scorers on vLLM: checks of the model, and the pooling engine in its process."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ TEXTS_PER_BATCH = 256
 
 
 class PoolingEngine:
-    """The engine, in its process; ``task`` is vLLM's name of what is read."""
+    """The engine in its process; ``task`` is the name of its pooling task in vLLM."""
 
     task: str
-    caching: bool  # whether texts are read on from what was read before
+    caching: bool  # whether cached prefixes are read
 
     def __init__(self, checkpoint: str, device: str, cache_mib: int | None) -> None:
         from vllm import PoolingParams
@@ -37,57 +37,57 @@ class PoolingEngine:
             convert="classify",
             pooler_config=PoolerConfig(task=self.task, use_activation=False),
             hf_overrides={"num_labels": 1},
-            dtype="float32",  # as the other scorers
+            dtype="float32",  # as for the other scorers
             enable_prefix_caching=self.caching,
             max_num_seqs=TEXTS_PER_BATCH,
             enforce_eager=True,
         )
         self._parameters = PoolingParams(use_activation=False)
-        self.encoded([[0]])  # what its kernels do not support (small heads, say) shows here
+        self.encoded([[0]])  # raises if its kernels do not support the model, such as small heads
         self.max_length = int(self._model.model_config.max_model_len)
 
     def encoded(self, texts: list[list[int]]) -> list[Any]:
-        """The engine's answer to each text."""
-        found: list[Any] = self._model.encode(
+        """Return the engine's output for each text."""
+        outputs: list[Any] = self._model.encode(
             [{"prompt_token_ids": text} for text in texts],
             pooling_params=self._parameters,
             pooling_task=self.task,
             use_tqdm=False,
         )
-        return found
+        return outputs
 
     @property
     def busy(self) -> bool:
-        """Nothing is under way between questions."""
+        """Whether requests are in progress; never between calls."""
         return False
 
     def step(self) -> list[Any]:
-        """There is nothing to go on with."""
+        """Return no outputs; all come with their call."""
         return []
 
     def forget(self) -> None:
-        """Empties the prefix cache."""
+        """Empty the prefix cache."""
         self._model.reset_prefix_cache()
 
 
 class VllmScorer(Scorer):
-    """A one-label causal reward model behind vLLM.
+    """A causal reward model with one label on vLLM.
 
     Args:
-        checkpoint: folder or hub name; its head is `score`, transformers' own.
+        checkpoint: folder or hub name; its head is `score`, as in transformers.
         position: where a prefix is scored.
-        policy_chat: whose ids come in; None means the model's own.
-        device: torch device name; vLLM is built for one kind of device.
-        cache_mib: of keys and values; None is the default of the device.
-        finished: where a finished response is scored, as of ``ScorerSpec``.
-        score_at: as of ``ScorerSpec``.
-        fold_system: as of ``ScorerSpec``.
+        policy_chat: tokenizer of the ids in requests; None is the model's.
+        device: torch device name; each build of vLLM supports one.
+        cache_mib: memory for keys and values (MiB); None is the default of the device.
+        finished: where a finished response is scored, as in ``ScorerSpec``.
+        score_at: as in ``ScorerSpec``.
+        fold_system: as in ``ScorerSpec``.
 
-    The engine takes as many threads as torch has in this process.
+    The engine uses as many threads as torch has in this process.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
-        ValueError: the head is another trainer's.
+        ValueError: the head has another form.
         RuntimeError: vLLM cannot serve the model.
     """
 
@@ -112,23 +112,23 @@ class VllmScorer(Scorer):
         self._engine = VllmProcess(checkpoint, device, self._engine_kind, cache_mib)
 
     def close(self) -> None:
-        """Ends the engine's process; a scorer that is no longer used does so by itself."""
+        """End the engine's process; this also happens when the scorer is garbage-collected."""
         self._engine.close()
 
 
 def check_model(checkpoint: str) -> None:
-    """Checks that vLLM can score with a model, without loading its weights.
+    """Check that vLLM can score with a model, without loading its weights.
 
     Raises:
-        ValueError: the head is another trainer's or has several labels, the checkpoint is an
-            adapter, or its weights are not exactly a reward model's.
+        ValueError: the head has another form or several labels, the checkpoint is an adapter, or
+            its weights are not exactly those of a reward model.
         ModuleNotFoundError: vLLM is not installed; the message says what to install.
     """
     check_served(checkpoint)
     head = find_head(Weights.of(checkpoint))
     if head is None or not head.is_native or head.labels != 1:
         raise ValueError(
-            f"{checkpoint}: engine 'vllm' reads a head `score` of one label and no bias;"
+            f"{checkpoint}: engine 'vllm' reads a head `score` of one label without a bias;"
             f" this one is {head}; use engine: transformers"
         )
     check_reward_weights(checkpoint)

@@ -1,7 +1,7 @@
-"""Scores for search from vLLM: its task `classify` reads the score at the last token of a text.
+"""Scores for search from vLLM: its task `classify` returns the score at the last token of a text.
 
-Each extension, with the closing suffix, is a text of its own; what begins as an earlier text does
-is read from vLLM's prefix cache, in whole blocks.
+Each extension, with its closing, is a separate text. Its common beginning with earlier texts is
+read from vLLM's prefix cache, in full blocks.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 
 class LastScores(PoolingEngine):
-    """The engine, in its process: the score at the last token of a text."""
+    """The engine in its process: returns the score at the last token of a text."""
 
     task, caching = "classify", True
 
     def scores(self, texts: list[list[int]]) -> list[tuple[float, int]]:
-        """The score at the last token of each text, and the tokens computed for it."""
+        """Return the score at the last token of each text, and the tokens computed for it."""
         return [
             (float(output.outputs.data[0]), len(text) - output.num_cached_tokens)
             for text, output in zip(texts, self.encoded(texts), strict=True)
@@ -26,12 +26,12 @@ class LastScores(PoolingEngine):
 
 
 class VllmSequenceScorer(VllmScorer):
-    """A reward model behind vLLM that scores texts as a search makes them, open or closed."""
+    """A reward model on vLLM that scores the texts of a search, open or closed."""
 
     _engine_kind = LastScores
 
     def forget(self) -> None:
-        """Drops all keys and values that are kept."""
+        """Drop all cached keys and values."""
         self._engine.call("forget")
 
     def prefix_scores(
@@ -41,7 +41,7 @@ class VllmSequenceScorer(VllmScorer):
         cuts: Sequence[Sequence[int]],
         positions: Sequence[Position] = (),
     ) -> list[list[float]]:
-        """As every scorer's; each prefix is a text of its own.
+        """Score prefixes, each as a separate text.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
@@ -57,8 +57,8 @@ class VllmSequenceScorer(VllmScorer):
         check_finite(results)
         return results
 
-    def score_own(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
-        """As every scorer's, and as ``prefix_scores``; equal texts are read once."""
+    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+        """Score requests, each extension as a separate text; equal texts are computed once."""
         texts = [
             [
                 request.prompt_ids + request.prefix_ids + y + self.closing(self.scored_at(end))
@@ -67,24 +67,25 @@ class VllmSequenceScorer(VllmScorer):
             for request in requests
         ]
         results = []
-        for own, row in zip(texts, self._read(texts), strict=True):
+        for request_texts, row in zip(texts, self._read(texts), strict=True):
             computed = sum(tokens for _, tokens in row)
-            whole = sum(map(len, own))
-            results.append(Scored(tuple(value for value, _ in row), computed, whole - computed))
-        check_finite([one.scores for one in results])
+            total = sum(map(len, request_texts))
+            results.append(Scored(tuple(value for value, _ in row), computed, total - computed))
+        check_finite([scored.scores for scored in results])
         return results
 
     def _read(self, texts: list[list[Ids]]) -> list[list[tuple[float, int]]]:
-        """The score of each text and the tokens computed, which the first of equal ones pays."""
+        """Return each text's score and computed tokens, counted for the first of equal texts."""
         self._engine.check_fits([[len(text) for text in row] for row in texts])
-        places = {text: i for i, text in enumerate(dict.fromkeys(y for row in texts for y in row))}
-        found = self._engine.call("scores", [list(text) for text in places]) if places else []
+        distinct = list(dict.fromkeys(text for row in texts for text in row))
+        scores = self._engine.call("scores", [list(text) for text in distinct]) if distinct else []
+        by_text = dict(zip(distinct, scores, strict=True))
         results = []
         for row in texts:
-            own = []
+            row_scores = []
             for text in row:
-                value, tokens = found[places[text]]
-                own.append((value, tokens))
-                found[places[text]] = value, 0
-            results.append(own)
+                value, tokens = by_text[text]
+                row_scores.append((value, tokens))
+                by_text[text] = value, 0
+            results.append(row_scores)
         return results

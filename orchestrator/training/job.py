@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB
+from orchestrator.choices import BRANCH_MEMORY_MIB
 from orchestrator.training.examples import Example
 
 Start = Literal["policy", "policy_to_reward", "reward"]

@@ -1,45 +1,44 @@
-"""Every kind of reward model: one text has one score, whichever path computes it.
+"""Every scorer kind of the registry: one text has one score, whichever path computes it.
 
 The oracle (`reward_oracles.py`) calls transformers by hand, text by text.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from support.reward_kinds import MAKERS, QUESTION, STEPS, spoilt
+from support.reward_kinds import EXAMPLES, QUESTION, STEPS, Example, plugin_installed, spoilt
 from support.reward_oracles import BY_HAND, USER
 
-from orchestrator.choices import ScorerKind
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.decoding.bisect import answer_bisecting
+from orchestrator.scorers.checkpoint_checks import check_scorer
+from orchestrator.scorers.kind import SCORER_KINDS, kinds_in_order
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import RewardIsNotFinite, Scorer, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite, Scorer
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.search.problem import PromptFailed
 
 TOLERANCE = 1e-4
 
 
-STEP_TAGS = ("process_head", "token_classes", "shepherd")
-# Which only a person can tell.
-KINDS: dict[str, ScorerKind] = {"shepherd": "step_tag", "value_head": "sequence"}
-TAGS = {"token_classes": "\n\n"}  # so that the same steps serve all
-
-
-@pytest.fixture(scope="module", params=list(MAKERS))
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(scope="module", params=list(EXAMPLES))
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    with plugin_installed() if EXAMPLES[request.param].by_plugin else nullcontext():
+        yield str(request.param)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(kind: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return MAKERS[kind](tmp_path_factory.mktemp(kind))
+def example(name: str) -> Example:
+    return EXAMPLES[name]
 
 
-def spec(kind: str, checkpoint: str) -> ScorerSpec:
-    return ScorerSpec(checkpoint, KINDS.get(kind), step_tag=TAGS.get(kind))
+@pytest.fixture(scope="module")
+def checkpoint(name: str, example: Example, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return example.make(tmp_path_factory.mktemp(name))
 
 
 def asked(chat: Chat) -> tuple[Ids, Ids]:
@@ -55,22 +54,37 @@ def cuts_of(chat: Chat) -> list[int]:
 
 
 @torch.no_grad()
-def expected(kind: str, checkpoint: str, prefixes: list[Ids]) -> list[float]:
-    return [BY_HAND[kind](checkpoint, prefix)[-1] for prefix in prefixes]
+def expected(name: str, checkpoint: str, prefixes: list[Ids], response: Ids) -> list[float]:
+    """Scores by hand; of a kind that adds one for the end, only for the whole response."""
+    rewards = [BY_HAND[name](checkpoint, prefix) for prefix in prefixes]
+    last = [-1 if prefix == response or not EXAMPLES[name].adds_end else 0 for prefix in prefixes]
+    return [values[index] for values, index in zip(rewards, last, strict=True)]
+
+
+def test_every_kind_has_an_example_and_consistent_traits() -> None:
+    with plugin_installed():
+        assert {example.kind for example in EXAMPLES.values()} == set(SCORER_KINDS)
+        for name, kind in kinds_in_order().items():
+            assert kind.name == name and kind.summary
+            assert set(kind.recognized_forms) <= set(kind.forms)
+            assert "transformers" in kind.engines and "float32" in kind.dtypes
+            assert not kind.needs_base or "base" in kind.reads
+            assert not kind.branch_positions or kind.position_matters or kind.aggregates_steps
 
 
 def test_a_texts_score_is_the_same_number_whichever_path_computes_it(
-    kind: str, checkpoint: str
+    name: str, example: Example, checkpoint: str
 ) -> None:
-    scorer = load_scorer(spec(kind, checkpoint))
+    scorer = load_scorer(example.spec(checkpoint))
     prompt, y = asked(scorer.chat)
     cuts = cuts_of(scorer.chat)
-    wanted = expected(kind, checkpoint, [y[:t] for t in cuts])
+    wanted = expected(name, checkpoint, [y[:t] for t in cuts], y)
     assert torch.tensor(wanted).std() > 0.01, "scores that hardly differ would show nothing"
     assert scorer.prefix_scores([prompt], [y], [cuts])[0] == pytest.approx(wanted, abs=TOLERANCE)
     for split in (0, 2, cuts[1]):
         later = [t for t in cuts if t >= split]
-        request = ScoreRequest(prompt, y[:split], tuple(y[split:t] for t in later))
+        finished = tuple(example.adds_end and t == len(y) for t in later)
+        request = ScoreRequest(prompt, y[:split], tuple(y[split:t] for t in later), finished)
         (scored,) = scorer.score([request])
         assert list(scored.scores) == pytest.approx(wanted[-len(later) :], abs=TOLERANCE)
         # Later splits may go on from what was read for the first.
@@ -78,10 +92,10 @@ def test_a_texts_score_is_the_same_number_whichever_path_computes_it(
 
 
 def test_a_text_of_the_policys_decides_where_tokenizers_differ(
-    kind: str, checkpoint: str, byte_reward: str
+    name: str, example: Example, checkpoint: str, byte_reward: str
 ) -> None:
     policy = load_chat(byte_reward)
-    scorer = load_scorer(spec(kind, checkpoint), policy_chat=policy)
+    scorer = load_scorer(example.spec(checkpoint), policy_chat=policy)
     assert not scorer.shares_tokenizer
     prompt, y = scorer.chat.reward_prompt_ids(USER), policy.response_ids("".join(STEPS))
     prefixes = [policy.response_ids("first add 2 and"), y]
@@ -89,21 +103,22 @@ def test_a_text_of_the_policys_decides_where_tokenizers_differ(
     texts = [scorer.chat.conversation(USER, policy.text(prefix)) for prefix in prefixes]
     own = [text.response_ids for text in texts]
     assert own[1] != y
-    request = ScoreRequest(prompt, y[:4], tuple(prefix[4:] for prefix in prefixes))
-    (scored,) = scorer.score([request])
+    extensions = tuple(prefix[4:] for prefix in prefixes)
+    (scored,) = scorer.score([ScoreRequest(prompt, y[:4], extensions, (example.adds_end,) * 2)])
     prompt = texts[0].prompt_ids
     alone = [scorer.prefix_scores([prompt], [ids], [[len(ids)]])[0][0] for ids in own]
     assert list(scored.scores) == pytest.approx(alone, abs=TOLERANCE)
     most = sum(scorer.tokens_of_prefixes(prompt, ids, [len(ids)]) for ids in own)
     assert len(prompt) + max(map(len, own)) <= scored.tokens_computed <= most
-    if kind not in STEP_TAGS:  # whose oracle knows the steps' own tokens only
-        assert alone == pytest.approx(expected(kind, checkpoint, own), abs=TOLERANCE)
+    if example.kind != "step_tag":  # whose oracle knows the steps' own tokens only
+        by_hand = [expected(name, checkpoint, [ids], ids)[0] for ids in own]
+        assert alone == pytest.approx(by_hand, abs=TOLERANCE)
 
 
 def test_rows_do_not_change_each_others_scores(
-    kind: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+    example: Example, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer = load_scorer(spec(kind, checkpoint))
+    scorer = load_scorer(example.spec(checkpoint))
     _, y = asked(scorer.chat)
     questions = [[{"role": "user", "content": x}] for x in (QUESTION, "so")]
     prompts = [scorer.chat.conversation(question, "first").prompt_ids for question in questions]
@@ -114,24 +129,36 @@ def test_rows_do_not_change_each_others_scores(
         assert found == pytest.approx(alone, abs=TOLERANCE)
 
 
-def test_positions_are_scored_one_after_the_other(kind: str, checkpoint: str) -> None:
-    closed = load_scorer(spec(kind, checkpoint))
-    open_ = load_scorer(spec(kind, checkpoint), "open")
+def test_positions_are_scored_one_after_the_other(
+    name: str, example: Example, checkpoint: str
+) -> None:
+    closed = load_scorer(example.spec(checkpoint))
+    open_ = load_scorer(example.spec(checkpoint), "open")
     prompt, y = asked(closed.chat)
     args = ([prompt], [y], [[2, 7, len(y)]])
     ends, contents = closed.prefix_scores(*args)[0], open_.prefix_scores(*args)[0]
     both = closed.prefix_scores(*args, ["open", "closed"])[0]
     assert both == pytest.approx([*contents, *ends], abs=TOLERANCE)
-    same = kind in (*STEP_TAGS, "ultra_rm")
+    # UltraRM's format writes nothing after a response.
+    same = not SCORER_KINDS[example.kind].position_matters or name == "ultra_rm"
     assert (ends == pytest.approx(contents, abs=TOLERANCE)) is same
 
 
-def test_a_weight_that_is_nan_stops_the_scoring(kind: str, tmp_path: Path) -> None:
-    checkpoint = MAKERS[kind](tmp_path)
+def test_a_weight_that_is_nan_stops_the_scoring(example: Example, tmp_path: Path) -> None:
+    checkpoint = example.make(tmp_path)
     spoilt(tmp_path)
-    scorer: Scorer = load_scorer(spec(kind, checkpoint))
+    scorer: Scorer = load_scorer(example.spec(checkpoint))
     prompt, y = asked(scorer.chat)
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
         scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
     (found,) = answer_bisecting(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.forget)
     assert isinstance(found, PromptFailed) or math.isnan(found.scores[0])
+
+
+def test_a_damaged_checkpoint_is_one_clear_error(example: Example, tmp_path: Path) -> None:
+    checkpoint = example.make(tmp_path)
+    assert check_scorer(example.spec(checkpoint)).name == example.kind
+    (weights, *_) = sorted(tmp_path.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        check_scorer(example.spec(checkpoint))

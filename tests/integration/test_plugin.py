@@ -8,12 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SMOKE_SECONDS, own_cluster, smoke_command
 from mlflow import MlflowClient
+from support.reward_kinds import plugin_installed
+
+from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.spec import ScorerSpec
 
 PACKAGE = ROOT / "tests" / "plugin_package"
-ONLY = [f"search.{name}=null" for name in ("bon", "args", "tbs", "cbs", "cards")]
+ONLY = [f"search.{name}=null" for name in ("args", "tbs", "cbs", "cards")]
 
 
 def installed() -> dict[str, str]:
@@ -28,7 +33,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("file", ["method.py", "metric.py", "objective.py", "task.py", "judge.py"])
+@pytest.mark.parametrize(
+    "file", ["method.py", "metric.py", "objective.py", "scorer.py", "task.py", "judge.py"]
+)
 def test_the_documentation_shows_its_files(file: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
     assert (PACKAGE / "example_plugin" / file).read_text() in blocks
@@ -43,14 +50,39 @@ def test_its_method_is_in_the_help_and_its_fields_are_checked() -> None:
     assert other.returncode == 2 and "valid: name, prompts, n" in other.stderr
 
 
-def test_its_objective_is_valid_in_the_config_and_others_are_named_with_it() -> None:
-    wrong = run(sys.executable, "jobs/full_sweep.py", "--dry-run", "variants.v.objective=ppo")
-    assert wrong.returncode == 2
-    assert "variants.v.objective = 'ppo': no such objective; valid: bradley_terry" in wrong.stderr
-    assert "dpo, ipo, kto" in wrong.stderr
-    unread = ("variants.v={objective: ipo, weight: mask}", "variants.v.weight = 'mask'")
-    refused = run(sys.executable, "jobs/full_sweep.py", "--dry-run", unread[0])
-    assert refused.returncode == 2 and unread[1] in refused.stderr
+def test_its_scorer_kind_is_in_the_help_and_its_options_are_checked(word_policy: str) -> None:
+    for job in ("score", "decode"):
+        shown = run(sys.executable, f"jobs/{job}.py", "--help")
+        assert "log_ratio, likelihood;" in " ".join(shown.stdout.split()), shown.stderr
+    likely = f"variants.likely={{checkpoint: {word_policy}, kind: likelihood, options: {{%s}}}}"
+    for option, expected in {
+        "temperature: 0": "variants.likely.options.temperature = 0: input should be greater than 0",
+        "warmth: 1": "kind 'likelihood' has no option 'warmth'; valid: temperature",
+    }.items():
+        refused = run(sys.executable, "jobs/full_sweep.py", "--dry-run", likely % option)
+        assert refused.returncode == 2 and expected in refused.stderr, refused.stderr
+    command = [sys.executable, "jobs/full_sweep.py", "--dry-run", likely % "temperature: 2"]
+    refused = run(*command, "variants.likely.step_tag=x")
+    assert "a scorer of kind likelihood has no step tag" in refused.stderr, refused.stderr
+
+
+def test_its_scorer_kind_scores_a_file(word_policy: str, tmp_path: Path) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "scores.parquet"
+    row = {"prompt": "my printer is broken", "response": "please wait"}
+    rows.write_text(json.dumps(row))
+    done = run(
+        sys.executable, "jobs/score.py", "--input", str(rows), "--output", str(output),
+        "--reward", word_policy, "--kind", "likelihood", "--option", "temperature=4",
+        "--prefixes", "tlt", "--actors", "1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with plugin_installed():
+        spec = ScorerSpec(word_policy, "likelihood", options={"temperature": 4})
+        scorer = load_scorer(spec)
+    text = scorer.chat.conversation([{"role": "user", "content": row["prompt"]}], row["response"])
+    (expected,) = scorer.prefix_scores([text.prompt_ids], [text.response_ids], [[1, 2]])
+    (scores,) = pq.read_table(output)["prefix_scores"].to_pylist()
+    assert scores == pytest.approx(expected, abs=1e-4) and max(scores) < 0
 
 
 @pytest.mark.parametrize(
@@ -58,6 +90,7 @@ def test_its_objective_is_valid_in_the_config_and_others_are_named_with_it() -> 
     [
         ("search.longest={}", "search.longest = {}: unknown key"),
         ("variants.v.objective=ipo", "variants.v.objective = 'ipo': no such objective"),
+        ("variants.v.kind=likelihood", "variants.v.kind = 'likelihood': no such kind of scorer"),
     ],
 )
 def test_without_the_package_they_do_not_exist(override: str, message: str) -> None:
@@ -70,16 +103,19 @@ def test_without_the_package_they_do_not_exist(override: str, message: str) -> N
 
 
 @pytest.mark.slow
-def test_a_sweep_runs_it_and_shows_it(tmp_path: Path) -> None:
+def test_a_sweep_runs_it_and_shows_it(word_policy: str, tmp_path: Path) -> None:
     variants = [f"variants.{name}=null" for name in ("prm_tlt", "orm_continued")]
     variants += ["variants.prm_no_reference=null", "variants.ours={objective: ipo, beta: 0.2}"]
-    longest = ["search.longest={n: 8}", "search.scorers=null"]
-    done = run(*smoke_command(tmp_path, *ONLY, *variants, *longest))
+    likely = f"{{checkpoint: {word_policy}, kind: likelihood, options: {{temperature: 2}}}}"
+    search = ["search.longest={n: 8}", f"variants.likely={likely}", "search.scorers=[likely]"]
+    done = run(*smoke_command(tmp_path, *ONLY, *variants, *search))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((tmp_path / "summary.json").read_text())
     cells = {cell["method"]: cell for cell in summary["cells"]}
     assert cells["longest"]["scorer"] is None and cells["longest"]["parameters"]["n"] == 8
     assert cells["longest"]["metrics"]["pleases"]["count"] == cells["longest"]["prompts"]
+    assert (cells["bon"]["scorer"], cells["bon"]["metrics"]["reward"]["value"] < 0) == ("likely", 1)
+    assert {row["scorer"] for row in summary["agreement"]} >= {"likely", "orm"}
     finished = [cells[name]["metrics"]["finished"]["value"] for name in ("longest", "base")]
     assert finished[0] >= finished[1]  # it prefers finished samples
     assert any(
@@ -92,9 +128,10 @@ def test_a_sweep_runs_it_and_shows_it(tmp_path: Path) -> None:
     assert ours["loss"][0][1] == pytest.approx(2.5**2, rel=1e-3)
     assert ours["loss"][-1][1] != ours["loss"][0][1]
     report = (tmp_path / "report.html").read_text()
-    assert "longest" in report and "pleases" in report and "ipo" in report
+    assert all(name in report for name in ("longest", "pleases", "ipo", "likely"))
     runs = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_runs(["1"])
     assert any("pleases" in entry.data.metrics for entry in runs)
+    assert "cells/bon/likely" in {entry.info.run_name for entry in runs}
     (training,) = [entry for entry in runs if "ours" in entry.info.run_name and
                    "held_out_loss" in entry.data.metrics]  # fmt: skip
     assert math.isfinite(training.data.metrics["final_loss"])

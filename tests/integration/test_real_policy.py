@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from orchestrator.checkpoints.weights import Weights
 from orchestrator.data.tables import read_prompts
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT / ".." / "shared" / "data"))
 PAIRS = SHARED / "hh_rlhf" / "harmless_base_pairs.jsonl"

@@ -26,7 +26,7 @@ from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.shards import split_into_shards
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowReader
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 SECONDS = 1_100
 TOLERANCE = 1e-4

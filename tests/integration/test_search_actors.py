@@ -20,7 +20,7 @@ from actors.search import ModelEngines, Outcome, Search, SearchActor
 from actors.search_stream import Growth, search_all, stream
 from orchestrator.conversations.chat import load_chat
 from orchestrator.records import Response
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed

@@ -1,10 +1,15 @@
-"""Tiny checkpoints of every public kind of reward model, written as their makers write them.
+"""Tiny checkpoints of every scorer kind, written as the makers of public models write them.
 
 The weights are random, large enough that scores differ from prefix to prefix.
 """
 
 import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -33,6 +38,8 @@ from transformers import (
 )
 
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer
+from orchestrator.scorers.kind import SCORER_KINDS
+from orchestrator.scorers.spec import ScorerSpec
 
 WIDTH = 32
 SIZES = {
@@ -186,6 +193,81 @@ MAKERS = {
 }  # fmt: skip
 
 
+def language_model(folder: Path, seed: int = 5) -> str:
+    """A language model with a byte-level tokenizer."""
+    tokenizer = bytes_with()
+    return _saved(folder, tokenizer, _seeded(LlamaForCausalLM, _llama(tokenizer), seed))
+
+
+def log_ratio(folder: Path) -> str:
+    """A language model, and its base model in a folder within."""
+    language_model(folder / BASE, seed=6)
+    return language_model(folder)
+
+
+BASE = "base"
+PLUGIN = Path(__file__).resolve().parents[1] / "plugin_package"
+
+
+@dataclass(frozen=True)
+class Example:
+    """How a tiny checkpoint of a scorer kind is made and scored.
+
+    Attributes:
+        kind: name of the scorer kind.
+        make: writes the checkpoint into a folder and returns its path.
+        fields: what its spec has beside the checkpoint.
+        adds_end: whether a finished response scores otherwise than the same text unfinished.
+        by_plugin: whether the example plug-in defines the kind.
+    """
+
+    kind: str
+    make: Callable[[Path], str]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    adds_end: bool = False
+    by_plugin: bool = False
+
+    def spec(self, checkpoint: str) -> ScorerSpec:
+        """The spec of a checkpoint that ``make`` wrote."""
+        base = str(Path(checkpoint) / BASE) if SCORER_KINDS[self.kind].needs_base else None
+        return ScorerSpec(checkpoint, base=base, **self.fields)
+
+
+# At least one for every kind of the registry: tests/contracts/test_scorer_kinds.py.
+EXAMPLES = {
+    "sequence": Example("sequence", sequence),
+    "ultra_rm": Example("sequence", ultra_rm),
+    "value_head": Example("sequence", value_head, {"kind": "sequence"}),
+    "deberta": Example("encoder", deberta),
+    "bert": Example("encoder", bert),
+    "roberta": Example("encoder", roberta),
+    "process_head": Example("step_tag", process_head),
+    # A blank line, so that the same steps serve all.
+    "token_classes": Example("step_tag", token_classes, {"step_tag": "\n\n"}),
+    "shepherd": Example("step_tag", shepherd, {"kind": "step_tag"}),
+    "log_ratio": Example("log_ratio", log_ratio, {"beta": 0.5}, adds_end=True),
+    "likelihood": Example(
+        "likelihood", language_model, {"kind": "likelihood", "options": {"temperature": 2.0}},
+        by_plugin=True,
+    ),
+}  # fmt: skip
+
+
+@contextmanager
+def plugin_installed() -> Iterator[None]:
+    """Registers the scorer kind of the example plug-in, as its entry point does."""
+    list(SCORER_KINDS)  # the built-in kinds first
+    sys.path.insert(0, str(PLUGIN))
+    try:
+        from example_plugin.scorer import Likelihood
+
+        SCORER_KINDS._components.setdefault(Likelihood.name, Likelihood)
+        yield
+    finally:
+        sys.path.remove(str(PLUGIN))
+        SCORER_KINDS._components.pop("likelihood", None)
+
+
 def rewrite(folder: Path, add: dict[str, torch.Tensor], drop: tuple[str, ...] = ()) -> None:
     """Adds and drops weights in a checkpoint of one file."""
     weights = {k: v for k, v in load_file(_file(folder)).items() if k not in drop}
@@ -218,8 +300,8 @@ def _qwen2(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     return Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **SIZES)
 
 
-def _seeded(kind: type[PreTrainedModel], config: object) -> PreTrainedModel:
-    torch.manual_seed(5)
+def _seeded(kind: type[PreTrainedModel], config: object, seed: int = 5) -> PreTrainedModel:
+    torch.manual_seed(seed)
     return kind(config).eval()
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -20,7 +21,7 @@ from transformers import (
 
 from orchestrator.conversations.chat import load_chat
 from orchestrator.search.engines import Ids
-from support.reward_kinds import QUESTION
+from support.reward_kinds import BASE, QUESTION
 
 USER = [{"role": "user", "content": QUESTION}]
 
@@ -109,8 +110,33 @@ def shepherd(checkpoint: str, y: Ids, delimiter: str = "\n") -> list[float]:
     return [float(p) for p in rewards]
 
 
+def log_probs(checkpoint: str, y: Ids, temperature: float = 1.0) -> torch.Tensor:
+    """The log-probability of each token of y, and those of all tokens after it."""
+    prompt = load_chat(checkpoint).prompt_ids(USER)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    logits = model(torch.tensor([prompt + y])).logits[0, len(prompt) - 1 :] / temperature
+    return logits.log_softmax(-1)
+
+
+def log_ratio(checkpoint: str, y: Ids) -> list[float]:
+    """Beta = 0.5 times the sum of log-ratios of the tokens, then with that of the end token."""
+    both = (checkpoint, str(Path(checkpoint) / BASE))
+    own, base = (log_probs(name, y) for name in both)
+    ratios = [float(own[t, token] - base[t, token]) for t, token in enumerate(y)]
+    end = load_chat(checkpoint).end_id
+    q = 0.5 * sum(ratios)
+    return [q, q + 0.5 * float(own[-1, end] - base[-1, end])]
+
+
+def likelihood(checkpoint: str, y: Ids) -> list[float]:
+    """The mean of the tokens' log-probabilities at temperature 2."""
+    values = log_probs(checkpoint, y, temperature=2.0)
+    return [sum(float(values[t, token]) for t, token in enumerate(y)) / len(y)]
+
+
 BY_HAND: dict[str, Callable[[str, Ids], list[float]]] = {
     "sequence": sequence, "ultra_rm": ultra_rm, "value_head": value_head, "deberta": encoder,
     "bert": encoder, "roberta": encoder, "process_head": process_head,
-    "token_classes": token_classes, "shepherd": shepherd,
+    "token_classes": token_classes, "shepherd": shepherd, "log_ratio": log_ratio,
+    "likelihood": likelihood,
 }  # fmt: skip

@@ -37,7 +37,7 @@ from orchestrator.decoding.decoder import Decoder
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.stages.identity import fingerprint
 
 CHAT = [{"role": "user", "content": "what is 2 and 3 ?"}]
@@ -83,7 +83,7 @@ def say_in_config(folder: str, **fields: object) -> None:
 def test_a_reward_adapter_scores_as_peft_computes(labels: int, base: str, tmp_path: Path) -> None:
     adapter = write_adapter(base, tmp_path / "adapter", labels=labels)
     spec = ScorerSpec(adapter, score_label=labels - 1 or None)
-    assert check_scorer(spec) == "sequence"
+    assert check_scorer(spec).name == "sequence"
     scorer = load_scorer(spec)
     prompt, response = scorer.chat.prompt_ids(CHAT), scorer.chat.response_ids(ANSWER)
     ids = prompt + response + scorer.closing("closed")
@@ -101,7 +101,7 @@ def test_a_reward_adapter_scores_as_peft_computes(labels: int, base: str, tmp_pa
 def test_a_reward_adapter_on_a_base_with_a_head_keeps_that_head(tmp_path: Path) -> None:
     base = reward_kinds.sequence(tmp_path / "base")
     adapter = write_adapter(base, tmp_path / "adapter", None)
-    assert check_scorer(ScorerSpec(adapter)) == "sequence"
+    assert check_scorer(ScorerSpec(adapter)).name == "sequence"
     model = load_reward_model(adapter)
     assert torch.equal(model.score.weight, load_reward_model(base).score.weight)
     expected = by_peft(AutoModelForSequenceClassification, base, adapter, num_labels=1)
@@ -146,7 +146,7 @@ def test_a_head_that_an_older_peft_saved_without_saying_so_is_read(
 def test_adapters_of_an_encoder_and_of_token_classes(tmp_path: Path) -> None:
     bert = reward_kinds.bert(tmp_path / "bert")
     encoder = write_adapter(bert, tmp_path / "encoder", target_modules=["query", "value"])
-    assert check_scorer(ScorerSpec(encoder)) == "encoder"
+    assert check_scorer(ScorerSpec(encoder)).name == "encoder"
     scorer = load_scorer(ScorerSpec(encoder))
     expected = by_peft(AutoModelForSequenceClassification, bert, encoder, num_labels=1)
     prompt, y = scorer.chat.prompt_ids(CHAT), scorer.chat.response_ids(ANSWER)
@@ -158,7 +158,7 @@ def test_adapters_of_an_encoder_and_of_token_classes(tmp_path: Path) -> None:
 
     base = language_model(tmp_path / "base")
     steps = write_adapter(base, tmp_path / "steps", "TOKEN_CLS", labels=2)
-    assert check_scorer(ScorerSpec(steps)) == "step_tag"
+    assert check_scorer(ScorerSpec(steps)).name == "step_tag"
     tagger = load_scorer(ScorerSpec(steps))
     prompt, y = tagger.chat.prompt_ids(CHAT), tagger.chat.response_ids(ANSWER)
     model = by_peft(AutoModelForTokenClassification, base, steps, num_labels=2)
@@ -226,9 +226,10 @@ def test_a_base_on_the_hub_is_read_from_its_cache(base: str, tmp_path: Path) -> 
     shutil.rmtree(base)
     code = (
         "import sys; from orchestrator.scorers.checkpoint_checks import check_scorer;"
-        "from orchestrator.scorers.scorer import ScorerSpec;"
+        "from orchestrator.scorers.spec import ScorerSpec;"
         "from orchestrator.checkpoints.checkpoint import load_reward_model;"
-        "print(check_scorer(ScorerSpec(sys.argv[1])), load_reward_model(sys.argv[1]).num_labels)"
+        "print(check_scorer(ScorerSpec(sys.argv[1])).name,"
+        " load_reward_model(sys.argv[1]).num_labels)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, adapter],

@@ -12,8 +12,9 @@ from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
 
 TOLERANCE = 1e-4
@@ -150,7 +151,7 @@ def test_the_registry_gives_each_spec_its_scorer(
     ("changes", "said"),
     [
         ({"kind": "log_ratio"}, "kind 'log_ratio' needs a base"),
-        ({"kind": "step_tag", "base": "weak"}, "base = 'weak': only the kind log_ratio has a base"),
+        ({"kind": "step_tag", "base": "weak"}, "base = 'weak': kind 'step_tag' has no base model"),
         ({}, r"or a kind \(step_tag, log_ratio"),
     ],
 )

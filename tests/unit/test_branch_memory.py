@@ -14,14 +14,15 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTra
 
 from jobs.benchmarks.measure import begin_peak, peak_mib
 from orchestrator.checkpoints.checkpoint import load_reward_model
+from orchestrator.choices import BRANCH_MEMORY_MIB
 from orchestrator.config.decoding import ScoringConfig
 from orchestrator.conversations.chat import load_chat
 from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import one_pass
-from orchestrator.rewards.one_pass import BRANCH_MEMORY_MIB, packed_scores
+from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.training.examples import PairExample
 from orchestrator.training.model_with_loss import ModelWithLoss
 

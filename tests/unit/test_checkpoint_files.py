@@ -25,7 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
 from orchestrator.checkpoints.loading import check_weights
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 
 def rotary_buffers(folder: Path) -> str:
@@ -104,12 +104,12 @@ def test_an_old_bert_with_leftovers_is_whole(tmp_path: Path) -> None:
     old["bert.embeddings.position_ids"] = torch.arange(256)[None]
     old["cls.predictions.bias"] = torch.zeros(9)
     save_file(old, tmp_path / WEIGHTS, metadata={"format": "pt"})
-    assert check_scorer(ScorerSpec(checkpoint)) == "encoder"
+    assert check_scorer(ScorerSpec(checkpoint)).name == "encoder"
 
 
 def test_a_reward_model_may_keep_the_head_of_its_language_model(tmp_path: Path) -> None:
     checkpoint = reward_kinds.value_head(tmp_path)  # lm_head beside v_head
-    assert check_scorer(ScorerSpec(checkpoint, "sequence")) == "sequence"
+    assert check_scorer(ScorerSpec(checkpoint, "sequence")).name == "sequence"
 
 
 def test_quantized_weights_of_a_known_method_are_left_to_their_loader(tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_of_weights_on_the_hub_only_headers_are_fetched(tmp_path: Path) -> None:
     with_config(vocab_size=9_000)(folder)
     code = (
         "from orchestrator.scorers.checkpoint_checks import check_scorer;"
-        "from orchestrator.scorers.scorer import ScorerSpec;"
-        "print(check_scorer(ScorerSpec('maker/model')))"
+        "from orchestrator.scorers.spec import ScorerSpec;"
+        "print(check_scorer(ScorerSpec('maker/model')).name)"
     )
     with hub(folder) as (address, sent):
         done = subprocess.run(

@@ -14,6 +14,7 @@ from orchestrator.decoding.decoder import Decoder
 from orchestrator.decoding.engines import engine_notice, engine_of
 from orchestrator.decoding.methods import method_of, parsed
 from orchestrator.decoding.prompts import PromptReader
+from orchestrator.scorers.kind import make_kind
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.methods.cards import Cards
 from orchestrator.search.methods.general import GeneralSearch
@@ -84,7 +85,7 @@ def test_options_that_cannot_be_are_refused_with_what_is_valid(
 
 def test_auto_is_the_engine_that_was_measured_faster(options: DecodeOptions) -> None:
     assert options.engines.policy.engine == "transformers"
-    assert engine_of("auto", "cbs", "sequence") == "transformers"
+    assert engine_of("auto", "cbs", make_kind("sequence", {})) == "transformers"
     assert "measured faster than vLLM on CPUs" in engine_notice("auto", "cpu")
     assert "not measured on cuda" in engine_notice("auto", "cuda")
     assert engine_notice("transformers", "cpu") == ""
@@ -92,7 +93,7 @@ def test_auto_is_the_engine_that_was_measured_faster(options: DecodeOptions) -> 
 
 def test_vllm_is_refused_for_what_it_does_not_score() -> None:
     with pytest.raises(ValueError, match="the reward model is 'step_tag'"):
-        engine_of("vllm", "cbs", "step_tag")
+        engine_of("vllm", "cbs", make_kind("step_tag", {}))
 
 
 def test_vllm_runs_both_models_where_it_is_asked_for(options: DecodeOptions, vllm: None) -> None:

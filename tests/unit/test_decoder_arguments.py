@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 NAN, INFINITE = float("nan"), float("inf")
 

@@ -14,7 +14,7 @@ from orchestrator.checkpoints.weights import read_config
 from orchestrator.evaluation.flops import Sizes
 from orchestrator.records import Cost
 from orchestrator.scorers.parameters import scorer_parameters
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 # Hidden 32, MLP 48, 4 heads of 8 and 2 of keys and values: q, k, v, o; gate, up, down; 2 layers.
 LAYER = 32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 48

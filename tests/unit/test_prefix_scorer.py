@@ -20,7 +20,8 @@ from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.shards import split_into_shards
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowKind, RowReader
-from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.tasks.helpdesk.words import vocabulary
 
 TOLERANCE = 1e-4

@@ -19,7 +19,7 @@ from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.formats import PRESETS, StepFormat
 from orchestrator.scorers.registry import chat_of, load_scorer
 from orchestrator.scorers.row_reader import RowReader
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import ScoreRequest
 
 TOLERANCE = 1e-5
@@ -38,7 +38,7 @@ def public(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_the_reward_of_each_step_is_the_cards(public) -> None:  # type: ignore[no-untyped-def]
     name, folder, rewards, delimiter = public
     spec = ScorerSpec(folder, preset=name)
-    assert check_scorer(spec) == PRESETS[name].kind
+    assert check_scorer(spec).name == PRESETS[name].kind
     scorer = load_scorer(spec)
     text = delimiter.join(STEPS)
     wanted = rewards(folder, text)
@@ -111,7 +111,7 @@ def test_white_space_at_the_ends_of_a_turn_is_left_out(name: str, tmp_path: Path
     ("fields", "message"),
     [
         ({"score_token": 3}, "score_token = 3: preset 'rlhflow-prm' has no score_token"),
-        ({"step_format": StepFormat(tag="x")}, "format: preset 'rlhflow-prm' says another format"),
+        ({"step_format": StepFormat(tag="x")}, "format: preset 'rlhflow-prm' sets another format"),
         ({"preset": "rlhflow-orm", "step_delimiter": "x"}, "step_delimiter = 'x': preset"),
         ({"preset": None, "kind": "step_tag", "score_token": 0}, "kind = 'step_tag': score_token"),
         ({"preset": None, "step_format": StepFormat(tag="x"), "score_token": 0}, "format: not"),
@@ -153,7 +153,7 @@ def test_what_files_tell_needs_no_preset(tmp_path: Path) -> None:
 def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
     folder = PUBLIC["rlhflow-prm"][0](tmp_path / "a language model")
     with pytest.raises(
-        ValueError, match=r"cannot be told from its files; valid: a preset \(math-shep"
+        ValueError, match=r"its files do not show how it scores; valid: a preset \(math-shep"
     ):
         load_scorer(ScorerSpec(folder))
     for name, message in (
@@ -204,7 +204,7 @@ def test_a_detected_process_reward_model_writes_its_own_prompt(tmp_path: Path) -
 
 def test_a_token_to_score_at_is_of_whole_responses_alone(tmp_path: Path) -> None:
     folder = PUBLIC["rlhflow-prm"][0](tmp_path)
-    with pytest.raises(ValueError, match="score_at = -1: a scorer of kind 'step_tag' is read at"):
+    with pytest.raises(ValueError, match="score_at = -1: a scorer of kind 'step_tag' does not"):
         check_scorer(ScorerSpec(folder, preset="rlhflow-prm", score_at=-1))
 
 

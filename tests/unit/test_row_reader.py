@@ -16,7 +16,7 @@ from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow
 from orchestrator.scorers.row_reader import NO_TOKENS, REFUSED, TOO_LONG, RowKind, RowReader
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 
 CONTEXT = 256  # of the tiny models
 

@@ -19,7 +19,8 @@ from orchestrator.choices import Position
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.models import check_models
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.stages.store import Store

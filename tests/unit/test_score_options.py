@@ -79,7 +79,7 @@ def test_what_vllm_does_not_score_is_refused(
 ) -> None:
     vllm = {**options, "engine": "vllm"}
     said = refused(vllm, capsys)
-    assert said.startswith("error: --engine = 'vllm': ") and "gives open scores" in said
+    assert said.startswith("error: --engine = 'vllm': ") and "computes open scores" in said
     shepherd = {"reward": MAKERS["shepherd"](tmp_path / "m"), "kind": "step_tag"}
     said = refused({**vllm, **shepherd, "position": "open"}, capsys)
     assert "the reward model is of kind step_tag; valid: transformers" in said

@@ -11,12 +11,12 @@ import torch
 from support.reward_kinds import MAKERS, bert, process_head, renamed, rewrite, sequence
 from transformers import BertConfig, BertForTokenClassification, LlamaConfig, T5Config
 
-from orchestrator.choices import ScorerKind
-from orchestrator.scorers.detect import FITS, MUST_BE_SAID, kind_of, nature_of
+from orchestrator.scorers.detect import inspect_checkpoint, kind_of
 from orchestrator.scorers.encoder import EncoderScorer
+from orchestrator.scorers.kind import kinds_in_order
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.step_tag import StepTagScorer
 
 FORMS = {
@@ -30,16 +30,19 @@ CLASSES = {"sequence": SequenceScorer, "encoder": EncoderScorer, "step_tag": Ste
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_path: Path) -> None:
     checkpoint = MAKERS[name](tmp_path)
-    nature = nature_of(checkpoint)
-    assert nature.form == FORMS[name]
-    fitting, *further = FITS[nature.form]
+    info = inspect_checkpoint(checkpoint)
+    assert info.form == FORMS[name]
+    kinds = kinds_in_order()
+    fits = [k for k, kind in kinds.items() if kind.fits(ScorerSpec(checkpoint), info)]
+    fitting, *further = fits
     assert further == {"shepherd": ["log_ratio"], "value_head": ["step_tag"]}.get(name, [])
     assert isinstance(load_scorer(ScorerSpec(checkpoint, fitting)), CLASSES[fitting])
-    if nature.form not in MUST_BE_SAID:
+    if kinds[fitting].recognizes(ScorerSpec(checkpoint), info):
         assert kind_of(ScorerSpec(checkpoint)) == fitting
         assert isinstance(load_scorer(ScorerSpec(checkpoint)), CLASSES[fitting])
-    others: list[ScorerKind] = [kind for kind in CLASSES if kind not in FITS[nature.form]]  # type: ignore[misc]
-    for kind in others:
+    else:
+        assert info.form in ("language model", "value head")
+    for kind in set(CLASSES) - set(fits):
         with pytest.raises(ValueError, match=rf"{tmp_path}: no scorer of kind '{kind}': it is a "):
             load_scorer(ScorerSpec(checkpoint, kind))
 
@@ -97,7 +100,7 @@ def test_of_several_labels_one_must_be_chosen(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="score_label = 1: its head has one label"):
         kind_of(ScorerSpec(one, "sequence", score_label=1))
     steps = process_head(tmp_path / "steps")
-    with pytest.raises(ValueError, match="score_label = 1: a scorer of kind 'step_tag' has no"):
+    with pytest.raises(ValueError, match="score_label = 1: a scorer of kind 'step_tag' does not"):
         kind_of(ScorerSpec(steps, score_label=1))
 
 
@@ -131,10 +134,10 @@ def test_hub_names_are_read_from_the_hubs_cache(tmp_path: Path) -> None:
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(commit)
     code = (
-        "import json; from orchestrator.scorers.detect import MUST_BE_SAID, nature_of;"
+        "import json; from orchestrator.scorers.detect import inspect_checkpoint;"
         "from orchestrator.checkpoints.weights import Weights;"
         "shape = Weights.of('maker/model').shape('score.2.weight');"
-        "print(json.dumps([nature_of('maker/model').form, shape]))"
+        "print(json.dumps([inspect_checkpoint('maker/model').form, shape]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Response
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import (
     Sampled,
     SampleRequest,

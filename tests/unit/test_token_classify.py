@@ -20,8 +20,9 @@ from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.engines.vllm.process import TOKENS_PER_BATCH
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import RewardIsNotFinite, ScorerSpec
+from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.token_classify import TokenClassifyScorer
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.tasks.helpdesk import agents
@@ -65,7 +66,7 @@ def qwen_reward(vllm: None, checkpoints: Path) -> str:
 
 @pytest.fixture(scope="module")
 def llama(llama_reward: str) -> Iterator[TokenClassifyScorer]:
-    scorer = load_scorer(ScorerSpec(llama_reward, engine="vllm"), "open", whole_texts=True)
+    scorer = load_scorer(ScorerSpec(llama_reward, engine="vllm"), "open", full_responses=True)
     assert isinstance(scorer, TokenClassifyScorer)
     yield scorer
     scorer.close()
@@ -163,7 +164,7 @@ def test_closed_scores_are_refused_before_anything_starts(word_reward: str) -> N
     with pytest.raises(
         ValueError, match=r"open scores of whole files, not closed ones.*engine: transformers"
     ):
-        load_scorer(ScorerSpec(word_reward, engine="vllm"), whole_texts=True)
+        load_scorer(ScorerSpec(word_reward, engine="vllm"), full_responses=True)
 
 
 def test_closed_scores_are_refused_when_asked_for(llama: TokenClassifyScorer) -> None:

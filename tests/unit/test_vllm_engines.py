@@ -26,8 +26,8 @@ from orchestrator.randomness import stream_key
 from orchestrator.records import Response
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.registry import load_scorer
-from orchestrator.scorers.scorer import ScorerSpec
 from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (

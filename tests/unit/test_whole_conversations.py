@@ -24,7 +24,8 @@ from orchestrator.records import Message, PreferencePair, Prompt
 from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowReader
-from orchestrator.scorers.scorer import Scorer, ScorerSpec
+from orchestrator.scorers.scorer import Scorer
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.engines import ScoreRequest
 from orchestrator.training.pair_rows import whole_pair

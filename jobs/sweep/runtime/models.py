@@ -7,7 +7,7 @@ from jobs.sweep.runtime.stage_files import StageFiles
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.tree import Config
 from orchestrator.conversations.chat import Chat, load_chat
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.stages.store import Stage
 
 
@@ -50,7 +50,7 @@ class Models:
         variant, checkpoint = self.config.variants.get(name), self.checkpoint(name)
         if variant is None:
             return outcome_spec(self.config, name, checkpoint)
-        base = (variant.base or self.checkpoint("policy")) if variant.is_log_ratio else None
+        base = (variant.base or self.checkpoint("policy")) if variant.has_base else None
         return variant_spec(self.config, variant, checkpoint, base)
 
     def chat(self, name: str) -> Chat:

@@ -20,7 +20,7 @@ from orchestrator.data.tables import read_pairs_table
 from orchestrator.evaluation.prefix_rates import POSITIONS
 from orchestrator.evaluation.resampling import Floats
 from orchestrator.records import PreferencePair
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.sample_files import read_samples
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter

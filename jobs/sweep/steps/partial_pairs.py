@@ -21,7 +21,7 @@ from orchestrator.conversations.chat import load_chat
 from orchestrator.data.partial_pairs import SCHEMA, CutPairs, read_row_groups, truncation_shares
 from orchestrator.rewards.partial_weights import count_rows_of, weigh
 from orchestrator.rewards.weight_tally import WeightTally
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 

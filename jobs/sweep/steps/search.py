@@ -23,7 +23,7 @@ from orchestrator.evaluation.response_table import (
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import end_tokens, scored_token
-from orchestrator.scorers.scorer import ScorerSpec
+from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Policy, Reward

@@ -1,0 +1,24 @@
+"""The config's type of a scorer kind's name, checked against the registry."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from orchestrator.scorers.kind import check_kind, kinds_in_order
+
+
+def _registered(name: str) -> str:
+    """Return a name that a scorer kind has."""
+    try:
+        return check_kind(name)
+    except ValueError as error:
+        raise PydanticCustomError("no_kind", "{why}", {"why": str(error)}) from None
+
+
+def _add_names(schema: dict[str, Any]) -> None:
+    """Add the valid names to the JSON schema of the field."""
+    schema["enum"] = list(kinds_in_order())
+
+
+KindName = Annotated[str, AfterValidator(_registered), Field(json_schema_extra=_add_names)]

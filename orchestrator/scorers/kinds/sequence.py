@@ -1,0 +1,122 @@
+"""The kind ``sequence``: causal reward models, whose score is read at one token."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.scorers.kind import Placement, ScorerKind, register
+
+if TYPE_CHECKING:
+    from orchestrator.scorers.detect import CheckpointInfo
+    from orchestrator.scorers.scorer import Scorer
+    from orchestrator.scorers.spec import ScorerSpec
+
+
+@register
+class SequenceKind(ScorerKind):
+    """A causal sequence classifier, or the logit of one token of a language model."""
+
+    name = "sequence"
+    summary = "a causal reward model, read at one token"
+    order = 10
+    forms = ("classifier", "value head")
+    recognized_forms = ("classifier",)
+    reads = frozenset(["score_label", "score_at", "score_token"])
+    engines = ("transformers", "vllm")
+    dtypes = ("float32", "float64", "bfloat16")
+    branch_positions = ("closed",)
+    keeps_cache = True
+    is_trainable = True
+
+    @classmethod
+    def is_implied(cls, spec: "ScorerSpec") -> bool:
+        """A score token is a logit that this kind reads."""
+        return spec.score_token is not None
+
+    @classmethod
+    def fits(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
+        """A classifier with a step format scores steps, which is another kind."""
+        if spec.score_token is not None:
+            return info.form == "language model"
+        return super().fits(spec, info) and not (spec.step_format and info.form == "classifier")
+
+    @classmethod
+    def check_spec(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> None:
+        """Check the score token."""
+        from orchestrator.checkpoints.weights import read_config
+
+        if spec.score_token is None:
+            return
+        if info.form != "language model":
+            raise ValueError(
+                f"{spec.checkpoint}: score_token = {spec.score_token}: a logit of a language model,"
+                f" and it is {info.description}; valid: none"
+            )
+        size = read_config(spec.checkpoint).get("vocab_size")
+        if isinstance(size, int) and not 0 <= spec.score_token < size:
+            raise ValueError(
+                f"{spec.checkpoint}: score_token = {spec.score_token}: no such token; valid: 0 to"
+                f" {size - 1}"
+            )
+
+    def check_weights(self, spec: "ScorerSpec") -> None:
+        """Check the weights of a reward model, or of the language model with the score token."""
+        from orchestrator.checkpoints.checkpoint import check_reward_weights
+
+        if spec.score_token is not None:
+            super().check_weights(spec)
+        else:
+            check_reward_weights(spec.checkpoint, spec.score_label)
+
+    def check_vllm(self, spec: "ScorerSpec") -> None:
+        """Check that vLLM serves the model and reads its head."""
+        from orchestrator.scorers.vllm_scorer import check_model
+
+        if spec.score_token is not None:
+            raise ValueError(
+                f"{spec.checkpoint}: engine 'vllm' reads reward heads, and the score is the logit"
+                f" of token {spec.score_token}; use engine: transformers"
+            )
+        check_model(spec.checkpoint)
+
+    def reads_logits(self, spec: "ScorerSpec") -> bool:
+        """A score token is a logit."""
+        return spec.score_token is not None
+
+    def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+        """Load the model on the engine of the spec."""
+        if spec.engine == "vllm":
+            return self._load_vllm(spec, placement)
+        from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
+        from orchestrator.scorers.sequence import SequenceScorer
+
+        return SequenceScorer(
+            spec.checkpoint,
+            placement.position,
+            placement.policy_chat,
+            placement.device,
+            spec.branch_memory_mib,
+            placement.cache_mib or MEMORY_MIB,
+            placement.dtype,
+            spec.score_label,
+            finished=spec.finished,
+            score_at=spec.score_at,
+            score_token=spec.score_token,
+            fold_system=spec.fold_system,
+        )
+
+    def _load_vllm(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+        from orchestrator.scorers.token_classify import TokenClassifyScorer
+        from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
+
+        if spec.score_token is not None:
+            self.check_vllm(spec)
+        scorer = TokenClassifyScorer if placement.full_responses else VllmSequenceScorer
+        return scorer(
+            spec.checkpoint,
+            placement.position,
+            placement.policy_chat,
+            placement.device,
+            placement.cache_mib,
+            finished=spec.finished,
+            score_at=spec.score_at,
+            fold_system=spec.fold_system,
+        )
