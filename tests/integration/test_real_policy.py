@@ -18,18 +18,22 @@ from conftest import ROOT, own_cluster
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orchestrator.checkpoints.weights import Weights
+from orchestrator.config.yaml_text import read_yaml
 from orchestrator.data.tables import read_prompts
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.search.method import methods_in_order
 
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT / ".." / "shared" / "data"))
 PAIRS = SHARED / "hh_rlhf" / "harmless_base_pairs.jsonl"
 SECONDS = 3_600  # on two cores it takes a quarter of that
 ROWS, ORM_PAIRS, PROMPTS = 294, 200, 8
 SHORTEST = 40  # characters of a response that is more than a word
-METHODS = (
-    "bon", "args", "args_stochastic", "tbs", "cbs", "cards", "general", "step_beam", "dvts",
-)  # fmt: skip
+METHODS = {
+    name: kind
+    for name, kind in methods_in_order().items()
+    if kind.needs_scorer and not kind.needs_answers
+}
 SCORERS = ("orm", "prm_sst")
 
 pytestmark = [pytest.mark.slow, pytest.mark.samples, pytest.mark.timeout(SECONDS + 60)]
@@ -61,14 +65,22 @@ def sweep(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not PAIRS.is_file():
         pytest.skip(f"{PAIRS} is not here; SHARED_DATA names the folder of real data")
     folder = tmp_path_factory.mktemp("smollm2")
+    config = ROOT / "configs" / "smollm2_small.yaml"
+    configured = read_yaml(config.read_text())["search"]
     short_pairs(folder / "pairs.jsonl")
     command = [
         sys.executable, str(ROOT / "jobs" / "full_sweep.py"),
-        "--config", str(ROOT / "configs" / "smollm2_small.yaml"),
+        "--config", str(config), *(smallest(name) for name in METHODS if name not in configured),
         f"data.pairs={folder / 'pairs.jsonl'}", f"models.policy={smollm2}", "output_dir=out",
     ]  # fmt: skip
     print(run(command, folder))
     return folder / "out"
+
+
+def smallest(name: str) -> str:
+    """The override that runs a method with two of everything that it counts."""
+    fields = ", ".join(f"{field}: 2" for field in METHODS[name]().candidate_counts)
+    return f"search.{name}={{{fields}}}"
 
 
 def stage(sweep: Path, name: str) -> Path:

@@ -77,7 +77,7 @@ def _whole(draw: random.Random) -> Any:
     overrides = draw.choice(
         (
             [],
-            ["search.general={}", "search.step_beam={delimiter: .}", "search.dvts={delimiter: .}"],
+            ["search.general={}", "search.step_beam={delimiter: .}"],
             ["variants.v={objective: dpo, aggregation: min, step_delimiter: .}"],
             ["data={task: hh_rlhf, pairs: pairs.jsonl}", "training.policy.warmup_steps=0"],
             ["data={task: gsm8k, demonstrations: pairs.jsonl, pairs: pairs.jsonl, test:"

@@ -421,7 +421,7 @@ def test_fields_of_a_variant_that_do_not_go_together_are_named(variant: str) -> 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("search.dvts={delimiter: ''}", "search.dvts.delimiter = ''"),
+        ("search.step_beam={delimiter: ''}", "search.step_beam.delimiter = ''"),
         ("search.step_beam={beams: 0}", "search.step_beam.beams = 0"),
         ("search.general={granularity: word}", "search.general.granularity = 'word'"),
         ("search.args_stochastic={temperature: 0}", "search.args_stochastic.temperature = 0"),
@@ -499,7 +499,7 @@ def test_a_list_of_methods_runs_these_and_the_baselines(tmp_path: Path) -> None:
 
 
 def test_a_list_of_methods_keeps_the_other_fields_of_its_base(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text("search: {wave_size: 9, scorers: [orm], dvts: {}}\n")
+    (tmp_path / "base.yaml").write_text("search: {wave_size: 9, scorers: [orm], step_beam: {}}\n")
     (tmp_path / "top.yaml").write_text("base: base.yaml\nsearch: [{name: cbs, chunk: 6}]\n")
     search = load_config(tmp_path / "top.yaml").search
     assert (search.max_concurrent, search.scorers) == (9, ["orm"])
@@ -521,7 +521,7 @@ def load_config_text(folder: Path, text: str) -> Config:
         ("[{name: cbs, colour: red}]", "unknown key 'colour'; valid: name, prompts, beams"),
         ("[{name: general, delimiter: x}]", "search.methods.0.delimiter = 'x': it has no effect"),
         ("[{name: vote}]", "have none; valid: search.methods without entry 0"),
-        ("[{name: dvts}]", "search.methods.0.delimiter"),
+        ("[{name: step_beam}]", "search.methods.0.delimiter"),
         ("[cbs]", "search.methods.0 = 'cbs': a name is wanted"),
         ("[null]", "search.methods.0 = None: a name is wanted"),
         ("[[{name: cbs}]]", "search.methods.0 = [{'name': 'cbs'}]: a name is wanted"),
@@ -604,7 +604,7 @@ def test_what_a_preset_contradicts_is_told_as_the_configs(word_reward: str) -> N
     ("overrides", "looked"),
     [
         ([], False), (["search.cards=null"], False), (["models.orm=a/b"], True),
-        (["variants.v.checkpoint=a/b"], True), (["search.dvts={delimiter: .}"], True),
+        (["variants.v.checkpoint=a/b"], True), (["search.step_beam={delimiter: .}"], True),
         (["variants.prm_sst={aggregation: min, step_delimiter: .}"], True),
         (["search.engine=vllm"], True), (["search.dtype=float64"], True),
         (["cluster.reward_cache_mib=64"], True),

@@ -37,7 +37,7 @@ def test_every_config_is_valid_and_names_the_schema(file: Path) -> None:
     "overrides",
     [
         [],
-        ["variants.prm_tlt=null", "search.cards=null", "search.dvts.subtrees=2"],
+        ["variants.prm_tlt=null", "search.cards=null", "search.step_beam.beams=2"],
         ["variants.v={objective: dpo, aggregation: min, step_delimiter: .}"],
         ["search.methods=[{name: cbs, chunk: 6}, {name: bon, n: 8}]"],
         ["data={task: gsm8k, demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl}"],

@@ -80,7 +80,6 @@ TOO_LARGE = {
                                     "of memory"),
     "search.tbs.candidates=100000000": ("search.tbs.candidates = 100000000: ", "of memory"),
     "search.bon.n=1000000000": ("search.bon.n = 1000000000: ", "candidates of each of 300 prompts"),
-    "search.dvts={subtrees: 1000000000, delimiter: .}": ("search.dvts.subtrees = ", "of memory"),
     "search.general={sequences: 1000000000}": ("search.general.sequences = ", "of memory"),
     "search.step_beam={beams: 1000000000, delimiter: .}": ("search.step_beam.beams = ", "memory"),
     "search.args.k=2000000000": ("search.args.k = 2000000000: ", "of memory"),
