@@ -48,7 +48,7 @@ class BestRates:
     def __init__(self, bare: Sequence[ProcessPoolExecutor], setup: ModelSetup, case: Case) -> None:
         counts = {"beams": 1, **case.method.candidate_counts}
         beams, candidates = counts["beams"], counts.get("k") or counts["candidates"]
-        self._bare, self._place, self._first = bare, setup, max(FIRST_ROWS, beams)
+        self._bare, self._setup, self._first = bare, setup, max(FIRST_ROWS, beams)
         self._measurements: list[tuple[Callable[..., float], tuple[int, ...]]]
         self._measurements = [(_decoding, (beams,)), (_scoring, (beams, candidates))]
         self._best: list[Rate] = []
@@ -66,7 +66,7 @@ class BestRates:
 
     def _search(self, measured: Callable[..., float], shape: tuple[int, ...]) -> Rate:
         best: Rate | None = None
-        for engine in engines(self._place, scores=measured is _scoring):
+        for engine in engines(self._setup, scores=measured is _scoring):
             fastest = self._rate(measured, shape, engine, self._first)
             rows = fastest.rows
             if best is not None and fastest.tokens < HOPELESS * best.tokens:
@@ -82,7 +82,7 @@ class BestRates:
     def _rate(
         self, measured: Callable[..., float], shape: tuple[int, ...], engine: Engine, rows: int
     ) -> Rate:
-        runs = [one.submit(measured, self._place, engine, rows, *shape) for one in self._bare]
+        runs = [one.submit(measured, self._setup, engine, rows, *shape) for one in self._bare]
         return Rate(sum(run.result() for run in runs), rows, engine)
 
 

@@ -24,7 +24,7 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
 
-WHOLE = 10**6  # a prefix length past every response: the whole response
+FULL_LENGTH = 10**6  # a prefix length past every response: the whole response
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Engines:
         self, scorer: ScorerSpec, responses: Sequence[tuple[Prompt, str]], dtype: Dtype = "float32"
     ) -> list[float]:
         """Return r(x, y) of whole responses."""
-        scores = asyncio.run(self.reward(scorer, dtype).prefix_scores(responses, [WHOLE]))
+        scores = asyncio.run(self.reward(scorer, dtype).prefix_scores(responses, [FULL_LENGTH]))
         return [score[0] for score in scores]
 
     def search(

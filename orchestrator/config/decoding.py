@@ -75,12 +75,12 @@ def _sections() -> dict[str, type[SearchMethod[Any]]]:
     return {n: kind for n, kind in methods_in_order().items() if not kind.always_runs}
 
 
-def _listed(given: Any) -> Any:
+def _listed(config_value: Any) -> Any:
     """A method of a list, which names itself."""
-    if isinstance(given, SearchMethod):
-        return given
+    if isinstance(config_value, SearchMethod):
+        return config_value
     kinds = _sections()
-    name = given.get("name") if isinstance(given, dict) else None
+    name = config_value.get("name") if isinstance(config_value, dict) else None
     if not isinstance(name, str) or name not in kinds:
         why = f"name {shown(name)}: no such method" if name is not None else "a name is wanted"
         valid = f"{{name: ..., FIELD: ...}} with a name of {', '.join(kinds)}"
@@ -88,12 +88,12 @@ def _listed(given: Any) -> Any:
             "no_method", "{why}; valid: {valid}", {"why": why, "valid": valid}
         )
     fields = kinds[name].model_fields
-    if unknown := [str(field) for field in given if field not in fields]:
+    if unknown := [str(field) for field in config_value if field not in fields]:
         raise PydanticCustomError(
             "no_field", "unknown key {field}; valid: {valid}",
             {"field": shown(unknown[0]), "valid": ", ".join(fields)},
         )  # fmt: skip
-    return kinds[name].model_validate(given)
+    return kinds[name].model_validate(config_value)
 
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def _label(method: SearchMethod[Any]) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join([method.name, *parts])).rstrip("-.")
 
 
-def methods_of_list(given: list[Any]) -> dict[str, Any]:
+def methods_of_list(methods: list[Any]) -> dict[str, Any]:
     """The search section of a list of methods: these and no others."""
-    return {"methods": given} | dict.fromkeys(_sections())
+    return {"methods": methods} | dict.fromkeys(_sections())
 
 
 class SearchSettings(Section):
@@ -165,11 +165,11 @@ class SearchSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_a_list(cls, given: Any) -> Any:
+    def _of_a_list(cls, config_value: Any) -> Any:
         """`search: [{name: cbs, chunk: 6}, ...]` runs these methods and no others."""
-        if not isinstance(given, list) or not given:
-            return given
-        return methods_of_list(given)
+        if not isinstance(config_value, list) or not config_value:
+            return config_value
+        return methods_of_list(config_value)
 
     @model_validator(mode="after")
     def _methods_differ(self) -> Self:
@@ -208,13 +208,13 @@ class SearchSettings(Section):
     @property
     def _entries(self) -> list[tuple[str, SearchMethod[Any]]]:
         """The methods that run, with their paths."""
-        found: list[tuple[str, SearchMethod[Any]]] = []
+        methods: list[tuple[str, SearchMethod[Any]]] = []
         for name, kind in METHODS.items():
             method = kind(name=name) if kind.always_runs else getattr(self, name)
             if method is not None:
-                found.append((f"search.{name}", method))
-        found += [(f"search.methods.{i}", method) for i, method in enumerate(self.methods)]
-        return found
+                methods.append((f"search.{name}", method))
+        methods += [(f"search.methods.{i}", method) for i, method in enumerate(self.methods)]
+        return methods
 
 
 if TYPE_CHECKING:

@@ -83,14 +83,14 @@ def _key(part: Any, name: str) -> Any:
     return int(name) if isinstance(part, list) else name
 
 
-def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, Any]:
     """Read a YAML file and merge it over the file that its `base:` names."""
     content = _renamed(_content(file))  # before it is merged over its base
-    if file.resolve() in above:
+    if file.resolve() in files_over:
         raise ConfigError(
             f"{file}: `base` refers back to this file; valid: a chain without a cycle"
         )
-    if len(above) >= BASES:
+    if len(files_over) >= BASES:
         raise ConfigError(
             f"{file}: the chain of `base` files is too long; valid: at most {BASES} files"
         )
@@ -101,7 +101,7 @@ def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"base = {shown(base)}: not a file name; valid: a file relative to {file.parent}"
         )
-    below = _read(file.parent / base, (*above, file.resolve()))
+    below = _read(file.parent / base, (*files_over, file.resolve()))
     return _merged(_of_task(below, _task_of(content)), content)
 
 

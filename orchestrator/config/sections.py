@@ -174,15 +174,15 @@ class Variant(Section):
 
     @field_validator("format", mode="before")
     @classmethod
-    def _known_fields(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
+    def _known_fields(cls, config_value: Any) -> Any:
+        if not isinstance(config_value, dict):
+            return config_value
         valid = [field.name for field in fields(StepFormat)]
-        unknown = [name for name in given if name not in valid]
+        unknown = [name for name in config_value if name not in valid]
         if unknown:
             raise ValueError(f"{unknown[0]}: no such field; valid: {', '.join(valid)}")
         try:
-            return StepFormat(**given)
+            return StepFormat(**config_value)
         except TypeError as error:
             raise ValueError(str(error)) from error
 

@@ -72,9 +72,12 @@ class TrainingConfig(Section):
 
     @field_validator("policy", "orm", "reference", "prm", "implicit", mode="before")
     @classmethod
-    def _over_the_default(cls, given: Any, info: ValidationInfo) -> Any:
+    def _over_the_default(cls, config_value: Any, info: ValidationInfo) -> Any:
         """Fill learning rate and batch size of a training with the defaults above."""
-        if not isinstance(given, dict):
-            return given
+        if not isinstance(config_value, dict):
+            return config_value
         default = cls.model_fields[str(info.field_name)].default
-        return {"learning_rate": default.learning_rate, "batch_size": default.batch_size} | given
+        return {
+            "learning_rate": default.learning_rate,
+            "batch_size": default.batch_size,
+        } | config_value

@@ -55,16 +55,16 @@ def config_page() -> str:
 @cache
 def _sections() -> dict[str, type[Section]]:
     """The sections whose tables the page has, by name; but for search methods and judges."""
-    found: dict[str, type[Section]] = {}
+    sections: dict[str, type[Section]] = {}
     pending: list[type[Section]] = [Config]
     while pending:
         section = pending.pop()
-        if section.__name__ in found or issubclass(section, SearchMethod | Judge):
+        if section.__name__ in sections or issubclass(section, SearchMethod | Judge):
             continue
-        found[section.__name__] = section
+        sections[section.__name__] = section
         for field in section.model_fields.values():
             pending += sections_in(field.annotation)
-    return found
+    return sections
 
 
 def _headings(template: str) -> dict[str, str]:

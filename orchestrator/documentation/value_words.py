@@ -76,10 +76,10 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    whole = int(value)
-    if whole >= EXACT and whole & (whole - 1) == 0:
-        return f"2^{whole.bit_length() - 1}"
-    return f"{value:,}" if whole != value else f"{whole:,}"
+    integer = int(value)
+    if integer >= EXACT and integer & (integer - 1) == 0:
+        return f"2^{integer.bit_length() - 1}"
+    return f"{value:,}" if integer != value else f"{integer:,}"
 
 
 def _length(schema: Mapping[str, Any]) -> str:

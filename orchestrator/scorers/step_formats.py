@@ -142,16 +142,16 @@ def _turns(checkpoint: str, chat: Chat, fmt: StepFormat) -> TagFormat:
     assert isinstance(chat.template, StepTurns)
     judged, answered = chat.template.between_steps()
     begin = chat.frame + _WORD
-    before, asked = chat.encoded(begin), chat.encoded(begin + judged)
+    before, judged_ids = chat.encoded(begin), chat.encoded(begin + judged)
     both = [chat.encoded(begin + judged + answered + step) for step in (_WORD, _NUMBER)]
     between, _ = split(*both)
-    if asked[: len(before)] != before or both[0][: len(asked)] != asked:
+    if judged_ids[: len(before)] != before or both[0][: len(judged_ids)] != judged_ids:
         raise ValueError(
             f"{checkpoint}: the text between two steps merges with a step or with the answer"
             f" {fmt.answer!r} when it is tokenized, so that the reward has no token; valid: a chat"
             " template that puts a control token there, or layout: tags"
         )
-    tag_ids, between_ids = asked[len(before) :], between[len(asked) :]
+    tag_ids, between_ids = judged_ids[len(before) :], between[len(judged_ids) :]
     return TagFormat(tag_ids, fmt.delimiter, between_ids=between_ids, trims=True)
 
 

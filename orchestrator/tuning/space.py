@@ -129,12 +129,12 @@ def _are_scalars(arguments: tuple[Scalar, ...]) -> bool:
 
 
 def _is_range(
-    arguments: tuple[Scalar, ...], above: float = -math.inf, integers: bool = False
+    arguments: tuple[Scalar, ...], greater_than: float = -math.inf, integers: bool = False
 ) -> bool:
     if not _are_numbers(arguments, 2, integers):
         return False
     low, high = (float(value) for value in arguments)  # type: ignore[arg-type]
-    return above < low < high
+    return greater_than < low < high
 
 
 def _is_grid(arguments: tuple[Scalar, ...]) -> bool:
@@ -147,7 +147,7 @@ def _is_grid(arguments: tuple[Scalar, ...]) -> bool:
 _CHECKS: dict[str, Callable[[tuple[Scalar, ...]], bool]] = {
     "choice": _are_scalars,
     "uniform": _is_range,
-    "loguniform": lambda arguments: _is_range(arguments, above=0),
+    "loguniform": lambda arguments: _is_range(arguments, greater_than=0),
     "quniform": _is_grid,
     "randint": lambda arguments: _is_range(arguments, integers=True),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from actors.backends import ActorReward
-from jobs.sweep.backends import WHOLE, Engines
+from jobs.sweep.backends import FULL_LENGTH, Engines
 from jobs.sweep.readers import TestPrompts
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.tables import read_pairs_table
@@ -103,7 +103,7 @@ async def _scores(
 ) -> dict[str, Floats]:
     """Scores (N, G + 1) of both sides in both positions, at the grid's cuts and of the whole."""
     arrays = {}
-    cuts = [*grid, WHOLE]
+    cuts = [*grid, FULL_LENGTH]
     for number, side in enumerate(SIDES):
         rows: list[list[float]] = []
         for start in range(0, len(pairs), PAIRS_PER_CALL):
