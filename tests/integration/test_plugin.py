@@ -140,7 +140,7 @@ def test_a_sweep_runs_it_and_shows_it(word_policy: str, tmp_path: Path) -> None:
 def test_the_help_of_a_sweep_lists_its_components() -> None:
     shown = " ".join(run(sys.executable, "jobs/full_sweep.py", "--help").stdout.split())
     assert "[key.sub=value ...]" in shown  # not taken for markup
-    for component in ("counting", "brevity", "longest", "pleases", "ipo"):
+    for component in ("counting", "brevity", "longest", "pleases", "ipo", "likelihood"):
         assert component in shown
 
 
