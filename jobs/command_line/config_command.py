@@ -23,7 +23,6 @@ def _components() -> Iterable[tuple[str, Iterable[str]]]:
     from orchestrator.judges.task_grade import TaskGrade
     from orchestrator.objectives.objective import variant_objectives
     from orchestrator.scorers.kind import kinds_in_order
-    from orchestrator.scorers.kind import SCORER_KINDS
     from orchestrator.search.method import methods_in_order
     from orchestrator.tasks.task import TASKS
 
@@ -31,7 +30,6 @@ def _components() -> Iterable[tuple[str, Iterable[str]]]:
         ("Tasks (data.task)", TASKS),
         ("Objectives (variants.NAME.objective)", variant_objectives()),
         ("Scorer kinds (variants.NAME.kind)", kinds_in_order()),
-        ("Scorer kinds (variants.NAME.kind)", SCORER_KINDS),
         ("Search methods (search.NAME)", methods_in_order()),
         ("Metrics", metrics_in_order()),
         ("Judges (evaluation.judges)", [n for n, kind in JUDGES.items() if kind is not TaskGrade]),
