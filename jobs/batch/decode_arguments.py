@@ -45,16 +45,20 @@ class DecodeArguments(FileJobOptions):
     )
     reward: An[str | None, Opt(help="checkpoint folder or hub name of the reward model")] = None
     finished: An[Finished, Opt(help="where a finished response is scored")] = "template"
-    max_new_tokens: An[int, Opt(min=1, help="length limit of a response")] = 256
+    max_new_tokens: An[int, Opt(min=1, help="maximum number of tokens in a response")] = 256
     temperature: An[float, Opt(help="sampling temperature of the policy")] = 1.0
-    top_p: An[float, Opt(help="probability mass of nucleus sampling")] = 1.0
+    top_p: An[float, Opt(help="nucleus sampling: probability mass that is kept")] = 1.0
     seed: An[int, Opt(help="seed of all random numbers")] = 0
-    max_actors: An[int | None, Opt(min=1, help="start actors up to this while prompts wait")] = None
-    policy_cache_mib: An[int | None, Opt(min=1, help="KV cache of each policy")] = None
-    reward_cache_mib: An[int | None, Opt(min=1, help="KV cache of each reward model")] = None
+    max_actors: An[
+        int | None, Opt(min=1, help="largest number of actors, started while prompts wait")
+    ] = None
+    policy_cache_mib: An[int | None, Opt(min=1, help="KV cache of each policy, in MiB")] = None
+    reward_cache_mib: An[int | None, Opt(min=1, help="KV cache of each reward model, in MiB")] = (
+        None
+    )
     max_concurrent: An[int, Opt(min=1, help="prompts that an actor searches at once")] = 32
     dtype: An[Dtype, Opt(help="dtype of the weights")] = "float32"
-    engine: An[EngineChoice, Opt(help="auto: the engine measured faster")] = "auto"
+    engine: An[EngineChoice, Opt(help="auto: the engine that was faster in benchmarks")] = "auto"
 
     @property
     def threads_per_actor(self) -> int:

@@ -138,7 +138,8 @@ class DecodeOptions(DecodeArguments):
             return
         if "beta" in method_fields(self.method):
             raise ConfigError(
-                f"--beta = {self.beta}: is the factor of a log ratio and needs --base; valid: with"
+                f"--beta = {self.beta}: it is the factor of a log ratio, which needs --base;"
+                " valid: with"
                 f" --base; set the field of {self.method} as beta={self.beta:g}"
             )
 

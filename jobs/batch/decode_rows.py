@@ -63,8 +63,8 @@ def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> Shar
         )
         if taken := sorted((set(ADDED.names) - {"prompt_id"}) & set(file.columns.names)):
             raise ConfigError(
-                f"--prompts = {source!r}: has columns that the output adds: {', '.join(taken)};"
-                " valid: a file without them"
+                f"--prompts = {source!r}: it has columns that the output adds: {', '.join(taken)};"
+                " valid: a file without these columns"
             )
         check_usable(file, reader.check)
     return file

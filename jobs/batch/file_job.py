@@ -41,7 +41,7 @@ def file_job(
     lasting, moved = lasting_output_dir(path, name, Path.cwd())
     try:
         if "://" in lasting:
-            raise ConfigError(f"{option} = {lasting!r}: is a URI; {_valid(suffixes)}")
+            raise ConfigError(f"{option} = {lasting!r}: a URI is not supported; {_valid(suffixes)}")
         if moved:
             console.print(moved, highlight=False, markup=False)
             Path(lasting).parent.mkdir(parents=True, exist_ok=True)

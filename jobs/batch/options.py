@@ -32,14 +32,16 @@ class FileJobOptions(ScorerOptions):
     PATHS: ClassVar[tuple[str, ...]] = ()
     DECIDING: ClassVar[tuple[str, ...]] = ()
 
-    actors: An[int, Opt(min=1, help="number of processes, each with the models")] = 1
+    actors: An[int, Opt(min=1, help="number of actors, each with its own copy of the models")] = 1
     threads: reward_arguments.Threads = None
     shard_rows: An[
         int,
-        Opt("--shard-rows", "--part-rows", min=1, help="rows of an output shard"),
+        Opt("--shard-rows", "--part-rows", min=1, help="number of rows in an output shard"),
     ] = 256
     device: reward_arguments.Device = "cpu"
-    force: An[bool, Opt("--force", help="overwrite an output of other options")] = False
+    force: An[bool, Opt("--force", help="overwrite an output that was made with other options")] = (
+        False
+    )
 
     @property
     def threads_per_actor(self) -> int:

@@ -30,11 +30,13 @@ class ScoreArguments(FileJobOptions):
     prefixes: An[
         str, Opt(help="prefixes to score: whole, tlt, sst[:K], steps, every:N, or lengths t1,t2")
     ] = "whole"
-    branch_memory_mib: An[int, Opt(min=1, help="memory limit of the branches of a pass")] = 256
-    engine: An[Engine, Opt(help="vllm: open scores of kind sequence only")] = "transformers"
-    seed: An[int, Opt(help="seed of the lengths that sst draws")] = 0
+    branch_memory_mib: An[
+        int, Opt(min=1, help="memory limit of the prefixes in a pass, in MiB")
+    ] = 256
+    engine: An[Engine, Opt(help="vllm: only open scores, and only kind sequence")] = "transformers"
+    seed: An[int, Opt(help="seed of the prefix lengths that sst draws")] = 0
     actors: An[int, Opt(min=1, help="scoring processes, each with the model")] = min(CORES, 2)
-    batch_size: An[int, Opt(min=1, help="responses in a batch")] = 32
+    batch_size: An[int, Opt(min=1, help="number of responses in a batch")] = 32
 
     def check_early(self) -> None:
         """Check what needs neither torch nor a look into a checkpoint.

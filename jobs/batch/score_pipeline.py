@@ -189,6 +189,7 @@ def check_columns(source: str, names: Sequence[str], reader: RowReader) -> None:
         added |= {f"{side}prefix_scores", f"{side}score"}
     if taken := sorted(added & set(names)):
         raise ConfigError(
-            f"--input = {source!r}: has columns that the output adds: {', '.join(taken)}; valid: a"
+            f"--input = {source!r}: it has columns that the output adds: {', '.join(taken)};"
+            " valid: a"
             " file without them"
         )

@@ -1,4 +1,4 @@
-"""Options of the command line that say how a reward model is read, and what each needs."""
+"""Command-line options that define how a reward model scores, and their checks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +13,7 @@ from orchestrator.scorers.kind import ScorerKind, kinds_that_read
 from orchestrator.scorers.spec import ScorerSpec
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}
-# Each that decides the scores, by the name of its field; of models the contents decide.
+# Fields that decide the scores; of checkpoints, their contents count instead of their paths.
 DECIDING = (
     "kind", "option", "beta", "aggregation", "step_delimiter", "step_tag", "score_label",
     "position", "preset", "format", "score_at", "score_token", "fold_system",
@@ -42,10 +42,10 @@ class ScorerOptions:
     named: frozenset[str] = frozenset()  # fields that the command line sets
 
     def scorer_spec(self, **more: Any) -> ScorerSpec:
-        """The scorer, with further fields of it.
+        """Return the spec of the scorer; ``more`` are further fields of it.
 
         Raises:
-            ConfigError: fields do not go together.
+            ConfigError: fields contradict each other.
         """
         assert self.reward is not None
         step_format, options = parsed_format(self.format), parsed_options(self.option)
@@ -71,33 +71,39 @@ class ScorerOptions:
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
 
     def check_values(self) -> None:
-        """Raises ConfigError for an empty text, and for a factor that is none or is not read."""
+        """Check the delimiter, the step tag and beta.
+
+        Raises:
+            ConfigError: a text is empty, or beta is not positive or has no effect.
+        """
         for name in ("step_delimiter", "step_tag"):
             if getattr(self, name) == "":
-                raise ConfigError(f"--{name.replace('_', '-')} = '': empty; valid: a text")
+                raise ConfigError(f"--{name.replace('_', '-')} = '': empty; valid: a nonempty text")
         if self.beta is None:
             return
         if self.base is None:
-            raise ConfigError(f"--beta = {self.beta}: of a log ratio alone; valid: with --base")
+            raise ConfigError(f"--beta = {self.beta}: only a log ratio uses it; valid: with --base")
         if not isfinite(self.beta) or self.beta <= 0:
             raise ConfigError(f"--beta = {self.beta}: valid: a number over 0")
 
     def check_step_tag(self, kind: ScorerKind) -> None:
-        """Raises ConfigError for a tag where a kind of reward model reads none."""
+        """Raise ConfigError if a step tag is set for a kind of reward model that has none."""
         if self.step_tag is not None and "step_tag" not in kind.reads:
             raise ConfigError(
-                f"--step-tag = {self.step_tag!r}: the reward model is of kind {kind.name}; valid:"
-                f" with one of kind {kinds_that_read('step_tag')}"
+                f"--step-tag = {self.step_tag!r}: a reward model of kind {kind.name} has no step"
+                f" tag; valid: with a reward model of kind {kinds_that_read('step_tag')}"
             )
 
     def unread_delimiter(self, kind: ScorerKind, ways: str) -> dict[str, str]:
-        """Why nothing reads the delimiter with a kind of reward model; empty where it is read.
+        """Return why the step delimiter has no effect with a kind; empty if it has an effect.
 
-        ``ways`` are the options by which such a model has steps.
+        ``ways`` names the options with which such a reward model scores steps.
         """
         if "step_delimiter" in kind.reads or self.aggregation is not None:
             return {}
-        return {"step_delimiter": f"a reward model of kind {kind.name} has steps with {ways} alone"}
+        return {
+            "step_delimiter": f"a reward model of kind {kind.name} scores steps only with {ways}"
+        }
 
 
 def parsed_options(items: Sequence[str]) -> dict[str, Any]:
@@ -121,12 +127,12 @@ def parsed_options(items: Sequence[str]) -> dict[str, Any]:
 
 
 def parsed_format(items: Sequence[str]) -> StepFormat | None:
-    r"""A format from ``name=value`` items; None of none.
+    r"""Return the step format of ``name=value`` items; None if there are no items.
 
-    A text is taken as it stands, ``\n`` for a line end; ``null`` is no text.
+    Texts are not parsed as YAML: ``\n`` is a line end, and ``null`` is None.
 
     Raises:
-        ConfigError: a field does not exist, or fields do not go together.
+        ConfigError: a field does not exist, or fields contradict each other.
     """
     if not items:
         return None
@@ -149,7 +155,7 @@ def parsed_format(items: Sequence[str]) -> StepFormat | None:
 
 
 def parsed_score_at(text: str | None) -> str | int | None:
-    """A token's text, or an index from the end such as -2."""
+    """Return the text of a token, or an index from the end such as -2."""
     if text is None:
         return None
     return int(text) if text.removeprefix("-").isdecimal() else unescaped(text)
@@ -160,7 +166,7 @@ def _text(text: str | None) -> str | None:
 
 
 def unescaped(text: str) -> str:
-    """A text with the escapes that a shell passes on as they are."""
+    """Return a text with its backslash escapes replaced, which a shell does not do."""
     for written, meant in ESCAPES.items():
         text = text.replace(written, meant)
     return text

@@ -24,7 +24,7 @@ from jobs.benchmarks.names import (
 from jobs.command_line.arguments import named
 
 Json = An[Path | None, Opt(help="file for the results")]
-Repeats = An[int, Opt(min=1, help="timed runs; the median counts")]
+Repeats = An[int, Opt(min=1, help="number of timed runs; their median is reported")]
 Device = An[str, Opt(help="cpu, or cuda with models of 1.2B parameters")]
 
 
@@ -39,7 +39,7 @@ def rewards(
     ] = None,
     json: Json = None,
     repeats: Repeats = 3,
-    rows: An[int, Opt(min=1_000, help="rows of the pipeline")] = 20_000,
+    rows: An[int, Opt(min=1_000, help="number of rows that the pipeline scores")] = 20_000,
     device: Device = "cpu",
 ) -> None:
     """Compare prefix scoring to separate forwards, full-TLT training to an ORM epoch, scoring."""
@@ -72,8 +72,8 @@ def search(
     ] = None,
     json: Json = None,
     repeats: Repeats = 3,
-    prompts: An[int, Opt(min=1, help="prompts that are searched at once")] = 32,
-    position: An[Literal["open", "closed"], Opt(help="where prefixes are scored")] = "open",
+    prompts: An[int, Opt(min=1, help="number of prompts that are searched at once")] = 32,
+    position: An[Literal["open", "closed"], Opt(help="closed or open scores of prefixes")] = "open",
     device: Device = "cpu",
     model: An[
         Literal["random", "smollm2"],
@@ -111,7 +111,7 @@ def pools(
     actors: An[list[int] | None, Opt(min=1, help="number of actors; repeatable")] = None,
     json: Json = None,
     prompts: An[
-        int, Opt(min=0, help="prompts that are streamed to measure the driver's memory")
+        int, Opt(min=0, help="number of prompts to measure the driver's memory with")
     ] = MEMORY_AT[-1],
 ) -> None:
     """Measure search actors with stand-in engines: throughput, and memory of the driver."""
@@ -121,7 +121,7 @@ def pools(
 
 
 def threads(
-    count: An[list[int] | None, Opt(min=1, help="torch threads; repeatable")] = None,
+    count: An[list[int] | None, Opt(min=1, help="number of torch threads; repeatable")] = None,
     json: Json = None,
 ) -> None:
     """Compare threads that sleep while they wait to threads that spin, alone and under load."""

@@ -31,21 +31,23 @@ def _kind(name: str) -> str:
 
 # The command's class adds the names of the kinds to the help.
 Kind = An[str | None, Opt(parser=_kind, metavar="KIND", help="kind of the reward model")]
-KindOption = An[list[str], Opt(help="option of the kind of scorer: name=value; repeatable")]
-Base = An[str | None, Opt(help="denominator of a log ratio")]
-Beta = An[float | None, Opt(help="factor of a log ratio; default: 1")]
-Position = An[choices.Position, Opt(help="where a prefix is scored")]
+KindOption = An[list[str], Opt(help="option of the scorer kind: name=value; repeatable")]
+Base = An[str | None, Opt(help="base model of a log ratio (its denominator)")]
+Beta = An[float | None, Opt(help="factor of the log ratio; default: 1")]
+Position = An[choices.Position, Opt(help="score after the closing tokens, or open")]
 Aggregation = An[
     choices.Aggregation | None,
-    Opt(help="how step rewards are combined; default: by kind"),
+    Opt(help="how step rewards are combined; default: depends on the kind"),
 ]
 StepDelimiter = An[str | None, Opt(help=r"text that ends a step; \n is a line end")]
 StepTag = An[str | None, Opt(help="token at which a step's reward is read")]
 ScoreLabel = An[int | None, Opt(min=0, help="index of the score in a head of several labels")]
 Preset = An[str | None, Opt(help="family of public models: docs/public_models.md")]
 StepFormat = An[list[str], Opt(help="field of the step format: name=value; repeatable")]
-ScoreAt = An[str | None, Opt(help="token that is scored: its text, or an index as -2")]
+ScoreAt = An[str | None, Opt(help="token at which the score is read: text, or index as -2")]
 ScoreToken = An[int | None, Opt(min=0, help="id of the token whose logit is the score")]
-FoldSystem = An[bool, Opt(help="put a refused system message into the user's")]
+FoldSystem = An[
+    bool, Opt(help="put the system message into the user message if the template rejects it")
+]
 Threads = An[int | None, Opt(min=1, help="torch threads of each process")]
 Device = An[Literal["cpu", "cuda"], Opt(help="cuda: one GPU per process")]

@@ -215,8 +215,8 @@ def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> No
         table.add_row(step.stage.name, step.stage.key, *state)
     console.print(table)
     console.print(
-        f"{left / 60:,.0f} min to do, estimated from a moment's measurement of this machine;"
-        " start-up of Ray and of the training workers included"
+        f"{left / 60:,.0f} min to do, estimated from a short benchmark of this machine;"
+        " includes the start of Ray and of the training workers"
     )
 
 

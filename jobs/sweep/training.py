@@ -164,7 +164,7 @@ def precision_of(training: TrainingConfig) -> Precision:
     """
     if training.precision == "auto":
         raise ValueError(
-            "training.precision = 'auto': must be replaced by a precision, as a plan does"
+            "training.precision = 'auto': the plan must replace auto by a precision first"
         )
     return training.precision
 

@@ -68,7 +68,7 @@ def drawn_values_in_errors(values: dict[str, Scalar]) -> Iterator[None]:
         yield
     except ConfigError as error:
         drawn = " ".join(as_overrides(values))
-        raise ConfigError(f"--space: with {drawn} drawn: {error}") from error
+        raise ConfigError(f"--space: with the values {drawn}: {error}") from error
 
 
 def measures_of(config: Config, model: str) -> list[str]:

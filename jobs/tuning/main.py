@@ -44,7 +44,7 @@ def tune_main(
         study, location = study_of(request, config_file, overrides, drawn)
         console.print(location, highlight=False, markup=False)
         if len(study.trials) < request.trials:
-            console.print(f"the space has only {len(study.trials)} different trials")
+            console.print(f"the search space has only {len(study.trials)} different trials")
         store = study.store
         with writing_alone(store):
             return _tune(study, out or store.local / "tune" / f"{request.model}.yaml", console)
@@ -115,7 +115,7 @@ def _show(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(to_yaml(config))
     if load_config(out) != config:
-        raise RuntimeError(f"{out}: reading the file gives another config than was written")
+        raise RuntimeError(f"{out}: the config read from the file differs from the one written")
     value = log.outcomes[best.number].value(request.metric)
     tracker.log(
         parent,

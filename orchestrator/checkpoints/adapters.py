@@ -162,7 +162,8 @@ def _base(checkpoint: str, settings: Mapping[str, object]) -> str:
     name, field = settings.get("base_model_name_or_path"), f"{CONFIG}: base_model_name_or_path"
     if not isinstance(name, str) or not name.strip():
         raise ValueError(
-            f"{checkpoint}: {field} = {name!r}: names no base; valid: a folder or hub name"
+            f"{checkpoint}: {field} = {name!r}: not the name of a base model; valid: a folder or"
+            " hub name"
         )
     if Path(checkpoint).is_dir():
         folder = Path(checkpoint).resolve()

@@ -132,8 +132,8 @@ def load_logit_model(
     config = model.config.get_text_config()
     if changed := [name for name in LOGIT_FIELDS if getattr(config, name, None) not in (None, 1.0)]:
         raise ValueError(
-            f"{checkpoint}: it transforms its logits by {changed}, so no logit is a score; valid: a"
-            " model without these config fields"
+            f"{checkpoint}: it transforms its logits by {changed}, so a logit cannot be a score;"
+            " valid: a model without these config fields"
         )
     model.score = token_rows(full, [token_id])
     return model
@@ -199,8 +199,8 @@ def _check_score(checkpoint: str, model: PreTrainedModel, head: RewardHead) -> N
     width = model.config.get_text_config().hidden_size
     if head.width != width:
         raise ValueError(
-            f"{checkpoint}: {head.layers[0]}.weight reads {head.width} numbers, its backbone writes"
-            f" {width}"
+            f"{checkpoint}: {head.layers[0]}.weight has {head.width} inputs, but the hidden size of"
+            f" the backbone is {width}"
         )
 
 

@@ -79,7 +79,7 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
         pointer = path is not None and _first_bytes(path) == _POINTER
         reason = "a pointer of Git LFS; run `git lfs pull`" if pointer else in_one_line(error)
         raise ValueError(
-            f"{checkpoint}: {name} is not a whole safetensors file: {reason}"
+            f"{checkpoint}: {name} is not a complete safetensors file: {reason}"
         ) from error
 
 

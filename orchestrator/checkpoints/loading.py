@@ -127,8 +127,8 @@ def check_weights(
             )
         except RuntimeError:  # weights that are merged into one, such as experts of a layer
             raise ValueError(
-                f"{checkpoint}: its weights are not those of a {kind.__name__}: some that are"
-                " merged into one tensor are missing or of other shapes"
+                f"{checkpoint}: its weights are not those of a {kind.__name__}: some weights that"
+                " are merged into one tensor are missing or have other shapes"
             ) from None
         errors = _errors(auto, info, may_lack)
         if adapter is not None:
@@ -243,8 +243,8 @@ def _check_dtypes(checkpoint: str, model: PreTrainedModel, headers: Mapping[str,
         if header.dtype not in FLOATS and (name in parameters or name.endswith("weight")):
             raise ValueError(
                 f"{checkpoint}: {name} is stored as {header.dtype}, and config.json has no"
-                " quantization_config: read as plain numbers such weights would score 0.0; valid:"
-                f" weights in {', '.join(FLOATS)}"
+                " quantization_config: without it the weights cannot be dequantized; valid: weights"
+                f" in {', '.join(FLOATS)}"
             )
 
 

@@ -70,7 +70,7 @@ def _head(weights: Weights, layers: tuple[str, ...]) -> RewardHead:
     shapes = [weights.shape(f"{name}.weight") for name in layers]
     for name, shape in zip(layers, shapes, strict=True):
         if len(shape) != 2:
-            raise ValueError(f"{weights.checkpoint}: {name}.weight {shape} is no linear layer's")
+            raise ValueError(f"{weights.checkpoint}: {name}.weight {shape} is not a linear layer's")
     return RewardHead(layers, shapes[-1][0], shapes[0][1], f"{layers[-1]}.bias" in weights.names)
 
 
@@ -143,7 +143,7 @@ def linear_layer(weights: Weights, name: str, dtype: torch.dtype) -> torch.nn.Li
     weight = weights.tensor(f"{name}.weight")
     bias = weights.tensor(f"{name}.bias") if f"{name}.bias" in weights.names else None
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
-        raise ValueError(f"{weights.checkpoint}: {name} is no linear layer")
+        raise ValueError(f"{weights.checkpoint}: {name} is not a linear layer")
     layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias is not None, dtype=dtype)
     with torch.no_grad():
         layer.weight.copy_(weight)

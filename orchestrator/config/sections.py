@@ -102,8 +102,9 @@ class ModelsConfig(Section):
             reading = getattr(self, f"{name}_reading")
             if reading != Reading() and getattr(self, name) is None:
                 raise ValueError(
-                    f"{name}_reading: of a checkpoint alone, what the run trains is read as it was"
-                    f" trained; valid: none, or give {name} as well"
+                    f"{name}_reading: applies only to a checkpoint, since a model that the run"
+                    " trains is"
+                    f" read as it was trained; valid: remove it, or set {name} as well"
                 )
         return self
 
@@ -198,7 +199,7 @@ class Variant(Section):
             return options
         kind = info.data.get("kind")
         if kind is None:
-            raise PydanticCustomError("no_kind", "these are options of a kind; valid: with `kind`")
+            raise PydanticCustomError("no_kind", "options need a kind; valid: set `kind` too")
         try:
             check_option_names(kind, options)
         except ValueError as error:

@@ -227,7 +227,9 @@ class Chat:
         begin = self.encoded(self.frame + _PROBE)
         ids = self.encoded(self.frame + _PROBE + closing)
         if ids[: len(begin)] != begin:
-            raise ValueError("the chat template's closing merges with the response's last token")
+            raise ValueError(
+                "the chat template's closing tokens merge with the response's last token"
+            )
         return ids[len(begin) :]
 
 

@@ -123,8 +123,8 @@ class ControlTokens:
         """
         if not self._tokenizer.is_fast:
             raise ValueError(
-                f"{type(self._tokenizer).__name__} has no tokenizer.json: a text that spells one of"
-                " its control tokens cannot be read as ordinary text"
+                f"{type(self._tokenizer).__name__} has no tokenizer.json: a text that contains one"
+                " of its control tokens cannot be tokenized as ordinary text"
             )
         core = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
         core.encode_special_tokens = True  # unmarked control tokens become ordinary text

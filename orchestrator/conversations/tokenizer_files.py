@@ -55,7 +55,8 @@ def _check_syntax(checkpoint: str, tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
     except TemplateSyntaxError as error:
         raise ValueError(
-            f"{checkpoint}: {template_file(checkpoint)} is no Jinja template: line {error.lineno}:"
+            f"{checkpoint}: {template_file(checkpoint)} is not a Jinja template: line"
+            f" {error.lineno}:"
             f" {in_one_line(error)}"
         ) from error
     except (TemplateError, ValueError, TypeError):

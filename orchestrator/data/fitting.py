@@ -73,6 +73,6 @@ def check_some_fit(what: str, reasons: Iterable[str | None]) -> None:
             return
     if last is not None:
         raise ValueError(
-            f"none of the {count:,} {what} fits: {last}; give a longer"
-            " models.architecture.max_position_embeddings, other models, or shorter texts"
+            f"none of the {count:,} {what} fits: {last}; increase"
+            " models.architecture.max_position_embeddings, or use other models or shorter texts"
         )

@@ -62,12 +62,16 @@ def _check(shares: Mapping[str, float], test_prompts: int) -> None:
     reserved = {REMAINDER, TEST} & set(shares)
     if reserved:
         raise ValueError(
-            f"shares name {sorted(reserved)}: prm takes all other prompts, test_prompts sets test"
+            f"shares contain {sorted(reserved)}: test_prompts sets the size of test, and prm gets"
+            " all"
+            " remaining prompts"
         )
     if any(not share >= 0 for share in shares.values()) or not sum(shares.values()) < 1:
-        raise ValueError(f"shares {dict(shares)}: each is 0 or more, and together they are under 1")
+        raise ValueError(
+            f"shares {dict(shares)}: each must be at least 0, and their sum less than 1"
+        )
     if test_prompts < 0:
-        raise ValueError(f"test_prompts is {test_prompts}: valid is 0 or more")
+        raise ValueError(f"test_prompts is {test_prompts}: valid: at least 0")
 
 
 def _too_few(

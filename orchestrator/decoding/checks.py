@@ -57,10 +57,12 @@ def check_prompts(named: Named, prompts: object) -> list[Any]:
     """
     valid = "valid: a list of prompts, each a text or a list of messages"
     if isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable):
-        raise ConfigError(f"{named('prompts')} = {shown(prompts)}: no list of prompts; {valid}")
+        raise ConfigError(f"{named('prompts')} = {shown(prompts)}: not a list of prompts; {valid}")
     listed = list(prompts)
     if listed and isinstance(listed[0], Mapping):
-        raise ConfigError(f"{named('prompts')}[0] = {shown(listed[0])}: a message; {valid}")
+        raise ConfigError(
+            f"{named('prompts')}[0] = {shown(listed[0])}: a message, not a prompt; {valid}"
+        )
     return listed
 
 
@@ -71,8 +73,8 @@ def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
     context = context_of(policy)
     if max_new_tokens >= context:
         raise ConfigError(
-            f"{named('max_new_tokens')} = {max_new_tokens}: the policy reads {context} tokens, and"
-            f" the prompt needs some; valid: at most {context - 1}"
+            f"{named('max_new_tokens')} = {max_new_tokens}: the context of the policy is {context}"
+            f" tokens, and a prompt needs at least one; valid: at most {context - 1}"
         )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 
 def largest_within(costs: Sequence[float], budget: float) -> int:
-    """The index of the largest size whose cost does not exceed the budget.
+    """Return the index of the largest size whose cost does not exceed the budget.
 
-    ``costs`` are those of rising sizes. Where even the first exceeds the budget it is that one, 0:
-    whoever compares has to say that it costs more.
+    ``costs`` are those of ascending sizes. If the first one already exceeds the budget, the index
+    is 0; the caller must report that it costs more.
 
     Raises:
-        ValueError: there is no size.
+        ValueError: ``costs`` is empty.
     """
     if not costs:
         raise ValueError("no size to choose from")

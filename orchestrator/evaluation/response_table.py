@@ -115,7 +115,7 @@ def _measured(prompt: Prompt, text: str, response: Response) -> dict[str, float]
         value = metric.measure(prompt, text, response)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(
-                f"metric {name} of prompt {prompt.prompt_id}: {value!r} is no finite number"
+                f"metric {name} of prompt {prompt.prompt_id}: {value!r} is not a finite number"
             )
         values[name] = float(value)
     return values

@@ -187,7 +187,7 @@ def paired_test(
     grid = one - other if one.ndim == 2 else (one - other)[:, None]
     totals = group_totals(grid, counted, groups)
     if not totals.rows[-1]:
-        raise ValueError("no row to compare: nothing counts in first and second")
+        raise ValueError("no row to compare: `counted` is False everywhere")
     difference = column_means(totals.sums.sum(0)[None], totals.counts.sum(0)[None])[0, -1]
     draws = bootstrap(totals, generator(*key, "bootstrap"), samples)[:, -1]
     interval = _interval(difference, draws, totals.rows[-1], level)

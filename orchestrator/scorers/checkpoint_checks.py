@@ -77,9 +77,9 @@ def check_conversations(
     """
     if prompt_ids(_user(_SHORT)) == prompt_ids(_user(_LONG)):
         raise ValueError(
-            f"{checkpoint}: the chat template ({template_file(checkpoint)}) does not write the"
-            " prompt's content, so that all prompts would be the same; valid: a template that"
-            " writes the content of each message"
+            f"{checkpoint}: the chat template ({template_file(checkpoint)}) does not render the"
+            " prompt's content, so all prompts would be the same; valid: a template that"
+            " renders the content of each message"
         )
     _check_ids(checkpoint, chat, {*prompt_ids(_user(_SHORT)), *written})
 

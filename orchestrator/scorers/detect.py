@@ -118,7 +118,7 @@ def kind_of(spec: ScorerSpec) -> str:
     if name not in fitting:
         valid = ", ".join(fitting) or "a checkpoint of a kind in docs/scorers.md"
         raise ValueError(
-            f"{spec.checkpoint}: no scorer of kind {name!r}: it is {info.description};"
+            f"{spec.checkpoint}: cannot be a scorer of kind {name!r}: it is {info.description};"
             f" valid: {valid}"
         )
     if "score_label" in kind.reads:
@@ -127,8 +127,8 @@ def kind_of(spec: ScorerSpec) -> str:
         value = getattr(spec, field)
         if value is not None and field not in kind.reads:
             raise ValueError(
-                f"{spec.checkpoint}: {field} = {value!r}: a scorer of kind {name!r} does not read"
-                f" it; valid: none, or a model of kind {kinds_that_read(field)}"
+                f"{spec.checkpoint}: {field} = {value!r}: a scorer of kind {name!r} does not use"
+                f" it; valid: remove it, or a model of kind {kinds_that_read(field)}"
             )
     return name
 
@@ -151,8 +151,7 @@ def _detected(spec: ScorerSpec, info: CheckpointInfo, fitting: list[str]) -> str
     """Return the first of the fitting kinds that recognizes a checkpoint."""
     if not fitting:
         raise ValueError(
-            f"{spec.checkpoint}: not a reward model that can be scored with: it is"
-            f" {info.description}"
+            f"{spec.checkpoint}: not a supported reward model: it is {info.description}"
         )
     for name in fitting:
         if SCORER_KINDS[name].recognizes(spec, info):

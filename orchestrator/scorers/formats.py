@@ -61,11 +61,11 @@ class StepFormat:
         """Raise ValueError if fields contradict each other."""
         self._check_values()
         if self.delimiter == "":
-            raise ValueError("delimiter: empty; valid: a text, or null for a single step")
+            raise ValueError("delimiter: empty; valid: a nonempty text, or null for a single step")
         if self.layout == "tags" and not self.tag:
-            raise ValueError("tag: empty; valid: the text after a step at which it is read")
+            raise ValueError("tag: empty; valid: the text after a step at which its reward is read")
         if self.layout == "turns" and not self.answer:
-            raise ValueError("answer: empty; valid: what the assistant answers, such as +")
+            raise ValueError("answer: empty; valid: the answer of the assistant's turn, such as +")
         other = "turns" if self.layout == "tags" else "tags"
         for name in _OF_LAYOUT[other]:
             if getattr(self, name):
@@ -74,7 +74,7 @@ class StepFormat:
                     f" valid: remove {name}, or set layout to {other!r}"
                 )
         if self.layout == "turns" and self.prompt == "raw":
-            raise ValueError("prompt = 'raw': turns are written by the template; valid: template")
+            raise ValueError("prompt = 'raw': layout 'turns' needs the template; valid: template")
         if self.wrong is not None and self.right is None:
             raise ValueError(
                 f"wrong = {self.wrong!r}: set without right; valid: set right as well, or remove"
@@ -86,8 +86,8 @@ class StepFormat:
             )
         if self.right is not None and self.activation != "softmax":
             raise ValueError(
-                f"activation = {self.activation!r}: the tokens right and wrong are read by softmax;"
-                " valid: softmax, or remove right and wrong"
+                f"activation = {self.activation!r}: the tokens right and wrong need softmax; valid:"
+                " softmax, or remove right and wrong"
             )
 
     def _check_values(self) -> None:

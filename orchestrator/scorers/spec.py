@@ -76,13 +76,14 @@ class ScorerSpec:
             return
         if self.kind is not None and "score_token" not in SCORER_KINDS[self.kind].reads:
             raise ValueError(
-                f"kind = {self.kind!r}: score_token is of kind {kinds_that_read('score_token')};"
-                " valid: one of the two"
+                f"kind = {self.kind!r}: score_token is also set, and only kind"
+                f" {kinds_that_read('score_token')} uses it; valid: set one of them"
             )
         if self.step_format is not None:
             raise ValueError(
-                "format: not read with score_token, which scores finished responses; valid: one of"
-                " the two"
+                "format: no effect with score_token, which scores finished responses; valid: set"
+                " one"
+                " of them"
             )
 
     def _fill(self, name: str) -> None:
@@ -106,7 +107,7 @@ class ScorerSpec:
                 )
                 why = f"has no {field_name}" if value is None else why
                 raise ValueError(
-                    f"{field_name}{shown}: preset {name!r} {why}; valid: one of the two"
+                    f"{field_name}{shown}: preset {name!r} {why}; valid: set one of them"
                 )
         step_format = preset.step_format
         if (
@@ -116,5 +117,5 @@ class ScorerSpec:
         ):
             raise ValueError(
                 f"step_delimiter = {self.step_delimiter!r}: preset {name!r} reads a response as one"
-                " step; valid: none"
+                " step; valid: remove it"
             )

@@ -128,7 +128,7 @@ def _chat(checkpoint: str, fmt: StepFormat, fold_system: bool) -> Chat:
         return Chat(tokenizer, ends, plain_template(fmt.gap), () if bos is None else (bos,))
     if tokenizer.chat_template is None:
         raise ValueError(
-            f"{checkpoint}: its tokenizer has no chat template, and its format is one of turns;"
+            f"{checkpoint}: its tokenizer has no chat template, and its format has layout turns;"
             " valid: a checkpoint folder with a chat_template.jinja"
         )
     template = StepTurns(
@@ -148,8 +148,8 @@ def _turns(checkpoint: str, chat: Chat, fmt: StepFormat) -> TagFormat:
     if judged_ids[: len(before)] != before or both[0][: len(judged_ids)] != judged_ids:
         raise ValueError(
             f"{checkpoint}: the text between two steps merges with a step or with the answer"
-            f" {fmt.answer!r} when it is tokenized, so that the reward has no token; valid: a chat"
-            " template that puts a control token there, or layout: tags"
+            f" {fmt.answer!r} when it is tokenized, so no token is left to read the reward at;"
+            " valid: a chat template that puts a control token there, or layout: tags"
         )
     tag_ids, between_ids = judged_ids[len(before) :], between[len(judged_ids) :]
     return TagFormat(tag_ids, fmt.delimiter, between_ids=between_ids, trims=True)
@@ -186,7 +186,7 @@ def _verdict_id(checkpoint: str, chat: Chat, text: str, fmt: StepFormat) -> int:
         is_token = bool(ids) and chat.text(ids).strip() == text
     if not is_token:
         raise ValueError(
-            f"{checkpoint}: {text!r} is not one token of its tokenizer; valid: right and wrong"
-            " (format) as the single tokens with which the model answers"
+            f"{checkpoint}: {text!r} is not a single token of its tokenizer; valid: right and"
+            " wrong (format) as the single tokens with which the model answers"
         )
     return ids[0]

@@ -119,17 +119,17 @@ def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:
         if len(columns) != 1:
             raise ValueError(f"{checkpoint}: {name} is not a linear layer")
         if columns[0] != width:
-            raise ValueError(f"{checkpoint}: {name}.weight reads {columns[0]} numbers, not {width}")
+            raise ValueError(f"{checkpoint}: {name}.weight has {columns[0]} inputs, not {width}")
         width = rows
     if fmt.activation == "softmax" and width != 2:
         raise ValueError(
-            f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation 'softmax' reads"
+            f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation 'softmax' needs"
             " two, wrong and right; valid: sigmoid or none for one label"
         )
     if fmt.activation != "softmax" and width != 1:
         raise ValueError(
             f"{checkpoint}: {names[-1]}.weight has {width} labels, and activation"
-            f" {fmt.activation!r} reads one; valid: softmax for two labels"
+            f" {fmt.activation!r} needs one; valid: softmax for two labels"
         )
     return names
 

@@ -92,7 +92,7 @@ def check_open(checkpoint: str, chat: Chat, position: Position) -> None:
     """
     if position == "closed" and chat.closing_ids:
         raise ValueError(
-            f"{checkpoint}: engine 'vllm' computes open scores of full responses, not closed ones:"
-            " a closing would make a text of every prefix; use position: open or engine:"
+            f"{checkpoint}: engine 'vllm' computes open scores of full responses only: with closing"
+            " tokens, each prefix would be a separate text; use position: open or engine:"
             " transformers"
         )

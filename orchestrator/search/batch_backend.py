@@ -80,6 +80,6 @@ class BatchBackend:
         answers: list[Any] = await self._backends[kind]([pending.request for pending in batch])
         if len(answers) != len(batch):
             raise ValueError(
-                f"{len(answers)} answers of the backend to {len(batch)} {kind} requests"
+                f"the backend returned {len(answers)} answers to {len(batch)} {kind} requests"
             )
         return answers

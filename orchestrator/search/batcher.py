@@ -89,7 +89,7 @@ class Batcher:
         Not a coroutine, as methods submit many requests at once and each would be a task.
         """
         if index not in self._open:
-            raise PromptFailed("it has ended")  # another request of a failed search
+            raise PromptFailed("its search has ended")  # another of its requests has failed
         pending = PendingRequest(index, kind, request, asyncio.get_running_loop().create_future())
         self._open[index].add(pending)
         self._new.append(pending)

@@ -171,5 +171,6 @@ def check_shares(task: Task, *names: str) -> None:
     total = sum(getattr(task, name) for name in names)
     if total >= 1:
         raise ValueError(
-            f"{' + '.join(names)} = {total:g}: the prompts left over are the PRM's; valid: under 1"
+            f"{' + '.join(names)} = {total:g}: the PRM gets the remaining prompts; valid: a sum"
+            " less than 1"
         )

@@ -222,10 +222,10 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a template of answers alone": (
         written(TEMPLATE, "{% for m in messages if m.role == 'assistant' %}{{ m.content }}<end>"
             "{% endfor %}{% if add_generation_prompt %}<agent>{% endif %}"),
-        r"chat template \(chat_template.jinja\) does not write the prompt's content"),
+        r"chat template \(chat_template.jinja\) does not render the prompt's content"),
     "a template that is no Jinja": (
         written(TEMPLATE, "{% for m in messages %}{{ m.content }}"),
-        "chat_template.jinja is no Jinja template: line 1: "),
+        "chat_template.jinja is not a Jinja template: line 1: "),
     "a template with an unknown name": (
         written(TEMPLATE, "{{ nowhere.x }}"), "template refuses the conversation: 'nowhere'"),
     "a template that refuses all": (
@@ -243,7 +243,8 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a width that is text": (with_config(hidden_size="big"), "config.json: .*'hidden_size' exp"),
     "no heads": (with_config(num_attention_heads=0), "config.json: ZeroDivisionError: "),
     "an unknown activation": (with_config(hidden_act="magic"), "makes no .*KeyError: 'magic'"),
-    "half a file of weights": (cut(WEIGHTS), "model.safetensors is not a whole safetensors file: "),
+    "half a file of weights": (cut(WEIGHTS), "model.safetensors is not a complete safetensors"
+    " file: "),
     "an empty file of weights": (written(WEIGHTS, b""), "model.safetensors is not a whole"),
     "a pointer of Git LFS": (pointer, "model.safetensors is not .*: a pointer of Git LFS; run"),
     "a shard that is missing": (
@@ -251,7 +252,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
         "model-00002-of-00002.safetensors is missing; model.safetensors.index.json names it for"),
     "half a shard": (
         in_shards(lambda files, folder: cut(files["model.norm.weight"])(folder)),
-        "model-00001-of-00002.safetensors is not a whole safetensors file"),
+        "model-00001-of-00002.safetensors is not a complete safetensors file"),
     "a shard that lacks a tensor": (
         in_shards(lambda files, folder: files.update(
             {f"{LAYER}mlp.up_proj.weight": files["model.norm.weight"]})),
@@ -286,7 +287,7 @@ POLICIES: dict[str, tuple[Callable[[Path], str], str]] = {
     "a T5": (encoder_decoder, "transformers has no ModelForCausalLM of the model_type 't5'"),
     "no head": (changed(without("lm_head")), "missing: lm_head.weight"),
     "an expert that lacks a matrix": (
-        without_an_expert, "not those of a MixtralForCausalLM: some that are merged into one"),
+        without_an_expert, "not those of a MixtralForCausalLM: some weights that are merged"),
     "generation settings that are no JSON": (
         changed(written("generation_config.json", "{")), "generation_config.json is not JSON"),
 }  # fmt: skip
@@ -298,7 +299,7 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         changed(written(TEMPLATE, "{% for m in messages if m.role == 'assistant' or"
                 " add_generation_prompt %}{{ m.content }}<end>{% endfor %}"),
                 reward_kinds.sequence),
-        r"chat template \(chat_template.jinja\) does not write the prompt's content"),
+        r"chat template \(chat_template.jinja\) does not render the prompt's content"),
     "two labels": (
         changed(labelled(2), reward_kinds.sequence),
         "its head has 2 labels, and which of them is the score is not set; valid: score_label: 0"),
@@ -319,7 +320,7 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
     "another trainer's head of another width": (
         changed(lambda folder: rewrite(folder, {"regression_head.weight": torch.zeros(1, 8)}),
                 reward_kinds.ultra_rm),
-        "regression_head.weight reads 8 numbers, its backbone writes 32"),
+        "regression_head.weight has 8 inputs, but the hidden size of the backbone is 32"),
     "two heads": (
         changed(lambda folder: rewrite(folder, {"v_head.weight": torch.zeros(1, 32)}),
                 reward_kinds.sequence),
@@ -328,7 +329,7 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         changed(lambda folder: rewrite(folder, {"score.weight": torch.zeros(3, 32),
                                                 "score.bias": torch.zeros(3)}),
                 reward_kinds.token_classes),
-        "score.weight has 3 labels, and activation 'softmax' reads two"),
+        "score.weight has 3 labels, and activation 'softmax' needs two"),
     "a tag that the tokenizer does not know": (
         changed(lambda folder: bytes_with().save_pretrained(folder), reward_kinds.process_head),
         "does not know the step tag"),

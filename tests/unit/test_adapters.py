@@ -295,7 +295,7 @@ def test_adapters_that_are_not_what_they_seem_are_refused(base: str, tmp_path: P
     other = reward_kinds.sequence(tmp_path / "other")
     with_config(num_hidden_layers=1)(Path(other))
     refused(r"adapter_config.json: peft_type = 'IA3'; valid: LORA", None, peft_type="IA3")
-    refused("adapter_config.json: base_model_name_or_path = None: names no base", None,
+    refused("adapter_config.json: base_model_name_or_path = None: not the name of a base", None,
             base_model_name_or_path=None)  # fmt: skip
     refused("adapter_config.json: base_model_name_or_path = '/no/base': the base is not there",
             None, base_model_name_or_path="/no/base")  # fmt: skip
@@ -306,7 +306,7 @@ def test_adapters_that_are_not_what_they_seem_are_refused(base: str, tmp_path: P
     refused(r"it has both a model \(model.safetensors\) and an adapter",
             lambda folder: shutil.copy(Path(base) / WEIGHTS, folder))  # fmt: skip
     refused("adapter_config.json is not JSON", cut(adapters.CONFIG))
-    refused("adapter_model.safetensors is not a whole safetensors file", cut(adapters.WEIGHTS))
+    refused("adapter_model.safetensors is not a complete safetensors file", cut(adapters.WEIGHTS))
     refused(r"no weights as safetensors \(adapter_model.safetensors\)",
             lambda folder: (folder / adapters.WEIGHTS).unlink())  # fmt: skip
     refused(f"its weights .*: missing in the adapter: {first}", tensors(lambda t: t.pop(first)))

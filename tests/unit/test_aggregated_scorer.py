@@ -163,9 +163,11 @@ def test_a_log_ratio_has_a_base_and_nothing_else_has(
 
 
 def test_a_reward_model_is_no_side_of_a_log_ratio(word_policy: str, word_reward: str) -> None:
-    with pytest.raises(ValueError, match="no scorer of kind 'log_ratio': it is a Llama"):
+    with pytest.raises(ValueError, match="cannot be a scorer of kind 'log_ratio': it is a Llama"):
         load_scorer(ScorerSpec(word_reward, base=word_policy))
-    with pytest.raises(ValueError, match="no base of a log ratio: it is a LlamaForSequence"):
+    with pytest.raises(
+        ValueError, match="cannot be the base of a log ratio: it is a LlamaForSequence"
+    ):
         load_scorer(ScorerSpec(word_policy, base=word_reward))
 
 

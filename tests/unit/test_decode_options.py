@@ -68,7 +68,10 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
         ({"temperature": 0.0}, r"--temperature = 0.0: valid: a number over 0"),
         ({"actors": 3, "max_actors": 2}, r"--max-actors = 2: less than --actors; valid: 3 or more"),
         ({"top_p": 1.5}, r"--top-p = 1.5: valid: "),
-        ({"max_new_tokens": 256}, r"--max-new-tokens = 256: the policy reads 256 .*at most 255"),
+        (
+            {"max_new_tokens": 256},
+            r"--max-new-tokens = 256: the context of the policy is 256 .*at most 255",
+        ),
         ({"kind": "encoder"}, r"--reward = '.*': "),
         (
             {"method": "cards", "fields": ["target_reward=1", "beta=1"], "engine": "vllm"},

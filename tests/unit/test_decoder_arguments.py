@@ -40,7 +40,7 @@ def test_how_the_policy_samples(argument: str, value: Any, said: str, word_polic
     [
         *(("max_new_tokens", value, f"max_new_tokens = {value!r}: valid: a whole number")
           for value in (0, -3, 1.5, None, "8")),
-        ("max_new_tokens", 256, "max_new_tokens = 256: the policy reads 256 .* at most 255"),
+        ("max_new_tokens", 256, "max_new_tokens = 256: the context .* is 256 .* at most 255"),
         *(("seed", value, f"seed = {value!r}: valid: a number from 0")
           for value in (-1, 2**63, 0.5, NAN, None)),
         ("max_concurrent", 0, "max_concurrent = 0: valid: a whole number of at least 1"),
@@ -58,12 +58,12 @@ def test_how_prompts_are_answered(argument: str, value: Any, said: str, decoder:
 @pytest.mark.parametrize(
     ("prompts", "said"),
     [
-        ("order 1 2 3 4 5 .", "prompts = 'order 1 2 3 4 5 .': no list of prompts; valid: a"),
-        (b"order", "prompts = b'order': no list of prompts"),
-        ({"prompt": "order"}, r"prompts = \{'prompt': 'order'\}: no list of prompts"),
-        (7, "prompts = 7: no list of prompts"),
+        ("order 1 2 3 4 5 .", "prompts = 'order 1 2 3 4 5 .': not a list of prompts; valid: a"),
+        (b"order", "prompts = b'order': not a list of prompts"),
+        ({"prompt": "order"}, r"prompts = \{'prompt': 'order'\}: not a list of prompts"),
+        (7, "prompts = 7: not a list of prompts"),
         ([{"role": "user", "content": "order 1 ."}],
-         r"prompts\[0\] = \{'role': 'user', .*: a message; valid: a list of prompts, each"),
+         r"prompts\[0\] = \{'role': 'user', .*: a message, not a prompt; valid: a list of"),
     ],
 )  # fmt: skip
 def test_one_prompt_is_no_list_of_prompts(prompts: Any, said: str, decoder: Decoder) -> None:

@@ -129,7 +129,7 @@ def test_a_job_hears_of_a_wrong_place_before_it_runs(
     said = capsys.readouterr().err
     assert (
         "files of the format .csv cannot be written" in said
-        and "--out = 's3://bucket/out': is a URI; valid: " in said
+        and "--out = 's3://bucket/out': a URI is not supported; valid: " in said
     )
     assert file_job("x", "--out", str(tmp_path / "out"), BOTH, run) == OK
     assert ran == [tmp_path / "out"]

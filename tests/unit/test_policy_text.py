@@ -120,7 +120,7 @@ def test_a_closing_that_merges_with_a_response_is_told(caplog: pytest.LogCapture
         "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     )
     chat = Chat(byte_level("<|endoftext|>", eos="<|endoftext|>"), (), template)
-    with pytest.raises(TemplateRefuses, match="closing merges"):
+    with pytest.raises(TemplateRefuses, match="closing tokens merge"):
         chat.conversation(PROMPT, "It is so.")
     PolicyTokens(None, chat)
     assert "closing merges with responses that end with '.'" in caplog.text

@@ -158,7 +158,7 @@ def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
         load_scorer(ScorerSpec(folder))
     for name, message in (
         ("skywork-o1-prm", "none of the layers .* among its weights"),
-        ("qwen2.5-math-rm", "no scorer of kind 'sequence'"),
+        ("qwen2.5-math-rm", "cannot be a scorer of kind 'sequence'"),
         ("math-shepherd", "does not know the step tag 'ки'"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -180,7 +180,10 @@ def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
         ({"tag": "x", "activation": "sigmod"}, "activation = 'sigmod': no such value"),
         ({"tag": 5}, "tag = 5: valid: a text"),
         ({"tag": "x", "question": "ok?"}, "question = 'ok\\?': not read with layout 'tags'"),
-        ({"layout": "turns", "answer": "+", "prompt": "raw"}, "prompt = 'raw': turns are written"),
+        (
+            {"layout": "turns", "answer": "+", "prompt": "raw"},
+            "prompt = 'raw': layout 'turns' needs",
+        ),
         ({"tag": "x", "wrong": "-"}, "wrong = '-': set without right"),
         ({"tag": "x", "right": "+", "activation": "none"}, "activation = 'none': the tokens right"),
     ],

@@ -111,9 +111,9 @@ def test_of_many_missing_weights_some_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "value", "message"),
     [
-        ("regression_head", torch.zeros(1, WIDTH + 1), "regression_head.weight reads 33 numbers"),
+        ("regression_head", torch.zeros(1, WIDTH + 1), "regression_head.weight has 33 inputs"),
         ("regression_head", torch.zeros(3, WIDTH), "3 labels.*valid: score_label: 0 to 2"),
-        ("regression_head", torch.zeros(WIDTH), r"regression_head.weight \(32,\) is no linear"),
+        ("regression_head", torch.zeros(WIDTH), r"regression_head.weight \(32,\) is not a linear"),
         ("v_head", torch.zeros(1, WIDTH), "several reward heads: regression_head.weight, v_head"),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_score_of_another_width_and_a_bias_that_does_not_fit_are_named(tmp_pat
     with pytest.raises(ValueError, match=r"of another shape: score.weight"):
         load_reward_model(checkpoint)
     rewrite(tmp_path, {"score.weight": torch.zeros(1, WIDTH), "score.bias": torch.zeros(2)})
-    with pytest.raises(ValueError, match="score is no linear layer"):
+    with pytest.raises(ValueError, match="score is not a linear layer"):
         load_reward_model(checkpoint)
 
 

@@ -61,7 +61,7 @@ def test_texts_of_which_none_fits_end_the_run_before_the_policy_is_trained(
 def test_one_that_fits_is_enough() -> None:
     check_some_fit("pairs", [])
     check_some_fit("pairs", ["long", None, "long"])
-    with pytest.raises(ValueError, match="none of the 2 pairs fits: longer; give a longer"):
+    with pytest.raises(ValueError, match="none of the 2 pairs fits: longer; increase"):
         check_some_fit("pairs", iter(["long", "longer"]))
 
 

@@ -133,7 +133,7 @@ def test_a_config_chooses_the_label_of_each_reward_model(tmp_path: Path, word_re
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("models.orm_reading.score_label=1", "orm_reading: of a checkpoint alone"),
+        ("models.orm_reading.score_label=1", "orm_reading: applies only to a checkpoint"),
         ("variants.prm_sst.score_label=0", "variants.prm_sst.score_label = 0: needs a reward"),
         (
             "models.orm_reading.score_label=-1",

@@ -43,7 +43,9 @@ def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_
     else:
         assert info.form in ("language model", "value head")
     for kind in set(CLASSES) - set(fits):
-        with pytest.raises(ValueError, match=rf"{tmp_path}: no scorer of kind '{kind}': it is a "):
+        with pytest.raises(
+            ValueError, match=rf"{tmp_path}: cannot be a scorer of kind '{kind}': it is a "
+        ):
             load_scorer(ScorerSpec(checkpoint, kind))
 
 
@@ -120,9 +122,7 @@ def test_forms_that_nothing_here_can_ask_say_what_they_are(tmp_path: Path) -> No
         folder = tmp_path / config.model_type
         config.save_pretrained(folder)
         (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a.weight": "x"}}')
-        with pytest.raises(
-            ValueError, match=f"not a reward model that can be scored with: it is a {name}"
-        ):
+        with pytest.raises(ValueError, match=f"not a supported reward model: it is a {name}"):
             load_scorer(ScorerSpec(str(folder)))
 
 

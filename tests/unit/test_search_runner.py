@@ -170,7 +170,7 @@ def test_a_backend_that_loses_answers_is_refused() -> None:
         async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
             return (await super().score(requests))[1:]
 
-    with pytest.raises(ValueError, match="4 answers of the backend to 5 score requests"):
+    with pytest.raises(ValueError, match="the backend returned 4 answers to 5 score requests"):
         wave(Losing())
 
 

@@ -119,5 +119,7 @@ def test_an_empty_split_is_an_error_with_the_counts(
     ],
 )
 def test_impossible_shares_are_refused(shares: dict[str, float], test_prompts: int) -> None:
-    with pytest.raises(ValueError, match=r"valid is|each is 0 or more|prm takes all other"):
+    with pytest.raises(
+        ValueError, match=r"valid: at least|each must be at least|test_prompts sets the"
+    ):
         split_pairs(pairs_of(50), shares, test_prompts, seed=1)

@@ -149,7 +149,7 @@ def test_a_tag_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> No
         StepTagScorer(shepherd)
     other = MAKERS["shepherd"](tmp_path / "other")
     word_tokenizer(["ки", "+"]).save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other: '-' is not one token"):
+    with pytest.raises(ValueError, match=r"other: '-' is not a single token"):
         StepTagScorer(other, step_delimiter="ки")
     with pytest.raises(ValueError, match="tokenizer does not keep it, so no step would be found"):
         StepTagScorer(other)
@@ -187,8 +187,8 @@ def test_the_tag_of_token_classes_is_in_the_vocabulary_or_a_line_end(tmp_path: P
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, WIDTH), "score.weight has 3 labels, and activation 'softmax' reads two"),
-        ((2, WIDTH + 1), "reads 33 numbers, not 32"),
+        ((3, WIDTH), "score.weight has 3 labels, and activation 'softmax' needs two"),
+        ((2, WIDTH + 1), "has 33 inputs, not 32"),
     ],
 )
 def test_token_classes_of_another_shape_are_refused(

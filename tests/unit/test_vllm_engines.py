@@ -232,7 +232,7 @@ def test_what_cannot_be_is_refused_by_its_row(policy: VllmPolicy) -> None:
         with pytest.raises(TextDoesNotFit, match=r"rows \[1\] .*reads 256 .*one at least") as error:
             policy.sample([fits, bad])
         assert error.value.rows == (1,)
-    with pytest.raises(ValueError, match=r"gives no entropies.*engine: transformers"):
+    with pytest.raises(ValueError, match=r"returns no entropies.*engine: transformers"):
         policy.sample([replace(fits, entropy_stop=1.0)])
 
 

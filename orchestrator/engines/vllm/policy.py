@@ -114,7 +114,7 @@ class VllmPolicy:
         """
         if any(request.needs_entropies for request in requests):
             raise ValueError(
-                f"{self._checkpoint}: engine 'vllm' gives no entropies; methods that stop by them"
+                f"{self._checkpoint}: engine 'vllm' returns no entropies; methods that need them"
                 " (cards) run on engine: transformers"
             )
         contexts = [request.prompt_ids + request.prefix_ids for request in requests]

@@ -38,7 +38,9 @@ class LogRatioKind(ScorerKind):
 
         base = inspect_checkpoint(str(spec.base))
         if base.form not in cls.forms:
-            raise ValueError(f"{spec.base}: no base of a log ratio: it is {base.description}")
+            raise ValueError(
+                f"{spec.base}: cannot be the base of a log ratio: it is {base.description}"
+            )
 
     def check(self, spec: "ScorerSpec") -> None:
         """Check both models as language models of the same vocabulary."""

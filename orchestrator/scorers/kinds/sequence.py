@@ -47,8 +47,9 @@ class SequenceKind(ScorerKind):
             return
         if info.form != "language model":
             raise ValueError(
-                f"{spec.checkpoint}: score_token = {spec.score_token}: a logit of a language model,"
-                f" and it is {info.description}; valid: none"
+                f"{spec.checkpoint}: score_token = {spec.score_token}: only a language model has a"
+                " logit"
+                f" of a token; it is {info.description}; valid: remove score_token"
             )
         size = read_config(spec.checkpoint).get("vocab_size")
         if isinstance(size, int) and not 0 <= spec.score_token < size:
@@ -72,7 +73,7 @@ class SequenceKind(ScorerKind):
 
         if spec.score_token is not None:
             raise ValueError(
-                f"{spec.checkpoint}: engine 'vllm' reads reward heads, and the score is the logit"
+                f"{spec.checkpoint}: engine 'vllm' needs a reward head, and the score is the logit"
                 f" of token {spec.score_token}; use engine: transformers"
             )
         check_model(spec.checkpoint)

@@ -19,7 +19,7 @@ from orchestrator.search.method import SearchMethod, register
 from orchestrator.search.problem import Candidate
 from orchestrator.search.state import SearchState
 
-ENTROPY_THRESHOLD = 7.0  # nats, the paper's (C.5), where no entropies are measured
+ENTROPY_THRESHOLD = 7.0  # nats, from the paper (C.5); used if no entropies are measured
 ON_ITS_SCALE = "needs it as a number on the reward model's own scale"
 
 
@@ -34,29 +34,30 @@ class CardsState(SearchState):
 class Cards(SearchMethod[CardsState]):
     """CARDS (Algorithm 4): rejection sampling of segments.
 
-    A threshold is a number, or null and then computed from measurements on prompts outside the
-    test. Two reward models have two scales, so that one r* means nothing for both: by default r* is
-    the scorer's quantile over full responses of the base policy, beta their standard
-    deviation.
+    A threshold is a number, or null; null is computed from measurements on prompts outside the
+    test. Reward models differ in scale, so one r* does not suit two of them. By default r* is a
+    quantile of the scorer's rewards of full responses of the base policy, and beta is the
+    standard deviation of these rewards.
     """
 
     name: Literal["cards"] = "cards"
     entropy_threshold: Real | None = None
     """tau_u in nats (the paper: 7.0): a segment ends before a token of at least this entropy."""
     entropy_quantile: Quantile = 0.9
-    """The quantile of the policy's entropies that tau_u is if it is null."""
+    """If entropy_threshold is null, tau_u is this quantile of the policy's entropies."""
     target_reward: Real | None = None
-    """r*, the threshold of a response of the greatest length, in units of the reward."""
+    """r*, the threshold at the maximum length of a response, in units of the reward."""
     target_quantile: Quantile = 0.7
-    """The quantile of the scorer's rewards that r* is if it is null."""
+    """If target_reward is null, r* is this quantile of the scorer's rewards."""
     alpha: Quantile = 0.5
-    """The share of r* in the threshold of the empty response."""
+    """Weight of r* in the threshold of the empty response; its own reward has the rest."""
     beta: NotNegative | None = None
-    """The softness of acceptance in units of the reward; 0 rejects all below the threshold."""
+    """Temperature of acceptance in units of the reward; 0 rejects all below the threshold. Null:
+    the standard deviation of the scorer's rewards."""
     segment_cap: Count = 16
-    """The most tokens of a segment."""
+    """Maximum number of tokens in a segment."""
     max_rejections: Count = 8
-    """The rejected segments after which the best of them is taken."""
+    """Maximum number of rejected segments in a step; then the best of them is appended."""
 
     order: ClassVar[int] = 50
     on_by_default: ClassVar[bool] = True
@@ -133,7 +134,7 @@ class Cards(SearchMethod[CardsState]):
         return f"CARDS: {'; '.join(sources)}." if sources else ""
 
     def calibrated(self, calibration: Calibration) -> Self:
-        """Return CARDS with all thresholds as numbers; tau_u is the paper's without entropies."""
+        """Return CARDS with all thresholds set; tau_u is the paper's if there are no entropies."""
         entropy, target, beta = self.entropy_threshold, self.target_reward, self.beta
         if entropy is None:
             entropies = calibration.entropies
@@ -159,7 +160,7 @@ def threshold(length: int, max_length: int, initial: float, target: float) -> fl
 
 
 def acceptance(value: float, required: float, beta: float) -> float:
-    """Return min(1, exp((r - threshold) / beta)); for beta 0: 1 from the threshold on, else 0."""
+    """Return min(1, exp((r - threshold) / beta)); for beta 0: 1 if r >= threshold, else 0."""
     if beta == 0.0:  # all calibration responses had the same reward
         return float(value >= required)
     return math.exp(min(0.0, (value - required) / beta))
@@ -168,5 +169,5 @@ def acceptance(value: float, required: float, beta: float) -> float:
 def _number(threshold: float | None) -> float:
     """Return a threshold that ``calibrated`` has set."""
     if threshold is None:
-        raise ValueError("CARDS runs once its thresholds are numbers: use `calibrated` first")
+        raise ValueError("the thresholds of CARDS are not set: call `calibrated` first")
     return threshold
