@@ -6,7 +6,7 @@ PYTHON ?= python3
 check: ## style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy orchestrator actors jobs
+	.venv/bin/mypy
 
 test-fast: ## the quick tests: no processes, few models
 	$(PYTHON) bootstrap.py test -m "not slow and not medium"

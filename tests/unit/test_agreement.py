@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from support.present import present
 
 from orchestrator.evaluation.agreement import (
+    Curve,
+    Over,
+    PrefixRates,
     ar_rm_hp,
     ar_rm_sc,
     ar_sc_hp,
@@ -21,26 +25,31 @@ H_CHOSEN = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
 H_REJECTED = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
 
 
-def values(curve) -> list[float]:
-    return [interval.value for interval in curve.per_t] + [curve.mean.value]
+def values(curve: Curve | None) -> list[float]:
+    curve = present(curve)
+    return [present(interval).value for interval in (*curve.per_t, curve.mean)]
 
 
-def test_ar_rm_sc_counts_ties_and_equal_prefixes_as_disagreement():
+def mean(rates: PrefixRates, over: Over) -> float:
+    return values(getattr(rates, over))[-1]
+
+
+def test_ar_rm_sc_counts_ties_and_equal_prefixes_as_disagreement() -> None:
     rates = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     assert values(rates.strict) == pytest.approx([1 / 4, 2 / 4, 3 / 8])
     assert values(rates.distinct) == pytest.approx([1 / 3, 2 / 4, (1 / 3 + 2 / 4) / 2])
     assert rates.decided is None
-    assert [interval.count for interval in rates.distinct.per_t] == [3, 4]
+    assert [present(interval).count for interval in rates.distinct.per_t] == [3, 4]
 
 
-def test_ar_sc_hp_counts_where_the_judge_prefers_the_chosen_prefix():
+def test_ar_sc_hp_counts_where_the_judge_prefers_the_chosen_prefix() -> None:
     rates = ar_sc_hp(H_CHOSEN, H_REJECTED, DISTINCT, 1)
     assert values(rates.strict) == pytest.approx([2 / 4, 2 / 4, 2 / 4])
     assert values(rates.distinct) == pytest.approx([2 / 3, 2 / 4, (2 / 3 + 2 / 4) / 2])
     assert values(rates.decided) == pytest.approx([2 / 3, 2 / 3, 2 / 3])
 
 
-def test_ar_rm_hp_agrees_where_both_order_the_prefixes_alike_in_either_direction():
+def test_ar_rm_hp_agrees_where_both_order_the_prefixes_alike_in_either_direction() -> None:
     rates = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
     # Column 0: both right, both wrong, r ties, equal. Column 1: h ties, both right, both wrong, no.
     assert rates.values.tolist() == [[1, 0], [1, 1], [0, 1], [0, 0]]
@@ -49,21 +58,21 @@ def test_ar_rm_hp_agrees_where_both_order_the_prefixes_alike_in_either_direction
     assert values(rates.decided) == pytest.approx([2 / 3, 2 / 3, 2 / 3])
 
 
-def test_two_ties_are_no_agreement():
+def test_two_ties_are_no_agreement() -> None:
     tie = np.zeros((3, 1))
     rates = ar_rm_hp(tie, tie, tie, tie, np.ones((3, 1), bool), 1)
     assert values(rates.strict) == [0, 0]
-    assert rates.decided.mean is None
+    assert present(rates.decided).mean is None
 
 
-def test_the_judges_own_values_agree_with_it_wherever_it_decides():
+def test_the_judges_own_values_agree_with_it_wherever_it_decides() -> None:
     """Three of ten judged pairs tie: the paper's strict rate of a perfect scorer is 0.7."""
     h_chosen = np.array([[1.0], [1.0], [1.0], [1.0], [1.0], [0.0], [0.0], [0.5], [0.5], [0.5]])
     h_rejected = np.array([[0.0], [0.0], [0.0], [0.0], [0.0], [1.0], [1.0], [0.5], [0.5], [0.5]])
     rates = ar_rm_hp(h_chosen, h_rejected, h_chosen, h_rejected, np.ones((10, 1), bool), 1)
     assert values(rates.strict) == values(rates.distinct) == pytest.approx([0.7, 0.7])
     assert values(rates.decided) == [1.0, 1.0]
-    assert [interval.count for interval in rates.decided.per_t] == [7]
+    assert [present(interval).count for interval in present(rates.decided).per_t] == [7]
     assert values(ar_sc_hp(h_chosen, h_rejected, np.ones((10, 1), bool), 1).decided) == (
         pytest.approx([5 / 7, 5 / 7])
     )
@@ -81,75 +90,82 @@ TIES = [
 
 
 @pytest.mark.parametrize(("tie", "r", "h", "rm_hp", "sc_hp"), TIES)
-def test_a_tie_of_the_judge_is_left_out_and_one_of_the_scorer_disagrees(tie, r, h, rm_hp, sc_hp):
+def test_a_tie_of_the_judge_is_left_out_and_one_of_the_scorer_disagrees(
+    tie: str,
+    r: tuple[int, int],
+    h: tuple[int, int],
+    rm_hp: tuple[int, int | None],
+    sc_hp: tuple[int, int | None],
+) -> None:
     r_c, r_r, h_c, h_r = (np.full((1, 1), float(score)) for score in (*r, *h))
     distinct = np.ones((1, 1), bool)
     for rates, (strict, decided) in (
         (ar_rm_hp(r_c, r_r, h_c, h_r, distinct, 1), rm_hp),
         (ar_sc_hp(h_c, h_r, distinct, 1), sc_hp),
     ):
-        assert rates.strict.mean.value == rates.distinct.mean.value == strict
-        assert (rates.decided.mean and rates.decided.mean.value) == decided
+        assert mean(rates, "strict") == mean(rates, "distinct") == strict
+        found = present(rates.decided).mean
+        assert (found and found.value) == decided
 
 
-def test_scorers_are_compared_over_the_pairs_that_the_judge_decides():
+def test_scorers_are_compared_over_the_pairs_that_the_judge_decides() -> None:
     one = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
     other = ar_rm_hp(H_CHOSEN, H_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
-    test = compare_rates(one, other, 1)
+    test = present(compare_rates(one, other, 1))
     assert one.conclusive == "decided"
     assert test == compare_rates(one, other, 1, over="decided")
     assert test.difference == pytest.approx(2 / 3 - 1)
-    assert test.difference != compare_rates(one, other, 1, over="distinct").difference
+    assert test.difference != present(compare_rates(one, other, 1, over="distinct")).difference
     assert np.array_equal(one.per_pair(), one.per_pair("decided"))
 
 
-def test_without_a_judge_scorers_are_compared_over_distinct_pairs():
+def test_without_a_judge_scorers_are_compared_over_distinct_pairs() -> None:
     one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     other = ar_rm_sc(H_CHOSEN, H_REJECTED, DISTINCT, 1)
     assert one.conclusive == "distinct"
     assert compare_rates(one, other, 1) == compare_rates(one, other, 1, over="distinct")
 
 
-def test_a_judge_that_decides_nothing_leaves_nothing_to_compare():
+def test_a_judge_that_decides_nothing_leaves_nothing_to_compare() -> None:
     tie = np.zeros((3, 1))
     rates = ar_rm_hp(R_CHOSEN[:3, :1], R_REJECTED[:3, :1], tie, tie, np.ones((3, 1), bool), 1)
     assert compare_rates(rates, rates, 1) is None
-    assert compare_rates(rates, rates, 1, over="distinct").difference == 0
+    assert present(compare_rates(rates, rates, 1, over="distinct")).difference == 0
 
 
-def test_reward_gap_is_the_mean_absolute_difference_and_zero_for_equal_prefixes():
+def test_reward_gap_is_the_mean_absolute_difference_and_zero_for_equal_prefixes() -> None:
     rates = reward_gap(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     assert rates.values[:, 0].tolist() == [1, 1, 0, 0]
     assert values(rates.strict) == pytest.approx([2 / 4, 7.5 / 4, (2 / 4 + 7.5 / 4) / 2])
     assert values(rates.distinct)[0] == pytest.approx(2 / 3)
 
 
-def test_a_length_at_which_no_prefixes_differ_has_no_rate_and_no_part_in_the_mean():
+def test_a_length_at_which_no_prefixes_differ_has_no_rate_and_no_part_in_the_mean() -> None:
     distinct = np.array([[False, True]] * 4)
     rates = ar_rm_sc(R_CHOSEN, R_REJECTED, distinct, 1)
     assert rates.distinct.per_t[0] is None
-    assert rates.distinct.mean.value == rates.distinct.per_t[1].value == 2 / 4
-    assert rates.strict.per_t[0].value == 0
+    assert mean(rates, "distinct") == present(rates.distinct.per_t[1]).value == 2 / 4
+    assert present(rates.strict.per_t[0]).value == 0
 
 
 @pytest.mark.parametrize("over", ["strict", "distinct", "decided"])
-def test_parts_of_the_pairs_average_to_the_mean_over_the_grid(over):
+def test_parts_of_the_pairs_average_to_the_mean_over_the_grid(over: Over) -> None:
     rates = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
-    assert rates.per_pair(over).mean() == pytest.approx(getattr(rates, over).mean.value)
+    assert rates.per_pair(over).mean() == pytest.approx(mean(rates, over))
 
 
-def test_the_strict_part_of_a_pair_is_its_mean_over_the_grid():
+def test_the_strict_part_of_a_pair_is_its_mean_over_the_grid() -> None:
     rates = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     assert rates.per_pair("strict").tolist() == [1, 0.5, 0, 0]
 
 
 @pytest.mark.parametrize(("over", "by_hand"), [("strict", -1 / 8), ("distinct", -1 / 6)])
-def test_the_difference_of_two_scorers_is_that_of_their_means(over, by_hand):
+def test_the_difference_of_two_scorers_is_that_of_their_means(over: Over, by_hand: float) -> None:
     groups = ["a", "a", "b", "c"]
     one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1, groups=groups)
     other = ar_rm_sc(H_CHOSEN, H_REJECTED, DISTINCT, 1, groups=groups)
-    test = compare_rates(one, other, 1, over=over)
-    expected = getattr(one, over).mean.value - getattr(other, over).mean.value
+    test = present(compare_rates(one, other, 1, over=over))
+    expected = mean(one, over) - mean(other, over)
     assert test.difference == pytest.approx(by_hand)
     assert test.difference == pytest.approx(expected)
     assert test.count == 4
@@ -157,16 +173,16 @@ def test_the_difference_of_two_scorers_is_that_of_their_means(over, by_hand):
     assert (by_parts.difference, by_parts.p_value) == pytest.approx((expected, test.p_value))
 
 
-def test_an_interval_over_prompts_is_wider_than_one_over_their_repeated_pairs():
+def test_an_interval_over_prompts_is_wider_than_one_over_their_repeated_pairs() -> None:
     chosen = np.repeat(np.random.default_rng(0).normal(size=(40, 2)), 5, axis=0)
     prompts = np.repeat(np.arange(40), 5)
     arguments = (chosen, np.zeros_like(chosen), np.ones_like(chosen, dtype=bool), 1)
-    by_prompt = ar_rm_sc(*arguments, groups=prompts).distinct.mean
-    by_pair = ar_rm_sc(*arguments).distinct.mean
+    by_prompt = present(ar_rm_sc(*arguments, groups=prompts).distinct.mean)
+    by_pair = present(ar_rm_sc(*arguments).distinct.mean)
     assert by_prompt.high - by_prompt.low > 1.5 * (by_pair.high - by_pair.low)
 
 
-def test_scorers_measured_over_other_pairs_are_not_compared():
+def test_scorers_measured_over_other_pairs_are_not_compared() -> None:
     one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     other_pairs = ar_rm_sc(R_CHOSEN, R_REJECTED, np.ones_like(DISTINCT), 1)
     other_prompts = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1, groups=[0, 0, 1, 1])
@@ -175,7 +191,7 @@ def test_scorers_measured_over_other_pairs_are_not_compared():
             compare_rates(one, other, 1)
 
 
-def test_scores_that_are_not_finite_are_named_by_pair_and_length():
+def test_scores_that_are_not_finite_are_named_by_pair_and_length() -> None:
     broken = R_CHOSEN.copy()
     broken[2, 1] = np.nan
     with pytest.raises(ValueError, match=r"r_chosen must be finite.*\[\[2, 1\]\]"):
@@ -184,7 +200,7 @@ def test_scores_that_are_not_finite_are_named_by_pair_and_length():
         ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, broken, DISTINCT, 1)
 
 
-def test_shapes_that_would_broadcast_are_refused():
+def test_shapes_that_would_broadcast_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
         ar_rm_sc(R_CHOSEN, R_REJECTED[:1], DISTINCT, 1)
     with pytest.raises(ValueError, match="one shape"):

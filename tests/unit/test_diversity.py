@@ -19,14 +19,14 @@ from orchestrator.evaluation.metrics.diversity import diversity
         ("", 1.0),
     ],
 )
-def test_diversity_is_the_product_of_shares_of_unique_ngrams(text, expected):
+def test_diversity_is_the_product_of_shares_of_unique_ngrams(text: str, expected: float) -> None:
     assert diversity(text) == pytest.approx(expected)
 
 
-def test_words_are_split_at_any_white_space():
+def test_words_are_split_at_any_white_space() -> None:
     assert diversity("a  b\na\tb a ") == diversity("a b a b a")
 
 
-def test_token_ids_are_counted_like_words():
+def test_token_ids_are_counted_like_words() -> None:
     assert diversity([7, 11, 7, 11, 7]) == diversity("a b a b a")
     assert diversity((1, 11, 111)) == 1.0

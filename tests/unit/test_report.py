@@ -5,6 +5,7 @@ import io
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def _printed(summary: dict[str, Any], width: int) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_numbers_are_written_as_people_read_them():
+def test_numbers_are_written_as_people_read_them() -> None:
     found = {"value": 0.606, "low": 0.55, "high": 0.664, "count": 9}
     assert interval(found) == "0.61 [0.55, 0.66]"
     assert number(-0.001) == "0.00"
@@ -125,19 +126,23 @@ def test_numbers_are_written_as_people_read_them():
     ("low", "high", "expected"),
     [(0.01, 0.2, "+"), (-0.2, -0.01, "-"), (-0.1, 0.1, ""), (0.0, 0.1, ""), (-0.1, 0.0, "")],
 )
-def test_a_sign_is_told_only_where_interval_and_p_value_agree(low, high, expected):
+def test_a_sign_is_told_only_where_interval_and_p_value_agree(
+    low: float, high: float, expected: str
+) -> None:
     test = {"difference": 0.0, "low": low, "high": high}
     assert sign(test | {"p_value": 0.05}) == expected
     assert sign(test | {"p_value": 0.0501}) == sign(None) == ""
 
 
-def test_methods_stand_in_the_order_of_the_paper_and_unknown_ones_last():
+def test_methods_stand_in_the_order_of_the_paper_and_unknown_ones_last() -> None:
     rows = [{"method": m} for m in ("mcts", "cards", "particles", "base", "mcts", "bon")]
     order = [row["method"] for row in method_order(rows)]
     assert order == ["base", "bon", "cards", "mcts", "mcts", "particles"]
 
 
-def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(full):
+def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(
+    full: dict[str, Any],
+) -> None:
     table = cells_table(full)
     columns = [column.name for column in table.columns]
     resolved = columns.index("resolved")
@@ -151,7 +156,9 @@ def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(full):
     assert not any(entry.best for entry in rows["base", "\N{EN DASH}"])
 
 
-def test_metrics_that_no_cell_has_get_no_column(full, empty):
+def test_metrics_that_no_cell_has_get_no_column(
+    full: dict[str, Any], empty: dict[str, Any]
+) -> None:
     assert "accuracy" not in [column.name for column in cells_table(full).columns]
     names = [column.name for column in cells_table(empty).columns]
     assert names == [
@@ -165,21 +172,25 @@ def test_metrics_that_no_cell_has_get_no_column(full, empty):
     ]
 
 
-def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(full):
+def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(
+    full: dict[str, Any],
+) -> None:
     again = copy.deepcopy(full["cells"][4]) | {"parameters": {"n": 4}}
     table = cells_table(full | {"cells": [full["cells"][4], again]})
     column = [c.name for c in table.columns].index("parameters")
     assert {row[column].text for row in table.rows} == {"n 16", "n 4"}
 
 
-def test_a_second_test_of_the_same_thing_is_a_row_of_its_own(full):
+def test_a_second_test_of_the_same_thing_is_a_row_of_its_own(full: dict[str, Any]) -> None:
     twice = [full["comparisons"][0], full["comparisons"][0] | {"test": Numbers().test(0.7)}]
     (table,) = comparison_tables(full | {"comparisons": twice}).values()
     assert [row[-1].text for row in table.rows] == [paired(t["test"]) for t in twice]
 
 
 @pytest.mark.parametrize("width", [80, 100, 240])
-def test_the_terminal_shows_every_number_whole_at_any_usual_width(full, width):
+def test_the_terminal_shows_every_number_whole_at_any_usual_width(
+    full: dict[str, Any], width: int
+) -> None:
     printed = _printed(full, width)
     assert max(len(line) for line in printed.splitlines()) <= width
     shown = {name: full[name] for name in ("cells", "comparisons")}
@@ -198,7 +209,7 @@ def test_the_terminal_shows_every_number_whole_at_any_usual_width(full, width):
     assert all(text in premise for text in _everything(full["premise"]))
 
 
-def test_a_table_is_cut_only_where_it_does_not_fit(full):
+def test_a_table_is_cut_only_where_it_does_not_fit(full: dict[str, Any]) -> None:
     table = cells_table(full)
     assert fitting(table, 10_000) == [table]
     parts = fitting(table, 100)
@@ -209,14 +220,14 @@ def test_a_table_is_cut_only_where_it_does_not_fit(full):
     assert numbers == [column for column in table.columns if not column.lead]
 
 
-def test_names_are_not_read_as_terminal_markup(full):
+def test_names_are_not_read_as_terminal_markup(full: dict[str, Any]) -> None:
     printed = _printed(full | {"notes": [HOSTILE]}, 200)
     assert "[bold red]" in printed
     assert "\x1b" not in printed
     assert printable("a\nb\x00") == "a b\N{REPLACEMENT CHARACTER}"
 
 
-def test_the_page_holds_every_cell_and_every_interval(full, page):
+def test_the_page_holds_every_cell_and_every_interval(full: dict[str, Any], page: str) -> None:
     seen = _Text(page)
     text = "\n".join(seen.words)
     shown = {name: part for name, part in full.items() if name != "bon_curves"}  # a figure's only
@@ -231,7 +242,7 @@ def test_the_page_holds_every_cell_and_every_interval(full, page):
     assert seen.tags.count("svg") == len(figures(full)) == 8
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page):
+def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
     seen = _Text(page)
     assert not {"script", "link", "img", "iframe", "object"} & set(seen.tags)
     assert "http:" not in page and "https:" not in page and "@import" not in page
@@ -243,7 +254,7 @@ def test_the_page_loads_nothing_and_runs_nothing(page):
     assert {target[1:] for target in targets} <= set(ids)
 
 
-def test_hostile_names_are_shown_and_not_obeyed(full, tmp_path):
+def test_hostile_names_are_shown_and_not_obeyed(full: dict[str, Any], tmp_path: Path) -> None:
     hostile = copy.deepcopy(full)
     for key in ("name", "task", "output_dir", "config_yaml"):
         hostile[key] = HOSTILE
@@ -264,7 +275,9 @@ def test_hostile_names_are_shown_and_not_obeyed(full, tmp_path):
     assert all(path.parent == tmp_path / "figures" and path.is_file() for path in paths)
 
 
-def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty, tmp_path):
+def test_a_summary_of_nulls_still_gives_a_page_and_tables(
+    empty: dict[str, Any], tmp_path: Path
+) -> None:
     write_report(empty, tmp_path / "report.html", UI_COMMAND)
     text = " ".join(_Text((tmp_path / "report.html").read_text(encoding="utf-8")).words)
     assert "Premise of section 4.2: not tested." in text
@@ -278,11 +291,11 @@ def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty, tmp_path):
     assert "nothing was measured" in render(empty | nothing, UI_COMMAND)
 
 
-def test_the_same_summary_gives_the_same_page(full, page):
+def test_the_same_summary_gives_the_same_page(full: dict[str, Any], page: str) -> None:
     assert page == render(full, UI_COMMAND)
 
 
-def test_figures_are_saved_as_png_and_svg(full, tmp_path):
+def test_figures_are_saved_as_png_and_svg(full: dict[str, Any], tmp_path: Path) -> None:
     paths = save_figures(full, tmp_path / "made" / "here")
     names = {
         "quality_and_flops", "quality_and_seconds", "agreement", "reward_gap", "training_loss",
@@ -313,7 +326,7 @@ def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
         assert ticks and not any("$" in text for text in ticks)
 
 
-def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full):
+def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full: dict[str, Any]) -> None:
     axes = figures(full)["quality_and_flops"].axes[1]
     shape, colour = {}, {}
     for cell in full["cells"]:
@@ -327,7 +340,9 @@ def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full):
     assert len(set(shape.values())) == len(shape) and len(set(colour.values())) == len(colour)
 
 
-def test_flops_are_written_in_a_unit_in_which_the_smallest_is_at_least_one(full):
+def test_flops_are_written_in_a_unit_in_which_the_smallest_is_at_least_one(
+    full: dict[str, Any],
+) -> None:
     assert flops_unit([3e9, 2e6]) == (1e6, "MFLOP") and flops_unit([1e12]) == (1e12, "TFLOP")
     assert flops_unit([0.0, 5e3]) == flops_unit([]) == (1.0, "FLOP")
     table = cells_table(full, detail=True)
@@ -339,7 +354,9 @@ def test_flops_are_written_in_a_unit_in_which_the_smallest_is_at_least_one(full)
             assert row[names.index(column)].text == f"{cell['cost'][name] / 1e9:,.1f}"
 
 
-def test_at_equal_budget_a_row_says_which_n_it_is_against_and_what_that_took(full, page):
+def test_at_equal_budget_a_row_says_which_n_it_is_against_and_what_that_took(
+    full: dict[str, Any], page: str
+) -> None:
     table = equal_budget_table(full)
     rows = [[entry.text for entry in row] for row in table.rows]
     assert [row[:6] for row in rows] == [
@@ -356,7 +373,9 @@ def test_at_equal_budget_a_row_says_which_n_it_is_against_and_what_that_took(ful
     assert budget_marks(some) == []
 
 
-def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(full):
+def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(
+    full: dict[str, Any],
+) -> None:
     bare = full | {"equal_budget": [], "bon_curves": []}
     assert "At equal budget" not in render(bare, UI_COMMAND)
     assert "At equal budget" not in _printed(bare, 200)
@@ -364,7 +383,7 @@ def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(full):
     assert "cards" in labels and not any("n = 1" in text for text in labels)
 
 
-def test_the_forest_puts_each_difference_on_its_own_row(full):
+def test_the_forest_puts_each_difference_on_its_own_row(full: dict[str, Any]) -> None:
     figure = figures(full)["paired_resolved"]
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels[0] == "bon, orm" and len(labels) == len(SEARCHES) * len(SCORERS)

@@ -19,13 +19,15 @@ def full() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("verdict", ["holds", "does not hold", "not shown"])
-def test_the_premise_stands_beside_the_interval_that_decides_it(full, verdict):
+def test_the_premise_stands_beside_the_interval_that_decides_it(
+    full: dict[str, Any], verdict: str
+) -> None:
     line = premise_line(full | {"premise": full["premise"] | {"verdict": verdict}})
     assert line.startswith(f"Premise of section 4.2: {verdict}. ")
     assert line.endswith(f"difference {paired(full['premise']['difference'])}.")
 
 
-def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full):
+def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full: dict[str, Any]) -> None:
     table = agreement_table(full)
     names = [column.name for column in table.columns[2:]]
     assert names == [f"{position}, {o}" for position in ("closed", "open") for o in SETS]
@@ -43,7 +45,9 @@ def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full):
     assert ["AR_RM-SC", "orm", "closed", "decided"] not in by_length
 
 
-def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decides(full):
+def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decides(
+    full: dict[str, Any],
+) -> None:
     panels = {axes.get_title(): axes for axes in figures(full)["agreement"].axes}
     for title, measure, over in (
         ("AR_RM-HP, decided pairs", "AR_RM-HP", "decided"),
@@ -54,7 +58,9 @@ def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decide
         assert drawn == [tuple(f["value"] for f in rate[over] if f) for rate in rates]
 
 
-def test_a_model_is_named_by_its_own_objective_and_one_that_was_not_trained_has_no_steps(full):
+def test_a_model_is_named_by_its_own_objective_and_one_that_was_not_trained_has_no_steps(
+    full: dict[str, Any],
+) -> None:
     trained = full["models"][0] | {"name": "implicit", "objective": "dpo"}
     none = dict.fromkeys(("steps", "rows", "partial_pairs", "seconds", "final_loss"))
     ratio = trained | none | {"name": "ratio", "objective": "density_ratio", "loss": []}

@@ -1,5 +1,6 @@
 """Reward heads under other trainers' names, and checkpoints that are refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,8 @@ def test_ultra_rms_head_has_no_bias_and_its_config_no_label(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("maker", [ultra_rm, value_head], ids=["no bias", "bias"])
 def test_saved_it_is_a_plain_classifier_of_the_same_rewards_and_format(
-    maker, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+    maker: Callable[[Path], str], tmp_path: Path
+) -> None:
     checkpoint = maker(tmp_path / "given")
     model, chat = load_reward_model(checkpoint), load_chat(checkpoint)
     save_checkpoint(model, chat.tokenizer, tmp_path / "saved")

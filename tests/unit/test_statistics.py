@@ -1,10 +1,14 @@
 """Intervals and paired tests against hand counts, slow loops and SciPy's own implementations."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
+from support.present import present
 
 from orchestrator.evaluation.statistics import (
+    Interval,
     grid_intervals,
     mean_interval,
     paired_test,
@@ -17,11 +21,11 @@ def noise(size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=size)
 
 
-def ends(interval: object) -> tuple[float, float]:
-    return interval.low, interval.high
+def ends(interval: Interval | None) -> tuple[float, float]:
+    return present(interval).low, present(interval).high
 
 
-def test_interval_of_independent_rows_agrees_with_scipys_percentile_bootstrap():
+def test_interval_of_independent_rows_agrees_with_scipys_percentile_bootstrap() -> None:
     values = noise(200) ** 2
     ours = mean_interval(values, 7, "oracle", samples=20_000)
     theirs = stats.bootstrap(
@@ -32,7 +36,7 @@ def test_interval_of_independent_rows_agrees_with_scipys_percentile_bootstrap():
     assert ours.count == 200
 
 
-def test_grouped_interval_agrees_with_a_loop_that_draws_whole_groups():
+def test_grouped_interval_agrees_with_a_loop_that_draws_whole_groups() -> None:
     rng = np.random.default_rng(3)
     groups = rng.integers(40, size=150)  # unequal sizes
     values = noise(40, 4)[groups] + 0.3 * noise(150, 5)
@@ -45,7 +49,7 @@ def test_grouped_interval_agrees_with_a_loop_that_draws_whole_groups():
     assert ends(ours) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
 
 
-def test_rows_of_one_prompt_widen_the_interval_only_when_they_are_named_as_its_rows():
+def test_rows_of_one_prompt_widen_the_interval_only_when_they_are_named_as_its_rows() -> None:
     once = noise(100)
     four_times = np.repeat(once, 4)
     prompts = np.repeat(np.arange(100), 4)
@@ -56,13 +60,15 @@ def test_rows_of_one_prompt_widen_the_interval_only_when_they_are_named_as_its_r
     assert (ignored.high - ignored.low) == pytest.approx((single.high - single.low) / 2, rel=0.1)
 
 
-def test_the_key_alone_decides_the_resampling():
+def test_the_key_alone_decides_the_resampling() -> None:
     values = noise(50)
     assert mean_interval(values, 1, "a") == mean_interval(values.copy(), 1, "a")
     assert ends(mean_interval(values, 1, "a")) != ends(mean_interval(values, 1, "b"))
 
 
-def test_resampling_in_blocks_gives_the_result_of_resampling_at_once(monkeypatch):
+def test_resampling_in_blocks_gives_the_result_of_resampling_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     values, other = noise(30), noise(30, 1)
     at_once = mean_interval(values, 1), paired_test(values, other, 1).low
     monkeypatch.setattr("orchestrator.evaluation.resampling.DRAWS_AT_ONCE", 100)
@@ -71,36 +77,36 @@ def test_resampling_in_blocks_gives_the_result_of_resampling_at_once(monkeypatch
     assert in_blocks[1] == pytest.approx(at_once[1], rel=1e-12)
 
 
-def test_grid_means_leave_out_what_does_not_count():
+def test_grid_means_leave_out_what_does_not_count() -> None:
     values = [[1, 0, 0], [0, 1, 0], [1, 1, 0]]
     counted = [[True, True, False], [True, False, False], [True, True, False]]
     columns, mean = grid_intervals(values, counted, 1)
-    assert columns[0].value == pytest.approx(2 / 3)
-    assert columns[1].value == pytest.approx(1 / 2)
+    assert present(columns[0]).value == pytest.approx(2 / 3)
+    assert present(columns[1]).value == pytest.approx(1 / 2)
     assert columns[2] is None
-    assert mean.value == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert [columns[0].count, columns[1].count, mean.count] == [3, 2, 3]
+    assert present(mean).value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert [present(cell).count for cell in (*columns[:2], mean)] == [3, 2, 3]
 
 
-def test_a_grid_on_which_nothing_counts_has_no_interval():
+def test_a_grid_on_which_nothing_counts_has_no_interval() -> None:
     assert grid_intervals([[1.0, 2.0]], [[False, False]], 1) == ((None, None), None)
 
 
-def test_a_column_of_one_group_keeps_its_value_where_resamples_miss_it():
+def test_a_column_of_one_group_keeps_its_value_where_resamples_miss_it() -> None:
     counted = np.zeros((20, 1), bool)
     counted[3] = True
     columns, _ = grid_intervals(np.full((20, 1), 0.25), counted, 1, samples=50)
-    assert (columns[0].value, *ends(columns[0])) == (0.25, 0.25, 0.25)
+    assert (present(columns[0]).value, *ends(columns[0])) == (0.25, 0.25, 0.25)
 
 
-def test_a_wider_level_gives_a_wider_interval():
+def test_a_wider_level_gives_a_wider_interval() -> None:
     values = noise(80)
     narrow, wide = mean_interval(values, 1, level=0.5), mean_interval(values, 1, level=0.99)
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1 / 3])
-def test_rounding_never_puts_the_mean_of_equal_values_outside_its_interval(value):
+def test_rounding_never_puts_the_mean_of_equal_values_outside_its_interval(value: float) -> None:
     for size in range(2, 40):
         interval = mean_interval(np.full(size, value), 1, groups=np.arange(size) // 3, samples=99)
         assert interval.low <= interval.value <= interval.high
@@ -108,7 +114,7 @@ def test_rounding_never_puts_the_mean_of_equal_values_outside_its_interval(value
 
 
 @pytest.mark.parametrize("size", [6, 9])
-def test_p_value_agrees_with_scipys_exact_sign_flip_test(size):
+def test_p_value_agrees_with_scipys_exact_sign_flip_test(size: int) -> None:
     first, second = noise(size, 1) + 0.6, noise(size, 2)
     exact = stats.permutation_test(
         (first - second,), np.mean, permutation_type="samples", n_resamples=np.inf
@@ -117,14 +123,14 @@ def test_p_value_agrees_with_scipys_exact_sign_flip_test(size):
     assert ours == pytest.approx(exact, abs=0.01)
 
 
-def test_three_prompts_that_all_gain_have_the_p_value_counted_by_hand():
+def test_three_prompts_that_all_gain_have_the_p_value_counted_by_hand() -> None:
     # Of the 8 sign patterns two (+++ and ---) go as far as the data: 2/8.
     test = paired_test([2, 2, 2], [1, 1, 1], 5, flips=40_000)
     assert (test.difference, test.low, test.high) == (1, 1, 1)
     assert test.p_value == pytest.approx(0.25, abs=0.01)
 
 
-def test_a_difference_has_a_sign_only_where_interval_and_p_value_agree():
+def test_a_difference_has_a_sign_only_where_interval_and_p_value_agree() -> None:
     # Three prompts that all gain: an interval without width, and p = 2/8.
     assert paired_test([2, 2, 2], [1, 1, 1], 5).sign == ""
     gain = noise(40, 1) + 3
@@ -133,7 +139,7 @@ def test_a_difference_has_a_sign_only_where_interval_and_p_value_agree():
     assert paired_test(noise(40, 1), noise(40, 2), 5).sign == ""
 
 
-def test_of_few_prompts_some_differences_are_told_by_the_interval_alone_and_have_no_sign():
+def test_of_few_prompts_some_differences_are_told_by_the_interval_alone_and_have_no_sign() -> None:
     tests = [paired_test(noise(8, seed) + 0.7, np.zeros(8), seed) for seed in range(60)]
     by_interval = [test for test in tests if not test.low <= 0 <= test.high]
     unsigned = [test for test in by_interval if test.sign == ""]
@@ -141,7 +147,7 @@ def test_of_few_prompts_some_differences_are_told_by_the_interval_alone_and_have
     assert all(test.p_value > 0.05 for test in unsigned)
 
 
-def test_signs_are_flipped_by_prompt_and_not_by_row():
+def test_signs_are_flipped_by_prompt_and_not_by_row() -> None:
     first, second = np.ones(12), np.zeros(12)
     by_prompt = paired_test(first, second, 5, groups=np.repeat([0, 1, 2], 4), flips=20_000)
     by_row = paired_test(first, second, 5, flips=20_000)
@@ -150,30 +156,30 @@ def test_signs_are_flipped_by_prompt_and_not_by_row():
     assert by_prompt.count == by_row.count == 12
 
 
-def test_paired_interval_is_that_of_the_differences():
+def test_paired_interval_is_that_of_the_differences() -> None:
     first, second, groups = noise(60, 1), noise(60, 2), np.arange(60) % 20
     test = paired_test(first, second, 5, groups=groups)
     interval = mean_interval(first - second, 5, groups=groups)
     assert (test.difference, test.low, test.high) == (interval.value, *ends(interval))
 
 
-def test_a_p_value_is_never_zero():
+def test_a_p_value_is_never_zero() -> None:
     assert paired_test(np.ones(400), np.zeros(400), 5, flips=999).p_value == 1 / 1000
 
 
-def test_differences_that_cancel_have_p_value_one():
+def test_differences_that_cancel_have_p_value_one() -> None:
     test = paired_test([0.1, 0.2, 0.3, -0.6], np.zeros(4), 5)
     assert test.difference == pytest.approx(0, abs=1e-15)
     assert test.p_value == 1
 
 
-def test_identical_values_differ_by_nothing():
+def test_identical_values_differ_by_nothing() -> None:
     values = noise(30)
     test = paired_test(values, values, 5, groups=np.arange(30) % 7)
     assert (test.difference, test.low, test.high, test.p_value) == (0, 0, 0, 1)
 
 
-def test_paired_grids_weigh_columns_alike_and_rows_by_what_counts():
+def test_paired_grids_weigh_columns_alike_and_rows_by_what_counts() -> None:
     first = np.array([[1.0, 1.0], [1.0, 9.0], [0.0, 9.0]])
     counted = np.array([[True, True], [True, False], [True, False]])
     test = paired_test(first, np.zeros((3, 2)), 5, counted=counted)
@@ -181,7 +187,7 @@ def test_paired_grids_weigh_columns_alike_and_rows_by_what_counts():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_named_by_position(bad):
+def test_values_that_are_not_finite_are_named_by_position(bad: float) -> None:
     with pytest.raises(ValueError, match=r"values must be finite.* 2 positions: \[1, 3\]"):
         mean_interval([0, bad, 0, bad], 1)
     with pytest.raises(ValueError, match=r"second must be finite.* \[2\]"):
@@ -191,7 +197,7 @@ def test_values_that_are_not_finite_are_named_by_position(bad):
 
 
 @pytest.mark.parametrize("call", [lambda: mean_interval([], 1), lambda: paired_test([], [], 1)])
-def test_nothing_to_average_is_an_error(call):
+def test_nothing_to_average_is_an_error(call: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="no row"):
         call()
 
@@ -208,23 +214,23 @@ def test_nothing_to_average_is_an_error(call):
         (lambda: paired_test([1, 2], [1, 2], 1, flips=0), "at least 1"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(call, message):
+def test_arguments_that_do_not_fit_are_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_win_tie_counts_wins_and_ties_against_the_base_response():
+def test_win_tie_counts_wins_and_ties_against_the_base_response() -> None:
     rates = win_tie([2, 1, 0, 5], [1, 1, 1, 1], 3)
     assert (rates.win_tie.value, rates.win.value, rates.tie.value) == (0.75, 0.5, 0.25)
 
 
-def test_the_base_ties_with_itself_everywhere():
+def test_the_base_ties_with_itself_everywhere() -> None:
     grades = noise(20)
     rates = win_tie(grades, grades, 3)
     assert (rates.win_tie.value, rates.win.value, rates.tie.value) == (1, 0, 1)
 
 
-def test_win_tie_refuses_missing_grades_and_unequal_counts():
+def test_win_tie_refuses_missing_grades_and_unequal_counts() -> None:
     with pytest.raises(ValueError, match=r"base_grades must be finite.*\[1\]"):
         win_tie([0, 0], [0, np.nan], 3)
     with pytest.raises(ValueError, match="one shape"):
