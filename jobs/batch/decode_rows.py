@@ -25,7 +25,7 @@ from orchestrator.search.problem import Problem
 
 READ_ROWS = 256  # rows of the file that are read at once
 SAME_ID = "prompt_id of a row before"
-FLUSH_SECONDS = 30.0  # after which a shard is written even if it is not full
+FLUSH_SECONDS = 30.0  # seconds after which a shard is written even if it is not full
 INTEGERS = tuple(name for name in COUNTS if name != "seconds")
 ADDED = pa.schema(
     [

@@ -62,7 +62,7 @@ class FileJobOptions(ScorerOptions):
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def check_checkpoints(self, *names: str) -> None:
-        """Check that the models which the fields name exist; None is skipped.
+        """Check that the checkpoints in these fields exist; None is skipped.
 
         Raises:
             ConfigError: one does not exist.

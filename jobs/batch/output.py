@@ -2,7 +2,7 @@
 
 An output folder holds `RESULTS/shard-*.parquet`, `rejects.parquet` and the manifest. An output file
 is joined from such a folder beside it, which is then deleted. A shard is written completely or not
-at all, so that a job which is run again resumes behind its shards.
+at all, so that a rerun of the job resumes after the finished shards.
 """
 
 import contextlib

@@ -33,8 +33,8 @@ from orchestrator.data.shards import InputShard, ShardedFile, read_shard
 from orchestrator.scorers.row_reader import SIDES, RowReader, TokenizedRow
 
 WRITERS = 1
-# Shards that are read ahead of the actors wait in memory: so many for each actor. A shard takes
-# MEMORY_RATIO times the bytes of its rows in the file (text, token ids and cuts).
+# Shards that are read ahead of the actors wait in memory: so many for each actor. In memory, a
+# shard takes MEMORY_RATIO times the bytes of its rows in the file (text, token ids and cuts).
 SHARDS_AHEAD, MEMORY_RATIO, LEAST_BYTES_AHEAD = 8, 2, 2**20
 PAIR = "pair"  # the column that identifies a pair among ranked completions
 _IDS = pa.list_(pa.int32())

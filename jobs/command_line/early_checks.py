@@ -9,10 +9,11 @@ from orchestrator.config.output_paths import check_uri, is_file
 
 
 def check_file(option: str, source: str, suffixes: tuple[str, ...], valid: str) -> None:
-    """Check that a file exists and has one of the suffixes; of a URI, that its kind is known.
+    """Check that a file exists and has one of the suffixes; for a URI, its suffix and protocol.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: the file does not exist, its suffix is another one, or the protocol is not
+            supported.
     """
     if not source.endswith(suffixes):
         raise ConfigError(f"{option} = {shown(source)}: unknown format; valid: {valid}")
@@ -23,7 +24,7 @@ def check_file(option: str, source: str, suffixes: tuple[str, ...], valid: str) 
 
 
 def exit_with(error: ConfigError) -> typer.Exit:
-    """Show the error of a wrong option and return the exit of the job, with exit code 2."""
+    """Print the error of a wrong option; return the exception that ends the job with code 2."""
     console = Console(stderr=True)
     console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     return typer.Exit(BAD_CONFIG)

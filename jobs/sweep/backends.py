@@ -1,8 +1,8 @@
 """The actor pools of a sweep with models loaded: policy, reward, and search with both.
 
-Each actor uses its share of the cores: on a CPU two processes of one thread each are faster than
-one of two. A stage's actors start with their model loaded and with no cached keys and values, so
-the counted costs, seconds too, do not depend on the stages that ran before.
+Each actor uses its share of the cores: on a CPU two processes with one thread each are faster than
+one process with two. Before a stage starts, its actors have loaded their model and cleared their KV
+caches, so costs, including seconds, do not depend on earlier stages.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import SearchMethod
 from orchestrator.search.problem import Problem
 
-FULL_LENGTH = 10**6  # a prefix length past every response: the whole response
+FULL_LENGTH = 10**6  # a prefix length beyond every response: the complete response
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Engines:
         ]
 
     def _policy(self, actors: int, dtype: Dtype) -> PolicySpec:
-        """The policy in one of some actors."""
+        """Return the spec of the policy for one of ``actors`` actors."""
         resources = self.resources
         return PolicySpec(
             self.checkpoint, self.decoding.temperature, self.decoding.top_p,
@@ -104,7 +104,7 @@ class Engines:
         )  # fmt: skip
 
     def _reward(self, scorer: ScorerSpec, actors: int, dtype: Dtype) -> RewardSpec:
-        """A scorer in one of some actors."""
+        """Return the spec of a scorer for one of ``actors`` actors."""
         resources = self.resources
         return RewardSpec(
             scorer, self.position, self.checkpoint, resources.device,

@@ -17,13 +17,13 @@ from orchestrator.config.tree import Config
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 UPLOAD_LEFT_OUT = ["runs", ".venv*", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
 SMALLEST_SHARE = 0.01
-NICENESS = "0"  # of workers: with Ray's 15 any other process on the machine takes their cores
+NICENESS = "0"  # of workers; at Ray's default of 15, any other process would take their cores
 STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
-# Large tensors come and go with every step: kept by malloc and on huge pages, they cost the kernel
-# no page faults (a third of the CPU time while sampling).
+# Each step allocates and frees large tensors. With memory that malloc keeps, and with huge pages,
+# this causes no page faults, which otherwise take a third of the CPU time of sampling.
 MEMORY = {
     "THP_MEM_ALLOC_ENABLE": "1",
-    "MALLOC_ARENA_MAX": "1",  # search actors compute in a thread: its own arena would be trimmed
+    "MALLOC_ARENA_MAX": "1",  # search actors compute in a thread, whose own arena would be trimmed
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
@@ -218,7 +218,7 @@ def _joined(variables: dict[str, str], console: Console) -> bool:
                 f"RAY_ADDRESS = {address!r}: no Ray cluster answers there; valid: the address of a"
                 " running one, or unset it to start a local one"
             ) from error
-        return False  # what `ray start` noted, and a crash left behind
+        return False  # `ray start` wrote this file; after a crash it still exists
     console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
     return True
 

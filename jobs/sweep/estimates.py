@@ -25,7 +25,7 @@ REAL_PAIRS = 1_000  # of a split of a file that is not read yet
 
 @dataclass(frozen=True)
 class Rates:
-    """How many times longer this machine takes with the run's policy than the reference machine."""
+    """Slowdown of this machine with the run's policy, relative to the reference machine."""
 
     training: float
     reading: float

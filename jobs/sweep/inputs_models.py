@@ -157,7 +157,7 @@ def implicit_inputs(workspace: Workspace, name: str) -> ImplicitInputs:
 
 
 def reader_models(workspace: Workspace) -> ReaderModels:
-    """Return the policy and the reward models of the user's, which read prompts and pairs."""
+    """Return the policy and the user's reward models, which read prompts and pairs."""
     models = workspace.models
     return ReaderModels(
         models.checkpoint("policy"), workspace.config.chat.fold_system, models.scorers_of_user()

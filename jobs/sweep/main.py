@@ -31,7 +31,9 @@ from orchestrator.masking import mask_secrets
 from orchestrator.stages.output_folder import lasting_output_dir
 from orchestrator.tracking.reachability import StoreNotOpened, check_answers
 
-if TYPE_CHECKING:  # MLflow, Ray and torch: imported only after the config is known to be good
+if (
+    TYPE_CHECKING
+):  # These import MLflow, Ray and torch: only after the config has passed its checks.
     from jobs.sweep.plan import Plan
     from jobs.sweep.runtime.workspace import Workspace
     from orchestrator.stages.store import Store
@@ -78,7 +80,7 @@ def train_main(
 
 
 def guarded(work: Callable[[Console], int]) -> int:
-    """Do the work of a job and return its exit code; a config error is shown, with exit code 2."""
+    """Run ``work`` and return the exit code; a ConfigError is printed, with exit code 2."""
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     try:
@@ -195,7 +197,7 @@ def tracker_of(config: Config, store: "Store") -> "Tracker":
 
 @contextmanager
 def _tracking_errors(uri: str) -> Iterator[None]:
-    """Turns the error of a store that cannot be opened into one of the config."""
+    """Convert the error of a store that cannot be opened to a ConfigError."""
     try:
         yield
     except StoreNotOpened as error:

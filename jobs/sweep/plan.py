@@ -83,7 +83,7 @@ class Plan:
         return [step for step in self._every if step.stage.name in needed]
 
     def _choose_precision(self) -> None:
-        """Builds the plan in the precision that `auto` stands for."""
+        """Build the plan with the precision that `auto` stands for."""
         threads = threads_per_process(self.config.cluster, self.config.training.workers)
         for choice, certain in choices(self.requested, self.store, threads):
             self.precision = choice

@@ -1,8 +1,8 @@
-"""`training.precision: auto` of a run: the choice by a measurement, repeated by every rerun.
+"""The precision that `training.precision: auto` stands for, measured once and then stored.
 
-The precision is in the key of every stage that is trained, so the choice must not change with the
-noise of a measurement. The output folder keeps it for each size of models that it has trained; a
-rerun on the same device uses it.
+The precision is part of the key of every trained stage, so measurement noise must not change it.
+The output folder stores the choice for each size of trained models; a rerun on the same device uses
+the stored choice.
 """
 
 import json
@@ -47,11 +47,11 @@ def trains(config: Config, model: str | None) -> bool:
 
 
 def choices(config: Config, store: Store, threads: int) -> Iterator[tuple[Choice, bool]]:
-    """Yield what `auto` may stand for, in order, and whether that choice is certain.
+    """Yield the candidates for `auto` in order, each with whether it is certain.
 
-    A choice that is not certain holds only if all models are trained in it already. That is
-    bfloat16, chosen on another device and slow on this one: finished models are kept, and others
-    are not trained at a fiftieth of the speed. Float32 is nowhere so slow.
+    A candidate that is not certain applies only if all models are already trained in it. This is
+    the case of bfloat16 that was chosen on another device and is slow on this one: finished models
+    are kept, but no model is trained fifty times slower. Float32 is never that slow.
     """
     kind = "cuda" if config.cluster.train_worker_gpus else "cpu"
     shape = shape_of(config, config.models.orm or config.models.policy)
@@ -75,7 +75,7 @@ def with_precision(config: Config, precision: Precision) -> Config:
 
 
 def remember(store: Store, choice: Choice) -> None:
-    """Write a choice into the output folder, unless it is there."""
+    """Store a choice in the output folder, unless it is stored already."""
     stored = _read(store)
     if stored.get(choice.model) == choice:
         return
@@ -98,7 +98,7 @@ def shape_of(config: Config, checkpoint: str | None) -> Shape:
         )  # fmt: skip
     try:
         sizes = model_config(checkpoint).get_text_config()
-    except Exception:  # a hub that does not answer is reported by the check of the model
+    except Exception:  # the check of the model reports a hub that does not answer
         return shape_of(config, None)
     heads = sizes.num_attention_heads
     return Shape(
@@ -109,7 +109,7 @@ def shape_of(config: Config, checkpoint: str | None) -> Shape:
 
 
 def _read(store: Store) -> dict[str, Choice]:
-    """The choices of the output folder, by the widths."""
+    """Read the choices that the output folder stores, by the widths of the models."""
     text = store.read(FILE)
     plain = {} if text is None else json.loads(text)
     return {model: Choice(**one) for model, one in plain.items()}

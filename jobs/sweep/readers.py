@@ -1,7 +1,7 @@
-"""The models of a run that read its prompts and responses, loaded for the checks of their lengths.
+"""The models that read the prompts and responses of a run, for checks of lengths.
 
-Models that the run trains read as the policy does. A checkpoint of the user's has a tokenizer, a
-template and a context of its own.
+Models that the run trains have the tokenizer, template and context of the policy. Each of the
+user's checkpoints has its own.
 """
 
 from collections.abc import Mapping

@@ -48,7 +48,7 @@ def report(
 
 
 def _results(plan: Plan, sweep_key: str) -> SweepResults:
-    """What the stages of the plan left."""
+    """Collect the results of the plan's stages."""
     store, rejects = plan.store, []
     for step in plan.steps:
         file = store.folder(step.stage) / "rejects.parquet"

@@ -22,7 +22,7 @@ from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 from orchestrator.tracking.mlflow_tracker import Tracker
 
-SMALL_GIB = 0.1  # of disk: what any stage may write, on top of what storage.free_gib must leave
+SMALL_GIB = 0.1  # disk space for any stage, in addition to storage.free_gib
 # A checkpoint is written in float32, into the stage's folder and as an artifact in MLflow.
 CHECKPOINT_BYTES = 2 * 4
 NO_NAME = re.compile(r"[/:'\"%]")  # characters that names in MLflow's model registry may not have
@@ -116,7 +116,7 @@ class Runner:
                 self._check_warmups(step)
 
     def _check_warmups(self, step: Step) -> None:
-        """Raises StageFailed for a warm-up longer than a training on the rows of the data."""
+        """Raise StageFailed if a warm-up is longer than its training on the rows of the data."""
         counts = self._plan.store.marker(step.stage)["figures"]["metrics"]
         names = {"policy": "demonstrations", "orm": "pairs_orm", "reference": "pairs_reference"}
         stages = [step.stage.name for step in self._plan.steps]
@@ -143,7 +143,8 @@ class Runner:
             self._plan.store.prune(step.stage, self._plan.config.storage.checkpoints_kept)
 
     def _track(self, step: Step) -> None:
-        """Completes the stage's MLflow run; a kill may have left it out."""
+        """Complete the stage's MLflow run, which an earlier job may not have done before it
+        died."""
         run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
         self._runs[step.stage.name] = run_id
         if self._tracker.is_finished(run_id) and step.stage.name not in self.redone:
@@ -168,7 +169,7 @@ class Runner:
         self._tracker.finish(run_id, "FINISHED")
 
     def _register(self, step: Step, run_id: str) -> None:
-        """Adds the trained model to MLflow's registry, with the keys of the stages that it read."""
+        """Add the trained model to MLflow's registry, with the keys of the stages that it read."""
         config, stage = self._plan.config, step.stage
         inputs = {f"input.{read.name}": read.key for read in stage.inputs}
         experiment = config.tracking.experiment or config.data.task_name()
@@ -227,7 +228,7 @@ def read_evaluation(plan: Plan) -> dict[str, Any]:
 
 
 def _artifacts(folder: Path) -> list[Path]:
-    """Responses, checkpoints and tables, without the training rows, which other stages hold."""
+    """Return the files to log: all but the training rows, which are in other stages."""
     return [path for path in sorted(folder.iterdir()) if path.name not in NO_ARTIFACTS]
 
 

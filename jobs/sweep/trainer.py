@@ -16,7 +16,7 @@ from actors.training import PLACEMENT_GROUP_FILE, JobState, TrainingQueue, train
 from orchestrator.training.job import TrainingJob
 
 POLL_SECONDS = 0.5
-WORKER_FAILURES = 3  # times that Ray Train may start the group anew
+WORKER_FAILURES = 3  # how often Ray Train may restart the group
 
 
 class TrainerGroup:
@@ -56,7 +56,7 @@ class TrainerGroup:
         self._error: BaseException | None = None
 
     def train(self, job: TrainingJob, progress: Callable[[JobState], None]) -> dict[str, Any]:
-        """Runs one job; blocks until its checkpoint is written.
+        """Run one job; block until its checkpoint is written.
 
         Raises:
             RuntimeError: a loss is not finite, the worker group died more often than it may, or its
@@ -76,7 +76,7 @@ class TrainerGroup:
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """Ends the workers."""
+        """End the workers."""
         if self._queue is None:
             return
         ray.get(self._queue.close.remote())

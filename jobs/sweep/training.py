@@ -19,7 +19,7 @@ from orchestrator.stages.figures import Figures, Series
 from orchestrator.stages.progress import Meter
 from orchestrator.training.job import Precision, Start, TrainingJob
 
-CURVE_POINTS = 100  # of a training's curve in MLflow and the report; each is a mean over steps
+CURVE_POINTS = 100  # maximum number of points of a curve in MLflow and the report
 # Called with a stage's name, the share of its steps that are done, the step, and the held-out
 # measures after it.
 Measured = Callable[[str, float, int, Mapping[str, float]], None]
@@ -112,7 +112,7 @@ class Trainer:
         return _figures(result)
 
     def _progress(self, meter: Meter) -> Callable[[JobState], None]:
-        """Shows the progress of a training, and passes each measurement on once."""
+        """Show the progress of a training, and report each measurement once."""
         passed_on: set[int] = set()
 
         def progress(state: JobState) -> None:
@@ -128,7 +128,7 @@ class Trainer:
 
 
 def _figures(result: Mapping[str, Any]) -> Figures:
-    """Metrics and curves of a finished training; the final loss is the mean of its last tenth."""
+    """Return metrics and curves of a training; the final loss is the mean of the last tenth."""
     last = result["loss"][-max(len(result["loss"]) // 10, 1) :]
     return {
         "metrics": {
@@ -148,7 +148,7 @@ def _figures(result: Mapping[str, Any]) -> Figures:
 
 
 def _note(state: JobState) -> str:
-    """The last loss, and the last held-out accuracy where there is one."""
+    """Return the last loss, and the last held-out accuracy if there is one."""
     last = state.measures[max(state.measures)] if state.measures else {}
     accuracy = last.get("held_out_accuracy")
     return f"loss {state.loss:.3f}" + (
@@ -170,20 +170,20 @@ def precision_of(training: TrainingConfig) -> Precision:
 
 
 def _deepspeed(training: TrainingConfig) -> dict[str, Any]:
-    """DeepSpeed's file with the config's ZeRO stage."""
+    """Return the settings of DeepSpeed's file with the ZeRO stage of the config."""
     content: dict[str, Any] = json.loads(_project_file(training.deepspeed).read_text())
     zero = {**content.get("zero_optimization", {}), "stage": training.zero_stage}
     return {**content, "zero_optimization": zero}
 
 
 def _project_file(path: str) -> Path:
-    """A file that the config names: as it is, or relative to the project's root."""
+    """Return the path of a file in the config: relative to the working directory or the project."""
     file = Path(path).expanduser()
     return file if file.is_absolute() or file.exists() else ROOT / file
 
 
 def _curve(values: list[float]) -> Series:
-    """At most CURVE_POINTS points (step, mean since the last point)."""
+    """Return at most CURVE_POINTS points: a step, and the mean since the previous point."""
     stride = max(-(-len(values) // CURVE_POINTS), 1)
     pieces = [values[i : i + stride] for i in range(0, len(values), stride)]
     return [(i * stride + len(piece), sum(piece) / len(piece)) for i, piece in enumerate(pieces)]

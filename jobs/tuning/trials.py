@@ -14,7 +14,7 @@ from jobs.tuning.trial import ALL, LOCKS, PERCENT, TrialJob, run_trial, training
 from orchestrator.config.tree import Config
 from orchestrator.tuning.request import Request
 
-GRACE = 25.0  # percent of the steps that every trial may do
+GRACE = 25.0  # percent of the steps that every trial runs before ASHA may stop it
 REDUCTION = 2.0  # the better half of the trials continues at 25 % and at 50 % of the steps
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has the results

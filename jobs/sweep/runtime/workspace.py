@@ -22,7 +22,7 @@ TRAININGS = "ray_train"  # folder of Ray Train's files under the store's
 
 @dataclass(frozen=True)
 class Workspace:
-    """What the plan makes the inputs of steps from; no step reads it.
+    """What the inputs of steps are made from; steps themselves do not use it.
 
     Attributes:
         config: of the run.

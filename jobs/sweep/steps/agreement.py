@@ -101,7 +101,7 @@ def run(inputs: AgreementInputs, folder: Path, meter: Meter) -> Figures:
 async def _scores(
     reward: ActorReward, pairs: Sequence[PreferencePair], grid: Sequence[int], meter: Meter
 ) -> dict[str, Floats]:
-    """Scores (N, G + 1) of both sides in both positions, at the grid's cuts and of the whole."""
+    """Return scores (N, G + 1) for each side and position: at the grid's cuts, then in full."""
     arrays = {}
     cuts = [*grid, FULL_LENGTH]
     for number, side in enumerate(SIDES):

@@ -84,7 +84,7 @@ def _roll_out(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
 async def _label_all(
     inputs: PairsInputs, prompts: Sequence[Prompt], meter: Meter
 ) -> list[PreferencePair | None]:
-    """The pair of each prompt; while one call's samples are labelled, the next are drawn."""
+    """Return the pair of each prompt; the next samples are drawn while these are labelled."""
     policy, slots = inputs.engines.policy(), asyncio.Semaphore(CALLS_IN_FLIGHT)
     meter.update(0, len(prompts))
 
@@ -102,7 +102,7 @@ async def _label_all(
 async def _label(
     inputs: PairsInputs, policy: ActorPolicy, prompts: Sequence[Prompt]
 ) -> list[PreferencePair | None]:
-    """Two samples of each prompt, and which of them is preferred."""
+    """Sample two responses to each prompt, and label which one is preferred."""
     seed, chat = inputs.seed, inputs.chat
     requests = [
         SampleRequest(

@@ -75,7 +75,7 @@ def run(inputs: PolicyInputs, folder: Path, meter: Meter) -> Figures:
 
 
 def _check_room(inputs: PolicyInputs, start: str, rejects: Sequence[Reject], rows: int) -> None:
-    """Checks, before anything is trained, that the context has room for some of each split.
+    """Check before any training that some rows of each split fit in the context.
 
     Raises:
         ValueError: no demonstration, no pair of a split or no test prompt fits.

@@ -27,7 +27,7 @@ from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 
 SAMPLES, ENTROPIES = "samples.parquet", "entropies.parquet"
-CALIBRATION_PROMPTS = 128  # of the PRM's prompts: whole responses that thresholds are quantiles of
+CALIBRATION_PROMPTS = 128  # the PRM's prompts whose responses give the quantiles for thresholds
 
 
 @dataclass(frozen=True)

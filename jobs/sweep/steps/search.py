@@ -100,7 +100,8 @@ def _searched(
     problems: Sequence[Problem],
     count: Callable[[object], None],
 ) -> list[Any]:
-    """The outcomes in the order of the problems: responses, or samples with scores for a curve."""
+    """Return the outcomes in the order of the problems: responses, or scored samples for a
+    curve."""
     search, scorer = inputs.search, inputs.scorer
     if inputs.in_actors:
         return list(
@@ -123,10 +124,10 @@ def _searched(
 
 
 def _start(inputs: CellInputs, method: SearchMethod[Any]) -> Callable[..., Any]:
-    """What is started for each problem; best-of-N and the votes continue from the shared samples.
+    """Return the coroutine of a problem; best-of-N and votes continue from the shared samples.
 
-    The outcome is a Response. Of a method with a curve it is the samples with their scores, from
-    which the response of every smaller n follows.
+    Its outcome is a Response. For a method with a curve it is the scored samples, which determine
+    the response for every smaller n.
     """
     if inputs.samples is None:
         return method.run
@@ -145,7 +146,7 @@ def _start(inputs: CellInputs, method: SearchMethod[Any]) -> Callable[..., Any]:
 
 
 def _calibration(inputs: CellInputs) -> Calibration:
-    """The measurements that the method's thresholds are computed from."""
+    """Return the measurements from which the method's thresholds are computed."""
     entropies: list[float] = []
     rewards: list[float] = []
     if inputs.entropies is not None:
@@ -160,6 +161,6 @@ def _calibration(inputs: CellInputs) -> Calibration:
 
 
 def _sizes(inputs: CellInputs) -> Sizes:
-    """N of the policy and of the scorer, from the headers of their checkpoints."""
+    """Return N of the policy and of the scorer, from the headers of their checkpoints."""
     policy = matrix_parameters(inputs.search.engines.checkpoint, language_head=True)
     return Sizes(policy, 0.0 if inputs.scorer is None else scorer_parameters(inputs.scorer))
