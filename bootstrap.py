@@ -78,8 +78,7 @@ def main() -> None:
 
 
 def set_up() -> None:
-    """Install the packages and build the op, unless the marker shows that the set-up is
-    finished."""
+    """Install the packages and build the op, unless the marker says that this is done."""
     marker, started = read_marker(), time.monotonic()
     installed = marker.get("fingerprint") == fingerprint()
     if installed and (not marker["op"] or Path(marker["op"]).exists()):

@@ -31,9 +31,7 @@ from orchestrator.masking import mask_secrets
 from orchestrator.stages.output_folder import lasting_output_dir
 from orchestrator.tracking.reachability import StoreNotOpened, check_answers
 
-if (
-    TYPE_CHECKING
-):  # These import MLflow, Ray and torch: only after the config has passed its checks.
+if TYPE_CHECKING:  # imported later, after the checks of the config
     from jobs.sweep.plan import Plan
     from jobs.sweep.runtime.workspace import Workspace
     from orchestrator.stages.store import Store

@@ -143,8 +143,7 @@ class Runner:
             self._plan.store.prune(step.stage, self._plan.config.storage.checkpoints_kept)
 
     def _track(self, step: Step) -> None:
-        """Complete the stage's MLflow run, which an earlier job may not have done before it
-        died."""
+        """Complete the stage's MLflow run, which a killed job may have left incomplete."""
         run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
         self._runs[step.stage.name] = run_id
         if self._tracker.is_finished(run_id) and step.stage.name not in self.redone:

@@ -100,8 +100,7 @@ def _searched(
     problems: Sequence[Problem],
     count: Callable[[object], None],
 ) -> list[Any]:
-    """Return the outcomes in the order of the problems: responses, or scored samples for a
-    curve."""
+    """Return the outcomes in the order of the problems: responses or scored samples."""
     search, scorer = inputs.search, inputs.scorer
     if inputs.in_actors:
         return list(
