@@ -1,15 +1,15 @@
 """The library: data, reward maths, training objectives, search methods, evaluation, stages.
 
-Imports go one way: jobs -> actors -> orchestrator. Nothing here imports Ray, but for the driver's
-own steps in jobs/.
+Imports go one way: jobs -> actors -> orchestrator. Nothing in this package imports Ray.
 """
 
 import os
 
-# Threads that wait for each other spin for a moment, then sleep. Without the moment a small model
-# takes twice the time on an idle machine. Threads that go on spinning wait for a core that other
-# work has, and beside it all is many times slower (`jobs/bench.py threads`). Intel's OpenMP reads
-# the first, GNU's the second, when torch is loaded: so this stands before every import of torch.
+# OpenMP threads that wait for each other spin briefly, then sleep. If they slept at once, a small
+# model would take twice the time on an idle machine. If they kept spinning, everything would be
+# many times slower beside another busy process (`jobs/bench.py threads`). Intel's OpenMP reads the
+# first variable and GNU's the second when torch is loaded, so they are set before torch is
+# imported.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
-if not any(name in os.environ for name in THREADS):  # what the user sets stays
+if not any(name in os.environ for name in THREADS):  # the user's settings take precedence
     os.environ.update(THREADS)

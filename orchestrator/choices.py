@@ -1,4 +1,4 @@
-"""Values that config, command lines and library name alike; imports nothing heavy."""
+"""Literal types shared by config, command lines and library; imports nothing heavy."""
 
 from typing import Literal
 

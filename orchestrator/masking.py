@@ -1,4 +1,4 @@
-"""Secrets in addresses: nothing of them goes into files, logs or MLflow."""
+"""Masking of secrets in addresses, so that files, logs and MLflow do not contain them."""
 
 import re
 
@@ -11,5 +11,5 @@ _MASK = "***"
 
 
 def mask_secrets(text: str) -> str:
-    """Masks the userinfo of every URI in ``text``, and query values named like a secret."""
+    """Mask the userinfo of every URI in ``text``, and query values whose names suggest a secret."""
     return _SECRET_IN_QUERY.sub(rf"\g<1>{_MASK}", _USERINFO.sub(rf"\g<1>{_MASK}@", text))

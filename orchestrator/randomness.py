@@ -1,4 +1,4 @@
-"""Keyed randomness: every draw is decided by what it is for, never by worker, batch or order."""
+"""Keyed randomness: a draw depends only on its purpose, never on worker, batch or order."""
 
 import hashlib
 import threading
@@ -10,7 +10,7 @@ Key = str | int
 
 
 def stream_key(*parts: Key) -> int:
-    """A 64-bit key of the given parts, e.g. (seed, prompt id, method, step, candidate).
+    """Return a 64-bit key of the parts, e.g. (seed, prompt id, method, step, candidate).
 
     Equal parts give equal keys on every machine and in every process; the types count
     (1 and "1" are different parts).
@@ -20,14 +20,14 @@ def stream_key(*parts: Key) -> int:
 
 
 def generator(*parts: Key) -> np.random.Generator:
-    """A generator whose stream is decided by ``parts`` alone."""
+    """Return a generator whose stream depends only on ``parts``."""
     return np.random.Generator(np.random.Philox(key=stream_key(*parts)))
 
 
 class _Streams(threading.local):
-    """A generator of each thread that is set to the beginning of one stream after another.
+    """A generator per thread, which is reset to the beginning of each requested stream.
 
-    A new one for each stream takes four times as long, most of it for a seed that nobody uses.
+    Creating a generator for each stream would take four times as long, mostly for an unused seed.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class _Streams(threading.local):
         self._key = self._state["state"]["key"]
 
     def begun(self, key: int) -> np.random.Generator:
-        """As ``Generator(Philox(key=key))``; until the next one is begun."""
+        """Return a generator equal to ``Generator(Philox(key=key))``, valid until the next call."""
         self._key[1], self._key[0] = divmod(key, 2**64)
         self._bits.state = self._state
         return self._generator
@@ -47,18 +47,18 @@ _streams = _Streams()
 
 
 def uniforms(key: int, count: int) -> np.ndarray:
-    """The first ``count`` uniform numbers in [0, 1) of a stream, float64, shape (count,)."""
+    """Return the first ``count`` uniform numbers in [0, 1) of a stream, float64 (count,)."""
     return _streams.begun(key).random(count)
 
 
 def first_uniforms(keys: Sequence[int]) -> np.ndarray:
-    """The first number of each of N streams, (N,) float64: ``uniforms(key, 1)``, all at once.
+    """Return the first number of each of N streams, (N,) float64: vectorized ``uniforms(key, 1)``.
 
-    A stream whose one number is wanted costs more to begin than to draw from, and token-level
-    search begins thousands at every step. Philox4x64-10 (Salmon et al. 2011) as numpy has it.
+    Starting a stream takes longer than drawing one number from it, and token-level search starts
+    thousands at every step. Implements Philox4x64-10 (Salmon et al. 2011) as numpy does.
     """
     key = np.array(keys, np.uint64), np.zeros(len(keys), np.uint64)
-    words = [np.full(len(keys), value, np.uint64) for value in (1, 0, 0, 0)]  # numpy's first count
+    words = [np.full(len(keys), value, np.uint64) for value in (1, 0, 0, 0)]  # counter 1
     for number in range(_ROUNDS):
         high, low = zip(*map(_product, _MULTIPLIERS, words[::2]), strict=True)
         left, right = key[0] + _BUMPED[0][number], key[1] + _BUMPED[1][number]
@@ -74,7 +74,7 @@ _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 def _product(factor: np.uint64, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The high and the low 64 bits of 128."""
+    """Return the high and the low 64 bits of the 128-bit product."""
     with np.errstate(over="ignore"):
         low_low = (factor & _LOW) * (words & _LOW)
         middle = (factor >> _HALF) * (words & _LOW) + (low_low >> _HALF)

@@ -1,6 +1,6 @@
-"""What flows along the data path, as plain frozen records: the same names as Parquet columns.
+"""Frozen records of the data path; their fields have the names of Parquet columns.
 
-No record knows of Ray, of a model or of a file; shapes and units stand at each field.
+Records do not depend on Ray, models or files. Shapes and units are documented at each field.
 """
 
 import math
@@ -12,7 +12,7 @@ Message = dict[str, str]  # {"role": "user" | "assistant" | "system", "content":
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt x. ``facts`` is what a grader needs (JSON-able), empty where there is none."""
+    """One prompt x. ``facts`` is what its grader needs (JSON-able); empty if there is no grader."""
 
     prompt_id: str
     messages: tuple[Message, ...]
@@ -39,7 +39,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that was refused, with the reason; it never stops a run."""
+    """A rejected row with the reason; it never stops a run."""
 
     source: str
     row: int
@@ -79,9 +79,10 @@ class Response:
     """What a search method returns for one prompt.
 
     ``score`` is the scorer's value of the whole response (None without a scorer); ``step_scores``
-    are the scores of what was kept at each step, in order; ``stop`` says whether the response came
-    to its end token or to the length limit. ``margin`` is that of the nearest decision on the way
-    (``search/client.py``): a run with other rounding can only differ where it is small.
+    are the scores of what was kept at each step, in order; ``stop`` is the reason why the response
+    ended: the end token or the length limit. ``margin`` is the smallest margin of its decisions
+    (``search/client.py``): a run with different rounding can give another response only if the
+    margin is small.
     """
 
     prompt_id: str

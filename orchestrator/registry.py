@@ -1,7 +1,8 @@
 """Registries: the components of one kind by the names that a config gives them.
 
 A component is registered by the module that defines it. The modules of the registry's own package
-are found by themselves; another package names its modules by entry points of the registry's group.
+are discovered automatically; other packages name their modules in entry points of the registry's
+group.
 """
 
 import importlib
@@ -22,7 +23,7 @@ class PluginError(Exception):
 class Registry(Mapping[str, Component]):
     """The components of one kind by name, in the order of their registration.
 
-    Modules are imported at the first look into the registry.
+    Modules are imported when the registry is first read.
 
     Args:
         kind: what a component is, for messages: "search method".
@@ -39,7 +40,7 @@ class Registry(Mapping[str, Component]):
         """Register a component.
 
         Raises:
-            PluginError: another component has the name, or it is no valid name.
+            PluginError: another component has the name, or the name is not valid.
         """
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise PluginError(
@@ -61,7 +62,7 @@ class Registry(Mapping[str, Component]):
 
     def _all(self) -> dict[str, Component]:
         if not self._loaded:
-            self._loaded = True  # before the imports: a module may look into the registry itself
+            self._loaded = True  # before the imports: an imported module may read the registry
             try:
                 self._load()
             except BaseException:

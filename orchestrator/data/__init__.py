@@ -1,1 +1,1 @@
-"""Preference data on its way in: one file a data set, then partial pairs (TLT, SST) and rejects."""
+"""Reading of preference data (one module per data set), partial pairs (TLT, SST) and rejects."""

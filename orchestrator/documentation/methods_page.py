@@ -30,7 +30,7 @@ def _section(name: str, kind: type[SearchMethod[Any]]) -> str:
         traits.append("runs in a sweep unless its section is null")
     else:
         traits.append("runs in a sweep that has its section")
-    traits.append("asks a scorer" if kind.needs_scorer else "asks no scorer")
+    traits.append("needs a scorer" if kind.needs_scorer else "needs no scorer")
     if kind.needs_answers:
         traits.append("for tasks with final answers")
     if kind.needs_entropies:

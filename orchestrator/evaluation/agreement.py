@@ -1,10 +1,11 @@
-"""Agreement rates (section 3, appendix B) and the reward gap, for prefixes of a grid of lengths t.
+"""Agreement rates (section 3, appendix B) and the reward gap, on a grid of prefix lengths t.
 
 AR_RM-SC(t), AR_SC-HP(t), AR_RM-HP(t) and |r(x, y_w<t) - r(x, y_l<t)|, from plain arrays of scores:
 r is a reward model's, h a judge's (the rubric, an LLM). Knows no model and no text.
 
-The paper's comparison is strict (>): where the judge ties, no scorer can agree with it, and the
-judge's own values get less than 1. Conclusions are drawn over the pairs that the judge decides.
+The paper's comparison is strict (>): if the judge ties, no scorer can agree with it, so even the
+judge's own values do not reach 1. Conclusions are therefore drawn over the pairs on which the judge
+does not tie.
 """
 
 from collections.abc import Mapping
@@ -30,9 +31,9 @@ Over = Literal["strict", "distinct", "decided"]
 
 @dataclass(frozen=True)
 class Curve:
-    """A rate at each t of the grid, and the mean over the grid of these rates.
+    """A rate at each t of the grid, and the mean of these rates.
 
-    None where no pair counts; such a t is left out of the mean.
+    The rate is None at a t without pairs; the mean excludes it.
     """
 
     per_t: tuple[Interval | None, ...]
@@ -65,11 +66,11 @@ class PrefixRates:
         return "distinct" if self.decided is None else "decided"
 
     def per_pair(self, over: Over | None = None) -> Floats:
-        """Each pair's part (N,) in the mean over the grid: their mean is that rate exactly.
+        """Return each pair's contribution (N,) to the mean over the grid, which is their mean.
 
-        ``over`` None is the conclusive set. Over all pairs ("strict") a part is the pair's mean
-        over t. Where fewer than N pairs count at a t, those that count there weigh more in
-        proportion, and a pair that never counts is 0.
+        ``over`` None is the conclusive set. For all pairs ("strict") a contribution is the pair's
+        mean over t. If only n < N pairs count at a t, their values at this t are weighted by N / n.
+        A pair that counts at no t contributes 0.
         """
         mask = self.counted[over or self.conclusive]
         pairs = mask.sum(axis=0)  # (G,)
@@ -157,7 +158,7 @@ def reward_gap(
 ) -> PrefixRates:
     """Mean |r(x, y_w<t) - r(x, y_l<t)| (observation 4), in the reward model's own unit.
 
-    Equal prefixes have gap 0, whatever float error says. Arguments as in ``ar_rm_sc``.
+    Equal prefixes have gap 0, regardless of float error. Arguments as in ``ar_rm_sc``.
 
     Raises:
         ValueError: a reward is NaN or infinite, there is no pair, or shapes do not fit.
@@ -221,7 +222,7 @@ def _rates(
         counted["decided"] = differ & h_decides
     curves: dict[Over, Curve] = {}
     for over, mask in counted.items():
-        # One key for all sets: the same resampled prompts, so that their intervals compare.
+        # One key for all sets: they share the resampled prompts, so their intervals are comparable.
         curves[over] = Curve(
             *grid_intervals(measured, mask, *key, groups=owner, level=level, samples=samples)
         )

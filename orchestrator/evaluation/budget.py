@@ -1,6 +1,6 @@
-"""Which size of best-of-n costs as much as another method: the comparison at equal budget.
+"""The n at which best-of-n costs as much as another method: the comparison at equal budget.
 
-Knows costs only, of whatever kind: FLOPs, seconds.
+Costs may be of any kind, such as FLOPs or seconds.
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ class Sizes:
     reward: float = 0.0
 
     def flops(self, cost: Cost) -> dict[str, float]:
-        """FLOPs of the policy, of the scorer, and of both, by the names in ``FLOPS``."""
+        """Return the FLOPs of the policy, of the scorer and of both, by the names in ``FLOPS``."""
         policy = 2.0 * self.policy * cost.policy_tokens_computed
         reward = 2.0 * self.reward * cost.reward_tokens_computed
         return dict(zip(FLOPS, (policy, reward, policy + reward), strict=True))

@@ -56,7 +56,7 @@ def _texts(cell: Cell, prompts: Mapping[str, Prompt]) -> list[Judged]:
 
 
 def _values(judge: Judge, task: Task, texts: Sequence[Sequence[Judged]]) -> list[Floats]:
-    """The verdicts on the responses of each cell (N,); each text is judged once."""
+    """Return the values of the responses of each cell (N,); each text is judged once."""
     different = list({_key(text): text for cell_texts in texts for text in cell_texts}.values())
     verdicts = judge.verdicts(task, different)
     values = {_key(text): verdict.value for text, verdict in zip(different, verdicts, strict=True)}

@@ -28,8 +28,8 @@ class Metric:
         kind: "rate" if each value is 0 or 1, else "mean"; it decides the interval.
         compared: whether cells are compared in it by paired tests.
         comparable: whether a higher value means a better response, whatever the scorer.
-        tells_right: whether it says that a response is right; figures show the first one that a
-            task has beside the reward.
+        tells_right: whether it measures that a response is right; figures show the first such
+            metric of a task, and the reward.
         page_only: whether it is left out of the terminal's table.
     """
 

@@ -1,8 +1,8 @@
-"""Prefix accuracy: of two equally long prefixes, does the one without a fault score higher?
+"""Prefix accuracy: how often the faultless one of two equally long prefixes scores higher.
 
-A stricter question than the agreement rates of appendix B: it is asked only where a prefix of one
-response already holds a fault and that of the other does not, so the right answer is known. Where
-the faults come from (a rubric, a checker) is not known here.
+It is stricter than the agreement rates of appendix B. It counts only pairs of prefixes of which
+exactly one has a fault, so that it is known which one should score higher. The module does not
+depend on what detects faults (a rubric, a checker).
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ FaultSide = Literal["rejected", "either"]
 
 @dataclass(frozen=True, eq=False)
 class PrefixAccuracy:
-    """The rate (None without a case), and its C cases for pairing with another scorer's.
+    """The rate (None if there are no cases), and its C cases, for paired tests between scorers.
 
     ``correct`` (C,) float64 0 or 1, ``groups`` (C,) prompt ids, ``cases`` (C, 2) int64 the (pair,
-    column of the grid) of each. Which cases there are does not depend on the scorer.
+    column of the grid) of each. The cases do not depend on the scorer.
     """
 
     rate: Interval | None
@@ -33,7 +33,7 @@ class PrefixAccuracy:
 
 
 def both_reach(lengths_chosen: ArrayLike, lengths_rejected: ArrayLike, grid: ArrayLike) -> Bools:
-    """Whether both responses are at least t long: (N, G) bool of lengths (N,) and grid (G,)."""
+    """Return whether both responses have at least t tokens, (N, G), for lengths (N,), grid (G,)."""
     shorter = np.minimum(np.asarray(lengths_chosen), np.asarray(lengths_rejected))
     return np.asarray(shorter[:, None] >= np.asarray(grid)[None, :])
 
@@ -50,12 +50,13 @@ def prefix_accuracy(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PrefixAccuracy:
-    """Share of cases in which the faultless prefix has the strictly higher reward; a tie is wrong.
+    """Return the share of cases in which the faultless prefix scores higher; a tie is wrong.
 
     All arrays (N, G): rewards and fault flags of both prefixes of N pairs at G lengths, and
-    ``reached``, where both responses are at least t long (``both_reach``). ``fault_in`` says which
-    prefixes make a case: "rejected", only the loser's holds a fault; "either", exactly one of the
-    two does (a noisy chooser may prefer the faulty one). ``groups`` (N,) are prompt ids.
+    ``reached``, where both responses are at least t long (``both_reach``). ``fault_in`` defines a
+    case: "rejected": only the rejected prefix has a fault; "either": exactly one of the two
+    prefixes has one (with noisy labels the chosen response may be the faulty one). ``groups`` (N,)
+    are prompt ids.
 
     Raises:
         ValueError: shapes differ, or a reward is NaN or infinite.

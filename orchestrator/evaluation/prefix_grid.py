@@ -104,7 +104,7 @@ def grid_of(
 def _arrays(
     verdicts: Sequence[Verdict], shape: tuple[int, int, int]
 ) -> tuple[Floats, Bools | None]:
-    """Values and whether there are faults as arrays of a shape; None if they are not counted."""
+    """Return values, and whether there are faults, as arrays; None if faults are not counted."""
     values = np.array([verdict.value for verdict in verdicts], np.float64).reshape(shape)
     if any(verdict.faults is None for verdict in verdicts):
         return values, None

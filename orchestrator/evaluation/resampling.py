@@ -1,7 +1,7 @@
-"""Resampling whole groups of rows: the bootstrap and the sign flips behind intervals and p-values.
+"""Bootstrap and sign-flip test over groups of rows, for intervals and p-values.
 
-Not in the paper. A group is a prompt, whose rows are not independent. All works on sums and counts
-per group, so that 2,000 resamples are two matrix products. Knows nothing of metrics.
+Not in the paper. A group is a prompt, whose rows are not independent. Both use sums and counts per
+group, so that 2,000 resamples are two matrix products. The module does not depend on metrics.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Groups = Sequence[Any] | NDArray[Any]
 
-DRAWS_AT_ONCE = 2**21  # random numbers held at once: 16 MiB as int64
-ROUNDING = 1e-12  # share of the largest possible sum below which two sums are the same number
+DRAWS_AT_ONCE = 2**21  # random numbers in memory at once: 16 MiB as int64
+ROUNDING = 1e-12  # of the largest possible sum: smaller differences of sums are rounding
 POSITIONS_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTotals:
-    """Sums (P, G) and counts (P, G) of P groups, and the rows (G + 1,) that count.
+    """Sums (P, G) and counts (P, G) of P groups, and numbers of counted rows (G + 1,).
 
     The last of ``rows`` is the number of rows that count in any column.
     """
@@ -47,9 +47,9 @@ def finite(values: ArrayLike, name: str) -> Floats:
 
 
 def group_totals(grid: Floats, counted: ArrayLike | None, groups: Groups | None) -> GroupTotals:
-    """Totals of ``grid`` (N, G) over the rows ``counted`` (N, G), by the ids ``groups`` (N,).
+    """Return the totals of ``grid`` (N, G) over the ``counted`` (N, G), by ``groups`` (N,).
 
-    None: all rows count, each row is its own group. Groups come sorted by id.
+    ``counted`` None: all rows count. ``groups`` None: each row is a group. Groups are sorted by id.
 
     Raises:
         ValueError: shapes do not fit.
@@ -72,7 +72,7 @@ def group_totals(grid: Floats, counted: ArrayLike | None, groups: Groups | None)
 
 
 def column_means(sums: Floats, counts: Floats) -> Floats:
-    """Ratios (S, G) of sums to counts, NaN where nothing counts, and their mean as column G + 1."""
+    """Return sums / counts (S, G), NaN where the count is 0, and their mean as column G + 1."""
     present = counts > 0
     ratios = np.divide(sums, counts, out=np.zeros_like(sums), where=present)
     columns = present.sum(axis=1)
@@ -82,7 +82,7 @@ def column_means(sums: Floats, counts: Floats) -> Floats:
 
 
 def bootstrap(totals: GroupTotals, rng: np.random.Generator, samples: int) -> Floats:
-    """Column means (samples, G + 1) of resampled groups."""
+    """Return the column means (samples, G + 1) of resampled groups."""
     size = len(totals.sums)
     draws = []
     for block in _blocks(samples, size):
@@ -95,7 +95,7 @@ def bootstrap(totals: GroupTotals, rng: np.random.Generator, samples: int) -> Fl
 
 
 def contributions(totals: GroupTotals) -> Floats:
-    """What each group (P,) adds to the mean of column means; they sum up to it."""
+    """Return the contributions of groups (P,); their sum is the mean of column means."""
     counts = totals.counts.sum(axis=0)
     present = counts > 0
     parts = totals.sums[:, present] / counts[present]  # (P, columns where a row counts)
@@ -103,9 +103,10 @@ def contributions(totals: GroupTotals) -> Floats:
 
 
 def sign_flip_p_value(parts: Floats, rng: np.random.Generator, flips: int) -> float:
-    """Two-sided p-value of the sum of ``parts`` (P,) when each sign is as likely as the other.
+    """Return the two-sided p-value of the sum of ``parts`` (P,) under random sign flips.
 
-    (1 + flips that go as far) / (1 + flips), so never 0; 1 where all parts are 0.
+    It is (1 + flips with a sum at least as far from 0) / (1 + flips), so never 0; 1 if all parts
+    are 0.
     """
     moving = parts[parts != 0]  # a zero has the same sum with either sign
     if not moving.size:
@@ -119,7 +120,7 @@ def sign_flip_p_value(parts: Floats, rng: np.random.Generator, flips: int) -> fl
 
 
 def _blocks(total: int, width: int) -> Iterator[int]:
-    """Sizes of the blocks in which ``total`` rows of ``width`` draws are made."""
+    """Yield the sizes of the blocks in which ``total`` rows of ``width`` draws are made."""
     step = max(1, DRAWS_AT_ONCE // width)
     for start in range(0, total, step):
         yield min(step, total - start)

@@ -1,8 +1,7 @@
 """Intervals and paired tests: Wilson, grouped bootstrap, sign-flip permutation.
 
-Not in the paper, which prints no intervals (section 5.1 lists its metrics). Rows of one prompt are
-not independent, so prompts (groups) are what is resampled and flipped. Knows arrays only: no
-metric, model or file.
+Not in the paper, which reports no intervals (section 5.1 lists its metrics). Rows of one prompt are
+not independent, so resampling and sign flips apply to prompts (groups). Works on arrays only.
 """
 
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from orchestrator.evaluation.resampling import (
 from orchestrator.randomness import Key, generator
 
 LEVEL = 0.95  # design: every figure has a 95 % interval
-SIGNIFICANCE = 0.05  # the p-value up to which a test rejects, as the interval of LEVEL does
-BOOTSTRAP_SAMPLES = 2000  # puts the 2.5 % quantile on 50 draws
+SIGNIFICANCE = 0.05  # significance level of the tests, equivalent to intervals of LEVEL
+BOOTSTRAP_SAMPLES = 2000  # 50 draws are below the 2.5 % quantile
 SIGN_FLIPS = 10_000  # Monte-Carlo error of a p-value near 0.05 is then about 0.002
 
 
@@ -34,7 +33,7 @@ Sign = Literal["+", "-", ""]
 
 @dataclass(frozen=True)
 class Resampling:
-    """What decides the draws of bootstrap and permutation: the run's seed, bootstrap samples."""
+    """Settings of bootstrap and permutation: the run's seed, and the number of samples."""
 
     seed: int
     samples: int = BOOTSTRAP_SAMPLES
@@ -42,10 +41,10 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval, low <= value <= high.
+    """A mean with its interval, low <= value <= high. ``count`` is the number of rows averaged.
 
-    ``count`` is the number of rows averaged. Rows that all agree, or rows of a single group, leave
-    a bootstrap nothing to vary: its interval then has no width, and ``count`` is what warns.
+    A bootstrap interval has width 0 if all rows are equal or belong to one group. Only a small
+    ``count`` then shows that the mean is uncertain.
     """
 
     value: float
@@ -66,15 +65,16 @@ class PairedTest:
 
     @property
     def sign(self) -> Sign:
-        """The sign of the difference where interval and p-value agree that there is one."""
+        """``+`` or ``-`` if the difference is significant by interval and p-value, else empty."""
         return sign_of(self.low, self.high, self.p_value)
 
 
 def sign_of(low: float, high: float, p_value: float) -> Sign:
-    """``+`` or ``-`` where an interval excludes zero and the p-value is small, else nothing.
+    """Return ``+`` or ``-`` if an interval excludes zero and the p-value is small, else "".
 
-    Of few prompts a bootstrap interval is too narrow, and the permutation test alone is exact; of
-    many, both tests agree but near the border. A difference is a result only where both show it.
+    With few prompts a bootstrap interval is too narrow, and only the permutation test is exact.
+    With many prompts the two disagree only near the threshold. A difference is significant only if
+    both show it.
     """
     if low <= 0 <= high or not p_value <= SIGNIFICANCE:
         return ""
@@ -88,7 +88,7 @@ def mean_interval(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> Interval:
-    """Mean of ``values`` (N,) with its percentile interval; ``key`` decides the resampling.
+    """Return the mean of ``values`` (N,) with its percentile interval; ``key`` seeds the bootstrap.
 
     ``groups`` (N,) are the rows' prompt ids: whole groups are resampled and the mean is a ratio of
     sums, so each row weighs the same. With groups the order of rows does not change the draws.
@@ -108,9 +108,9 @@ def mean_interval(
 
 
 def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """A share of N independent rows, each 0 or 1, with its Wilson score interval.
+    """Return the mean of N independent rows, each 0 or 1, with its Wilson score interval.
 
-    For a row a prompt. Unlike a bootstrap it says how little 0 of 20 tells.
+    For data with one row per prompt. Unlike a bootstrap interval, it is not empty for 0 of 20.
 
     Raises:
         ValueError: no row, or a value that is neither 0 nor 1.
@@ -118,12 +118,12 @@ def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     column = finite(values, "values")
     if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
         raise ValueError("a rate needs values of shape (N,), N > 0, each 0 or 1")
-    from scipy.stats import binomtest  # takes a second, and `--help` needs none
+    from scipy.stats import binomtest  # importing it takes a second, and `--help` does not need it
 
     test = binomtest(int(column.sum()), column.size)
     bounds = test.proportion_ci(level, method="wilson")
     value = float(column.mean())
-    # At 0 and 1 rounding may leave the bound a hair on the wrong side.
+    # At 0 and 1 rounding may move a bound slightly past the value.
     return Interval(
         value, min(float(bounds.low), value), max(float(bounds.high), value), column.size
     )
@@ -137,11 +137,11 @@ def grid_intervals(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> tuple[tuple[Interval | None, ...], Interval | None]:
-    """Means of each of G columns over the rows that count there, and the mean of these G means.
+    """Return the mean of each of G columns over its counted rows, and the mean of these G means.
 
     ``values`` (N, G) float or bool, ``counted`` (N, G) bool (None: all), ``groups`` (N,). All
-    columns share the resampled groups. A column where no row counts is None and is left out of the
-    mean of columns, in the data and in each resample alike.
+    columns share the resampled groups. A column without counted rows is None, and the mean of
+    columns excludes it, in the data and in each resample.
 
     Raises:
         ValueError: a NaN or infinite value, or shapes that do not fit.
@@ -170,12 +170,13 @@ def paired_test(
     samples: int = BOOTSTRAP_SAMPLES,
     flips: int = SIGN_FLIPS,
 ) -> PairedTest:
-    """Compares two methods over the same rows: mean of ``first`` - ``second``.
+    """Compare two methods over the same rows: the mean of ``first`` - ``second``.
 
     Both (N,) or (N, G) for a mean of column means over the rows ``counted`` (N, G). The interval
     resamples groups. The p-value is a sign-flip permutation test: under the null hypothesis a
-    group's sum of differences is as likely with the other sign; it is (1 + flips that go as far) /
-    (1 + flips), so never 0. All differences zero: difference 0, p 1.
+    group's sum of differences is as likely with the other sign; it is (1 + flips with a sum at
+    least as far from 0) / (1 + flips), so never 0. If all differences are zero, the difference is 0
+    and p is 1.
 
     Raises:
         ValueError: no row, a NaN or infinite value, or shapes that do not fit.
@@ -207,5 +208,5 @@ def _interval(value: float, draws: Floats, count: int, level: float) -> Interval
     low, high = value, value
     if counting.size:
         low, high = np.quantile(counting, [(1 - level) / 2, (1 + level) / 2])
-    # Rounding in the draws of equal values, or a very lopsided sample, may leave the value outside.
+    # Rounding of equal values, or a very skewed sample, may leave the value outside the interval.
     return Interval(float(value), float(min(low, value)), float(max(high, value)), int(count))

@@ -1,6 +1,6 @@
 """Win-tie rate (section 5.1, table 1): how often a response is no worse than the base policy's.
 
-The grades may come from any judge; here the two responses of a prompt are only compared.
+The grades may come from any judge; this module only compares the two responses to a prompt.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class WinTie:
 
 
 def outcomes(grades: ArrayLike, base_grades: ArrayLike) -> tuple[Floats, Floats]:
-    """Wins (N,) and ties (N,) as 0 or 1, row by row, for pairing with another method's.
+    """Return wins (N,) and ties (N,) as 0 or 1 for each row, for paired tests between methods.
 
     Raises:
         ValueError: the two differ in shape, or a grade is NaN or infinite.
@@ -42,7 +42,7 @@ def win_tie(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> WinTie:
-    """Win-tie rate of ``grades`` (N,) against ``base_grades`` (N,) of the same prompts.
+    """Return the win-tie rate of ``grades`` (N,) against ``base_grades`` (N,) of the same prompts.
 
     A row is a win where its grade is higher, a tie where it is equal. ``groups`` (N,) are prompt
     ids where a prompt has several rows.

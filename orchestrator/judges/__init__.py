@@ -1,1 +1,1 @@
-"""Judges: who says which of two responses, or of two prefixes, is better."""
+"""Judges, which decide which of two responses, or of two prefixes, is better."""

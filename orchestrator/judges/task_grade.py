@@ -9,7 +9,7 @@ from orchestrator.tasks.task import Task
 
 @register
 class TaskGrade(Judge):
-    """Judges by the task's grade ``judged_by``; a sweep always asks it if the task has one."""
+    """Judges by the task's grade ``judged_by``; a sweep always uses it if the task has one."""
 
     name: Literal["task_grade"] = "task_grade"
     """The task's own grade."""

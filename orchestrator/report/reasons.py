@@ -20,7 +20,7 @@ from orchestrator.report.rows import (
 )
 
 BASELINE = "orm"
-VERDICTS = {"+": "higher than", "-": "lower than", "": "not shown to differ from that"}
+VERDICTS = {"+": "higher than", "-": "lower than", "": "not significantly different from that"}
 
 
 def counts_table(summary: Summary) -> Table:

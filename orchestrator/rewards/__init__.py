@@ -1,1 +1,1 @@
-"""Reward maths: all prefix scores of a response in one pass; reference weights; losses' inputs."""
+"""Reward maths: prefix scores of a response in one pass, log-probabilities, reference weights."""

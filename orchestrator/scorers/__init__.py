@@ -1,1 +1,1 @@
-"""Scorers: one file a kind of reward model, all answering the same two questions."""
+"""Scorers: reward models of all kinds behind one interface, which scores prefixes and requests."""

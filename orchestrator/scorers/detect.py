@@ -134,7 +134,7 @@ def kind_of(spec: ScorerSpec) -> str:
 
 
 def _check_base(spec: ScorerSpec, kind: type[ScorerKind]) -> None:
-    """Raise ValueError if a kind has a base model and needs none, or has none and needs one."""
+    """Raise ValueError if a base is set without effect, or if a required base is missing."""
     if kind.needs_base and not spec.base:
         raise ValueError(
             f"{spec.checkpoint}: kind {kind.name!r} needs a base; valid: base: the folder or hub"

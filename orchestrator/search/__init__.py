@@ -1,1 +1,1 @@
-"""Reward-guided search: one file a method, and the two engine interfaces that they ask."""
+"""Reward-guided search: one file per method, and the two engine interfaces that methods use."""

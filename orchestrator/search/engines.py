@@ -1,7 +1,7 @@
 """Requests, results and protocols of the engines: a policy for samples, a reward model for scores.
 
-A search method knows nothing else: no tokenizer, no Ray, no model. Token ids are the policy's; an
-engine whose reward model has another tokenizer converts them.
+Search methods depend only on this module, not on tokenizers, models or Ray. Token ids are the
+policy's; if the reward model has another tokenizer, its engine converts them.
 """
 
 import math

@@ -39,8 +39,8 @@ def test_a_lower_rate_is_told_with_the_counts_that_are_certain_largest_first() -
 def test_the_verdict_follows_interval_and_p_value() -> None:
     for found, verdict in (
         (paired(0.08, 0.05), "higher than"),
-        (paired(0.02, 0.05), "not shown to differ from that"),
-        (paired(0.08, 0.05, p_value=0.06), "not shown to differ from that"),
+        (paired(0.02, 0.05), "not significantly different from that"),
+        (paired(0.08, 0.05, p_value=0.06), "not significantly different from that"),
     ):
         (sentence,) = told([entry("resolved", found)], [REPEATS])
         assert f"resolved {verdict} with the ORM" in sentence

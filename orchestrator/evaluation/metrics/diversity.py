@@ -25,9 +25,9 @@ class Diversity(Metric):
 def diversity(response: str | Sequence[Hashable]) -> float:
     """Return the diversity of one response, in (0, 1]; 1 if no n-gram is repeated.
 
-    A text is split at white space; anything else is taken as a sequence of token ids. The paper
-    does not say what 0 / 0 is: a response of fewer than n words has no n-gram, and that n is left
-    out of the product. One of fewer than two words (an empty one too) therefore has diversity 1.
+    A text is split at white space; other values are sequences of token ids. The paper does not
+    define 0 / 0: a response of fewer than n words has no n-gram, and the product excludes that n.
+    So a response of fewer than two words, or an empty one, has diversity 1.
     """
     tokens = tuple(response.split() if isinstance(response, str) else response)
     product = 1.0

@@ -1,4 +1,4 @@
-"""What a search itself says of a response, and what the evaluation computes for whole cells."""
+"""Metrics from the search itself, and metrics that the evaluation computes for whole cells."""
 
 from orchestrator.evaluation.metric import Metric, register
 
@@ -47,7 +47,7 @@ class Length(Metric):
 
 @register
 class Finished(Metric):
-    """Whether the policy ended the response before the greatest length."""
+    """Whether the policy ended the response before the length limit."""
 
     name = "finished"
     label = "finished"

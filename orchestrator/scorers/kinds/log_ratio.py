@@ -28,7 +28,7 @@ class LogRatioKind(ScorerKind):
 
     @classmethod
     def is_implied(cls, spec: "ScorerSpec") -> bool:
-        """Only a log ratio has a base."""
+        """Return whether the spec has a base model, which only a log ratio has."""
         return bool(spec.base)
 
     @classmethod

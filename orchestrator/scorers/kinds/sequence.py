@@ -28,12 +28,12 @@ class SequenceKind(ScorerKind):
 
     @classmethod
     def is_implied(cls, spec: "ScorerSpec") -> bool:
-        """A score token is a logit that this kind reads."""
+        """Return whether the spec has a score token, whose logit this kind reads."""
         return spec.score_token is not None
 
     @classmethod
     def fits(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
-        """A classifier with a step format scores steps, which is another kind."""
+        """Return whether it fits; a classifier with a step format is of another kind."""
         if spec.score_token is not None:
             return info.form == "language model"
         return super().fits(spec, info) and not (spec.step_format and info.form == "classifier")
@@ -79,7 +79,7 @@ class SequenceKind(ScorerKind):
         check_model(spec.checkpoint)
 
     def reads_logits(self, spec: "ScorerSpec") -> bool:
-        """A score token is a logit."""
+        """Return whether the score is the logit of a token."""
         return spec.score_token is not None
 
     def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":

@@ -28,12 +28,12 @@ class StepTagKind(ScorerKind):
 
     @classmethod
     def fits(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
-        """A classifier fits too if a step format says where it is read."""
+        """Return whether it fits; a classifier fits if the spec has a step format."""
         return super().fits(spec, info) or cls._is_step_classifier(spec, info)
 
     @classmethod
     def recognizes(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
-        """A classifier with a step format is of this kind."""
+        """Return whether it is of this kind; a classifier with a step format is."""
         return super().recognizes(spec, info) or cls._is_step_classifier(spec, info)
 
     @staticmethod
@@ -64,7 +64,7 @@ class StepTagKind(ScorerKind):
             check_step_layers(spec.checkpoint, format_read)
 
     def needs_template(self, spec: "ScorerSpec") -> bool:
-        """Math-Shepherd's format, that of language models, needs none."""
+        """Return whether a template is needed; Math-Shepherd's format needs none."""
         from orchestrator.scorers.detect import inspect_checkpoint
 
         return inspect_checkpoint(spec.checkpoint).form != "language model"
@@ -90,7 +90,7 @@ class StepTagKind(ScorerKind):
         return f"{shown_token(chat, tag_format(spec, chat).tag_ids[-1])}, behind each step"
 
     def reads_logits(self, spec: "ScorerSpec") -> bool:
-        """The tokens with which a language model judges a step are read from its logits."""
+        """Return whether rewards are read from a language model's logits."""
         from orchestrator.scorers.step_formats import step_format
 
         return step_format(spec).right is not None

@@ -29,9 +29,9 @@ class Args(SearchMethod):
 
     name: Literal["args"] = "args"
     weight: Real = 1.5
-    """w, per unit of reward."""
+    """w, the weight of the reward: logits per unit of reward."""
     k: Count = 30
-    """Candidates: the likeliest next tokens."""
+    """Number of candidates: the most probable next tokens."""
 
     order: ClassVar[int] = 30
     on_by_default: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class StochasticArgs(Args):
 
     name: Literal["args_stochastic"] = "args_stochastic"  # type: ignore[assignment]
     temperature: Annotated[Positive, Field(ge=COLDEST)] = 0.7
-    """tau, in units of the value (the public code of ARGS: 0.7)."""
+    """tau, the temperature of the draw, in units of the value (the public code of ARGS: 0.7)."""
 
     order: ClassVar[int] = 31
     on_by_default: ClassVar[bool] = False

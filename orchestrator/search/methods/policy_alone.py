@@ -11,7 +11,7 @@ from orchestrator.search.method import SearchMethod, register
 from orchestrator.search.problem import Candidate
 from orchestrator.search.state import SearchState
 
-BASELINE = "base"  # the method that the others are compared with
+BASELINE = "base"  # the baseline of all comparisons
 
 
 @register
@@ -31,7 +31,7 @@ class Base(SearchMethod):
 
 @register
 class Greedy(SearchMethod):
-    """The response of the likeliest token at each position."""
+    """Greedy decoding: the most probable token at each position."""
 
     name: Literal["greedy"] = "greedy"
 

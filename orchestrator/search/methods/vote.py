@@ -85,12 +85,11 @@ def weighted_choice(
     """Return the index of the best response of the answer with the largest summed weight.
 
     A response's weight is 1 without ``scores`` (majority vote), else sigma(score) (weighted
-    best-of-N): rewards are unbounded and defined up to a shift, so their sum would favour or
-    penalize frequent answers. Scores that are ``probabilities`` are weights unchanged. Answers are
-    equal if their texts are; None is no answer, and wins only if all are None.
-
-    Ties: the answer whose best response has the higher score, then the earlier answer. The best
-    response of an answer is the one with the highest score, then the earlier one.
+    best-of-N): rewards are unbounded and defined only up to a shift, so their sum would favour or
+    penalize frequent answers. Scores that are ``probabilities`` are used as weights unchanged. Two
+    answers are equal if their texts are equal. None means no answer and wins only if all are None.
+    Ties go to the answer whose best response has the higher score, then to the earlier answer. The
+    best response of an answer is the one with the highest score, or the earliest of equal ones.
 
     Raises:
         ValueError: no answers, another number of scores, or a score that is NaN.
