@@ -48,8 +48,8 @@ class Router:
         """Return the indices of the items of each actor, ascending.
 
         Items with the same key (one prompt) go to the same actor. If there are fewer prompts than
-        actors, items are distributed one by one: using every core is worth more than computing a
-        prefix twice.
+        actors, items are distributed individually, because using all cores saves more time than
+        computing a prefix only once.
 
         Args:
             keys: the key of each item.

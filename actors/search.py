@@ -50,7 +50,7 @@ class ActorBackend(Backend, Protocol):
 
 
 class Engines(Protocol):
-    """What an actor loads; a plain value, so that a restarted actor loads the same."""
+    """What an actor loads: a picklable value, so that a restarted actor loads the same."""
 
     def load(self) -> ActorBackend:
         """Load both engines."""
@@ -88,19 +88,20 @@ class SearchActor:
     """Runs searches with its engines.
 
     Args:
-        engines: loaded at the start; None: each ``Search`` names its engines.
+        engines: loaded in the constructor; None: each ``Search`` names its engines.
     """
 
     def __init__(self, engines: Engines | None = None) -> None:
         self._engines, self._loading = engines, asyncio.Lock()
-        # Thousands of candidates, none in a reference cycle: the collector took 7 % of the time.
+        # A search creates thousands of candidates, none in a reference cycle, and the collector
+        # would take 7 % of the time.
         gc.set_threshold(*GC_THRESHOLDS)
         self._backend = None if engines is None else _load(engines)
         self._search: Search | None = None
         self._runner: SearchRunner[Response] | None = None
 
     async def ready(self, search: Search | None = None) -> None:
-        """Return when the engines are loaded: those of ``search``, or those of the start."""
+        """Return when the engines are loaded: those of ``search`` or of the constructor."""
         if search is not None:
             await self._runner_for(search)
 

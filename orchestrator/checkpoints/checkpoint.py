@@ -1,6 +1,6 @@
 """Creating, loading and saving Hugging Face checkpoints of policies and reward models.
 
-A checkpoint is a folder or a hub name. Nothing depends on the size of the model.
+A checkpoint is a folder or a hub name. The code is the same for models of any size.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ from orchestrator.choices import Dtype
 # Config fields by which some architectures scale or cap their logits.
 LOGIT_FIELDS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier",
                 "output_logit_soft_cap")  # fmt: skip
-NEW_HEAD = ("score.weight",)  # of the model class, if the checkpoint has another head
+NEW_HEAD = ("score.weight",)  # missing in the checkpoint if its head has another name
 NO_LIMIT = 10**9
 DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16,
@@ -109,7 +109,7 @@ def load_reward_model(
     )
     _check_score(checkpoint, model, head)
     if not head.is_native or head.labels > 1:
-        # From here on a one-label classifier, also when saved.
+        # The model is now a one-label classifier, and is saved as one.
         model.score = head_module(weights, head, label or 0, dtype).to(model.device)
         model.num_labels = model.config.num_labels = 1
     return model

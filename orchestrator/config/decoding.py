@@ -30,16 +30,17 @@ from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
 
 MOST_LISTED = 100  # settings of methods
 LONGEST_LABEL = 80  # characters, of a folder's name
-COLDEST = 1e-3  # temperature: below, logits divided by it leave float32
+COLDEST = 1e-3  # least temperature: with a lower one, logits / temperature overflow float32
 Temperature = Annotated[float, Field(ge=COLDEST, le=LARGEST), Number]
 
 
 class ChatConfig(Section):
-    """How conversations are written by models' chat templates."""
+    """How models' chat templates render conversations."""
 
     fold_system: Flag = True
-    """Whether a system message that a chat template does not write is put in front of the first
-    user message. If false, the template decides, and a conversation that it refuses is a reject."""
+    """Whether a system message that a chat template does not render is prepended to the first user
+    message. If false, the template decides, and a conversation that it rejects is a rejected
+    row."""
 
 
 class DecodingConfig(Section):
@@ -48,7 +49,7 @@ class DecodingConfig(Section):
     temperature: Temperature = 1.0
     """Sampling temperature of the policy."""
     top_p: Annotated[float, Field(gt=0, le=1), Number] = 1.0
-    """Nucleus sampling: the probability of the tokens that are kept; 1 keeps all tokens."""
+    """Nucleus sampling: total probability of the tokens that are kept; 1 keeps all tokens."""
     max_new_tokens: Count = 64
     """Maximum number of tokens of a response. It must leave room for a prompt in
     `models.architecture.max_position_embeddings`."""
@@ -71,18 +72,18 @@ class ScoringConfig(Section):
 
 
 def _sections() -> dict[str, type[SearchMethod[Any]]]:
-    """The methods that have a section, by name."""
+    """Return the methods that have a section, by name."""
     return {n: kind for n, kind in methods_in_order().items() if not kind.always_runs}
 
 
 def _listed(config_value: Any) -> Any:
-    """A method of a list, which names itself."""
+    """Return a method that a list names."""
     if isinstance(config_value, SearchMethod):
         return config_value
     kinds = _sections()
     name = config_value.get("name") if isinstance(config_value, dict) else None
     if not isinstance(name, str) or name not in kinds:
-        why = f"name {shown(name)}: no such method" if name is not None else "a name is wanted"
+        why = f"name {shown(name)}: no such method" if name is not None else "a method needs a name"
         valid = f"{{name: ..., FIELD: ...}} with a name of {', '.join(kinds)}"
         raise PydanticCustomError(
             "no_method", "{why}; valid: {valid}", {"why": why, "valid": valid}
@@ -118,7 +119,7 @@ class MethodEntry:
 
     @property
     def without(self) -> str:
-        """How it is left out, as a clause of an error."""
+        """How to remove the method from the config, as a clause of an error."""
         listed = self.path.startswith("search.methods.")
         return f"search.methods without entry {self.path[15:]}" if listed else f"{self.path}=null"
 

@@ -22,7 +22,7 @@ def _listed_judge(config_value: Any) -> Any:
     fields = {"name": config_value} if isinstance(config_value, str) else config_value
     name = fields.get("name") if isinstance(fields, dict) else None
     if not isinstance(name, str) or name not in kinds:
-        why = f"{shown(name)}: no such judge" if name is not None else "a name is wanted"
+        why = f"{shown(name)}: no such judge" if name is not None else "a judge needs a name"
         if name == TaskGrade.judge_name():
             why = f"{name}: the task's own grade is always a judge"
         valid = f"the names {', '.join(kinds)}" if kinds else "an empty list: no judge is installed"
@@ -42,7 +42,7 @@ else:  # SerializeAsAny: pydantic writes the fields of the judge's own class
 
 
 class EvaluationConfig(Section):
-    """What is measured in addition to the cells."""
+    """Evaluation of cells and of prefix scores."""
 
     agreement_grid: Annotated[list[Count], Different] = Field(
         default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1, max_length=GRID

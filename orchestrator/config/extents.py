@@ -1,4 +1,4 @@
-"""Checks of counts that contradict each other, on any machine.
+"""Checks of counts that contradict each other, independent of the machine.
 
 Attention heads and hidden size, fields of the task, context lengths and responses, warm-up and
 training steps. `sizes.py` checks memory and disk.
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
 
-TEMPLATE = 3  # tokens of a prompt's template, at least
-CUTS_OF_SST = 2  # times sst_k: the most cuts of a pair
+TEMPLATE = 3  # least number of tokens that a prompt's template adds
+CUTS_OF_SST = 2  # times sst_k: the maximum number of cuts of a pair
 CUTS_OF_OFFICIAL = 11
 
 

@@ -88,7 +88,7 @@ def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, Any]:
     content = _renamed(_content(file))  # before it is merged over its base
     if file.resolve() in files_over:
         raise ConfigError(
-            f"{file}: `base` refers back to this file; valid: a chain without a cycle"
+            f"{file}: its chain of `base` files leads back to it; valid: a chain without a cycle"
         )
     if len(files_over) >= BASES:
         raise ConfigError(

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """A part of the config: unknown keys are errors, values are frozen once checked.
 
-    The text below a field is the field's description.
+    The string literal below a field is its description in the documentation.
     """
 
     model_config = ConfigDict(

@@ -57,13 +57,13 @@ PresetName = Literal[
 
 
 class Reading(Section):
-    """How the score of a reward model is read where its files do not tell.
+    """How the score of a reward model is read, if its files do not show it.
 
     Families and tokens: [public_models.md](public_models.md).
     """
 
     preset: PresetName | None = None
-    """Family of public models that the checkpoint belongs to; null: its files tell."""
+    """Family of public models that the checkpoint belongs to; null: detected from its files."""
     score_at: Token | None = None
     """Token of the template's closing at which the score is read: its text, or its index from the
     end, such as -2. null: the last token."""
@@ -109,7 +109,7 @@ class ModelsConfig(Section):
         return self
 
     def reading(self, model: str) -> Reading:
-        """How the ORM or the reference is read; nothing is said of every other model."""
+        """Return how the score of a model is read; the default unless ORM or reference."""
         readings = {"orm": self.orm_reading, "reference": self.reference_reading}
         return readings.get(model, Reading())
 
@@ -144,8 +144,8 @@ class Variant(Section):
     beta: Positive = 0.05
     """Factor of a log ratio; 0.05 as in the paper of the implicit PRM."""
     kind: KindName | None = None
-    """Kind of scorer ([scorers.md](scorers.md)), for a `checkpoint` with objective
-    `bradley_terry`; null: its files tell."""
+    """Kind of scorer ([scorers.md](scorers.md)), for a `checkpoint` with objective `bradley_terry`;
+    null: detected from its files."""
     aggregation: Aggregation | None = None
     """How step rewards become the score of a prefix; null: `last` for kind `step_tag`, else the
     prefix is scored directly."""
@@ -153,20 +153,20 @@ class Variant(Section):
     """Text that ends a step, for kind `step_tag` and for an aggregation; null: the default of the
     kind ([scorers.md](scorers.md))."""
     step_tag: Text | None = None
-    """Text behind a step at which its reward is read, for kind `step_tag`; null: the default of the
-    model's family."""
+    """Text after a step, at which the reward of the step is read, for kind `step_tag`; null: the
+    default of the model's family."""
     score_label: Index | None = None
     """Index of the label that is the score; only for a checkpoint with a head of several labels,
     which needs it."""
     preset: PresetName | None = None
-    """Family that the checkpoint belongs to ([public_models.md](public_models.md)); null: its files
-    tell."""
+    """Family that the checkpoint belongs to ([public_models.md](public_models.md)); null: detected
+    from its files."""
     format: StepFormat | None = None
     """How a process reward model reads steps, for a checkpoint of no known family
-    ([public_models.md](public_models.md)); null: its files or `preset` tell."""
+    ([public_models.md](public_models.md)); null: taken from `preset` or detected from its files."""
     score_token: Index | None = None
-    """Token id of a language model whose logit behind the conversation is the score; null: the
-    score is read from the head."""
+    """Token id of a language model whose logit after the conversation is the score; null: the score
+    is read from the head."""
     score_at: Token | None = None
     """Token of the template's closing at which the score is read: its text, or its index from the
     end, such as -2. null: the last token."""
@@ -209,7 +209,7 @@ class Variant(Section):
 
     @property
     def trained_kind(self) -> str | None:
-        """The kind of scorer that its objective makes; None of a checkpoint."""
+        """The kind of scorer that its objective trains; None for a checkpoint."""
         if self.trained_by.is_log_ratio:
             return IMPLICIT_KIND
         return TRAINED_KIND if self.checkpoint is None else None
@@ -247,5 +247,5 @@ class Variant(Section):
 
 
 def to_plain(section: Section) -> dict[str, Any]:
-    """A section as JSON-able values, for keys, params and files."""
+    """Return a section as JSON-able values, for keys, params and files."""
     return section.model_dump(mode="json")

@@ -46,10 +46,10 @@ class Demand:
 
 
 def check_sizes(config: Config, working_dir: Path) -> None:
-    """Check that memory and disk have room for the least that the config needs.
+    """Check that memory and disk suffice for the lower bounds of what the config needs.
 
     Raises:
-        ConfigError: they have not; the message names the field that needs most.
+        ConfigError: they do not; the message names the field that needs most.
     """
     path, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
     disk = shutil.disk_usage(existing(Store(path).local)).total
@@ -61,7 +61,7 @@ def check_sizes(config: Config, working_dir: Path) -> None:
             raise ConfigError(
                 f"{demand.field} = {demand.value}: {demand.what} need at least"
                 f" {sized(demand.bytes)} of {kind}, and this machine has {sized(available)};"
-                " valid: less"
+                " valid: a smaller value"
             )
 
 

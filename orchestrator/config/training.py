@@ -29,8 +29,8 @@ class Optimization(Section):
 class TrainingConfig(Section):
     """How models are trained, by Ray Train with DeepSpeed.
 
-    A training may set one field alone: `training.orm.learning_rate` keeps the batch size that is
-    the default of `training.orm`.
+    If only one field of a training is set, such as `training.orm.learning_rate`, the others keep
+    their defaults for this training.
     """
 
     workers: Count = 2

@@ -41,7 +41,7 @@ class PartialConfig(Section):
     """How SST draws prefix lengths: `paper` as the paper says, in tokens; `official` as the public
     code does: white-space words, 1 to 10 lengths without replacement, and the full pair."""
     sst_k: Annotated[Count, Field(le=MOST_CUTS)] = 5
-    """K of SST with preset `paper`: the number of lengths of a pair is drawn from 0 to 2K (the
+    """K of SST with preset `paper`: the number of lengths per pair is drawn from 0 to 2K (the
     paper: K = 5)."""
 
 
@@ -131,7 +131,7 @@ class Config(Section):
     """Process reward models by name, each a scorer. They are merged over four defaults; null leaves
     one of these out."""
     chat: ChatConfig = ChatConfig()
-    """How conversations are written by chat templates."""
+    """How chat templates render conversations."""
     scoring: ScoringConfig = ScoringConfig()
     """At which token a reward model's score is read."""
     decoding: DecodingConfig = DecodingConfig()
@@ -139,7 +139,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     """Search methods and their scorers."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """What is measured in addition to the cells."""
+    """Evaluation of cells and of prefix scores."""
     tracking: TrackingConfig = TrackingConfig()
     """Where MLflow keeps the runs."""
     cluster: ClusterConfig = ClusterConfig()

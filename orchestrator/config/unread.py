@@ -1,7 +1,7 @@
 """Fields that a config sets although they have no effect with its other settings.
 
-A field without effect misleads, so it is an error. Only fields that a file, an override or a call
-sets count, not defaults; null sets nothing.
+A field without effect is misleading, so it is an error. This applies only to fields that a file, an
+override or a call sets, not to defaults; null counts as not set.
 
 There are two cases. A field that contradicts another one is refused (``refuse_unread``). The
 settings of a training whose model is a checkpoint stay valid, so that one override is enough to

@@ -50,5 +50,5 @@ def writes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def empty_pair(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of two empty texts (passed as a list: a lone "" counts as no second text)."""
+    """Return the ids of a pair of empty texts (as a list, since text_pair="" counts as no text)."""
     return list(tokenizer([("", "")])["input_ids"][0])

@@ -1,7 +1,8 @@
 """Parsing of conversations to messages ``{"role": ..., "content": text}``.
 
 Accepts text, message lists, ShareGPT (``from``, ``value``), content as a list of parts, other names
-of the roles, and lists of turns as JSON text (LMSYS). Knows nothing of data sets, tokens or models.
+of the roles, and lists of turns as JSON text (LMSYS). Independent of data sets, tokenizers and
+models.
 """
 
 import json

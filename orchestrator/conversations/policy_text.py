@@ -1,8 +1,8 @@
 """The text of a policy's tokens after its prompt.
 
-Decoding a response alone is not enough: SentencePiece tokenizers drop its first space, and what the
-policy writes because its chat template does (a space, an empty think block, a channel) is not part
-of its answer.
+Decoding a response alone is not enough. SentencePiece tokenizers drop its first space. Also, text
+that the policy writes only because its chat template writes it (a space, an empty think block, a
+channel) is not part of the answer.
 """
 
 from functools import cached_property

@@ -1,7 +1,7 @@
 """Stop texts: detects the sampled token that completes one of them.
 
-A stop may begin or end within a token, so tokens are decoded; few are, since few tokens hold the
-last character of a stop. Knows no model.
+A stop may begin or end within a token, so tokens are decoded, but only the few whose text can hold
+the last character of a stop. Independent of models.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 A column without a common type (text in one row, a number in another) is stored as JSON text, and so
 are objects that are too deep or too wide. Alternatively full rows are stored as JSON text, which
-preserves each value's type. Knows nothing of what the columns mean.
+preserves each value's type. Independent of the meaning of the columns.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Opening files of rows; a damaged file or another format is an error of one sentence.
 
-The message says which file, how far it was read and which columns it has. Knows nothing of what the
-rows mean.
+The message says which file, how far it was read and which columns it has. Independent of the
+meaning of the rows.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Reading preference pairs (x, y_w, y_l; section 3) from a file of rows.
 
-``row_forms.py`` parses the rows. Knows nothing of single data sets, tokens or models.
+``row_forms.py`` parses the rows. Independent of data sets, tokenizers and models.
 """
 
 import hashlib

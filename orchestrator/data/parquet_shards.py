@@ -1,6 +1,6 @@
 """Reading row ranges of Parquet files, and regrouping files for that.
 
-Knows nothing of what the rows mean.
+Independent of the meaning of the rows.
 """
 
 from collections.abc import Sequence

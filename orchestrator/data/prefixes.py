@@ -1,7 +1,7 @@
 """The prefixes of a response to score: parsed from an option, as token counts for a row.
 
-The truncations of section 4.1.1 (TLT, SST), and others for finished responses. Pure: the caller
-finds the ends of steps.
+The truncations of section 4.1.1 (TLT, SST), and others for finished responses. Pure functions: the
+caller provides the ends of steps.
 """
 
 from collections.abc import Callable, Sequence

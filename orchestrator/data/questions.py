@@ -1,7 +1,7 @@
 """Questions with worked solutions: GSM8K (appendix C.1), MATH, and conversations of both.
 
-The reference answer is the number after GSM8K's ``####``, or that of MATH's rows. Knows nothing of
-prompt templates, tokens or models.
+The reference answer is the number after GSM8K's ``####``, or that of MATH's rows. Independent of
+prompt templates, tokenizers and models.
 """
 
 from pathlib import Path

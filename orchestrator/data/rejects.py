@@ -1,7 +1,7 @@
 """Checks of rows that all data sets share, and the table of rejects.
 
 A check raises ``BadRow`` with the reason; readers of rows convert it to a ``Reject``, so that a bad
-row neither stops a run nor disappears. Knows no data set, tokenizer or model.
+row neither stops a run nor disappears. Independent of data sets, tokenizers and models.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def text(name: str, value: object) -> str:
 
 
 def response(name: str, value: object) -> str:
-    """Return ``value`` if it is text other than white space; else raise BadRow."""
+    """Return ``value`` if it is text that is not only white space; else raise BadRow."""
     if not text(name, value).strip():
         raise BadRow(f"empty response: {name}")
     return str(value)

@@ -1,8 +1,8 @@
 """Parsing of all public forms of rows to a prompt, its responses, and the preferred one.
 
 All readers of rows use this module, so that each accepts the same forms. docs/data.md lists them. A
-row of another form, or without a clear preference, is a ``BadRow``. Knows nothing of files, tokens
-or models.
+row of another form, or without a clear preference, is a ``BadRow``. Independent of files,
+tokenizers and models.
 """
 
 from collections.abc import Iterator, Sequence

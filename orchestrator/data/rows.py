@@ -1,7 +1,7 @@
 """Reading JSONL and Parquet files row by row; unreadable rows are returned as rejects, in order.
 
-Row numbers count from 1; in a JSONL file they are line numbers, and blank lines are not rows. Knows
-nothing of what the rows mean.
+Row numbers count from 1; in a JSONL file they are line numbers, and blank lines are not rows.
+Independent of the meaning of the rows.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 One streaming pass finds the shards and the columns' types. A shard of a JSONL file is a range of
 bytes, one of a Parquet file a range of rows. Files without random access (gzip, huge row groups)
-are first unpacked into a copy beside the output. Knows nothing of what the rows mean.
+are first unpacked into a copy beside the output. Independent of the meaning of the rows.
 """
 
 from collections.abc import Callable, Collection

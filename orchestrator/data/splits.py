@@ -1,7 +1,7 @@
 """Splitting preference pairs by prompt, so that no split shares prompts with another.
 
 The order of prompts is keyed by seed and prompt id: it does not depend on the file's order, and
-added rows only shift the borders between splits. Pure.
+added rows only shift the borders between splits.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 r"""HH-RLHF (appendix C.1): preference pairs from raw transcripts or parsed rows.
 
 A raw row holds two transcripts ("\n\nHuman: ...\n\nAssistant: ..."): their shared history is the
-prompt, their last assistant turns are the responses. Knows nothing of tokens or models.
+prompt, their last assistant turns are the responses. Independent of tokenizers and models.
 """
 
 import re

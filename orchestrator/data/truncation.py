@@ -2,7 +2,7 @@
 
 Token-Level Truncation (TLT) uses every length, Stochastic Sampling Truncation (SST) random ones.
 Draws are keyed by seed and pair id, so that a pair's prefixes do not depend on batch, shard or
-worker. Pure.
+worker.
 """
 
 from collections.abc import Sequence
@@ -64,5 +64,5 @@ def word_cut_to_token_cuts(text: str, offsets: Sequence[tuple[int, int]], words:
 def same_prefix(
     chosen: Sequence[int], rejected: Sequence[int], chosen_cut: int, rejected_cut: int
 ) -> bool:
-    """Return whether both prefixes of a partial pair are equal; such a pair has no information."""
+    """Return whether both prefixes of a partial pair are equal; such a pair gives no gradient."""
     return tuple(chosen[:chosen_cut]) == tuple(rejected[:rejected_cut])

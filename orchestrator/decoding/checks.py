@@ -13,7 +13,7 @@ from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.fields import SEEDS
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 
-if TYPE_CHECKING:  # these import torch and transformers: after the quick checks
+if TYPE_CHECKING:  # these import torch and transformers, so they come after the quick checks
     from orchestrator.scorers.spec import ScorerSpec
 
 Named = Callable[[str], str]

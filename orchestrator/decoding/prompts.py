@@ -22,16 +22,16 @@ REFUSED = "the {}: {}"  # a model, and its chat template's reason
 
 @dataclass(frozen=True)
 class PromptReader:
-    """Converts prompts for a policy and an optional scorer.
+    """Converts prompts to token ids for a policy and an optional scorer.
 
     Attributes:
         policy: checkpoint folder or hub name.
-        scorer: prompts must also fit in its context; None without one.
-        seed: of all draws.
-        max_new_tokens: of a response; must fit in both contexts after a prompt.
+        scorer: prompts must also fit in its context; None if there is no scorer.
+        seed: seed of all draws.
+        max_new_tokens: length limit of a response; must fit in both contexts after a prompt.
         fold_system: whether a system message that the policy's template does not render is folded
             into the first user message.
-        stem: prefix of the ids of prompts without one: row 5 of "file.jsonl" is "file-5".
+        stem: prefix of the ids of prompts without an id: row 5 of "file.jsonl" is "file-5".
     """
 
     policy: str
@@ -80,7 +80,7 @@ class PromptReader:
         closing = 0 if model == "policy" else len(chat.closing_ids)
         room = _context(checkpoint) - self.max_new_tokens - closing
         if reason := too_long(len(ids), max(room, 0)):
-            raise BadRow(f"{reason} of the {model}, {self.max_new_tokens} new ones left room for")
+            raise BadRow(f"{reason} of the {model}, with room for {self.max_new_tokens} new ones")
         return ids
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.config.fields import LARGEST, MOST
 
-EXACT = 2**53  # from here on a power of two is written as one
+EXACT = 2**53  # larger powers of two are written as powers
 
 
 def valid_values(schema: Mapping[str, Any]) -> str:

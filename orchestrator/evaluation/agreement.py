@@ -1,7 +1,7 @@
 """Agreement rates (section 3, appendix B) and the reward gap, on a grid of prefix lengths t.
 
 AR_RM-SC(t), AR_SC-HP(t), AR_RM-HP(t) and |r(x, y_w<t) - r(x, y_l<t)|, from plain arrays of scores:
-r is a reward model's, h a judge's (the rubric, an LLM). Knows no model and no text.
+r is a reward model's, h a judge's (the rubric, an LLM). Independent of models and texts.
 
 The paper's comparison is strict (>): if the judge ties, no scorer can agree with it, so even the
 judge's own values do not reach 1. Conclusions are therefore drawn over the pairs on which the judge

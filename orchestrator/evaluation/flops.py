@@ -2,7 +2,7 @@
 
 N are the parameters that take part in a token's matrix products (``checkpoints/parameters.py``):
 embedding look-up left out, language-model head counted; one multiplication and one addition each.
-Attention over earlier tokens, norms and sampling are not in it. Knows no checkpoint.
+Attention over earlier tokens, norms and sampling are not included. Independent of checkpoints.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a metric of responses is, and the registry of the metrics.
+"""The base class of metrics of responses, and their registry.
 
 A metric has one value for each response of a cell. The sweep averages it with an interval, tests it
 between cells if it is compared, and shows it in MLflow, tables and report.

@@ -1,4 +1,4 @@
-"""What a judge is, and the registry of the judges.
+"""The base class of judges, and their registry.
 
 A judge gives a response a value; of two responses to a prompt the one with the higher value is
 better. The sweep reports the win-tie rate against the base policy's response by each judge, and the
@@ -41,7 +41,7 @@ class Judge(Section):
     """A judge; a subclass has the field ``name`` and defines ``verdicts``."""
 
     def refusal(self, task: Task) -> str | None:
-        """Return why it cannot judge the responses of a task; None if it can."""
+        """Return the reason why it cannot judge the responses of a task; None if it can."""
         return None
 
     def judges_prefixes(self, task: Task) -> bool:
@@ -59,7 +59,7 @@ class Judge(Section):
         return str(fields["name"].default) if "name" in fields else ""
 
 
-LONGEST_NAME = 32  # the name of its metric is longer
+LONGEST_NAME = 32  # characters; the name of its metric is longer
 JudgeT = TypeVar("JudgeT", bound=type[Judge])
 JUDGES: Registry[type[Judge]] = Registry("judge", "orchestrator.judges", "prm_orchestrator.judges")
 
@@ -68,7 +68,7 @@ def register(judge: JudgeT) -> JudgeT:
     """Register a judge under the default of its field ``name``.
 
     Raises:
-        PluginError: another judge has the name, it is no valid name, or there is no such field.
+        PluginError: another judge has the name, the name is not valid, or there is no such field.
     """
     if not judge.judge_name():
         raise PluginError(f"judge {judge.__name__}: has no field name: Literal[NAME] = NAME")

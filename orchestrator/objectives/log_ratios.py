@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LogRatioObjective(Objective[ImplicitExample]):
-    """What the two families share: the rewards, and the KL term as mean over a step."""
+    """Base class of both families: computes rewards, and the KL term as mean over a step."""
 
     is_log_ratio: ClassVar[bool] = True
     fields: ClassVar[tuple[str, ...]] = ("beta",)
@@ -71,7 +71,7 @@ class PairObjective(LogRatioObjective):
         Args:
             chosen: rewards of the chosen responses (N,), log ratios times ``beta``.
             rejected: rewards of the rejected responses (N,).
-            beta: for a loss that needs the log ratios themselves.
+            beta: for losses that need the log ratios, which are rewards / beta.
         """
         raise NotImplementedError
 
@@ -107,7 +107,7 @@ class ResponseObjective(LogRatioObjective):
 
     @classmethod
     def loss(cls, context: LossContext, rows: Sequence[ImplicitExample]) -> "tuple[Tensor, int]":
-        """Return the loss sum of some responses, and how many have the sign of their label."""
+        """Return the loss sum of some responses, and how many rewards have their label's sign."""
         import torch
 
         rewards = cls.rewards(context, rows)

@@ -1,4 +1,4 @@
-"""Aggregation of step rewards (design, section 2): last, min, mean, sum or product. Pure."""
+"""Aggregation of step rewards (design, section 2): last, min, mean, sum or product."""
 
 import math
 from collections.abc import Sequence

@@ -6,12 +6,12 @@ from transformers.cache_utils import DynamicLayer
 
 
 class CachedLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's new keys and values after those of an earlier forward.
+    """A cache layer that concatenates new keys and values to those of an earlier forward pass.
 
     Args:
-        trunk: the layer of the earlier forward.
-        rows: (N,) its row for each new row; None: the same rows.
-        columns: (N, C) its columns that each row attends to; None: all.
+        trunk: the layer of the earlier forward pass.
+        rows: (N,) for each new row, the row of ``trunk`` that it continues; None: the same rows.
+        columns: (N, C) columns of ``trunk`` that each row attends to; None: all.
         keep: whether to store the concatenated states; if not, only one layer's copy exists at a
             time.
     """
@@ -33,7 +33,7 @@ class CachedLayer(DynamicLayer):  # type: ignore[misc]
         return keys, values
 
     def get_seq_length(self) -> int:
-        """C, the selected tokens of the earlier forward."""
+        """Return C, the number of selected tokens of the earlier forward pass."""
         if self._columns is None:
             return int(self._trunk.keys.shape[-2])
         return int(self._columns.shape[1])

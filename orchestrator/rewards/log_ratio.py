@@ -67,7 +67,7 @@ def response_log_probs(model: PreTrainedModel, rows: Sequence[Row], pad_id: int)
 
 
 def _log_probs(model: PreTrainedModel, rows: Sequence[Row], others: Ids, pad_id: int) -> Tensor:
-    """Return log-probabilities (N, T + 1, 1 + A) of the next token, and of the A ``others``.
+    """Return log-probabilities (N, T + 1, 1 + A) of the next token and of the A tokens ``others``.
 
     After the full response there is no next token: its value is zero there.
     """

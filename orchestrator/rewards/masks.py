@@ -8,7 +8,7 @@ from orchestrator.rewards.packed import Tokens, visible
 
 
 def unpackable(model: PreTrainedModel) -> list[str]:
-    """Return the kinds of a backbone's layers whose attention a mask alone does not decide."""
+    """Return the kinds of a backbone's layers whose attention does not depend on the mask alone."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     return sorted(kinds - {"full_attention", "sliding_attention"})
 

@@ -4,7 +4,7 @@ The trunk of a response is the prompt and the response. A branch is a few tokens
 closing suffix, or a candidate chunk with it) that attend to the trunk up to where they are attached
 and to themselves, with the positions that follow from there. A branch without tokens is *open*
 scoring: its score is read at the trunk's own token. Every score equals that of a separate forward
-over prompt, prefix and branch. Knows no model.
+pass over prompt, prefix and branch. Independent of models.
 """
 
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ def reference_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
 
 
 def entropy_weights(gaps: ArrayLike, maximum: float | None = None) -> Floats:
-    """Return 1/H of every gap, whichever the reference prefers, as a control.
+    """Return 1/H of every gap, regardless of which prefix the reference prefers, as a control.
 
     Cap and errors are those of ``reference_weights``.
     """

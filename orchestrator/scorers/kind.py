@@ -1,8 +1,8 @@
-"""What a kind of scorer is, and the registry of the kinds.
+"""The base class of scorer kinds, and their registry.
 
-A kind says which checkpoints it scores, what of a `ScorerSpec` it reads, and how the scorer is
-loaded. Configs and command lines list the kinds, so that importing this module, or a module that
-defines a kind, loads neither torch nor transformers: methods import what they need.
+A kind defines which checkpoints it scores, which fields of a `ScorerSpec` it reads, and how its
+scorer is loaded. Configs and command lines list the kinds, so that importing this module, or a
+module that defines a kind, loads neither torch nor transformers: methods import what they need.
 """
 
 from collections.abc import Iterable, Mapping

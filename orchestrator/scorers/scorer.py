@@ -1,8 +1,8 @@
-"""What every scorer is: scores of prefixes of responses, and of extensions of prefixes.
+"""The base class of scorers, which score prefixes of responses and extensions of prefixes.
 
-A kind of reward model defines how prefixes are scored; the base class derives the rest. It knows
-neither search nor Ray, and importing it loads neither torch nor transformers, so that a scorer may
-stand in one file with its kind.
+A kind of reward model defines how prefixes are scored; the base class derives the rest. It is
+independent of search and Ray. Importing it loads neither torch nor transformers, so a scorer may be
+in one file with its kind.
 """
 
 import math

@@ -2,9 +2,9 @@
 
 The response is written as in the model's training (`tagged.py`) and is the trunk of a packed row. A
 prefix that ends inside a step has a branch with the tag, so that one pass scores all prefixes. The
-score of a prefix aggregates the rewards of its steps, with the last, perhaps incomplete one. What a
-template writes after a response follows the last tag and does not change its reward: open and
-closed scores are the same.
+score of a prefix aggregates the rewards of its steps, including the last one, which may be
+incomplete. What a template writes after a response follows the last tag and does not change its
+reward: open and closed scores are the same.
 """
 
 from collections.abc import Sequence

@@ -82,7 +82,7 @@ class TaggedText:
         self._text = ""  # text of the incomplete step
 
     def copy(self) -> "TaggedText":
-        """Return a copy that is read further independently."""
+        """Return an independent copy."""
         other = TaggedText(self._chat, self._form)
         other.__dict__.update(self.__dict__)
         other._reader, other._parts = self._reader.copy(), list(self._parts)

@@ -1,7 +1,7 @@
 """Scores for search from vLLM: its task `classify` returns the score at the last token of a text.
 
-Each extension, with its closing, is a separate text. Its common beginning with earlier texts is
-read from vLLM's prefix cache, in full blocks.
+Each extension, with its closing tokens, is a separate text. vLLM's prefix cache provides the prefix
+that a text shares with earlier ones, in full blocks.
 """
 
 from collections.abc import Sequence

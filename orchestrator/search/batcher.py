@@ -2,7 +2,7 @@
 
 Engines may return answers before a batch is complete: a search continues with its answers while
 others wait. Which requests form a batch depends on the requests and answers, never on how long a
-coroutine takes. Knows neither methods nor models.
+coroutine takes. Independent of methods and models.
 """
 
 import asyncio

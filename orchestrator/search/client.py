@@ -1,6 +1,7 @@
 """The metered client: sends one prompt's requests to the engines and sums up their cost.
 
-It also tracks the smallest margin of a decision. Knows neither methods nor the engines' backends.
+It also tracks the smallest margin of a decision. Independent of methods and of the engines'
+backends.
 """
 
 import asyncio

@@ -35,8 +35,8 @@ async def keep_best(
 ) -> SearchState:
     """Expand and score all sequences, and select the best ``width`` candidates.
 
-    Finished sequences compete unchanged. Of equal scores the candidate of the earlier sequence
-    wins. Equal sequences are not merged.
+    Finished sequences compete unchanged. Ties go to the candidate of the earlier sequence. Equal
+    sequences are not merged.
     """
     expanded = await expand(client, state, expansion)
     return replace(state, candidates=client.select(chain.from_iterable(expanded), width))
@@ -45,7 +45,7 @@ async def keep_best(
 async def expand(
     client: MeteredClient, state: SearchState, expansion: Expansion
 ) -> list[list[Candidate]]:
-    """Return the scored candidates of each sequence; a sequence that cannot grow is its only one.
+    """Return the scored candidates of each sequence; one that cannot grow is its only candidate.
 
     Equal sequences share one request, which computes their prefix once.
     """

@@ -1,7 +1,7 @@
 """The prompt of a search, candidates for its response, and their order.
 
-The tie rule: the higher score wins, of equal scores the earlier candidate. Only finished candidates
-compete for the response while there are any.
+The higher score wins; ties go to the earlier candidate. If any candidate is finished, only finished
+candidates can become the response.
 """
 
 import math

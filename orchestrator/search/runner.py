@@ -1,7 +1,7 @@
 """Runs many searches at once and batches their requests.
 
-When a search ends, the next one starts; a failed search does not affect the others. Knows neither
-methods nor the engines' backends.
+When a search ends, the next one starts; a failed search does not affect the others. Independent of
+methods and of the engines' backends.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Engines as plain functions over a vocabulary that is small enough to enumerate.
 
 They are the slow reference of the protocols in ``engines``, for tests of other engines and of
-methods. Knows no model.
+methods.
 """
 
 import math

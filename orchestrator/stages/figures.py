@@ -1,4 +1,4 @@
-"""The small results that a stage leaves beside its files, and the marker that holds them."""
+"""The small results of a stage, which its marker file stores, and the format of the marker."""
 
 from typing import Any, TypedDict
 
@@ -24,14 +24,14 @@ class Figures(TypedDict, total=False):
 
 
 class Marker(TypedDict):
-    """What `_DONE.json` of a finished stage holds.
+    """The content of `_DONE.json` of a finished stage.
 
     Attributes:
         stage: its name.
         key: its key.
         config: what of the config decides it.
         inputs: key of each stage that it reads, by name.
-        seconds: that it took.
+        seconds: wall time of the stage.
         finished: UTC time, ISO 8601.
         figures: its results.
     """

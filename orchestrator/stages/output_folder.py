@@ -1,4 +1,4 @@
-"""The output folder of a job, resolved so that the end of a submitted job does not delete it."""
+"""The output folder of a job, resolved to a folder that outlives a submitted Ray job."""
 
 import os
 from pathlib import Path

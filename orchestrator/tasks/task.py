@@ -1,4 +1,4 @@
-"""What a task is, and the registry of the tasks.
+"""The base class of tasks, and their registry.
 
 A task says where prompts, demonstrations and preference pairs come from, how they are split, and
 how a response is graded. Its pydantic fields are the section ``data`` of the config.
@@ -72,7 +72,8 @@ class Task(Section):
 
         Args:
             seed: of all random choices.
-            progress: hears of the rows that are done, where making them takes long.
+            progress: called with the number of finished rows and of all rows, if generating them
+                takes long.
 
         Raises:
             BadFile: a file cannot be read, or no row of it can be used.
@@ -81,7 +82,7 @@ class Task(Section):
         raise NotImplementedError
 
     def grade(self, prompt: Prompt, response: str, finished: bool) -> Grades:
-        """Return named numbers that the task's own rules give a response; none by default.
+        """Return the grades of a response by name, by the task's own rules; none by default.
 
         Args:
             prompt: the prompt; its ``facts`` hold what the rules compare with.
@@ -114,7 +115,7 @@ class Task(Section):
         return None
 
     def refusals(self) -> Iterator[str]:
-        """Yield what is wrong with the fields together, each as a line that names a field."""
+        """Yield an error for each contradiction between fields, as a line that names a field."""
         return iter(())
 
     @classmethod
@@ -147,7 +148,7 @@ def pair_rows(task: Task) -> int | None:
 
 
 def usable(path: str, rows: list[Any], rejects: list[Reject]) -> tuple[list[Any], list[Reject]]:
-    """Return what was read of a file.
+    """Return the rows that were read from a file.
 
     Raises:
         BadFile: no row of it can be used.
@@ -163,7 +164,7 @@ def usable(path: str, rows: list[Any], rejects: list[Reject]) -> tuple[list[Any]
 
 
 def check_shares(task: Task, *names: str) -> None:
-    """Check that the shares of the prompts leave some to the PRM.
+    """Check that the shares of the prompts leave prompts for the PRM.
 
     Raises:
         ValueError: they do not.

@@ -16,7 +16,7 @@ from orchestrator.training.job import Precision
 from orchestrator.training.speed import LENGTH, TOKENS, Shape, fastest, works
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-PRODUCT = (256, 128, 384)  # rows, inner and outer width of the matrix product that is timed first
+PRODUCT = (256, 128, 384)  # sizes of the matrix product that is timed first: (M, K) x (K, N)
 CLEARLY = 1.5  # bfloat16 is chosen if it is this many times faster, because float32 is more exact
 FLOPS = 2**32  # FLOPs of the timed step at most: half a second on a slow core
 VOCABULARY = 512  # vocabulary of the timed step's model, small because the layers decide

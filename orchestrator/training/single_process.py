@@ -1,4 +1,4 @@
-"""A host for a training in one process: it reads rows from the file, and keeps one checkpoint."""
+"""A host for training in one process: it reads rows from the file, and keeps one checkpoint."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +13,10 @@ class SingleProcessHost:
     """The host of a training with one worker.
 
     Args:
-        checkpoints: folder of the last checkpoint; None stores none.
-        progress: called with the number of finished steps, of all steps, and the last loss.
-        evaluated: called with a step and the held-out measures after it.
+        checkpoints: folder of the last checkpoint; None: no checkpoints are stored.
+        progress: called with the number of finished steps, the number of all steps, and the last
+            loss.
+        evaluated: called with a step and the held-out metrics after it.
     """
 
     rank, workers = 0, 1

@@ -25,7 +25,7 @@ BAD: dict[int, tuple[Any, str]] = {
     9: (
         {"prompt": "order " * 300},
         f"prompt past the context: more than {256 - NEW_TOKENS} tokens of the policy,"
-        f" {NEW_TOKENS} new ones left room for",
+        f" with room for {NEW_TOKENS} new ones",
     ),
     11: ({"prompt": f"order {NAN_WORD} 1 ."}, NOT_A_NUMBER),
     12: ({"text": "order"}, "missing field: prompt"),

@@ -286,7 +286,7 @@ def test_a_base_is_inherited_and_overridden_field_by_field(tmp_path: Path) -> No
 def test_a_base_that_goes_in_a_circle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")
-    assert "`base` refers back to this file" in message(file=tmp_path / "a.yaml")
+    assert "its chain of `base` files leads back to it" in message(file=tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
@@ -516,15 +516,18 @@ def load_config_text(folder: Path, text: str) -> Config:
     [
         ("[{name: cbs}, {name: cbs}]", "methods.0: cbs is given twice with the same fields"),
         ("[{name: nope}]", "search.methods.0 = {'name': 'nope'}: name 'nope': no such method;"),
-        ("[{chunk: 6}]", "a name is wanted; valid: {name: ..., FIELD: ...} with a name of bon"),
+        (
+            "[{chunk: 6}]",
+            "a method needs a name; valid: {name: ..., FIELD: ...} with a name of bon",
+        ),
         ("[{name: cbs, chunk: 0}]", "search.methods.0.chunk = 0"),
         ("[{name: cbs, colour: red}]", "unknown key 'colour'; valid: name, prompts, beams"),
         ("[{name: general, delimiter: x}]", "search.methods.0.delimiter = 'x': it has no effect"),
         ("[{name: vote}]", "have none; valid: search.methods without entry 0"),
         ("[{name: step_beam}]", "search.methods.0.delimiter"),
-        ("[cbs]", "search.methods.0 = 'cbs': a name is wanted"),
-        ("[null]", "search.methods.0 = None: a name is wanted"),
-        ("[[{name: cbs}]]", "search.methods.0 = [{'name': 'cbs'}]: a name is wanted"),
+        ("[cbs]", "search.methods.0 = 'cbs': a method needs a name"),
+        ("[null]", "search.methods.0 = None: a method needs a name"),
+        ("[[{name: cbs}]]", "search.methods.0 = [{'name': 'cbs'}]: a method needs a name"),
         ("[{name: [a]}]", "name ['a']: no such method"),
         ("[{name: {a: b}}]", "no such method"),
         ("[{name: base}]", "name 'base': no such method"),

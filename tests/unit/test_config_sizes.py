@@ -106,7 +106,9 @@ def test_what_no_memory_or_disk_holds_is_refused(
     with pytest.raises(ConfigError) as error:
         check_sizes(load_config(None, [override]), tmp_path)
     text = str(error.value)
-    assert text.startswith(begin) and piece in text and text.endswith("; valid: less"), text
+    assert text.startswith(begin) and piece in text and text.endswith("; valid: a smaller value"), (
+        text
+    )
 
 
 def test_the_shipped_configs_ask_for_little(

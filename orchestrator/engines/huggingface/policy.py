@@ -3,7 +3,7 @@
 Requests join at any step, and each is returned when its samples are done. A prefix continues from
 its cached keys and values (``kv_cache/cached_forward.py``), which its samples share. Every sample
 draws from its own keyed stream of uniform numbers (inverse of the cumulative distribution, one
-number a token), so that no draw depends on the batch. Knows nothing of search or of Ray.
+number a token), so that no draw depends on the batch. Independent of search and of Ray.
 """
 
 import math
@@ -46,7 +46,7 @@ ROWS_PER_BATCH = 512  # more rows gain nothing in plain decoding on a CPU, and t
 
 
 class PolicyIsNotFinite(ValueError):
-    """The policy's logits are NaN: samples from them would look like text and mean nothing."""
+    """The policy's logits are NaN, so samples from them would be meaningless."""
 
 
 @dataclass

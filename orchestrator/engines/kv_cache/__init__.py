@@ -1,1 +1,1 @@
-"""KV cache: cache rows, prefix matches, and forwards that continue from a cached prefix."""
+"""KV cache: cache rows, prefix matches, and forward passes that continue a cached prefix."""

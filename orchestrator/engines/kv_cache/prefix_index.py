@@ -5,11 +5,11 @@ from collections import Counter
 from orchestrator.engines.kv_cache.partition import CacheRow
 from orchestrator.rewards.packed import Ids
 
-MAX_PREFIXES_PER_ROW = 16  # where sequences can fork from a row
+MAX_PREFIXES_PER_ROW = 16  # sequences can fork from a row after each of them
 
 
 class PrefixIndex:
-    """Cached prefixes by their tokens: of each row its first one, a prompt, and the latest ones."""
+    """Maps cached prefixes to their rows: the first prefix of a row, a prompt, and the latest."""
 
     def __init__(self) -> None:
         self._rows: dict[Ids, CacheRow] = {}
@@ -27,13 +27,13 @@ class PrefixIndex:
         return None
 
     def add(self, prefix: Ids, row: CacheRow) -> None:
-        """Index a prefix that a row begins with. A prefix of another row stays as it is."""
+        """Index a prefix that a row begins with, unless it is indexed for another row."""
         if prefix in self._rows:
             return
         self._rows[prefix] = row
         row.prefixes.append(prefix)
         self._lengths[len(prefix)] += 1
-        if len(row.prefixes) > MAX_PREFIXES_PER_ROW:  # bounds a sequence of a thousand steps
+        if len(row.prefixes) > MAX_PREFIXES_PER_ROW:  # a long search has thousands of prefixes
             self._remove(row.prefixes.pop(1))
 
     def remove(self, row: CacheRow) -> None:

@@ -1,6 +1,6 @@
 """Algorithm 1 (section 4.2): reward-guided search at any granularity.
 
-Knows no tokenizer: the policy engine detects where a sentence or a step ends.
+The policy engine detects where a sentence or a step ends, so no tokenizer is needed here.
 """
 
 from collections.abc import Mapping

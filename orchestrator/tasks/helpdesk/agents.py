@@ -1,7 +1,8 @@
-"""The seeded generator: customers' prompts, and the demonstrations of agents of three styles.
+"""The seeded generator of customers' prompts, and of demonstrations by agents of three styles.
 
-An agent answers with an opening, three to five steps, now and then a rude remark, and a closing.
-Its slips (another product's part, another problem's verb, a repeated step) depend on its style.
+An agent answers with an opening, three to five steps, sometimes a rude remark, and a closing. How
+often it makes mistakes (another product's part, another problem's verb, a repeated step) depends on
+its style.
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from orchestrator.tasks.helpdesk.extent import DIFFERENT_PROMPTS
 Option = TypeVar("Option")
 
 SECOND_PRODUCT_SHARE = 0.3
-# Mostly wrong verbs: small reward models learn these from outcomes, and parts and repeats hardly.
+# Mostly wrong verbs: from outcomes, small reward models learn these, but hardly parts and repeats.
 SLIPS = (("part", 0.2), ("verb", 0.6), ("repeat", 0.2))
-PLEASE_SHARE = 0.5  # whatever the style: what gives a style away is its slips
+PLEASE_SHARE = 0.5  # the same for all styles, which differ in their mistakes
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Style:
 
     share: float
     slip: float
-    popular_wrong: float  # in about a third of the steps over all styles, where there is one
+    popular_wrong: float  # if the problem has one: a third of the steps over all styles
     apology: float
     warm: float
     rude: float
@@ -44,12 +45,12 @@ STYLES = {
 
 
 def prompts(count: int, seed: int) -> list[Prompt]:
-    """``count`` different prompts, in an order decided by the seed alone.
+    """Return ``count`` different prompts, in an order that depends only on the seed.
 
-    Slices of the list are disjoint, which is how the splits are made.
+    The splits are disjoint slices of this list.
 
     Raises:
-        ValueError: the world has no such number of different ones.
+        ValueError: the world has fewer different prompts.
     """
     if count > DIFFERENT_PROMPTS:
         raise ValueError(f"{count:,} prompts: the world has {DIFFERENT_PROMPTS:,} different ones")
@@ -63,7 +64,7 @@ def prompts(count: int, seed: int) -> list[Prompt]:
 
 
 def demonstration(prompt: Prompt, seed: int) -> Demonstration:
-    """One agent's answer to the prompt; which agent, and what it says, is keyed by the prompt."""
+    """Return an agent's answer to a prompt; the prompt's id seeds the agent and the answer."""
     rng = generator(seed, "demonstration", prompt.prompt_id)
     shares = [style.share for style in STYLES.values()]
     style = list(STYLES.values())[rng.choice(len(shares), p=shares)]

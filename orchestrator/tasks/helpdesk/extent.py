@@ -1,10 +1,10 @@
-"""How many different prompts the world has, how long they are, and how many a sweep takes."""
+"""Number and length of the world's prompts, and the number that a sweep needs."""
 
 from collections.abc import Sequence
 
 from orchestrator.tasks.helpdesk.words import ANGRY, CALM, DIGITS, NAMES, PARTS, VERBS
 
-SPARE = 1.02  # prompts for pairs: two samples of some are the same text, and make no pair
+SPARE = 1.02  # factor for prompts of pairs: if both samples are equal, a prompt gives no pair
 # NAME writes : order DIGIT DIGIT DIGIT . my PRODUCT PROBLEM . i am MOOD .
 SHORTEST_PROMPT = 16
 # The same with: my PRODUCT is fine .
@@ -19,5 +19,5 @@ DIFFERENT_PROMPTS = (
 
 
 def prompt_counts(demonstrations: int, pairs: Sequence[int], test: int) -> list[int]:
-    """Prompts of each split: demonstrations, pairs of each kind, test."""
+    """Return the number of prompts of each split: demonstrations, pairs of each kind, test."""
     return [demonstrations, *(round(count * SPARE) for count in pairs), test]

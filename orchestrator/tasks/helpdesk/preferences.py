@@ -1,4 +1,4 @@
-"""The noisy chooser: two responses made into a preference pair, as a person would, with noise.
+"""The noisy annotator: labels a preference pair of two responses by the rubric, with noise.
 
 The better one by the rubric is preferred with probability sigma(sharpness x difference).
 """

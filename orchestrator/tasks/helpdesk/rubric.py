@@ -1,8 +1,9 @@
 """The exact rubric of the help desk, defined for every prefix of a response.
 
-+1 a distinct fitting step (up to four), -1 a step that does not fit, -0.5 a repeated one, -1.5 a
-rude remark, an apology +0.7 to the angry and +0.2 to the calm, +0.5 a warm closing. It is the
-world's judge: resolved rate, win-tie, AR_SC-HP and AR_RM-HP all come from here.
+Points: +1 for each distinct fitting step (up to four), -1 for a step that does not fit, -0.5 for a
+repeated step, -1.5 for a rude remark, +0.7 for an apology to an angry customer and +0.2 to a calm
+one, +0.5 for a warm closing. The rubric is the judge of the help desk: resolved rate, win-tie,
+AR_SC-HP and AR_RM-HP are computed from it.
 """
 
 from collections.abc import Mapping
@@ -24,9 +25,9 @@ STEPS_TO_RESOLVE = 3
 
 @dataclass(frozen=True)
 class Grade:
-    """The rubric's verdict on a response or a prefix: points, and counts of what earned them.
+    """The rubric's verdict on a response or a prefix: points, and counts of steps and faults.
 
-    A step that does not fit is counted once, by the first fault that shows in it.
+    A step that does not fit counts once, for its first fault.
     """
 
     value: float  # rubric points
@@ -58,11 +59,12 @@ class _Tally:
 
 
 def grade(facts: Mapping[str, Any], response: str, finished: bool) -> Grade:
-    """Grades a response, or any prefix of one.
+    """Grade a response, or any prefix of one.
 
-    ``facts`` holds the prompt's ``product``, ``problem`` and ``angry``. ``finished`` says whether
-    the response came to its end; a prefix is never resolved. A verb that does not suit counts from
-    the verb on, a foreign part from the part on, a rude remark from its last word on.
+    ``facts`` holds the prompt's ``product``, ``problem`` and ``angry``. ``finished`` is whether the
+    policy ended the response; a prefix is never resolved. In a prefix, a wrong verb counts as soon
+    as the verb is complete, a wrong part as soon as the part is, and a rude remark as soon as its
+    last word is.
     """
     tally = _Tally(fitting=set())
     sentences = [sentence.split() for sentence in response.split(" .")]
@@ -102,7 +104,7 @@ def _read_sentence(
 
 
 def _read_step(facts: Mapping[str, Any], words: list[str], complete: bool, tally: _Tally) -> None:
-    """``words`` is what follows the connector: VERB the PART, possibly cut short."""
+    """Read a step from the ``words`` after its connector: VERB the PART, possibly truncated."""
     verb = words[0] if words else None
     part = words[2] if len(words) > 2 and words[1] == "the" else None
     malformed = (complete and len(words) != 3) or len(words) > 3 or words[1:2] not in ([], ["the"])

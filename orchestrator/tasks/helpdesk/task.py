@@ -1,4 +1,4 @@
-"""The help desk as a task: everything is made by a seeded generator and graded by the rubric."""
+"""The help desk as a task: a seeded generator makes all data, and the rubric grades responses."""
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate, pairwise
@@ -36,8 +36,8 @@ class Helpdesk(Task):
     """Prompts of the search cells. All splits together may take at most a tenth of the 23,040,000
     different prompts of the world."""
     preference_sharpness: Positive = 1.5
-    """Certainty of the preferences: the response with the higher rubric score is chosen with
-    probability sigma(this value x difference)."""
+    """Inverse noise of the preference labels: the response with the higher rubric score is chosen
+    with probability sigma(this value x score difference)."""
 
     generated = ("demonstrations", "orm_pairs", "reference_pairs", "prm_pairs", "test_prompts")
     samples_pairs = True
@@ -61,7 +61,7 @@ class Helpdesk(Task):
         return TaskData(demonstrations, splits[-1], prompts=pair_prompts)
 
     def grade(self, prompt: Prompt, response: str, finished: bool) -> Grades:
-        """Return ``rubric`` in points, ``resolved`` 0 or 1, and counts of what is in it."""
+        """Return ``rubric`` in points, ``resolved`` (0 or 1), and counts of steps and faults."""
         from orchestrator.tasks.helpdesk.rubric import grade
 
         verdict = grade(prompt.facts, response, finished)
@@ -79,13 +79,13 @@ class Helpdesk(Task):
     def prefer(
         self, prompt: Prompt, responses: tuple[str, str], finished: tuple[bool, bool], seed: int
     ) -> PreferencePair | None:
-        """Return the noisy chooser's pair; None if both are the same text."""
+        """Return the noisy annotator's pair; None if both responses are the same text."""
         from orchestrator.tasks.helpdesk.preferences import label_pair
 
         return label_pair(prompt, *responses, finished, self.preference_sharpness, seed)
 
     def vocabulary(self) -> tuple[str, ...]:
-        """Return the words of the world: a token each."""
+        """Return the words of the world; each is a token."""
         return vocabulary()
 
     @property
@@ -102,7 +102,7 @@ class Helpdesk(Task):
         }  # fmt: skip
 
     def refusals(self) -> Iterator[str]:
-        """Yield that there are fewer different prompts than the splits want."""
+        """Yield an error if the splits need more prompts than the world has."""
         counts = {name: int(getattr(self, name)) for name in self.generated}
         wanted = sum(self._sizes())
         if wanted > MOST_OF_THE_WORLD:

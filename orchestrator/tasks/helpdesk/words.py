@@ -1,6 +1,6 @@
-"""The help desk's vocabulary: products and parts, problems and verbs, and the set phrases.
+"""The help desk's vocabulary: products and parts, problems and verbs, and fixed phrases.
 
-A step fits when its part belongs to the product and its verb suits the problem.
+A step fits if its part belongs to the product and its verb to the problem.
 """
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -21,7 +21,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "smells": ("wash", "air", "scrub"),
     "flickers": ("replace", "test", "reconnect"),
 }
-# For half of the problems a wrong remedy is popular, so that the likeliest answer is wrong there.
+# For half of the problems a wrong verb is popular, so that the most probable answer is wrong.
 POPULAR_WRONG: dict[str, str] = {"leaks": "replace", "overheats": "restart", "smells": "oil"}
 
 ANGRY = ("angry", "furious")
@@ -42,7 +42,7 @@ ALL_PARTS = frozenset(part for parts in PARTS.values() for part in parts)
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All words of the world, each once, in a fixed order (about 110)."""
+    """Return all words of the world, each once, in a fixed order (about 110)."""
     groups = (
         tuple(PARTS), *PARTS.values(), tuple(VERBS), *VERBS.values(), ANGRY, CALM, NAMES, DIGITS,
         CONNECTORS, APOLOGY, *PLAIN_OPENINGS, *RUDE_REMARKS, WARM_CLOSING, *PLAIN_CLOSINGS,
