@@ -3,6 +3,7 @@
 TRL tokenizes the conversations itself: its token ids are compared with ours first.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def distance(found: list[Tensor], wanted: list[Tensor]) -> float:
     assert len(found) == len(wanted)
     far = sum(float((a - b).double().pow(2).sum()) for a, b in zip(found, wanted, strict=True))
     size = sum(float(b.double().pow(2).sum()) for b in wanted)
-    return (far / size) ** 0.5
+    return math.sqrt(far / size)
 
 
 def equal(

@@ -175,9 +175,8 @@ def test_what_needs_a_mean_over_the_step_adds_up_too(
         return
     total, count = objective.step_terms(context, rows)
     parts = [objective.step_terms(context, some) for some in (rows[:1], rows[1:])]
-    assert (sum(part for part, _ in parts), sum(n for _, n in parts)) == (
-        pytest.approx(total), count,
-    )  # fmt: skip
+    assert sum(part for part, _ in parts) == pytest.approx(total)
+    assert sum(n for _, n in parts) == count
     assert all(p.grad is None for p in context.model.parameters()), "it has no gradient"
 
 

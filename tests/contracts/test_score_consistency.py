@@ -111,7 +111,7 @@ def test_a_consistent_reward_finds_the_optimum_at_every_granularity(
     Steps and sentences have different lengths, and the theorem compares equal ones: there the scale
     is the same at every length.
     """
-    granularity = data.draw(st.sampled_from([*SAME_LENGTH, "sentence", "step"]))
+    granularity: Any = data.draw(st.sampled_from([*SAME_LENGTH, "sentence", "step"]))
 
     def reward(prefix: Ids) -> float:
         factor, shift = scale[len(prefix) if granularity in SAME_LENGTH else 0]

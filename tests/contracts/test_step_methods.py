@@ -38,8 +38,8 @@ def test_stochastic_args_draws_from_the_softmax_of_its_values() -> None:
 def test_stochastic_args_says_how_near_its_draw_was() -> None:
     values = [0.0, math.log(2.0), math.log(5.0)]  # shares of 1, 2 and 5 eighths
     assert draw_softmax(values, 0.0) == (0, 0.0)
-    assert draw_softmax(values, 0.25) == (1, pytest.approx(0.125))
-    assert draw_softmax(values, 0.9) == (2, pytest.approx(0.1))
+    for draw, chosen, margin in ((0.25, 1, 0.125), (0.9, 2, 0.1)):
+        assert draw_softmax(values, draw) == pytest.approx((chosen, margin))
     assert draw_softmax([7.0], 0.75) == (0, 0.25)
 
 
@@ -73,7 +73,8 @@ def test_a_subtree_of_dvts_is_greedy_in_the_reward_whatever_the_others_do(seed: 
     response = run(engines, DVTS(subtrees=3, candidates=4, delimiter="1"))
     grown: list[tuple[Ids, bool]] = []
     for subtree in range(3):
-        path, finished = (), False
+        path: Ids = ()
+        finished = False
         for step in range(6):
             if finished or len(path) == 6:
                 break

@@ -32,7 +32,8 @@ def hh_rlhf(folder: Path) -> Task:
         }
         for i in range(60)
     ]
-    return TASKS["hh_rlhf"](pairs=written(folder / "hh.jsonl", rows), test_prompts=9)
+    pairs = written(folder / "hh.jsonl", rows)
+    return TASKS["hh_rlhf"].model_validate({"pairs": pairs, "test_prompts": 9})
 
 
 def worked(name: str) -> Callable[[Path], Task]:
@@ -45,11 +46,13 @@ def worked(name: str) -> Callable[[Path], Task]:
             {"prompt": f"what is {i} and {i}?", "chosen": f"#### {2 * i}", "rejected": "#### -1"}
             for i in range(40)
         ]
-        return TASKS[name](
-            demonstrations=written(folder / "train.jsonl", questions[30:60]),
-            pairs=written(folder / "pairs.jsonl", pairs),
-            test=written(folder / "test.jsonl", questions[50:]),
-            test_prompts=9,
+        return TASKS[name].model_validate(
+            {
+                "demonstrations": written(folder / "train.jsonl", questions[30:60]),
+                "pairs": written(folder / "pairs.jsonl", pairs),
+                "test": written(folder / "test.jsonl", questions[50:]),
+                "test_prompts": 9,
+            }
         )
 
     return make

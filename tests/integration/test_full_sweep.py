@@ -87,12 +87,13 @@ def test_the_tables_figures_are_those_of_the_responses(
         assert [row["prompt_id"] for row in rows] == list(prompts)[: len(rows)]
         grades = [grade(prompts[r["prompt_id"]].facts, r["response"], r["stop"] == "end")
                   for r in rows]  # fmt: skip
-        for name, values in {
+        measured: dict[str, list[float]] = {
             "resolved": [g.resolved for g in grades],
             "rubric": [g.value for g in grades],
             "length": [len(r["token_ids"]) for r in rows],
             "finished": [r["stop"] == "end" for r in rows],
-        }.items():
+        }
+        for name, values in measured.items():
             assert cell["metrics"][name]["value"] == pytest.approx(np.mean(values), abs=1e-9)
         if cell["scorer"] is not None:
             value = cell["metrics"]["reward"]["value"]

@@ -15,7 +15,7 @@ from orchestrator.checkpoints.sample_models import SMOLLM2
 from orchestrator.decoding.decoder import Decoder
 
 NEW_TOKENS = 16
-CHATS = (
+CHATS: tuple[str | list[dict[str, str]], ...] = (
     "Name three colours.",
     [{"role": "system", "content": "Answer in one word."},
      {"role": "user", "content": "What is the capital of France?"}],

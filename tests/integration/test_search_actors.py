@@ -211,7 +211,7 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
     places = engines(word_policy, word_reward)
     assert places.reward is not None
     pools = [
-        [of.options(num_cpus=0.1).remote() for _ in range(2)]  # type: ignore[attr-defined]
+        [of.options(num_cpus=0.1).remote() for _ in range(2)]  # type: ignore[union-attr]
         for of in (PolicyActor, RewardActor)
     ]
     policy = ActorPolicy(pools[0], places.policy)

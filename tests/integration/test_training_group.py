@@ -39,7 +39,7 @@ def job(checkpoint: str, folder: Path) -> TrainingJob:
         prompt = chat.prompt_ids(one.prompt.messages)
         sides = sorted((chat.response_ids(row.response) for row in (one, other)), key=len)[::-1]
         cuts = (2 + number % 5, 99)
-        rows.append(PairExample(prompt, *sides, cuts, cuts, (1.5, 1.0)))
+        rows.append(PairExample(prompt, sides[0], sides[1], cuts, cuts, (1.5, 1.0)))
     folder.mkdir()
     write_examples(folder / "examples.parquet", rows)
     return TrainingJob(

@@ -17,6 +17,7 @@ from conftest import own_cluster, own_ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from rich.console import Console
 
 from jobs.tuning.log import TrialLog
 from jobs.tuning.study import study_of
@@ -117,7 +118,8 @@ def running() -> list[str]:
 
 def held() -> float:
     """Logical CPUs that somebody has; Ray hears of the end of an actor a little later."""
-    return ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0)
+    free: float = ray.available_resources().get("CPU", 0.0)
+    return float(ray.cluster_resources()["CPU"]) - free
 
 
 def test_a_trial_that_is_much_worse_is_stopped_and_leaves_nothing_behind(
@@ -132,7 +134,9 @@ def test_a_trial_that_is_much_worse_is_stopped_and_leaves_nothing_behind(
     study, _ = study_of(request, SMOKE, overrides)
     assert [list(trial.values.values()) for trial in study.trials] == [[0.001], [0.5]]
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tuning")
-    log = TrialLog(study, tracker, tracker.start_sweep(study.key, "tune", {}, ""))
+    log = TrialLog(
+        study, tracker, tracker.start_sweep(study.key, "tune", {}, ""), Console(quiet=True)
+    )
     run_trials(study, log)
     assert [log.outcomes[number].state for number in (1, 2)] == ["finished", "stopped"]
     assert log.outcomes[2].steps < 40

@@ -107,8 +107,10 @@ def test_permuting_the_pairs_changes_no_rate_and_no_interval(
     order = list(range(len(prompts)))
     shuffler.shuffle(order)
     plain = ar_rm_hp(r_c, r_r, h_c, h_r, distinct, 1, groups=prompts, samples=SAMPLES)
-    moved = (array[order] for array in (r_c, r_r, h_c, h_r, distinct))
-    shuffled = ar_rm_hp(*moved, 1, groups=prompts[order], samples=SAMPLES)
+    r_c, r_r, h_c, h_r = (scores[order] for scores in (r_c, r_r, h_c, h_r))
+    shuffled = ar_rm_hp(
+        r_c, r_r, h_c, h_r, distinct[order], 1, groups=prompts[order], samples=SAMPLES
+    )
     for over in ("strict", "distinct", "decided"):
         assert getattr(plain, over) == getattr(shuffled, over)
 

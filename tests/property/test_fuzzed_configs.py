@@ -46,7 +46,7 @@ def imported() -> None:
     import orchestrator.config.models
     from jobs.sweep.main import planned
 
-    assert orchestrator.config.models.check_models
+    assert callable(orchestrator.config.models.check_models)
     planned(load_config(None), None)
 
 

@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from orchestrator.conversations.chat import Chat
 from orchestrator.conversations.chat_formats import plain_template
 from orchestrator.conversations.response_border import ResponseBorder
-from orchestrator.conversations.retokenizing import INCOMPLETE, Retokenizer
+from orchestrator.conversations.retokenizing import Retokenizer
+from orchestrator.conversations.stop_texts import INCOMPLETE
 
 TEXTS = [
     "Sure, I can help you. Could you tell me the number of the order? It's 1234567, isn't it!",
@@ -58,7 +59,7 @@ def made(kind: str) -> Tokenizer:
         )
         tokenizer.decoder = decoders.ByteLevel()
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=kind == "byte_pair")
-        trainer = trainers.BpeTrainer(
+        trainer: trainers.Trainer = trainers.BpeTrainer(
             vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         )
     elif kind == "unigram":

@@ -68,7 +68,7 @@ def test_every_spelling_of_a_prompt_is_the_same_prompt(data: st.DataObject) -> N
 def test_a_response_is_the_same_wherever_it_stands(data: st.DataObject) -> None:
     said, answer = data.draw(conversations()), data.draw(SPOKEN)
     whole = [*said, {"role": "assistant", "content": answer}]
-    rows = [
+    rows: list[dict[str, object]] = [
         {"messages": data.draw(spelled(whole))},
         {"conversations": data.draw(spelled(whole))},
         {"prompt": data.draw(spelled(said)), "response": answer},

@@ -92,7 +92,12 @@ def cut(name: str) -> Change:
 
 def removed(*names: str) -> Change:
     """Removes files."""
-    return lambda folder: [(folder / name).unlink() for name in names]
+
+    def remove(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return remove
 
 
 def in_shards(change: Callable[[dict[str, str], Path], object]) -> Change:

@@ -184,7 +184,7 @@ def roberta(folder: Path) -> str:
     return _saved(folder, tokenizer, _seeded(RobertaForSequenceClassification, config))
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[..., str]] = {
     maker.__name__: maker
     for maker in (
         sequence, ultra_rm, value_head, deberta, bert, roberta, process_head, token_classes,

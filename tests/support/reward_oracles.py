@@ -115,7 +115,7 @@ def log_probs(checkpoint: str, y: Ids, temperature: float = 1.0) -> torch.Tensor
     prompt = load_chat(checkpoint).prompt_ids(USER)
     model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
     logits = model(torch.tensor([prompt + y])).logits[0, len(prompt) - 1 :] / temperature
-    return logits.log_softmax(-1)
+    return torch.log_softmax(logits, -1)
 
 
 def log_ratio(checkpoint: str, y: Ids) -> list[float]:
@@ -134,7 +134,7 @@ def likelihood(checkpoint: str, y: Ids) -> list[float]:
     return [sum(float(values[t, token]) for t, token in enumerate(y)) / len(y)]
 
 
-BY_HAND: dict[str, Callable[[str, Ids], list[float]]] = {
+BY_HAND: dict[str, Callable[..., list[float]]] = {
     "sequence": sequence, "ultra_rm": ultra_rm, "value_head": value_head, "deberta": encoder,
     "bert": encoder, "roberta": encoder, "process_head": process_head,
     "token_classes": token_classes, "shepherd": shepherd, "log_ratio": log_ratio,

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -196,9 +197,7 @@ def sentence_pieces(
     )
 
 
-def _regex():  # type: ignore[no-untyped-def]
-    from tokenizers import Regex
-
+def _regex() -> Regex:
     return Regex(SPLITS)
 
 

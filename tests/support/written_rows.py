@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.batch.decode_output import DecodeOutput
+from jobs.batch.decode_output import DecodeOutput, DecodeSummary
 from jobs.batch.decode_rows import RowWriter, find_shards, prompts
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import load_chat
@@ -27,7 +27,7 @@ class Written:
     rows: int
     answered: list[int]
     rejects: list[int]
-    summary: dict[str, Any]
+    summary: DecodeSummary | None
 
 
 def decode_rows(
@@ -51,7 +51,7 @@ def decode_rows(
     for number, (row, problem) in enumerate(prompts(file, reader, output.finished_rows(), writer)):
         if number == most:
             writer.flush()
-            return Written(file.rows, [], [], {})
+            return Written(file.rows, [], [], None)
         response = Response(problem.prompt_id, (5, 6), "end", None, (), Cost())
         writer.answer(row, response)
     writer.close()

@@ -55,7 +55,7 @@ def write_adapter(base: str, folder: Path, task: str | None = "SEQ_CLS", **field
     torch.manual_seed(3)
     model = auto.from_pretrained(base, **labels)
     settings = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"], **fields}
-    adapted = get_peft_model(model, LoraConfig(task_type=task, **settings))  # type: ignore[arg-type]
+    adapted = get_peft_model(model, LoraConfig(task_type=task, **settings))
     for name, value in adapted.named_parameters():
         if "lora_" in name or "modules_to_save" in name:
             torch.nn.init.normal_(value, std=0.3)

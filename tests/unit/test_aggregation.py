@@ -26,7 +26,7 @@ def test_a_product_of_unbounded_rewards_is_that_of_their_sigmoids() -> None:
     values = (0.0, math.log(3), -math.log(4))
     assert aggregate(values, "product", probabilities=False) == pytest.approx(0.075, abs=1e-12)
     for how in ("last", "min", "mean", "sum"):
-        assert aggregate(values, how, probabilities=False) == aggregate(values, how)  # type: ignore[arg-type]
+        assert aggregate(values, how, probabilities=False) == aggregate(values, how)
 
 
 def test_the_sigmoid_of_a_far_reward_does_not_overflow() -> None:

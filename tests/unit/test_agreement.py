@@ -31,7 +31,8 @@ def values(curve: Curve | None) -> list[float]:
 
 
 def mean(rates: PrefixRates, over: Over) -> float:
-    return values(getattr(rates, over))[-1]
+    curve: Curve = getattr(rates, over)
+    return present(curve.mean).value
 
 
 def test_ar_rm_sc_counts_ties_and_equal_prefixes_as_disagreement() -> None:

@@ -1,6 +1,7 @@
 """What branches take beside their trunks: bounded as asked, measured in processes of their own."""
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.present import present
 from support.reward_kinds import process_head
 from test_training_loop import job
 from transformers import AutoModelForSequenceClassification, LlamaConfig, PreTrainedModel
@@ -43,17 +45,18 @@ def peak_of_branches(attention: str, memory: int) -> float:
         prefix_row(tuple(ids[:PROMPT]), [tuple(ids[PROMPT:])], [range(1, LENGTH + 1)], CLOSING)
         for ids in text
     ]
-    chunks, before = one_pass._chunks, []
+    before: list[float] = []
+    chunks: Callable[..., object] = one_pass._chunks
 
     def begin(*arguments: object) -> object:
         """The trunks are computed; nothing of a branch is."""
-        before.append(begin_peak())
+        before.append(present(begin_peak()))
         return chunks(*arguments)
 
-    one_pass._chunks = begin  # this process ends with the measurement
+    setattr(one_pass, "_chunks", begin)  # noqa: B010 - this process ends with the measurement
     with torch.no_grad():
         packed_scores(model.eval(), rows, 0, memory)
-    return peak_mib() - before[0]
+    return present(peak_mib()) - before[0]
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from orchestrator.config.models import check_models
 from orchestrator.config.tree import Config
 from orchestrator.search.method import METHODS
 from orchestrator.search.methods.args import Args
+from orchestrator.search.methods.beam import ChunkBeamSearch
+from orchestrator.tasks.task import TASKS
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 # Override -> pieces of the message: field, value, what is valid.
@@ -277,8 +279,8 @@ def test_a_base_is_inherited_and_overridden_field_by_field(tmp_path: Path) -> No
     (tmp_path / "middle.yaml").write_text("base: ground.yaml\nsearch: {cbs: {beams: 4}}\n")
     (tmp_path / "deep" / "top.yaml").write_text("base: ../middle.yaml\nname: top\n")
     config = load_config(tmp_path / "deep" / "top.yaml", ["search.cbs.candidates=2"])
-    assert config.search.cbs is not None
-    cbs = config.search.cbs
+    cbs = config.search.all_methods["cbs"]
+    assert isinstance(cbs, ChunkBeamSearch)
     assert (config.name, config.seed) == ("top", 7)
     assert (cbs.beams, cbs.chunk, cbs.candidates) == (4, 9, 2)
 
@@ -399,7 +401,8 @@ def test_math_is_a_task_whose_answers_votes_count() -> None:
     files = "demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl"
     overrides = [f"data={{task: math, {files}, test_prompts: 5}}", "search.vote={answers: math}"]
     config = load_config(None, overrides)
-    assert config.data.task == config.search.all_methods["vote"].settings["answers"] == "math"
+    assert isinstance(config.data, TASKS["math"])
+    assert config.search.all_methods["vote"].settings["answers"] == "math"
     assert "data.tset" in message(f"data={{task: math, {files}, tset: 5}}")
 
 
@@ -439,7 +442,7 @@ def test_a_methods_fields_are_its_section(name: str) -> None:
         assert "unknown key" in message(f"search.{name}={{prompts: 3}}")
     elif not kind.needs_answers:
         config = Config.model_validate({"search": {name: {"prompts": 3}}})
-        assert config.search.all_methods[name] == kind(prompts=3)
+        assert config.search.all_methods[name] == kind.model_validate({"prompts": 3})
 
 
 TWO = "search.methods=[{name: cbs, chunk: 6}, {name: cbs, chunk: 12}]"

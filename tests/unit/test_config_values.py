@@ -6,7 +6,7 @@ What a fuzzer found to pass, to crash or to come out late stands here; `config_f
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.config.errors import SHOWN, shown
 from orchestrator.config.fields import SEEDS
@@ -157,11 +157,12 @@ def test_a_chain_of_bases_has_an_end(tmp_path: Path) -> None:
 
 def test_a_later_override_takes_the_place_of_an_earlier_one() -> None:
     config = load_config(None, ["search.cbs={beams: 2}", "search.cbs.chunk=3", "seed=1", "seed=2"])
-    assert config.search.cbs is not None
-    assert (config.search.cbs.beams, config.search.cbs.chunk, config.seed) == (2, 3, 2)
-    assert config.search.cbs.candidates == 4, "of the file"
-    again = load_config(None, ["search.cbs=null", "search.cbs.chunk=3"]).search.cbs
-    assert again is not None and (again.chunk, again.beams) == (3, 8)
+    cbs = config.search.all_methods["cbs"].settings
+    assert (cbs["beams"], cbs["chunk"], config.seed) == (2, 3, 2)
+    assert cbs["candidates"] == 4, "of the file"
+    again = load_config(None, ["search.cbs=null", "search.cbs.chunk=3"]).search
+    settings = again.all_methods["cbs"].settings
+    assert (settings["chunk"], settings["beams"]) == (3, 8)
 
 
 def test_a_variant_may_be_named_as_a_task() -> None:
@@ -172,7 +173,7 @@ def test_a_variant_may_be_named_as_a_task() -> None:
 def test_any_text_comes_back_from_the_written_config(text: str, tmp_path: Path) -> None:
     escaped = text.replace("${", "\\${") if "\\" not in text else "a\\\\\\${b}"
     config = load_config(None, [f"search.step_beam.delimiter={yaml_quoted(escaped)}"])
-    assert config.search.step_beam is not None and config.search.step_beam.delimiter == text
+    assert config.search.all_methods["step_beam"].settings["delimiter"] == text
     (tmp_path / "a.yaml").write_text(to_yaml(config))
     assert load_config(tmp_path / "a.yaml") == config
 
@@ -197,7 +198,10 @@ def test_the_shipped_configs_are_read_as_omegaconf_read_them(
         monkeypatch.setenv(name, f"{tmp_path}/{name}.jsonl")
     for file in sorted((ROOT / "configs").glob("*.yaml")):
         theirs = OmegaConf.load(file)
-        base = theirs.pop("base", None)  # type: ignore[union-attr]
+        assert isinstance(theirs, DictConfig)
+        base = theirs.pop("base", None)
         if base is not None:
-            theirs = OmegaConf.merge(OmegaConf.load(file.parent / base), theirs)
-        assert _resolved(_read(file, ())) == OmegaConf.to_container(theirs, resolve=True)
+            merged = OmegaConf.merge(OmegaConf.load(file.parent / base), theirs)
+        else:
+            merged = theirs
+        assert _resolved(_read(file, ())) == OmegaConf.to_container(merged, resolve=True)

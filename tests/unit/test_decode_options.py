@@ -42,7 +42,7 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
     assert method_of("cbs", parsed(["beams=4", "method.chunk=16"])) == ChunkBeamSearch(
         beams=4, candidates=8, chunk=16
     )
-    assert method_of("tbs", {}).chunk == 1
+    assert method_of("tbs", {}).settings["chunk"] == 1
     assert method_of("general", {"granularity": "token"}) == GeneralSearch(
         granularity="token", sequences=4, candidates=4
     )
@@ -124,7 +124,13 @@ def test_prompts_from_python_are_answered_in_order_and_bad_ones_say_why(
 ) -> None:
     decoder = Decoder(word_policy, nan_reward)
     chat = [{"role": "user", "content": "order 2 ."}]
-    prompts = ["order 1 .", "", f"order {NAN_WORD} .", "order " * 300, chat]
+    prompts: list[str | list[dict[str, str]]] = [
+        "order 1 .",
+        "",
+        f"order {NAN_WORD} .",
+        "order " * 300,
+        chat,
+    ]
     found = decoder.decode(prompts, "bon", n=3, max_new_tokens=6)
     assert [one.prompt_id for one in found] == [f"prompt-{n}" for n in range(5)]
     assert [one.failed for one in found[:3]] == [None, "empty prompt", NOT_A_NUMBER]
@@ -167,6 +173,6 @@ def test_a_prompt_is_the_same_in_every_public_form(options: DecodeOptions) -> No
 
 
 def test_a_vote_may_be_among_answers_as_mathematics() -> None:
-    assert method_of("vote", parsed(["n=3", "answers=math"])).answers == "math"
+    assert method_of("vote", parsed(["n=3", "answers=math"])).settings["answers"] == "math"
     with pytest.raises(ConfigError, match="answers = 'sympy'"):
         method_of("vote", parsed(["answers=sympy"]))

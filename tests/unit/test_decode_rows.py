@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.present import present
 from support.written_rows import decode_rows, read_out
 
 from jobs.batch.decode_output import DecodeOutput
@@ -73,7 +74,7 @@ def test_of_rows_with_one_id_the_first_is_answered(
     written = decode_rows(word_policy, source, tmp_path / out)
     assert sorted(written.answered) == [1, 3, 5, 8]
     assert reasons(tmp_path / out) == {2: SAME_ID, 4: SAME_ID, 6: SAME_ID, 7: "empty prompt"}
-    assert written.summary["reasons"] == {SAME_ID: 3, "empty prompt": 1}
+    assert present(written.summary)["reasons"] == {SAME_ID: 3, "empty prompt": 1}
 
 
 @pytest.mark.parametrize(

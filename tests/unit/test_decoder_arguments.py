@@ -101,7 +101,7 @@ MODELS: dict[str, tuple[Callable[[str, str], tuple[Any, Any]], str]] = {
 def test_models_that_do_not_fit(name: str, word_policy: str, word_reward: str) -> None:
     make, said = MODELS[name]
     policy, reward = make(word_policy, word_reward)
-    options = {"dtype": "float64"} if "dtype" in name else {}
+    options: dict[str, Any] = {"dtype": "float64"} if "dtype" in name else {}
     with pytest.raises(ConfigError, match=said):
         Decoder(policy, reward, **options)
 

@@ -117,9 +117,11 @@ def test_questions_become_demonstrations_and_bad_rows_rejects(tmp_path: Path) ->
         {"question": "2 + 3?"},
         {"question": "2 + 2?", "answer": "2+2=<<2+2=4>>4\n#### 4"},
         {"question": "2 + 500?", "answer": "#### 502"},
-        *({"question": f"which? {i}", "answer": f"#### {bad}"} for i, bad in enumerate(NOT_PLAIN)),
-        *({"question": f"how? {i}", "answer": f"#### {gold}"} for i, gold in enumerate(PLAIN)),
     ]
+    rows += [
+        {"question": f"which? {i}", "answer": f"#### {bad}"} for i, bad in enumerate(NOT_PLAIN)
+    ]
+    rows += [{"question": f"how? {i}", "answer": f"#### {gold}"} for i, gold in enumerate(PLAIN)]
     path = tmp_path / "questions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
 

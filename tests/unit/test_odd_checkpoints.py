@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -27,7 +28,7 @@ from orchestrator.decoding.decoder import Decoder
 from orchestrator.tuning.request import Request
 
 Job = Callable[[str, Path], object]
-SCORING = {
+SCORING: dict[str, Any] = {
     "kind": None, "base": None, "beta": None, "position": "closed", "prefixes": "whole",
     "aggregation": None, "step_delimiter": None, "step_tag": None, "score_label": None,
     "branch_memory_mib": 256, "engine": "transformers", "seed": 0, "actors": 1, "threads": 1,

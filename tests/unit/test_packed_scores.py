@@ -1,6 +1,7 @@
 """Packed prefix scores against separate forwards, the slow oracle that defines them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -235,7 +236,7 @@ def test_no_bound_on_the_branches_memory_changes_a_score(
 @pytest.mark.parametrize("closing", [(), (EOS,)], ids=["open", "closed"])
 @pytest.mark.usefixtures("way")
 def test_a_head_of_the_callers_reads_any_model_on_a_causal_backbone(
-    kind: type, closing: tuple[int, ...]
+    kind: Any, closing: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
     model = kind.from_config(ARCHITECTURES["llama-grouped"](), attn_implementation="sdpa")

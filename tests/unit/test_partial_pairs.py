@@ -6,7 +6,7 @@ from functools import partial
 from itertools import groupby
 
 import pytest
-from scipy.stats import chisquare  # type: ignore[import-untyped]
+from scipy.stats import chisquare
 from transformers import PreTrainedTokenizerFast
 
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer

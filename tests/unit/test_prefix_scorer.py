@@ -60,7 +60,7 @@ def test_every_kind_of_reward_model_scores_a_file_as_it_scores_a_row(
     name: str, position: Position, tmp_path: Path
 ) -> None:
     said = {"shepherd": "step_tag", "value_head": "sequence"}.get(name)
-    spec = ScorerSpec(MAKERS[name](tmp_path / "m"), said)  # type: ignore[arg-type]
+    spec = ScorerSpec(MAKERS[name](tmp_path / "m"), said)
     rows = [{"prompt": QUESTION, "response": text, "id": i} for i, text in enumerate(TEXTS)]
     table = scored(spec, rows, tmp_path / "f", position=position)
     assert table.column_names == [

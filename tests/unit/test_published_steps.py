@@ -96,7 +96,9 @@ CASES: dict[str, tuple[str, Callable[[], PreTrainedTokenizerFast], str]] = {
 
 
 @pytest.fixture(scope="module", params=CASES)
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, str, str]:
     kind, tokenizer, delimiter = CASES[request.param]
     llama = {"llama": True} if request.param in ("Qwen, words", "TRL, words") else {}
     return kind, MAKERS[kind](tmp_path_factory.mktemp(kind), tokenizer(), **llama), delimiter
@@ -138,7 +140,7 @@ def test_only_a_judge_of_steps_without_a_template_gets_math_shepherds_prompt(
     templated = MAKERS["shepherd"](tmp_path / "templated", words())
     pieces = load_chat(plain).tokenizer
     for kind, gap in (("step_tag", " "), ("log_ratio", "\n\n")):
-        spec = ScorerSpec(plain, kind, base=plain if kind == "log_ratio" else None)  # type: ignore[arg-type]
+        spec = ScorerSpec(plain, kind, base=plain if kind == "log_ratio" else None)
         text = chat_of(spec).conversation(USER, "first add")
         whole = pieces(f"{QUESTION}{gap}first add")["input_ids"]
         assert text.prompt_ids + text.response_ids == tuple(whole)

@@ -1,5 +1,6 @@
 """A registry: found modules, entry points of other packages, names defined twice."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,7 @@ def kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[
     monkeypatch.syspath_prepend(str(tmp_path))
     for module in [name for name in sys.modules if name.startswith("own_kinds")]:
         monkeypatch.delitem(sys.modules, module)
-    import own_kinds
-
-    yield own_kinds.KINDS
+    yield importlib.import_module("own_kinds").KINDS
     for module in [name for name in sys.modules if name.startswith(("own_kinds", "their_kind"))]:
         del sys.modules[module]
 

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from rich.console import Console
 from support.report_summary import SCORERS, SEARCHES, Numbers, cell_entry, full_summary, rate_entry
 
@@ -101,10 +103,15 @@ def _everything(summary: Any) -> list[str]:
     return [t for value in summary for t in _everything(value)] if isinstance(summary, list) else []
 
 
+def points_of(line: Line2D) -> list[tuple[float, float]]:
+    xs, ys = (np.asarray(values, float).tolist() for values in line.get_data())
+    return list(zip(xs, ys, strict=True))
+
+
 def _printed(summary: dict[str, Any], width: int) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    terminal(summary, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    printed = io.StringIO()
+    terminal(summary, Console(file=printed, width=width))
+    return printed.getvalue()
 
 
 def test_numbers_are_written_as_people_read_them() -> None:
@@ -286,7 +293,7 @@ def test_a_summary_of_nulls_still_gives_a_page_and_tables(
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     printed = _printed(empty, 100)
     assert "not tested" in printed and "None" not in printed
-    nothing = {"cells": [], "models": [], "agreement": []}
+    nothing: dict[str, Any] = {"cells": [], "models": [], "agreement": []}
     assert figures(empty | nothing) == {}
     assert "nothing was measured" in render(empty | nothing, UI_COMMAND)
 
@@ -318,7 +325,7 @@ def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
         *(point for curve in full["bon_curves"] for point in curve["points"]),
     ]
     for axes, metric in zip(panels, ("orm_reward", "resolved"), strict=True):
-        drawn = {p for line in axes.lines for p in zip(*line.get_data(), strict=True)}
+        drawn = {p for line in axes.lines for p in points_of(line)}
         for point in points:
             assert (point["cost"][cost] / unit, point["metrics"][metric]["value"]) in drawn
         assert axes.get_xscale() == "log"
@@ -328,12 +335,13 @@ def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
 
 def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full: dict[str, Any]) -> None:
     axes = figures(full)["quality_and_flops"].axes[1]
-    shape, colour = {}, {}
+    shape: dict[str, object] = {}
+    colour: dict[str, object] = {}
     for cell in full["cells"]:
         place = (cell["cost"]["flops"] / 1e9, cell["metrics"]["resolved"]["value"])
         (line,) = [
             line for line in axes.lines
-            if line.get_marker() in "oDs^vPX" and place in zip(*line.get_data(), strict=True)
+            if str(line.get_marker()) in "oDs^vPX" and place in points_of(line)
         ]  # fmt: skip
         assert shape.setdefault(cell["method"], line.get_marker()) == line.get_marker()
         assert colour.setdefault(cell["scorer"], line.get_color()) == line.get_color()
@@ -391,5 +399,5 @@ def test_the_forest_puts_each_difference_on_its_own_row(full: dict[str, Any]) ->
     for test in (t for t in full["comparisons"] if t["metric"] == "resolved"):
         axes = figure.axes[baselines.index(f"against {test['baseline']}")]
         row = labels.index(f"{test['method']}, {test['scorer']}")
-        points = [p for line in axes.lines for p in zip(*line.get_data(), strict=True)]
-        assert (test["test"]["difference"], row) in [(float(x), int(y)) for x, y in points]
+        points = [p for line in axes.lines for p in points_of(line)]
+        assert (test["test"]["difference"], row) in [(x, int(y)) for x, y in points]

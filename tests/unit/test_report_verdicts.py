@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from support.report_summary import full_summary
 
@@ -53,7 +54,9 @@ def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decide
         ("AR_RM-HP, decided pairs", "AR_RM-HP", "decided"),
         ("AR_RM-SC, distinct pairs", "AR_RM-SC", "distinct"),
     ):
-        drawn = [tuple(line.get_ydata()) for line in panels[title].lines]
+        drawn = [
+            tuple(np.asarray(line.get_ydata(), float).tolist()) for line in panels[title].lines
+        ]
         rates = [rate for rate in full["agreement"] if rate["measure"] == measure]
         assert drawn == [tuple(f["value"] for f in rate[over] if f) for rate in rates]
 

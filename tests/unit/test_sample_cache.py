@@ -23,7 +23,8 @@ def test_it_holds_what_concatenation_would_hold() -> None:
     layer.set_groups([RowGroups(INDEX, 2)], len(INDEX))
     theirs.update(*(part[INDEX] for part in PREFIXES))
     index = INDEX
-    for step in [1, 1, [2, 0], *[1] * (SPARE_COLUMNS + 3), [1], 4, 1]:
+    steps: list[int | list[int]] = [1, 1, [2, 0], *[1] * (SPARE_COLUMNS + 3), [1], 4, 1]
+    for step in steps:
         if isinstance(step, list):
             rows = torch.tensor(step)
             index = index[rows]

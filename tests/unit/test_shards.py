@@ -32,7 +32,7 @@ def read_all(file: ShardedFile) -> list[ShardRows]:
     return [read_shard(file, shard, parse) for shard in file.shards]
 
 
-ROWS = [{"a": f"text {i}", "n": i} for i in range(10)]
+ROWS: list[dict[str, Any]] = [{"a": f"text {i}", "n": i} for i in range(10)]
 
 
 def lines(rows: list[Any]) -> bytes:
@@ -150,7 +150,7 @@ KINDS: list[tuple[list[Any], list[Any], pa.DataType]] = [
     ([10**30], [str(10**30)], pa.string()),
     (["\ud800"], ['"\\ud800"'], pa.string()),
     ([[{"role": "user", "content": "hi"}]],) * 2
-    + (pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),),  # type: ignore[list-item]
+    + (pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),),
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from orchestrator.stages.figures import Figures
 from orchestrator.stages.identity import ROOT
 from orchestrator.stages.store import MARKER, Stage, Store
 
@@ -62,7 +63,7 @@ def test_a_stage_is_done_when_its_block_has_ended_and_not_before(store: Store) -
 def test_the_marker_tells_what_the_stage_was_and_what_it_found(store: Store) -> None:
     data = Stage("data", MODULE, {})
     made = Stage("orm", MODULE, {"seed": 3}, (data,))
-    figures: dict[str, Any] = {}
+    figures: Figures = {}
     with store.writing(made, figures):
         figures["metrics"] = {"steps": 5}
     marker = store.marker(made)

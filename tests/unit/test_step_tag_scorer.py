@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from orchestrator.search.engines import Ids, ScoreRequest
 
 TOLERANCE = 1e-4
 KINDS = ("process_head", "token_classes", "shepherd")
-BY_MATHS = {
+BY_MATHS: dict[str, Callable[[list[float]], float]] = {
     "last": lambda r: r[-1], "min": min, "mean": lambda r: sum(r) / len(r), "sum": sum,
     "product": math.prod,
 }  # fmt: skip

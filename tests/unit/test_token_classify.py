@@ -16,6 +16,7 @@ from conftest import ARCHITECTURE, SPREAD, WIDER, engines
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, Qwen2Config
 
 from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoint
+from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.engines.vllm.process import TOKENS_PER_BATCH
 from orchestrator.scorers.aggregated import AggregatedScorer
@@ -94,15 +95,10 @@ def test_every_prefix_of_a_llama_scores_as_in_the_packed_pass(
     same(
         llama.prefix_scores(prompts, responses, cuts), other.prefix_scores(prompts, responses, cuts)
     )
-    twice = ["open", "open"]
-    assert (
-        llama.prefix_scores(prompts[:1], responses[:1], [[2, 5]], twice)
-        == [  # type: ignore[arg-type]
-            pytest.approx(
-                other.prefix_scores(prompts[:1], responses[:1], [[2, 5, 2, 5]])[0], abs=1e-4
-            )
-        ]
-    )
+    twice: list[Position] = ["open", "open"]
+    assert llama.prefix_scores(prompts[:1], responses[:1], [[2, 5]], twice) == [
+        pytest.approx(other.prefix_scores(prompts[:1], responses[:1], [[2, 5, 2, 5]])[0], abs=1e-4)
+    ]
     assert llama.prefix_scores([], [], []) == []
     assert llama.prefix_scores(prompts[:1], responses[:1], [[]]) == [[]]
 

@@ -249,5 +249,5 @@ def test_a_checkpoint_is_registered_once_with_its_run_and_what_it_was_made_of(
         tracker.register("helpdesk.orm", run, "checkpoint", {"stage_key": "key-orm"})
     (version,) = client.search_model_versions("name = 'helpdesk.orm'")
     assert version.run_id == run and version.tags == {"stage_key": "key-orm"}
-    folder = Path(version.source.removeprefix("file://"))
+    folder = Path(str(version.source).removeprefix("file://"))
     assert (folder / "config.json").read_text() == "{}"

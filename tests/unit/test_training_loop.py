@@ -328,7 +328,8 @@ def test_held_out_rows_are_measured_as_scored_one_by_one(
     }
     assert set(found) == set(wanted)
     for name, value in wanted.items():
-        assert found[name] == [(1, pytest.approx(float(value), abs=1e-5))]
+        ((step, measured),) = found[name]
+        assert step == 1 and measured == pytest.approx(float(value), abs=1e-5)
 
 
 def uneven(checkpoint: str, folder: Path) -> list[PairExample]:

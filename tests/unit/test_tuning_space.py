@@ -1,6 +1,7 @@
 """The space of a tuning: what the parser takes and refuses, and what is drawn."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,7 @@ def test_draws_lie_where_the_distribution_says() -> None:
         ]
     )  # fmt: skip
     trials = draw_trials(space, 3_000, seed=0)
-    columns = {name: [trial[name] for trial in trials] for name in "abcdef"}
+    columns: dict[str, list[Any]] = {name: [trial[name] for trial in trials] for name in "abcdef"}
     assert set(columns["a"]) == {1.5, None, "x"}
     assert all(-1 <= value <= 2 for value in columns["b"])
     assert abs(sum(columns["b"]) / 3_000 - 0.5) < 0.1
@@ -111,7 +112,8 @@ def test_a_drawn_float_is_in_its_range_and_survives_the_config(
 ) -> None:
     high = low * factor
     (trial,) = draw_trials([Dimension(RATE, "loguniform", (low, high))], 1, seed)
-    assert isinstance(trial[RATE], float) and low <= trial[RATE] <= high
+    rate = trial[RATE]
+    assert isinstance(rate, float) and low <= rate <= high
     config = load_config(None, as_overrides(trial))
     assert config.training.prm.learning_rate == trial[RATE]
 

@@ -1,6 +1,7 @@
 """A tuning before it starts: what trials share, what is refused, what they need, the best YAML."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_trials_are_the_seeds_and_a_study_is_its_trials(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_starts(
-    tmp_path: Path, space: str, changes: dict[str, object], told: str
+    tmp_path: Path, space: str, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
         study(tmp_path / "out", space, **changes)

@@ -287,5 +287,7 @@ def test_fields_of_a_method_that_its_granularity_does_not_use_are_refused(
     with pytest.raises(ConfigError) as error:
         method_of("general", fields)
     assert str(error.value).startswith(message)
-    assert method_of("general", {"granularity": "chunk", "chunk": 4}).chunk == 4
-    assert method_of("general", {"granularity": "step", "delimiter": "x"}).delimiter == "x"
+    assert method_of("general", {"granularity": "chunk", "chunk": 4}).settings["chunk"] == 4
+    assert (
+        method_of("general", {"granularity": "step", "delimiter": "x"}).settings["delimiter"] == "x"
+    )

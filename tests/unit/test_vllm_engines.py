@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,12 @@ def test_a_stop_ends_behind_the_token_that_completes_it(
     stops = (common, policy.chat.text(pair), lead)
     rounds: list[int] = []
     submit = policy._submit
-    monkeypatch.setattr(policy, "_submit", lambda rows: (rounds.append(len(rows)), submit(rows)))
+
+    def counted(rows: Any) -> Any:
+        rounds.append(len(rows))
+        return submit(rows)
+
+    monkeypatch.setattr(policy, "_submit", counted)
     found = policy.sample([replace(own, stops=stops) for own in asked])
     assert len(rounds) > 1  # where vLLM saw a stop that is none
     seen = set()
@@ -281,12 +287,9 @@ def test_prefix_scores_are_those_of_the_packed_pass(
     ys = [one.prefix_ids + one.extensions[2] for one in asked]
     cuts = [[1, 4, 10**6], [2], []]
     for positions in ((), ("open",), ("closed", "open")):
-        found = scorer.prefix_scores(xs, ys, cuts, positions)  # type: ignore[arg-type]
-        for own, their in zip(
-            found,
-            other.prefix_scores(xs, ys, cuts, positions),
-            strict=True,  # type: ignore[arg-type]
-        ):
+        found = scorer.prefix_scores(xs, ys, cuts, positions)
+        expected = other.prefix_scores(xs, ys, cuts, positions)
+        for own, their in zip(found, expected, strict=True):
             assert own == pytest.approx(their, abs=CLOSE)
     assert scorer.prefix_scores([], [], []) == []
     with pytest.raises(TextDoesNotFit, match=r"rows \[1\] .*up to 263 tokens.*reads 256"):

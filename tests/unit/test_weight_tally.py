@@ -53,7 +53,9 @@ def test_a_mean_that_is_no_number_is_left_out() -> None:
 
 def test_a_batch_is_weighed_by_its_gaps_and_counted_by_truncation() -> None:
     gaps = {"sst": [2.0, -1.0], "tlt": [0.5]}
-    rows = {name: [[]] * 2 for name in SCHEMA.names if name != "weights"}
+    rows: dict[str, list[list[int]]] = {
+        name: [[]] * 2 for name in SCHEMA.names if name != "weights"
+    }
     columns = {
         **rows,
         "pair_id": ["a", "b"],
