@@ -65,20 +65,6 @@ class PrefixRates:
         """The set that comparisons are drawn over: "decided" where there is a judge."""
         return "distinct" if self.decided is None else "decided"
 
-    def per_pair(self, over: Over | None = None) -> Floats:
-        """Return each pair's contribution (N,) to the mean over the grid, which is their mean.
-
-        ``over`` None is the conclusive set. For all pairs ("strict") a contribution is the pair's
-        mean over t. If only n < N pairs count at a t, their values at this t are weighted by N / n.
-        A pair that counts at no t contributes 0.
-        """
-        mask = self.counted[over or self.conclusive]
-        pairs = mask.sum(axis=0)  # (G,)
-        used = pairs > 0
-        weights = mask[:, used] * (len(mask) / pairs[used])
-        parts = (self.values[:, used] * weights).sum(axis=1) / max(int(used.sum()), 1)
-        return np.asarray(parts, dtype=np.float64)
-
 
 def ar_rm_sc(
     r_chosen: ArrayLike,

@@ -11,7 +11,6 @@ from orchestrator.conversations.chat import Chat
 from orchestrator.conversations.stop_texts import INCOMPLETE
 from orchestrator.search.engines import Ids
 
-LINE_END = "\n"  # Math-Shepherd's
 _LONGEST_WAIT = 8  # tokens of one character at most: four bytes, with special tokens between
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from support.method_examples import examples
+from support.random_worlds import random_policy, random_reward
 
 from orchestrator.randomness import stream_key
 from orchestrator.records import Cost, Response
@@ -31,7 +32,7 @@ from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.methods.policy_alone import Base, Greedy
 from orchestrator.search.methods.vote import MajorityVote, WeightedBestOfN
 from orchestrator.search.problem import Candidate, Problem, competing, gap, ranked
-from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 PROBLEM = Problem("p0", (7, 8), seed=3, max_new_tokens=6)
 EXAMPLES = examples()

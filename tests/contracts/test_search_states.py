@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.method_examples import examples
+from support.random_worlds import random_policy, random_reward
 
 from orchestrator.records import Cost
 from orchestrator.search.method import METHODS
 from orchestrator.search.problem import Candidate, Problem
 from orchestrator.search.state import SearchState, state_from_json, state_to_json
-from orchestrator.search.tabular import random_policy, random_reward
 
 EXAMPLES = examples("2")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from support.random_worlds import random_policy, random_reward
 from test_search_methods import Recorder, recorder, run
 
 from orchestrator.randomness import stream_key, uniforms
@@ -16,7 +17,7 @@ from orchestrator.search.methods.cards import Cards
 from orchestrator.search.methods.dvts import DVTS
 from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.problem import Problem
-from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 
 def test_stochastic_args_draws_from_the_softmax_of_its_values() -> None:

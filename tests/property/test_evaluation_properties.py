@@ -16,7 +16,7 @@ from orchestrator.evaluation.agreement import ar_rm_hp, ar_rm_sc, ar_sc_hp, comp
 from orchestrator.evaluation.metrics.diversity import diversity
 from orchestrator.evaluation.prefix_accuracy import prefix_accuracy
 from orchestrator.evaluation.statistics import mean_interval, paired_test
-from orchestrator.evaluation.win_tie import win_tie
+from orchestrator.evaluation.win_tie import outcomes
 
 SAMPLES = 200  # resamples: enough for what is shown here, and fast
 Floats = NDArray[np.float64]
@@ -217,17 +217,19 @@ def test_turning_pairs_round_keeps_prefix_accuracy_where_either_may_hold_the_fau
 
 @unhurried
 @given(grouped_values(), st.randoms(use_true_random=False))
-def test_wins_and_ties_add_up_and_do_not_depend_on_order(
+def test_wins_and_ties_exclude_each_other_and_their_rate_does_not_depend_on_order(
     data: Grouped, shuffler: random.Random
 ) -> None:
     values, groups = data
     grades, base = np.round(values), np.round(values[::-1])
-    rates = win_tie(grades, base, 1, groups=groups, samples=SAMPLES)
-    assert rates.win_tie.value == pytest.approx(rates.win.value + rates.tie.value)
+    wins, ties = outcomes(grades, base)
+    assert not (wins * ties).any()
     order = list(range(len(values)))
     shuffler.shuffle(order)
-    moved = win_tie(grades[order], base[order], 1, groups=groups[order], samples=SAMPLES)
-    assert rates == moved
+    moved = outcomes(grades[order], base[order])
+    assert np.array_equal(moved, (wins[order], ties[order]))
+    rate = mean_interval(wins + ties, 1, groups=groups, samples=SAMPLES)
+    assert rate == mean_interval(np.add(*moved), 1, groups=groups[order], samples=SAMPLES)
 
 
 @unhurried

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.method_examples import examples
+from support.random_worlds import random_policy, random_reward
 
 from orchestrator.randomness import generator, stream_key
 from orchestrator.records import Response
@@ -22,7 +23,7 @@ from orchestrator.search.engines import (
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
-from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 SEEDS = st.integers(0, 2**32)
 

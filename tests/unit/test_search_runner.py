@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.method_examples import example
+from support.random_worlds import random_policy, random_reward
 
 from orchestrator.checkpoints.checkpoint import (
     new_policy,
@@ -38,7 +39,7 @@ from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.methods.policy_alone import Base
 from orchestrator.search.problem import NOT_A_NUMBER, Problem, PromptFailed
 from orchestrator.search.runner import SearchOf, SearchRunner, run_searches
-from orchestrator.search.tabular import TabularPolicy, TabularReward, random_policy, random_reward
+from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 CBS = ChunkBeamSearch(beams=3, candidates=2, chunk=2).run
 PROBLEMS = [Problem(f"p{i}", (i, 9), seed=1, max_new_tokens=4 + i) for i in range(5)]

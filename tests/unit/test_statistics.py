@@ -14,7 +14,7 @@ from orchestrator.evaluation.statistics import (
     paired_test,
     rate_interval,
 )
-from orchestrator.evaluation.win_tie import win_tie
+from orchestrator.evaluation.win_tie import outcomes
 
 
 def noise(size: int, seed: int = 0) -> np.ndarray:
@@ -219,22 +219,22 @@ def test_arguments_that_do_not_fit_are_refused(call: Callable[[], object], messa
         call()
 
 
-def test_win_tie_counts_wins_and_ties_against_the_base_response() -> None:
-    rates = win_tie([2, 1, 0, 5], [1, 1, 1, 1], 3)
-    assert (rates.win_tie.value, rates.win.value, rates.tie.value) == (0.75, 0.5, 0.25)
+def test_wins_and_ties_are_counted_against_the_base_response() -> None:
+    wins, ties = outcomes([2, 1, 0, 5], [1, 1, 1, 1])
+    assert (wins.tolist(), ties.tolist()) == ([1, 0, 0, 1], [0, 1, 0, 0])
 
 
 def test_the_base_ties_with_itself_everywhere() -> None:
     grades = noise(20)
-    rates = win_tie(grades, grades, 3)
-    assert (rates.win_tie.value, rates.win.value, rates.tie.value) == (1, 0, 1)
+    wins, ties = outcomes(grades, grades)
+    assert not wins.any() and ties.all()
 
 
-def test_win_tie_refuses_missing_grades_and_unequal_counts() -> None:
+def test_wins_and_ties_refuse_missing_grades_and_unequal_counts() -> None:
     with pytest.raises(ValueError, match=r"base_grades must be finite.*\[1\]"):
-        win_tie([0, 0], [0, np.nan], 3)
+        outcomes([0, 0], [0, np.nan])
     with pytest.raises(ValueError, match="one shape"):
-        win_tie([0, 0], [0], 3)
+        outcomes([0, 0], [0])
 
 
 @pytest.mark.parametrize(

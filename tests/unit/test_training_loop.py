@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.distributed as dist
+from support.single_process import SingleProcessHost
 from transformers import AutoModelForSequenceClassification
 
 from orchestrator.checkpoints.checkpoint import load_reward_model
@@ -31,7 +32,6 @@ from orchestrator.training.files import read_examples, write_examples
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import Training, run_job
 from orchestrator.training.model_with_loss import ModelWithLoss
-from orchestrator.training.single_process import SingleProcessHost
 
 Zero = Literal[0, 1, 2, 3]
 GOOD, BAD = "thank you for writing .", "read the manual ."
