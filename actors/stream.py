@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import ray.data
 
-from orchestrator.training.examples import Example
+from orchestrator.objectives.examples import Example
 from orchestrator.training.files import read_rows, to_examples
 
 PIECES_AHEAD = 1  # pieces that are read while the training uses another one

@@ -19,7 +19,7 @@ import ray.train
 import torch
 
 from actors.stream import stream
-from orchestrator.training.examples import Example
+from orchestrator.objectives.examples import Example
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from jobs.benchmarks.measure import Measured, compare
 from jobs.benchmarks.setting import PAD, Setting, forward_flops, random_model
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.examples import PairExample
 from orchestrator.objectives.objective import LossContext
 from orchestrator.randomness import generator
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import Ids, PackedRow, prefix_row
-from orchestrator.training.examples import PairExample
 
 SUFFIX = (5, 6, 2)  # closing tokens of a prefix
 SST_PREFIXES, SST_PAIRS, TLT_PAIRS, TRAINED_PAIRS = 5, 32, 4, 8

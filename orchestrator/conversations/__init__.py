@@ -1,1 +1,1 @@
-"""Conversations: messages, chat templates, and the token ids between them."""
+"""Conversations: chat templates, tokenizers, and the token ids of prompts and responses."""

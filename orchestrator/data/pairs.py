@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.conversations.messages import plain
+from orchestrator.data.messages import plain
 from orchestrator.data.rejects import BadRow, Seen, check_different, text
 from orchestrator.data.row_forms import PAIR_FIELDS, RowPair, pairs_of
 from orchestrator.data.rows import Row, file_stem, parsed_rows

@@ -6,8 +6,8 @@ prompt templates, tokenizers and models.
 
 from pathlib import Path
 
-from orchestrator.conversations.messages import Conversation, conversation
 from orchestrator.data.final_answers import boxed, gold_number
+from orchestrator.data.messages import Conversation, conversation
 from orchestrator.data.pairs import prompt_id
 from orchestrator.data.rejects import BadRow, Seen, field, response, text
 from orchestrator.data.row_forms import CONVERSATIONS, RESPONSE_FIELDS, response_of

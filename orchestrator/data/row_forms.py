@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from orchestrator.conversations.messages import (
+from orchestrator.data.messages import (
     Conversation,
     Turns,
     answered,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from orchestrator.conversations.messages import Conversation, conversation
+from orchestrator.data.messages import Conversation, conversation
 from orchestrator.data.pairs import read_pairs
 from orchestrator.data.rejects import BadRow, field, response, text
 from orchestrator.data.row_forms import HISTORIES_DIFFER, PROMPTS, RowPair, pairs_of

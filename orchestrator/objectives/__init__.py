@@ -1,1 +1,1 @@
-"""Training objectives: the base class, the registry, and one file for each objective."""
+"""Training objectives: the registry, the rows as token ids, and one file for each objective."""

@@ -8,8 +8,8 @@ reference policy's log-probabilities are computed once, before the training.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from orchestrator.objectives.examples import ImplicitExample
 from orchestrator.objectives.objective import LossContext, Objective, Rows
-from orchestrator.training.examples import ImplicitExample
 
 if TYPE_CHECKING:
     from torch import Tensor

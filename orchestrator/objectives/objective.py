@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from orchestrator.objectives.examples import Example
 from orchestrator.registry import PluginError, Registry
-from orchestrator.training.examples import Example
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ The prompt of a pair is computed once, and all its prefixes come from one packed
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from orchestrator.objectives.examples import PairExample
 from orchestrator.objectives.objective import LossContext, Objective, Rows, Start
-from orchestrator.training.examples import PairExample
 
 if TYPE_CHECKING:
     from torch import Tensor

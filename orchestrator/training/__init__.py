@@ -1,1 +1,1 @@
-"""Training: what a batch is, the losses (Eq. 1 to 3), the loop over a DeepSpeed engine."""
+"""Training: batches of rows and the loop over a DeepSpeed engine (the losses are objectives)."""

@@ -6,9 +6,9 @@ from typing import cast
 
 import torch
 
+from orchestrator.objectives.examples import Example, PairExample
 from orchestrator.objectives.partial_pairs import PartialPairObjective
 from orchestrator.training.checkpoint import summed
-from orchestrator.training.examples import Example, PairExample
 from orchestrator.training.files import read_examples
 from orchestrator.training.model_with_loss import ModelWithLoss
 from orchestrator.training.plan import shares

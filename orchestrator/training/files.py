@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.training.examples import Example, ImplicitExample, PairExample, TextExample
+from orchestrator.objectives.examples import Example, ImplicitExample, PairExample, TextExample
 from orchestrator.training.plan import GROUP
 
 _IDS = pa.list_(pa.int32())

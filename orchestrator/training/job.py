@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from orchestrator.choices import BRANCH_MEMORY_MIB
-from orchestrator.training.examples import Example
+from orchestrator.objectives.examples import Example
 
 Start = Literal["policy", "policy_to_reward", "reward"]
 Precision = Literal["float32", "bfloat16"]

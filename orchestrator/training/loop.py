@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from orchestrator.conversations.chat import load_chat
+from orchestrator.objectives.examples import Example
 from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.randomness import stream_key
 from orchestrator.training.checkpoint import (
@@ -27,7 +28,6 @@ from orchestrator.training.checkpoint import (
     write_state,
 )
 from orchestrator.training.evaluation import HeldOut
-from orchestrator.training.examples import Example
 from orchestrator.training.files import sizes_and_tokens
 from orchestrator.training.job import Host, TrainingJob, TrainingResult
 from orchestrator.training.memory import free_memory

@@ -12,9 +12,9 @@ from orchestrator.checkpoints.checkpoint import (
     reward_model_from_policy,
 )
 from orchestrator.conversations.chat import Chat
+from orchestrator.objectives.examples import Example
 from orchestrator.objectives.objective import OBJECTIVES, LossContext
 from orchestrator.training.checkpoint import summed
-from orchestrator.training.examples import Example
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.plan import MicroBatch
 

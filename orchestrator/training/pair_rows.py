@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from orchestrator.conversations.chat import Chat
+from orchestrator.objectives.examples import PairExample
 from orchestrator.records import PreferencePair
 from orchestrator.rewards.weights import Floats, Kind, normalized, weights_of
-from orchestrator.training.examples import PairExample
 
 ROWS_AT_ONCE = 512
 

@@ -19,10 +19,10 @@ from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
 from orchestrator.conversations.chat import load_chat
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.objectives.definitions.kto import KTO
+from orchestrator.objectives.examples import ImplicitExample, PairExample
 from orchestrator.objectives.objective import OBJECTIVES, LossContext
 from orchestrator.rewards.log_ratio import response_log_probs
 from orchestrator.tasks.helpdesk import agents
-from orchestrator.training.examples import ImplicitExample, PairExample
 
 RELATIVE = 1e-5  # float32
 BETA = 0.2

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.tree import Config
+from orchestrator.objectives.examples import Ids, ImplicitExample, PairExample, TextExample
 from orchestrator.objectives.objective import (
     OBJECTIVES,
     SUPPORTED,
@@ -23,7 +24,6 @@ from orchestrator.objectives.objective import (
     variant_objectives,
 )
 from orchestrator.registry import PluginError
-from orchestrator.training.examples import Ids, ImplicitExample, PairExample, TextExample
 
 BETA, MEAN, CLOSING = 0.3, 0.7, (4,)
 

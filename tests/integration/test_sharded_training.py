@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from orchestrator.checkpoints.checkpoint import load_policy, reward_model_from_policy
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.objectives.definitions.dpo import DPO
+from orchestrator.objectives.examples import ImplicitExample, PairExample
 from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import log_ratio
-from orchestrator.training.examples import ImplicitExample, PairExample
 
 SECONDS = 1_000
 TOLERANCE = 1e-5  # float32

@@ -15,8 +15,8 @@ from conftest import own_ray
 from actors.training import JobState
 from jobs.sweep.trainer import TrainerGroup
 from orchestrator.conversations.chat import load_chat
+from orchestrator.objectives.examples import PairExample
 from orchestrator.tasks.helpdesk.agents import demonstration, prompts
-from orchestrator.training.examples import PairExample
 from orchestrator.training.files import write_examples
 from orchestrator.training.job import TrainingJob
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.conversations.messages import ROLES, SYNONYMS, messages
+from orchestrator.data.messages import ROLES, SYNONYMS, messages
 from orchestrator.data.pairs import prompt_id
 from orchestrator.data.rejects import BadRow
 from orchestrator.data.row_forms import pairs_of, prompt_of, response_of, single_pair_of

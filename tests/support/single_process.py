@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.training.examples import Example
+from orchestrator.objectives.examples import Example
 from orchestrator.training.files import read_rows, to_examples
 
 

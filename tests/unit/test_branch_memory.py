@@ -19,13 +19,13 @@ from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.choices import BRANCH_MEMORY_MIB
 from orchestrator.config.decoding import ScoringConfig
 from orchestrator.conversations.chat import load_chat
+from orchestrator.objectives.examples import PairExample
 from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import prefix_row
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.training.examples import PairExample
 from orchestrator.training.model_with_loss import ModelWithLoss
 
 PROMPT, LENGTH, CLOSING, ROWS = 60, 1500, (5, 6, 2), 4

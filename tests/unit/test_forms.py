@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.conversations.messages import (
+from orchestrator.data.messages import (
     NOT_BY_THE_ASSISTANT,
     NOT_TEXT_PART,
     NOT_TO_THE_USER,

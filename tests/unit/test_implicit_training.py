@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from orchestrator.checkpoints.checkpoint import load_policy
 from orchestrator.objectives.definitions.kto import KTO
+from orchestrator.objectives.examples import Ids, ImplicitExample, with_unrelated
 from orchestrator.objectives.objective import OBJECTIVES, LossContext
-from orchestrator.training.examples import Ids, ImplicitExample, with_unrelated
 
 PAD, BETA, KL = 0, 0.3, 0.7
 NAMES = ["dpo", "nca", "kto", "ce"]

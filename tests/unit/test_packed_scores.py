@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
+from orchestrator.objectives.examples import PairExample
 from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import packed_scores
@@ -35,7 +36,6 @@ from orchestrator.rewards.packed import (
     trunk_tokens,
     visible,
 )
-from orchestrator.training.examples import PairExample
 
 EOS = 2
 TWO_TOKENS = (7, EOS)  # a closing of more than one token, like "<|eot_id|>\n"

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.conversations.messages import UNKNOWN_ROLE
 from orchestrator.data import rejects as checks
+from orchestrator.data.messages import UNKNOWN_ROLE
 from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import (
     CONTENT_CHARACTERS,

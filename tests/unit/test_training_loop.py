@@ -18,16 +18,16 @@ from orchestrator.checkpoints.checkpoint import load_reward_model
 from orchestrator.config.load import ROOT
 from orchestrator.conversations.chat import load_chat
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
-from orchestrator.scorers.log_ratio import LogRatioScorer
-from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.engines import SampleRequest
-from orchestrator.training.examples import (
+from orchestrator.objectives.examples import (
     Example,
     ImplicitExample,
     PairExample,
     TextExample,
     with_unrelated,
 )
+from orchestrator.scorers.log_ratio import LogRatioScorer
+from orchestrator.scorers.sequence import SequenceScorer
+from orchestrator.search.engines import SampleRequest
 from orchestrator.training.files import read_examples, write_examples
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import Training, run_job

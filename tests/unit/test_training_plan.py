@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.training.examples import PairExample, TextExample
+from orchestrator.objectives.examples import PairExample, TextExample
 from orchestrator.training.files import read_examples, read_rows, to_examples, write_examples
 from orchestrator.training.plan import (
     GROUP,

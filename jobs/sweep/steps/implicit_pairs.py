@@ -15,10 +15,10 @@ from jobs.sweep.backends import Engines
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import count_rows, stream_pairs
+from orchestrator.objectives.examples import ImplicitExample, with_unrelated
 from orchestrator.records import PreferencePair
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
-from orchestrator.training.examples import ImplicitExample, with_unrelated
 from orchestrator.training.files import ExampleWriter
 
 SPLITS = ("orm", "prm")  # the pairs that an ORM and the PRMs made of it are trained on

@@ -17,11 +17,11 @@ from orchestrator.data.fitting import Reader, check_some_fit, refused
 from orchestrator.data.rejects import make_reject, too_long, write_rejects
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
+from orchestrator.objectives.examples import TextExample
 from orchestrator.records import Demonstration, Reject
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 from orchestrator.tasks.task import PAIR_SPLITS, Task
-from orchestrator.training.examples import TextExample
 from orchestrator.training.files import write_examples
 
 

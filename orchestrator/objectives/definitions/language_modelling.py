@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from orchestrator.objectives.examples import TextExample
 from orchestrator.objectives.objective import LossContext, Objective, Rows, register
-from orchestrator.training.examples import TextExample
 
 if TYPE_CHECKING:
     from torch import Tensor
