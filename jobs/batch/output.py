@@ -70,7 +70,7 @@ class FileJobOutput(Generic[SummaryT]):
         OPTION: the option that names the path, for errors.
         RESULTS: the folder of the shards inside an output folder.
         MANIFEST: file name of the manifest.
-        SUFFIXES: of the files that can be written.
+        SUFFIXES: suffixes of the files that can be written.
         CONTENT: what the rows are, for errors: "responses".
     """
 

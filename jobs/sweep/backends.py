@@ -33,7 +33,7 @@ class Engines:
 
     Attributes:
         resources: start the actors at their first use.
-        checkpoint: of the policy, folder or hub name.
+        checkpoint: checkpoint of the policy, folder or hub name.
         decoding: how the policy samples.
         position: where a prefix is scored.
     """

@@ -91,7 +91,7 @@ def check_trials(
     """Refuse trials of a tuning that the cluster has too few CPUs or GPUs for.
 
     Args:
-        configs: of the trials.
+        configs: configs of the trials.
         concurrent: trials at once, each an actor with a training group and its data tasks.
         sampling: whether a trial starts policy, reward or reference actors too.
         cpus: logical CPUs of the cluster.

@@ -167,7 +167,7 @@ def reader_models(workspace: Workspace) -> ReaderModels:
 def _held_out(workspace: Workspace, split: str) -> HeldOut:
     """Pairs of another model's ``split``, else the test's, on whose prompts a model is not trained.
 
-    A split is empty if its model is a checkpoint of the user's.
+    A split is empty if its model is a user's checkpoint.
     """
     config, files = workspace.config, workspace.files
     names = [f"pairs_{name}.parquet" for name in (split, "test")]

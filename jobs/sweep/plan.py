@@ -23,17 +23,17 @@ class Plan:
     """Builds the steps of one config, in the order in which they run.
 
     Args:
-        config: of the run.
-        store: where stages leave their outputs.
+        config: config of the run.
+        store: the store of the stages' outputs.
         model: policy, orm, reference or a variant: only the stage that trains it and those that it
             reads, directly or not, are run. Their keys are those of the full plan.
 
     Attributes:
-        config: of the run, with `training.precision: auto` replaced by a precision.
+        config: config of the run, with `training.precision: auto` replaced by a precision.
         requested: the config as it was passed.
-        store: where stages leave their outputs.
-        model: that is trained; None: all.
-        steps: that are run.
+        store: the store of the stages' outputs.
+        model: the only model to train; None: all models.
+        steps: the steps to run, in order.
         stages: all stages by name.
         models: all models by name.
         precision: what `training.precision: auto` stands for; None if it is not auto.

@@ -22,10 +22,10 @@ class StageList:
     """Lists the steps of a config, in the order in which they run.
 
     Attributes:
-        config: of the run.
+        config: config of the run.
         steps: in their order.
-        stages: by name.
-        models: by name.
+        stages: stages by name.
+        models: models by name.
     """
 
     def __init__(self, config: Config) -> None:
@@ -50,11 +50,11 @@ class StageList:
         """Add a stage.
 
         Args:
-            name: of the stage.
+            name: name of the stage.
             run: the step function; the sources of its module are part of the key.
             inputs: makes the inputs of ``run`` when the step runs.
             config: JSON-able values that decide the output.
-            reads: names of stages, or of models of the user's, which the step reads; others are
+            reads: names of stages, or of the user's models, which the step reads; others are
                 ignored.
             unit: what its progress counts.
             files: fingerprints of other files and checkpoints that the step reads, by name.
@@ -78,7 +78,7 @@ class StageList:
         self.steps.append(Step(stage, partial(_run, run, inputs), unit))
 
     def add_model(self, name: str, stage: str, checkpoint: str | None) -> None:
-        """Name a model: the one that a stage trains, or a checkpoint of the user's."""
+        """Name a model: the one that a stage trains, or a user's checkpoint."""
         made_by = None if checkpoint is not None else self.stages[stage]
         if checkpoint is not None and (folder := Path(checkpoint).expanduser()).is_dir():
             checkpoint = str(folder.resolve())  # actors work in other folders

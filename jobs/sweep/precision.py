@@ -25,7 +25,7 @@ class Choice:
 
     Attributes:
         model: the widths of what is trained.
-        precision: of autocast.
+        precision: precision of autocast.
         device: on which it was chosen.
         reason: as a clause.
     """

@@ -20,7 +20,7 @@ from orchestrator.scorers.spec import ScorerSpec
 
 @dataclass(frozen=True)
 class ReaderModels:
-    """The policy and the reward models of the user's.
+    """The policy and the user's reward models.
 
     Attributes:
         policy: folder or hub name.
@@ -49,7 +49,7 @@ class TestPrompts:
     """The test prompts, without those too long for a model.
 
     Attributes:
-        file: of the prompts.
+        file: file with the prompts.
         readers: the models that read them.
         room: tokens that a response may have.
     """

@@ -82,7 +82,7 @@ class Runner:
 
     Args:
         plan: the steps.
-        workspace: of the plan.
+        workspace: workspace of the plan.
         tracker: MLflow, written to by the driver alone.
         parent: MLflow run id of the sweep.
 

@@ -48,7 +48,7 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
     """Return the stages of a config's plan, in its order.
 
     Args:
-        config: of the run.
+        config: config of the run.
         model: the only one that is trained, None: all; for `reference` its stage is always there.
     """
     models, variants = config.models, config.variants

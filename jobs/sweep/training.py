@@ -35,10 +35,10 @@ class Trainer:
 
     Attributes:
         stage: name of the stage.
-        key: of the stage; a training that was interrupted is resumed under it.
+        key: key of the stage; a training that was interrupted is resumed under it.
         training: how models are trained.
         scoring: where and how prefixes are scored.
-        seed: of the run.
+        seed: seed of the run.
         resources: hold the training group.
         console: where a resumption is reported.
         measured: called with the held-out measures during the training.

@@ -65,9 +65,9 @@ def load_model(
     Args:
         auto: the auto class, such as AutoModelForCausalLM.
         checkpoint: folder or hub name.
-        dtype: of the weights.
+        dtype: dtype of the weights.
         may_lack: weights that the caller sets.
-        fields: of the config, such as ``num_labels``.
+        fields: fields of the config, such as ``num_labels``.
 
     Raises:
         ValueError: weights are missing, unexpected or of other shapes or types, or a file is

@@ -36,7 +36,7 @@ class Sample:
         model: its public name.
         package: the distribution that holds it.
         source: path of its file in site-packages.
-        revision: of the conversion; a new revision gets a new folder.
+        revision: revision of the conversion; a new revision gets a new folder.
         write: converts a source file to a checkpoint in an empty folder.
     """
 

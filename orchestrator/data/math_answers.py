@@ -56,7 +56,7 @@ def verdict(text: str, gold: str) -> Verdict:
     decimals are equal to six places.
 
     Args:
-        text: of the response.
+        text: text of the response.
         gold: the reference answer alone: a number, or LaTeX.
 
     Returns:

@@ -38,7 +38,7 @@ def messages(name: str, value: object) -> Conversation:
     """Parse ``value`` to messages of ``role`` and ``content``; the last role is not checked.
 
     Args:
-        name: of the field, for the reason of a reject.
+        name: name of the field, for the reason of a reject.
         value: a list of ``role`` and ``content``, or of ShareGPT's ``from`` and ``value``. Content
             is text or a list of text parts, which are concatenated as chat templates do.
 
@@ -85,7 +85,7 @@ def answered(name: str, value: object) -> tuple[Conversation, str]:
     """Parse a response and the messages before it, if any.
 
     Args:
-        name: of the field, for the reason of a reject.
+        name: name of the field, for the reason of a reject.
         value: text, one message of the assistant, or messages that end with one.
 
     Raises:

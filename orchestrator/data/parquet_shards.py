@@ -22,7 +22,7 @@ def shard_table(
     Args:
         path: the file that is read.
         source: the file as the user named it.
-        names: of all columns.
+        names: names of all columns.
         first: number of the first row, from 1, for messages.
         start: index in the file, from 0.
         stop: index in the file.

@@ -68,7 +68,7 @@ class CutPairs:
         shares: for each truncation, the share of the pairs that it takes; the pair's id decides.
         preset: "paper" cuts SST as section 4.1.1, "official" as the public code.
         sst_k: mean number of cuts of the paper's SST.
-        seed: of the run.
+        seed: seed of the run.
         fold_system: whether a template without a system role gets it in the first user message.
     """
 

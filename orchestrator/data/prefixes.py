@@ -24,7 +24,7 @@ class Prefixes:
     """A choice of prefixes.
 
     Attributes:
-        kind: of the choice.
+        kind: kind of the choice.
         numbers: K of ``sst``, N of ``every``, the token counts of ``lengths``.
     """
 
@@ -65,8 +65,8 @@ class Prefixes:
             length: |y|, at least 1.
             longest: T = max(|y_w|, |y_l|) of a pair, else |y|; SST draws from 1..T.
             step_ends: returns the token counts at which complete steps end; called only if needed.
-            seed: of SST's draw.
-            row_id: of SST's draw, which depends on nothing else.
+            seed: seed of SST's draw.
+            row_id: row id, which with ``seed`` decides SST's draw.
         """
         if self.kind == "sst":
             drawn = stochastic_cuts(longest, self.numbers[0], seed, row_id)

@@ -33,7 +33,7 @@ class Seen:
     """Detects duplicates by content, with 16 bytes per row.
 
     Args:
-        reason: of rejects of duplicates.
+        reason: reason for the rejects of duplicates.
     """
 
     def __init__(self, reason: str = DUPLICATE) -> None:

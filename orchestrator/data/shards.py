@@ -53,7 +53,7 @@ class ShardedFile:
         source: the file as the user named it.
         path: the file that is read: the source, or an unpacked copy.
         rows: number of rows, without blank lines of a JSONL file.
-        bytes: of all rows, unpacked.
+        bytes: size in bytes of all rows, unpacked.
         columns: names and types of the stored columns.
         shards: in order; together all rows.
         used: the columns of a Parquet file that are parsed; the others are copied unchanged.
@@ -106,7 +106,7 @@ def split_into_shards(
         source: JSONL, gzipped or not, or Parquet; a file or an fsspec URI that exists.
         rows: per shard; lines of a JSONL file, including blank ones.
         parse: rows for which it raises BadRow do not affect the columns' types.
-        folder: of an unpacked copy, if one is needed.
+        folder: folder of an unpacked copy, if one is needed.
         fields: those that ``parse`` reads; None: any.
         as_text: whether rows are stored as JSON text, which preserves each value's type.
 

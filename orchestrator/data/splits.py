@@ -20,11 +20,11 @@ def split_pairs(
     """Split pairs by ``prompt.prompt_id``; each split keeps the order of the pairs.
 
     Args:
-        pairs: of all splits.
+        pairs: pairs of all splits.
         shares: share of the prompts outside the test by split (policy, orm, reference); 0: an
             empty split.
         test_prompts: prompts, not pairs, of the split ``test``; 0: an empty split.
-        seed: of the order of prompts.
+        seed: seed of the order of prompts.
 
     Returns:
         the splits of ``shares``, then ``prm`` with the remaining prompts, and ``test``.

@@ -40,7 +40,7 @@ class ModelBackend:
 
     Args:
         load: returns the policy, and the scorer or None.
-        threads: of torch; None: unchanged.
+        threads: number of torch threads; None: unchanged.
     """
 
     def __init__(self, load: Callable[[], Loaded], threads: int | None = None) -> None:

@@ -61,10 +61,10 @@ class Decoder:
         policy: checkpoint folder or hub name.
         reward: checkpoint folder or hub name, or a spec; None for plain decoding.
         position: where a prefix is scored.
-        temperature: of the policy.
-        top_p: of the policy.
+        temperature: sampling temperature of the policy.
+        top_p: probability mass of the policy's nucleus sampling.
         device: torch device name.
-        dtype: of both models' weights.
+        dtype: dtype of both models' weights.
         fold_system: whether a system message that the policy's template does not render is folded
             into the first user message; the reward model's setting is in its spec.
 
@@ -116,11 +116,11 @@ class Decoder:
         Args:
             prompts: texts or lists of messages.
             method: the name of a search method.
-            max_new_tokens: of a response.
+            max_new_tokens: length limit of a response.
             seed: keys all draws together with a prompt's id.
             max_concurrent: number of concurrent prompts.
             prompt_ids: distinct ids; default: "prompt-" and the numbers from 0.
-            fields: of the method, e.g. ``beams=4``.
+            fields: fields of the method, e.g. ``beams=4``.
 
         Raises:
             ConfigError: there is no such method or field, a value is not valid, the method needs

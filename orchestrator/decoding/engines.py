@@ -19,7 +19,7 @@ def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
     Args:
         choice: the user's; ``auto`` is the faster one in measurements.
         method: the name of a search method.
-        kind: of the reward model; None if the method needs no scores.
+        kind: kind of the reward model; None if the method needs no scores.
 
     Raises:
         ValueError: the choice is vLLM, which does not support the method or the kind, or is not

@@ -31,7 +31,7 @@ class Cell:
     Attributes:
         method: label of the method.
         scorer: name of the scorer, None for a method without one.
-        prompt_ids: of the N prompts.
+        prompt_ids: ids of the N prompts.
         responses: the N texts.
         values: (N,) float64 for each metric and cost.
         parameters: the method's settings, JSON-able.
@@ -95,9 +95,9 @@ class Cell:
         """Return the cell with a win-tie metric: 1 where a grade is not below the base response's.
 
         Args:
-            name: of the metric.
-            grades: of the responses, (N,).
-            base_grades: of the base policy's responses; the first N are to the same prompts.
+            name: name of the metric.
+            grades: grades of the responses, (N,).
+            base_grades: grades of the base policy's responses; first N for the same prompts.
         """
         wins, ties = outcomes(grades, base_grades[: len(grades)])
         return self.with_values(name, wins + ties)

@@ -20,7 +20,7 @@ class CellSummary:
         task: name of the task.
         method: label of the method.
         scorer: name of the scorer, None without one.
-        seed: of the run.
+        seed: seed of the run.
         prompts: how many the cell has.
         parameters: the method's settings.
         metrics: mean and interval of each metric, None if not measured; ``reward_std`` is the

@@ -25,10 +25,10 @@ def with_win_ties(
 
     Args:
         cells: whose values hold the task's grade ``judged_by``, if it has one.
-        base: of the base policy.
-        task: of the run.
+        base: responses of the base policy.
+        task: task of the run.
         judges: beside the task's grade.
-        prompts: by prompt id.
+        prompts: prompts by prompt id.
     """
     completed = list(cells)
     if task.judged_by is not None:

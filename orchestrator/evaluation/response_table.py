@@ -26,7 +26,7 @@ class ResponseRows:
     """Makes the rows of responses.
 
     Attributes:
-        chat: of the policy, which decodes the responses.
+        chat: chat format of the policy, which decodes the responses.
         sizes: parameters of policy and scorer, for FLOPs.
         grade: the task's grader.
     """

@@ -68,8 +68,8 @@ def cell_results(
     """Summarize and compare cells.
 
     Args:
-        cells: of all methods and scorers, with all metrics.
-        curves: of best-of-N, by scorer, with all metrics.
+        cells: cells of all methods and scorers, with all metrics.
+        curves: curves of best-of-N, by scorer, with all metrics.
         with_curve: labels of the methods that have a curve, which are not compared with it.
         task: name of the task.
         counts: the task's counting grades.

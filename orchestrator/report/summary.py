@@ -30,13 +30,13 @@ class SweepResults:
     """What the stages of a sweep left.
 
     Attributes:
-        config: of the run.
-        sweep_key: of all stages together.
+        config: config of the run.
+        sweep_key: hash of the keys of all stages.
         output_dir: folder or URI of the results.
-        markers: of the stages in the order of the plan.
+        markers: markers of the stages in the order of the plan.
         models: names of all models but the policy.
         evaluation: JSON of the evaluation stage.
-        rejects: of all stages.
+        rejects: rejects of all stages.
     """
 
     config: Config
@@ -173,7 +173,7 @@ def _size_matched(config: Config, markers: Sequence[Marker]) -> list[str]:
     for name, variant in config.variants.items():
         stages = [f"variants/{name}", f"variants/{variant.match}"]
         if variant.truncation == "whole" or not all(stage in by_stage for stage in stages):
-            continue  # a control, a variant that matches none, or a checkpoint of the user's
+            continue  # a control, a variant that matches none, or a user's checkpoint
         rows, other = (by_stage[stage]["figures"]["metrics"]["rows"] for stage in stages)
         notes.append(
             f"{name} has as many partial pairs as {variant.match}, from {rows:,.0f} preference"

@@ -89,7 +89,7 @@ def prefix_row(
     Args:
         prompt_ids: x.
         responses: y.
-        cuts: of each response, in tokens; t > |y| means the full y.
+        cuts: cuts of each response, in tokens; t > |y| means the full y.
         closing_ids: the closing suffix for *closed* scoring, empty for *open* scoring.
     """
     branches = tuple(
@@ -133,7 +133,7 @@ def visible(queries: Tokens, keys: Tokens, window: int | None = None) -> Tensor:
     Args:
         queries: the last tokens of ``keys``.
         keys: trunk, branches and padding.
-        window: of a sliding-window layer, in positions, the query's own included.
+        window: size of a sliding-window layer, in positions, the query's own included.
     """
     size, width = queries.shape[1], keys.shape[1]
     query_column = torch.arange(width - size, width, device=queries.ids.device)[:, None]

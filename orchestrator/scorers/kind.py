@@ -37,7 +37,7 @@ class Placement:
         position: where a prefix is scored.
         policy_chat: tokenizer of the prefix and extension ids in requests; None is the model's.
         device: torch device name.
-        dtype: of the weights.
+        dtype: dtype of the weights.
         full_responses: whether it scores prefixes of responses that are known in full, as those of
             a file.
         cache_mib: memory for cached keys and values (MiB); None is the engine's default.

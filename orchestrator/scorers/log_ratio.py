@@ -41,7 +41,7 @@ class LogRatioScorer(Scorer):
         position: has no effect on a score.
         policy_chat: tokenizer of the ids in requests; None is the models'.
         device: torch device name.
-        aggregation: of the rewards of a prefix's steps; None scores by q.
+        aggregation: how the rewards of a prefix's steps are aggregated; None: the score is q.
         step_delimiter: text that ends a step.
         fold_system: as in ``ScorerSpec``.
 

@@ -43,7 +43,7 @@ class SequenceScorer(Scorer):
         device: torch device name.
         branch_memory_mib: memory limit for the branches of a pass (MiB).
         memory_mib: memory for cached keys and values (MiB).
-        dtype: of the weights.
+        dtype: dtype of the weights.
         label: index of the label that is the score, of a head of several labels; only that one is
             loaded.
         finished: where a finished response is scored, as in ``ScorerSpec``.

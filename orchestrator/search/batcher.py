@@ -61,7 +61,7 @@ class Batcher:
 
     Args:
         backend: answers the requests.
-        clock: of all batchers that run at once.
+        clock: wall time, shared by all batchers that run at once.
     """
 
     def __init__(self, backend: Backend, clock: SharedTime) -> None:

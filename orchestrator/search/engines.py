@@ -22,7 +22,7 @@ class SampleRequest:
     Attributes:
         prompt_ids: the prompt.
         prefix_ids: the response so far.
-        keys: of the random streams.
+        keys: keys of the random streams.
         max_new_tokens: at least 1.
         greedy: takes the likeliest token and ignores the streams.
         entropy_stop: in nats; also stops before a token whose entropy reaches it, except the first.

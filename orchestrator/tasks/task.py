@@ -71,7 +71,7 @@ class Task(Section):
         """Return the data, split by prompt.
 
         Args:
-            seed: of all random choices.
+            seed: seed of all random choices.
             progress: called with the number of finished rows and of all rows, if generating them
                 takes long.
 

@@ -48,7 +48,7 @@ def partial_pairs(
     Args:
         file: Parquet file of partial pairs.
         truncation: "sst" or "tlt".
-        kind: of the weights.
+        kind: kind of the weights.
         maximum: the largest weight; None: uncapped.
         normalize: whether the kept weights are scaled to mean 1.
         seed: decides the draw of shuffled weights.

@@ -16,7 +16,7 @@ class Model:
     """The checkpoint of a model.
 
     Attributes:
-        stage: that trains it; None for a checkpoint of the user's.
+        stage: the stage that trains it; None for a checkpoint of the user.
         checkpoint: folder or hub name of the user's checkpoint; None for a model that is trained.
     """
 
@@ -29,9 +29,9 @@ class Models:
     """Resolves the models of a plan: "policy", "orm", "reference" and the variants.
 
     Attributes:
-        config: of the run.
-        files: of finished stages.
-        models: by name.
+        config: config of the run.
+        files: files of finished stages.
+        models: models by name.
     """
 
     config: Config

@@ -11,7 +11,7 @@ class StageFiles:
     """The stages of a plan in their store.
 
     Attributes:
-        store: where stages leave their outputs.
+        store: the store of the stages' outputs.
         stages: all stages of the plan, by name.
     """
 

@@ -25,9 +25,9 @@ class Workspace:
     """What the inputs of steps are made from; steps themselves do not use it.
 
     Attributes:
-        config: of the run.
-        files: of finished stages.
-        models: of the plan.
+        config: config of the run.
+        files: files of finished stages.
+        models: models of the plan.
         resources: processes that steps share.
         console: where progress is shown.
         measured: called with the held-out measures during a training.

@@ -39,9 +39,9 @@ class TestPairs:
         pairs: folder of the stage that makes preference pairs.
         samples: file of the shared samples.
         prompts: the test prompts.
-        chat: of the policy.
+        chat: chat format of the policy.
         per_prompt: pairs made of a prompt's samples.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     task: Task

@@ -44,7 +44,7 @@ class CellFiles:
     Attributes:
         method: label of the method.
         scorer: name of the scorer, None without one.
-        folder: of the stage.
+        folder: folder of the stage.
         parameters: settings of the method, JSON-able.
         has_curve: whether the method is best-of-N, with a curve over n.
     """
@@ -69,14 +69,14 @@ class EvaluationInputs:
     """Inputs of the step.
 
     Attributes:
-        cells: of all methods and scorers.
+        cells: cells of all methods and scorers.
         scored: prefix scores by scorer.
         pairs: the held-out pairs that were scored.
         grid: the G prefix lengths.
         orm: rates the responses of every cell (appendix C.2).
         engines: scorers in actors.
-        task: of the run.
-        judges: of responses and prefixes, beside the task's grade.
+        task: task of the run.
+        judges: judges of responses and prefixes, in addition to the task's grade.
         position: where a prefix is scored in search and training.
         resampling: decides the statistical draws.
     """

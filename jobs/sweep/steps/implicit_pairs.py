@@ -33,7 +33,7 @@ class ImplicitPairsInputs:
         pairs: files of preference pairs, one after the other.
         held_out: files of pairs for evaluations; the first one with rows is used.
         held_out_pairs: most pairs of that file.
-        chat: of the policy.
+        chat: chat format of the policy.
         engines: the policy in actors.
         unrelated: whether a response to another prompt is scored too.
     """

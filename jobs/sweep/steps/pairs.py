@@ -33,11 +33,11 @@ class PairsInputs:
 
     Attributes:
         task: says where pairs come from, and labels samples.
-        folder: of the stage that reads the data.
+        folder: folder of the stage that reads the data.
         readers: the models that read the pairs.
-        chat: of the policy.
+        chat: chat format of the policy.
         engines: the policy in actors.
-        seed: of the run.
+        seed: seed of the run.
         room: tokens that a response may have.
     """
 

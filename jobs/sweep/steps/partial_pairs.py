@@ -38,11 +38,11 @@ class PartialPairsInputs:
         fold_system: whether its template without a system role gets it in the first user message.
         reference: the reference reward model.
         partial: how pairs are cut.
-        truncations: that are made, the one that takes all pairs first.
+        truncations: the truncations to make; the first one takes all pairs.
         tlt_is_matched: whether TLT needs no more partial pairs than SST has.
         weight_max: the largest weight; None: uncapped.
         position: where a prefix is scored.
-        seed: of the run.
+        seed: seed of the run.
         resources: shares of the cluster and threads.
     """
 

@@ -31,12 +31,12 @@ class PolicyInputs:
 
     Attributes:
         task: says whether its vocabulary is closed.
-        folder: of the stage that reads the data.
+        folder: folder of the stage that reads the data.
         architecture: size of the new model.
         vocabulary: entries of a byte-pair tokenizer.
-        seed: of the run.
+        seed: seed of the run.
         room: tokens that a response may have.
-        optimization: of the training.
+        optimization: settings of the training.
         trainer: trains the stage's model.
     """
 

@@ -24,7 +24,7 @@ class HeldOut:
     """Pairs that a model in training is evaluated on.
 
     Attributes:
-        files: of pairs; the first one with rows is used.
+        files: files of pairs; the first one with rows is used.
         count: most pairs.
         grid: lengths at which prefixes are compared.
     """
@@ -41,15 +41,15 @@ class WholePairsInputs:
     Attributes:
         pairs: file of preference pairs.
         held_out: pairs for evaluations.
-        chat: of the model that training starts from.
+        chat: chat format of the model that training starts from.
         start: what training does with the checkpoint.
         checkpoint: folder or hub name of the model that training starts from.
-        optimization: of the training.
+        optimization: settings of the training.
         trainer: trains the stage's model.
         objective: name of the loss.
         beta: its factor of the log ratio, if it has one.
         steps: exact number of steps; None: as ``optimization`` says.
-        reading: how a checkpoint of the user's is read.
+        reading: how a user's checkpoint is read.
     """
 
     pairs: Path
@@ -75,15 +75,15 @@ class PartialPairsInputs:
         weight: kind of weight.
         weight_max: the largest weight; None: uncapped.
         normalize: whether weights are scaled to mean 1.
-        seed: of the run.
+        seed: seed of the run.
         most: most partial pairs; None: all.
         held_out: pairs for evaluations.
-        chat: of the ORM.
-        checkpoint: of the ORM.
-        optimization: of the training.
+        chat: chat format of the ORM.
+        checkpoint: checkpoint of the ORM.
+        optimization: settings of the training.
         objective: name of the loss.
         beta: its factor of the log ratio, if it has one.
-        reading: how an ORM of the user's is read.
+        reading: how the score of a user's ORM is read.
         trainer: trains the stage's model.
     """
 
@@ -112,9 +112,9 @@ class ImplicitInputs:
         examples: training rows with the policy's log-probabilities.
         held_out: rows for evaluations; the file may be missing.
         objective: name of the loss.
-        checkpoint: of the policy.
+        checkpoint: checkpoint of the policy.
         beta: factor of the log ratio.
-        optimization: of the training.
+        optimization: settings of the training.
         trainer: trains the stage's model.
     """
 

@@ -36,11 +36,11 @@ class SearchInputs:
 
     Attributes:
         engines: policy and scorers in actors.
-        chat: of the policy.
-        seed: of the run.
-        max_new_tokens: of a response.
+        chat: chat format of the policy.
+        seed: seed of the run.
+        max_new_tokens: length limit of a response.
         max_concurrent: prompts that are searched at once.
-        dtype: of the models' weights.
+        dtype: dtype of the models' weights.
     """
 
     engines: Engines

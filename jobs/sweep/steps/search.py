@@ -48,7 +48,7 @@ class CellInputs:
         scorer: reward model; None for a method without one.
         position: where a prefix is scored.
         task: grades the responses.
-        engine: of the search actors.
+        engine: engine of the search actors.
         in_actors: whether search actors run the method; else the pools of policy and scorer.
         samples: file of the shared samples; None if the method does not use them.
         entropies: file of the calibration; None if the method does not use it.

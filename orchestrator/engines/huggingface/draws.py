@@ -147,7 +147,7 @@ def append(
         sample: unchanged if it has stopped.
         token: the drawn token.
         entropy: in nats, of the token's distribution.
-        margin: of the token's draw.
+        margin: margin of the token's draw.
         cut: margin of top-p, on which the entropy depends too.
         end_ids: tokens that end a response.
     """

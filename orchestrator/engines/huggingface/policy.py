@@ -66,9 +66,9 @@ class HuggingFacePolicy:
         temperature: divides the logits; the same for every method.
         top_p: nucleus; 1 is the full distribution.
         device: torch device name.
-        memory_mib: of the prefix cache.
+        memory_mib: memory (MiB) of the prefix cache.
         ends: whether the end token ends a response; if not, it is an ordinary token.
-        dtype: of the weights; logits are converted to float32 at least.
+        dtype: dtype of the weights; logits are converted to float32 at least.
     """
 
     def __init__(

@@ -42,9 +42,9 @@ class SampleBatch:
     """Samples in progress, each after a context in the prefix cache of ``forward``.
 
     Args:
-        model: of ``forward``.
+        model: model of ``forward``.
         forward: its prefix cache holds the contexts and receives the samples' states.
-        device: of the model.
+        device: device of the model.
     """
 
     def __init__(self, model: PreTrainedModel, forward: CachedForward, device: str) -> None:

@@ -127,9 +127,9 @@ def attend(
         key: (N, Hkv, Tk, D) or segments; H is a multiple of Hkv.
         value: as ``key``.
         attention_mask: additive, (N or 1, 1, Tq, Tk), or None where all is visible.
-        dropout: of the probabilities, in training.
-        scaling: of the logits; None is D ** -0.5.
-        softcap: of the logits (Gemma 2).
+        dropout: dropout probability of the attention weights, in training.
+        scaling: scale of the logits; None is D ** -0.5.
+        softcap: soft cap of the logits (Gemma 2).
         kwargs: not used: contained in the mask (sliding windows), or for other functions.
 
     Returns:

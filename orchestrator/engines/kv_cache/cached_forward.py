@@ -48,7 +48,7 @@ class CachedForward:
         forward: returns the model's output (N, Tq, D), or (N, 1, D) of the last token where there
             are no branches; takes the model's keyword arguments.
         pad_id: any token id; padding is masked.
-        memory_mib: of the cache.
+        memory_mib: memory (MiB) of the cache.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class CachedForward:
 
         Args:
             sequences: token ids.
-            branches: of each sequence.
+            branches: branches of each sequence.
             last: whether the output at the last token of each sequence is wanted.
         """
         results: dict[int, SequenceOutput] = {}

@@ -84,7 +84,7 @@ class Partition:
 
         Args:
             pinned: rows that are not evicted.
-            length: of the longest sequence part that will be written.
+            length: length of the longest sequence part that will be written.
             template: layers of any size, used where none exist; without both nothing is done.
         """
         storage = self.storage

@@ -78,7 +78,7 @@ class PrefixMatches:
 
         Args:
             index: (M,) the sequence of each query row; None: query row i is of sequence i.
-            device: of the groups.
+            device: device of the groups.
         """
         parents = list(dict.fromkeys(self.parents))
         number = {row: i for i, row in enumerate(parents)}

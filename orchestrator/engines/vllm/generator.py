@@ -41,10 +41,10 @@ class Generator:
     Args:
         checkpoint: folder or hub name.
         device: kind of device.
-        cache_mib: of the KV cache; None is the default of the device.
+        cache_mib: memory of the KV cache (MiB); None: the default of the device.
         temperature: divides the logits.
         top_p: nucleus.
-        dtype: of weights and arithmetic, in vLLM's terms.
+        dtype: dtype of weights and arithmetic, in vLLM's terms.
     """
 
     def __init__(

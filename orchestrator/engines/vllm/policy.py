@@ -51,8 +51,8 @@ class VllmPolicy:
         top_p: nucleus; 1 is the full distribution.
         device: torch device name; vLLM is built for one kind of device.
         ends: whether the end token ends a response; if not, it is an ordinary token.
-        dtype: of weights and arithmetic, in vLLM's terms.
-        cache_mib: of the KV cache; None is the default of the device.
+        dtype: dtype of weights and arithmetic, in vLLM's terms.
+        cache_mib: memory of the KV cache (MiB); None: the default of the device.
 
     The engine uses as many threads as torch does in this process.
 

@@ -88,7 +88,7 @@ class VllmProcess:
         device: torch device name; vLLM is built for one kind of device.
         start: creates the engine there from the checkpoint, the kind of device and ``cache_mib``;
             must be picklable.
-        cache_mib: of the KV cache; None is the default of the device.
+        cache_mib: memory of the KV cache (MiB); None: the default of the device.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
