@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import ray
 
@@ -19,7 +19,7 @@ from actors.reward import RewardSpec, cached_scorer
 from orchestrator.decoding.backend import Loaded, ModelBackend, PolicyEngine
 from orchestrator.records import Response
 from orchestrator.search.batcher import Backend
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import SearchRunner
 
@@ -34,7 +34,7 @@ class Search:
         engines: the engines to load; None: those that the actor was started with.
     """
 
-    method: SearchMethod[Any]
+    method: AnySearchMethod
     max_concurrent: int
     engines: "Engines | None" = None
 

@@ -1,7 +1,6 @@
 """The checked options of jobs/decode.py: the engines that they name, and what they decide."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from actors.policy import PolicySpec
 from actors.reward import RewardSpec
@@ -30,7 +29,7 @@ from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 from orchestrator.scorers.parameters import scorer_parameters
 from orchestrator.scorers.scored_token import scored_token
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.search.method import METHODS, SearchMethod
+from orchestrator.search.method import METHODS, AnySearchMethod
 from orchestrator.stages.identity import fingerprint
 
 OF_REWARD = (
@@ -119,7 +118,7 @@ class DecodeOptions(DecodeArguments):
             self.policy, self.spec, self.seed, self.max_new_tokens, stem, self.fold_system
         )
 
-    def _search_method(self) -> SearchMethod[Any]:
+    def _search_method(self) -> AnySearchMethod:
         return method_of(self.method, parsed(self.fields))
 
     def _check_numbers(self) -> None:

@@ -7,7 +7,6 @@ cache, as other code of this field does. Tests compare the methods' responses to
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -16,7 +15,7 @@ from jobs.benchmarks.plain_models import Beam, PlainModels, wide
 from orchestrator.data.answers import answers_in
 from orchestrator.randomness import uniforms
 from orchestrator.search.engines import Ids
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.methods.args import Args, StochasticArgs
 from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
 from orchestrator.search.methods.best_of_n import BestOfN
@@ -31,7 +30,7 @@ from orchestrator.search.problem import Problem
 class Loop(PlainModels):
     """A plain implementation of each search method."""
 
-    def answer(self, problem: Problem, method: SearchMethod[Any]) -> Ids:
+    def answer(self, problem: Problem, method: AnySearchMethod) -> Ids:
         """Return the response of a search method to a prompt."""
         most, name = problem.max_new_tokens, method.name
         stops: Sequence[str] = ()

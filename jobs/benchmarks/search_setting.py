@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -16,7 +16,7 @@ from orchestrator.randomness import generator, stream_key
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Ids, SampleRequest, ScoreRequest
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.methods.args import Args
 from orchestrator.search.methods.beam import ChunkBeamSearch, TokenBeamSearch
 from orchestrator.search.methods.best_of_n import BestOfN
@@ -45,7 +45,7 @@ class Case:
         ways: how the bare engines are measured; the fastest counts.
     """
 
-    method: SearchMethod[Any]
+    method: AnySearchMethod
     floor: float
     limit: float | None
     loop_prompts: int

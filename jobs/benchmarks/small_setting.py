@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -10,7 +9,7 @@ from transformers import AutoTokenizer
 from orchestrator.checkpoints.checkpoint import reward_model_from_policy, save_checkpoint
 from orchestrator.checkpoints.sample_models import SMOLLM2, unpack
 from orchestrator.conversations.chat import load_chat
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.methods.args import Args
 from orchestrator.search.methods.beam import ChunkBeamSearch, StepBeamSearch
 from orchestrator.search.methods.best_of_n import BestOfN
@@ -43,7 +42,7 @@ class SmallCase:
         limit: the largest ratio of our time to that of the bare engine.
     """
 
-    method: SearchMethod[Any]
+    method: AnySearchMethod
     prompts: int
     new_tokens: int
     loop_prompts: int

@@ -8,7 +8,6 @@ caches, so costs, including seconds, do not depend on earlier stages.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from actors.backends import ActorPolicy, ActorReward
 from actors.policy import PolicySpec
@@ -21,7 +20,7 @@ from orchestrator.config.decoding import DecodingConfig
 from orchestrator.records import Prompt, Response
 from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem
 
 FULL_LENGTH = 10**6  # a prefix length beyond every response: the complete response
@@ -66,7 +65,7 @@ class Engines:
 
     def search(
         self,
-        method: SearchMethod[Any],
+        method: AnySearchMethod,
         scorer: ScorerSpec | None,
         problems: Sequence[Problem],
         finished: Callable[[object], None],

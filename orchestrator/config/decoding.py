@@ -26,7 +26,7 @@ from orchestrator.config.fields import (
 )
 from orchestrator.config.section import Section
 from orchestrator.registry import PluginError
-from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
+from orchestrator.search.method import METHODS, AnySearchMethod, SearchMethod, methods_in_order
 
 MOST_LISTED = 100  # settings of methods
 LONGEST_LABEL = 80  # characters, of a folder's name
@@ -71,7 +71,7 @@ class ScoringConfig(Section):
     stage key."""
 
 
-def _sections() -> dict[str, type[SearchMethod[Any]]]:
+def _sections() -> dict[str, type[AnySearchMethod]]:
     """Return the methods that have a section, by name."""
     return {n: kind for n, kind in methods_in_order().items() if not kind.always_runs}
 
@@ -98,7 +98,7 @@ def _listed(config_value: Any) -> Any:
 
 
 if TYPE_CHECKING:
-    ListedMethod = SearchMethod[Any]
+    ListedMethod = AnySearchMethod
 else:  # Any: pydantic writes the fields of the method's own class
     ListedMethod = Annotated[Any, BeforeValidator(_listed)]
 
@@ -115,7 +115,7 @@ class MethodEntry:
 
     label: str
     path: str
-    method: SearchMethod[Any]
+    method: AnySearchMethod
 
     @property
     def without(self) -> str:
@@ -124,7 +124,7 @@ class MethodEntry:
         return f"search.methods without entry {self.path[15:]}" if listed else f"{self.path}=null"
 
 
-def _label(method: SearchMethod[Any]) -> str:
+def _label(method: AnySearchMethod) -> str:
     """The method's name with the fields that are not its defaults: cbs, or cbs-chunk6.
 
     It does not depend on the other methods of the sweep, so that one more redoes no stage.
@@ -202,14 +202,14 @@ class SearchSettings(Section):
         return sorted(entries, key=lambda entry: order.index(entry.method.name))
 
     @property
-    def all_methods(self) -> dict[str, SearchMethod[Any]]:
+    def all_methods(self) -> dict[str, AnySearchMethod]:
         """The methods that run, by label, in the order of tables."""
         return {entry.label: entry.method for entry in self.entries}
 
     @property
-    def _entries(self) -> list[tuple[str, SearchMethod[Any]]]:
+    def _entries(self) -> list[tuple[str, AnySearchMethod]]:
         """The methods that run, with their paths."""
-        methods: list[tuple[str, SearchMethod[Any]]] = []
+        methods: list[tuple[str, AnySearchMethod]] = []
         for name, kind in METHODS.items():
             method = kind(name=name) if kind.always_runs else getattr(self, name)
             if method is not None:
@@ -225,7 +225,7 @@ if TYPE_CHECKING:
 
 else:
 
-    def _field(name: str, kind: type[SearchMethod[Any]]) -> Any:
+    def _field(name: str, kind: type[AnySearchMethod]) -> Any:
         """Return the type and the default of a method's section."""
         if hasattr(SearchSettings, name) or name in SearchSettings.model_fields:
             raise PluginError(f"search method {name!r}: the search section has another such field")

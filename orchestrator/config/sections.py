@@ -11,7 +11,7 @@ from orchestrator.config.fields import Count, Index, Positive, Text, Token
 from orchestrator.config.objectives import ObjectiveName
 from orchestrator.config.scorer_kinds import KindName
 from orchestrator.config.section import Section
-from orchestrator.objectives.objective import OBJECTIVES, Objective
+from orchestrator.objectives.objective import OBJECTIVES, AnyObjective
 from orchestrator.scorers.formats import StepFormat
 from orchestrator.scorers.kind import SCORER_KINDS, check_option_names
 from orchestrator.tasks.task import TASKS, Task
@@ -188,7 +188,7 @@ class Variant(Section):
             raise ValueError(str(error)) from error
 
     @property
-    def trained_by(self) -> type[Objective[Any]]:
+    def trained_by(self) -> type[AnyObjective]:
         """The objective, whose traits decide what the training needs."""
         return OBJECTIVES[self.objective]
 

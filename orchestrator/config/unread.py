@@ -18,7 +18,7 @@ from orchestrator.config.section import Section
 from orchestrator.config.sections import Variant
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
 from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_read
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 
 if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
@@ -219,7 +219,7 @@ def _of_search(config: "Config") -> Iterator[Unread]:
         yield from unread_of_method(entry.path, entry.method)
 
 
-def unread_of_method(section: str, method: SearchMethod[Any]) -> Iterator[Unread]:
+def unread_of_method(section: str, method: AnySearchMethod) -> Iterator[Unread]:
     """Yield the fields of a method without effect; ``section`` is the path of the method."""
     for field, (why, valid) in method.unused_fields.items():
         yield Unread(f"{section}.{field}", why, valid)

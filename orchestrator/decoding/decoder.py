@@ -28,7 +28,7 @@ from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
 from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem, PromptFailed
 from orchestrator.search.runner import run_searches
 
@@ -152,7 +152,7 @@ class Decoder:
         return [answers[prompt_id] for prompt_id in ids]
 
     def _search(
-        self, method: SearchMethod[Any], problems: Sequence[Problem], max_concurrent: int
+        self, method: AnySearchMethod, problems: Sequence[Problem], max_concurrent: int
     ) -> dict[str, Decoded]:
         """Return the response to each problem, or why its search failed, by prompt id."""
         answers: dict[str, Decoded] = {}

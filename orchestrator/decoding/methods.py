@@ -12,7 +12,7 @@ from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.unread import unread_of_method
 from orchestrator.config.yaml_text import BadYaml, read_yaml
 from orchestrator.search.calibration import Calibration, NotCalibrated
-from orchestrator.search.method import METHODS, SearchMethod, methods_in_order
+from orchestrator.search.method import METHODS, AnySearchMethod, methods_in_order
 
 _OF_A_SWEEP = ("name", "prompts")  # fields that do not affect one search
 
@@ -32,7 +32,7 @@ def needs_scorer(method: str) -> bool:
     return method not in METHODS or METHODS[method].needs_scorer
 
 
-def method_of(name: str, fields: Mapping[str, Any]) -> SearchMethod[Any]:
+def method_of(name: str, fields: Mapping[str, Any]) -> AnySearchMethod:
     """Return the method of a name with ``fields`` set, ready to run.
 
     Raises:

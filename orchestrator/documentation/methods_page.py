@@ -1,11 +1,10 @@
 """The page of the search methods, generated from their classes."""
 
 import inspect
-from typing import Any
 
 from orchestrator.documentation.field_table import field_table
 from orchestrator.documentation.markdown import paragraph
-from orchestrator.search.method import SearchMethod, methods_in_order
+from orchestrator.search.method import AnySearchMethod, methods_in_order
 
 HEAD = """# Search methods
 
@@ -22,7 +21,7 @@ def methods_page() -> str:
     return "\n".join([HEAD, *(_section(name, kind) for name, kind in methods_in_order().items())])
 
 
-def _section(name: str, kind: type[SearchMethod[Any]]) -> str:
+def _section(name: str, kind: type[AnySearchMethod]) -> str:
     traits = []
     if kind.always_runs:
         traits.append("runs in every sweep")

@@ -118,8 +118,9 @@ class Objective(Generic[RowT]):
         raise NotImplementedError
 
 
-ObjectiveT = TypeVar("ObjectiveT", bound=type[Objective[Any]])
-OBJECTIVES: Registry[type[Objective[Any]]] = Registry(
+AnyObjective = Objective[Any]  # an objective whatever the type of its rows
+ObjectiveT = TypeVar("ObjectiveT", bound=type[AnyObjective])
+OBJECTIVES: Registry[type[AnyObjective]] = Registry(
     "objective", "orchestrator.objectives.definitions", "prm_orchestrator.objectives"
 )
 
@@ -147,7 +148,7 @@ def register(objective: ObjectiveT) -> ObjectiveT:
     return objective
 
 
-def variant_objectives() -> dict[str, type[Objective[Any]]]:
+def variant_objectives() -> dict[str, type[AnyObjective]]:
     """Return the objectives that a variant can have, by name, sorted."""
     return {
         name: OBJECTIVES[name] for name in sorted(OBJECTIVES) if OBJECTIVES[name].is_of_variants()

@@ -191,8 +191,9 @@ class SearchMethod(Section, Generic[StateT]):
         return SECONDS
 
 
-MethodT = TypeVar("MethodT", bound=type[SearchMethod[Any]])
-METHODS: Registry[type[SearchMethod[Any]]] = Registry(
+AnySearchMethod = SearchMethod[Any]  # a method whatever the type of its states
+MethodT = TypeVar("MethodT", bound=type[AnySearchMethod])
+METHODS: Registry[type[AnySearchMethod]] = Registry(
     "search method", "orchestrator.search.methods", "prm_orchestrator.methods"
 )
 
@@ -207,6 +208,6 @@ def register(method: MethodT) -> MethodT:
     return method
 
 
-def methods_in_order() -> dict[str, type[SearchMethod[Any]]]:
+def methods_in_order() -> dict[str, type[AnySearchMethod]]:
     """Return all search methods by name, in the order of tables."""
     return dict(sorted(METHODS.items(), key=lambda item: (item[1].order, item[0])))

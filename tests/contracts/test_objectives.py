@@ -17,6 +17,7 @@ from orchestrator.objectives.examples import Ids, ImplicitExample, PairExample, 
 from orchestrator.objectives.objective import (
     OBJECTIVES,
     SUPPORTED,
+    AnyObjective,
     LossContext,
     Objective,
     log_ratio_names,
@@ -78,7 +79,7 @@ def reward(word_reward: str) -> PreTrainedModel:
 @pytest.fixture(params=TRAINED)
 def trained(
     request: pytest.FixtureRequest, policy: PreTrainedModel, reward: PreTrainedModel
-) -> tuple[type[Objective[Any]], LossContext, list[Any]]:
+) -> tuple[type[AnyObjective], LossContext, list[Any]]:
     """Each trained objective with a context and rows of its kind."""
     objective = OBJECTIVES[request.param]
     model = reward if objective.takes_partial_pairs() else policy
@@ -131,7 +132,7 @@ def test_every_objective_has_an_oracle() -> None:
 
 
 def test_the_loss_is_the_sum_of_its_formula_over_the_terms(
-    trained: tuple[type[Objective[Any]], LossContext, list[Any]],
+    trained: tuple[type[AnyObjective], LossContext, list[Any]],
 ) -> None:
     objective, context, rows = trained
     oracle = ORACLES[objective.name]
@@ -145,7 +146,7 @@ def test_the_loss_is_the_sum_of_its_formula_over_the_terms(
 
 
 def test_micro_batches_add_up_in_loss_gradient_and_right_terms(
-    trained: tuple[type[Objective[Any]], LossContext, list[Any]],
+    trained: tuple[type[AnyObjective], LossContext, list[Any]],
 ) -> None:
     objective, context, rows = trained
 
@@ -168,7 +169,7 @@ def test_micro_batches_add_up_in_loss_gradient_and_right_terms(
 
 
 def test_what_needs_a_mean_over_the_step_adds_up_too(
-    trained: tuple[type[Objective[Any]], LossContext, list[Any]],
+    trained: tuple[type[AnyObjective], LossContext, list[Any]],
 ) -> None:
     objective, context, rows = trained
     if not objective.needs_step_mean:

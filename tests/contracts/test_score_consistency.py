@@ -24,7 +24,7 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.methods.args import Args
 from orchestrator.search.methods.beam import ChunkBeamSearch
 from orchestrator.search.methods.general import GeneralSearch
@@ -79,7 +79,7 @@ class World:
     def optimum(self) -> Ids:
         return max(self.values, key=lambda y: self.values[y])
 
-    def answer(self, method: SearchMethod[Any], reward: Callable[[Ids], float]) -> Response:
+    def answer(self, method: AnySearchMethod, reward: Callable[[Ids], float]) -> Response:
         problem = Problem("p", (9,), 0, self.length)
         scores = TabularReward(lambda x, y: reward(y))
         return asyncio.run(method.run(problem, Every(self.words), scores))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from orchestrator.randomness import generator
 from orchestrator.records import Response
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.search.batch_backend import BatchBackend
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
 
@@ -32,7 +31,7 @@ def problems(count: int) -> list[Problem]:
 
 
 def answers(
-    models: Models, method: SearchMethod[Any], asked: Sequence[Problem], places: int, waves: int = 1
+    models: Models, method: AnySearchMethod, asked: Sequence[Problem], places: int, waves: int = 1
 ) -> dict[str, Response]:
     backend = BatchBackend(Backend(*models), Backend(*models))
     found = run_searches(asked, method.run, backend, max_concurrent=places, batchers=waves)

@@ -23,7 +23,7 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.method import METHODS, SearchMethod
+from orchestrator.search.method import METHODS, AnySearchMethod, SearchMethod
 from orchestrator.search.methods.args import Args
 from orchestrator.search.methods.beam import ChunkBeamSearch, TokenBeamSearch
 from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
@@ -66,7 +66,7 @@ def recorder(seed: int, vocabulary: int = 4) -> Recorder:
     return Recorder(random_policy(seed, vocabulary), random_reward(seed))
 
 
-def run(engines: Recorder, method: SearchMethod[Any], problem: Problem = PROBLEM) -> Response:
+def run(engines: Recorder, method: AnySearchMethod, problem: Problem = PROBLEM) -> Response:
     return asyncio.run(method.run(problem, engines, engines))
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
 import torch
 from hypothesis import given, settings
@@ -35,7 +34,7 @@ from orchestrator.search.engines import (
     TopRequest,
     TopTokens,
 )
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
 
@@ -140,7 +139,7 @@ SETTING = (
 def test_every_methods_text_is_the_loops(
     number: int,
     closed: bool,
-    method: SearchMethod[Any],
+    method: AnySearchMethod,
     prompts: list[Ids],
     seed: int,
     limit: int,
@@ -157,7 +156,7 @@ def test_every_methods_text_is_the_loops(
 def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
     number: int,
     closed: bool,
-    method: SearchMethod[Any],
+    method: AnySearchMethod,
     prompts: list[Ids],
     seed: int,
     limit: int,
@@ -171,7 +170,7 @@ def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
 
 def check(
     models: tuple[HuggingFacePolicy, SequenceScorer, PreTrainedModel, PreTrainedModel],
-    method: SearchMethod[Any],
+    method: AnySearchMethod,
     prompts: list[Ids],
     seed: int,
     limit: int,

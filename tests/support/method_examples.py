@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args, get_origin
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from orchestrator.search.method import METHODS, SearchMethod
+from orchestrator.search.method import METHODS, AnySearchMethod
 
 NO_SETTINGS = ("name", "prompts")
 DELIMITERS = ("w1", "w2 w", ".", "3", " ", "never")  # some of them in texts of the oracle's words
 
 
-def example(name: str, delimiter: str = "1", **fields: Any) -> SearchMethod[Any]:
+def example(name: str, delimiter: str = "1", **fields: Any) -> AnySearchMethod:
     """A method whose counts are 3 and whose steps end with ``delimiter``, with ``fields`` set."""
     values = {
         field: _example(info, delimiter)
@@ -25,17 +25,17 @@ def example(name: str, delimiter: str = "1", **fields: Any) -> SearchMethod[Any]
     return METHODS[name](**{**values, **fields})
 
 
-def examples(delimiter: str = "1") -> dict[str, SearchMethod[Any]]:
+def examples(delimiter: str = "1") -> dict[str, AnySearchMethod]:
     """An example of every method."""
     return {name: example(name, delimiter) for name in METHODS}
 
 
-def any_method() -> st.SearchStrategy[SearchMethod[Any]]:
+def any_method() -> st.SearchStrategy[AnySearchMethod]:
     """Any method with small values in its fields."""
     return st.sampled_from(list(METHODS)).flatmap(_any_of)
 
 
-def _any_of(name: str) -> st.SearchStrategy[SearchMethod[Any]]:
+def _any_of(name: str) -> st.SearchStrategy[AnySearchMethod]:
     strategies = {
         field: _strategy(info)
         for field, info in METHODS[name].model_fields.items()

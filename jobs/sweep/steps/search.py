@@ -27,7 +27,7 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.calibration import Calibration
 from orchestrator.search.engines import Policy, Reward
-from orchestrator.search.method import SearchMethod
+from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
 from orchestrator.search.sample_files import read_samples
@@ -57,7 +57,7 @@ class CellInputs:
 
     search: SearchInputs
     prompts: TestPrompts
-    method: SearchMethod[Any]
+    method: AnySearchMethod
     scorer: ScorerSpec | None
     position: Position
     task: Task
@@ -96,7 +96,7 @@ def run_cell(inputs: CellInputs, folder: Path, meter: Meter) -> Figures:
 
 def _searched(
     inputs: CellInputs,
-    method: SearchMethod[Any],
+    method: AnySearchMethod,
     problems: Sequence[Problem],
     count: Callable[[object], None],
 ) -> list[Any]:
@@ -122,7 +122,7 @@ def _searched(
     )
 
 
-def _start(inputs: CellInputs, method: SearchMethod[Any]) -> Callable[..., Any]:
+def _start(inputs: CellInputs, method: AnySearchMethod) -> Callable[..., Any]:
     """Return the coroutine of a problem; best-of-N and votes continue from the shared samples.
 
     Its outcome is a Response. For a method with a curve it is the scored samples, which determine
