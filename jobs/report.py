@@ -16,7 +16,8 @@ from jobs.command_line.quiet import quieten
 quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.command_line.arguments import usage  # noqa: E402
-from jobs.sweep.main import OK, guarded  # noqa: E402
+from jobs.command_line.exit_codes import OK  # noqa: E402
+from jobs.sweep.main import guarded  # noqa: E402
 from orchestrator.config.errors import ConfigError  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

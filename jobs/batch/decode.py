@@ -19,11 +19,11 @@ from jobs.batch.decode_options import DecodeOptions
 from jobs.batch.decode_output import DecodeOutput, DecodeSummary
 from jobs.batch.decode_rows import RowWriter, find_shards, prompts
 from jobs.batch.file_job import failed, file_job, locked, print_error
-from jobs.sweep.main import FAILED, OK
+from jobs.command_line.exit_codes import FAILED, OK
+from orchestrator.config.engine_choice import engine_notice
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import load_chat
 from orchestrator.data.shards import ShardedFile
-from orchestrator.decoding.engines import engine_notice
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.scorers.scored_token import end_tokens
 from orchestrator.search.problem import PromptFailed

@@ -12,13 +12,13 @@ from jobs.batch.scorer_options import DECIDING as OF_SCORER
 from jobs.command_line import reward_arguments
 from jobs.command_line.early_checks import check_file
 from orchestrator.choices import Dtype, EngineChoice, Finished
+from orchestrator.config.engine_choice import not_by_vllm
 from orchestrator.config.errors import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_sampling, check_seed
 from orchestrator.decoding.methods import (
     method_of,
     needs_scorer,
-    not_by_vllm,
     parsed,
     unscored_methods,
 )

@@ -10,6 +10,7 @@ from jobs.batch.file_job import check_rows_file
 from jobs.batch.options import Identity, option
 from orchestrator.checkpoints.parameters import matrix_parameters
 from orchestrator.choices import Engine
+from orchestrator.config.engine_choice import engine_of
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem
 from orchestrator.decoding.checks import (
@@ -20,7 +21,6 @@ from orchestrator.decoding.checks import (
     check_sampling,
     check_seed,
 )
-from orchestrator.decoding.engines import engine_of
 from orchestrator.decoding.methods import method_fields, method_of, needs_scorer, parsed
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.vllm.process import check_served

@@ -10,7 +10,8 @@ import fsspec
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from jobs.sweep.main import BAD_CONFIG, FAILED, INTERRUPTED, LOG_WIDTH
+from jobs.command_line.console import job_console
+from jobs.command_line.exit_codes import BAD_CONFIG, FAILED, INTERRUPTED
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
 from orchestrator.stages.output_folder import lasting_output_dir
@@ -36,8 +37,7 @@ def file_job(
         suffixes: suffixes of output files; a path with another suffix is a folder.
         run: runs the job for the output's path and returns an exit code.
     """
-    console = Console()
-    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console = job_console()
     lasting, moved = lasting_output_dir(path, name, Path.cwd())
     try:
         if "://" in lasting:

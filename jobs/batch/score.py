@@ -14,7 +14,7 @@ from jobs.batch.score_arguments import ScoreArguments
 from jobs.batch.score_options import ScoreOptions
 from jobs.batch.score_output import ScoreOutput, ScoreSummary, Totals
 from jobs.batch.score_pipeline import WRITERS, Scoring, check_columns, run_shards
-from jobs.sweep.main import OK
+from jobs.command_line.exit_codes import OK
 from orchestrator.config.load import ConfigError
 from orchestrator.data.shards import ShardedFile, check_usable, split_into_shards
 from orchestrator.scorers.row_reader import RowReader

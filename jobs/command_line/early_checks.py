@@ -3,7 +3,7 @@
 import typer
 from rich.console import Console
 
-from jobs.sweep.main import BAD_CONFIG
+from jobs.command_line.exit_codes import BAD_CONFIG
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.output_paths import check_uri, is_file
 

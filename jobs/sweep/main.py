@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from jobs.command_line.console import job_console
+from jobs.command_line.exit_codes import BAD_CONFIG, FAILED, INTERRUPTED, OK
 from jobs.sweep.stage_names import stage_names
 from orchestrator.config.checks import (
     check_checkpoints,
@@ -36,9 +38,6 @@ if TYPE_CHECKING:  # imported later, after the checks of the config
     from jobs.sweep.runtime.workspace import Workspace
     from orchestrator.stages.store import Store
     from orchestrator.tracking.mlflow_tracker import Tracker
-
-OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130
-LOG_WIDTH = 160  # columns where the output is no terminal
 
 
 def sweep_main(
@@ -79,8 +78,7 @@ def train_main(
 
 def guarded(work: Callable[[Console], int]) -> int:
     """Run ``work`` and return the exit code; a ConfigError is printed, with exit code 2."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=LOG_WIDTH)
+    console = job_console()
     try:
         return work(console)
     except ConfigError as error:

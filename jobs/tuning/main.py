@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from jobs.sweep.main import FAILED, OK, guarded, tracked, tracker_of, writing_alone
+from jobs.command_line.exit_codes import FAILED, OK
+from jobs.sweep.main import guarded, tracked, tracker_of, writing_alone
 from jobs.tuning.drawn import draw
 from orchestrator.config.load import load_config, to_yaml
 from orchestrator.config.output_paths import check_target

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from orchestrator.config.deepspeed_file import check_deepspeed
+from orchestrator.config.engine_choice import not_by_vllm
 from orchestrator.config.errors import ConfigError, reason_of, shown
 from orchestrator.config.output_paths import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
-from orchestrator.decoding.methods import not_by_vllm
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 HUB_S = 5.0  # seconds in which the hub must answer

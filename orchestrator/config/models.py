@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from orchestrator.checkpoints.checkpoint import check_start, context_of
+from orchestrator.config.engine_choice import engine_of
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import TRAINED_KIND, Variant
@@ -15,7 +16,6 @@ from orchestrator.config.tree import Config
 from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import word_tokenizer
-from orchestrator.decoding.engines import engine_of
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.detect import inspect_checkpoint, scorer_kind

@@ -70,13 +70,6 @@ def method_of(name: str, fields: Mapping[str, Any]) -> AnySearchMethod:
         ) from None
 
 
-def not_by_vllm(method: str) -> str:
-    """Return why vLLM does not support a method, as a clause; empty if it does."""
-    if method in METHODS and METHODS[method].needs_entropies:
-        return f"{method} needs the policy's entropies, which vLLM does not return"
-    return ""
-
-
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
     """Parse fields from ``name=value`` or ``method.name=value``, with values in YAML.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support import config_fuzzer
 
-from jobs.sweep.main import BAD_CONFIG, OK, sweep_main
+from jobs.command_line.exit_codes import BAD_CONFIG, OK
+from jobs.sweep.main import sweep_main
 from orchestrator.config.load import ConfigError, load_config, to_yaml
 
 CONFIGS, PART = 1_000, 125

@@ -9,9 +9,9 @@ from conftest import NAN_WORD
 
 from actors.search import _load
 from jobs.batch.decode_options import DecodeOptions
+from orchestrator.config.engine_choice import engine_notice, engine_of
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.decoding.engines import engine_notice, engine_of
 from orchestrator.decoding.methods import method_of, parsed
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.scorers.kind import make_kind

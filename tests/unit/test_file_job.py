@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from jobs.batch.file_job import cause, check_output_path, check_rows_file, file_job, locked
-from jobs.sweep.main import BAD_CONFIG, OK, writing_alone
+from jobs.command_line.exit_codes import BAD_CONFIG, OK
+from jobs.sweep.main import writing_alone
 from orchestrator.config.load import ConfigError
 from orchestrator.stages.store import Store
 

@@ -21,7 +21,8 @@ from test_decode_options import GIVEN as DECODING
 
 from jobs.batch.decode_options import DecodeOptions
 from jobs.batch.score_options import ScoreOptions
-from jobs.sweep.main import BAD_CONFIG, sweep_main, train_main
+from jobs.command_line.exit_codes import BAD_CONFIG
+from jobs.sweep.main import sweep_main, train_main
 from jobs.tuning.study import study_of
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder

@@ -9,7 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ray.tune.experiment import Trial as TuneTrial
 from rich.console import Console
 
-from jobs.sweep.main import FAILED, OK
+from jobs.command_line.exit_codes import FAILED, OK
 from jobs.tuning.log import TrialLog
 from jobs.tuning.main import _show
 from jobs.tuning.study import Study, study_of

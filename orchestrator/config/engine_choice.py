@@ -8,9 +8,9 @@ each sample and each score is a request of its own, which recomputes the last pa
 import importlib.util
 
 from orchestrator.choices import Engine, EngineChoice
-from orchestrator.decoding.methods import not_by_vllm
 from orchestrator.engines.vllm.process import INSTALL
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order
+from orchestrator.search.method import METHODS
 
 
 def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:
@@ -35,6 +35,13 @@ def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
     if importlib.util.find_spec("vllm") is None:
         raise ValueError(INSTALL)
     return "vllm"
+
+
+def not_by_vllm(method: str) -> str:
+    """Return why vLLM does not support a method, as a clause; empty if it does."""
+    if method in METHODS and METHODS[method].needs_entropies:
+        return f"{method} needs the policy's entropies, which vLLM does not return"
+    return ""
 
 
 def engine_notice(choice: EngineChoice, device: str) -> str:
