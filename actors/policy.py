@@ -67,7 +67,7 @@ def load_engine(spec: PolicySpec) -> PolicyEngine:
 
 
 def load_transformers(spec: PolicySpec) -> HuggingFacePolicy:
-    """Load a policy with transformers, whatever its ``engine``."""
+    """Load a policy with transformers, regardless of its ``engine``."""
     return HuggingFacePolicy(
         spec.checkpoint,
         spec.temperature,
@@ -94,7 +94,7 @@ class PolicyActor:
     def sample(
         self, spec: PolicySpec, requests: Sequence[SampleRequest]
     ) -> list[Sampled | PromptFailed]:
-        """Sample the continuations of each request; a request that fails alone has its error."""
+        """Sample the continuations of each request; a failed one gets its error."""
         engine = self._engine_for(spec)
         return answer_bisecting(engine.sample, requests, engine.forget)
 

@@ -68,7 +68,7 @@ class RewardActor:
     def score(
         self, spec: RewardSpec, requests: Sequence[ScoreRequest]
     ) -> list[Scored | PromptFailed]:
-        """Return the scores of each request; a request that fails alone has its error."""
+        """Return the scores of each request; a failed one gets its error."""
         scorer = _scorer(spec)
         return answer_bisecting(scorer.score, requests, scorer.forget)
 

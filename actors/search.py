@@ -46,7 +46,7 @@ class ActorBackend(Backend, Protocol):
         """Clear the KV caches."""
 
     def close(self) -> None:
-        """Release threads and processes beside the models."""
+        """Release threads and child processes."""
 
 
 class Engines(Protocol):

@@ -1,7 +1,7 @@
 """Unpack the sample models and print their folders: a small policy and a sentence encoder.
 
-    python jobs/samples.py            # both, a line each: name and folder
-    python jobs/samples.py smollm2    # one, its folder alone: for "$(...)" in a shell
+    python jobs/samples.py # both, one per line: name and folder python jobs/samples.py smollm2 #
+    one, its folder alone: for "$(...)" in a shell
 
 `python3 bootstrap.py samples` installs their packages first.
 """

@@ -65,7 +65,7 @@ class DecodeOutput(FileJobOutput[DecodeSummary]):
 
     @property
     def manifest(self) -> Path:
-        """The file of the manifest: in the output folder, or beside the output file."""
+        """The file of the manifest: in the output folder, or next to the output file."""
         return self.path.with_name(f"{self.path.stem}.{self.MANIFEST}") if (
             self.file) else super().manifest  # fmt: skip
 

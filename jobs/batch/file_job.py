@@ -119,7 +119,7 @@ def _valid(suffixes: Sequence[str]) -> str:
 def locked(folder: Path, option: str, path: Path) -> Iterator[None]:
     """Hold the lock of an output folder while the block runs.
 
-    The lock is a file beside the folder, since the folder of an output file is deleted at the end.
+    The lock is a file next to the folder, since the folder of an output file is deleted at the end.
 
     Raises:
         ConfigError: another run holds the lock, or the file system has no locks.

@@ -26,7 +26,7 @@ class FileJobOptions(ScorerOptions):
 
     Attributes:
         PATHS: fields that name files, folders or hub models; their contents decide the output.
-        DECIDING: the other fields that decide the output, beside those of the reward model.
+        DECIDING: other fields that decide the output, besides those of the reward model.
     """
 
     PATHS: ClassVar[tuple[str, ...]] = ()

@@ -1,7 +1,7 @@
 """The output of a file job: shards, rejects, and a manifest with the options and the summary.
 
 An output folder holds `RESULTS/shard-*.parquet`, `rejects.parquet` and the manifest. An output file
-is joined from such a folder beside it, which is then deleted. A shard is written completely or not
+is joined from such a folder next to it, which is then deleted. A shard is written completely or not
 at all, so that a rerun of the job resumes after the finished shards.
 """
 
@@ -256,7 +256,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def partial_of(file: Path) -> Path:
-    """Return a unique temporary name beside a file.
+    """Return a unique temporary name next to a file.
 
     A worker that outlives its driver may still write to the name that it got.
     """

@@ -95,7 +95,7 @@ def run_shards(
 def _pipeline(scoring: Scoring, shards: Sequence[InputShard]) -> ray.data.Dataset:
     reader, file = scoring.reader, replace(scoring.file, shards=())
     return (
-        # One block per shard. read_parquet would need a listing task with a CPU of its own.
+        # One block per shard. read_parquet would need a listing task, which requests a CPU.
         ray.data.from_items([asdict(shard) for shard in shards], override_num_blocks=len(shards))
         .map(
             ShardReader,

@@ -10,7 +10,7 @@ class ConfigCommand(TyperCommand):
     """A command whose help ends with the registered components, those of other packages too."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help; the registries are imported for it alone."""
+        """Write the help; only the help imports the registries."""
         lines = [f"{kind}: {', '.join(names)}" for kind, names in _components()]
         self.epilog = "\n\n".join(lines)
         super().format_help(ctx, formatter)

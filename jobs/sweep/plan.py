@@ -1,6 +1,6 @@
-"""The sweep as a list of steps: which stages there are, what decides each, what each reads.
+"""The sweep as a list of steps: its stages, what decides their outputs, and what they read.
 
-Nothing is started here; keys come from config, sources and input files alone.
+Nothing is started here; keys depend only on config, sources and input files.
 """
 
 from collections.abc import Collection

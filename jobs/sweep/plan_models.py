@@ -121,7 +121,7 @@ def _add_variants(plan: StageList) -> None:
         if variant.is_trained:
             _add_variant(plan, name, variant)
             plan.add_model(name, f"variants/{name}", None)
-        else:  # a density ratio without a numerator of its own takes the policy
+        else:  # without its own numerator, a density ratio uses the policy
             plan.add_model(name, "policy", variant.checkpoint or config.models.policy)
 
 

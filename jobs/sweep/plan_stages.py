@@ -1,4 +1,4 @@
-"""The stages of a plan as they are listed, and the models that the stages make."""
+"""The list of a plan's stages, and the models that the stages make."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial

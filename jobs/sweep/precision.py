@@ -24,10 +24,10 @@ class Choice:
     """The precision that `auto` stands for in an output folder.
 
     Attributes:
-        model: the widths of what is trained.
+        model: the widths of the trained models.
         precision: precision of autocast.
-        device: on which it was chosen.
-        reason: as a clause.
+        device: the device on which it was chosen.
+        reason: the reason, as a clause.
     """
 
     model: str

@@ -83,7 +83,7 @@ class Runner:
     Args:
         plan: the steps.
         workspace: workspace of the plan.
-        tracker: MLflow, written to by the driver alone.
+        tracker: MLflow, to which only the driver writes.
         parent: MLflow run id of the sweep.
 
     Attributes:

@@ -47,7 +47,7 @@ def variant_inputs(variant: Variant) -> list[str]:
 
 
 def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
-    """Return how a scorer scores, beside its checkpoint; part of the keys of stages that use it."""
+    """Return what decides scores besides the checkpoint; part of the keys of stages that use it."""
     if scorer is None:
         return {}
     finished = {"finished": config.scoring.finished}

@@ -97,8 +97,8 @@ def check_weights(
     """Check from the headers of its files that ``load_model`` accepts a checkpoint.
 
     Returns:
-        The model on the meta device; None for quantized weights, whose shapes only their loader
-        knows.
+        The model on the meta device; None for quantized weights, since only their loader determines
+            the shapes.
 
     Raises:
         ValueError: as ``load_model``.

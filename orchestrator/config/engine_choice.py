@@ -2,7 +2,7 @@
 
 Measured only on CPUs (docs/benchmarks.md), where transformers samples and scores faster. It
 computes a prompt once for all its samples, and reuses the states of scored candidates; with vLLM
-each sample and each score is a request of its own, which recomputes the last partial block.
+each sample and each score is a separate request, which recomputes the last partial block.
 """
 
 import importlib.util

@@ -117,7 +117,7 @@ def _path_problem(path: Path) -> str:
 
 
 def _write_problem(store: Store, parent: Path) -> str:
-    """Return why a store cannot be written; "" if nothing speaks against it. Writes nothing."""
+    """Return why a store cannot be written; "" if no reason is found. Writes nothing."""
     if store.remote and (reason := _protocol_problem(store.remote, writing=True)):
         return reason
     if not parent.is_dir():

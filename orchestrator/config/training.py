@@ -19,7 +19,7 @@ class Optimization(Section):
     batch_size: Count
     """Rows, pairs or partial pairs of one optimizer step, over all workers."""
     epochs: Count = 1
-    """Passes over the training data. It must not be set beside `max_steps`."""
+    """Passes over the training data. It must not be set together with `max_steps`."""
     max_steps: Count | None = None
     """Exact number of optimizer steps, over as many epochs as they take; null: `epochs` decides."""
     warmup_steps: CountOrNone = 0

@@ -114,7 +114,8 @@ class Config(Section):
     seed: Seed = 0
     """Seed of every random draw: splits, initial weights, labels, prefix lengths, samples."""
     output_dir: Text | None = None
-    """Output folder, or a URI that fsspec knows. null: `runs/<name>` in the working directory."""
+    """Output folder, or a URI that fsspec supports. null: `runs/<name>` in the working
+    directory."""
     data: Data = Helpdesk()
     """The task and its data."""
     models: ModelsConfig = ModelsConfig()

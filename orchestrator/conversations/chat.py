@@ -154,7 +154,7 @@ class Chat:
         ids = self.encoded(text.prompt + text.response + text.closing)
         end = len(ids) - len(self._closing)
         if ids[end:] != self._closing:
-            raise TemplateRefuses("the chat template's closing merges with the response")
+            raise TemplateRefuses("the chat template's closing tokens merge with the response")
         prompt, answer = split(self._prompt(text.prompt), ids[:end])
         return Conversation(prompt, answer, self.closing_ids)
 
@@ -174,7 +174,7 @@ class Chat:
         return first.prompt_ids[:size], chosen_ids, rejected_ids
 
     def response_ids(self, response: str) -> Ids:
-        """Return token ids of a text alone; control tokens that it spells are ordinary text."""
+        """Return token ids of a text without context; spelled control tokens are ordinary text."""
         return self._control.content_ids(response)
 
     def marker_ids(self, text: str) -> Ids:

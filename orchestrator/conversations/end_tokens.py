@@ -1,4 +1,4 @@
-"""The tokens that end a response: those that a policy may draw, and the scored one."""
+"""The tokens that end a response: those that a policy may draw, and the one that is scored."""
 
 from collections.abc import Sequence
 

@@ -74,7 +74,7 @@ class PolicyText:
 
     @cached_property
     def _word_ids(self) -> Ids:
-        """A word after which a text keeps its first space, if decoding alone drops it."""
+        """Ids of a word after which a text keeps its first space; none if decoding keeps it."""
         chat = self._chat
         word, both = chat.response_ids(_WORD), chat.response_ids(f"{_WORD} {_WORD}")
         second = both[len(word) :]

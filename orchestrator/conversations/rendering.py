@@ -34,7 +34,7 @@ Turns = tuple[tuple[str, str], ...]  # role and escaped content of each message
 
 
 class TemplateRefuses(ValueError):
-    """A chat template does not render a conversation unchanged; the message says why."""
+    """A chat template rejects or changes a conversation; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class ChatTemplate:
             if body.endswith(written):
                 return Rendering(body[: len(body) - len(written)], written, closing)
         raise TemplateRefuses(
-            "the chat template rewrites the response (it drops a thought, for example), so that its"
-            " prefixes have no tokens of their own; valid: a response that it writes unchanged"
+            "the chat template rewrites the response (it drops a thought, for example), so the"
+            " tokens of its prefixes are undefined; valid: a response that it writes unchanged"
         )
 
     def body(self, response: str, *, finished: bool) -> str:

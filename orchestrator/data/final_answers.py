@@ -33,10 +33,10 @@ _NUMERAL = (
 _NUMBER = re.compile(
     rf"(?<![0-9][eE])(?<![0-9][eE][-+]){_NUMERAL}(?:[eE][-+]?[0-9]{{1,3}}(?![0-9]))?(?![eE][-+]?[0-9])"
 )
-# Reference answers: a numeral alone, or followed by a space and a unit.
+# Reference answers: only a numeral, or a numeral, a space and a unit.
 _PLAIN = re.compile(rf"({_NUMERAL})(?:\s*%|\s+[A-Za-z][A-Za-z .-]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac(?:\{([0-9]+)\}|\s*([0-9]))(?:\{([0-9]+)\}|\s*([0-9]))")
-# What stands beside a number in LaTeX and changes nothing about it.
+# LaTeX next to a number that does not change its value.
 _UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\\[,!; ]|\\?[$%]|\^\{?\\circ\}?")
 _CALCULATION = re.compile(r"[\\^_{}*]|^\s*[(\[]")  # in prose: its first number is not its value
 

@@ -19,7 +19,7 @@ class Reader:
     Attributes:
         name: in the run, for messages.
         chat: its tokenizer and template.
-        context: the most tokens that it reads.
+        context: its context length in tokens.
     """
 
     name: str

@@ -11,8 +11,8 @@ from orchestrator.records import PreferencePair
 def held_out_pairs(files: Sequence[Path], count: int) -> Iterator[PreferencePair]:
     """Return the first ``count`` pairs of the first file that exists and has rows, else none.
 
-    The files are those of another model's split and of the test pairs: the model in training is
-    trained on none of their prompts.
+    The files are those of another model's split and of the test pairs, whose prompts are not in the
+    training data of the model.
     """
     for file in files:
         if file.is_file() and count_rows(file):

@@ -1,7 +1,7 @@
 """The preferred response of a row: by ranks, ratings, arena votes, or a label.
 
-Higher and lower have the meaning of the public data sets. A row without a preference is a
-``BadRow``.
+Whether a higher or a lower value is better follows the public data sets. A row without a preference
+is a ``BadRow``.
 """
 
 from collections.abc import Callable, Mapping, Sequence

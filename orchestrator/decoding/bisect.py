@@ -1,6 +1,6 @@
 """Bisection of failing batches, so that one bad request does not fail the others.
 
-The answer to a request that fails alone is a PromptFailed. Other errors are raised unchanged.
+A request that also fails in a batch of one gets a PromptFailed. Other errors are raised unchanged.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,9 @@ def answer_bisecting(
     requests: Sequence[Request],
     forget: Callable[[], None],
 ) -> list[Answer | PromptFailed]:
-    """Answer a batch; bisect it if it fails. A request that fails alone gets a PromptFailed.
+    """Answer a batch; bisect it if it fails.
+
+    A request that fails in a batch of one gets a PromptFailed.
 
     Args:
         answer: returns answer i for request i.

@@ -74,7 +74,7 @@ def _value(field: Json) -> Json:
     value = {key: part for key, part in field.items() if key not in _TEXTS}
     if "$ref" in value:
         return {"allOf": [value]}
-    if "oneOf" in value:  # told apart by a field that another file may set
+    if "oneOf" in value:  # distinguished by a field that another file may set
         return {"anyOf": value["oneOf"]}
     if value.get("type") == "object" or value.get("type") == "array":
         return value

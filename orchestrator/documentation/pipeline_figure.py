@@ -1,7 +1,7 @@
 """The figure of the pipeline, as an SVG that is readable on light and on dark pages.
 
-It has no background. Boxes bring their own colours, on which their text has enough contrast, and
-arrows are of a grey that is visible on white and on black.
+It has no background. Boxes have their own background colours with sufficient contrast to their
+text, and arrows are of a grey that is visible on white and on black.
 """
 
 from collections.abc import Iterator

@@ -62,7 +62,7 @@ class PrefixRates:
 
     @property
     def conclusive(self) -> Over:
-        """The set that comparisons are drawn over: "decided" where there is a judge."""
+        """The set of pairs for comparisons: "decided" if there is a judge, else "distinct"."""
         return "distinct" if self.decided is None else "decided"
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, TypeVar
 from orchestrator.records import Cost, Prompt, Response
 from orchestrator.registry import PluginError, Registry
 
-# Columns that the cells have beside the metrics.
+# Columns of the cells besides the metrics.
 RESERVED = frozenset(
     ["prompt_id", "prompt", "response", "token_ids", "stop", "score", "step_scores", "margin", "n"]
     + ["policy_flops", "reward_flops", "flops"]

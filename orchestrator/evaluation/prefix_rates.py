@@ -35,8 +35,8 @@ Sides = tuple[Floats, Floats]  # scores of the chosen and of the rejected prefix
 class AgreementRow:
     """One measure of a scorer in summary.json: intervals at each t, and of the mean over the grid.
 
-    ``over`` names the set that conclusions are drawn over; an interval is None where no pair of
-    the set counts. ``scorer`` is None for a measure of the judge alone.
+    ``over`` names the set of pairs that comparisons use; an interval is None where no pair of the
+    set counts. ``scorer`` is None for a measure of the judge alone.
     """
 
     scorer: str | None
@@ -119,7 +119,7 @@ def measure_accuracy(grid: Grid, scores: Sides, resampling: Resampling) -> Prefi
 
 
 def judge_row(grid: Grid, resampling: Resampling) -> AgreementRow | None:
-    """Return the row of AR_SC-HP, which measures the judge alone; None without a judge."""
+    """Return the row of AR_SC-HP, which depends only on the judge; None without a judge."""
     if grid.h is None:
         return None
     rates = ar_sc_hp(

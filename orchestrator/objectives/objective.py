@@ -118,7 +118,7 @@ class Objective(Generic[RowT]):
         raise NotImplementedError
 
 
-AnyObjective = Objective[Any]  # an objective whatever the type of its rows
+AnyObjective = Objective[Any]  # an objective with any type of rows
 ObjectiveT = TypeVar("ObjectiveT", bound=type[AnyObjective])
 OBJECTIVES: Registry[type[AnyObjective]] = Registry(
     "objective", "orchestrator.objectives.definitions", "prm_orchestrator.objectives"

@@ -69,7 +69,7 @@ def premise_line(summary: Summary) -> str:
 def fitting(table: Table, width: int) -> list[Table]:
     """Split a table into as few tables as possible that are not wider than ``width``.
 
-    Each has the leading columns and at least one number column, whatever the width.
+    Each has the leading columns and at least one number column, even if it is wider.
     """
     parts = _filled(table, width)
     # Balance the widths: the smallest width that needs no more tables.

@@ -9,7 +9,7 @@ TOKENS_PER_BATCH = 4_096
 def batches_by_length(lengths: Sequence[int], limit: int | None = None) -> list[list[int]]:
     """Return batches of sequence indices by length, each of at most ``limit`` padded tokens.
 
-    A sequence longer than the limit is a batch of its own. None is TOKENS_PER_BATCH.
+    A sequence longer than the limit is a separate batch. None: TOKENS_PER_BATCH.
     """
     max_tokens = TOKENS_PER_BATCH if limit is None else limit
     batches: list[list[int]] = []

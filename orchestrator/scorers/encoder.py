@@ -108,7 +108,7 @@ class EncoderScorer(Scorer):
     def _inputs(self, pairs: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
         """Return tokens, mask and types (B, T) of texts, padded on the right."""
         width = max(len(first) + len(second) for first, second in pairs)
-        # Padding is on the right and masked, so that any id serves.
+        # Padding is on the right and masked, so any id can be used.
         ids, mask, types = torch.zeros(3, len(pairs), width, dtype=torch.int64)
         for row, (first, second) in enumerate(pairs):
             end = len(first) + len(second)

@@ -68,8 +68,8 @@ class ScorerKind(Section):
     """A kind of scorer; a subclass sets ``name`` and ``summary`` and defines ``load``.
 
     The fields of a subclass are its options: ``variants.NAME.options`` of a config,
-    ``ScorerSpec.options`` in Python. Class variables are traits; no other module asks for a kind
-    by its name.
+    ``ScorerSpec.options`` in Python. Class variables are traits; other modules depend on traits,
+    never on names of kinds.
 
     Attributes:
         name: its name in configs and on command lines.

@@ -87,8 +87,8 @@ class Scorer(ABC):
         """Return the scores of requests in the policy's tokens; result i belongs to request i.
 
         Raises:
-            RewardIsNotFinite: some score is NaN or infinite. A kind that can tell which one may
-                return the NaN instead, with the scores of the others.
+            RewardIsNotFinite: some score is NaN or infinite. A kind that can identify them may
+                return NaN for them, and the scores of the other requests.
             TextDoesNotFit: a response and its closing do not fit in the model's context.
         """
         groups = [self.policy_tokens.requests(request) for request in requests]

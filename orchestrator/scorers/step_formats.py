@@ -90,7 +90,7 @@ def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
 
 
 def behind_a_word(chat: Chat, text: str) -> Ids:
-    """Return the tokens of a text after a word; alone, it could get a leading space."""
+    """Return the tokens of a text after a word; without the word it could get a leading space."""
     word, both = chat.marker_ids(_WORD), chat.marker_ids(f"{_WORD}{text}")
     return both[len(word) :] if both[: len(word)] == word else chat.marker_ids(text)
 

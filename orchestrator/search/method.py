@@ -109,7 +109,7 @@ class SearchMethod(Section, Generic[StateT]):
             problem: the prompt.
             policy: answers requests for samples and likeliest tokens.
             reward: answers requests for scores.
-            resume: a state of this method to continue from; None starts anew.
+            resume: a state of this method to continue from; None: start from the beginning.
             on_state: called with the initial state and with the state after each step.
 
         Raises:
@@ -191,7 +191,7 @@ class SearchMethod(Section, Generic[StateT]):
         return SECONDS
 
 
-AnySearchMethod = SearchMethod[Any]  # a method whatever the type of its states
+AnySearchMethod = SearchMethod[Any]  # a method with any type of state
 MethodT = TypeVar("MethodT", bound=type[AnySearchMethod])
 METHODS: Registry[type[AnySearchMethod]] = Registry(
     "search method", "orchestrator.search.methods", "prm_orchestrator.methods"

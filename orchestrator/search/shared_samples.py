@@ -19,7 +19,7 @@ RESOLUTION = 8  # consecutive sizes of a curve differ by at most n / 8
 
 @dataclass(frozen=True)
 class ScoredSamples:
-    """The scored samples of a prompt; ``cost`` is that of the scores alone."""
+    """The scored samples of a prompt; ``cost`` is that of scoring only."""
 
     prompt_id: str
     drawn: SamplesState
@@ -52,7 +52,7 @@ def best_of_first(samples: ScoredSamples, n: int) -> Response:
 
 
 def first_samples(drawn: SamplesState, n: int) -> SamplesState:
-    """Return the first n samples with the cost of drawing them alone, the prompt once.
+    """Return the first n samples with the cost of drawing only these; the prompt counts once.
 
     Seconds are divided by the tokens computed.
     """

@@ -1,6 +1,6 @@
-"""MLflow tracking, written by the driver alone. The only package that imports mlflow."""
+"""MLflow tracking, which only the driver writes. The only package that imports mlflow."""
 
 import os
 
-# A sweep contacts no server that its config does not name. MLflow reads this at import.
+# A sweep contacts only servers in its config: no MLflow telemetry. MLflow reads this at import.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -72,7 +72,7 @@ def partial_pairs(
 
 
 def first_partial_pairs(rows: Iterable[PairExample], most: int) -> Iterator[PairExample]:
-    """Yield the first rows that hold ``most`` partial pairs, the last row cut to fit."""
+    """Yield the first rows up to ``most`` partial pairs; the last row is truncated to fit."""
     for row in rows:
         if most <= 0:
             return

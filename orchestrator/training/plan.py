@@ -19,7 +19,7 @@ def shuffled(rows: int, *key: Key) -> list[int]:
     """Return all row numbers in the random order of one epoch; ``key`` seeds it.
 
     The groups of the file are shuffled, then the rows within each WINDOW of groups. So a reader
-    goes through the file once and holds one window.
+    reads the file once, with one window in memory.
     """
     draw = generator(*key)
     groups = draw.permutation(-(-rows // GROUP))

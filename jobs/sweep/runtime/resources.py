@@ -91,7 +91,7 @@ class Resources:
 
     def _pool(self, name: str, actor_class: Callable[..., Any], count: int) -> list[Actor]:
         if name not in self._pools:
-            # In no placement group: a trial's group has room for the trial alone.
+            # Outside any placement group: that of a trial only has resources for the trial itself.
             options: dict[str, Any] = {
                 "num_cpus": self.cluster.actor_cpus, "scheduling_strategy": "DEFAULT",
             }  # fmt: skip

@@ -87,8 +87,8 @@ def _pipeline(inputs: PartialPairsInputs) -> Dataset:
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # the sweep shows its own progress
     resources, file = inputs.resources, str(inputs.pairs)
     cluster, cpus = resources.cluster, resources.cluster.data_task_cpus
-    # read_parquet's own listing task asks for one CPU, which a small cluster with warm training
-    # workers does not have: it would wait forever. Row groups are read by a smaller task.
+    # The listing task of read_parquet requests one CPU, which a small cluster with warm training
+    # workers does not have, so it would wait forever. Row groups are read by a smaller task.
     groups = [{"row_group": i} for i in range(pq.ParquetFile(file).num_row_groups)]
     return (
         ray.data.from_items(groups, override_num_blocks=len(groups))

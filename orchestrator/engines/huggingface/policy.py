@@ -290,7 +290,7 @@ class HuggingFacePolicy:
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Return float64 logits as they are, others in float32."""
+    """Return float64 logits unchanged, others in float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

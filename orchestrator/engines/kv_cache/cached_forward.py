@@ -59,7 +59,7 @@ class CachedForward:
         memory_mib: float = MEMORY_MIB,
     ) -> None:
         self._model, self._output, self._pad_id = model, forward, pad_id
-        self._device = model.device  # transformers walks through all weights at each access
+        self._device = model.device  # each access would iterate over all weights
         self._padding = PADDING_ON_CPU if self._device.type == "cpu" else PADDING_ELSEWHERE
         self._num_layers = model.config.get_text_config().num_hidden_layers
         self.segmented = enable_segments(model)
@@ -102,7 +102,7 @@ class CachedForward:
         branches: list[Branches],
         last: list[bool],
     ) -> list[SequenceOutput]:
-        # Where the last output is wanted, the last token is computed even if it is cached.
+        # If the last output is requested, the last token is computed even if it is cached.
         reused = [
             min(n, len(sequence) - 1) if wanted else n
             for sequence, n, wanted in zip(sequences, matches.cached_lengths, last, strict=True)

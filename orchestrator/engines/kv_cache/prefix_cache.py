@@ -1,7 +1,7 @@
 """Prefix cache: keys and values of sequences, reused by sequences with the same prefix.
 
 A cache row stores a sequence, or the tokens that follow a prefix stored in another row, its
-*parent*. Parents and children are in partitions of their own, so that long prompts do not widen the
+*parent*. Parents and children are in separate partitions, so that long prompts do not widen the
 rows of their children. A sequence that continues the full contents of a row is appended to it in
 place. Sequences that fork from a prefix get child rows. *Branches* are candidates (chunks, single
 tokens) that were computed after a sequence: a branch is copied to a row when a sequence with it is
@@ -80,9 +80,9 @@ class PrefixCache:
     def match(self, sequences: Sequence[Ids]) -> PrefixMatches:
         """Return a cache row for each of N different sequences, with its longest cached prefix.
 
-        A row that does not hold its full sequence is that sequence's alone and can be appended to.
-        Earlier matches become invalid: their rows may be reused. If memory runs out, the cache is
-        cleared.
+        A row that does not hold its full sequence is not shared with other sequences and can be
+        appended to. Earlier matches become invalid: their rows may be reused. If memory runs out,
+        the cache is cleared.
         """
         with self._clear_on_error():
             return self._match_all(sequences)

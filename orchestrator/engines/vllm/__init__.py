@@ -1,1 +1,1 @@
-"""vLLM in a process of its own: the policy engine, and the process that scorers share."""
+"""vLLM in a separate process: the policy engine, and the process wrapper that scorers share."""

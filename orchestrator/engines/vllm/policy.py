@@ -1,6 +1,6 @@
 """The vLLM policy engine, with the interface and the keyed draws of the Hugging Face one.
 
-Each sample is a request of its own to vLLM, which batches them continuously and reuses cached
+Each sample is a separate request to vLLM, which batches them continuously and reuses cached
 prefixes in full blocks. Independent of search and of Ray.
 """
 

@@ -1,4 +1,4 @@
-"""The win-tie rate by each judge that a config lists beside the task's own grade."""
+"""The win-tie rates by the judges that a config lists in addition to the task's own grade."""
 
 from orchestrator.evaluation.metric import Metric, register
 from orchestrator.judges.judge import JUDGES

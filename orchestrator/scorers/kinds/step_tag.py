@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @register
 class StepTagKind(ScorerKind):
-    """A process reward model that scores each step at a tag or in a turn of its own."""
+    """A process reward model that scores each step at a tag or in a separate turn."""
 
     name = "step_tag"
     summary = "a process reward model, read after each step"

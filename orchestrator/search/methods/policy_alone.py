@@ -1,4 +1,4 @@
-"""The policy alone (the paper's Base): one plain sample, or the greedy response.
+"""The policy without search (the paper's Base): one plain sample, or the greedy response.
 
 Neither requests scores: the response's ``score`` is None.
 """
