@@ -66,7 +66,7 @@ def test_normalized_weights_have_mean_one_over_the_kept_pairs() -> None:
 
 @pytest.mark.parametrize("weights", [[1.5, np.inf], [1.7e308, 1.7e308]])
 def test_weights_without_a_finite_mean_are_not_normalized(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"the largest of them .* is not finite; give weight\.max"):
+    with pytest.raises(ValueError, match=r"the largest .* is not finite; set weight\.max"):
         normalized(weights)
 
 

@@ -143,7 +143,7 @@ def test_a_tag_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> No
         StepTagScorer(process)
     own = StepTagScorer(process, step_tag="<extra_0>")
     assert own.chat.text(own.closing("open")) == "<extra_0>", "what is said may be several tokens"
-    with pytest.raises(ValueError, match="tag: empty; valid: the text behind a step"):
+    with pytest.raises(ValueError, match="tag: empty; valid: the text after a step"):
         StepTagScorer(process, step_tag="")
     sentence_piece("▁+", "▁-").save_pretrained(tmp_path / "shepherd")
     with pytest.raises(ValueError, match=r"shepherd: .*does not know the step tag 'ки'"):

@@ -202,7 +202,7 @@ def test_names_become_what_mlflow_takes(
 
 
 def test_two_names_that_become_one_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'a@b' and 'a#b' are both 'a_b'"):
+    with pytest.raises(ValueError, match=r"'a@b' and 'a#b' both become 'a_b'"):
         flat_params({"a@b": 1, "a#b": 2})
 
 
