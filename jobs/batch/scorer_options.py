@@ -7,7 +7,7 @@ from typing import Any
 
 from jobs.command_line import reward_arguments
 from orchestrator.config.load import ConfigError
-from orchestrator.config.yaml_text import BadYaml, read_yaml
+from orchestrator.fields.yaml_text import BadYaml, read_yaml
 from orchestrator.scorers.formats import TEXTS, StepFormat
 from orchestrator.scorers.kind import ScorerKind, kinds_that_read
 from orchestrator.scorers.spec import ScorerSpec

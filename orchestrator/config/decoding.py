@@ -16,7 +16,8 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.choices import Dtype, EngineChoice, Finished, Position
 from orchestrator.config.errors import shown
-from orchestrator.config.fields import (
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import (
     LARGEST,
     Count,
     Different,
@@ -24,7 +25,6 @@ from orchestrator.config.fields import (
     Number,
     Text,
 )
-from orchestrator.config.section import Section
 from orchestrator.registry import PluginError
 from orchestrator.search.method import METHODS, AnySearchMethod, SearchMethod, methods_in_order
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from orchestrator.config.errors import ConfigError, reason_of, shown, shown_name
-from orchestrator.config.fields import CountOrNone, Flag, NotNegative, Number, Positive
 from orchestrator.config.output_paths import is_file
-from orchestrator.config.section import Section
 from orchestrator.config.training import TrainingConfig
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import CountOrNone, Flag, NotNegative, Number, Positive
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_FILE = 1_000_000  # bytes

@@ -6,8 +6,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.config.errors import shown
-from orchestrator.config.fields import Count, Different
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import Count, Different
 from orchestrator.judges.judge import JUDGES, Judge
 from orchestrator.judges.task_grade import TaskGrade
 

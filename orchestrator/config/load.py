@@ -20,7 +20,7 @@ from orchestrator.config.errors import reason_of, shown, shown_name
 from orchestrator.config.explain import explained
 from orchestrator.config.tree import Config
 from orchestrator.config.unread import unread
-from orchestrator.config.yaml_text import CHARACTERS, NESTING, BadYaml, read_yaml, write_yaml
+from orchestrator.fields.yaml_text import CHARACTERS, NESTING, BadYaml, read_yaml, write_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "configs" / "helpdesk.yaml"  # the default of --config

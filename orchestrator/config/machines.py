@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.config.fields import Count, CountOrNone, NotNegative, Positive, Text
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import Count, CountOrNone, NotNegative, Positive, Text
 
 MLFLOW_NAME = 200  # characters of an experiment, to which a stage is added
 

@@ -7,10 +7,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.choices import Aggregation
-from orchestrator.config.fields import Count, Index, Positive, Text, Token
 from orchestrator.config.objectives import ObjectiveName
 from orchestrator.config.scorer_kinds import KindName
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import Count, Index, Positive, Text, Token
 from orchestrator.objectives.objective import OBJECTIVES, AnyObjective
 from orchestrator.scorers.formats import StepFormat
 from orchestrator.scorers.kind import SCORER_KINDS, check_option_names

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from orchestrator.config.fields import Count, CountOrNone, Flag, Integer, Positive, Text
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import Count, CountOrNone, Flag, Integer, Positive, Text
 
 
 class Optimization(Section):

@@ -14,9 +14,7 @@ from orchestrator.config.decoding import (
 from orchestrator.config.errors import shown
 from orchestrator.config.evaluation import EvaluationConfig
 from orchestrator.config.extents import refuse_extents
-from orchestrator.config.fields import NAME_LENGTH, Count, Flag, Positive, Seed, Text
 from orchestrator.config.machines import ClusterConfig, StorageConfig, TrackingConfig
-from orchestrator.config.section import Section
 from orchestrator.config.sections import (
     Data,
     ModelsConfig,
@@ -24,6 +22,8 @@ from orchestrator.config.sections import (
 )
 from orchestrator.config.training import TrainingConfig
 from orchestrator.config.unread import TRAINED_FIELDS, log_ratio_settings, refuse_unread
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import NAME_LENGTH, Count, Flag, Positive, Seed, Text
 from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.tasks.helpdesk.task import Helpdesk
 

@@ -14,8 +14,8 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator.config.errors import shown
-from orchestrator.config.section import Section
 from orchestrator.config.sections import Variant
+from orchestrator.fields.section import Section
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
 from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_read
 from orchestrator.search.method import AnySearchMethod

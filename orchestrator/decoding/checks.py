@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from orchestrator.choices import Engine
 from orchestrator.config.checks import check_checkpoint
 from orchestrator.config.errors import ConfigError, shown
-from orchestrator.config.fields import SEEDS
+from orchestrator.fields.types import SEEDS
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 
 if TYPE_CHECKING:  # these import torch and transformers, so they come after the quick checks

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.unread import unread_of_method
-from orchestrator.config.yaml_text import BadYaml, read_yaml
+from orchestrator.fields.yaml_text import BadYaml, read_yaml
 from orchestrator.search.calibration import Calibration, NotCalibrated
 from orchestrator.search.method import METHODS, AnySearchMethod, methods_in_order
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from orchestrator.config.section import Section
 from orchestrator.config.tree import Config
 from orchestrator.documentation.field_table import field_table, sections_in
 from orchestrator.documentation.markdown import paragraph
+from orchestrator.fields.section import Section
 from orchestrator.judges.judge import Judge
 from orchestrator.search.method import SearchMethod
 from orchestrator.tasks.task import TASKS

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from orchestrator.config.section import Section
 from orchestrator.documentation.markdown import code, paragraph, table
 from orchestrator.documentation.value_words import valid_values
+from orchestrator.fields.section import Section
 
 COLUMNS = ("field", "valid values", "default", "description")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.config.fields import LARGEST, MOST
+from orchestrator.fields.types import LARGEST, MOST
 
 EXACT = 2**53  # larger powers of two are written as powers
 

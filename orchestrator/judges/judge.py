@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
 from orchestrator.records import Prompt
 from orchestrator.registry import PluginError, Registry
 from orchestrator.tasks.task import Task

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from pydantic import ValidationError
 
 from orchestrator.choices import Dtype, Engine, Position
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
 from orchestrator.registry import PluginError, Registry
 from orchestrator.scorers.formats import BLANK_LINE
 

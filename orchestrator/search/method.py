@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Generic, Self, get_args
 
 from typing_extensions import TypeVar
 
-from orchestrator.config.fields import Count
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import Count
 from orchestrator.records import Response
 from orchestrator.registry import PluginError, Registry
 from orchestrator.search.calibration import Calibration

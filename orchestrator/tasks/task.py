@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-from orchestrator.config.fields import Count
-from orchestrator.config.section import Section
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import Count
 from orchestrator.records import Demonstration, PreferencePair, Prompt, Reject
 from orchestrator.registry import PluginError, Registry
 

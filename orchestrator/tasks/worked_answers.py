@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from orchestrator.config.fields import Share, Text
+from orchestrator.fields.types import Share, Text
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt
 from orchestrator.tasks.task import (

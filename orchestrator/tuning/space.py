@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.config.errors import ConfigError, shown
-from orchestrator.config.yaml_text import BadYaml, read_yaml
+from orchestrator.fields.yaml_text import BadYaml, read_yaml
 from orchestrator.randomness import generator
 
 Scalar = str | int | float | bool | None

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from orchestrator.config.load import ROOT, load_config, to_yaml
-from orchestrator.config.yaml_text import read_yaml
 from orchestrator.documentation.config_schema import INTERPOLATION
+from orchestrator.fields.yaml_text import read_yaml
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SCHEMA: dict[str, Any] = json.loads((ROOT / "docs" / "config.schema.json").read_text())

@@ -9,8 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from orchestrator.config.errors import SHOWN, shown
-from orchestrator.config.fields import SEEDS
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
+from orchestrator.fields.types import SEEDS
 
 
 def message(*overrides: str, file: Path | None = None) -> str:

@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import pytest
 
-from orchestrator.config.fields import LARGEST, MOST
-from orchestrator.config.section import Section
 from orchestrator.config.sections import Variant
 from orchestrator.config.training import Optimization
 from orchestrator.config.tree import Config
 from orchestrator.documentation import config_page
 from orchestrator.documentation.pages import DOCS, PAGES
 from orchestrator.documentation.value_words import valid_values
+from orchestrator.fields.section import Section
+from orchestrator.fields.types import LARGEST, MOST
 from orchestrator.search.method import METHODS, SearchMethod
 from orchestrator.tasks.helpdesk.task import Helpdesk
 from orchestrator.tasks.worked_answers import GSM8K

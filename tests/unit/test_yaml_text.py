@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from orchestrator.config.yaml_text import (
+from orchestrator.fields.yaml_text import (
     CHARACTERS,
     NESTING,
     BadYaml,

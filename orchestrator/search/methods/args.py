@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from orchestrator.config.fields import Count, Positive, Real
+from orchestrator.fields.types import Count, Positive, Real
 from orchestrator.randomness import uniforms
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.engines import Continuation

@@ -6,7 +6,7 @@ delimiter, as in search-and-learn (Beeching et al. 2024).
 
 from typing import Annotated, ClassVar, Literal
 
-from orchestrator.config.fields import Count, Integer, Text
+from orchestrator.fields.types import Count, Integer, Text
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.expansion import Expansion, empty_candidates, keep_best
 from orchestrator.search.method import SearchMethod, register

@@ -7,7 +7,7 @@ once and shared by scorers and votes (``vote.py``).
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from orchestrator.config.fields import Count
+from orchestrator.fields.types import Count
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.method import SearchMethod, register
 from orchestrator.search.problem import Candidate, Problem

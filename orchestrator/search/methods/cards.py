@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from orchestrator.config.fields import Count, NotNegative, Quantile, Real
+from orchestrator.fields.types import Count, NotNegative, Quantile, Real
 from orchestrator.randomness import uniforms
 from orchestrator.search.calibration import Calibration, NotCalibrated
 from orchestrator.search.client import MeteredClient

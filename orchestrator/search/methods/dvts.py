@@ -7,7 +7,7 @@ reward cannot displace all others.
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from orchestrator.config.fields import Count, Text
+from orchestrator.fields.types import Count, Text
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.expansion import Expansion, empty_candidates, expand
 from orchestrator.search.method import SearchMethod, register

@@ -6,7 +6,7 @@ The policy engine detects where a sentence or a step ends, so no tokenizer is ne
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from orchestrator.config.fields import Count, Text
+from orchestrator.fields.types import Count, Text
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.expansion import Expansion, empty_candidates, keep_best
 from orchestrator.search.method import SearchMethod, register

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from orchestrator.config.fields import Count, Positive
+from orchestrator.fields.types import Count, Positive
 from orchestrator.records import PreferencePair, Prompt
 from orchestrator.tasks.helpdesk.extent import (
     DIFFERENT_PROMPTS,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from orchestrator.config.fields import CountOrNone
+from orchestrator.fields.types import CountOrNone
 from orchestrator.judges.judge import Judge, Judged, Verdict, register
 from orchestrator.tasks.task import Task
 

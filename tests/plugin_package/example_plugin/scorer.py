@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from orchestrator.choices import Position
-from orchestrator.config.fields import Positive
+from orchestrator.fields.types import Positive
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.kind import Placement, ScorerKind, register
 from orchestrator.scorers.scorer import Scorer, check_finite

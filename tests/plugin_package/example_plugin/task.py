@@ -5,9 +5,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from orchestrator.config.fields import Count
 from orchestrator.evaluation.metric import Metric
 from orchestrator.evaluation.metric import register as register_metric
+from orchestrator.fields.types import Count
 from orchestrator.randomness import generator
 from orchestrator.records import Demonstration, PreferencePair, Prompt
 from orchestrator.tasks.task import PAIR_SPLITS, Grades, Progress, Task, TaskData, register

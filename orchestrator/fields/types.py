@@ -1,8 +1,8 @@
 """Types of the config's fields: numbers and booleans as in YAML 1.2, within bounds.
 
 A boolean is not a number. A string is one only if YAML would read it as a number, since environment
-variables are strings. Bounds exclude values that no machine can compute with; `sizes.py` checks the
-memory and disk of this machine.
+variables are strings. Bounds exclude values that no machine can compute with; `config/sizes.py`
+checks the memory and disk of this machine.
 """
 
 from typing import Annotated
@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.yaml_text import BadYaml, read_scalar
+from orchestrator.fields.yaml_text import BadYaml, read_scalar
 
 MOST = 2**31 - 1  # the largest count
 LARGEST = 1e9  # the largest number; a product of two is far below the limit of float32

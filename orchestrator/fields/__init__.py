@@ -1,0 +1,1 @@
+"""What configs and registered components are made of: sections, types of fields, YAML values."""
