@@ -80,7 +80,7 @@ def _policy(spec: PolicySpec) -> PolicyEngine:
 
 
 Outcome = Response | PromptFailed
-GC_THRESHOLDS = (50_000, 20, 20)  # of Python's garbage collector
+GC_THRESHOLDS = (50_000, 20, 20)  # thresholds of Python's garbage collector
 
 
 @ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS)

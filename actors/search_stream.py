@@ -125,9 +125,9 @@ class _Stream(Generic[Item]):
     ) -> None:
         self._actors, self._search, self._source = list(actors), search, iter(items)
         self._limit = search.max_concurrent + round(QUEUE_RATIO * search.max_concurrent)
-        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # of actors that are alive
+        self._loads = dict.fromkeys(range(len(self._actors)), 0)  # prompts of each live actor
         self._dead = 0  # actors that Ray does not restart any more
-        self._restarts = [0] * len(self._actors)  # of each actor
+        self._restarts = [0] * len(self._actors)  # number of restarts of each actor
         self._retries: deque[tuple[Item, Problem]] = deque()  # what dead actors did not answer
         self._events: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
         self._running = 0  # calls of actors that have not ended

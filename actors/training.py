@@ -23,7 +23,7 @@ from orchestrator.objectives.examples import Example
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 
-PLACEMENT_GROUP_FILE = "placement_group"  # in Ray Train's folder: id of the workers' group
+PLACEMENT_GROUP_FILE = "placement_group"  # holds the id of the workers' placement group
 # Errors of the job itself, which a retry would raise again. Ray Train retries after all others,
 # which the death of another worker may have caused.
 JOB_ERRORS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)

@@ -7,5 +7,5 @@ Position = Literal["closed", "open"]  # where a prefix is scored
 Finished = Literal["template", "position"]  # where search scores a finished response
 Engine = Literal["transformers", "vllm"]
 EngineChoice = Literal["auto", "transformers", "vllm"]
-Dtype = Literal["float32", "float64", "bfloat16"]  # of weights
+Dtype = Literal["float32", "float64", "bfloat16"]  # data types of weights
 BRANCH_MEMORY_MIB = 256  # default memory for the branches of one pass

@@ -69,7 +69,7 @@ def first_uniforms(keys: Sequence[int]) -> np.ndarray:
 _ROUNDS = 10
 _MULTIPLIERS = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _BUMPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
-_BUMPED = [np.arange(_ROUNDS, dtype=np.uint64) * bump for bump in _BUMPS]  # of each round
+_BUMPED = [np.arange(_ROUNDS, dtype=np.uint64) * bump for bump in _BUMPS]  # by round
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 

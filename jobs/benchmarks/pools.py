@@ -42,7 +42,7 @@ from orchestrator.search.tabular import TabularPolicy, TabularReward
 SLEEP_S = 0.5
 MAX_CONCURRENT = 32  # prompts in each actor
 ROUNDS = 5  # prompts in total, as a multiple of the concurrent ones
-FLOOR = 0.95  # of linear scaling
+FLOOR = 0.95  # share of linear scaling
 MEMORY_MIB = 100.0  # limit of the growth of the driver's memory
 ACTOR_CPUS = 0.1
 VOCABULARY, END = 4, 3

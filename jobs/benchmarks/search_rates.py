@@ -21,7 +21,7 @@ from orchestrator.search.engines import SampleRequest, ScoreRequest
 FIRST_ROWS = 64  # sequences of a batch at first; the number is doubled while it helps,
 FURTHER = 2  # up to this multiple of the best number
 HOPELESS = 1 / 3  # share of the best rate below which an engine is not tried further
-ROUNDS = 3  # of each measurement; the best counts
+ROUNDS = 3  # repetitions of each measurement; the best counts
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from orchestrator.config.load import ROOT
 from orchestrator.training.speed import LENGTH, ROWS, TOKENS, Shape, works
 
 EMBEDDED = Shape(500, 128, 384, 4, 4, 4)  # the policy of the embedded world
-SECONDS = 3.0  # for each measurement, of which the mean counts
+SECONDS = 3.0  # duration of each measurement; the mean counts
 # Importing the project before torch decides how threads wait.
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "as ours": ("import orchestrator, torch", {}),

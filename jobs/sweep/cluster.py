@@ -17,7 +17,7 @@ from orchestrator.config.tree import Config
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of a submitted job
 UPLOAD_LEFT_OUT = ["runs", ".venv*", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
 SMALLEST_SHARE = 0.01
-NICENESS = "0"  # of workers; at Ray's default of 15, any other process would take their cores
+NICENESS = "0"  # workers' niceness; at Ray's 15, other processes would take their cores
 STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
 # Each step allocates and frees large tensors. With memory that malloc keeps, and with huge pages,
 # this causes no page faults, which otherwise take a third of the CPU time of sampling.

@@ -20,7 +20,7 @@ PER_SAMPLE = 0.0018
 PER_SCORED_RESPONSE = 0.0007
 GROUP_START = 30.0
 PIPELINE_START = 25.0
-REAL_PAIRS = 1_000  # of a split of a file that is not read yet
+REAL_PAIRS = 1_000  # assumed pairs per split of a file that is not read yet
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _MODEL_FILES = ("model.safetensors", "model.safetensors.index.json")
-PREFIX = "base_model.model."  # of every name in an adapter's file
+PREFIX = "base_model.model."  # prefix of every weight name in an adapter's file
 _CLASSES = {"SEQ_CLS": "ForSequenceClassification", "TOKEN_CLS": "ForTokenClassification"}
 _HEADS = ("classifier", "score")
 _LANGUAGE_MODEL = re.compile(r"(ForCausalLM|LMHeadModel)$")

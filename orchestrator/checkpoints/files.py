@@ -52,7 +52,7 @@ def read_json(checkpoint: str, name: str) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of the JSON or of the UTF-8
+    except ValueError as error:  # invalid JSON or invalid UTF-8
         raise ValueError(f"{checkpoint}: {name} is not JSON: {in_one_line(error)}") from None
     if not isinstance(content, dict):
         kind = type(content).__name__

@@ -1,7 +1,7 @@
 """The error of a config that cannot run, and how errors show values."""
 
 SHOWN = 200  # characters of a value that an error repeats, enough for most paths
-_END = 40  # of these, the characters from its end, such as the name of a file
+_END = 40  # those from its end, such as the name of a file
 
 
 class ConfigError(ValueError):

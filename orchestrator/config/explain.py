@@ -11,7 +11,7 @@ from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
 from orchestrator.tasks.task import TASKS
 
-Location = tuple[int | str, ...]  # of a field, from pydantic
+Location = tuple[int | str, ...]  # path of a field in pydantic's errors
 NO_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 

@@ -30,7 +30,7 @@ NUMBER = 8  # bytes
 MIB = 2**20
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 SPECIAL = 5  # special tokens of a tokenizer that the run makes
-BATCHERS = 2  # that run at once
+BATCHERS = 2  # batchers that run at once
 REAL_PROMPTS = 1_000  # assumed rows of a split of a file that is not read yet
 
 

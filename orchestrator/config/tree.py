@@ -31,7 +31,7 @@ OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
 TAKEN = ("policy", "orm", "reference")  # names of the other models
 VARIANT_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{NAME_LENGTH - 1}}}")
 MOST_VARIANTS = 100
-MOST_CUTS = 10_000  # of a pair, on average: far more than a response has tokens
+MOST_CUTS = 10_000  # mean number per pair: far more than a response has tokens
 
 
 class PartialConfig(Section):

@@ -23,7 +23,7 @@ from orchestrator.search.method import AnySearchMethod
 if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
 
-TRAINED_FIELDS = ("truncation", "weight", "match")  # of a variant trained on the ORM's pairs
+TRAINED_FIELDS = ("truncation", "weight", "match")  # used to train a variant from the ORM
 USE_THE_GAP = ("reference", "entropy", "shuffled")  # kinds of weight that are 1/H
 OPTIMIZATIONS = ("policy", "orm", "reference", "prm", "implicit")
 OF_THE_POLICY = (

@@ -13,7 +13,7 @@ _UNCLOSED = (
     "{% else %}Human: {{ message.content }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
-TEMPLATES = {"LlamaRewardModel": _UNCLOSED}  # by architecture
+TEMPLATES = {"LlamaRewardModel": _UNCLOSED}  # template of each architecture
 # For a tokenizer without a template; GAP precedes the last answer.
 _PLAIN = (
     "{% for message in messages %}{{ message.content }}"

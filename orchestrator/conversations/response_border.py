@@ -12,7 +12,7 @@ from orchestrator.conversations.control_tokens import Ids, split
 from orchestrator.conversations.rendering import TemplateRefuses
 
 _LOG = logging.getLogger(__name__)
-_ENDS = (".", "!", "?", "...", "\n", " ", "5", ")")  # of responses
+_ENDS = (".", "!", "?", "...", "\n", " ", "5", ")")  # common ends of responses
 _UNCHANGED = "such responses are scored unchanged"
 
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 from orchestrator.data.rows import Row, plain_rows
 
 ROWS_PER_INFERENCE = 1_024  # rows whose types are inferred together
-MAX_LEVELS = 16  # of a nested type
-MAX_FIELDS = 256  # of all objects in a column: excludes rows that all have different fields
-JSON_COLUMN = "own_columns"  # of full rows as JSON text
+MAX_LEVELS = 16  # nesting levels of a type
+MAX_FIELDS = 256  # total fields of all objects in a column: excludes rows with ever new fields
+JSON_COLUMN = "own_columns"  # column with full rows as JSON text
 # Exceptions of values without a common type.
 _NO_ARROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 

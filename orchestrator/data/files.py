@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 PARQUET = ".parquet"
 NAMES_SHOWN = 20  # columns in a message
-ROWS_SAMPLED = 100  # for the columns of JSON rows
+ROWS_SAMPLED = 100  # rows that are read to find the columns of JSON files
 # Exceptions of damaged files, gzip and Parquet. Arrow's are not always Python's.
 _DAMAGED = (OSError, EOFError, zlib.error)
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-MAX_DIGITS = 1_000  # of a number that is compared exactly: a policy may write endless digits
+MAX_DIGITS = 1_000  # limit for exact comparison: a policy may write endless digits
 
 _BOX = "\\boxed{"
 _GOLD_MARK = re.compile(r"####")

@@ -21,12 +21,12 @@ import sympy
 from math_verify import parse, verify
 from sympy.logic.boolalg import Boolean
 
-SECONDS = 3.0  # of CPU time per task; a typical one takes 1 %
+SECONDS = 3.0  # CPU time per task; a typical task takes 1 % of it
 MEMORY = 2 * 2**30  # bytes of address space; the libraries take 10 %
 DIGITS = 25  # significant digits of equal values
 _WORKING_DIGITS = 2 * DIGITS
-_LARGEST_DENOMINATOR = 10**6  # of a value that is converted to a fraction
-_POINTS = 3  # at which expressions with variables are compared
+_LARGEST_DENOMINATOR = 10**6  # limit for the conversion of a value to a fraction
+_POINTS = 3  # number of points at which expressions with variables are compared
 
 
 def main() -> None:

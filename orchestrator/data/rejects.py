@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.records import Reject
 
-CONTENT_CHARACTERS = 500  # of a rejected row in the table
+CONTENT_CHARACTERS = 500  # characters of a rejected row that the table stores
 DUPLICATE = "duplicate row"
 EQUAL_RESPONSES = "chosen and rejected are equal"
 SCHEMA = pa.schema(

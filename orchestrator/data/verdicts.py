@@ -11,7 +11,7 @@ from orchestrator.data.rows import Row
 
 Sides = tuple[tuple[str, str], Callable[[Row], int]]
 
-SCORES = ("score", "rating", "overall_score")  # of a ranked completion: higher is better
+SCORES = ("score", "rating", "overall_score")  # fields of a ranked completion; higher is better
 RATINGS = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),

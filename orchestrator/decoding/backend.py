@@ -49,7 +49,7 @@ class ModelBackend:
             self._thread.submit(torch.set_num_threads, threads).result()
         self.policy, self.scorer = self._thread.submit(load).result()
         self._waiting: dict[Kind, list[PendingRequest]] = {"score": [], "top": [], "sample": []}
-        self._active: dict[int, PendingRequest] = {}  # by the policy's request ids
+        self._active: dict[int, PendingRequest] = {}  # keyed by the policy's request ids
         self._woken = False
 
     async def forget(self) -> None:

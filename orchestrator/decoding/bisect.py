@@ -16,7 +16,7 @@ from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 NO_LOGITS = "the policy's logits are NaN"
 NO_MEMORY = "its request does not fit the memory"
 NO_ROOM = "its text is longer than the engine reads"
-_CPU_ALLOCATOR = "DefaultCPUAllocator"  # in torch's message for CPU memory
+_CPU_ALLOCATOR = "DefaultCPUAllocator"  # occurs in torch's error message for lack of CPU memory
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 

@@ -44,7 +44,7 @@ def config_schema() -> Json:
     fields["search"] = _described(fields["search"], {"anyOf": [_search(fields), listed]})
     judge = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
     judges = definitions["EvaluationConfig"]["properties"]["judges"]
-    judges["items"] = {"anyOf": [{"type": "string"}, judge]}  # of other packages, with any fields
+    judges["items"] = {"anyOf": [{"type": "string"}, judge]}  # plug-ins may have any fields
     definitions.pop("Judge", None)
     base = {
         "description": "Another config, relative to this file, over which this one is merged.",

@@ -28,7 +28,7 @@ class SizedCell:
     cell: Cell
 
 
-Curves = Mapping[str | None, Sequence[SizedCell]]  # of each scorer, by ascending n
+Curves = Mapping[str | None, Sequence[SizedCell]]  # curve of each scorer, by ascending n
 
 
 @dataclass(frozen=True)

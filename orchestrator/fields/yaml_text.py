@@ -19,7 +19,7 @@ from yaml.scanner import Scanner
 
 NESTING = 20  # levels; the config's own tree has 5
 VALUES = 20_000  # including those that aliases repeat
-CHARACTERS = 200_000  # in a file
+CHARACTERS = 200_000  # maximum length of a file
 MESSAGE = 300  # characters of a message of PyYAML
 DIGITS = 40  # characters of a number, with its sign
 _TAG = "tag:yaml.org,2002:"
@@ -127,7 +127,7 @@ class _Reader:
         self._values += 1
         if self._values > VALUES:
             raise BadYaml(f"more than {VALUES:,} values, including those of aliases; valid: fewer")
-        if depth > NESTING:  # by aliases; the composer checks the nodes
+        if depth > NESTING:  # through aliases; the composer checks the depth of nodes
             raise BadYaml(f"{_shown(field)}: nested deeper than {NESTING} levels")
         if isinstance(node, ScalarNode):
             return _value(node.tag.removeprefix(_TAG), node.value, field)

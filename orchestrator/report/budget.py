@@ -17,7 +17,7 @@ from orchestrator.report.rows import (
 )
 
 BUDGETS = {"flops": "FLOPs", "seconds": "seconds"}
-NEAR = 0.95  # from this share of the budget on the costs count as equal
+NEAR = 0.95  # costs count as equal from this share of the budget on
 # The meaning of the marks behind the n of BoN.
 MARKS = {
     "*": "* BoN with its largest N is cheaper than the method, so it used less than the budget.",

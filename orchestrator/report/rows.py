@@ -31,7 +31,7 @@ PER_PROMPT = {
     "policy_calls": "policy calls",
     "reward_calls": "reward calls",
 }
-SETS = ("strict", "distinct", "decided")  # of prefix pairs, in the order of columns
+SETS = ("strict", "distinct", "decided")  # sets of prefix pairs, in the order of columns
 DETAIL_FLOPS = {"policy_flops": "policy", "reward_flops": "reward"}
 
 

@@ -24,7 +24,7 @@ LINE = "#d3d8de"  # grid: the page's rule colour
 PALETTE = ("#3182bd", "#e6701a", "#1b9e77", "#cc5fa3", "#c79a00", "#7a6fd0", "#56b4c9", "#a65d3f")
 NEUTRAL = "#87909a"  # cells without a scorer
 LONGEST_NAME = 28  # characters of a name in a figure
-DOTS_PER_INCH = 144  # of PNG files
+DOTS_PER_INCH = 144  # resolution of PNG files
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,

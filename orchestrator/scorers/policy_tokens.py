@@ -17,8 +17,8 @@ from orchestrator.conversations.retokenizing import Retokenizer
 from orchestrator.search.engines import Ids, ScoreRequest
 
 _LOG = logging.getLogger(__name__)
-_MERGES = "the chat template's closing merges with responses that end with"
-_SEPARATE = "search scores them with the closing as separate tokens, scoring jobs reject them"
+_MERGES = "the chat template's closing tokens merge with responses that end with"
+_SEPARATE = "search tokenizes the closing tokens separately, and scoring jobs reject such responses"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PolicyTokens:
         self._lead_begin = self._policy.marker_ids(lead)[0] if lead.strip() else None
         end_think = self._policy.marker_ids(END_THINK)
         self._end_think = end_think[0] if len(end_think) == 1 else None
-        self._begins: dict[int, int | None] = {}  # by a response's first token
+        self._begins: dict[int, int | None] = {}  # keyed by a response's first token
         self._trimmed_ends: dict[int, bool] = {}
 
     def requests(self, request: ScoreRequest) -> list[ModelRequest]:

@@ -19,7 +19,7 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.steps import check_delimiter
 from orchestrator.scorers.tagged import TagFormat
 
-QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # as the models were trained
+QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # tags of the training data
 _WORD, _NUMBER = "x", "7"  # two steps that begin with different tokens
 
 

@@ -78,7 +78,7 @@ class TaggedText:
         self.closed: Ids = ()
         self.ends: tuple[int, ...] = ()
         self._between: Ids = ()  # tokens between the last tag and the next step
-        self._parts: list[_Part] = []  # of the incomplete step
+        self._parts: list[_Part] = []  # parts of the incomplete step
         self._text = ""  # text of the incomplete step
 
     def copy(self) -> "TaggedText":

@@ -37,7 +37,7 @@ class PoolingEngine:
             convert="classify",
             pooler_config=PoolerConfig(task=self.task, use_activation=False),
             hf_overrides={"num_labels": 1},
-            dtype="float32",  # as for the other scorers
+            dtype="float32",  # the same as in the other scorers
             enable_prefix_caching=self.caching,
             max_num_seqs=TEXTS_PER_BATCH,
             enforce_eager=True,

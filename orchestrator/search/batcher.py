@@ -32,7 +32,7 @@ class PendingRequest:
 
     index: int
     kind: Kind
-    request: Any  # of the kind's type
+    request: Any  # its type depends on the kind
     answer: asyncio.Future[Any]
 
 
@@ -66,7 +66,7 @@ class Batcher:
 
     def __init__(self, backend: Backend, clock: SharedTime) -> None:
         self._backend, self._clock = backend, clock
-        self._open: dict[int, set[PendingRequest]] = {}  # of each live search
+        self._open: dict[int, set[PendingRequest]] = {}  # open requests of each live search
         self._running: set[int] = set()  # live searches without an open request
         self._seconds: dict[int, float] = {}
         self._new: list[PendingRequest] = []

@@ -23,7 +23,7 @@ from orchestrator.search.state import SearchState
 StateT = TypeVar("StateT", bound=SearchState, default=SearchState)
 Search = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Response]]
 OnState = Callable[[Problem, SearchState], None]
-SECONDS = 0.025  # of a prompt, unless a method overrides it
+SECONDS = 0.025  # per prompt, unless a method overrides it
 
 
 class SearchMethod(Section, Generic[StateT]):

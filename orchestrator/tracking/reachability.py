@@ -14,7 +14,7 @@ from orchestrator.masking import mask_secrets
 
 ANSWER_S = 8.0  # seconds in which a store must answer
 SERVERS = ("http", "https")
-DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # that MLflow supports
+DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # databases that MLflow supports
 SERVER_ERROR = 500  # the smallest HTTP status that means an error of the server
 
 
@@ -71,7 +71,7 @@ def _check_server(uri: str, seconds: float) -> None:
 
 
 def _check_database(uri: str, seconds: float) -> None:
-    import sqlalchemy  # as MLflow does
+    import sqlalchemy  # MLflow uses it too
     from sqlalchemy.exc import SQLAlchemyError
 
     engine = sqlalchemy.create_engine(uri)

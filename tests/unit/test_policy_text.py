@@ -123,7 +123,7 @@ def test_a_closing_that_merges_with_a_response_is_told(caplog: pytest.LogCapture
     with pytest.raises(TemplateRefuses, match="closing tokens merge"):
         chat.conversation(PROMPT, "It is so.")
     PolicyTokens(None, chat)
-    assert "closing merges with responses that end with '.'" in caplog.text
+    assert "closing tokens merge with responses that end with '.'" in caplog.text
     caplog.clear()
     PolicyTokens(None, reward("ChatML"))
     assert not caplog.text

@@ -109,7 +109,7 @@ def _cell_results(inputs: EvaluationInputs) -> CellResults:
     task = inputs.task
     grades = (*task.counted, *([task.judged_by] if task.judged_by else []))
     cells = [_read_cell(files, grades) for files in inputs.cells]
-    curves = {  # of several curves of a scorer the last one counts
+    curves = {  # if a scorer has several curves, the last one counts
         files.scorer: _read_curve(files, grades) for files in inputs.cells if files.has_curve
     }
     every = _complete(inputs, [*cells, *(p.cell for curve in curves.values() for p in curve)])

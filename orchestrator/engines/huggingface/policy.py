@@ -89,7 +89,7 @@ class HuggingFacePolicy:
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}
         self._request_ids = count()
         self._active: dict[int, _ActiveRequest] = {}
-        self._waiting: list[tuple[Ids, ActiveSample]] = []  # by context
+        self._waiting: list[tuple[Ids, ActiveSample]] = []  # samples with their contexts
         self._batch = SampleBatch(self.model, self._forward, device)
         self.temperature, self.top_p, self.device = temperature, top_p, device
 

@@ -57,7 +57,7 @@ class SampleBatch:
         self._count = 0  # columns
         self._tokens = torch.empty(0, dtype=torch.int64, device=self._device)  # the last, (N,)
         self._layers: list[SampleLayer] = []
-        self._context_index: dict[Ids, int] = {}  # of each context in ``_matches``
+        self._context_index: dict[Ids, int] = {}  # index of each context in ``_matches``
         self._matches: PrefixMatches | None = None
 
     @property

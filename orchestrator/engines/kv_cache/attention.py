@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-NAME = "segmented"  # in transformers' registry
+NAME = "segmented"  # name in transformers' registry
 
 
 class RowGroups:

@@ -45,7 +45,7 @@ class BranchStates:
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
-        self._branches: dict[Ids, list[_BranchRow]] = {}  # by trunk
+        self._branches: dict[Ids, list[_BranchRow]] = {}  # keyed by trunk
         self._forwards: OrderedDict[int, ForwardStates] = OrderedDict()
         self._nbytes = 0
 

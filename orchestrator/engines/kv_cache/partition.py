@@ -13,12 +13,12 @@ from orchestrator.rewards.packed import Ids
 class CacheRow:
     """One cache row for ``sequence``; its first ``offset`` tokens are stored in row ``parent``."""
 
-    index: int  # in its partition
+    index: int  # row index in its partition
     sequence: Ids = ()
     parent: "CacheRow | None" = None
     offset: int = 0
     children: set["CacheRow"] = field(default_factory=set)  # rows whose parent is this one
-    prefixes: list[Ids] = field(default_factory=list)  # of the sequence, in the prefix index
+    prefixes: list[Ids] = field(default_factory=list)  # those in the prefix index
 
     @property
     def length(self) -> int:

@@ -27,7 +27,7 @@ from orchestrator.engines.kv_cache.prefix_match import PrefixMatches
 from orchestrator.engines.kv_cache.row_storage import CopyPlan, LayerKV
 from orchestrator.rewards.packed import Ids
 
-MEMORY_MIB = 256  # of rows, half of it for parents, and as much again for branches
+MEMORY_MIB = 256  # for rows (half of it for parents), and the same again for branches
 
 
 @dataclass(frozen=True)

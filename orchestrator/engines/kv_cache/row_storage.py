@@ -16,7 +16,7 @@ class RowStorage:
 
     def __init__(self) -> None:
         self.layers: list[LayerKV] = []
-        self.nbytes = 0  # of all rows in all layers
+        self.nbytes = 0  # size of all rows in all layers
         self.row_nbytes = 0
 
     def gather(self, rows: Sequence[int], width: int, layer: int) -> LayerKV:

@@ -81,7 +81,7 @@ class VllmPolicy:
         self._end_ids = self.chat.end_ids if ends else ()
         self._request_ids, self._sample_ids = count(), count()
         self._requests: dict[int, list[_ActiveSample]] = {}  # unfinished
-        self._active: dict[int, _ActiveSample] = {}  # by sample id
+        self._active: dict[int, _ActiveSample] = {}  # keyed by sample id
         start = partial(Generator, temperature=temperature, top_p=top_p, dtype=dtype)
         self._engine = VllmProcess(checkpoint, device, start, cache_mib)
 

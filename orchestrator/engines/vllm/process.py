@@ -25,12 +25,12 @@ import torch._dynamo.config
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 
-CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # of the KV cache; longer sequences are rejected
+CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # KV cache size; sequences that exceed it are rejected
 GPU_MEMORY_UTILIZATION = 0.05  # checked at start: two engines share a GPU
 BLOCK = {"cpu": 32, "cuda": 16}  # tokens of a cache block, the minimum: only full blocks are reused
-TOKENS_PER_BATCH = 8192  # of a forward; longer prompts are prefilled in chunks
-SHUTDOWN_S = 2.0  # that an idle engine has to exit before it is killed
-ROWS_NAMED = 20  # in an error message, at most
+TOKENS_PER_BATCH = 8192  # per forward pass; longer prompts are prefilled in chunks
+SHUTDOWN_S = 2.0  # time for an idle engine to exit before it is killed
+ROWS_NAMED = 20  # maximum number in an error message
 SETTINGS = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the cores are shared with other processes
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # this is its own process already
