@@ -94,9 +94,7 @@ def save_model(engine: Any, chat: Chat, folder: Path, rank: int) -> None:
             if rank == 0:
                 state[names[id(parameter)]] = parameter.detach().to("cpu", copy=True)
     if rank == 0:
-        values = model.state_dict(
-            keep_vars=True
-        )  # with buffers, and tied weights under all their names
+        values = model.state_dict(keep_vars=True)  # with buffers, and tied weights by all names
         state = {
             name: state[names[id(value)]] if id(value) in names else value.detach().cpu()
             for name, value in values.items()
