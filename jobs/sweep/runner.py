@@ -3,9 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +17,7 @@ from jobs.sweep.stage_names import CellName
 from orchestrator.checkpoints.weights import Weights
 from orchestrator.config.extents import too_long_warmups
 from orchestrator.evaluation.metric import metrics_in_order
+from orchestrator.report.entries import CellEntry, Evaluation
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 from orchestrator.tracking.mlflow_tracker import Tracker
@@ -179,18 +179,20 @@ class Runner:
             {"stage_key": stage.key, "seed": config.seed, **inputs},
         )
 
-    def track_cells(self, cells: Sequence[Mapping[str, Any]]) -> None:
+    def track_cells(self, cells: Sequence[CellEntry]) -> None:
         """Add the evaluation's metrics, with their intervals, to the cells' runs."""
         for cell in cells:
             run_id = self._runs[CellName(cell["method"], cell["scorer"]).stage]
             metrics: dict[str, float] = {}
             for name, interval in cell["metrics"].items():
-                if isinstance(interval, dict):
-                    metrics[name] = interval["value"]
-                    metrics[f"{name}_low"] = interval["low"]
-                    metrics[f"{name}_high"] = interval["high"]
-                elif interval is not None:
+                if interval is None:
+                    continue
+                if isinstance(interval, int | float):
                     metrics[name] = interval
+                    continue
+                metrics[name] = interval["value"]
+                metrics[f"{name}_low"] = interval["low"]
+                metrics[f"{name}_high"] = interval["high"]
             self._tracker.log(run_id, metrics=metrics)
 
 
@@ -220,10 +222,11 @@ def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> No
     )
 
 
-def read_evaluation(plan: Plan) -> dict[str, Any]:
-    """Return the JSON of the evaluation."""
+def read_evaluation(plan: Plan) -> Evaluation:
+    """Return the results of the evaluation."""
     folder = plan.store.folder(plan.stages["evaluation"])
-    return dict(json.loads((folder / "evaluation.json").read_text()))
+    evaluation: Evaluation = json.loads((folder / "evaluation.json").read_text())
+    return evaluation
 
 
 def _artifacts(folder: Path) -> list[Path]:

@@ -1,14 +1,11 @@
 """The table of equal budgets: each method against best-of-n of its scorer at the same cost."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from orchestrator.evaluation.metric import metrics_in_order
+from orchestrator.report.entries import BudgetEntry, Summary
 from orchestrator.report.notation import number, paired, printable, sign
 from orchestrator.report.rows import (
     INTERVAL,
     Entry,
-    Summary,
     Table,
     label_of,
     make_table,
@@ -56,7 +53,7 @@ def budget_marks(summary: Summary) -> list[str]:
     return [text for mark, text in MARKS.items() if mark in used]
 
 
-def _mark(entry: Mapping[str, Any]) -> str:
+def _mark(entry: BudgetEntry) -> str:
     if entry["share"] > 1:
         return "\N{DAGGER}"
     return "*" if entry["n"] == entry["most"] and entry["share"] < NEAR else ""

@@ -3,18 +3,18 @@
 They show section 5 and appendix B with intervals. Drawn by matplotlib (Agg) without pyplot.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from orchestrator.report.entries import RateEntry, Summary, pair_sets
 from orchestrator.report.forest import forests
 from orchestrator.report.quality import quality_figures
-from orchestrator.report.rows import Summary
 from orchestrator.report.style import (
     INK,
     PALETTE,
@@ -100,11 +100,11 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
     return figure
 
 
-def _band(axes: Axes, rate: Mapping[str, Any], colour: str) -> None:
-    intervals = rate[rate["over"]]
+def _band(axes: Axes, rate: RateEntry, colour: str) -> None:
+    intervals, _ = pair_sets(rate)[rate["over"]]
     points = [(t, f) for t, f in zip(rate["grid"], intervals, strict=True) if f is not None]
     lengths = [t for t, _ in points]
-    low, high = ([mean[part] for _, mean in points] for part in ("low", "high"))
+    low, high = [mean["low"] for _, mean in points], [mean["high"] for _, mean in points]
     axes.fill_between(lengths, low, high, color=colour, alpha=BANDS[rate["position"]], linewidth=0)
     axes.plot(
         lengths, [mean["value"] for _, mean in points],
@@ -149,5 +149,6 @@ def weights(summary: Summary) -> Figure | None:
 
 def _colours(summary: Summary) -> dict[str | None, str]:
     """Return the colour of each scorer, the same in all figures."""
-    scorers = [row["scorer"] for part in ("cells", "agreement") for row in summary[part]]
+    scorers = [cell["scorer"] for cell in summary["cells"]]
+    scorers += [rate["scorer"] for rate in summary["agreement"]]
     return colours([*scorers, *(model["name"] for model in summary["models"])])

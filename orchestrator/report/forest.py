@@ -4,16 +4,16 @@ One figure per metric, one panel per baseline (section 5).
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.evaluation.metric import METRICS
+from orchestrator.report.entries import ComparisonEntry, Summary
 from orchestrator.report.notation import sign
-from orchestrator.report.rows import Summary, method_order
+from orchestrator.report.rows import method_order
 from orchestrator.report.style import INK, NEUTRAL, PALETTE, label, new_figure
 
 ROW_HEIGHT = 0.27  # inches
@@ -34,7 +34,7 @@ def forests(summary: Summary) -> dict[str, Figure]:
     return drawn
 
 
-def _forest(metric: str, tests: Sequence[Mapping[str, Any]]) -> Figure:
+def _forest(metric: str, tests: Sequence[ComparisonEntry]) -> Figure:
     baselines = list(dict.fromkeys(test["baseline"] for test in tests))
     names = list(dict.fromkeys((test["method"], test["scorer"]) for test in tests))
     width = 2.2 + 2.7 * len(baselines)
@@ -52,11 +52,13 @@ def _forest(metric: str, tests: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _panel(
-    axes: Axes, names: Sequence[tuple[str, str | None]], tests: Sequence[Mapping[str, Any]]
+    axes: Axes, names: Sequence[tuple[str, str | None]], tests: Sequence[ComparisonEntry]
 ) -> None:
     axes.axvline(0, color=INK, linewidth=1)
     for entry in tests:
         test = entry["test"]
+        if test is None:
+            continue
         difference = test["difference"]
         axes.errorbar(
             [difference], [names.index((entry["method"], entry["scorer"]))],

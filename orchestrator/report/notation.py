@@ -3,9 +3,9 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from orchestrator.evaluation.statistics import sign_of
+from orchestrator.report.entries import Mean, PairedEntry
 
 NOTHING = "\N{EN DASH}"  # a value that was not measured
 DIGITS = 2  # decimals of a metric
@@ -27,11 +27,11 @@ def number(value: float | None, digits: int = DIGITS) -> str:
     return f"{value:z,.{digits}f}"
 
 
-def interval(mean: Mapping[str, Any] | None, digits: int = DIGITS) -> str:
+def interval(mean: Mean | None, digits: int = DIGITS) -> str:
     """Format a value with its interval, e.g. ``0.61 [0.55, 0.66]``."""
     if mean is None:
         return NOTHING
-    value, low, high = (number(mean[part], digits) for part in ("value", "low", "high"))
+    value, low, high = (number(part, digits) for part in (mean["value"], mean["low"], mean["high"]))
     return f"{value} [{low}, {high}]"
 
 
@@ -40,16 +40,16 @@ def p_value(value: float) -> str:
     return f"<{SMALLEST_P}" if value < SMALLEST_P else f"{value:.3f}"
 
 
-def paired(test: Mapping[str, Any] | None) -> str:
+def paired(test: PairedEntry | None) -> str:
     """Format difference, interval and p, e.g. ``+0.053 [+0.011, +0.095] p 0.012``."""
     if test is None:
         return NOTHING
-    parts = (f"{test[part]:+z.{DIFFERENCE_DIGITS}f}" for part in ("difference", "low", "high"))
-    difference, low, high = parts
+    parts = (test["difference"], test["low"], test["high"])
+    difference, low, high = (f"{part:+z.{DIFFERENCE_DIGITS}f}" for part in parts)
     return f"{difference} [{low}, {high}] p {p_value(test['p_value'])}"
 
 
-def sign(test: Mapping[str, Any] | None) -> str:
+def sign(test: PairedEntry | None) -> str:
     """Return ``+`` or ``-`` if interval and p-value are significant, else an empty string."""
     return "" if test is None else sign_of(test["low"], test["high"], test["p_value"])
 

@@ -4,15 +4,14 @@ The page loads nothing: styles and figures are inline, and there are no scripts.
 escapes all text except the SVG figures.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from orchestrator.report import provenance, rows
 from orchestrator.report.budget import budget_marks, equal_budget_table
+from orchestrator.report.entries import Summary
 from orchestrator.report.figures import figures
 from orchestrator.report.notation import duration, printable
 from orchestrator.report.reasons import counts_table, reasons
@@ -22,7 +21,7 @@ from orchestrator.report.tables import premise_line
 TEMPLATE = "page.html.j2"
 
 
-def write_report(summary: Mapping[str, Any], file: Path, ui_command: str) -> None:
+def write_report(summary: Summary, file: Path, ui_command: str) -> None:
     """Write the page, completely or not at all.
 
     Args:
@@ -36,7 +35,7 @@ def write_report(summary: Mapping[str, Any], file: Path, ui_command: str) -> Non
     unfinished.replace(file)
 
 
-def render(summary: Mapping[str, Any], ui_command: str) -> str:
+def render(summary: Summary, ui_command: str) -> str:
     """Return the HTML of the page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

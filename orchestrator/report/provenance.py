@@ -1,7 +1,9 @@
 """Tables of the provenance of results: models, weights, stages, rejects and versions."""
 
+from orchestrator.report.entries import Summary
 from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
-from orchestrator.report.rows import INTERVAL, Entry, Summary, Table, make_table, name_of
+from orchestrator.report.rows import INTERVAL, Entry, Table, make_table, name_of
+from orchestrator.stages.figures import WeightsEntry
 
 
 def models_table(summary: Summary) -> Table:
@@ -37,7 +39,7 @@ def weights_table(summary: Summary) -> Table:
             Entry(printable(entry["truncation"])),
             Entry(number(entry["partial_pairs"], 0)),
             Entry(number(entry["kept"], 0)),
-            *(Entry(number(entry["dropped"].get(reason), 0)) for reason in reasons),
+            *(Entry(number(_dropped(entry).get(reason), 0)) for reason in reasons),
             Entry(number(entry["capped"], 0)),
         ]
         for entry in weights
@@ -45,6 +47,10 @@ def weights_table(summary: Summary) -> Table:
     dropped = (f"dropped: {printable(reason).replace('_', ' ')}" for reason in reasons)
     others = ("partial pairs", "kept", *dropped, "weight capped")
     return make_table("Reference weights", ("truncation",), others, rows).without_empty()
+
+
+def _dropped(entry: WeightsEntry) -> dict[str, int]:
+    return {name: n for name, n in entry["dropped"].items() if isinstance(n, int)}
 
 
 def stages_table(summary: Summary) -> Table:

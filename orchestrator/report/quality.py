@@ -5,15 +5,15 @@ all methods.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.evaluation.metric import metrics_in_order
+from orchestrator.report.entries import CellEntry, PointEntry, Summary, mean_of
 from orchestrator.report.notation import flops_unit
-from orchestrator.report.rows import Summary, label_of, method_order
+from orchestrator.report.rows import label_of, method_order
 from orchestrator.report.style import INK, label, logarithmic, new_figure
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
@@ -22,7 +22,7 @@ BAND = 0.08  # opacity of a line's interval
 
 def quality_figures(summary: Summary, colour: Mapping[str | None, str]) -> dict[str, Figure | None]:
     """Return a figure for each kind of cost; None if it was not measured."""
-    costs = [cell["cost"]["flops"] for cell in summary["cells"] if _cost(cell, "flops")]
+    costs = [flops for cell in summary["cells"] if (flops := _cost(cell, "flops"))]
     scale, unit = flops_unit(costs)
     return {
         "quality_and_flops": _figure(summary, colour, "flops", scale, f"{unit} per prompt"),
@@ -48,10 +48,10 @@ def _figure(
         for curve in summary["bon_curves"]:
             _line(axes, curve["points"], metric, cost, scale, colour[curve["scorer"]])
         for cell in cells:
-            mean = cell["metrics"].get(metric)
-            if mean is not None:
+            mean, spent = mean_of(cell, metric), _cost(cell, cost)
+            if mean is not None and spent is not None:
                 axes.errorbar(
-                    [cell["cost"][cost] / scale], [mean["value"]],
+                    [spent / scale], [mean["value"]],
                     yerr=[[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]],
                     fmt=marker[cell["method"]], color=colour[cell["scorer"]],
                     markersize=7, elinewidth=1.2, capsize=2.5, alpha=0.9,
@@ -65,24 +65,29 @@ def _figure(
 
 def _line(
     axes: Axes,
-    points: Sequence[Mapping[str, Any]],
+    points: Sequence[PointEntry],
     metric: str,
     cost: str,
     scale: float,
     colour: str,
 ) -> None:
-    measured = [point for point in points if point["metrics"].get(metric) is not None]
-    costs = [point["cost"][cost] / scale for point in measured]
-    value, low, high = (
-        [point["metrics"][metric][part] for point in measured] for part in ("value", "low", "high")
-    )
+    measured = [(point, mean) for point in points if (mean := mean_of(point, metric)) is not None]
+    costs = [point["cost"][cost] / scale for point, _ in measured]
+    low, high = [mean["low"] for _, mean in measured], [mean["high"] for _, mean in measured]
     axes.fill_between(costs, low, high, color=colour, alpha=BAND, linewidth=0)
-    axes.plot(costs, value, color=colour, linewidth=1.4, marker=".", markersize=4)
+    axes.plot(
+        costs,
+        [mean["value"] for _, mean in measured],
+        color=colour,
+        linewidth=1.4,
+        marker=".",
+        markersize=4,
+    )
 
 
 def _legend(
     summary: Summary,
-    cells: Sequence[Mapping[str, Any]],
+    cells: Sequence[CellEntry],
     marker: Mapping[str, str],
     colour: Mapping[str | None, str],
 ) -> list[Line2D]:
@@ -100,6 +105,6 @@ def _legend(
     ]
 
 
-def _cost(cell: Mapping[str, Any], name: str) -> float | None:
+def _cost(cell: CellEntry, name: str) -> float | None:
     cost = (cell.get("cost") or {}).get(name)
     return float(cost) if cost else None

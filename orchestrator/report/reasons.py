@@ -3,15 +3,14 @@
 The counts show which faults a reward model removes and which it misses; a rate only sums them.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from orchestrator.evaluation.metric import metrics_in_order
+from orchestrator.report.entries import ComparisonEntry, Summary
 from orchestrator.report.notation import interval, number, paired, printable, sign
 from orchestrator.report.rows import (
     INTERVAL,
     Entry,
-    Summary,
     Table,
     label_of,
     make_table,
@@ -49,7 +48,7 @@ def reasons(summary: Summary) -> list[str]:
         m for m, kind in metrics_in_order().items() if kind.tells_right and kind.kind == "rate"
     ]
     rate = next((r for r in rates if any(t["metric"] == r for t in tests)), None)
-    counts: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
+    counts: dict[tuple[str, str | None], list[ComparisonEntry]] = {}
     for test in summary["count_comparisons"]:
         if test["baseline"] == BASELINE:
             counts.setdefault((test["method"], test["scorer"]), []).append(test)
@@ -61,17 +60,18 @@ def reasons(summary: Summary) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _sentence(test: Mapping[str, Any], counts: Sequence[Mapping[str, Any]]) -> str:
-    significant = [c for c in counts if c["test"] is not None and sign(c["test"])]
+def _sentence(entry: ComparisonEntry, counts: Sequence[ComparisonEntry]) -> str:
+    tests = [(count["metric"], test) for count in counts if (test := count["test"]) is not None]
+    significant = [(metric, test) for metric, test in tests if sign(test)]
     if not significant:
         return ""
-    significant.sort(key=lambda c: -abs(c["test"]["difference"]))
-    details = "; ".join(f"{_words(c['metric'])} {paired(c['test'])}" for c in significant)
-    verdict = VERDICTS[sign(test["test"])]
-    rate = label_of(test["metric"])
+    significant.sort(key=lambda pair: -abs(pair[1]["difference"]))
+    details = "; ".join(f"{_words(metric)} {paired(test)}" for metric, test in significant)
+    verdict = VERDICTS[sign(entry["test"])]
+    rate = label_of(entry["metric"])
     return (
-        f"{printable(test['method'])}, {name_of(test['scorer'])}: {rate} {verdict} with the ORM"
-        f" ({paired(test['test'])}). Counts per response, difference to the ORM: {details}."
+        f"{printable(entry['method'])}, {name_of(entry['scorer'])}: {rate} {verdict} with the ORM"
+        f" ({paired(entry['test'])}). Counts per response, difference to the ORM: {details}."
     )
 
 

@@ -5,9 +5,17 @@ The terminal and the page show the same tables.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 from orchestrator.evaluation.metric import METRICS, metrics_in_order
+from orchestrator.report.entries import (
+    CellEntry,
+    MethodEntry,
+    PairedEntry,
+    Summary,
+    mean_of,
+    pair_sets,
+)
 from orchestrator.report.notation import (
     NOTHING,
     facts,
@@ -20,7 +28,7 @@ from orchestrator.report.notation import (
 )
 from orchestrator.search.method import methods_in_order
 
-Summary = Mapping[str, Any]
+EntryT = TypeVar("EntryT", bound=MethodEntry)
 INTERVAL = "[95 % interval]"
 SCORER_REWARD = "reward"  # the metric that is shown with its standard deviation
 PER_PROMPT = {
@@ -92,7 +100,7 @@ def name_of(scorer: object) -> str:
     return NOTHING if scorer is None else printable(scorer)
 
 
-def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def method_order(rows: Iterable[EntryT]) -> list[EntryT]:
     """Sort rows by method in the order of the registry, unknown methods last; the sort is stable.
 
     The label of a setting of a method, such as cbs-chunk6, begins with the name of the method.
@@ -101,7 +109,7 @@ def method_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     labels = [row["method"] for row in listed]
     order = list(dict.fromkeys([*methods_in_order(), *labels]))
 
-    def rank(row: Mapping[str, Any]) -> tuple[int, int]:
+    def rank(row: EntryT) -> tuple[int, int]:
         name, label = row["method"].partition("-")[0], row["method"]
         return order.index(name if name in order else label), order.index(label)
 
@@ -113,11 +121,11 @@ def label_of(metric: str) -> str:
     return METRICS[metric].label if metric in METRICS else printable(metric)
 
 
-def tokens_per_prompt(cell: Mapping[str, Any]) -> float | None:
+def tokens_per_prompt(cell: CellEntry) -> float | None:
     """Return the tokens that both models computed per prompt; None if unknown."""
     cost = cell.get("cost") or {}
-    parts = [cost.get("policy_tokens_computed"), cost.get("reward_tokens_computed")]
-    return None if parts[0] is None else float(parts[0] + (parts[1] or 0))
+    policy = cost.get("policy_tokens_computed")
+    return None if policy is None else float(policy + (cost.get("reward_tokens_computed") or 0))
 
 
 def cells_table(summary: Summary, *, detail: bool = False) -> Table:
@@ -128,7 +136,7 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
         detail: whether to add the columns that only the page has.
     """
     cells = method_order(summary["cells"])
-    lead: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    lead: dict[str, Callable[[CellEntry], str]] = {
         "method": lambda cell: printable(cell["method"]),
         "scorer": lambda cell: name_of(cell["scorer"]),
         "n": lambda cell: number(cell["prompts"], 0),
@@ -162,37 +170,38 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
     return make_table(f"Cells {INTERVAL}", lead, others, rows).without_empty()
 
 
-def _best(cells: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+def _best(cells: Iterable[CellEntry]) -> dict[tuple[str, str], float]:
     """Return the highest value of each (method, metric) of which there are at least two cells."""
     values: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         for name, metric in METRICS.items():
-            if metric.comparable and (measured := cell["metrics"].get(name)) is not None:
+            if metric.comparable and (measured := mean_of(cell, name)) is not None:
                 values.setdefault((cell["method"], name), []).append(measured["value"])
     return {key: max(group) for key, group in values.items() if len(group) > 1}
 
 
-def _metric(cell: Mapping[str, Any], name: str, best: Mapping[tuple[str, str], float]) -> Entry:
-    measured = cell["metrics"].get(name)
+def _metric(cell: CellEntry, name: str, best: Mapping[tuple[str, str], float]) -> Entry:
+    measured = mean_of(cell, name)
     text = interval(measured)
     if name == SCORER_REWARD and measured is not None:
         deviation = cell["metrics"].get("reward_std")
-        text += "" if deviation is None else f" \N{PLUS-MINUS SIGN} {number(deviation)}"
+        if isinstance(deviation, int | float):
+            text += f" \N{PLUS-MINUS SIGN} {number(deviation)}"
     highest = best.get((cell["method"], name))
     return Entry(text, best=measured is not None and measured["value"] == highest)
 
 
-def _costs(cells: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+def _costs(cells: Iterable[CellEntry], name: str) -> list[float]:
     costs = ((cell.get("cost") or {}).get(name) for cell in cells)
     return [float(cost) for cost in costs if cost is not None]
 
 
-def _scaled(cell: Mapping[str, Any], name: str, scale: float) -> str:
+def _scaled(cell: CellEntry, name: str, scale: float) -> str:
     """Return a mean cost in the unit of the table."""
     return number(next((cost / scale for cost in _costs([cell], name)), None), 1)
 
 
-def _details(cell: Mapping[str, Any], scale: float) -> list[Entry]:
+def _details(cell: CellEntry, scale: float) -> list[Entry]:
     cost = cell.get("cost") or {}
     return [
         *(Entry(number(cost.get(name), 1)) for name in PER_PROMPT),
@@ -208,7 +217,11 @@ def comparison_tables(summary: Summary) -> dict[str, Table]:
     for metric in dict.fromkeys(test["metric"] for test in tests):
         chosen = method_order(test for test in tests if test["metric"] == metric)
         title = f"Paired differences in {label_of(metric)} {INTERVAL}"
-        tables[metric] = _against_baselines(title, chosen, ("method", "scorer"))
+        tables[metric] = _against_baselines(
+            title,
+            ("method", "scorer"),
+            [((test["method"], test["scorer"]), test["baseline"], test["test"]) for test in chosen],
+        )
     return tables
 
 
@@ -216,24 +229,32 @@ def agreement_comparisons_table(summary: Summary) -> Table:
     """Return the paired differences of mean agreement; columns are baselines."""
     lead = ("measure", "scorer", "position", "over")
     title = f"Paired differences in agreement {INTERVAL}"
-    return _against_baselines(title, summary["agreement_comparisons"], lead)
+    tests = [
+        ((entry["measure"], entry["scorer"], entry["position"], entry["over"]),
+         entry["baseline"], entry["test"])
+        for entry in summary["agreement_comparisons"]
+    ]  # fmt: skip
+    return _against_baselines(title, lead, tests)
 
 
 def _against_baselines(
-    title: str, tests: Sequence[Mapping[str, Any]], lead: Sequence[str]
+    title: str,
+    lead: Sequence[str],
+    tests: Sequence[tuple[tuple[str | None, ...], str, PairedEntry | None]],
 ) -> Table:
-    baselines = list(dict.fromkeys(test["baseline"] for test in tests))
-    rows: dict[tuple[Any, ...], dict[Any, Mapping[str, Any] | None]] = {}
-    for test in tests:
-        key, again = tuple(test[part] for part in lead), 0
-        while test["baseline"] in rows.setdefault((*key, again), {}):
+    """Return the table of tests, each with the parts of its row's key and its baseline."""
+    baselines = list(dict.fromkeys(baseline for _, baseline, _ in tests))
+    rows: dict[tuple[tuple[str | None, ...], int], dict[str, PairedEntry | None]] = {}
+    for key, baseline, test in tests:
+        again = 0
+        while baseline in rows.setdefault((key, again), {}):
             again += 1  # a second test with the same key (another seed) has a separate row
-        rows[(*key, again)][test["baseline"]] = test["test"]
+        rows[key, again][baseline] = test
     body = []
-    for key, by_baseline in rows.items():
+    for (key, _), by_baseline in rows.items():
         results = [by_baseline.get(baseline) for baseline in baselines]
         counts = {number(test["count"], 0) for test in results if test is not None}
-        row = [Entry(name_of(part)) for part in key[:-1]]
+        row = [Entry(name_of(part)) for part in key]
         row.append(Entry(" / ".join(sorted(counts)) or NOTHING))
         row += [Entry(paired(test), sign=sign(test)) for test in results]
         body.append(row)
@@ -245,14 +266,14 @@ def agreement_table(summary: Summary) -> Table:
     """Return mean agreement over t: rows are measure and scorer, columns are position and pairs."""
     rates = summary["agreement"]
     means = [(position, over) for position in ("closed", "open") for over in SETS]
-    rows: dict[tuple[str, Any], dict[tuple[str, str], Entry]] = {}
+    rows: dict[tuple[str, str | None], dict[tuple[str, str], Entry]] = {}
     for rate in rates:
         row = rows.setdefault((rate["measure"], rate["scorer"]), {})
-        for over in SETS:
-            row[rate["position"], over] = Entry(interval(rate[f"{over}_mean"]))
+        for over, (_, mean) in pair_sets(rate).items():
+            row[rate["position"], over] = Entry(interval(mean))
     body = [
         [Entry(printable(measure)), Entry(name_of(scorer))]
-        + [row.get(mean, Entry(NOTHING)) for mean in means]
+        + [row.get(column, Entry(NOTHING)) for column in means]
         for (measure, scorer), row in rows.items()
     ]
     others = [f"{position}, {over}" for position, over in means]
@@ -266,13 +287,13 @@ def agreement_by_length_table(summary: Summary) -> Table:
     lengths = sorted({t for rate in rates for t in rate["grid"]})
     body = []
     for rate in rates:
-        for over in SETS:
-            if over != rate["over"] and not any(rate[over]):
+        for over, (curve, _) in pair_sets(rate).items():
+            if over != rate["over"] and not any(curve):
                 continue  # the measure has no such set
-            at = dict(zip(rate["grid"], rate[over], strict=True))
-            row = [rate["measure"], name_of(rate["scorer"]), rate["position"], over]
+            at = dict(zip(rate["grid"], curve, strict=True))
+            key = [rate["measure"], name_of(rate["scorer"]), rate["position"], over]
             body.append(
-                [Entry(printable(part)) for part in row]
+                [Entry(printable(part)) for part in key]
                 + [Entry(interval(at.get(t))) for t in lengths]
             )
     lead = ("measure", "scorer", "position", "pairs")

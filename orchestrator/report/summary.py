@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from orchestrator.config.load import to_yaml
 from orchestrator.config.tree import Config
@@ -17,12 +16,10 @@ from orchestrator.objectives.definitions.density_ratio import DensityRatio
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.records import Reject
-from orchestrator.stages.figures import Marker
+from orchestrator.report.entries import Evaluation, Mean, ModelEntry, Summary
+from orchestrator.stages.figures import Figures, Marker
 
 VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
-# Results of the evaluation stage that summary.json repeats.
-EVALUATED = ("premise", "cells", "comparisons", "count_comparisons", "bon_curves", "equal_budget",
-             "agreement", "agreement_comparisons")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,11 @@ class SweepResults:
     output_dir: str
     markers: Sequence[Marker]
     models: Sequence[str]
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
     rejects: Sequence[Reject]
 
 
-def summarize(results: SweepResults) -> dict[str, Any]:
+def summarize(results: SweepResults) -> Summary:
     """Return the summary: JSON-able, and all that the report shows."""
     config, markers, evaluation = results.config, results.markers, results.evaluation
     weights = [m["figures"]["weights"] for m in markers if m["stage"] == "partial_pairs"]
@@ -74,13 +71,20 @@ def summarize(results: SweepResults) -> dict[str, Any]:
         ],
         "models": model_rows(config, results.models, markers, evaluation["pair_accuracy"]),
         "weights": weights[0] if weights else [],
-        **{name: evaluation[name] for name in EVALUATED},
+        "premise": evaluation["premise"],
+        "cells": evaluation["cells"],
+        "comparisons": evaluation["comparisons"],
+        "count_comparisons": evaluation["count_comparisons"],
+        "bon_curves": evaluation["bon_curves"],
+        "equal_budget": evaluation["equal_budget"],
+        "agreement": evaluation["agreement"],
+        "agreement_comparisons": evaluation["agreement_comparisons"],
         "rejects": {"count": len(results.rejects), "reasons": reasons(results.rejects)},
         "notes": _notes(config, markers),
     }
 
 
-def write_summary(summary: Mapping[str, Any], file: Path) -> None:
+def write_summary(summary: Summary, file: Path) -> None:
     """Write summary.json; an interrupted write leaves the old file."""
     temporary = file.with_name(f".{file.name}.partial")
     temporary.write_text(json.dumps(summary, indent=1, allow_nan=False))
@@ -91,8 +95,8 @@ def model_rows(
     config: Config,
     models: Sequence[str],
     markers: Sequence[Marker],
-    pair_accuracy: Mapping[str, Any],
-) -> list[dict[str, Any]]:
+    pair_accuracy: Mapping[str, Mean],
+) -> list[ModelEntry]:
     """Return a row per model: the trained ones in the order of their training, then the others."""
     trained = {m["stage"].removeprefix("variants/"): m for m in markers if _is_training(m)}
     names = [*trained, *(name for name in models if name not in trained)]
@@ -119,10 +123,10 @@ def _is_training(marker: Marker) -> bool:
 
 
 def _model(
-    config: Config, name: str, marker: Marker | None, pair_accuracy: Mapping[str, Any]
-) -> dict[str, Any]:
-    metrics = {} if marker is None else marker["figures"].get("metrics", {})
-    series = {} if marker is None else marker["figures"].get("series", {})
+    config: Config, name: str, marker: Marker | None, pair_accuracy: Mapping[str, Mean]
+) -> ModelEntry:
+    figures: Figures = {} if marker is None else marker["figures"]
+    metrics, series = figures.get("metrics", {}), figures.get("series", {})
     objective = objective_of(config, name)
     has_cuts = objective is not None and OBJECTIVES[objective].takes_partial_pairs()
     return {

@@ -13,11 +13,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.report.budget import budget_marks, equal_budget_table
+from orchestrator.report.entries import Summary
 from orchestrator.report.notation import interval, paired, printable
 from orchestrator.report.reasons import counts_table, reasons
 from orchestrator.report.rows import (
     Entry,
-    Summary,
     Table,
     agreement_table,
     cells_table,

@@ -1,8 +1,16 @@
 """The small results of a stage, which its marker file stores, and the format of the marker."""
 
-from typing import Any, TypedDict
+from typing import TypedDict
+
+from orchestrator.rewards.weight_tally import WeightSummary
 
 Series = list[tuple[int, float]]  # (step, value)
+
+
+class WeightsEntry(WeightSummary):
+    """The weights of the partial pairs of one truncation, as in summary.json."""
+
+    truncation: str
 
 
 class Figures(TypedDict, total=False):
@@ -18,9 +26,9 @@ class Figures(TypedDict, total=False):
 
     metrics: dict[str, float]
     series: dict[str, Series]
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     rejects: dict[str, int]
-    weights: list[dict[str, Any]]
+    weights: list[WeightsEntry]
 
 
 class Marker(TypedDict):
@@ -38,7 +46,7 @@ class Marker(TypedDict):
 
     stage: str
     key: str
-    config: dict[str, Any]
+    config: dict[str, object]
     inputs: dict[str, str]
     seconds: float
     finished: str

@@ -24,7 +24,8 @@ PARTS = entry("wrong_parts", paired(0.01, 0.1))
 
 
 def told(comparisons: list[dict[str, Any]], counts: list[dict[str, Any]]) -> list[str]:
-    return reasons({"comparisons": comparisons, "count_comparisons": counts})
+    summary: Any = {"comparisons": comparisons, "count_comparisons": counts}
+    return reasons(summary)
 
 
 def test_a_lower_rate_is_told_with_the_counts_that_are_certain_largest_first() -> None:
@@ -67,7 +68,8 @@ def test_accuracy_is_explained_where_there_is_no_resolved_rate() -> None:
 def test_the_table_has_a_column_a_kind_and_only_cells_that_were_counted() -> None:
     interval = {"value": 0.5, "low": 0.25, "high": 0.75, "count": 300}
     counted = {"method": "cbs", "scorer": None, "prompts": 300, "counts": {"wrong_verbs": interval}}
-    table = counts_table({"cells": [counted, {"method": "base", "scorer": None, "counts": {}}]})
+    summary: Any = {"cells": [counted, {"method": "base", "scorer": None, "counts": {}}]}
+    table = counts_table(summary)
     assert [column.name for column in table.columns] == ["method", "scorer", "n", "wrong verbs"]
     assert [entry.text for entry in table.rows[0]][2:] == ["300", "0.50 [0.25, 0.75]"]
     assert len(table.rows) == 1

@@ -15,6 +15,7 @@ from rich.console import Console
 from support.report_summary import SCORERS, SEARCHES, Numbers, cell_entry, full_summary, rate_entry
 
 from orchestrator.report.budget import budget_marks, equal_budget_table
+from orchestrator.report.entries import Mean, MethodEntry, PairedEntry
 from orchestrator.report.figures import figures, save_figures
 from orchestrator.report.notation import (
     duration,
@@ -40,17 +41,17 @@ UI_COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a b/mlflow.db' & <x>"
 
 
 @pytest.fixture(scope="module")
-def full() -> dict[str, Any]:
+def full() -> Any:
     return full_summary()
 
 
 @pytest.fixture(scope="module")
-def page(full: dict[str, Any]) -> str:
+def page(full: Any) -> str:
     return render(full, UI_COMMAND)
 
 
 @pytest.fixture(scope="module")
-def empty(full: dict[str, Any]) -> dict[str, Any]:
+def empty(full: Any) -> Any:
     """The same with all that may be null or empty."""
     bare = copy.deepcopy(full)
     bare["premise"] |= dict.fromkeys(("reference", "orm", "difference"))
@@ -94,11 +95,12 @@ class _Text(HTMLParser):
 
 def _everything(summary: Any) -> list[str]:
     """The printed form of every interval and paired test anywhere in the summary."""
+    entry: Any = summary
     if isinstance(summary, dict):
         if "p_value" in summary:
-            return [paired(summary)]
+            return [paired(entry)]
         if {"value", "low", "high"} <= summary.keys():
-            return [interval(summary)]
+            return [interval(entry)]
         return [text for value in summary.values() for text in _everything(value)]
     return [t for value in summary for t in _everything(value)] if isinstance(summary, list) else []
 
@@ -108,18 +110,24 @@ def points_of(line: Line2D) -> list[tuple[float, float]]:
     return list(zip(xs, ys, strict=True))
 
 
-def _printed(summary: dict[str, Any], width: int) -> str:
+def _printed(summary: Any, width: int) -> str:
     printed = io.StringIO()
     terminal(summary, Console(file=printed, width=width))
     return printed.getvalue()
 
 
 def test_numbers_are_written_as_people_read_them() -> None:
-    found = {"value": 0.606, "low": 0.55, "high": 0.664, "count": 9}
+    found: Mean = {"value": 0.606, "low": 0.55, "high": 0.664, "count": 9}
     assert interval(found) == "0.61 [0.55, 0.66]"
     assert number(-0.001) == "0.00"
     assert number(12345.6, 0) == "12,346"
-    test = {"difference": -0.0534, "low": -0.1, "high": -0.01, "p_value": 0.0001, "count": 9}
+    test: PairedEntry = {
+        "difference": -0.0534,
+        "low": -0.1,
+        "high": -0.01,
+        "p_value": 0.0001,
+        "count": 9,
+    }
     assert paired(test) == "-0.053 [-0.100, -0.010] p <0.001"
     assert [duration(s) for s in (0.421, 33.1, 812.3, 7500)] == [
         "0.42 s", "33 s", "13 min 32 s", "2 h 05 min",
@@ -136,19 +144,21 @@ def test_numbers_are_written_as_people_read_them() -> None:
 def test_a_sign_is_told_only_where_interval_and_p_value_agree(
     low: float, high: float, expected: str
 ) -> None:
-    test = {"difference": 0.0, "low": low, "high": high}
-    assert sign(test | {"p_value": 0.05}) == expected
-    assert sign(test | {"p_value": 0.0501}) == sign(None) == ""
+    test: PairedEntry = {"difference": 0.0, "low": low, "high": high, "p_value": 0.05, "count": 9}
+    assert sign(test) == expected
+    assert sign({**test, "p_value": 0.0501}) == sign(None) == ""
 
 
 def test_methods_stand_in_the_order_of_the_paper_and_unknown_ones_last() -> None:
-    rows = [{"method": m} for m in ("mcts", "cards", "particles", "base", "mcts", "bon")]
+    rows: list[MethodEntry] = [
+        {"method": m} for m in ("mcts", "cards", "particles", "base", "mcts", "bon")
+    ]
     order = [row["method"] for row in method_order(rows)]
     assert order == ["base", "bon", "cards", "mcts", "mcts", "particles"]
 
 
 def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(
-    full: dict[str, Any],
+    full: Any,
 ) -> None:
     table = cells_table(full)
     columns = [column.name for column in table.columns]
@@ -163,9 +173,7 @@ def test_bold_is_the_best_of_its_method_and_never_the_scorers_own_reward(
     assert not any(entry.best for entry in rows["base", "\N{EN DASH}"])
 
 
-def test_metrics_that_no_cell_has_get_no_column(
-    full: dict[str, Any], empty: dict[str, Any]
-) -> None:
+def test_metrics_that_no_cell_has_get_no_column(full: Any, empty: Any) -> None:
     assert "accuracy" not in [column.name for column in cells_table(full).columns]
     names = [column.name for column in cells_table(empty).columns]
     assert names == [
@@ -180,7 +188,7 @@ def test_metrics_that_no_cell_has_get_no_column(
 
 
 def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(
-    full: dict[str, Any],
+    full: Any,
 ) -> None:
     again = copy.deepcopy(full["cells"][4]) | {"parameters": {"n": 4}}
     table = cells_table(full | {"cells": [full["cells"][4], again]})
@@ -188,16 +196,14 @@ def test_cells_of_one_method_and_scorer_are_told_apart_by_their_parameters(
     assert {row[column].text for row in table.rows} == {"n 16", "n 4"}
 
 
-def test_a_second_test_of_the_same_thing_is_a_row_of_its_own(full: dict[str, Any]) -> None:
+def test_a_second_test_of_the_same_thing_is_a_row_of_its_own(full: Any) -> None:
     twice = [full["comparisons"][0], full["comparisons"][0] | {"test": Numbers().test(0.7)}]
     (table,) = comparison_tables(full | {"comparisons": twice}).values()
     assert [row[-1].text for row in table.rows] == [paired(t["test"]) for t in twice]
 
 
 @pytest.mark.parametrize("width", [80, 100, 240])
-def test_the_terminal_shows_every_number_whole_at_any_usual_width(
-    full: dict[str, Any], width: int
-) -> None:
+def test_the_terminal_shows_every_number_whole_at_any_usual_width(full: Any, width: int) -> None:
     printed = _printed(full, width)
     assert max(len(line) for line in printed.splitlines()) <= width
     shown = {name: full[name] for name in ("cells", "comparisons")}
@@ -216,7 +222,7 @@ def test_the_terminal_shows_every_number_whole_at_any_usual_width(
     assert all(text in premise for text in _everything(full["premise"]))
 
 
-def test_a_table_is_cut_only_where_it_does_not_fit(full: dict[str, Any]) -> None:
+def test_a_table_is_cut_only_where_it_does_not_fit(full: Any) -> None:
     table = cells_table(full)
     assert fitting(table, 10_000) == [table]
     parts = fitting(table, 100)
@@ -227,14 +233,14 @@ def test_a_table_is_cut_only_where_it_does_not_fit(full: dict[str, Any]) -> None
     assert numbers == [column for column in table.columns if not column.lead]
 
 
-def test_names_are_not_read_as_terminal_markup(full: dict[str, Any]) -> None:
+def test_names_are_not_read_as_terminal_markup(full: Any) -> None:
     printed = _printed(full | {"notes": [HOSTILE]}, 200)
     assert "[bold red]" in printed
     assert "\x1b" not in printed
     assert printable("a\nb\x00") == "a b\N{REPLACEMENT CHARACTER}"
 
 
-def test_the_page_holds_every_cell_and_every_interval(full: dict[str, Any], page: str) -> None:
+def test_the_page_holds_every_cell_and_every_interval(full: Any, page: str) -> None:
     seen = _Text(page)
     text = "\n".join(seen.words)
     shown = {name: part for name, part in full.items() if name != "bon_curves"}  # a figure's only
@@ -261,7 +267,7 @@ def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
     assert {target[1:] for target in targets} <= set(ids)
 
 
-def test_hostile_names_are_shown_and_not_obeyed(full: dict[str, Any], tmp_path: Path) -> None:
+def test_hostile_names_are_shown_and_not_obeyed(full: Any, tmp_path: Path) -> None:
     hostile = copy.deepcopy(full)
     for key in ("name", "task", "output_dir", "config_yaml"):
         hostile[key] = HOSTILE
@@ -282,9 +288,7 @@ def test_hostile_names_are_shown_and_not_obeyed(full: dict[str, Any], tmp_path: 
     assert all(path.parent == tmp_path / "figures" and path.is_file() for path in paths)
 
 
-def test_a_summary_of_nulls_still_gives_a_page_and_tables(
-    empty: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty: Any, tmp_path: Path) -> None:
     write_report(empty, tmp_path / "report.html", UI_COMMAND)
     text = " ".join(_Text((tmp_path / "report.html").read_text(encoding="utf-8")).words)
     assert "Premise of section 4.2: not tested." in text
@@ -298,11 +302,11 @@ def test_a_summary_of_nulls_still_gives_a_page_and_tables(
     assert "nothing was measured" in render(empty | nothing, UI_COMMAND)
 
 
-def test_the_same_summary_gives_the_same_page(full: dict[str, Any], page: str) -> None:
+def test_the_same_summary_gives_the_same_page(full: Any, page: str) -> None:
     assert page == render(full, UI_COMMAND)
 
 
-def test_figures_are_saved_as_png_and_svg(full: dict[str, Any], tmp_path: Path) -> None:
+def test_figures_are_saved_as_png_and_svg(full: Any, tmp_path: Path) -> None:
     paths = save_figures(full, tmp_path / "made" / "here")
     names = {
         "quality_and_flops", "quality_and_seconds", "agreement", "reward_gap", "training_loss",
@@ -316,7 +320,7 @@ def test_figures_are_saved_as_png_and_svg(full: dict[str, Any], tmp_path: Path) 
 
 @pytest.mark.parametrize(("cost", "unit"), [("flops", 1e9), ("seconds", 1.0)])
 def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
-    full: dict[str, Any], cost: str, unit: float
+    full: Any, cost: str, unit: float
 ) -> None:
     panels = figures(full)[f"quality_and_{cost}"].axes
     assert [axes.get_ylabel() for axes in panels] == ["ORM reward", "resolved"]
@@ -333,7 +337,7 @@ def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
         assert ticks and not any("$" in text for text in ticks)
 
 
-def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full: dict[str, Any]) -> None:
+def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full: Any) -> None:
     axes = figures(full)["quality_and_flops"].axes[1]
     shape: dict[str, object] = {}
     colour: dict[str, object] = {}
@@ -349,7 +353,7 @@ def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full: dict
 
 
 def test_flops_are_written_in_a_unit_in_which_the_smallest_is_at_least_one(
-    full: dict[str, Any],
+    full: Any,
 ) -> None:
     assert flops_unit([3e9, 2e6]) == (1e6, "MFLOP") and flops_unit([1e12]) == (1e12, "TFLOP")
     assert flops_unit([0.0, 5e3]) == flops_unit([]) == (1.0, "FLOP")
@@ -363,7 +367,7 @@ def test_flops_are_written_in_a_unit_in_which_the_smallest_is_at_least_one(
 
 
 def test_at_equal_budget_a_row_says_which_n_it_is_against_and_what_that_took(
-    full: dict[str, Any], page: str
+    full: Any, page: str
 ) -> None:
     table = equal_budget_table(full)
     rows = [[entry.text for entry in row] for row in table.rows]
@@ -382,7 +386,7 @@ def test_at_equal_budget_a_row_says_which_n_it_is_against_and_what_that_took(
 
 
 def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(
-    full: dict[str, Any],
+    full: Any,
 ) -> None:
     bare = full | {"equal_budget": [], "bon_curves": []}
     assert "At equal budget" not in render(bare, UI_COMMAND)
@@ -391,7 +395,7 @@ def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(
     assert "cards" in labels and not any("n = 1" in text for text in labels)
 
 
-def test_the_forest_puts_each_difference_on_its_own_row(full: dict[str, Any]) -> None:
+def test_the_forest_puts_each_difference_on_its_own_row(full: Any) -> None:
     figure = figures(full)["paired_resolved"]
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels[0] == "bon, orm" and len(labels) == len(SEARCHES) * len(SCORERS)

@@ -15,20 +15,18 @@ from orchestrator.report.tables import premise_line
 
 
 @pytest.fixture(scope="module")
-def full() -> dict[str, Any]:
+def full() -> Any:
     return full_summary()
 
 
 @pytest.mark.parametrize("verdict", ["holds", "does not hold", "not shown"])
-def test_the_premise_stands_beside_the_interval_that_decides_it(
-    full: dict[str, Any], verdict: str
-) -> None:
+def test_the_premise_stands_beside_the_interval_that_decides_it(full: Any, verdict: str) -> None:
     line = premise_line(full | {"premise": full["premise"] | {"verdict": verdict}})
     assert line.startswith(f"Premise of section 4.2: {verdict}. ")
     assert line.endswith(f"difference {paired(full['premise']['difference'])}.")
 
 
-def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full: dict[str, Any]) -> None:
+def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full: Any) -> None:
     table = agreement_table(full)
     names = [column.name for column in table.columns[2:]]
     assert names == [f"{position}, {o}" for position in ("closed", "open") for o in SETS]
@@ -47,7 +45,7 @@ def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full: dict
 
 
 def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decides(
-    full: dict[str, Any],
+    full: Any,
 ) -> None:
     panels = {axes.get_title(): axes for axes in figures(full)["agreement"].axes}
     for title, measure, over in (
@@ -62,7 +60,7 @@ def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decide
 
 
 def test_a_model_is_named_by_its_own_objective_and_one_that_was_not_trained_has_no_steps(
-    full: dict[str, Any],
+    full: Any,
 ) -> None:
     trained = full["models"][0] | {"name": "implicit", "objective": "dpo"}
     none = dict.fromkeys(("steps", "rows", "partial_pairs", "seconds", "final_loss"))

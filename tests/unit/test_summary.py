@@ -7,6 +7,7 @@ import pytest
 
 from jobs.sweep.plan import Plan
 from orchestrator.config.load import load_config
+from orchestrator.report.entries import ModelEntry
 from orchestrator.report.summary import model_rows
 from orchestrator.stages.store import Store
 
@@ -25,7 +26,7 @@ def marker(stage: str, **metrics: float) -> dict[str, Any]:
     }
 
 
-def models(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+def models(folder: Path, *overrides: str) -> dict[str, ModelEntry]:
     plan = Plan(load_config(None, overrides), Store(str(folder)))
     stages = [step.stage.name for step in plan.steps if step.stage.keeps_checkpoint]
     markers = [marker(stage) for stage in stages]

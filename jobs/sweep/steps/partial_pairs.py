@@ -22,7 +22,7 @@ from orchestrator.data.partial_pairs import SCHEMA, CutPairs, read_row_groups, t
 from orchestrator.rewards.partial_weights import count_rows_of, weigh
 from orchestrator.rewards.weight_tally import WeightTally
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.stages.figures import Figures
+from orchestrator.stages.figures import Figures, WeightsEntry
 from orchestrator.stages.progress import Meter
 
 ROWS_PER_BATCH = 256
@@ -76,7 +76,9 @@ def run(inputs: PartialPairsInputs, folder: Path, meter: Meter) -> Figures:
         for name, tally in tallies.items()
         for key, value in tally.metrics().items()
     }
-    weights = [{"truncation": name, **tally.summary()} for name, tally in tallies.items()]
+    weights: list[WeightsEntry] = [
+        {"truncation": name, **tally.summary()} for name, tally in tallies.items()
+    ]
     return {"metrics": metrics, "weights": weights}
 
 
