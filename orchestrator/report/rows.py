@@ -240,9 +240,8 @@ def agreement_comparisons_table(summary: Summary) -> Table:
 def _against_baselines(
     title: str,
     lead: Sequence[str],
-    tests: Sequence[tuple[tuple[str | None, ...], str, PairedEntry | None]],
+    tests: Sequence[tuple[tuple[str | None, ...], str, PairedEntry | None]],  # key, baseline
 ) -> Table:
-    """Return the table of tests, each with the parts of its row's key and its baseline."""
     baselines = list(dict.fromkeys(baseline for _, baseline, _ in tests))
     rows: dict[tuple[tuple[str | None, ...], int], dict[str, PairedEntry | None]] = {}
     for key, baseline, test in tests:
