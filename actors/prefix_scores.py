@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from orchestrator.choices import Position
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.row_reader import SIDES, RowKind
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.spec import ScorerSpec

@@ -8,7 +8,7 @@ import torch
 
 from orchestrator.choices import Position
 from orchestrator.conversations.chat import load_chat
-from orchestrator.scorers.registry import chat_of, load_scorer
+from orchestrator.scorers.loading import chat_of, load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids, ScoreRequest
 

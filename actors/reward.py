@@ -15,7 +15,7 @@ import torch
 from orchestrator.choices import Dtype, Position
 from orchestrator.conversations.chat import load_chat
 from orchestrator.decoding.bisect import answer_bisecting
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids, Scored, ScoreRequest

@@ -40,7 +40,7 @@ from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.shards import InputShard, split_into_shards
 from orchestrator.randomness import generator
 from orchestrator.rewards.packed import prefix_row
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec

@@ -9,7 +9,7 @@ from actors.search import GC_THRESHOLDS
 from jobs.benchmarks.search_setting import ModelSetup
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.engines.vllm.policy import VllmPolicy
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec
 

@@ -17,7 +17,7 @@ from orchestrator.checkpoints.checkpoint import save_checkpoint
 from orchestrator.choices import Engine
 from orchestrator.conversations.tokenizers import SPECIAL, word_tokenizer
 from orchestrator.rewards.packed import prefix_row
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids

@@ -18,7 +18,7 @@ from jobs.sweep.runtime.resources import Actor, Resources
 from orchestrator.choices import Dtype, Engine, Position
 from orchestrator.config.decoding import DecodingConfig
 from orchestrator.records import Prompt, Response
-from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.loading import chat_of
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem

@@ -14,7 +14,7 @@ from orchestrator.data.fitting import Reader, refused
 from orchestrator.data.rejects import make_reject
 from orchestrator.data.tables import read_prompts
 from orchestrator.records import Prompt, Reject
-from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.loading import chat_of
 from orchestrator.scorers.spec import ScorerSpec
 
 

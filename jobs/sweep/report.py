@@ -17,7 +17,7 @@ from orchestrator.records import Reject
 from orchestrator.report.figures import save_figures
 from orchestrator.report.page import render, write_report
 from orchestrator.report.summary import SweepResults, summarize, write_summary
-from orchestrator.report.tables import terminal
+from orchestrator.report.terminal import terminal
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 

@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from rich.console import Console
 
 from jobs.sweep.runner import StageFailed
-from jobs.sweep.trainer import free_placement_group
+from jobs.sweep.training_group import free_placement_group
 from jobs.tuning.study import Study, Trial
 from jobs.tuning.trial import ALL, FINISHED, PERCENT, STEP, trainings_of
 from orchestrator.tracking.mlflow_tracker import Status, Tracker

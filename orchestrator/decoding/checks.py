@@ -96,7 +96,7 @@ def check_models(
 
     from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
     from orchestrator.scorers.formats import BLANK_LINE
-    from orchestrator.scorers.registry import chat_of
+    from orchestrator.scorers.loading import chat_of
     from orchestrator.scorers.spec import ScorerSpec
     from orchestrator.scorers.steps import check_delimiter
 

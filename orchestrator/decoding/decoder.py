@@ -26,7 +26,7 @@ from orchestrator.decoding.methods import method_of, unscored_methods
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Message
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import AnySearchMethod
 from orchestrator.search.problem import Problem, PromptFailed

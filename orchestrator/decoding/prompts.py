@@ -11,7 +11,7 @@ from orchestrator.data.rejects import BadRow, text, too_long
 from orchestrator.data.row_forms import PROMPT_FIELDS, prompt_of
 from orchestrator.data.rows import Row
 from orchestrator.records import Message
-from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.loading import chat_of
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.report.entries import ComparisonEntry, Summary
 from orchestrator.report.notation import sign
-from orchestrator.report.rows import method_order
+from orchestrator.report.result_tables import method_order
 from orchestrator.report.style import INK, NEUTRAL, PALETTE, label, new_figure
 
 ROW_HEIGHT = 0.27  # inches

@@ -16,7 +16,7 @@ from orchestrator.report.figures import figures
 from orchestrator.report.notation import duration, printable
 from orchestrator.report.reasons import counts_table, reasons
 from orchestrator.report.style import inline_svg
-from orchestrator.report.tables import premise_line
+from orchestrator.report.terminal import premise_line
 
 TEMPLATE = "page.html.j2"
 

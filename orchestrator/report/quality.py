@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import CellEntry, PointEntry, Summary, mean_of
 from orchestrator.report.notation import flops_unit
-from orchestrator.report.rows import label_of, method_order
+from orchestrator.report.result_tables import label_of, method_order
 from orchestrator.report.style import INK, label, logarithmic, new_figure
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")

@@ -17,7 +17,7 @@ from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.decoding.bisect import answer_bisecting
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.kind import SCORER_KINDS, kinds_in_order
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite, Scorer
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.search.problem import PromptFailed

@@ -14,7 +14,7 @@ from conftest import ROOT, SMOKE_SECONDS, own_cluster, smoke_command
 from mlflow import MlflowClient
 from support.reward_kinds import plugin_installed
 
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 
 PACKAGE = ROOT / "tests" / "plugin_package"

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from orchestrator.checkpoints.weights import Weights
 from orchestrator.data.tables import read_prompts
 from orchestrator.fields.yaml_text import read_yaml
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.method import methods_in_order
 

@@ -24,7 +24,7 @@ from jobs.benchmarks.measure import begin_peak, peak_mib
 from jobs.sweep import cluster
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.shards import split_into_shards
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.spec import ScorerSpec
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import own_ray
 
 from actors.training import JobState
-from jobs.sweep.trainer import TrainerGroup
+from jobs.sweep.training_group import TrainerGroup
 from orchestrator.conversations.chat import load_chat
 from orchestrator.objectives.examples import PairExample
 from orchestrator.tasks.helpdesk.agents import demonstration, prompts

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.report.rows import SETS
+from orchestrator.report.result_tables import SETS
 
 SCORERS = ("orm", "orm_continued", "prm_sst", "prm_tlt_matched")
 SEARCHES = ("cbs", "bon", "args", "cards", "tbs")

@@ -36,7 +36,7 @@ from orchestrator.conversations.chat import load_chat
 from orchestrator.decoding.decoder import Decoder
 from orchestrator.engines.vllm.process import check_served
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.stages.identity import fingerprint
 

@@ -10,8 +10,8 @@ from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 from orchestrator.choices import Aggregation, Position
 from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.aggregated import AggregatedScorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.log_ratio import LogRatioScorer
-from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec

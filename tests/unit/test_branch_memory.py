@@ -24,7 +24,7 @@ from orchestrator.objectives.objective import LossContext
 from orchestrator.rewards import one_pass
 from orchestrator.rewards.one_pass import packed_scores
 from orchestrator.rewards.packed import prefix_row
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.training.model_with_loss import ModelWithLoss
 

@@ -18,7 +18,7 @@ from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.shards import split_into_shards
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.row_reader import RowKind, RowReader
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.spec import ScorerSpec

@@ -17,7 +17,7 @@ from orchestrator.data.prefixes import Prefixes
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.detect import kind_of
 from orchestrator.scorers.formats import PRESETS, StepFormat
-from orchestrator.scorers.registry import chat_of, load_scorer
+from orchestrator.scorers.loading import chat_of, load_scorer
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import ScoreRequest

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.chat_formats import plain_template
-from orchestrator.scorers.registry import chat_of, load_scorer
+from orchestrator.scorers.loading import chat_of, load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.tagged import TagFormat, TaggedText
 from orchestrator.search.engines import Ids, ScoreRequest

@@ -20,7 +20,7 @@ from orchestrator.conversations.rendering import TemplateRefuses
 from orchestrator.conversations.response_border import ResponseBorder
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.scorers.registry import chat_of, load_scorer
+from orchestrator.scorers.loading import chat_of, load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 
 USER = [{"role": "user", "content": "What is 2 plus 3?"}]

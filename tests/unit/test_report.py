@@ -28,13 +28,13 @@ from orchestrator.report.notation import (
     sign,
 )
 from orchestrator.report.page import render, write_report
-from orchestrator.report.rows import (
+from orchestrator.report.result_tables import (
     SETS,
     cells_table,
     comparison_tables,
     method_order,
 )
-from orchestrator.report.tables import fitting, terminal
+from orchestrator.report.terminal import fitting, terminal
 
 HOSTILE = "<script>alert('x')</script> & \"[bold red]\" $\\frac{$ \x1b[31m \ud800"
 UI_COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a b/mlflow.db' & <x>"

@@ -10,8 +10,8 @@ from orchestrator.report.figures import figures
 from orchestrator.report.notation import interval, paired
 from orchestrator.report.page import render
 from orchestrator.report.provenance import models_table
-from orchestrator.report.rows import SETS, agreement_by_length_table, agreement_table
-from orchestrator.report.tables import premise_line
+from orchestrator.report.result_tables import SETS, agreement_by_length_table, agreement_table
+from orchestrator.report.terminal import premise_line
 
 
 @pytest.fixture(scope="module")

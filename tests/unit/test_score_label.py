@@ -18,7 +18,7 @@ from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoi
 from orchestrator.choices import Position
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.models import check_models
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.vllm_scorer import check_model

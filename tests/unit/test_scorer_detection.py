@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForTokenClassification, LlamaConfig, T5
 from orchestrator.scorers.detect import inspect_checkpoint, kind_of
 from orchestrator.scorers.encoder import EncoderScorer
 from orchestrator.scorers.kind import kinds_in_order
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.step_tag import StepTagScorer

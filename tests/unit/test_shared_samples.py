@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.records import Cost, Response
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import (
     Sampled,

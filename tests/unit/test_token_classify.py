@@ -20,7 +20,7 @@ from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.engines.vllm.process import TOKENS_PER_BATCH
 from orchestrator.scorers.aggregated import AggregatedScorer
-from orchestrator.scorers.registry import load_scorer
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec

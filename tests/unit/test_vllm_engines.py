@@ -25,8 +25,8 @@ from orchestrator.engines.huggingface.policy import HuggingFacePolicy, PolicyIsN
 from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.randomness import stream_key
 from orchestrator.records import Response
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.policy_tokens import PolicyTokens
-from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer

@@ -21,8 +21,8 @@ from orchestrator.data.prefixes import Prefixes
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.objectives.objective import LossContext
 from orchestrator.records import Message, PreferencePair, Prompt
+from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.policy_tokens import PolicyTokens
-from orchestrator.scorers.registry import load_scorer
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config.machines import ClusterConfig
 
 if TYPE_CHECKING:
-    from jobs.sweep.trainer import TrainerGroup
+    from jobs.sweep.training_group import TrainerGroup
 
 Actor = Any  # Ray's actor handles have no type
 
@@ -64,7 +64,7 @@ class Resources:
 
     def trainer(self) -> "TrainerGroup":
         """Return the warm training group."""
-        from jobs.sweep.trainer import TrainerGroup
+        from jobs.sweep.training_group import TrainerGroup
 
         if self._trainer is None:
             self._trainer = TrainerGroup(

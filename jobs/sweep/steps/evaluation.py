@@ -29,7 +29,7 @@ from orchestrator.evaluation.results import (
 from orchestrator.evaluation.statistics import Resampling
 from orchestrator.judges.judge import Judge
 from orchestrator.records import Prompt
-from orchestrator.scorers.registry import chat_of
+from orchestrator.scorers.loading import chat_of
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.methods.policy_alone import BASELINE
 from orchestrator.stages.figures import Figures

@@ -20,8 +20,8 @@ from orchestrator.evaluation.response_table import (
     write_curve,
     write_responses,
 )
+from orchestrator.scorers.loading import chat_of
 from orchestrator.scorers.parameters import scorer_parameters
-from orchestrator.scorers.registry import chat_of
 from orchestrator.scorers.scored_token import end_tokens, scored_token
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.batch_backend import BatchBackend

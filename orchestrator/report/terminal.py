@@ -16,7 +16,7 @@ from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.entries import Summary
 from orchestrator.report.notation import interval, paired, printable
 from orchestrator.report.reasons import counts_table, reasons
-from orchestrator.report.rows import (
+from orchestrator.report.result_tables import (
     Entry,
     Table,
     agreement_table,
