@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.report import provenance, rows
+from orchestrator.report import provenance, result_tables
 from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.entries import Summary
 from orchestrator.report.figures import figures
@@ -52,19 +52,19 @@ def render(summary: Summary, ui_command: str) -> str:
         ui_command=ui_command,
         figures={name: Markup(svg) for name, svg in svgs.items()},
         tables={
-            "cells": rows.cells_table(summary, detail=True),
+            "cells": result_tables.cells_table(summary, detail=True),
             "equal_budget": equal_budget_table(summary),
             "counts": counts_table(summary),
-            "agreement": rows.agreement_table(summary),
-            "agreement_comparisons": rows.agreement_comparisons_table(summary),
-            "agreement_by_length": rows.agreement_by_length_table(summary),
+            "agreement": result_tables.agreement_table(summary),
+            "agreement_comparisons": result_tables.agreement_comparisons_table(summary),
+            "agreement_by_length": result_tables.agreement_by_length_table(summary),
             "models": provenance.models_table(summary),
             "weights": provenance.weights_table(summary),
             "stages": provenance.stages_table(summary),
             "rejects": provenance.rejects_table(summary),
             "versions": provenance.versions_table(summary),
         },
-        comparisons=rows.comparison_tables(summary),
+        comparisons=result_tables.comparison_tables(summary),
         budget_marks=budget_marks(summary),
         reasons=reasons(summary),
     )
