@@ -125,3 +125,16 @@ def test_every_file_says_what_it_is_and_is_short_enough_to_read(file: Path) -> N
     text = file.read_text()
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) < 300
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_every_function_fits_on_a_screen_or_two(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines < 60, f"{node.name}: {lines} lines"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "jobs").glob("*.py")), ids=name_of)
+def test_an_entry_point_declares_and_hands_over(file: Path) -> None:
+    assert len(file.read_text().splitlines()) < 60
