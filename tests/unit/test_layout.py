@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def test_imports_go_from_jobs_to_actors_to_the_library_only(file: Path) -> None:
     package = file.relative_to(ROOT).parts[0]
     others = roots(file) & set(PACKAGES) - {package}
     assert others <= ALLOWED[package]
+
+
+def folder_of(module: str) -> str:
+    """The package of a module within its layer, or the module itself at the top of the layer."""
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_two_packages_import_each_other() -> None:
+    """Nor in a longer circle, not even for types alone."""
+    uses: dict[str, set[str]] = {}
+    for file in SOURCES:
+        importer = folder_of(".".join(file.relative_to(ROOT).with_suffix("").parts))
+        used = {folder_of(name) for name in imports(file) if name.split(".")[0] in PACKAGES}
+        uses.setdefault(importer, set()).update(used - {importer})
+    assert "orchestrator.data" in uses["orchestrator.rewards"]
+    order = list(TopologicalSorter(uses).static_order())  # raises CycleError
+    assert order.index("orchestrator.fields") < order.index("orchestrator.config")
 
 
 @pytest.mark.parametrize("folder", ["search", "rewards", "data", "evaluation", "tasks"])
