@@ -7,7 +7,7 @@ import numpy as np
 from orchestrator.evaluation.cells import Cell
 from orchestrator.evaluation.metrics.judges import win_tie_by
 from orchestrator.evaluation.resampling import Floats
-from orchestrator.judges.judge import Judge, Judged
+from orchestrator.judges.judge import Judge, Judged, verdicts_of
 from orchestrator.records import Prompt
 from orchestrator.tasks.task import Task
 
@@ -58,7 +58,7 @@ def _texts(cell: Cell, prompts: Mapping[str, Prompt]) -> list[Judged]:
 def _values(judge: Judge, task: Task, texts: Sequence[Sequence[Judged]]) -> list[Floats]:
     """Return the values of the responses of each cell (N,); each text is judged once."""
     different = list({_key(text): text for cell_texts in texts for text in cell_texts}.values())
-    verdicts = judge.verdicts(task, different)
+    verdicts = verdicts_of(judge, task, different)
     values = {_key(text): verdict.value for text, verdict in zip(different, verdicts, strict=True)}
     return [np.array([values[_key(text)] for text in cell_texts]) for cell_texts in texts]
 

@@ -8,7 +8,7 @@ import numpy as np
 from orchestrator.conversations.chat import Chat
 from orchestrator.evaluation.prefix_accuracy import both_reach
 from orchestrator.evaluation.resampling import Bools, Floats
-from orchestrator.judges.judge import Judge, Judged, Verdict
+from orchestrator.judges.judge import Judge, Judged, Verdict, verdicts_of
 from orchestrator.judges.task_grade import TaskGrade
 from orchestrator.records import PreferencePair
 from orchestrator.search.engines import Ids
@@ -69,7 +69,7 @@ class PrefixJudge:
             for pair, sides in zip(pairs, ids, strict=True)
             for t in lengths
         ]
-        verdicts = self.judge.verdicts(self.task, prefixes)
+        verdicts = verdicts_of(self.judge, self.task, prefixes)
         return _arrays(verdicts, (2, len(pairs), len(lengths)))
 
 

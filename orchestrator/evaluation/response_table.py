@@ -1,7 +1,7 @@
 """The responses of a cell as a Parquet table with scores, grades, metrics and costs."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +15,8 @@ from orchestrator.evaluation.flops import Sizes
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.records import Prompt, Response
 from orchestrator.search.shared_samples import ScoredSamples, best_of_first, curve_sizes
+from orchestrator.tasks.task import Task, grades_of
 
-# Grades of a prompt's response text, and whether it is finished, by name.
-Grader = Callable[[Prompt, str, bool], Mapping[str, float]]
 Row = dict[str, object]
 
 
@@ -28,18 +27,18 @@ class ResponseRows:
     Attributes:
         chat: chat format of the policy, which decodes the responses.
         sizes: parameters of policy and scorer, for FLOPs.
-        grade: the task's grader.
+        task: grades the responses.
     """
 
     chat: Chat
     sizes: Sizes
-    grade: Grader
+    task: Task
 
     def row(self, prompt: Prompt, response: Response) -> Row:
         """Return the text, score, grades, metrics and costs of a response.
 
         Raises:
-            ValueError: a metric is not a finite number.
+            ValueError: a metric or a grade is not a finite number.
         """
         text = self.chat.response_text(response.token_ids)
         return {
@@ -49,7 +48,7 @@ class ResponseRows:
             "stop": response.stop,
             "score": response.score,
             "margin": response.margin,
-            **self.grade(prompt, text, response.stop == "end"),
+            **grades_of(self.task, prompt, text, response.stop == "end"),
             **_measured(prompt, text, response),
             **asdict(response.cost),
             **self.sizes.flops(response.cost),

@@ -7,6 +7,7 @@ agreement of prefix scores with a judge of prefixes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TypeVar
 
 from orchestrator.fields.section import Section
@@ -79,3 +80,21 @@ def register(judge: JudgeT) -> JudgeT:
         )
     JUDGES.add(judge.judge_name(), judge)
     return judge
+
+
+def verdicts_of(judge: Judge, task: Task, texts: Sequence[Judged]) -> list[Verdict]:
+    """Return a judge's verdicts on texts, checked.
+
+    Raises:
+        ValueError: there is not one verdict for each text, or a value is not a finite number.
+    """
+    name, verdicts = judge.judge_name(), judge.verdicts(task, texts)
+    if len(verdicts) != len(texts):
+        raise ValueError(f"judge {name}: {len(verdicts)} verdicts on {len(texts)} texts")
+    for text, verdict in zip(texts, verdicts, strict=True):
+        if not isinstance(verdict.value, int | float) or not isfinite(verdict.value):
+            raise ValueError(
+                f"judge {name}: the value {verdict.value!r} of a response to prompt"
+                f" {text.prompt.prompt_id} is not a finite number"
+            )
+    return verdicts

@@ -6,6 +6,7 @@ how a response is graded. Its pydantic fields are the section ``data`` of the co
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, ClassVar, TypeVar
 
 from orchestrator.fields.section import Section
@@ -141,12 +142,6 @@ def register(task: TaskT) -> TaskT:
     return task
 
 
-def pair_rows(task: Task) -> int | None:
-    """Preference pairs of all splits that train; None: not known before reading."""
-    counts = task.row_counts
-    return None if counts is None else sum(counts[name] for name in PAIR_SPLITS)
-
-
 def usable(path: str, rows: list[Any], rejects: list[Reject]) -> tuple[list[Any], list[Reject]]:
     """Return the rows that were read from a file.
 
@@ -175,3 +170,55 @@ def check_shares(task: Task, *names: str) -> None:
             f"{' + '.join(names)} = {total:g}: the PRM gets the remaining prompts; valid: a sum"
             " less than 1"
         )
+
+
+def check_data(task: Task, data: TaskData) -> None:
+    """Check what ``Task.read`` returned, so that a stage that reads it does not fail later.
+
+    Raises:
+        ValueError: a split that the task must return is missing or empty, or a prompt of one split
+            is also in another.
+    """
+    name = task.task_name()
+    splits: dict[str, Sequence[PreferencePair] | Sequence[Prompt]] = dict(
+        data.prompts if task.samples_pairs else data.pairs
+    )
+    wanted = PAIR_SPLITS if task.samples_pairs else (*PAIR_SPLITS, "test")
+    missing = [split for split in wanted if split not in splits]
+    if missing:
+        field_name = "prompts" if task.samples_pairs else "pairs"
+        raise ValueError(f"task {name}: its data have no {field_name}[{missing[0]!r}]")
+    if not data.test:
+        raise ValueError(f"task {name}: its data have no test prompts")
+    first: dict[str, str] = {}
+    splits.pop("test", None)
+    for split, rows in {**splits, "test": data.test}.items():
+        for row in rows:
+            prompt_id = row.prompt_id if isinstance(row, Prompt) else row.prompt.prompt_id
+            if first.setdefault(prompt_id, split) != split:
+                raise ValueError(
+                    f"task {name}: prompt {prompt_id} is in the splits {first[prompt_id]} and"
+                    f" {split}; valid: each prompt in one split"
+                )
+
+
+def grades_of(task: Task, prompt: Prompt, response: str, finished: bool) -> Grades:
+    """Return the task's grades of a response, checked.
+
+    Raises:
+        ValueError: a grade that the task's traits name is missing, or one is not a finite number.
+    """
+    grades = task.grade(prompt, response, finished)
+    named = (*task.counted, *([task.judged_by] if task.judged_by else []))
+    if missing := [name for name in named if name not in grades]:
+        raise ValueError(
+            f"task {task.task_name()}: no grade {missing[0]!r} of a response to prompt"
+            f" {prompt.prompt_id}"
+        )
+    for name, value in grades.items():
+        if not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(
+                f"task {task.task_name()}: the grade {name} = {value!r} of a response to prompt"
+                f" {prompt.prompt_id} is not a finite number"
+            )
+    return grades

@@ -1,17 +1,29 @@
 """What holds for every registered task: its splits, its grades, its preferences."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.evaluation.metric import METRICS
-from orchestrator.judges.judge import JUDGES, Judged
+from orchestrator.judges.judge import JUDGES, Judge, Judged, Verdict, verdicts_of
 from orchestrator.records import Prompt
 from orchestrator.registry import PluginError
-from orchestrator.tasks.task import PAIR_SPLITS, TASKS, Task, register
+from orchestrator.tasks.helpdesk.task import Helpdesk
+from orchestrator.tasks.task import (
+    PAIR_SPLITS,
+    TASKS,
+    Grades,
+    Progress,
+    Task,
+    TaskData,
+    check_data,
+    grades_of,
+    register,
+)
 
 
 def written(file: Path, rows: list[dict[str, Any]]) -> str:
@@ -75,6 +87,7 @@ def silent(done: int, total: int) -> None:
 def test_splits_share_no_prompt_and_are_decided_by_the_seed(task: Task) -> None:
     data, again, other = (task.read(seed, silent) for seed in (3, 3, 4))
     assert data == again and data != other
+    check_data(task, data)
     splits = {name: {pair.prompt.prompt_id for pair in rows} for name, rows in data.pairs.items()}
     splits |= {name: {prompt.prompt_id for prompt in rows} for name, rows in data.prompts.items()}
     assert set(splits) >= set(PAIR_SPLITS) and all(splits.values())
@@ -151,3 +164,64 @@ def test_a_verdict_depends_on_its_text_alone(name: str, task: Task) -> None:
 def test_a_task_without_a_name_is_refused() -> None:
     with pytest.raises(PluginError, match="has no field task"):
         register(type("Nameless", (Task,), {"__module__": __name__}))
+
+
+class Careless(Helpdesk):
+    """A task whose author made the mistake that a test names."""
+
+    mistake: str = ""
+
+    def read(self, seed: int, progress: Progress) -> TaskData:
+        data = Helpdesk(demonstrations=9, orm_pairs=4, reference_pairs=4, prm_pairs=4).read(
+            0, silent
+        )
+        prompts = dict(data.prompts)
+        if self.mistake == "no split":
+            del prompts["prm"]
+        if self.mistake == "shared prompt":
+            prompts["prm"] = [*prompts["prm"], data.test[0]]
+        return replace(data, prompts=prompts, test=[] if self.mistake == "no test" else data.test)
+
+    def grade(self, prompt: Prompt, response: str, finished: bool) -> Grades:
+        grades = super().grade(prompt, response, finished)
+        if self.mistake == "no grade":
+            del grades["rubric"]
+        return grades | ({"rubric": float("nan")} if self.mistake == "NaN" else {})
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("no split", r"task helpdesk: its data have no prompts\['prm'\]"),
+        ("no test", "task helpdesk: its data have no test prompts"),
+        ("shared prompt", "is in the splits prm and test; valid: each prompt in one split"),
+    ],
+)
+def test_data_that_a_later_stage_cannot_use_are_refused(mistake: str, message: str) -> None:
+    task = Careless(mistake=mistake)
+    with pytest.raises(ValueError, match=message):
+        check_data(task, task.read(0, silent))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"), [("no grade", "no grade 'rubric'"), ("NaN", "rubric = nan")]
+)
+def test_grades_that_cannot_be_averaged_are_refused(mistake: str, message: str) -> None:
+    prompt = Helpdesk(demonstrations=9).read(0, silent).test[0]
+    with pytest.raises(ValueError, match=f"task helpdesk: .*{message}.* of a response to prompt"):
+        grades_of(Careless(mistake=mistake), prompt, "bye .", True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [([1.0], "1 verdicts on 2 texts"), ([1.0, float("inf")], "value inf")]
+)
+def test_verdicts_that_cannot_be_compared_are_refused(values: list[float], message: str) -> None:
+    class Hasty(Judge):
+        name: str = "hasty"
+
+        def verdicts(self, task: Task, texts: Sequence[Judged]) -> list[Verdict]:
+            return [Verdict(value) for value in values]
+
+    texts = [Judged(Prompt("p", ()), text, True) for text in ("a", "b")]
+    with pytest.raises(ValueError, match=f"judge hasty: .*{message}"):
+        verdicts_of(Hasty(), Helpdesk(), texts)

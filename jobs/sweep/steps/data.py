@@ -7,7 +7,7 @@ from orchestrator.data.rejects import reasons, write_rejects
 from orchestrator.data.tables import write_demonstrations, write_pairs, write_prompts
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
-from orchestrator.tasks.task import Task, TaskData
+from orchestrator.tasks.task import Task, TaskData, check_data
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class DataInputs:
 def run(inputs: DataInputs, folder: Path, meter: Meter) -> Figures:
     """Write demonstrations, prompts or pairs of each split, the test prompts and the rejects."""
     data = inputs.task.read(inputs.seed, meter.update)
+    check_data(inputs.task, data)
     write_demonstrations(folder / "demonstrations.parquet", data.demonstrations)
     for name, pairs in data.pairs.items():
         write_pairs(folder / f"pairs_{name}.parquet", pairs)

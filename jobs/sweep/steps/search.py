@@ -81,7 +81,7 @@ def run_cell(inputs: CellInputs, folder: Path, meter: Meter) -> Figures:
             for problem, prompt in zip(problems, prompts, strict=True)
         ]
     outcomes = _searched(inputs, method, problems, counter(meter, len(problems)))
-    rows = ResponseRows(search.chat, _sizes(inputs), inputs.task.grade)
+    rows = ResponseRows(search.chat, _sizes(inputs), inputs.task)
     if method.has_curve:
         write_curve(folder / "curve.parquet", rows, prompts, outcomes)
         outcomes = [best_of_first(judged, method.shared_samples) for judged in outcomes]
