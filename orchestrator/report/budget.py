@@ -3,7 +3,7 @@
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import BudgetEntry, Summary
 from orchestrator.report.notation import number, paired, printable, sign
-from orchestrator.report.result_tables import (
+from orchestrator.report.table import (
     INTERVAL,
     Entry,
     Table,

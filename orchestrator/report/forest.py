@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from orchestrator.evaluation.metric import METRICS
 from orchestrator.report.entries import ComparisonEntry, Summary
 from orchestrator.report.notation import sign
-from orchestrator.report.result_tables import method_order
 from orchestrator.report.style import INK, NEUTRAL, PALETTE, label, new_figure
+from orchestrator.report.table import method_order
 
 ROW_HEIGHT = 0.27  # inches
 FRAME_HEIGHT = 1.1  # inches, title and axis

@@ -2,7 +2,7 @@
 
 from orchestrator.report.entries import Summary
 from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
-from orchestrator.report.result_tables import INTERVAL, Entry, Table, make_table, name_of
+from orchestrator.report.table import INTERVAL, Entry, Table, make_table, name_of
 from orchestrator.stages.figures import WeightsEntry
 
 

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import CellEntry, PointEntry, Summary, mean_of
 from orchestrator.report.notation import flops_unit
-from orchestrator.report.result_tables import label_of, method_order
 from orchestrator.report.style import INK, label, logarithmic, new_figure
+from orchestrator.report.table import label_of, method_order
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
 BAND = 0.08  # opacity of a line's interval

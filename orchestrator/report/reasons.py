@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import ComparisonEntry, Summary
 from orchestrator.report.notation import interval, number, paired, printable, sign
-from orchestrator.report.result_tables import (
+from orchestrator.report.table import (
     INTERVAL,
     Entry,
     Table,

@@ -16,13 +16,8 @@ from orchestrator.report.budget import budget_marks, equal_budget_table
 from orchestrator.report.entries import Summary
 from orchestrator.report.notation import interval, paired, printable
 from orchestrator.report.reasons import counts_table, reasons
-from orchestrator.report.result_tables import (
-    Entry,
-    Table,
-    agreement_table,
-    cells_table,
-    comparison_tables,
-)
+from orchestrator.report.result_tables import agreement_table, cells_table, comparison_tables
+from orchestrator.report.table import Entry, Table
 
 GAP = 2  # spaces between two columns
 NAME_WIDTH = 24  # longer names are wrapped

@@ -28,12 +28,8 @@ from orchestrator.report.notation import (
     sign,
 )
 from orchestrator.report.page import render, write_report
-from orchestrator.report.result_tables import (
-    SETS,
-    cells_table,
-    comparison_tables,
-    method_order,
-)
+from orchestrator.report.result_tables import SETS, cells_table, comparison_tables
+from orchestrator.report.table import method_order
 from orchestrator.report.terminal import fitting, terminal
 
 HOSTILE = "<script>alert('x')</script> & \"[bold red]\" $\\frac{$ \x1b[31m \ud800"
