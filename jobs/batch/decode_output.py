@@ -153,7 +153,7 @@ class DecodeOutput(FileJobOutput[DecodeSummary]):
 
 def _line(row: Row) -> str:
     """Return a response as a line of JSON; the columns of the prompt keep their values."""
-    columns = row_from_json(row.pop(JSON_COLUMN)) if JSON_COLUMN in row else {}
+    columns = row_from_json(str(row.pop(JSON_COLUMN))) if JSON_COLUMN in row else {}
     prompt_id = columns.pop("prompt_id", None)
     first = {"row": row.pop("row"), "prompt_id": row.pop("prompt_id")}
     if prompt_id is not None:

@@ -1,7 +1,6 @@
 """The plan's stages that make models: data, policy, pairs, reward models, PRMs."""
 
 from functools import partial
-from typing import Any
 
 from jobs.sweep import inputs_models as inputs
 from jobs.sweep.plan_stages import StageList
@@ -59,7 +58,7 @@ def _add_policy(plan: StageList) -> None:
     plan.add_model("policy", "policy", models.policy)
 
 
-def _pairs_identity(plan: StageList) -> dict[str, Any]:
+def _pairs_identity(plan: StageList) -> dict[str, object]:
     config = plan.config
     return {
         "data": to_plain(config.data),

@@ -1,7 +1,6 @@
 """The plan's stages that use models: samples, calibration, cells, agreement, evaluation."""
 
 from functools import partial
-from typing import Any
 
 from jobs.sweep import inputs_search as inputs
 from jobs.sweep.plan_stages import StageList
@@ -38,7 +37,7 @@ def add_search(plan: StageList) -> None:
         _add_cell(plan, cell, identity)
 
 
-def _add_cell(plan: StageList, cell: CellName, shared: dict[str, Any]) -> None:
+def _add_cell(plan: StageList, cell: CellName, shared: dict[str, object]) -> None:
     config = plan.config
     method = config.search.all_methods[cell.method]
     identity = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jobs.sweep.runtime.models import Model
 from jobs.sweep.runtime.workspace import Step, Workspace
@@ -39,7 +39,7 @@ class StageList:
         name: str,
         run: Callable[[InputsT, Path, Meter], Figures],
         inputs: Callable[[Workspace], InputsT],
-        config: dict[str, Any],
+        config: Mapping[str, object],
         reads: Iterable[str],
         *,
         unit: str,

@@ -169,7 +169,7 @@ def precision_of(training: TrainingConfig) -> Precision:
     return training.precision
 
 
-def _deepspeed(training: TrainingConfig) -> dict[str, Any]:
+def _deepspeed(training: TrainingConfig) -> dict[str, object]:
     """Return the settings of DeepSpeed's file with the ZeRO stage of the config."""
     content: dict[str, Any] = json.loads(_project_file(training.deepspeed).read_text())
     zero = {**content.get("zero_optimization", {}), "stage": training.zero_stage}
@@ -189,7 +189,7 @@ def _curve(values: list[float]) -> Series:
     return [(i * stride + len(piece), sum(piece) / len(piece)) for i, piece in enumerate(pieces)]
 
 
-def training_identity(config: Config, section: str) -> dict[str, Any]:
+def training_identity(config: Config, section: str) -> dict[str, object]:
     """Return what of the config decides a training: its section, DeepSpeed's file, the position.
 
     `scoring.branch_memory_mib` is left out, here as in every stage's identity: it decides in how

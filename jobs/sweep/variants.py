@@ -1,7 +1,5 @@
 """What a variant of the config means: what decides its training, and how it scores."""
 
-from typing import Any
-
 from jobs.sweep.training import training_identity
 from orchestrator.config.sections import TRAINED_KIND, Variant, to_plain
 from orchestrator.config.tree import Config
@@ -15,7 +13,7 @@ SCORING_FIELDS = ("kind", "base", "aggregation", "step_delimiter", "step_tag", "
                   "preset", "format", "score_token", "score_at", "options")  # fmt: skip
 
 
-def variant_identity(config: Config, name: str) -> dict[str, Any]:
+def variant_identity(config: Config, name: str) -> dict[str, object]:
     """Return what of the config decides the training of a variant."""
     variant = config.variants[name]
     trained = to_plain(variant)
@@ -46,11 +44,11 @@ def variant_inputs(variant: Variant) -> list[str]:
     return inputs + ([f"variants/{variant.match}"] if variant.match else [])
 
 
-def scoring_identity(config: Config, scorer: str | None) -> dict[str, Any]:
+def scoring_identity(config: Config, scorer: str | None) -> dict[str, object]:
     """Return what decides scores besides the checkpoint; part of the keys of stages that use it."""
     if scorer is None:
         return {}
-    finished = {"finished": config.scoring.finished}
+    finished: dict[str, object] = {"finished": config.scoring.finished}
     variant = config.variants.get(scorer)
     if variant is None:
         return finished

@@ -44,11 +44,13 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         }
         self._existing_models = {k for k, stage in self._models.items() if self._store.done(stage)}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return an empty state; Ray Tune writes its callbacks to disk, and nothing reads them."""
         return {}
 
-    def on_trial_start(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
+    def on_trial_start(
+        self, iteration: int, trials: object, trial: TuneTrial, **info: object
+    ) -> None:
         """Start the MLflow run of a trial."""
         self._open(self._trial(trial))
 
@@ -71,7 +73,12 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._points[trial.number] = []
 
     def on_trial_result(
-        self, iteration: int, trials: Any, trial: TuneTrial, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: object,
+        trial: TuneTrial,
+        result: dict[str, Any],
+        **info: object,
     ) -> None:
         """Log measures during a training; the last ones are logged at its end."""
         number = self._trial(trial).number
@@ -85,7 +92,9 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
             value = result[self.study.request.metric]
             self._print(number, f"step {point.step}, {self.study.request.metric} {value:.4g}")
 
-    def on_trial_complete(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
+    def on_trial_complete(
+        self, iteration: int, trials: object, trial: TuneTrial, **info: object
+    ) -> None:
         """End the run of a finished or stopped trial, and remove models that are not the best."""
         study_trial, last = self._trial(trial), trial.last_result
         number, finished = study_trial.number, bool(last.get(FINISHED))
@@ -102,7 +111,9 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._end(study_trial, outcome)
         self._remove_worse_models()
 
-    def on_trial_error(self, iteration: int, trials: Any, trial: TuneTrial, **info: Any) -> None:
+    def on_trial_error(
+        self, iteration: int, trials: object, trial: TuneTrial, **info: object
+    ) -> None:
         """End the run of a trial that failed; the others continue."""
         study_trial = self._trial(trial)
         number = study_trial.number

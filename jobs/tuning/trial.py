@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from ray import tune
@@ -59,7 +58,7 @@ class TrialJob:
         return self.steps[-1].stage
 
 
-def run_trial(chosen: dict[str, Any], jobs: Sequence[TrialJob]) -> None:
+def run_trial(chosen: dict[str, object], jobs: Sequence[TrialJob]) -> None:
     """Run the trial of number ``chosen["number"]``; Ray Tune calls this function.
 
     Raises:

@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import safe_open
 from transformers.utils import cached_file
 
+JsonFile = dict[str, Any]  # an object of a checkpoint's JSON file, whose values are not checked
 _POINTER = b"version https://git-lfs"  # the beginning of a Git LFS file that was not fetched
 _SHOWN = 300  # characters of another library's message
 
@@ -41,7 +42,7 @@ def has_file(checkpoint: str, name: str) -> bool:
     return _is_on_the_hub(checkpoint, name)
 
 
-def read_json(checkpoint: str, name: str) -> dict[str, Any]:
+def read_json(checkpoint: str, name: str) -> JsonFile:
     """Read a JSON object of a checkpoint; an empty one if there is no such file.
 
     Raises:

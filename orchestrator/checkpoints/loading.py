@@ -171,7 +171,7 @@ def check_quantizer(checkpoint: str) -> None:
             return  # no GPU here; the worker may have one
 
 
-def _quantization(checkpoint: str) -> Any:
+def _quantization(checkpoint: str) -> object:
     return read_config(checkpoint).get("quantization_config")
 
 

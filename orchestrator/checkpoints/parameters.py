@@ -4,10 +4,9 @@ Computed from the shapes in the safetensors headers; no weights are loaded.
 """
 
 import re
-from collections.abc import Mapping
 from math import prod
-from typing import Any
 
+from orchestrator.checkpoints.files import JsonFile
 from orchestrator.checkpoints.weights import Weights, read_config
 
 # Embedding tables, by the names of common architectures. Token embeddings may be tied to the
@@ -45,7 +44,7 @@ def matrix_parameters(checkpoint: str, *, language_head: bool) -> int:
     return round(total) + ((head or tokens) if language_head else 0)
 
 
-def _active_share(config: Mapping[str, Any]) -> float:
+def _active_share(config: JsonFile) -> float:
     """Return the share of a layer's experts that a token uses; 1 without experts."""
     text = config.get("text_config") or config
     count = next((text[name] for name in _EXPERT_COUNTS if text.get(name)), None)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -20,6 +19,7 @@ from orchestrator.checkpoints import adapters
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.files import (
     Header,
+    JsonFile,
     file_of,
     has_file,
     read_headers,
@@ -37,7 +37,7 @@ _CONVERT = (
 )
 
 
-def read_config(checkpoint: str) -> dict[str, Any]:
+def read_config(checkpoint: str) -> JsonFile:
     """Read a checkpoint's config.json; empty if there is none (only a tokenizer).
 
     For an adapter, that of its base with the architecture that the adapter was trained as.
@@ -53,7 +53,7 @@ def read_config(checkpoint: str) -> dict[str, Any]:
     return {**config, "architectures": names}
 
 
-def read_generation_config(checkpoint: str) -> dict[str, Any]:
+def read_generation_config(checkpoint: str) -> JsonFile:
     """Read a checkpoint's generation_config.json, or its adapter base's; empty if there is none.
 
     Raises:

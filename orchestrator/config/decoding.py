@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -76,25 +77,26 @@ def _sections() -> dict[str, type[AnySearchMethod]]:
     return {n: kind for n, kind in methods_in_order().items() if not kind.always_runs}
 
 
-def _listed(config_value: Any) -> Any:
+def _listed(config_value: object) -> object:
     """Return a method that a list names."""
     if isinstance(config_value, SearchMethod):
         return config_value
     kinds = _sections()
-    name = config_value.get("name") if isinstance(config_value, dict) else None
+    fields = config_value if isinstance(config_value, dict) else {}
+    name = fields.get("name")
     if not isinstance(name, str) or name not in kinds:
         why = f"name {shown(name)}: no such method" if name is not None else "a method needs a name"
         valid = f"{{name: ..., FIELD: ...}} with a name of {', '.join(kinds)}"
         raise PydanticCustomError(
             "no_method", "{why}; valid: {valid}", {"why": why, "valid": valid}
         )
-    fields = kinds[name].model_fields
-    if unknown := [str(field) for field in config_value if field not in fields]:
+    valid_fields = kinds[name].model_fields
+    if unknown := [str(field) for field in fields if field not in valid_fields]:
         raise PydanticCustomError(
             "no_field", "unknown key {field}; valid: {valid}",
-            {"field": shown(unknown[0]), "valid": ", ".join(fields)},
+            {"field": shown(unknown[0]), "valid": ", ".join(valid_fields)},
         )  # fmt: skip
-    return kinds[name].model_validate(config_value)
+    return kinds[name].model_validate(fields)
 
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ def _label(method: AnySearchMethod) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join([method.name, *parts])).rstrip("-.")
 
 
-def methods_of_list(methods: list[Any]) -> dict[str, Any]:
+def methods_of_list(methods: Sequence[object]) -> dict[str, object]:
     """The search section of a list of methods: these and no others."""
     return {"methods": methods} | dict.fromkeys(_sections())
 
@@ -166,7 +168,7 @@ class SearchSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_a_list(cls, config_value: Any) -> Any:
+    def _of_a_list(cls, config_value: object) -> object:
         """`search: [{name: cbs, chunk: 6}, ...]` runs these methods and no others."""
         if not isinstance(config_value, list) or not config_value:
             return config_value

@@ -6,7 +6,7 @@ fields are those of DeepSpeed 0.19 that apply to a training with one process gro
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -32,7 +32,7 @@ OURS = {
 AUTO = "auto"  # the same as no value: DeepSpeed decides
 Size = Annotated[int, Field(ge=0, lt=2**63)]
 Beta = Annotated[float, Field(ge=0, lt=1), Number]
-Settings = dict[str, Any]
+Settings = dict[str, object]
 # Optimizers of DeepSpeed, in any case, and of torch, case-sensitive.
 DEEPSPEEDS = (
     "adagrad", "adam", "adamw", "lamb", "lion", "muadam", "muadamw", "muon", "musgd",
@@ -207,7 +207,7 @@ def check_deepspeed(training: TrainingConfig) -> None:
     _check_fields(named, content)
 
 
-def _content(named: str, path: str) -> dict[str, Any]:
+def _content(named: str, path: str) -> dict[str, object]:
     file = Path(path) if is_file(path) else ROOT / path
     if not is_file(file):
         raise ConfigError(f"{named}: no such file; valid: a JSON file")
@@ -228,9 +228,9 @@ def _content(named: str, path: str) -> dict[str, Any]:
     return content
 
 
-def _check_ours(named: str, content: dict[str, Any]) -> None:
+def _check_ours(named: str, content: dict[str, object]) -> None:
     for field, ours in OURS.items():
-        value: Any = content
+        value: object = content
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is not None:
@@ -240,7 +240,7 @@ def _check_ours(named: str, content: dict[str, Any]) -> None:
             )
 
 
-def _check_fields(named: str, content: dict[str, Any]) -> None:
+def _check_fields(named: str, content: dict[str, object]) -> None:
     try:
         DeepSpeedFile.model_validate(_without_auto(content))
     except ValidationError as error:
@@ -274,7 +274,7 @@ def _valid(location: tuple[int | str, ...]) -> list[str]:
     return list(sections[location].model_fields)
 
 
-def _without_auto(content: dict[str, Any]) -> dict[str, Any]:
+def _without_auto(content: dict[str, object]) -> dict[str, object]:
     zero = content.get("zero_optimization")
     if not isinstance(zero, dict):
         return content
@@ -282,7 +282,7 @@ def _without_auto(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "zero_optimization": kept}
 
 
-def _check_stage(training: TrainingConfig, named: str, zero: dict[str, Any]) -> None:
+def _check_stage(training: TrainingConfig, named: str, zero: dict[str, object]) -> None:
     stage = training.zero_stage
     for part, least in {"offload_param": 3, "offload_optimizer": 1}.items():
         if part in zero and stage < least:

@@ -1,6 +1,6 @@
 """Config section of evaluation: agreement tables, held-out pairs, intervals, judges."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from pydantic_core import PydanticCustomError
@@ -14,13 +14,14 @@ from orchestrator.judges.task_grade import TaskGrade
 GRID = 200  # prefix lengths that are measured
 
 
-def _listed_judge(config_value: Any) -> Any:
+def _listed_judge(config_value: object) -> object:
     """Return a judge that a list names, by its name or with its fields."""
     if isinstance(config_value, Judge):
         return config_value
     kinds = {name: kind for name, kind in JUDGES.items() if kind is not TaskGrade}
-    fields = {"name": config_value} if isinstance(config_value, str) else config_value
-    name = fields.get("name") if isinstance(fields, dict) else None
+    listed = {"name": config_value} if isinstance(config_value, str) else config_value
+    fields = listed if isinstance(listed, dict) else {}
+    name = fields.get("name")
     if not isinstance(name, str) or name not in kinds:
         why = f"{shown(name)}: no such judge" if name is not None else "a judge needs a name"
         if name == TaskGrade.judge_name():

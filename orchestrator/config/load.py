@@ -65,11 +65,12 @@ def to_yaml(config: Config) -> str:
     return write_yaml(_escaped(plain))
 
 
-def _renamed(tree: dict[str, Any]) -> dict[str, Any]:
+def _renamed(tree: dict[str, object]) -> dict[str, object]:
     """Return a tree with the current names of fields, and a list of methods as a section."""
     tree = dict(tree)
-    if isinstance(tree.get("search"), list) and tree["search"]:
-        tree["search"] = methods_of_list(tree["search"])
+    methods = tree.get("search")
+    if isinstance(methods, list) and methods:
+        tree["search"] = methods_of_list(methods)
     for old, new in RENAMED.items():
         section, _, field = old.partition(".")
         fields = tree.get(section)
@@ -83,7 +84,7 @@ def _key(part: Any, name: str) -> Any:
     return int(name) if isinstance(part, list) else name
 
 
-def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, Any]:
+def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, object]:
     """Read a YAML file and merge it over the file that its `base:` names."""
     content = _renamed(_content(file))  # before it is merged over its base
     if file.resolve() in files_over:
@@ -105,20 +106,20 @@ def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, Any]:
     return _merged(_of_task(below, _task_of(content)), content)
 
 
-def _task_of(tree: dict[str, Any]) -> object:
+def _task_of(tree: dict[str, object]) -> object:
     """Return the name of the task that a tree sets; None if it sets none."""
     data = tree.get("data")
     return data.get("task") if isinstance(data, dict) else None
 
 
-def _of_task(tree: dict[str, Any], task: object) -> dict[str, Any]:
+def _of_task(tree: dict[str, object], task: object) -> dict[str, object]:
     """Return the tree, without `data` if its fields are those of another task."""
     if task in (None, _task_of(tree) or Config().data.task_name()):
         return tree
     return {name: section for name, section in tree.items() if name != "data"}
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _content(file: Path) -> dict[str, object]:
     try:
         if not file.is_file():
             names = ", ".join(sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
@@ -142,22 +143,22 @@ def _content(file: Path) -> dict[str, Any]:
     return content or {}
 
 
-def _override(text: str) -> dict[str, Any]:
+def _override(text: str) -> dict[str, object]:
     """Return the tree that an override sets."""
     field, equals, value = text.partition("=")
     names = field.split(".")
     if not equals or not all(names) or any(c.isspace() for c in field) or len(names) > NESTING:
         raise ConfigError(f"override {shown(text)}: valid: key.sub=value")
     try:
-        tree = read_yaml(value, field)
+        tree = {names[-1]: read_yaml(value, field)}
     except BadYaml as error:
         raise ConfigError(f"override {shown(text)}: {error}") from error
-    for name in reversed(names):
+    for name in reversed(names[:-1]):
         tree = {name: tree}
-    return dict(tree)
+    return tree
 
 
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merged(under: dict[str, object], over: dict[str, object]) -> dict[str, object]:
     """Merge two trees: sections field by field; any other value replaces the one below it."""
     merged = dict(under)
     for name, value in over.items():
@@ -167,7 +168,7 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _resolved(plain: dict[str, Any]) -> Any:
+def _resolved(plain: dict[str, object]) -> object:
     """Replace each reference `${...}` by its value."""
     for field, text in _texts(plain, ""):
         if text.count(_REFERENCE) > INTERPOLATIONS:
@@ -188,7 +189,7 @@ def _resolved(plain: dict[str, Any]) -> Any:
     return resolved
 
 
-def _texts(value: Any, field: str) -> list[tuple[str, str]]:
+def _texts(value: object, field: str) -> list[tuple[str, str]]:
     """Return all strings of a tree, including keys, with the field of each."""
     if isinstance(value, str):
         return [(field, value)]
@@ -201,7 +202,7 @@ def _texts(value: Any, field: str) -> list[tuple[str, str]]:
     return keys + [text for name, part in value.items() for text in _texts(part, below[name])]
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(value: object) -> object:
     """Escape each `${`, so that it is not read as a reference."""
     if isinstance(value, dict):
         return {name: _escaped(part) for name, part in value.items()}

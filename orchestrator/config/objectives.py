@@ -1,6 +1,6 @@
 """The config's type of an objective's name, checked against the registry."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -19,7 +19,7 @@ def _registered(name: str) -> str:
     return name
 
 
-def _add_names(schema: dict[str, Any]) -> None:
+def _add_names(schema: dict[str, object]) -> None:
     """Add the valid names to the JSON schema of the field."""
     schema["enum"] = list(variant_objectives())
 

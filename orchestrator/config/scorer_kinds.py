@@ -1,6 +1,6 @@
 """The config's type of a scorer kind's name, checked against the registry."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -16,7 +16,7 @@ def _registered(name: str) -> str:
         raise PydanticCustomError("no_kind", "{why}", {"why": str(error)}) from None
 
 
-def _add_names(schema: dict[str, Any]) -> None:
+def _add_names(schema: dict[str, object]) -> None:
     """Add the valid names to the JSON schema of the field."""
     schema["enum"] = list(kinds_in_order())
 

@@ -170,12 +170,12 @@ class Variant(Section):
     score_at: Token | None = None
     """Token of the template's closing at which the score is read: its text, or its index from the
     end, such as -2. null: the last token."""
-    options: dict[str, Any] = Field(default={})
+    options: dict[str, object] = Field(default={})
     """Options of the scorer `kind`, by name; the built-in kinds have none."""
 
     @field_validator("format", mode="before")
     @classmethod
-    def _known_fields(cls, config_value: Any) -> Any:
+    def _known_fields(cls, config_value: object) -> object:
         if not isinstance(config_value, dict):
             return config_value
         valid = [field.name for field in fields(StepFormat)]
@@ -194,7 +194,9 @@ class Variant(Section):
 
     @field_validator("options")
     @classmethod
-    def _options_of_the_kind(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+    def _options_of_the_kind(
+        cls, options: dict[str, object], info: ValidationInfo
+    ) -> dict[str, object]:
         if not options:
             return options
         kind = info.data.get("kind")

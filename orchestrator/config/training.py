@@ -1,6 +1,6 @@
 """Config section of training: the trainings of a run, and what they share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -72,7 +72,7 @@ class TrainingConfig(Section):
 
     @field_validator("policy", "orm", "reference", "prm", "implicit", mode="before")
     @classmethod
-    def _over_the_default(cls, config_value: Any, info: ValidationInfo) -> Any:
+    def _over_the_default(cls, config_value: object, info: ValidationInfo) -> object:
         """Fill learning rate and batch size of a training with the defaults above."""
         if not isinstance(config_value, dict):
             return config_value

@@ -1,7 +1,7 @@
 """The whole config: one tree, sections named as the stages, and the checks between sections."""
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -65,7 +65,7 @@ def _default_variants() -> dict[str, Variant]:
     }
 
 
-def _over_default(default: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
+def _over_default(default: dict[str, object], variant: dict[str, object]) -> dict[str, object]:
     """Merge a variant of the user over the default variant of the same name.
 
     Fields of the default that have no effect with the user's fields are dropped.
@@ -155,14 +155,15 @@ class Config(Section):
 
     @field_validator("variants", mode="before")
     @classmethod
-    def _over_the_defaults(cls, value: Any) -> Any:
+    def _over_the_defaults(cls, value: object) -> object:
         """Merge the variants over the default ones; null leaves out a default variant."""
         if not isinstance(value, dict):
             return value
-        merged: dict[str, Any] = dict(_default_variants())
+        defaults = _default_variants()
+        merged: dict[str, object] = dict(defaults)
         for name, variant in value.items():
-            if isinstance(variant, dict) and name in merged:
-                default = merged[name].model_dump(exclude_unset=True)
+            if isinstance(variant, dict) and name in defaults:
+                default = defaults[name].model_dump(exclude_unset=True)
                 variant = _over_default(default, variant)
             merged[name] = variant
         return {name: variant for name, variant in merged.items() if variant is not None}

@@ -85,7 +85,7 @@ def _or_null(section: Section, field: str) -> str:
     return ", or set it to null" if nullable else ""
 
 
-def set_value(section: Section, field: str) -> Any:
+def set_value(section: Section, field: str) -> object:
     """Return the value that a file, an override or a call sets; None if the field is not set."""
     value: Any = section
     for part in field.split("."):

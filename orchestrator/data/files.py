@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import IO, Any
+from typing import IO
 
 import fsspec
 import pyarrow as pa
@@ -59,7 +59,7 @@ def json_lines(source: str) -> Iterator[tuple[int, bytes]]:
         raise BadFile(source, f"cannot be read after line {number}: {_reason(error)}") from error
 
 
-def parquet_file(stream: IO[bytes], source: str, **options: Any) -> pq.ParquetFile:
+def parquet_file(stream: IO[bytes], source: str, **options: object) -> pq.ParquetFile:
     """Open a Parquet file; pages with checksums are verified.
 
     Raises:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.data.final_answers import (
     MAX_DIGITS,
@@ -176,7 +176,7 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def call(self, task: dict[str, str]) -> dict[str, Any]:
+    def call(self, task: dict[str, str]) -> dict[str, object]:
         """Send a task; return the answer, or {"error": text} if the task ended the process."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
@@ -191,7 +191,7 @@ class _Worker:
         return {"error": "the time limit" if timed_out else f"its process ended (exit code {code})"}
 
 
-def _exchange(process: subprocess.Popen[str], task: dict[str, str]) -> dict[str, Any] | None:
+def _exchange(process: subprocess.Popen[str], task: dict[str, str]) -> dict[str, object] | None:
     assert process.stdin is not None and process.stdout is not None
     with contextlib.suppress(OSError):  # if it has ended, there is no line to read
         process.stdin.write(json.dumps(task) + "\n")
@@ -222,7 +222,7 @@ def _start() -> subprocess.Popen[str]:
 _worker = _Worker()
 
 
-def call_worker(task: dict[str, str]) -> dict[str, Any]:
+def call_worker(task: dict[str, str]) -> dict[str, object]:
     """Send a task to the process of math-verify; return its answer, or {"error": text}."""
     return _worker.call(task)
 

@@ -14,8 +14,9 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Any, TextIO
+from typing import TextIO, TypeAlias
 
 import sympy
 from math_verify import parse, verify
@@ -26,6 +27,7 @@ MEMORY = 2 * 2**30  # bytes of address space; the libraries take 10 %
 DIGITS = 25  # significant digits of equal values
 _WORKING_DIGITS = 2 * DIGITS
 _LARGEST_DENOMINATOR = 10**6  # limit for the conversion of a value to a fraction
+Parsed: TypeAlias = "sympy.Basic | sympy.MatrixBase | str"  # what math-verify parses
 _POINTS = 3  # number of points at which expressions with variables are compared
 
 
@@ -48,7 +50,7 @@ def main() -> None:
         _send(answers, answer)
 
 
-def _answered(answer: str, gold: str | None = None) -> dict[str, Any]:
+def _answered(answer: str, gold: str | None = None) -> dict[str, str | bool]:
     parsed = _parsed(answer)
     if not parsed:
         return {"missing": True}
@@ -63,7 +65,7 @@ def _answered(answer: str, gold: str | None = None) -> dict[str, Any]:
     return {"right": bool(equal) or _same_value(reference[0], parsed[0])}
 
 
-def _same_value(gold: Any, answer: Any) -> bool:
+def _same_value(gold: Parsed, answer: Parsed) -> bool:
     """Compare canonical texts: math-verify treats errors in its steps as "not equal"."""
     try:
         return _canonical(gold) == _canonical(answer)
@@ -75,12 +77,12 @@ def _same_value(gold: Any, answer: Any) -> bool:
         return False
 
 
-def _parsed(text: str) -> list[Any]:
+def _parsed(text: str) -> list[Parsed]:
     """Return the expression and its text; only the text if it does not parse."""
     return list(parse(text, parsing_timeout=None, raise_on_error=True))
 
 
-def _canonical(value: Any) -> str:
+def _canonical(value: Parsed) -> str:
     """Return a text that equal values share."""
     if isinstance(value, str):
         return "text " + "".join(value.split())
@@ -102,11 +104,11 @@ def _canonical(value: Any) -> str:
     return str(sympy.srepr(value))
 
 
-def _listed(values: Any) -> str:
+def _listed(values: Iterable[sympy.Basic]) -> str:
     return ", ".join(map(_canonical, values))
 
 
-def _of_relation(relation: Any) -> str:
+def _of_relation(relation: Boolean) -> str:
     """Return 5 for ``x = 5``, the set of an inequality, else the zero side up to a factor."""
     if isinstance(relation, sympy.Eq):
         left, right = relation.args
@@ -118,13 +120,13 @@ def _of_relation(relation: Any) -> str:
     return str(sympy.srepr(relation))
 
 
-def _primitive(expression: Any) -> Any:
+def _primitive(expression: sympy.Expr) -> sympy.Expr:
     """Divide an expression by the rational factor and the sign that its terms share."""
     terms = sympy.expand(_exact(expression).doit()).as_ordered_terms()
     return sympy.expand(expression / terms[0].as_coeff_Mul()[0])
 
 
-def _of_expression(expression: Any) -> str:
+def _of_expression(expression: sympy.Expr) -> str:
     """Return a fraction, or the value; with variables the values at fixed points."""
     expression = _exact(expression).doit()
     if expression.is_Rational:
@@ -135,25 +137,25 @@ def _of_expression(expression: Any) -> str:
     return " ".join(sorted(set(values), key=values.index))
 
 
-def _exact(expression: Any) -> Any:
+def _exact(expression: sympy.Expr) -> sympy.Expr:
     """Convert decimals to fractions and percentages to numbers."""
     plain = expression.replace(sympy.UnevaluatedExpr, lambda inner: inner)
     return plain.xreplace({x: sympy.Rational(str(x)) for x in plain.atoms(sympy.Float)})
 
 
-def _coordinate(name: str, point: int) -> Any:
+def _coordinate(name: str, point: int) -> sympy.Expr:
     """Return a variable's value at a point: in [1, 2), negated at every second point."""
     draw = int.from_bytes(blake2b(f"{name} {point}".encode(), digest_size=4).digest())
     return (1 + sympy.Rational(draw, 2**32)) * (-1) ** point
 
 
-def _value(number: Any) -> str:
+def _value(number: sympy.Expr) -> str:
     """Return the digits of a number, or of its real and imaginary part."""
     parts = [_digits(part) for part in sympy.N(number, _WORKING_DIGITS).as_real_imag()]
     return parts[0] if parts[1] == "0/1" else " + i ".join(parts)
 
 
-def _digits(part: Any) -> str:
+def _digits(part: sympy.Expr) -> str:
     """Return a real number as a fraction of small denominator, else its first digits."""
     if not part.is_Float and not part.is_Rational:
         return str(sympy.srepr(part))  # infinite, or a function without a value
@@ -166,7 +168,7 @@ def _digits(part: Any) -> str:
     return str(sympy.N(exact, DIGITS))
 
 
-def _send(answers: TextIO, answer: dict[str, Any]) -> None:
+def _send(answers: TextIO, answer: dict[str, str | bool]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from orchestrator.data.messages import plain
 from orchestrator.data.rejects import BadRow, Seen, check_different, text
@@ -52,7 +51,7 @@ def prompt_id(prompt: Sequence[Message]) -> str:
     return hashlib.blake2b(content.encode(), digest_size=PROMPT_ID_BYTES).hexdigest()
 
 
-def _pair(name: str, pair: RowPair, facts: dict[str, Any], seen: Seen) -> PreferencePair:
+def _pair(name: str, pair: RowPair, facts: dict[str, object], seen: Seen) -> PreferencePair:
     check_different(pair.chosen, pair.rejected)
     identity = prompt_id(pair.prompt)
     seen.check(identity, pair.chosen, pair.rejected)
@@ -60,7 +59,7 @@ def _pair(name: str, pair: RowPair, facts: dict[str, Any], seen: Seen) -> Prefer
     return PreferencePair(name, prompt, pair.chosen, pair.rejected)
 
 
-def _facts(row: Row) -> dict[str, Any]:
+def _facts(row: Row) -> dict[str, object]:
     truth = row.get(TRUTH)
     if truth is None:
         return {}

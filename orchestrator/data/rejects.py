@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -48,7 +47,7 @@ class Seen:
         self._digests.add(digest)
 
 
-def field(row: Mapping[str, Any], name: str) -> Any:
+def field(row: Mapping[str, object], name: str) -> object:
     """Return a field of a row; raise BadRow if it is missing or null."""
     value = row.get(name)
     if value is None:

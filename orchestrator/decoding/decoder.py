@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from orchestrator.choices import Dtype, Position
 from orchestrator.config.load import ConfigError
@@ -109,7 +109,7 @@ class Decoder:
         seed: int = 0,
         max_concurrent: int = 32,
         prompt_ids: Sequence[str] | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> list[Decoded]:
         """Answer prompts, each a text or a list of messages; result i is of prompt i.
 

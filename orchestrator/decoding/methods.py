@@ -4,7 +4,6 @@ Loads no model.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -32,7 +31,7 @@ def needs_scorer(method: str) -> bool:
     return method not in METHODS or METHODS[method].needs_scorer
 
 
-def method_of(name: str, fields: Mapping[str, Any]) -> AnySearchMethod:
+def method_of(name: str, fields: Mapping[str, object]) -> AnySearchMethod:
     """Return the method of a name with ``fields`` set, ready to run.
 
     Raises:
@@ -50,7 +49,7 @@ def method_of(name: str, fields: Mapping[str, Any]) -> AnySearchMethod:
                 f"method.{field} = {shown(value)}: {name} has no such field; valid: {valid}"
             )
     try:
-        method = METHODS[name](**fields)
+        method = METHODS[name].model_validate(dict(fields))
     except ValidationError as error:
         problem = error.errors()[0]
         field, message = str(problem["loc"][0]), problem["msg"]
@@ -70,13 +69,13 @@ def method_of(name: str, fields: Mapping[str, Any]) -> AnySearchMethod:
         ) from None
 
 
-def parsed(overrides: Sequence[str]) -> dict[str, Any]:
+def parsed(overrides: Sequence[str]) -> dict[str, object]:
     """Parse fields from ``name=value`` or ``method.name=value``, with values in YAML.
 
     Raises:
         ConfigError: an override is not of this form.
     """
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for override in overrides:
         name, equals, value = override.removeprefix("method.").partition("=")
         if not equals or not name:

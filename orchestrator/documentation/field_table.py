@@ -1,7 +1,7 @@
 """The table of a section's fields: valid values, default and description."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic.fields import FieldInfo
 
@@ -37,7 +37,7 @@ def field_table(
     return table(COLUMNS, rows) if rows else ""
 
 
-def sections_in(annotation: Any) -> list[type[Section]]:
+def sections_in(annotation: object) -> list[type[Section]]:
     """Return the sections of a type, which may be a union or a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]

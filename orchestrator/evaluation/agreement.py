@@ -10,7 +10,7 @@ does not tie.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,7 +58,7 @@ class PrefixRates:
     decided: Curve | None
     values: Floats
     counted: Mapping[Over, Bools]
-    groups: NDArray[Any]
+    groups: NDArray[np.generic]
 
     @property
     def conclusive(self) -> Over:
@@ -83,7 +83,7 @@ def ar_rm_sc(
     Raises:
         ValueError: a reward is NaN or infinite, there is no pair, or shapes do not fit.
     """
-    r_c, r_r, differ = _arrays({"r_chosen": r_chosen, "r_rejected": r_rejected}, distinct)
+    (r_c, r_r), differ = _arrays({"r_chosen": r_chosen, "r_rejected": r_rejected}, distinct)
     return _rates(r_c > r_r, differ, None, key, groups, level, samples)
 
 
@@ -101,7 +101,7 @@ def ar_sc_hp(
     Raises:
         ValueError: a grade is NaN or infinite, there is no pair, or shapes do not fit.
     """
-    h_c, h_r, differ = _arrays({"h_chosen": h_chosen, "h_rejected": h_rejected}, distinct)
+    (h_c, h_r), differ = _arrays({"h_chosen": h_chosen, "h_rejected": h_rejected}, distinct)
     return _rates(h_c > h_r, differ, h_c != h_r, key, groups, level, samples)
 
 
@@ -128,7 +128,7 @@ def ar_rm_hp(
         "r_chosen": r_chosen, "r_rejected": r_rejected,
         "h_chosen": h_chosen, "h_rejected": h_rejected,
     }  # fmt: skip
-    r_c, r_r, h_c, h_r, differ = _arrays(scores, distinct)
+    (r_c, r_r, h_c, h_r), differ = _arrays(scores, distinct)
     agrees = ((r_c > r_r) & (h_c > h_r)) | ((r_c < r_r) & (h_c < h_r))
     return _rates(agrees, differ, h_c != h_r, key, groups, level, samples)
 
@@ -149,7 +149,7 @@ def reward_gap(
     Raises:
         ValueError: a reward is NaN or infinite, there is no pair, or shapes do not fit.
     """
-    r_c, r_r, differ = _arrays({"r_chosen": r_chosen, "r_rejected": r_rejected}, distinct)
+    (r_c, r_r), differ = _arrays({"r_chosen": r_chosen, "r_rejected": r_rejected}, distinct)
     return _rates(np.abs(r_c - r_r), differ, None, key, groups, level, samples)
 
 
@@ -180,20 +180,20 @@ def compare_rates(
     )  # fmt: skip
 
 
-def _arrays(scores: Mapping[str, ArrayLike], distinct: ArrayLike) -> list[NDArray[Any]]:
+def _arrays(scores: Mapping[str, ArrayLike], distinct: ArrayLike) -> tuple[list[Floats], Bools]:
     """The scores as float64 and ``distinct`` as bool, all (N, G), N and G at least 1."""
-    arrays: list[NDArray[Any]] = [finite(a, name) for name, a in scores.items()]
-    arrays.append(np.asarray(distinct, dtype=bool))
-    shapes = dict(zip([*scores, "distinct"], [array.shape for array in arrays], strict=True))
-    if len(set(shapes.values())) != 1 or arrays[0].ndim != 2:
+    arrays = {name: finite(values, name) for name, values in scores.items()}
+    differ = np.asarray(distinct, dtype=bool)
+    shapes = {name: array.shape for name, array in arrays.items()} | {"distinct": differ.shape}
+    if len(set(shapes.values())) != 1 or differ.ndim != 2:
         raise ValueError(f"scores and distinct need one shape (N, G), got {shapes}")
-    if not arrays[0].size:
+    if not differ.size:
         raise ValueError(f"no pair or no prefix length to measure: {shapes}")
-    return arrays
+    return list(arrays.values()), differ
 
 
 def _rates(
-    values: NDArray[Any],
+    values: Floats | Bools,
     differ: Bools,
     h_decides: Bools | None,
     key: tuple[Key, ...],

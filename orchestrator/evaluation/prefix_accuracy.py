@@ -6,7 +6,7 @@ depend on what detects faults (a rubric, a checker).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,7 @@ class PrefixAccuracy:
 
     rate: Interval | None
     correct: Floats
-    groups: NDArray[Any]
+    groups: NDArray[np.generic]
     cases: NDArray[np.int64]
 
 

@@ -6,14 +6,13 @@ group, so that 2,000 resamples are two matrix products. The module does not depe
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Groups = Sequence[Any] | NDArray[Any]
+Groups = Sequence[object] | NDArray[np.generic]
 
 DRAWS_AT_ONCE = 2**21  # random numbers in memory at once: 16 MiB as int64
 ROUNDING = 1e-12  # of the largest possible sum: smaller differences of sums are rounding

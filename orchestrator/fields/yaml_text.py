@@ -7,7 +7,6 @@ digits, keys that are not strings, duplicate keys, and tags of Python objects.
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import yaml
 from yaml.composer import Composer
@@ -17,6 +16,7 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
+Scalar = str | int | float | bool | None
 NESTING = 20  # levels; the config's own tree has 5
 VALUES = 20_000  # including those that aliases repeat
 CHARACTERS = 200_000  # maximum length of a file
@@ -43,7 +43,7 @@ class BadYaml(ValueError):
     """A text is not YAML, or has values that no config can have; the message names the field."""
 
 
-def read_yaml(text: str, field: str = "") -> Any:
+def read_yaml(text: str, field: str = "") -> object:
     """Return the value of a YAML document: dicts, lists, strings, numbers, booleans and None.
 
     Args:
@@ -63,7 +63,7 @@ def read_yaml(text: str, field: str = "") -> Any:
     return None if node is None else _Reader().plain(node, field, 0)
 
 
-def read_scalar(text: str) -> str | int | float | bool | None:
+def read_scalar(text: str) -> Scalar:
     """Return the value of an unquoted text in YAML.
 
     Raises:
@@ -71,12 +71,11 @@ def read_scalar(text: str) -> str | int | float | bool | None:
     """
     for tag in ("null", "bool", "int", "float"):
         if _RESOLVED[tag].match(text):
-            value: str | int | float | bool | None = _value(tag, text, "")
-            return value
+            return _value(tag, text, "")
     return text
 
 
-def write_yaml(value: Any) -> str:
+def write_yaml(value: object) -> str:
     """Return plain values as YAML that YAML 1.1 and ``read_yaml`` read as the same values."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
@@ -106,7 +105,7 @@ class _Composer(Reader, Scanner, Parser, Composer, BaseResolver):
 class _Dumper(yaml.SafeDumper):
     """Quotes a string that either version of YAML would read as another value."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -122,7 +121,7 @@ class _Reader:
     def __init__(self) -> None:
         self._values = 0
 
-    def plain(self, node: Node, field: str, depth: int) -> Any:
+    def plain(self, node: Node, field: str, depth: int) -> object:
         """Return the value of a node; ``field`` is its path, "" for the root."""
         self._values += 1
         if self._values > VALUES:
@@ -138,9 +137,9 @@ class _Reader:
             return self._mapping(node, field, depth)
         raise _bad_tag(field, node.tag)
 
-    def _mapping(self, node: MappingNode, field: str, depth: int) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+    def _mapping(self, node: MappingNode, field: str, depth: int) -> dict[str, object]:
+        values: dict[str, object] = {}
+        merged: dict[str, object] = {}
         for key, value in node.value:
             if key.tag == f"{_TAG}merge":
                 for part in self._merged(value, field, depth):
@@ -155,7 +154,7 @@ class _Reader:
             values[name] = self.plain(value, _below(field, name), depth + 1)
         return merged | values
 
-    def _merged(self, node: Node, field: str, depth: int) -> Iterator[dict[str, Any]]:
+    def _merged(self, node: Node, field: str, depth: int) -> Iterator[dict[str, object]]:
         value = self.plain(node, field, depth + 1)
         for part in value if isinstance(value, list) else [value]:
             if not isinstance(part, dict):
@@ -165,7 +164,7 @@ class _Reader:
             yield part
 
 
-def _value(tag: str, text: str, field: str) -> Any:
+def _value(tag: str, text: str, field: str) -> Scalar:
     """Return the value of a scalar."""
     if tag == "str" or tag == "merge":
         return _text(text, field)

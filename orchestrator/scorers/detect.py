@@ -1,9 +1,10 @@
 """Detects the form of a checkpoint, and with it the scorer kind, from config and weight names."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.checkpoints.adapters import adapter_of
+from orchestrator.checkpoints.files import JsonFile
 from orchestrator.checkpoints.model_configs import is_encoder
 from orchestrator.checkpoints.reward_heads import TWO_LAYERS, check_label, find_head, no_head
 from orchestrator.checkpoints.weights import Weights, read_config
@@ -55,9 +56,7 @@ def inspect_checkpoint(checkpoint: str) -> CheckpointInfo:
     return replace(_inspected(checkpoint, config, weights, name), architecture=name)
 
 
-def _inspected(
-    checkpoint: str, config: dict[str, Any], weights: Weights, name: str
-) -> CheckpointInfo:
+def _inspected(checkpoint: str, config: JsonFile, weights: Weights, name: str) -> CheckpointInfo:
     if config.get("is_encoder_decoder"):
         return CheckpointInfo("something else", f"a {name}, an encoder with a decoder")
     if is_encoder(config):
@@ -177,7 +176,7 @@ def _presets_of(form: Form) -> list[str]:
     ]
 
 
-def _encoder(config: dict[str, Any], weights: Weights, name: str) -> CheckpointInfo:
+def _encoder(config: JsonFile, weights: Weights, name: str) -> CheckpointInfo:
     if name.endswith("ForTokenClassification"):
         return CheckpointInfo(
             "something else", f"a {name}, which classifies tokens and sees both ways"

@@ -7,7 +7,7 @@ module that defines a kind, loads neither torch nor transformers: methods import
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pydantic import ValidationError
 
@@ -262,7 +262,7 @@ def check_option_names(name: str, options: Iterable[str]) -> None:
         raise ValueError(f"kind {name!r} has no option {unknown[0]!r}; valid: {valid}")
 
 
-def make_kind(name: str, options: Mapping[str, Any]) -> ScorerKind:
+def make_kind(name: str, options: Mapping[str, object]) -> ScorerKind:
     """Return a scorer kind with its options set.
 
     Raises:

@@ -1,6 +1,6 @@
 """Shared parts of scorers on vLLM: checks of the model, and the pooling engine in its process."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestrator.checkpoints.checkpoint import check_reward_weights
 from orchestrator.checkpoints.reward_heads import find_head
@@ -16,6 +16,9 @@ from orchestrator.engines.vllm.process import (
 )
 from orchestrator.scorers.scorer import Scorer
 
+if TYPE_CHECKING:
+    from vllm import LLM, PoolingRequestOutput
+
 TEXTS_PER_BATCH = 256
 
 
@@ -29,7 +32,7 @@ class PoolingEngine:
         from vllm import PoolingParams
         from vllm.config import PoolerConfig
 
-        self._model: Any = language_model(
+        self._model: LLM = language_model(
             checkpoint,
             device,
             cache_mib,
@@ -46,9 +49,9 @@ class PoolingEngine:
         self.encoded([[0]])  # raises if its kernels do not support the model, such as small heads
         self.max_length = int(self._model.model_config.max_model_len)
 
-    def encoded(self, texts: list[list[int]]) -> list[Any]:
+    def encoded(self, texts: list[list[int]]) -> list["PoolingRequestOutput"]:
         """Return the engine's output for each text."""
-        outputs: list[Any] = self._model.encode(
+        outputs: list[PoolingRequestOutput] = self._model.encode(
             [{"prompt_token_ids": text} for text in texts],
             pooling_params=self._parameters,
             pooling_task=self.task,
@@ -61,7 +64,7 @@ class PoolingEngine:
         """Whether requests are in progress; never between calls."""
         return False
 
-    def step(self) -> list[Any]:
+    def step(self) -> list[object]:
         """Return no outputs; all come with their call."""
         return []
 

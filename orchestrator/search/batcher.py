@@ -192,7 +192,7 @@ class BatchingEngines:
         return self._batcher.submit(self._index, "score", request)
 
 
-async def run_together(coroutines: Iterable[Coroutine[Any, Any, ResultT]]) -> list[ResultT]:
+async def run_together(coroutines: Iterable[Coroutine[object, object, ResultT]]) -> list[ResultT]:
     """Return all results in order; the first exception cancels the others and is raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

@@ -21,7 +21,7 @@ from orchestrator.search.problem import Candidate, Problem, competing
 from orchestrator.search.state import SearchState
 
 StateT = TypeVar("StateT", bound=SearchState, default=SearchState)
-Search = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Response]]
+Search = Callable[[Problem, Policy, Reward], Coroutine[object, object, Response]]
 OnState = Callable[[Problem, SearchState], None]
 SECONDS = 0.025  # per prompt, unless a method overrides it
 
@@ -133,7 +133,7 @@ class SearchMethod(Section, Generic[StateT]):
         return replace(state, cost=client.cost, margin=client.margin)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """The fields that decide the response to a prompt, JSON-able."""
         return self.model_dump(mode="json", exclude={"name", "prompts"})
 

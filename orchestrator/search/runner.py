@@ -29,7 +29,7 @@ class Costed(Protocol):
 
 
 Outcome = TypeVar("Outcome", bound=Costed)
-SearchOf = Callable[[Problem, Policy, Reward], Coroutine[Any, Any, Outcome]]
+SearchOf = Callable[[Problem, Policy, Reward], Coroutine[object, object, Outcome]]
 OnFailure = Callable[[Problem, PromptFailed], None]
 
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -43,7 +42,7 @@ class Stage:
 
     name: str
     module: str
-    config: dict[str, Any]
+    config: dict[str, object]
     inputs: tuple["Stage", ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     keeps_checkpoint: bool = False

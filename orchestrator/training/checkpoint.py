@@ -7,7 +7,7 @@ training. The finished model is written as safetensors.
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from orchestrator.checkpoints.checkpoint import save_checkpoint
 from orchestrator.conversations.chat import Chat
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 _TAG, _PROGRESS = "state", "progress.json"
 
@@ -47,7 +50,7 @@ class Progress:
         return measures
 
 
-def write_state(engine: Any, progress: Progress, rank: int, folder: Path) -> None:
+def write_state(engine: "DeepSpeedEngine", progress: Progress, rank: int, folder: Path) -> None:
     """Write this worker's shard of a checkpoint. All workers call it at the same step."""
     engine.save_checkpoint(str(folder), tag=_TAG)
     if rank == 0:
@@ -68,7 +71,7 @@ def read_progress(folder: Path | None, key: str, workers: int) -> Progress | Non
     return progress if (progress.key, progress.workers) == (key, workers) else None
 
 
-def read_state(engine: Any, folder: Path) -> None:
+def read_state(engine: "DeepSpeedEngine", folder: Path) -> None:
     """Load model, optimizer and schedule from a checkpoint. All workers call it.
 
     Raises:
@@ -79,7 +82,7 @@ def read_state(engine: Any, folder: Path) -> None:
         raise RuntimeError(f"{folder}: DeepSpeed could not load the checkpoint")
 
 
-def save_model(engine: Any, chat: Chat, folder: Path, rank: int) -> None:
+def save_model(engine: "DeepSpeedEngine", chat: Chat, folder: Path, rank: int) -> None:
     """Write the model as safetensors on rank 0. All workers call it.
 
     Weights that are sharded are gathered one at a time.

@@ -56,7 +56,7 @@ class TrainingJob:
     warmup_steps: int
     closed: bool
     seed: int
-    deepspeed: dict[str, Any]
+    deepspeed: dict[str, object]
     precision: Precision
     micro_batch_tokens: int | None = None
     gradient_checkpointing: bool = False

@@ -66,7 +66,9 @@ def sweep(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"{PAIRS} is not here; SHARED_DATA names the folder of real data")
     folder = tmp_path_factory.mktemp("smollm2")
     config = ROOT / "configs" / "smollm2_small.yaml"
-    configured = read_yaml(config.read_text())["search"]
+    written = read_yaml(config.read_text())
+    assert isinstance(written, dict)
+    configured = written["search"]
     short_pairs(folder / "pairs.jsonl")
     command = [
         sys.executable, str(ROOT / "jobs" / "full_sweep.py"),

@@ -31,8 +31,9 @@ def test_a_plain_scalar_is_what_the_core_schema_says(text: str) -> None:
     found = read_scalar(text)
     assert found == expected and type(found) is type(expected)
     if text != "-":  # the sign of a list there
-        assert read_yaml(f"a: {text}\n") == {"a": expected}
-        assert type(read_yaml(f"a: {text}\n")["a"]) is type(expected)
+        read = read_yaml(f"a: {text}\n")
+        assert isinstance(read, dict) and read == {"a": expected}
+        assert type(read["a"]) is type(expected)
     if text and '"' not in text:
         assert read_yaml(f'a: "{text}"\n') == {"a": text}
 

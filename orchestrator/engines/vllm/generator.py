@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from orchestrator.engines.vllm.process import language_model
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 ROWS_PER_BATCH = 512
 
@@ -60,7 +63,7 @@ class Generator:
         from orchestrator.engines.vllm.draws import keyed_draws
 
         self._draws = keyed_draws(temperature, top_p)
-        self._model: Any = language_model(
+        self._model: LLM = language_model(
             checkpoint,
             device,
             cache_mib,

@@ -17,13 +17,16 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch._dynamo.config
 
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # KV cache size; sequences that exceed it are rejected
 GPU_MEMORY_UTILIZATION = 0.05  # checked at start: two engines share a GPU
@@ -52,7 +55,7 @@ class Served(Protocol):
     def busy(self) -> bool:
         """Whether requests are in progress, which ``step`` advances between calls."""
 
-    def step(self) -> list[Any]:
+    def step(self) -> Sequence[object]:
         """Advance the requests in progress; return the finished ones."""
 
 
@@ -113,7 +116,7 @@ class VllmProcess:
         self._checkpoint, self._process = checkpoint, process
         # Runs once: by close(), at garbage collection, or at the interpreter's exit.
         self.close = weakref.finalize(self, _end, process, self._connection)
-        self._done: deque[Any] = deque()
+        self._done: deque[object] = deque()
         try:
             self._max_length = int(self._wait_for_answer())
         except RuntimeError:
@@ -177,7 +180,7 @@ class VllmProcess:
             pass
         return answer[0]
 
-    def _receive(self) -> tuple[Any] | None:
+    def _receive(self) -> tuple[object] | None:
         """Receive a message; return its answer, or None if it reports finished requests."""
         try:
             error_text, answer, done = self._connection.recv()
@@ -188,11 +191,13 @@ class VllmProcess:
         if error_text is not None:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {error_text}")
         self._done += done
-        result: tuple[Any] | None = answer
+        result: tuple[object] | None = answer
         return result
 
 
-def language_model(checkpoint: str, device: str, cache_mib: int | None, **settings: Any) -> Any:
+def language_model(
+    checkpoint: str, device: str, cache_mib: int | None, **settings: object
+) -> "LLM":
     """Create a vLLM engine in this process, with the settings that all engines share.
 
     Raises:
