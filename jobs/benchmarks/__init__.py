@@ -1,1 +1,1 @@
-"""Benchmarks: ratios between this project and the usual way, measured in one run."""
+"""Benchmarks that compare this project with baseline implementations in the same run."""

@@ -1,6 +1,6 @@
-"""The command line of jobs/bench.py: options, their checks, and the help texts.
+"""Define the command line of jobs/bench.py: options, their checks, and the help texts.
 
-What measures is imported in the commands, so that `--help` and a wrong option answer at once.
+The commands import the measuring modules, so that `--help` and option errors appear at once.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Time two implementations alternately, each in a separate process, with its memory peak."""
+"""Time two implementations alternately, each in a separate process, and measure memory peaks."""
 
 import multiprocessing
 import os
@@ -31,11 +31,14 @@ Run = Callable[[], object]  # can be pickled: an importable function, or a parti
 
 
 def compare(ours: Run, other: Run, warm_up: Run, repeats: int, device: str = "cpu") -> Measured:
-    """Run both once for their peaks, then alternate, so that other load slows both.
+    """Return medians and peaks of two implementations, which run alternately.
+
+    Each runs once for its peak. The timed runs then alternate, so that other load slows both.
+
 
     Args:
-        ours: the first implementation.
-        other: the second implementation.
+        ours: this project's implementation.
+        other: the implementation that it is compared with.
         warm_up: runs first in each process and loads what both need, so that peaks exclude it.
         repeats: timed runs of each.
         device: "cpu", or "cuda": peaks are those of GPU memory.

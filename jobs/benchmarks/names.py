@@ -1,6 +1,6 @@
-"""Names and sizes of the benchmarks, for `--help`, without the modules that measure.
+"""Names and sizes of the benchmarks for `--help`.
 
-A test checks the names against the cases.
+This module does not import the measuring modules. A test compares the names with the cases.
 """
 
 PIPELINE, TOKEN_CLASSIFY = "pipeline", "token_classify"

@@ -1,4 +1,4 @@
-"""The pipeline of jobs/score.py against the bare model: rows per second after warm-up.
+"""Compare the pipeline of jobs/score.py with the bare model: rows per second after warm-up.
 
 The bare model is the same scorer in a separate process. It gets token ids, which are all known in
 advance, in its best batch size, and has as many threads as all actors together. Rounds of the
@@ -63,7 +63,7 @@ Row = tuple[Ids, Ids]
 
 @dataclass
 class Round:
-    """When each shard was written, and the memory of the driver."""
+    """One run of the pipeline: the time when each shard was written, and the driver's memory."""
 
     actors: int
     written: list[tuple[float, int]] = field(default_factory=list)  # seconds, rows
@@ -71,7 +71,7 @@ class Round:
 
     @property
     def rate(self) -> float:
-        """Rows per second without the ends of the round."""
+        """Rows per second, without the shards at both ends of the round."""
         # Equally fast actors finish together, so as many shards of each count.
         ends = math.ceil(ENDS * len(self.written) / self.actors) * self.actors
         count = (len(self.written) - 2 * ends) // self.actors * self.actors
@@ -82,7 +82,7 @@ class Round:
 
 
 def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, object]:
-    """Measure the pipeline over ``rows`` rows in all, and the bare model between its rounds."""
+    """Return the result of rounds over ``rows`` rows in total, with the bare model in between."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = _checkpoint(setting, folder / "model")
@@ -109,7 +109,7 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
 
 
 def measure_round(scoring: Scoring, shards: Sequence[InputShard]) -> Round:
-    """Run the pipeline over some shards."""
+    """Run the pipeline over some shards and return its measurements."""
     measured = Round(scoring.actors)
     before: float | None = None
 

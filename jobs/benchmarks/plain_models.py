@@ -1,4 +1,4 @@
-"""Sampling and scoring with plain transformers, one prompt at a time, for the plain loop.
+"""Sample and score with plain transformers, one prompt at a time, for ``search_loop.py``.
 
 The policy has a KV cache; the reward model scores all candidates of a step in one batch without a
 cache. Random numbers have the same keys as those of the search methods.

@@ -1,4 +1,4 @@
-"""`jobs/bench.py pools`: search actors with stand-in engines, which take time but do not compute.
+"""Implement `jobs/bench.py pools`: search actors with stand-in engines, which only sleep.
 
 It measures the throughput of 1, 2, 4 and 8 actors whose engine calls sleep for half a second; the
 difference to linear scaling is the overhead of the pool. It also measures the memory of the driver
@@ -113,7 +113,7 @@ class _Sleeping:
 
 
 def bench_pools(counts: Sequence[int], prompts: int, file: Path | None) -> None:
-    """Measure, and print a table and a line of JSON.
+    """Measure the pools, and print a table and a line of JSON.
 
     Args:
         counts: numbers of actors; the others are compared to the first one.

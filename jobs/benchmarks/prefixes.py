@@ -1,6 +1,7 @@
-"""Prefix scores in one pass against separate forwards; an epoch of full TLT against an ORM epoch.
+"""Compare prefix scores in one pass with separate forward passes, and training epochs.
 
-Pairs have about 60 prompt and 200 response tokens.
+The training cases compare an epoch of full TLT with an ORM epoch on the same pairs. Pairs have
+about 60 prompt and 200 response tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ Pair = tuple[Ids, Ids, Ids]  # prompt, chosen, rejected
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured; a good result has a ratio between ``floor`` and ``ceiling``."""
+    """A benchmark case; its ratio must be between ``floor`` and ``ceiling``."""
 
     pairs: int
     full: bool  # full TLT, or the five prefixes of SST
@@ -49,7 +50,7 @@ CASES = {
 
 
 def prefix_result(name: str, repeats: int, setting: Setting) -> dict[str, object]:
-    """Measure a case: both implementations alternately, and the FLOP/s of ours."""
+    """Return the times of both implementations, and the FLOP/s of this project's one."""
     case = CASES[name]
     both = (_trained, _trained_outcome) if case.training else (_packed, _separate)
     ours, other = (partial(run, name, setting) for run in both)

@@ -1,4 +1,4 @@
-"""`jobs/bench.py rewards`: run the cases and print their results."""
+"""Implement `jobs/bench.py rewards`: run the cases and print their results."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from jobs.benchmarks.token_classify import token_classify_result
 def bench_rewards(
     names: Sequence[str], repeats: int, rows: int, setting: Setting, file: Path | None
 ) -> None:
-    """Measure, and print a table and a line of JSON.
+    """Measure the cases, and print a table and a line of JSON.
 
     Args:
         names: the cases.

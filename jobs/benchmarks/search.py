@@ -1,8 +1,9 @@
-"""`jobs/bench.py search`: search actors against a plain loop and against the bare engines.
+"""Implement `jobs/bench.py search`: search actors against a plain loop and the bare engines.
 
-Ours: search actors under Ray, one per core. The loop (`search_loop.py`): one prompt at a time on
-all cores. The limit (`search_limit.py`): the bare engines without Ray and search, first the
-policy's requests, then the reward model's, in one process per core.
+Each case compares three measurements. *Ours*: search actors under Ray, one per core. *The loop*
+(`search_loop.py`): a plain implementation that searches one prompt at a time on all cores. *The
+limit* (`search_limit.py`): the bare engines without Ray and without search, in one process per
+core; they process the policy's requests first, then the reward model's.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ def bench_search(
     setting: Setting,
     file: Path | None,
 ) -> None:
-    """Measure, and print a table and a line of JSON, which ``file`` also gets."""
+    """Measure the cases, print a table and a line of JSON, and write the line to ``file``."""
     console = Console(stderr=True)
     processes = 1 if setting.device == "cuda" else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +184,7 @@ def _loop_models(setup: ModelSetup) -> Loop:
 
 
 def _loop(setup: ModelSetup, case: Case, problems: Sequence[Problem]) -> float:
-    """Return the seconds of the plain loop over some prompts."""
+    """Return the seconds that the plain loop takes for some prompts."""
     torch.set_num_threads(setup.threads * setup.processes)
     loop, method = _loop_models(setup), case.method
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The bare engines of `jobs/bench.py search`, each loaded once per process."""
+"""Load the bare engines of `jobs/bench.py search`, each once per process."""
 
 import gc
 import importlib.util

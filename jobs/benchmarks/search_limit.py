@@ -1,9 +1,10 @@
-"""The limit of `jobs/bench.py search`: the time of the bare engines without search and Ray.
+"""Measure the limit of `jobs/bench.py search`: the bare engines without search and without Ray.
 
-The requests of a method are recorded and then replayed with empty caches, first all of the policy,
-then all of the reward model, in one process per core: in the batches of the run, all at once, in
-halves or quarters, or at once by vLLM; the fastest way counts. For methods that choose single
-tokens the limit is their token counts divided by the best rates (``search_rates.py``).
+The requests of a method are recorded, and then replayed with empty caches in one process per core:
+first all requests of the policy, then all of the reward model. They are replayed in the batches of
+the run, all at once, in halves, in quarters, and all at once by vLLM; the fastest way counts. For
+methods that choose single tokens, the limit is their token counts divided by the best rates
+(``search_rates.py``).
 """
 
 import asyncio
@@ -38,7 +39,7 @@ Batch = tuple[Kind, list[Any]]
 
 @dataclass
 class Recorded:
-    """Both engines; records their requests."""
+    """Both engines, with a record of their requests."""
 
     setup: ModelSetup
     batches: list[Batch] = field(default_factory=list)
@@ -67,7 +68,7 @@ def limit_of(
     cost: Cost,
     rates: BestRates | None,
 ) -> tuple[float, str]:
-    """Return the seconds of the policy's and the reward model's work, and the fastest way.
+    """Return the seconds that the bare engines take for a method's requests, and the fastest way.
 
     Args:
         bare: a process for each core.
@@ -101,13 +102,13 @@ def _replayed(
     parts: Sequence[Sequence[Batch]],
     way: Way,
 ) -> float:
-    """Return the seconds of the slowest process."""
+    """Replay requests in all processes and return the seconds of the slowest one."""
     replays = [one.submit(_replay, setup, part, way) for one, part in zip(bare, parts, strict=True)]
     return max(replay.result() for replay in replays)
 
 
 def _record(setup: ModelSetup, case: Case, problems: Sequence[Problem]) -> list[Batch]:
-    """Return the requests of the searches of some prompts."""
+    """Search some prompts and return the batches of requests."""
     torch.set_num_threads(setup.threads)
     recorded = Recorded(setup)
     asyncio.run(run_searches(problems, case.method.run, BatchBackend(recorded, recorded)))
@@ -115,7 +116,7 @@ def _record(setup: ModelSetup, case: Case, problems: Sequence[Problem]) -> list[
 
 
 def _replay(setup: ModelSetup, batches: Sequence[Batch], way: Way) -> float:
-    """Return the seconds of one process for some batches, with empty caches."""
+    """Replay batches in this process with empty caches and return the seconds."""
     torch.set_num_threads(setup.threads)
     if not batches:
         return 0.0

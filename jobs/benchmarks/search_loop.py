@@ -1,8 +1,9 @@
 """Plain implementations of the search methods: one prompt at a time, with plain transformers.
 
 The policy has a KV cache; the reward model scores all candidates of a step in one batch without a
-cache, as other code of this field does. Tests compare the methods' responses to it, and
-`jobs/bench.py search` their speed. Random numbers have the same keys as those of the methods.
+cache, as other code of this field does. Tests compare the responses of the methods with those of
+this module, and `jobs/bench.py search` compares their speed. Random numbers have the same keys as
+those of the methods.
 """
 
 import math
@@ -84,7 +85,7 @@ class Loop(PlainModels):
 
     @torch.no_grad()
     def vote(self, problem: Problem, n: int, weighted: bool, answers: str) -> Ids:
-        """Sample n responses; return one of the answer with most votes, or most sigma(reward)."""
+        """Sample n responses; return one whose answer has most votes, or most sigma(reward)."""
         drawn = self._responses(problem, n)
         scores = self.scores(problem, drawn) if weighted else [0.0] * len(drawn)
         extracted = answers_in(answers, [self.text(one.ids) for one in drawn])
@@ -100,7 +101,7 @@ class Loop(PlainModels):
         return drawn[chosen].ids
 
     def _responses(self, problem: Problem, n: int) -> list[Beam]:
-        """Sample n responses; without truncated ones, unless all are truncated."""
+        """Sample n responses; return the finished ones, or all if none is finished."""
         keys = [problem.key("sample", i) for i in range(n)]
         drawn = self.samples(problem.prompt_ids, keys, problem.max_new_tokens)
         beams = [Beam(y, end) for y, end in drawn]
@@ -108,7 +109,7 @@ class Loop(PlainModels):
 
     @torch.no_grad()
     def args(self, problem: Problem, weight: float, k: int, temperature: float = 0.0) -> Ids:
-        """Sample or choose each token by logit + weight * reward, of the policy's top k."""
+        """ARGS: select or sample each token by logit + weight * reward among the policy's top k."""
         response: Ids = ()
         cache = DynamicCache()
         new = problem.prompt_ids
@@ -159,7 +160,7 @@ class Loop(PlainModels):
             chunk: tokens of a chunk.
             name: name of the method, for the keys of random numbers.
             stops: texts that also end a chunk.
-            apart: whether each beam keeps its best chunk, instead of the best of all beams.
+            apart: whether each beam keeps its own best chunk, instead of the best of all beams.
         """
         beams = [Beam() for _ in range(width)]
         step = 0
@@ -189,7 +190,7 @@ class Loop(PlainModels):
 
     @torch.no_grad()
     def cards(self, problem: Problem, method: Cards) -> Ids:
-        """CARDS: sample segments that end before an uncertain token until one is accepted."""
+        """CARDS: sample segments that end before an uncertain token, until one is accepted."""
         target, beta, threshold = method.target_reward, method.beta, method.entropy_threshold
         assert target is not None and beta is not None and threshold is not None  # calibrated
         (empty,) = self.scores(problem, [Beam()])

@@ -1,4 +1,4 @@
-"""The limit of methods that choose single tokens: token counts divided by the best rates.
+"""Measure the limit of methods that choose single tokens: token counts / best rates.
 
 The requests of ARGS and TBS depend on earlier answers, so they cannot be replayed in other batches.
 Their token counts are divided by the rates at which the bare engines decode, and score k candidates

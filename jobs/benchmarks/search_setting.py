@@ -1,4 +1,4 @@
-"""Random models, prompts and search methods of `jobs/bench.py search`."""
+"""Define the random models, prompts and search methods of `jobs/bench.py search`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,10 @@ class Case:
 
     Attributes:
         method: the search method.
-        floor: the least ratio of the loop's time to ours.
-        limit: the largest ratio of our time to that of the bare engines; None: no bound.
-        loop_prompts: prompts of the loop, which is slow.
+        floor: the least ratio of the time of the plain loop to that of the search actors.
+        limit: the largest ratio of the time of the search actors to that of the bare engines;
+            None: no bound.
+        loop_prompts: number of prompts of the plain loop, which is slow.
         ways: how the bare engines are measured; the fastest counts.
     """
 

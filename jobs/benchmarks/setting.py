@@ -1,4 +1,4 @@
-"""The device and the random model of the benchmarks, and the FLOPs of its forward passes."""
+"""Define the device and the random model of the benchmarks, and count FLOPs of forward passes."""
 
 import statistics
 import time

@@ -1,9 +1,9 @@
-"""`jobs/bench.py search --model smollm2`: search with a real small model.
+"""Implement `jobs/bench.py search --model smollm2`: search with a real small model.
 
-Ours are search actors under Ray with the faster engine: transformers with one actor per core, or
-vLLM with one actor. The same run measures code without this project (``small_loops.py``), vLLM
-alone on the same samples, and the bare engine on the recorded requests of the search. Rates are
-sampled tokens per second.
+*Ours* are search actors under Ray with the faster engine: transformers with one actor per core, or
+vLLM with one actor. They are compared with code without this project (``small_loops.py``), with
+vLLM alone on the same samples, and with the bare engine on the recorded requests of the search (the
+limit). Rates are sampled tokens per second.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ SPINNING = {"GOMP_SPINCOUNT": "300000"}  # the default of GNU OpenMP
 
 
 def bench_small(names: Sequence[str], repeats: int, file: Path | None) -> None:
-    """Measure, and print a table and a line of JSON, which ``file`` also gets."""
+    """Measure the cases, print a table and a line of JSON, and write the line to ``file``."""
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
         models = small_models(Path(folder))
@@ -85,7 +85,7 @@ def bench_small(names: Sequence[str], repeats: int, file: Path | None) -> None:
 
 
 def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console) -> dict[str, Any]:
-    """Return the medians of the tokens per second of all ways, measured alternately."""
+    """Return the median tokens per second of each implementation, measured alternately."""
     has_vllm = importlib.util.find_spec("vllm") is not None
     engines: list[Engine] = ["transformers", "vllm"] if has_vllm else ["transformers"]
     other, way = LOOPS[case.method.name]
@@ -125,7 +125,7 @@ def _result(case: SmallCase, models: SmallModels, repeats: int, console: Console
 def _ours(
     case: SmallCase, models: SmallModels, engine: Engine, problems: Sequence[Problem]
 ) -> tuple[Cost, float]:
-    """Return the cost of the search and its seconds, after a warm-up of the actors."""
+    """Run the search actors after a warm-up; return the cost of the search and its seconds."""
     actors = search_actors(_setup(models, engine), engine)
     max_concurrent = -(-len(problems) // len(actors))
     search = Search(case.method, max_concurrent)
@@ -169,9 +169,9 @@ def _limit(
 
 
 def _apart(way: Loop, models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> float:
-    """Return the tokens per second of another way, in a separate process with all cores.
+    """Return the tokens per second of a baseline, in a separate process on all cores.
 
-    Its threads wait as OpenMP lets them wait by default.
+    Its threads wait in OpenMP's default way.
     """
     context = multiprocessing.get_context("spawn")
     with patch.dict(os.environ, SPINNING), ProcessPoolExecutor(1, mp_context=context) as alone:

@@ -1,8 +1,8 @@
-"""What `jobs/bench.py search --model smollm2` compares to: code without this project.
+"""Run the baselines of `jobs/bench.py search --model smollm2`: code without this project.
 
-Plain `generate` of transformers, vLLM alone, and the loop of search-and-learn: one prompt at a
-time, vLLM samples the steps of beams, and plain transformers scores all candidates without a
-cache. Each runs in a separate process on all cores, and returns tokens and seconds.
+The baselines are plain `generate` of transformers, vLLM alone, and the loop of search-and-learn:
+one prompt at a time, vLLM samples the steps of beams, and plain transformers scores all candidates
+without a cache. Each runs in a separate process on all cores, and returns tokens and seconds.
 """
 
 import os
@@ -60,7 +60,7 @@ def vllm_alone(models: SmallModels, case: SmallCase, problems: Sequence[Problem]
 
 
 def step_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
-    """Run beam search over steps as search-and-learn: sampled by vLLM, scored without a cache."""
+    """Run beam search over steps as search-and-learn does: vLLM samples, scores use no cache."""
     llm, reward, chat = _vllm(models), _plain_reward(models), load_chat(models.policy)
     method: Any = case.method
     tokens, start = 0, time.perf_counter()

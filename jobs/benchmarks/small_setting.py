@@ -1,4 +1,4 @@
-"""The setting of `jobs/bench.py search --model smollm2`: models, prompts, parameters."""
+"""Define the models, prompts and cases of `jobs/bench.py search --model smollm2`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,9 @@ class SmallCase:
         method: the search method.
         prompts: prompts that are searched at once.
         new_tokens: length limit of a response.
-        loop_prompts: prompts of the loop, which is slow.
-        floor: the least ratio of our rate to the loop's.
-        limit: the largest ratio of our time to that of the bare engine.
+        loop_prompts: number of prompts of the baseline, which is slow.
+        floor: the least ratio of the rate of the search actors to that of the baseline.
+        limit: the largest ratio of the time of the search actors to that of the bare engine.
     """
 
     method: AnySearchMethod

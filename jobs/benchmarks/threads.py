@@ -1,7 +1,10 @@
-"""`jobs/bench.py threads`: OpenMP threads that wait as in this project, that sleep, and that spin.
+"""Implement `jobs/bench.py threads`: compare the ways in which OpenMP threads wait.
 
-Each row is a separate process, since torch reads the setting when it is loaded. Each is measured
-alone and beside a process that keeps one core busy. The model has the size of the embedded policy.
+The ways are the project's setting (spin 2,000 times, then sleep), sleep at once, and spin.
+
+Each row is measured in a separate process, since torch reads the setting when it is loaded: on an
+idle machine, and next to a process that keeps one core busy. The model has the size of the embedded
+policy.
 """
 
 import json
@@ -34,7 +37,7 @@ BUSY = "while True: pass"
 
 
 def bench_threads(counts: Sequence[int], file: Path | None) -> None:
-    """Measure, and print a table and a line of JSON."""
+    """Measure each way, and print a table and a line of JSON."""
     results = []
     for beside in ("nothing", "a busy process"):
         with _busy(beside != "nothing"):
@@ -81,7 +84,7 @@ def _means(waiting: str, threads: int) -> dict[str, float]:
 
 @contextmanager
 def _busy(wanted: bool) -> Iterator[None]:
-    """Keep one core busy by another process while the block runs, if wanted."""
+    """Keep one core busy with another process during the block, if ``wanted``."""
     process = subprocess.Popen([sys.executable, "-c", BUSY]) if wanted else None
     try:
         yield

@@ -1,6 +1,7 @@
-"""Open scores of every prefix from vLLM's `token_classify` against the packed pass of transformers.
+"""Compare vLLM's `token_classify` with the packed pass of transformers.
 
-Both run through their scorers, after warm-up, with the same threads. `other` is the packed pass.
+Both compute open scores of every prefix through their scorers, after a warm-up, with the same
+number of threads. `other` is the packed pass.
 """
 
 import tempfile
@@ -27,7 +28,7 @@ _ENGINES: tuple[Engine, Engine] = ("vllm", "transformers")
 
 
 def token_classify_result(repeats: int, setting: Setting) -> dict[str, object]:
-    """Measure the two engines alternately.
+    """Return the times of the two engines, measured alternately.
 
     Raises:
         ModuleNotFoundError: vLLM is not installed.
