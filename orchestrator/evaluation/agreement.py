@@ -1,7 +1,8 @@
-"""Agreement rates (section 3, appendix B) and the reward gap, on a grid of prefix lengths t.
+"""Compute agreement rates (section 3, appendix B) and the reward gap at prefix lengths t.
 
-AR_RM-SC(t), AR_SC-HP(t), AR_RM-HP(t) and |r(x, y_w<t) - r(x, y_l<t)|, from plain arrays of scores:
-r is a reward model's, h a judge's (the rubric, an LLM). Independent of models and texts.
+AR_RM-SC(t), AR_SC-HP(t), AR_RM-HP(t) and |r(x, y_w<t) - r(x, y_l<t)|, are computed from plain
+arrays of scores: r is the score of a reward model, h the grade of a judge (the rubric, an LLM).
+This module does not depend on models and texts.
 
 The paper's comparison is strict (>): if the judge ties, no scorer can agree with it, so even the
 judge's own values do not reach 1. Conclusions are therefore drawn over the pairs on which the judge
@@ -42,13 +43,13 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class PrefixRates:
-    """One measure of N pairs at G lengths, over three sets of prefix pairs.
+    """The values of one measure for N pairs at G lengths, and three sets of prefix pairs.
 
     Attributes:
         strict: all pairs, as in appendix B: a tie and a pair of equal prefixes disagree.
-        distinct: pairs whose two prefixes differ at t; a tie still disagrees.
-        decided: those of ``distinct`` where h does not tie (None for measures without h). A tie of
-            r still disagrees there: the judge prefers one of the two.
+        distinct: pairs whose two prefixes differ at t; a tie counts as disagreement.
+        decided: pairs of ``distinct`` where h does not tie (None for measures without h). A tie of
+            r counts as disagreement, since the judge prefers one of the two.
         values: (N, G) float64: 1 where the two criteria agree, else 0; or the gap.
         counted: the (N, G) mask of each set; it depends on the pairs and on h, not on the scorer.
     """
@@ -75,7 +76,7 @@ def ar_rm_sc(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PrefixRates:
-    """AR_RM-SC(t): share of pairs with r(x, y_w<t) > r(x, y_l<t).
+    """Return AR_RM-SC(t): the share of pairs with r(x, y_w<t) > r(x, y_l<t).
 
     Rewards (N, G); ``distinct`` (N, G) bool, whether the two prefixes differ; ``groups`` (N,)
     prompt ids, which the bootstrap resamples.
@@ -96,7 +97,9 @@ def ar_sc_hp(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PrefixRates:
-    """AR_SC-HP(t): share of pairs with h(x, y_w<t) > h(x, y_l<t). Arguments as in ``ar_rm_sc``.
+    """Return AR_SC-HP(t): the share of pairs with h(x, y_w<t) > h(x, y_l<t).
+
+    Arguments as in ``ar_rm_sc``.
 
     Raises:
         ValueError: a grade is NaN or infinite, there is no pair, or shapes do not fit.
@@ -116,7 +119,9 @@ def ar_rm_hp(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PrefixRates:
-    """AR_RM-HP(t): share of pairs that r and h order the same way. Arguments as in ``ar_rm_sc``.
+    """Return AR_RM-HP(t): the share of pairs that r and h order the same way.
+
+    Arguments as in ``ar_rm_sc``.
 
     The paper's XNOR compares the order relations of r and of h. They agree where sign(r_w - r_l) =
     sign(h_w - h_l) and neither ties: two ties order nothing, and count as disagreement.
@@ -142,7 +147,7 @@ def reward_gap(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PrefixRates:
-    """Mean |r(x, y_w<t) - r(x, y_l<t)| (observation 4), in the reward model's own unit.
+    """Return the mean |r(x, y_w<t) - r(x, y_l<t)| (observation 4), in the reward model's own unit.
 
     Equal prefixes have gap 0, regardless of float error. Arguments as in ``ar_rm_sc``.
 
@@ -161,7 +166,7 @@ def compare_rates(
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PairedTest | None:
-    """Paired test of two scorers over the same pairs: difference of the means over the grid.
+    """Test two scorers over the same pairs: the difference of their means over the grid.
 
     ``over`` None is the conclusive set. Returns None where that set is empty.
 
@@ -181,7 +186,7 @@ def compare_rates(
 
 
 def _arrays(scores: Mapping[str, ArrayLike], distinct: ArrayLike) -> tuple[list[Floats], Bools]:
-    """The scores as float64 and ``distinct`` as bool, all (N, G), N and G at least 1."""
+    """Return the scores as float64 and ``distinct`` as bool, all (N, G), N and G at least 1."""
     arrays = {name: finite(values, name) for name, values in scores.items()}
     differ = np.asarray(distinct, dtype=bool)
     shapes = {name: array.shape for name, array in arrays.items()} | {"distinct": differ.shape}

@@ -1,4 +1,4 @@
-"""The n at which best-of-n costs as much as another method: the comparison at equal budget.
+"""Find the n at which best-of-n costs as much as another method, to compare at equal budget.
 
 Costs may be of any kind, such as FLOPs or seconds.
 """

@@ -1,4 +1,4 @@
-"""Cells of a sweep as arrays: one value per prompt for each metric and cost.
+"""Represent cells of a sweep as arrays: one value per prompt for each metric and cost.
 
 Best-of-N at each n of a curve is a cell too, so it is measured and compared like every other cell.
 """
@@ -130,7 +130,7 @@ class Cell:
 
 
 def different_rows(cells: Iterable[Cell]) -> list[tuple[str, str]]:
-    """Return each (prompt id, response) of some cells once, in the order of its first cell."""
+    """Return the distinct (prompt id, response) rows of cells, in order of first appearance."""
     return list(dict.fromkeys(row for cell in cells for row in cell.rows))
 
 

@@ -1,4 +1,4 @@
-"""Summaries of cells with intervals, and paired tests of each cell against its baselines."""
+"""Summarize cells with intervals, and test each cell against its baselines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class CellSummary:
         method: label of the method.
         scorer: name of the scorer, None without one.
         seed: seed of the run.
-        prompts: how many the cell has.
+        prompts: number of prompts of the cell.
         parameters: the method's settings.
         metrics: mean and interval of each metric, None if not measured; ``reward_std`` is the
             standard deviation of the scorer's rewards.
@@ -100,7 +100,7 @@ def compare_cells(
 def _baselines(
     cell: Cell, by_name: Mapping[tuple[str, str | None], Cell]
 ) -> list[tuple[str, Cell]]:
-    """The cells that a cell is compared with, by the name of the baseline."""
+    """Return the cells that a cell is compared with, by the name of the baseline."""
     scorers = () if cell.scorer is None else BASELINE_SCORERS
     others = [(name, by_name.get((cell.method, name))) for name in scorers]
     others.append((BASELINE, by_name[BASELINE, None]))

@@ -1,7 +1,7 @@
-"""Each method against best-of-N of its own scorer at equal cost, prompt by prompt.
+"""Compare each method with best-of-N with the same scorer at equal cost, prompt by prompt.
 
-Best-of-N needs no search, so every search method has to beat it. Its n is the largest of its curve
-whose mean cost over the same prompts does not exceed the method's.
+Best-of-N needs no search, so it is the baseline of every search method. Its n is the largest n of
+the curve whose mean cost over the same prompts does not exceed that of the method.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,12 +50,12 @@ class CurveSummary:
 
 @dataclass(frozen=True)
 class BudgetComparison:
-    """A method against best-of-N at equal cost.
+    """The comparison of a method with best-of-N at equal cost.
 
     Attributes:
         method: label of the method.
         scorer: name of its scorer.
-        budget: which cost is equal.
+        budget: name of the cost that is equal.
         n: samples of best-of-N.
         most: the largest n of the curve.
         share: mean cost of best-of-N divided by the method's.
@@ -87,7 +87,7 @@ def curve_of_table(
 def equal_budget(
     cells: Sequence[Cell], curves: Curves, resampling: Resampling
 ) -> list[BudgetComparison]:
-    """Compare each cell whose scorer has a curve, for each kind of cost.
+    """Compare each cell whose scorer has a curve with best-of-N, for each kind of cost.
 
     ``cells`` are those of methods other than best-of-N.
     """

@@ -1,8 +1,9 @@
-"""FLOPs of a response by the standard estimate: 2N for each token that a model computes.
+"""Estimate the FLOPs of a response: 2N for each token that a model computes.
 
-N are the parameters that take part in a token's matrix products (``checkpoints/parameters.py``):
-embedding look-up left out, language-model head counted; one multiplication and one addition each.
-Attention over earlier tokens, norms and sampling are not included. Independent of checkpoints.
+This is the standard estimate. N is the number of parameters in a token's matrix products
+(``checkpoints/parameters.py``): the embedding look-up is excluded, the language-model head is
+included. Each parameter is one multiplication and one addition. Attention over earlier tokens,
+norms and sampling are not included. The module does not read checkpoints.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ FLOPS = ("policy_flops", "reward_flops", "flops")
 
 @dataclass(frozen=True)
 class Sizes:
-    """N of the policy and of the scorer (0 without one), each for one of its counted tokens."""
+    """N of the policy and of the scorer (0 without one), per counted token."""
 
     policy: float
     reward: float = 0.0

@@ -1,4 +1,4 @@
-"""Win-tie rates of cells against the base policy, by the task's grade and by judges."""
+"""Add win-tie rates against the base policy to cells, by the task's grade and by judges."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,7 +21,7 @@ def with_win_ties(
     judges: Iterable[Judge],
     prompts: Mapping[str, Prompt],
 ) -> list[Cell]:
-    """Return the cells with whether a response is no worse than base's, by each judge.
+    """Return the cells with a win-tie metric of each judge against the base policy.
 
     Args:
         cells: whose values hold the task's grade ``judged_by``, if it has one.

@@ -19,7 +19,7 @@ RESERVED = frozenset(
 
 
 class Metric:
-    """A metric; a subclass sets ``name`` and ``label``, and defines ``measure`` or is graded.
+    """A metric; a subclass sets ``name`` and ``label``, and usually defines ``measure``.
 
     Attributes:
         name: its key in summary.json, MLflow and the columns of a cell's Parquet file.
@@ -46,8 +46,8 @@ class Metric:
     def measure(cls, prompt: Prompt, text: str, response: Response) -> float | None:
         """Return the value of a response, a finite number.
 
-        A metric that does not define this is a task's grade of the same name, or computed for whole
-        cells by the evaluation.
+        A metric that does not define this method is a task's grade of the same name, or the
+        evaluation computes it for whole cells.
         """
         return None
 
@@ -76,10 +76,10 @@ def register(metric: MetricT) -> MetricT:
 
 
 def metrics_in_order() -> dict[str, type[Metric]]:
-    """All metrics by name, in the order of tables."""
+    """Return all metrics by name, in the order of tables."""
     return dict(sorted(METRICS.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def compared_metrics() -> list[str]:
-    """The names of the metrics in which cells are compared, in the order of tables."""
+    """Return the names of the metrics in which cells are compared, in the order of tables."""
     return [name for name, metric in metrics_in_order().items() if metric.compared]

@@ -1,8 +1,8 @@
-"""Prefix accuracy: how often the faultless one of two equally long prefixes scores higher.
+"""Compute prefix accuracy: how often the faultless one of two equally long prefixes scores higher.
 
-It is stricter than the agreement rates of appendix B. It counts only pairs of prefixes of which
-exactly one has a fault, so that it is known which one should score higher. The module does not
-depend on what detects faults (a rubric, a checker).
+Prefix accuracy is stricter than the agreement rates of appendix B. It counts only pairs of prefixes
+in which exactly one has a fault, so it is known which one should score higher. The module does not
+depend on how faults are detected (a rubric, a checker).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Scorers of prefixes compared with the ORM, and the premise of section 4.2.
+"""Compare the prefix scores of scorers with those of the ORM, and test the premise of section 4.2.
 
 The premise is that the reference reward model orders prefixes better than the ORM.
 """
@@ -86,7 +86,7 @@ def premise_of(
 ) -> Premise:
     """Test the premise of section 4.2 by the paired difference in prefix accuracy.
 
-    It holds or does not hold only if interval and p-value both show it.
+    The verdict is "holds" or "does not hold" only if interval and p-value both show it.
     """
     if reference is None or orm is None or reference.grid is not orm.grid:
         return Premise("not tested", None, None, None, NOT_TESTED)
@@ -102,7 +102,7 @@ def premise_of(
 def _comparisons(
     scorer: str, baseline: str, scorers: Mapping[str, ScorerRates], resampling: Resampling
 ) -> list[AgreementComparison]:
-    """The tests of a scorer against one baseline; a test over no pair is left out."""
+    """Return the tests of a scorer against one baseline; a test without pairs is left out."""
     comparisons = []
     for position, measured in scorers[scorer].positions.items():
         other = scorers[baseline].positions[position]

@@ -1,4 +1,4 @@
-"""Held-out preference pairs on a grid of prefix lengths t, with a judge's grades of prefixes."""
+"""Cut held-out preference pairs at a grid of prefix lengths t, and grade the prefixes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from orchestrator.tasks.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """N held-out pairs at G prefix lengths.
+    """N held-out preference pairs at G prefix lengths.
 
     t counts tokens of one tokenizer: a scorer with another tokenizer has another grid.
 
@@ -28,7 +28,7 @@ class Grid:
         distinct: (N, G), whether the two prefixes differ at t.
         reached: (N, G), whether both responses have at least t tokens.
         h: (N, G) grades of the chosen and of the rejected prefixes; None without a judge.
-        faults: (N, G), whether the chosen and the rejected prefixes hold a fault; None if no
+        faults: (N, G), whether the chosen and the rejected prefixes have a fault; None if no
             judge counts faults.
     """
 
@@ -50,7 +50,7 @@ class PrefixJudge:
 
     @classmethod
     def of(cls, task: Task, judges: Iterable[Judge]) -> "PrefixJudge | None":
-        """Return the first judge of prefixes, the task's grade before ``judges``; None if none."""
+        """Return the first judge of prefixes: the task's grade, else one of ``judges``, else None."""
         every = [TaskGrade(), *judges]
         judge = next((judge for judge in every if judge.judges_prefixes(task)), None)
         return None if judge is None else cls(judge, task)

@@ -1,4 +1,4 @@
-"""Agreement rates, reward gap and prefix accuracy of one scorer over a grid (appendix B)."""
+"""Compute agreement rates, reward gap and prefix accuracy of one scorer (appendix B)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ Sides = tuple[Floats, Floats]  # scores of the chosen and of the rejected prefix
 
 @dataclass(frozen=True)
 class AgreementRow:
-    """One measure of a scorer in summary.json: intervals at each t, and of the mean over the grid.
+    """One measure of a scorer in summary.json: intervals at each t, and for the mean over the grid.
 
-    ``over`` names the set of pairs that comparisons use; an interval is None where no pair of the
-    set counts. ``scorer`` is None for a measure of the judge alone.
+    ``over`` names the set of pairs that comparisons use; an interval is None if the set has no
+    pair at that t. ``scorer`` is None for a measure of the judge alone.
     """
 
     scorer: str | None
@@ -54,7 +54,7 @@ class AgreementRow:
 
 @dataclass(frozen=True, eq=False)
 class PositionRates:
-    """What is measured of a scorer at one position; ``accuracy`` is None without a judge."""
+    """Rates of a scorer at one position; ``accuracy`` is None without a judge."""
 
     rates: Mapping[Measure, PrefixRates]
     accuracy: PrefixAccuracy | None
@@ -62,10 +62,10 @@ class PositionRates:
 
 @dataclass(frozen=True, eq=False)
 class ScorerRates:
-    """What is measured of a scorer over its grid.
+    """Rates of a scorer at all positions.
 
-    ``pairs`` is the share of pairs whose whole chosen response has the higher score, at each
-    position.
+    ``pairs`` is, for each position, the share of pairs whose whole chosen response has the higher
+    score.
     """
 
     grid: Grid
@@ -76,7 +76,9 @@ class ScorerRates:
 def measure_scorer(
     grid: Grid, scores: Mapping[Position, Sides], resampling: Resampling
 ) -> ScorerRates:
-    """Measure a scorer at each position; scores (N, G + 1), the whole response in the last column.
+    """Return the rates of a scorer at each position.
+
+    Scores are (N, G + 1); the last column is the whole response.
 
     Raises:
         ValueError: a score is NaN or infinite, or shapes do not fit the grid.
@@ -159,7 +161,7 @@ def accuracy_row(
 ) -> AgreementRow:
     """Return the row of the prefix accuracy.
 
-    Its cases are pairs of which one prefix holds a fault, so they are distinct and decided.
+    Its cases are pairs in which one prefix has a fault, so they are distinct and decided.
     """
     per_t = []
     for column in range(len(grid.lengths)):

@@ -1,7 +1,8 @@
-"""Bootstrap and sign-flip test over groups of rows, for intervals and p-values.
+"""Resample groups of rows: bootstrap for intervals, sign-flip test for p-values.
 
-Not in the paper. A group is a prompt, whose rows are not independent. Both use sums and counts per
-group, so that 2,000 resamples are two matrix products. The module does not depend on metrics.
+The paper has neither. A group is the rows of a prompt, which are not independent. Both methods use
+sums and counts per group, so that 2,000 resamples are two matrix products. The module does not
+depend on metrics.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ class GroupTotals:
 
 
 def finite(values: ArrayLike, name: str) -> Floats:
-    """The values as float64.
+    """Return the values as float64.
 
     Raises:
         ValueError: a value is NaN or infinite; the message names the positions.

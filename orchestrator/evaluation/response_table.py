@@ -1,4 +1,4 @@
-"""The responses of a cell as a Parquet table with scores, grades, metrics and costs."""
+"""Write the responses of a cell as a Parquet table with scores, grades, metrics and costs."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True, eq=False)
 class ResponseRows:
-    """Makes the rows of responses.
+    """Builds the table rows of responses.
 
     Attributes:
         chat: chat format of the policy, which decodes the responses.
@@ -106,7 +106,7 @@ def cell_means(
 
 
 def _measured(prompt: Prompt, text: str, response: Response) -> dict[str, float]:
-    """The metrics that are computed from one response."""
+    """Return the metrics that are computed from one response."""
     values = {}
     for name, metric in METRICS.items():
         if not metric.is_measured():

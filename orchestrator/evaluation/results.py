@@ -1,4 +1,4 @@
-"""All results of a sweep's evaluation: the statistical part of summary.json."""
+"""Compute all results of a sweep's evaluation: the statistical part of summary.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from orchestrator.evaluation.statistics import Interval, Resampling
 
 @dataclass(frozen=True)
 class CellResults:
-    """What the cells show: intervals, paired tests, curves of best-of-N, equal budgets."""
+    """Results of the cells: intervals, paired tests, curves of best-of-N, equal budgets."""
 
     cells: list[CellSummary]
     comparisons: list[Comparison]
@@ -49,7 +49,7 @@ class CellResults:
 
 @dataclass(frozen=True)
 class PrefixResults:
-    """What the prefix scores show (appendix B); ``pair_accuracy`` is of whole responses."""
+    """Results of the prefix scores (appendix B); ``pair_accuracy`` is that of whole responses."""
 
     agreement: list[AgreementRow]
     agreement_comparisons: list[AgreementComparison]
@@ -91,7 +91,7 @@ def prefix_results(
     position: Position,
     resampling: Resampling,
 ) -> PrefixResults:
-    """Join the rates of all scorers; ``position`` is the one that search and training use."""
+    """Return the rates and tests of all scorers; ``position`` is that of search and training."""
     judge = judge_row(policy_grid, resampling)
     rows = [] if judge is None else [judge]
     for scorer, rates in scorers.items():

@@ -1,7 +1,8 @@
-"""Intervals and paired tests: Wilson, grouped bootstrap, sign-flip permutation.
+"""Compute intervals and paired tests: Wilson, grouped bootstrap, sign-flip permutation.
 
-Not in the paper, which reports no intervals (section 5.1 lists its metrics). Rows of one prompt are
-not independent, so resampling and sign flips apply to prompts (groups). Works on arrays only.
+The paper reports no intervals (section 5.1 lists its metrics). Rows of one prompt are not
+independent, so resampling and sign flips apply to prompts (groups). The module works on arrays
+only.
 """
 
 from dataclasses import dataclass
@@ -172,11 +173,11 @@ def paired_test(
 ) -> PairedTest:
     """Compare two methods over the same rows: the mean of ``first`` - ``second``.
 
-    Both (N,) or (N, G) for a mean of column means over the rows ``counted`` (N, G). The interval
-    resamples groups. The p-value is a sign-flip permutation test: under the null hypothesis a
-    group's sum of differences is as likely with the other sign; it is (1 + flips with a sum at
-    least as far from 0) / (1 + flips), so never 0. If all differences are zero, the difference is 0
-    and p is 1.
+    Both are (N,), or (N, G) for a mean of column means over the rows ``counted`` (N, G). The
+    interval resamples groups. The p-value is a sign-flip permutation test: under the null
+    hypothesis, a group's sum of differences is equally likely with the other sign. The p-value is
+    (1 + flips with a sum at least as far from 0) / (1 + flips), so never 0. If all differences are
+    zero, the difference is 0 and p is 1.
 
     Raises:
         ValueError: no row, a NaN or infinite value, or shapes that do not fit.

@@ -1,4 +1,4 @@
-"""Wins and ties of the win-tie rate (section 5.1, table 1): is a response no worse than the base's?
+"""Compute wins and ties of the win-tie rate (section 5.1, table 1) against the base policy.
 
 The grades may come from any judge; this module only compares the two responses to a prompt.
 """
@@ -10,7 +10,7 @@ from orchestrator.evaluation.resampling import Floats, finite
 
 
 def outcomes(grades: ArrayLike, base_grades: ArrayLike) -> tuple[Floats, Floats]:
-    """Return wins (N,) and ties (N,) as 0 or 1 for each row, for paired tests between methods.
+    """Return the wins (N,) and the ties (N,) of a method against the base policy, each 0 or 1.
 
     A row is a win if its grade is higher than the base policy's for the same prompt, a tie if the
     two are equal. The mean of their sum is the win-tie rate.

@@ -1,4 +1,4 @@
-"""The table of equal budgets: each method against best-of-n of its scorer at the same cost."""
+"""Build the table of equal budgets: each method and best-of-n with its scorer at the same cost."""
 
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import BudgetEntry, Summary
@@ -25,8 +25,8 @@ MARKS = {
 def equal_budget_table(summary: Summary) -> Table:
     """Return the table: rows are method, scorer and cost, columns are metrics.
 
-    Values are differences to BoN. The share of the method's budget that BoN used is a column beside
-    its n, e.g. ``BoN-16*`` and 0.60.
+    Values are differences to BoN. One column has the n of BoN, the next one the share of the
+    method's budget that BoN used, e.g. ``BoN-16*`` and 0.60.
     """
     entries = method_order(summary["equal_budget"])
     metrics = [m for m in metrics_in_order() if any(m in entry["tests"] for entry in entries)]
@@ -48,7 +48,7 @@ def equal_budget_table(summary: Summary) -> Table:
 
 
 def budget_marks(summary: Summary) -> list[str]:
-    """Return the meaning of each mark that the table has."""
+    """Return an explanation of each mark in the table."""
     used = {_mark(entry) for entry in summary["equal_budget"]}
     return [text for mark, text in MARKS.items() if mark in used]
 

@@ -1,4 +1,4 @@
-"""The types of summary.json and of its entries, as the report reads them."""
+"""Define the types of summary.json and of its entries, as the report reads them."""
 
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
@@ -69,7 +69,7 @@ class CurveEntry(TypedDict):
 
 
 class BudgetEntry(TypedDict):
-    """A cell against best-of-n of its scorer at the same cost; ``budget`` names the cost."""
+    """A cell against best-of-n with its scorer at the same cost; ``budget`` names the cost."""
 
     method: str
     scorer: str | None
@@ -118,7 +118,7 @@ class PremiseEntry(TypedDict):
 
 
 class ModelEntry(TypedDict):
-    """A model with what its training measured; None for what it does not have."""
+    """A model with the measurements of its training; None for those that it does not have."""
 
     name: str
     objective: str | None
@@ -148,7 +148,7 @@ class RejectsEntry(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """Results of the evaluation stage; ``pair_accuracy`` is of each model, by name."""
+    """Results of the evaluation stage; ``pair_accuracy`` has the value of each model by name."""
 
     premise: PremiseEntry
     cells: list[CellEntry]

@@ -1,6 +1,6 @@
-"""The figures: quality and cost, agreement by length, paired differences, training.
+"""Draw the figures: quality and cost, agreement by length, paired differences, training.
 
-They show section 5 and appendix B with intervals. Drawn by matplotlib (Agg) without pyplot.
+They show section 5 and appendix B with intervals. matplotlib (Agg) draws them, without pyplot.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ WIDE_RANGE = 50  # ratio of the largest to the smallest weight for a logarithmic
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """Return the figures by name, without those that have no data."""
+    """Return the figures by name; a figure without data is left out."""
     drawing: dict[str, Callable[[Summary], Figure | None]] = {
         "agreement": agreement,
         "reward_gap": reward_gap,

@@ -1,4 +1,4 @@
-"""Forest plots: paired differences of each method and scorer to each baseline.
+"""Draw forest plots: paired differences of each method and scorer to each baseline.
 
 One figure per metric, one panel per baseline (section 5).
 """

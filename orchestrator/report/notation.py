@@ -1,4 +1,4 @@
-"""Format numbers, intervals and names, the same way in the terminal and on the page."""
+"""Format numbers, intervals and names for the terminal and the page."""
 
 import json
 import math

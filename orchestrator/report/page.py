@@ -1,4 +1,4 @@
-"""The report: one HTML page with tables, figures and provenance.
+"""Write the report: one HTML page with tables, figures and provenance.
 
 The page loads nothing: styles and figures are inline, and there are no scripts. The template engine
 escapes all text except the SVG figures.
@@ -22,7 +22,7 @@ TEMPLATE = "page.html.j2"
 
 
 def write_report(summary: Summary, file: Path, ui_command: str) -> None:
-    """Write the page, completely or not at all.
+    """Write the page atomically.
 
     Args:
         summary: the summary of the sweep.

@@ -1,4 +1,4 @@
-"""Tables of the provenance of results: models, weights, stages, rejects and versions."""
+"""Build the tables of provenance: models, weights, stages, rejects and versions."""
 
 from orchestrator.report.entries import Summary
 from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
@@ -69,7 +69,7 @@ def stages_table(summary: Summary) -> Table:
 
 
 def rejects_table(summary: Summary) -> Table:
-    """Return the number of rejected rows by reason, and their sum."""
+    """Return the table of rejected rows by reason, and their sum."""
     rejects = summary["rejects"]
     rows = [
         [Entry(printable(reason)), Entry(number(count, 0))]

@@ -1,4 +1,4 @@
-"""Figures of quality against cost, in FLOPs and in seconds.
+"""Draw quality against cost, in FLOPs and in seconds.
 
 Each cell is a mark. For each scorer a line shows best-of-n for n = 1, 2, 4, ..., N, the baseline of
 all methods.
@@ -21,7 +21,7 @@ BAND = 0.08  # opacity of a line's interval
 
 
 def quality_figures(summary: Summary, colour: Mapping[str | None, str]) -> dict[str, Figure | None]:
-    """Return a figure for each kind of cost; None if it was not measured."""
+    """Return a figure for each kind of cost; None for a cost that was not measured."""
     costs = [flops for cell in summary["cells"] if (flops := _cost(cell, "flops"))]
     scale, unit = flops_unit(costs)
     return {

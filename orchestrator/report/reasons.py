@@ -1,6 +1,6 @@
-"""Why a scorer's responses are better or worse than the ORM's: paired counts of their faults.
+"""Explain why a scorer's responses are better or worse than the ORM's, by counts of faults.
 
-The counts show which faults a reward model removes and which it misses; a rate only sums them.
+The counts show which faults a reward model prevents and which it misses; a rate only sums them up.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def counts_table(summary: Summary) -> Table:
 
 
 def reasons(summary: Summary) -> list[str]:
-    """Return a sentence for each cell: the difference of its rate to the ORM's, and the counts.
+    """Return a sentence for each cell: how its rate and its counts differ from the ORM's.
 
     Cells without a count that differs significantly from the ORM's have no sentence.
     """

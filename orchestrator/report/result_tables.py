@@ -1,4 +1,4 @@
-"""The result tables: cells, paired tests and agreement rates (section 5, appendix B).
+"""Build the result tables: cells, paired tests and agreement rates (section 5, appendix B).
 
 The terminal and the page show the same tables.
 """
@@ -96,7 +96,7 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
 
 
 def _best(cells: Iterable[CellEntry]) -> dict[tuple[str, str], float]:
-    """Return the highest value of each (method, metric) of which there are at least two cells."""
+    """Return the highest value of each (method, metric) with at least two cells."""
     values: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
         for name, metric in METRICS.items():

@@ -1,4 +1,4 @@
-"""The style of all figures, and their conversion to inline SVG and to files.
+"""Define the style of all figures, and convert them to inline SVG and to files.
 
 Text and lines have two placeholder colours that the inline SVG replaces by CSS colours, so that a
 figure suits a light and a dark page.

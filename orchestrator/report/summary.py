@@ -1,4 +1,4 @@
-"""summary.json: what a sweep's report shows, from the markers and tables of its stages."""
+"""Build summary.json, the content of the report, from markers and tables of a sweep's stages."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarro
 
 @dataclass(frozen=True)
 class SweepResults:
-    """What the stages of a sweep left.
+    """Results of the stages of a sweep.
 
     Attributes:
         config: config of the run.
@@ -46,7 +46,7 @@ class SweepResults:
 
 
 def summarize(results: SweepResults) -> Summary:
-    """Return the summary: JSON-able, and all that the report shows."""
+    """Return the summary: all content of the report as values that JSON can hold."""
     config, markers, evaluation = results.config, results.markers, results.evaluation
     weights = [m["figures"]["weights"] for m in markers if m["stage"] == "partial_pairs"]
     return {
@@ -97,14 +97,14 @@ def model_rows(
     markers: Sequence[Marker],
     pair_accuracy: Mapping[str, Mean],
 ) -> list[ModelEntry]:
-    """Return a row per model: the trained ones in the order of their training, then the others."""
+    """Return a row per model: trained models in the order of their training, then the others."""
     trained = {m["stage"].removeprefix("variants/"): m for m in markers if _is_training(m)}
     names = [*trained, *(name for name in models if name not in trained)]
     return [_model(config, name, trained.get(name), pair_accuracy) for name in names]
 
 
 def objective_of(config: Config, name: str) -> str | None:
-    """Return the objective that a model was trained by; None for a checkpoint that says none.
+    """Return the objective of a model's training; None for a checkpoint without this information.
 
     A log ratio that was not trained as one is a "density_ratio".
     """
@@ -172,7 +172,7 @@ def _notes(config: Config, markers: Sequence[Marker]) -> list[str]:
 
 
 def _size_matched(config: Config, markers: Sequence[Marker]) -> list[str]:
-    """From how many preference pairs a variant has as many partial pairs as another variant."""
+    """Return how many preference pairs give a variant as many partial pairs as another one."""
     notes, by_stage = [], {marker["stage"]: marker for marker in markers}
     for name, variant in config.variants.items():
         stages = [f"variants/{name}", f"variants/{variant.match}"]

@@ -1,4 +1,4 @@
-"""The tables in the terminal: premise, cells, comparisons, equal budgets, mean agreement.
+"""Print the tables in the terminal: premise, cells, comparisons, equal budgets, mean agreement.
 
 A table that is wider than the console is split into several with the same leading columns, so that
 no number is truncated.
@@ -64,7 +64,7 @@ def premise_line(summary: Summary) -> str:
 def fitting(table: Table, width: int) -> list[Table]:
     """Split a table into as few tables as possible that are not wider than ``width``.
 
-    Each has the leading columns and at least one number column, even if it is wider.
+    Each table has the leading columns and at least one number column, even if it is then too wide.
     """
     parts = _filled(table, width)
     # Balance the widths: the smallest width that needs no more tables.

@@ -1,1 +1,1 @@
-"""The steps of a sweep: each reads finished stages and writes one."""
+"""The steps of a sweep: each reads the outputs of finished stages and writes those of one stage."""

@@ -1,4 +1,4 @@
-"""Step 8a: prefix scores of held-out preference pairs by one scorer, closed and open (appendix B).
+"""Step 8a: score prefixes of held-out pairs with one scorer, closed and open (appendix B).
 
 The pairs are samples of the test prompts labelled by the task, or the held-out pairs that come with
 the data. The evaluation computes rates and tests from the scores.
@@ -35,12 +35,12 @@ class TestPairs:
     """The held-out pairs: no model was trained on their prompts.
 
     Attributes:
-        task: says where pairs come from, and labels samples.
+        task: determines the source of the pairs, and labels samples.
         pairs: folder of the stage that makes preference pairs.
         samples: file of the shared samples.
         prompts: the test prompts.
         chat: chat format of the policy.
-        per_prompt: pairs made of a prompt's samples.
+        per_prompt: number of pairs that are made from a prompt's samples.
         seed: seed of the run.
     """
 

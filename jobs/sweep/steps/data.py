@@ -1,4 +1,4 @@
-"""Step 1: the task's data: demonstrations, preference pairs or their prompts, test prompts."""
+"""Step 1: read the task's data: demonstrations, preference pairs or prompts, test prompts."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Step 8b: intervals and paired tests of the cells and of the prefix scores.
+"""Step 8b: compute intervals and paired tests of the cells and of the prefix scores.
 
-Writes evaluation.json, the statistical part of the summary: cells, comparisons, equal budgets,
-agreement, premise.
+The step writes evaluation.json, the statistical part of the summary: cells, comparisons, equal
+budgets, agreement, premise.
 """
 
 import json
@@ -39,7 +39,7 @@ from orchestrator.tasks.task import Task
 
 @dataclass(frozen=True)
 class CellFiles:
-    """What a cell's stage left.
+    """Outputs of a cell's stage.
 
     Attributes:
         method: label of the method.
@@ -78,7 +78,7 @@ class EvaluationInputs:
         task: task of the run.
         judges: judges of responses and prefixes, in addition to the task's grade.
         position: where a prefix is scored in search and training.
-        resampling: decides the statistical draws.
+        resampling: seed and number of the statistical draws.
     """
 
     cells: Sequence[CellFiles]
@@ -105,7 +105,7 @@ def run(inputs: EvaluationInputs, folder: Path, meter: Meter) -> Figures:
 
 
 def _cell_results(inputs: EvaluationInputs) -> CellResults:
-    """Intervals and tests of the cells, with the ORM's reward and the win-tie outcomes."""
+    """Return intervals and tests of the cells, with the ORM's reward and the win-tie outcomes."""
     task = inputs.task
     grades = (*task.counted, *([task.judged_by] if task.judged_by else []))
     cells = [_read_cell(files, grades) for files in inputs.cells]
@@ -128,7 +128,7 @@ def _cell_results(inputs: EvaluationInputs) -> CellResults:
 
 
 def _complete(inputs: EvaluationInputs, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with the ORM's reward and the win-tie outcomes of each judge."""
+    """Return the cells with the ORM's reward and the win-tie outcomes of each judge."""
     prompts = {prompt.prompt_id: prompt for prompt in inputs.pairs.prompts.first()}
     rows = different_rows(cells)
     rewards = dict(zip(rows, _orm_rewards(inputs, prompts, rows), strict=True))
@@ -140,13 +140,13 @@ def _complete(inputs: EvaluationInputs, cells: Sequence[Cell]) -> list[Cell]:
 def _orm_rewards(
     inputs: EvaluationInputs, prompts: dict[str, Prompt], rows: Sequence[tuple[str, str]]
 ) -> list[float]:
-    """The response-level reward of each response by the same model, the ORM (appendix C.2)."""
+    """Return the ORM's reward of each response: one model rates all cells (appendix C.2)."""
     responses = [(prompts[name], text) for name, text in rows]
     return inputs.engines.whole_rewards(inputs.orm, responses)
 
 
 def _prefix_results(inputs: EvaluationInputs, meter: Meter) -> PrefixResults:
-    """Rates and tests of the prefix scores of all scorers."""
+    """Return rates and tests of the prefix scores of all scorers."""
     pairs, lengths = inputs.pairs.read(), list(inputs.grid)
     judge = PrefixJudge.of(inputs.task, inputs.judges)
     policy_grid = grid_of(pairs, inputs.pairs.chat, lengths, judge)

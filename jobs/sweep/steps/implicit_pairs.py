@@ -1,7 +1,7 @@
-"""Step 6a: training rows of implicit PRMs, with the policy's log-probabilities of each response.
+"""Step 6a: make training rows of implicit PRMs with the policy's log-probabilities.
 
-They are computed once for all objectives: log pi_ref of both responses of a pair, and of a response
-to another prompt for KTO's KL term.
+The log-probabilities are computed once for all objectives: log pi_ref of both responses of a pair,
+and of a response to another prompt for KTO's KL term.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class ImplicitPairsInputs:
     Attributes:
         pairs: files of preference pairs, one after the other.
         held_out: files of pairs for evaluations; the first one with rows is used.
-        held_out_pairs: most pairs of that file.
+        held_out_pairs: largest number of pairs of that file.
         chat: chat format of the policy.
         engines: the policy in actors.
         unrelated: whether a response to another prompt is scored too.
@@ -62,7 +62,7 @@ def run(inputs: ImplicitPairsInputs, folder: Path, meter: Meter) -> Figures:
 
 
 def _rows(pairs: Iterable[PreferencePair], chat: Chat) -> Iterator[ImplicitExample]:
-    """Pairs as tokens, without references."""
+    """Return pairs as tokens, without reference log-probabilities."""
     end = (chat.end_id,)
     for pair in pairs:
         prompt, *texts = chat.pair(pair.prompt.messages, pair.chosen, pair.rejected)
@@ -71,7 +71,7 @@ def _rows(pairs: Iterable[PreferencePair], chat: Chat) -> Iterator[ImplicitExamp
 
 
 def _chunks(rows: Iterator[ImplicitExample]) -> Iterator[list[ImplicitExample]]:
-    """Chunks of ROWS_PER_CALL rows; a smaller last chunk is joined to the one before it."""
+    """Yield chunks of ROWS_PER_CALL rows; a smaller last chunk is joined to the one before it."""
     chunk = list(islice(rows, ROWS_PER_CALL))
     while following := list(islice(rows, ROWS_PER_CALL)):
         if len(following) < ROWS_PER_CALL:
@@ -85,7 +85,7 @@ def _chunks(rows: Iterator[ImplicitExample]) -> Iterator[list[ImplicitExample]]:
 def _with_references(
     policy: ActorPolicy, rows: list[ImplicitExample], unrelated: bool
 ) -> list[ImplicitExample]:
-    """The rows with log pi_ref (nats) of their responses."""
+    """Return the rows with log pi_ref (nats) of their responses."""
     rows = with_unrelated(rows) if unrelated else rows
     texts = [
         (row.prompt_ids, response)

@@ -1,7 +1,7 @@
-"""Step 3: preference pairs of whole responses for ORM, reference and PRM.
+"""Step 3: make preference pairs of whole responses for ORM, reference and PRM.
 
-A pair is two samples of the policy, labelled by the task, or comes with the data. Pairs too long
-for the models go to the rejects.
+A pair is two samples of the policy that the task labels, or it comes with the data. Pairs that are
+too long for the models go to the rejects.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ class PairsInputs:
     """Inputs of the step.
 
     Attributes:
-        task: says where pairs come from, and labels samples.
+        task: determines the source of the pairs, and labels samples.
         folder: folder of the stage that reads the data.
         readers: the models that read the pairs.
         chat: chat format of the policy.
         engines: the policy in actors.
         seed: seed of the run.
-        room: tokens that a response may have.
+        room: largest number of tokens of a response.
     """
 
     task: Task
@@ -84,7 +84,7 @@ def _roll_out(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
 async def _label_all(
     inputs: PairsInputs, prompts: Sequence[Prompt], meter: Meter
 ) -> list[PreferencePair | None]:
-    """Return the pair of each prompt; the next samples are drawn while these are labelled."""
+    """Return the pair of each prompt; samples of the next prompts are drawn during labelling."""
     policy, slots = inputs.engines.policy(), asyncio.Semaphore(CALLS_IN_FLIGHT)
     meter.update(0, len(prompts))
 

@@ -1,7 +1,8 @@
-"""Step 5: partial pairs by Ray Data (section 4.1.1), scored by reference actors (section 4.2).
+"""Step 5: make partial pairs with Ray Data (section 4.1.1) and reference scores (section 4.2).
 
-One streaming pipeline: pairs, cuts (TLT, SST), reference scores, weights, Parquet. It keeps the
-order of the pairs, so that a training that is resumed sees the same batches.
+One streaming pipeline reads pairs, cuts them (TLT, SST), scores the prefixes with reference actors,
+computes weights and writes Parquet. It keeps the order of the pairs, so that a training that
+resumes sees the same batches.
 """
 
 import logging
@@ -35,10 +36,11 @@ class PartialPairsInputs:
     Attributes:
         pairs: file of the PRM's preference pairs.
         prm: folder or hub name of the model whose tokens are cut.
-        fold_system: whether its template without a system role gets it in the first user message.
+        fold_system: whether a system message that its template does not render is prepended to the
+            first user message.
         reference: the reference reward model.
         partial: how pairs are cut.
-        truncations: the truncations to make; the first one takes all pairs.
+        truncations: the truncations to make; the first one uses all pairs.
         tlt_is_matched: whether TLT needs no more partial pairs than SST has.
         weight_max: the largest weight; None: uncapped.
         position: where a prefix is scored.
@@ -118,7 +120,7 @@ def _pipeline(inputs: PartialPairsInputs) -> Dataset:
 
 
 def _cutter(inputs: PartialPairsInputs) -> CutPairs:
-    """What cuts the pairs into the truncations that are made."""
+    """Return the object that cuts the pairs into the truncations."""
     partial = inputs.partial
     shares = truncation_shares(
         inputs.truncations, inputs.tlt_is_matched, inputs.pairs,

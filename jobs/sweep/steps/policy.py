@@ -1,4 +1,4 @@
-"""Step 2: the policy, by supervised fine-tuning of a new small Llama on the demonstrations."""
+"""Step 2: train the policy by supervised fine-tuning of a new small Llama on the demonstrations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class PolicyInputs:
     """Inputs of the step.
 
     Attributes:
-        task: says whether its vocabulary is closed.
+        task: determines whether the vocabulary is closed.
         folder: folder of the stage that reads the data.
         architecture: size of the new model.
         vocabulary: entries of a byte-pair tokenizer.
         seed: seed of the run.
-        room: tokens that a response may have.
+        room: largest number of tokens of a response.
         optimization: settings of the training.
         trainer: trains the stage's model.
     """
@@ -51,7 +51,7 @@ class PolicyInputs:
 
 
 def run(inputs: PolicyInputs, folder: Path, meter: Meter) -> Figures:
-    """Make tokenizer and random weights, tokenize the demonstrations, train."""
+    """Create tokenizer and random weights, tokenize the demonstrations, and train the policy."""
     rows = read_demonstrations(inputs.folder / "demonstrations.parquet")
     if (words := inputs.task.vocabulary()) is not None:
         tokenizer = word_tokenizer(words)

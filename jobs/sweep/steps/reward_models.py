@@ -1,4 +1,4 @@
-"""Steps 4 and 6: the ORM and the reference (Eq. 1), the process reward models (Eq. 2, Eq. 3)."""
+"""Steps 4 and 6: train the ORM and the reference (Eq. 1), and the PRMs (Eq. 2, Eq. 3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class HeldOut:
 
     Attributes:
         files: files of pairs; the first one with rows is used.
-        count: most pairs.
+        count: largest number of pairs.
         grid: lengths at which prefixes are compared.
     """
 
@@ -42,12 +42,12 @@ class WholePairsInputs:
         pairs: file of preference pairs.
         held_out: pairs for evaluations.
         chat: chat format of the model that training starts from.
-        start: what training does with the checkpoint.
+        start: how training uses the checkpoint.
         checkpoint: folder or hub name of the model that training starts from.
         optimization: settings of the training.
         trainer: trains the stage's model.
         objective: name of the loss.
-        beta: its factor of the log ratio, if it has one.
+        beta: factor of the log ratio, if the objective has one.
         steps: exact number of steps; None: as ``optimization`` says.
         reading: how a user's checkpoint is read.
     """
@@ -71,18 +71,18 @@ class PartialPairsInputs:
 
     Attributes:
         partial_pairs: file of partial pairs with reference scores.
-        truncation: which of its rows.
+        truncation: name of the truncation whose rows are used.
         weight: kind of weight.
         weight_max: the largest weight; None: uncapped.
         normalize: whether weights are scaled to mean 1.
         seed: seed of the run.
-        most: most partial pairs; None: all.
+        most: largest number of partial pairs; None: all.
         held_out: pairs for evaluations.
         chat: chat format of the ORM.
         checkpoint: checkpoint of the ORM.
         optimization: settings of the training.
         objective: name of the loss.
-        beta: its factor of the log ratio, if it has one.
+        beta: factor of the log ratio, if the objective has one.
         reading: how the score of a user's ORM is read.
         trainer: trains the stage's model.
     """

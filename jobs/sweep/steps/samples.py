@@ -1,4 +1,4 @@
-"""Step 7a: the samples that several cells share, and the calibration of thresholds."""
+"""Step 7a: draw the samples that several cells share, and calibrate thresholds."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ CALIBRATION_PROMPTS = 128  # the PRM's prompts whose responses give the quantile
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What all searches of a run share.
+    """Inputs that all searches of a run share.
 
     Attributes:
         engines: policy and scorers in actors.
@@ -122,6 +122,6 @@ def run_calibration(inputs: CalibrationInputs, folder: Path, meter: Meter) -> Fi
 
 
 def counter(meter: Meter, total: int) -> Callable[[object], None]:
-    """Return what counts each finished prompt of ``total``."""
+    """Return a function that counts the finished prompts of ``total``."""
     meter.update(0, total)
     return lambda outcome: meter.advance()

@@ -1,4 +1,4 @@
-"""Step 7b: search. A cell runs one method with one scorer over the test prompts."""
+"""Step 7b: search the test prompts with one method and one scorer, a cell of the sweep."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -42,8 +42,8 @@ class CellInputs:
     """Inputs of a cell.
 
     Attributes:
-        search: what all searches share.
-        prompts: test prompts, of which the method may take the first only.
+        search: inputs that all searches share.
+        prompts: test prompts; the method may use only the first ones.
         method: search method with its fields.
         scorer: reward model; None for a method without one.
         position: where a prefix is scored.
@@ -123,10 +123,10 @@ def _searched(
 
 
 def _start(inputs: CellInputs, method: AnySearchMethod) -> Callable[..., Any]:
-    """Return the coroutine of a problem; best-of-N and votes continue from the shared samples.
+    """Return the coroutine that searches a problem; best-of-N and votes use the shared samples.
 
-    Its outcome is a Response. For a method with a curve it is the scored samples, which determine
-    the response for every smaller n.
+    The outcome is a Response. For a method with a curve, the outcome is the scored samples, which
+    determine the response for every smaller n.
     """
     if inputs.samples is None:
         return method.run

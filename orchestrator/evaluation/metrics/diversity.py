@@ -1,4 +1,4 @@
-"""Diversity of a response (appendix C.2): product over n = 2..4 of unique / total n-grams."""
+"""Compute diversity (appendix C.2): the product over n = 2..4 of unique / total n-grams."""
 
 from collections.abc import Hashable, Sequence
 
