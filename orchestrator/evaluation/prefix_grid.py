@@ -50,7 +50,7 @@ class PrefixJudge:
 
     @classmethod
     def of(cls, task: Task, judges: Iterable[Judge]) -> "PrefixJudge | None":
-        """Return the first judge of prefixes: the task's grade, else one of ``judges``, else None."""
+        """Return the judge of prefixes: the task's grade, else one of ``judges``, or None."""
         every = [TaskGrade(), *judges]
         judge = next((judge for judge in every if judge.judges_prefixes(task)), None)
         return None if judge is None else cls(judge, task)
