@@ -206,7 +206,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "layers of another width": (
         with_config(intermediate_size=96), r"mlp.down_proj.weight 32x48 instead of 32x96"),
     "int8 weights": (
-        stored_as(torch.int8), "stored as I8, and config.json has no quantization_config: .* 0.0"),
+        stored_as(torch.int8), "stored as I8, and config.json has no quantization_config: .* dequantized"),
     "8-bit floats": (stored_as(torch.float8_e4m3fn), "stored as F8_E4M3, and config.json has no"),
     "an unknown quantization": (
         with_config(quantization_config={"quant_method": "magic"}), "quantization_config: .*magic"),
@@ -250,7 +250,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "an unknown activation": (with_config(hidden_act="magic"), "makes no .*KeyError: 'magic'"),
     "half a file of weights": (cut(WEIGHTS), "model.safetensors is not a complete safetensors"
     " file: "),
-    "an empty file of weights": (written(WEIGHTS, b""), "model.safetensors is not a whole"),
+    "an empty file of weights": (written(WEIGHTS, b""), "model.safetensors is not a complete"),
     "a pointer of Git LFS": (pointer, "model.safetensors is not .*: a pointer of Git LFS; run"),
     "a shard that is missing": (
         in_shards(lambda files, folder: (folder / files[f"{LAYER}mlp.up_proj.weight"]).unlink()),
