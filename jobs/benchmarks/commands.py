@@ -42,7 +42,7 @@ def rewards(
     rows: An[int, Opt(min=1_000, help="number of rows that the pipeline scores")] = 20_000,
     device: Device = "cpu",
 ) -> None:
-    """Compare prefix scoring to separate forwards, full-TLT training to an ORM epoch, scoring."""
+    """Compare prefix scores, full-TLT training and the pipeline with their baselines."""
     _check_device(device)
     _check_cases(only, REWARDS + OPTIONAL)
     cases = only or list(REWARDS)
@@ -80,7 +80,7 @@ def search(
         Opt(help="random models, or SmolLM2 of `bootstrap.py samples`"),
     ] = "random",
 ) -> None:
-    """Compare every search method to a plain loop and to the bare engines."""
+    """Compare every search method with a plain loop and with the bare engines."""
     if model == "smollm2":
         _search_small(context, only, repeats, json)
         return
@@ -124,7 +124,7 @@ def threads(
     count: An[list[int] | None, Opt(min=1, help="number of torch threads; repeatable")] = None,
     json: Json = None,
 ) -> None:
-    """Compare threads that sleep while they wait to threads that spin, alone and under load."""
+    """Compare waiting threads that sleep with threads that spin, on an idle and a busy machine."""
     from jobs.benchmarks.threads import bench_threads
 
     bench_threads(count or [1, 2], json)

@@ -156,7 +156,7 @@ def _versions() -> dict[str, str]:
 def _notes(config: Config, markers: Sequence[Marker]) -> list[str]:
     notes = [
         "Every model was trained with one seed: intervals are over prompts and pairs, not over"
-        " trainings, and another seed may turn a small difference round.",
+        " trainings, and another seed may reverse a small difference.",
         f"Prefixes are scored {config.scoring.position} in search and training; the agreement"
         " tables show both positions.",
         "A reward is in its own model's unit: rewards of different scorers cannot be compared,"
