@@ -206,7 +206,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "layers of another width": (
         with_config(intermediate_size=96), r"mlp.down_proj.weight 32x48 instead of 32x96"),
     "int8 weights": (
-        stored_as(torch.int8), "stored as I8, and config.json has no quantization_config: .* dequantized"),
+        stored_as(torch.int8), "stored as I8, and config.json has no quantization_config: .* deq"),
     "8-bit floats": (stored_as(torch.float8_e4m3fn), "stored as F8_E4M3, and config.json has no"),
     "an unknown quantization": (
         with_config(quantization_config={"quant_method": "magic"}), "quantization_config: .*magic"),

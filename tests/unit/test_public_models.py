@@ -114,7 +114,7 @@ def test_white_space_at_the_ends_of_a_turn_is_left_out(name: str, tmp_path: Path
         ({"step_format": StepFormat(tag="x")}, "format: preset 'rlhflow-prm' sets another format"),
         ({"preset": "rlhflow-orm", "step_delimiter": "x"}, "step_delimiter = 'x': preset"),
         ({"preset": None, "kind": "step_tag", "score_token": 0}, "kind = 'step_tag': score_token"),
-        ({"preset": None, "step_format": StepFormat(tag="x"), "score_token": 0}, "format: no effect"),
+        ({"preset": None, "step_format": StepFormat(tag="x"), "score_token": 0}, "format: no"),
         ({"preset": None, "score_at": True}, "score_at = True: valid: a text or a whole number"),
         ({"preset": None, "score_token": 999_999}, "score_token = 999999: no such token"),
     ],
