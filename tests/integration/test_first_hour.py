@@ -53,6 +53,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_command_works(folder: Path) -> None:
     for command in commands():
         if command.startswith(NOT_RUN):
