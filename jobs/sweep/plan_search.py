@@ -74,10 +74,11 @@ def add_evaluation(plan: StageList) -> None:
         "seed": config.seed,
         "data": to_plain(config.data),
     }
+    measured = config.evaluation.model_dump(mode="json", exclude={"judges"})  # scores need none
     for scorer in scored:
         plan.add(
             f"agreement/{scorer}", agreement.run, partial(inputs.agreement_inputs, scorer=scorer),
-            {**identity, **scoring_identity(config, scorer)},
+            {**identity, "evaluation": measured, **scoring_identity(config, scorer)},
             ("pairs", "samples", "policy", plan.stage_of(scorer)),
             files=plan.fingerprints(scorer), unit="responses",
             components=(type(config.data).__module__, *plan.kind_modules(scorer)),

@@ -159,3 +159,15 @@ def test_a_dry_run_shows_what_is_forced_as_to_do(tmp_path: Path) -> None:
         step.stage.name for step in whole.after("orm")
     }
     assert states[1]["policy"] == "done"
+
+
+def test_prefix_scores_do_not_depend_on_who_judges(tmp_path: Path) -> None:
+    overrides = [None, "evaluation.agreement_grid=[5, 10]"]
+    keys = []
+    for override in overrides:
+        steps = plan(tmp_path, None, *([override] if override else [])).steps
+        keys.append({step.stage.name: step.stage for step in steps})
+    first, other = (stages["agreement/orm"] for stages in keys)
+    assert "judges" not in str(first.config["evaluation"])
+    assert "judges" in str(keys[0]["evaluation"].config["evaluation"])
+    assert first.key != other.key  # what the scores do depend on
