@@ -17,10 +17,11 @@ quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.benchmarks import commands  # noqa: E402
 from jobs.command_line.arguments import usage  # noqa: E402
+from jobs.command_line.job_command import JobCommand  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=usage(__doc__))
 for command in (commands.rewards, commands.search, commands.pools, commands.threads):
-    app.command()(command)
+    app.command(cls=JobCommand)(command)
 
 
 if __name__ == "__main__":

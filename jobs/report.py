@@ -17,16 +17,17 @@ quieten(__file__)  # before any library that reads its settings at import
 
 from jobs.command_line.arguments import usage  # noqa: E402
 from jobs.command_line.exit_codes import OK  # noqa: E402
-from jobs.sweep.main import guarded  # noqa: E402
+from jobs.command_line.job_command import JobCommand  # noqa: E402
+from jobs.sweep.main import exit_code_of  # noqa: E402
 from orchestrator.config.errors import ConfigError  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(help=usage(__doc__))
+@app.command(help=usage(__doc__), cls=JobCommand)
 def main(folder: Annotated[Path, typer.Argument(help="output folder of a finished sweep")]) -> None:
     """Run the job with the options of the command line."""
-    raise typer.Exit(guarded(lambda console: _render(folder, console)))
+    raise typer.Exit(exit_code_of(lambda console: _render(folder, console)))
 
 
 def _render(folder: Path, console: Console) -> int:

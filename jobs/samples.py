@@ -1,7 +1,7 @@
 """Unpack the sample models and print their folders: a small policy and a sentence encoder.
 
-    python jobs/samples.py # both, one per line: name and folder python jobs/samples.py smollm2 #
-    one, its folder alone: for "$(...)" in a shell
+    python jobs/samples.py            # both, one per line: name and folder
+    python jobs/samples.py smollm2    # the folder of one, for "$(...)" in a shell
 
 `python3 bootstrap.py samples` installs their packages first.
 """
@@ -15,6 +15,7 @@ from jobs.command_line.quiet import quieten
 quieten(__file__)
 
 from jobs.command_line.arguments import usage  # noqa: E402
+from jobs.command_line.job_command import JobCommand  # noqa: E402
 from orchestrator.checkpoints.sample_models import (  # noqa: E402
     SAMPLES,
     Sample,
@@ -26,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 NAMES = ", ".join(SAMPLES)
 
 
-@app.command(help=usage(__doc__))
+@app.command(help=usage(__doc__), cls=JobCommand)
 def main(name: Annotated[str | None, typer.Argument(help=f"one of {NAMES}")] = None) -> None:
     """Unpack the models."""
     if name is not None and name not in SAMPLES:

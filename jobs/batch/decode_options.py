@@ -110,7 +110,7 @@ class DecodeOptions(DecodeArguments):
         check_rows_file("--prompts", self.prompts, (*SUFFIXES, LINES), f"{VALID}, or .txt")
         self.check_has_reward()
         self.check_checkpoints("reward", "base")  # also if the method does not use them
-        self.refuse_unread(self._unread_with_method())
+        self.check_effects(self._no_effect_with_method())
         self.check_values()
         self._check_models()
         stem = file_stem(self.prompts).removesuffix(LINES)
@@ -147,13 +147,13 @@ class DecodeOptions(DecodeArguments):
         check_room(option, self.max_new_tokens, self.policy)
         self._check_engine(kind)
         if kind is not None:
-            self.refuse_unread(
-                {**_unread_with(kind), **self.unread_delimiter(kind, "--aggregation")}
+            self.check_effects(
+                {**_no_effect_with(kind), **self.no_effect_delimiter(kind, "--aggregation")}
             )
             self.check_step_tag(kind)
         check_dtype(option, self.dtype, kind)
 
-    def _unread_with_method(self) -> dict[str, str]:
+    def _no_effect_with_method(self) -> dict[str, str]:
         """Return the options that have no effect with the method, each with the reason."""
         reasons = {}
         method = METHODS[self.method]
@@ -183,12 +183,14 @@ class DecodeOptions(DecodeArguments):
             raise ConfigError(f"--engine = 'vllm': {error}") from error
 
 
-def _unread_with(kind: ScorerKind) -> dict[str, str]:
+def _no_effect_with(kind: ScorerKind) -> dict[str, str]:
     """Return the options that have no effect with a kind of scorer, each with the reason."""
-    unread = {}
+    without_effect = {}
     if not kind.keeps_cache:
         kinds = " or ".join(n for n, other in kinds_in_order().items() if other.keeps_cache)
-        unread["reward_cache_mib"] = f"only a reward model of kind {kinds} has a KV cache"
+        without_effect["reward_cache_mib"] = f"only a reward model of kind {kinds} has a KV cache"
     if not kind.position_matters:
-        unread["position"] = f"a scorer of kind {kind.name} scores the same in both positions"
-    return unread
+        without_effect["position"] = (
+            f"a scorer of kind {kind.name} scores the same in both positions"
+        )
+    return without_effect

@@ -14,7 +14,7 @@ from jobs.command_line.console import job_console
 from jobs.command_line.exit_codes import BAD_CONFIG, FAILED, INTERRUPTED
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
-from orchestrator.stages.output_folder import lasting_output_dir
+from orchestrator.stages.output_folder import permanent_output_dir
 
 LOCK_SECONDS = 0.5  # a run that is ending releases the lock within it
 EXCEPTION_CLASS = re.compile(r"^(?:\w+\.)+\w+: ")  # at the start of a traceback's last line
@@ -38,7 +38,7 @@ def file_job(
         run: runs the job for the output's path and returns an exit code.
     """
     console = job_console()
-    lasting, moved = lasting_output_dir(path, name, Path.cwd())
+    lasting, moved = permanent_output_dir(path, name, Path.cwd())
     try:
         if "://" in lasting:
             raise ConfigError(f"{option} = {lasting!r}: a URI is not supported; {_valid(suffixes)}")

@@ -71,16 +71,16 @@ class FileJobOptions(ScorerOptions):
             if (value := getattr(self, name)) is not None:
                 check_checkpoint(option(name), value)
 
-    def refuse_unread(self, unread: Mapping[str, str]) -> None:
+    def check_effects(self, without_effect: Mapping[str, str]) -> None:
         """Check that the command line sets no option that has no effect.
 
         Args:
-            unread: fields that have no effect with the other options, each with the reason.
+            without_effect: fields that have no effect with the other options, each with the reason.
 
         Raises:
             ConfigError: the command line sets one of them.
         """
-        for name, reason in unread.items():
+        for name, reason in without_effect.items():
             if name in self.named:
                 raise ConfigError(
                     f"{option(name)} = {getattr(self, name)!r}: it has no effect: {reason};"

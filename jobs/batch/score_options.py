@@ -70,10 +70,10 @@ class ScoreOptions(ScoreArguments):
             raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
         if self.engine == "vllm":
             self._check_vllm(kind, chat)
-        self.refuse_unread(self._unread(prefixes, kind))
+        self.check_effects(self._without_effect(prefixes, kind))
         self.check_step_tag(kind)
 
-    def _unread(self, prefixes: Prefixes, kind: ScorerKind) -> dict[str, str]:
+    def _without_effect(self, prefixes: Prefixes, kind: ScorerKind) -> dict[str, str]:
         """Return the options that have no effect with the others, each with the reason."""
         reasons = {}
         if prefixes.kind != "sst":
@@ -81,7 +81,7 @@ class ScoreOptions(ScoreArguments):
         if not kind.position_matters:
             reasons["position"] = f"a scorer of kind {kind.name} scores the same in both positions"
         if prefixes.kind != "steps":
-            reasons |= self.unread_delimiter(kind, "--aggregation or --prefixes steps")
+            reasons |= self.no_effect_delimiter(kind, "--aggregation or --prefixes steps")
         if self.position not in kind.branch_positions:
             reasons["branch_memory_mib"] = (
                 f"{self.position} scores of kind {kind.name} are computed without branches"

@@ -9,7 +9,7 @@ from jobs.command_line import reward_arguments
 from orchestrator.config.load import ConfigError
 from orchestrator.fields.yaml_text import BadYaml, read_yaml
 from orchestrator.scorers.formats import TEXTS, StepFormat
-from orchestrator.scorers.kind import ScorerKind, kinds_that_read
+from orchestrator.scorers.kind import ScorerKind, kinds_that_use
 from orchestrator.scorers.spec import ScorerSpec
 
 ESCAPES = {"\\n": "\n", "\\t": "\t"}
@@ -82,24 +82,26 @@ class ScorerOptions:
         if self.beta is None:
             return
         if self.base is None:
-            raise ConfigError(f"--beta = {self.beta}: only a log ratio uses it; valid: with --base")
+            raise ConfigError(
+                f"--beta = {self.beta}: only a log ratio uses it; valid: together with --base"
+            )
         if not isfinite(self.beta) or self.beta <= 0:
             raise ConfigError(f"--beta = {self.beta}: valid: a number over 0")
 
     def check_step_tag(self, kind: ScorerKind) -> None:
         """Raise ConfigError if a step tag is set for a kind of reward model that has none."""
-        if self.step_tag is not None and "step_tag" not in kind.reads:
+        if self.step_tag is not None and "step_tag" not in kind.uses:
             raise ConfigError(
                 f"--step-tag = {self.step_tag!r}: a reward model of kind {kind.name} has no step"
-                f" tag; valid: with a reward model of kind {kinds_that_read('step_tag')}"
+                f" tag; valid: with a reward model of kind {kinds_that_use('step_tag')}"
             )
 
-    def unread_delimiter(self, kind: ScorerKind, ways: str) -> dict[str, str]:
+    def no_effect_delimiter(self, kind: ScorerKind, ways: str) -> dict[str, str]:
         """Return why the step delimiter has no effect with a kind; empty if it has an effect.
 
         ``ways`` names the options with which such a reward model scores steps.
         """
-        if "step_delimiter" in kind.reads or self.aggregation is not None:
+        if "step_delimiter" in kind.uses or self.aggregation is not None:
             return {}
         return {
             "step_delimiter": f"a reward model of kind {kind.name} scores steps only with {ways}"

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from typer.core import TyperCommand
+from jobs.command_line.job_command import JobCommand
 
 
-class ConfigCommand(TyperCommand):
+class ConfigCommand(JobCommand):
     """A command whose help ends with the registered components, those of other packages too."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

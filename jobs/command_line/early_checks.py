@@ -23,8 +23,8 @@ def check_file(option: str, source: str, suffixes: tuple[str, ...], valid: str) 
         raise ConfigError(f"{option} = {shown(source)}: no such file; valid: {valid}")
 
 
-def exit_with(error: ConfigError) -> typer.Exit:
-    """Print the error of a wrong option; return the exception that ends the job with code 2."""
+def exit_with(error: Exception) -> typer.Exit:
+    """Print an error of an option or a plug-in; return the exception that exits with code 2."""
     console = Console(stderr=True)
     console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
     return typer.Exit(BAD_CONFIG)

@@ -5,10 +5,10 @@ The registries are imported only when they are needed, so that a wrong option is
 
 from typing import Any
 
-from typer.core import TyperCommand
+from jobs.command_line.job_command import JobCommand
 
 
-class ScorerCommand(TyperCommand):
+class ScorerCommand(JobCommand):
     """A command with an option `--kind`, which names a registered kind of scorer."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -23,10 +23,7 @@ class ScorerCommand(TyperCommand):
 
 
 class MethodCommand(ScorerCommand):
-    """A command with an option `--method`, whose fields are arguments such as beams=4.
-
-    Its arguments are untyped, since versions of typer use click's types or copies of them.
-    """
+    """A command with an option `--method`, whose fields are arguments such as beams=4."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help with the names of all methods."""

@@ -25,12 +25,12 @@ from orchestrator.config.checks import (
     reads_checkpoints,
 )
 from orchestrator.config.load import ConfigError, load_config, to_yaml
+from orchestrator.config.no_effect import superseded
 from orchestrator.config.output_paths import check_output
 from orchestrator.config.sizes import check_sizes
 from orchestrator.config.tree import Config
-from orchestrator.config.unread import superseded
 from orchestrator.masking import mask_secrets
-from orchestrator.stages.output_folder import lasting_output_dir
+from orchestrator.stages.output_folder import permanent_output_dir
 from orchestrator.tracking.reachability import StoreNotOpened, check_answers
 
 if TYPE_CHECKING:  # imported later, after the checks of the config
@@ -51,10 +51,10 @@ def sweep_main(
     def sweep(console: Console) -> int:
         config = quickly_checked(config_file, overrides, starts=not dry_run)
         _check_forced(force, stage_names(config))
-        look_into(config)
+        check_model_files(config)
         return _run(config, None, dry_run, force, console)
 
-    return guarded(sweep)
+    return exit_code_of(sweep)
 
 
 def train_main(
@@ -70,13 +70,13 @@ def train_main(
         config = quickly_checked(config_file, overrides, starts=not dry_run)
         check_model(config, model)
         _check_forced(force, stage_names(config, model))
-        look_into(config)
+        check_model_files(config)
         return _run(config, model, dry_run, force, console)
 
-    return guarded(train)
+    return exit_code_of(train)
 
 
-def guarded(work: Callable[[Console], int]) -> int:
+def exit_code_of(work: Callable[[Console], int]) -> int:
     """Run ``work`` and return the exit code; a ConfigError is printed, with exit code 2."""
     console = job_console()
     try:
@@ -95,7 +95,7 @@ def checked(config_file: Path | None, overrides: Sequence[str], starts: bool = T
         ConfigError: the message says what is wrong.
     """
     config = quickly_checked(config_file, overrides, starts)
-    look_into(config)
+    check_model_files(config)
     return config
 
 
@@ -120,7 +120,7 @@ def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: 
     return config
 
 
-def look_into(config: Config) -> None:
+def check_model_files(config: Config) -> None:
     """Check the kinds of the user's checkpoints, and what the policy's tokenizer can write.
 
     Raises:
@@ -132,7 +132,7 @@ def look_into(config: Config) -> None:
         check_models(config)
 
 
-def planned(config: Config, model: str | None) -> tuple["Plan", str]:
+def make_plan(config: Config, model: str | None) -> tuple["Plan", str]:
     """Return the plan of a config or of one of its models, and lines on its output and precision.
 
     Raises:
@@ -141,7 +141,7 @@ def planned(config: Config, model: str | None) -> tuple["Plan", str]:
     from jobs.sweep.plan import Plan
     from orchestrator.stages.store import Store
 
-    output_dir, moved = lasting_output_dir(config.output_dir, config.name, Path.cwd())
+    output_dir, moved = permanent_output_dir(config.output_dir, config.name, Path.cwd())
     plan = Plan(config, Store(output_dir), model)
     check_shares(config, [step.stage.name for step in plan.steps])
     lines = [moved or f"output: {output_dir}", *([str(plan.precision)] if plan.precision else [])]
@@ -149,7 +149,7 @@ def planned(config: Config, model: str | None) -> tuple["Plan", str]:
 
 
 @contextmanager
-def writing_alone(store: "Store") -> Iterator[None]:
+def locked_output(store: "Store") -> Iterator[None]:
     """Hold the store's lock.
 
     Raises:
@@ -201,7 +201,7 @@ def _tracking_errors(uri: str) -> Iterator[None]:
         raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}; {valid}") from error
 
 
-def tracked(
+def run_tracked(
     tracker: "Tracker",
     key: str,
     name: str,
@@ -244,7 +244,7 @@ def key_of(parts: Sequence[str]) -> str:
 def _run(
     config: Config, model: str | None, dry_run: bool, force: Sequence[str], console: Console
 ) -> int:
-    plan, lines = planned(config, model)
+    plan, lines = make_plan(config, model)
     _check_forced(force, [step.stage.name for step in plan.steps])
     console.print(lines, highlight=False, markup=False)
     for reason, fields in superseded(config).items():
@@ -255,7 +255,7 @@ def _run(
 
         print_plan(plan, console, forced=[s.stage.name for n in force for s in plan.after(n)])
         return OK
-    with writing_alone(plan.store):
+    with locked_output(plan.store):
         for name in force:
             for step in plan.after(name):
                 plan.store.invalidate(step.stage)
@@ -289,4 +289,4 @@ def _run_plan(plan: "Plan", console: Console) -> int:
         return OK
 
     name = config.name if plan.model is None else f"{config.name} {plan.model}"
-    return tracked(tracker, key, name, {}, workspace, work)
+    return run_tracked(tracker, key, name, {}, workspace, work)

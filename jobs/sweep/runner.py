@@ -15,7 +15,7 @@ from jobs.sweep.precision import remember
 from jobs.sweep.runtime.workspace import Step, Workspace
 from jobs.sweep.stage_names import CellName
 from orchestrator.checkpoints.weights import Weights
-from orchestrator.config.extents import too_long_warmups
+from orchestrator.config.counts import too_long_warmups
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import CellEntry, Evaluation
 from orchestrator.stages.figures import Figures
@@ -236,7 +236,7 @@ def _artifacts(folder: Path) -> list[Path]:
 
 def _shown(figures: Figures) -> str:
     metrics = figures.get("metrics", {})
-    right = (name for name, metric in metrics_in_order().items() if metric.tells_right)
+    right = (name for name, metric in metrics_in_order().items() if metric.measures_correctness)
     names = ("steps", "final_loss", "held_out_accuracy", "pair_accuracy", *right, "reward")
     parts = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
     return "; " + ", ".join(parts) if parts else ""

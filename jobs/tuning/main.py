@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.command_line.exit_codes import FAILED, OK
-from jobs.sweep.main import guarded, tracked, tracker_of, writing_alone
-from jobs.tuning.drawn import draw
+from jobs.sweep.main import exit_code_of, locked_output, run_tracked, tracker_of
+from jobs.tuning.trial_configs import draw
 from orchestrator.config.load import load_config, to_yaml
 from orchestrator.config.output_paths import check_target
 from orchestrator.tuning.outcomes import Outcome, ranked
@@ -47,10 +47,10 @@ def tune_main(
         if len(study.trials) < request.trials:
             console.print(f"the search space has only {len(study.trials)} different trials")
         store = study.store
-        with writing_alone(store):
+        with locked_output(store):
             return _tune(study, out or store.local / "tune" / f"{request.model}.yaml", console)
 
-    return guarded(work)
+    return exit_code_of(work)
 
 
 def _tune(study: "Study", out: Path, console: Console) -> int:
@@ -81,7 +81,7 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
         "metric": request.metric, "mode": request.mode, "scheduler": request.scheduler,
     }  # fmt: skip
     name = f"{study.base.name} tune {request.model}"
-    return tracked(tracker, study.key, name, params, workspace, work)
+    return run_tracked(tracker, study.key, name, params, workspace, work)
 
 
 def _join(study: "Study", console: Console) -> None:

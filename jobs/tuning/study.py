@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from jobs.sweep.main import key_of, look_into, planned
+from jobs.sweep.main import check_model_files, key_of, make_plan
 from jobs.sweep.plan import Plan
 from jobs.sweep.runtime.workspace import Step
-from jobs.tuning.drawn import Drawn, config_with, draw, drawn_values_in_errors
+from jobs.tuning.trial_configs import DrawnTrials, config_with, draw, drawn_values_in_errors
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Stage, Store
@@ -88,7 +88,7 @@ def study_of(
     request: Request,
     config_file: Path | None,
     overrides: Sequence[str],
-    drawn: Drawn | None = None,
+    drawn: DrawnTrials | None = None,
 ) -> tuple[Study, str]:
     """Plan and check the trials; return the study and a sentence that names the output folder.
 
@@ -106,10 +106,10 @@ def study_of(
     def plan_with(values: dict[str, Scalar]) -> tuple[Plan, str]:
         config = config_with(values, request, config_file, overrides)
         with drawn_values_in_errors(values):
-            look_into(config)
-            return planned(config, request.model)
+            check_model_files(config)
+            return make_plan(config, request.model)
 
-    look_into(drawn.base)
+    check_model_files(drawn.base)
     plans = [plan_with(values) for values in drawn.trials]
     for dimension in drawn.space:
         values = list(dict.fromkeys(trial[dimension.field] for trial in drawn.trials))

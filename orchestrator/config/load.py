@@ -18,8 +18,8 @@ from orchestrator.config.decoding import methods_of_list
 from orchestrator.config.errors import ConfigError as ConfigError
 from orchestrator.config.errors import reason_of, shown, shown_name
 from orchestrator.config.explain import explained
+from orchestrator.config.no_effect import fields_without_effect
 from orchestrator.config.tree import Config
-from orchestrator.config.unread import unread
 from orchestrator.fields.yaml_text import CHARACTERS, NESTING, BadYaml, read_yaml, write_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def load_config(file: str | Path | None, overrides: Sequence[str] = ()) -> Confi
 def to_yaml(config: Config) -> str:
     """Return the config as YAML that ``load_config`` reads back, without fields of no effect."""
     plain = config.model_dump(mode="json")
-    for item in unread(config):
+    for item in fields_without_effect(config):
         *sections, field = item.field.split(".")
         section = reduce(lambda part, name: part[_key(part, name)], sections, plain)
         if section[field] is not None:  # null sets nothing, and may differ from the default

@@ -10,10 +10,10 @@ from typing import TypeVar
 from orchestrator.checkpoints.checkpoint import check_start, context_of
 from orchestrator.config.engine_choice import engine_of
 from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.no_effect import messages, no_effect_of_variant
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import TRAINED_KIND, Variant
 from orchestrator.config.tree import Config
-from orchestrator.config.unread import messages, unread_of_variant
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.engines.vllm.process import check_served
@@ -207,7 +207,7 @@ def _check_variant(config: Config, field: str, variant: Variant) -> None:
     elif variant.checkpoint is not None:
         spec = _variant(config, field, variant, variant.checkpoint)
         kind = _as_scorer(f"{field}.checkpoint", spec)
-        items = unread_of_variant(field, variant, kind.name)
+        items = no_effect_of_variant(field, variant, kind.name)
         if lines := [line for item in items for line in messages(config, item)]:
             raise ConfigError("\n".join(lines))
 

@@ -9,7 +9,7 @@ import fsspec
 
 from orchestrator.config.errors import ConfigError, reason_of, shown
 from orchestrator.config.tree import Config
-from orchestrator.stages.output_folder import lasting_output_dir
+from orchestrator.stages.output_folder import permanent_output_dir
 from orchestrator.stages.store import Store
 
 READ_ONLY = ("data", "git", "github", "http", "https", "libarchive", "reference", "zip")
@@ -28,7 +28,7 @@ def check_output(config: Config, working_dir: Path) -> None:
     named = f"output_dir = {shown(wanted)}"
     valid = "valid: a writable local folder or fsspec URI"
     try:
-        path, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
+        path, _ = permanent_output_dir(config.output_dir, config.name, working_dir)
         store = Store(path)
         reason = _path_problem(store.local)
         parent = existing(Path("/") if reason else store.local)

@@ -34,7 +34,7 @@ def variant_spec(
         base: the denominator of a log ratio.
     """
     score_at, kind = variant.score_at, variant.scorer_kind
-    if variant.is_trained and kind and "score_at" in SCORER_KINDS[kind].reads:
+    if variant.is_trained and kind and "score_at" in SCORER_KINDS[kind].uses:
         score_at = config.models.reading("orm").score_at
     return ScorerSpec(
         checkpoint,

@@ -17,7 +17,7 @@ import psutil
 from orchestrator.config.errors import ConfigError
 from orchestrator.config.output_paths import existing
 from orchestrator.config.tree import Config
-from orchestrator.stages.output_folder import lasting_output_dir
+from orchestrator.stages.output_folder import permanent_output_dir
 from orchestrator.stages.store import Store
 
 ELSEWHERE = 2**46  # bytes: no GPU or cluster machine has more memory
@@ -51,7 +51,7 @@ def check_sizes(config: Config, working_dir: Path) -> None:
     Raises:
         ConfigError: they do not; the message names the field that needs most.
     """
-    path, _ = lasting_output_dir(config.output_dir, config.name, working_dir)
+    path, _ = permanent_output_dir(config.output_dir, config.name, working_dir)
     disk = shutil.disk_usage(existing(Store(path).local)).total
     memory = _memory(config)
     for demand in demands(config):

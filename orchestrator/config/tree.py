@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from orchestrator.config.counts import check_counts
 from orchestrator.config.decoding import (
     ChatConfig,
     DecodingConfig,
@@ -13,15 +14,14 @@ from orchestrator.config.decoding import (
 )
 from orchestrator.config.errors import shown
 from orchestrator.config.evaluation import EvaluationConfig
-from orchestrator.config.extents import refuse_extents
 from orchestrator.config.machines import ClusterConfig, StorageConfig, TrackingConfig
+from orchestrator.config.no_effect import TRAINED_FIELDS, check_effects, log_ratio_settings
 from orchestrator.config.sections import (
     Data,
     ModelsConfig,
     Variant,
 )
 from orchestrator.config.training import TrainingConfig
-from orchestrator.config.unread import TRAINED_FIELDS, log_ratio_settings, refuse_unread
 from orchestrator.fields.section import Section
 from orchestrator.fields.types import NAME_LENGTH, Count, Flag, Positive, Seed, Text
 from orchestrator.objectives.objective import OBJECTIVES
@@ -260,10 +260,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _counts_go_together(self) -> Self:
-        refuse_extents(self)
+        check_counts(self)
         return self
 
     @model_validator(mode="after")
     def _all_that_is_set_is_read(self) -> Self:
-        refuse_unread(self)
+        check_effects(self)
         return self

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from orchestrator.config.errors import ConfigError, shown
-from orchestrator.config.unread import unread_of_method
+from orchestrator.config.no_effect import no_effect_of_method
 from orchestrator.fields.yaml_text import BadYaml, read_yaml
 from orchestrator.search.calibration import Calibration, NotCalibrated
 from orchestrator.search.method import METHODS, AnySearchMethod, methods_in_order
@@ -57,10 +57,10 @@ def method_of(name: str, fields: Mapping[str, object]) -> AnySearchMethod:
         if problem["type"] == "missing":
             raise ConfigError(f"method.{field}: {message}") from None
         raise ConfigError(f"method.{field} = {shown(fields[field])}: {message}") from None
-    for unread in unread_of_method("method", method):
-        field = unread.field.partition(".")[2]
+    for item in no_effect_of_method("method", method):
+        field = item.field.partition(".")[2]
         if field in fields:
-            raise ConfigError(unread.message(fields[field]))
+            raise ConfigError(item.message(fields[field]))
     try:
         return method.calibrated(Calibration())
     except NotCalibrated as error:

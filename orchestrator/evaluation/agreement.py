@@ -27,7 +27,7 @@ from orchestrator.evaluation.statistics import (
 )
 from orchestrator.randomness import Key
 
-Over = Literal["strict", "distinct", "decided"]
+PairSet = Literal["strict", "distinct", "decided"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class PrefixRates:
     distinct: Curve
     decided: Curve | None
     values: Floats
-    counted: Mapping[Over, Bools]
+    counted: Mapping[PairSet, Bools]
     groups: NDArray[np.generic]
 
     @property
-    def conclusive(self) -> Over:
+    def comparison_set(self) -> PairSet:
         """The set of pairs for comparisons: "decided" if there is a judge, else "distinct"."""
         return "distinct" if self.decided is None else "decided"
 
@@ -162,26 +162,26 @@ def compare_rates(
     first: PrefixRates,
     second: PrefixRates,
     *key: Key,
-    over: Over | None = None,
+    pair_set: PairSet | None = None,
     level: float = LEVEL,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> PairedTest | None:
     """Test two scorers over the same pairs: the difference of their means over the grid.
 
-    ``over`` None is the conclusive set. Returns None where that set is empty.
+    ``pair_set`` None is ``comparison_set``. Returns None where that set is empty.
 
     Raises:
         ValueError: the two were not measured over the same pairs, lengths and judge.
     """
-    over = over or first.conclusive
+    pair_set = pair_set or first.comparison_set
     same = np.array_equal(first.groups, second.groups)
-    if not same or not np.array_equal(first.counted[over], second.counted[over]):
-        raise ValueError(f"the two scorers were not measured over the same {over} prefix pairs")
-    if not first.counted[over].any():
+    if not same or not np.array_equal(first.counted[pair_set], second.counted[pair_set]):
+        raise ValueError(f"the two scorers were not measured over the same {pair_set} prefix pairs")
+    if not first.counted[pair_set].any():
         return None
     return paired_test(
         first.values, second.values, *key,
-        groups=first.groups, counted=first.counted[over], level=level, samples=samples,
+        groups=first.groups, counted=first.counted[pair_set], level=level, samples=samples,
     )  # fmt: skip
 
 
@@ -208,13 +208,13 @@ def _rates(
 ) -> PrefixRates:
     owner = np.arange(len(values)) if groups is None else np.asarray(groups)
     measured = np.where(differ, values, 0.0).astype(np.float64)  # (N, G)
-    counted: dict[Over, Bools] = {"strict": np.ones_like(differ), "distinct": differ}
+    counted: dict[PairSet, Bools] = {"strict": np.ones_like(differ), "distinct": differ}
     if h_decides is not None:
         counted["decided"] = differ & h_decides
-    curves: dict[Over, Curve] = {}
-    for over, mask in counted.items():
+    curves: dict[PairSet, Curve] = {}
+    for pair_set, mask in counted.items():
         # One key for all sets: they share the resampled prompts, so their intervals are comparable.
-        curves[over] = Curve(
+        curves[pair_set] = Curve(
             *grid_intervals(measured, mask, *key, groups=owner, level=level, samples=samples)
         )
     return PrefixRates(

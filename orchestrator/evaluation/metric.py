@@ -28,9 +28,9 @@ class Metric:
         kind: "rate" if each value is 0 or 1, else "mean"; it decides the interval.
         compared: whether cells are compared in it by paired tests.
         comparable: whether a higher value means a better response, whatever the scorer.
-        tells_right: whether it measures that a response is right; figures show the first such
-            metric of a task, and the reward.
-        page_only: whether it is left out of the terminal's table.
+        measures_correctness: whether it measures that a response is right; figures show the
+            first such metric of a task, and the reward.
+        html_only: whether it is left out of the terminal's table.
     """
 
     name: ClassVar[str]
@@ -39,8 +39,8 @@ class Metric:
     kind: ClassVar[Literal["mean", "rate"]] = "mean"
     compared: ClassVar[bool] = False
     comparable: ClassVar[bool] = True
-    tells_right: ClassVar[bool] = False
-    page_only: ClassVar[bool] = False
+    measures_correctness: ClassVar[bool] = False
+    html_only: ClassVar[bool] = False
 
     @classmethod
     def measure(cls, prompt: Prompt, text: str, response: Response) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.choices import Position
-from orchestrator.evaluation.agreement import Over, compare_rates
+from orchestrator.evaluation.agreement import PairSet, compare_rates
 from orchestrator.evaluation.comparisons import BASELINE_SCORERS
 from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy
 from orchestrator.evaluation.prefix_rates import KEY, Measure, ScorerRates
@@ -42,7 +42,7 @@ class AgreementComparison:
     baseline: str
     position: Position
     measure: Measure
-    over: Over
+    pair_set: PairSet
     test: PairedTest
 
 
@@ -106,10 +106,10 @@ def _comparisons(
     comparisons = []
     for position, measured in scorers[scorer].positions.items():
         other = scorers[baseline].positions[position]
-        tests: list[tuple[Measure, Over, PairedTest | None]] = [
+        tests: list[tuple[Measure, PairSet, PairedTest | None]] = [
             (
                 measure,
-                measured.rates[measure].conclusive,
+                measured.rates[measure].comparison_set,
                 compare_rates(
                     measured.rates[measure], other.rates[measure], resampling.seed, KEY,
                     samples=resampling.samples,
@@ -122,8 +122,8 @@ def _comparisons(
             test = _paired_accuracy(measured.accuracy, other.accuracy, resampling)
             tests.append(("prefix_accuracy", "decided", test))
         comparisons += [
-            AgreementComparison(scorer, baseline, position, measure, over, test)
-            for measure, over, test in tests
+            AgreementComparison(scorer, baseline, position, measure, pair_set, test)
+            for measure, pair_set, test in tests
             if test is not None
         ]
     return comparisons

@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.choices import Position
 from orchestrator.evaluation.agreement import (
     Curve,
-    Over,
+    PairSet,
     PrefixRates,
     ar_rm_hp,
     ar_rm_sc,
@@ -35,7 +35,7 @@ Sides = tuple[Floats, Floats]  # scores of the chosen and of the rejected prefix
 class AgreementRow:
     """One measure of a scorer in summary.json: intervals at each t, and for the mean over the grid.
 
-    ``over`` names the set of pairs that comparisons use; an interval is None if the set has no
+    ``pair_set`` names the set of pairs that comparisons use; an interval is None if the set has no
     pair at that t. ``scorer`` is None for a measure of the judge alone.
     """
 
@@ -43,7 +43,7 @@ class AgreementRow:
     position: Position
     measure: Measure
     grid: list[int]
-    over: Over
+    pair_set: PairSet
     strict: Sequence[Interval | None]
     distinct: Sequence[Interval | None]
     decided: Sequence[Interval | None]
@@ -150,7 +150,7 @@ def rate_row(
     """Return the row of one agreement rate or of the reward gap."""
     decided = rates.decided or Curve((None,) * len(grid.lengths), None)
     return AgreementRow(
-        scorer, position, measure, grid.lengths, rates.conclusive,
+        scorer, position, measure, grid.lengths, rates.comparison_set,
         rates.strict.per_t, rates.distinct.per_t, decided.per_t,
         rates.strict.mean, rates.distinct.mean, decided.mean,
     )  # fmt: skip

@@ -87,7 +87,7 @@ class RateEntry(TypedDict):
     scorer: str | None
     position: str
     grid: list[int]
-    over: str
+    pair_set: str
     strict: list[Mean | None]
     distinct: list[Mean | None]
     decided: list[Mean | None]
@@ -103,7 +103,7 @@ class RateComparisonEntry(TypedDict):
     scorer: str | None
     baseline: str
     position: str
-    over: str
+    pair_set: str
     test: PairedEntry | None
 
 

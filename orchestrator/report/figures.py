@@ -80,8 +80,8 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
             if rate["measure"] == measure:
                 _band(axes, rate, colour[rate["scorer"]])
         title = measure.replace("_", " ") if measure.islower() else measure
-        over = next(rate["over"] for rate in shown if rate["measure"] == measure)
-        axes.set_title(f"{title}, {over} pairs")
+        pair_set = next(rate["pair_set"] for rate in shown if rate["measure"] == measure)
+        axes.set_title(f"{title}, {pair_set} pairs")
         axes.set_xlabel("prefix length t, tokens")
     for axes in panels[::columns]:  # the other panels share their axis
         axes.set_ylabel(quantity)
@@ -101,7 +101,7 @@ def _curves(summary: Summary, measures: Sequence[str], quantity: str) -> Figure 
 
 
 def _band(axes: Axes, rate: RateEntry, colour: str) -> None:
-    intervals, _ = pair_sets(rate)[rate["over"]]
+    intervals, _ = pair_sets(rate)[rate["pair_set"]]
     points = [(t, f) for t, f in zip(rate["grid"], intervals, strict=True) if f is not None]
     lengths = [t for t, _ in points]
     low, high = [mean["low"] for _, mean in points], [mean["high"] for _, mean in points]

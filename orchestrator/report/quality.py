@@ -36,7 +36,7 @@ def _figure(
     cells = [cell for cell in method_order(summary["cells"]) if _cost(cell, cost)]
     ordered = metrics_in_order()
     measured = [m for m in ordered if any(cell["metrics"].get(m) for cell in cells)]
-    metrics = [m for m in measured if ordered[m].tells_right][:1]
+    metrics = [m for m in measured if ordered[m].measures_correctness][:1]
     metrics = ["orm_reward", *metrics] if "orm_reward" in measured else metrics
     if not metrics:
         return None

@@ -45,7 +45,9 @@ def reasons(summary: Summary) -> list[str]:
     """
     tests = method_order(t for t in summary["comparisons"] if t["baseline"] == BASELINE)
     rates = [
-        m for m, kind in metrics_in_order().items() if kind.tells_right and kind.kind == "rate"
+        m
+        for m, kind in metrics_in_order().items()
+        if kind.measures_correctness and kind.kind == "rate"
     ]
     rate = next((r for r in rates if any(t["metric"] == r for t in tests)), None)
     counts: dict[tuple[str, str | None], list[ComparisonEntry]] = {}

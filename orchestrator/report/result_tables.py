@@ -73,7 +73,7 @@ def cells_table(summary: Summary, *, detail: bool = False) -> Table:
     metrics = {
         name: metric.label
         for name, metric in metrics_in_order().items()
-        if detail or not metric.page_only
+        if detail or not metric.html_only
     }
     scale, unit = flops_unit(_costs(cells, "flops"))
     others = [*metrics.values(), "tokens/prompt", f"{unit}/prompt", "s/prompt"]
@@ -152,10 +152,10 @@ def comparison_tables(summary: Summary) -> dict[str, Table]:
 
 def agreement_comparisons_table(summary: Summary) -> Table:
     """Return the paired differences of mean agreement; columns are baselines."""
-    lead = ("measure", "scorer", "position", "over")
+    lead = ("measure", "scorer", "position", "pairs")
     title = f"Paired differences in agreement {INTERVAL}"
     tests = [
-        ((entry["measure"], entry["scorer"], entry["position"], entry["over"]),
+        ((entry["measure"], entry["scorer"], entry["position"], entry["pair_set"]),
          entry["baseline"], entry["test"])
         for entry in summary["agreement_comparisons"]
     ]  # fmt: skip
@@ -189,18 +189,18 @@ def _against_baselines(
 def agreement_table(summary: Summary) -> Table:
     """Return mean agreement over t: rows are measure and scorer, columns are position and pairs."""
     rates = summary["agreement"]
-    means = [(position, over) for position in ("closed", "open") for over in SETS]
+    means = [(position, pair_set) for position in ("closed", "open") for pair_set in SETS]
     rows: dict[tuple[str, str | None], dict[tuple[str, str], Entry]] = {}
     for rate in rates:
         row = rows.setdefault((rate["measure"], rate["scorer"]), {})
-        for over, (_, mean) in pair_sets(rate).items():
-            row[rate["position"], over] = Entry(interval(mean))
+        for pair_set, (_, mean) in pair_sets(rate).items():
+            row[rate["position"], pair_set] = Entry(interval(mean))
     body = [
         [Entry(printable(measure)), Entry(name_of(scorer))]
         + [row.get(column, Entry(NOTHING)) for column in means]
         for (measure, scorer), row in rows.items()
     ]
-    others = [f"{position}, {over}" for position, over in means]
+    others = [f"{position}, {pair_set}" for position, pair_set in means]
     title = f"Agreement, mean over t {INTERVAL}"
     return make_table(title, ("measure", "scorer"), others, body).without_empty()
 
@@ -211,11 +211,11 @@ def agreement_by_length_table(summary: Summary) -> Table:
     lengths = sorted({t for rate in rates for t in rate["grid"]})
     body = []
     for rate in rates:
-        for over, (curve, _) in pair_sets(rate).items():
-            if over != rate["over"] and not any(curve):
+        for pair_set, (curve, _) in pair_sets(rate).items():
+            if pair_set != rate["pair_set"] and not any(curve):
                 continue  # the measure has no such set
             at = dict(zip(rate["grid"], curve, strict=True))
-            key = [rate["measure"], name_of(rate["scorer"]), rate["position"], over]
+            key = [rate["measure"], name_of(rate["scorer"]), rate["position"], pair_set]
             body.append(
                 [Entry(printable(part)) for part in key]
                 + [Entry(interval(at.get(t))) for t in lengths]

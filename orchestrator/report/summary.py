@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator.config.load import to_yaml
+from orchestrator.config.no_effect import superseded
 from orchestrator.config.tree import Config
-from orchestrator.config.unread import superseded
 from orchestrator.data.rejects import reasons
 from orchestrator.masking import mask_secrets
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry

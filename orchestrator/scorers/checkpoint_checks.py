@@ -37,8 +37,8 @@ def check_policy(checkpoint: str, engine: Engine = "transformers") -> None:
             leaves the prompt out.
     """
     info = inspect_checkpoint(checkpoint)
-    without_head = info.form == "something else" and adapter_of(checkpoint) is None
-    if info.form != "language model" and not without_head:
+    without_head = info.head_type == "something else" and adapter_of(checkpoint) is None
+    if info.head_type != "language model" and not without_head:
         raise ValueError(f"{checkpoint}: it is {info.description}; valid: a causal language model")
     check_policy_weights(checkpoint)
     if engine == "transformers":

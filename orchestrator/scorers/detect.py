@@ -13,12 +13,12 @@ from orchestrator.scorers.kind import (
     SCORER_KINDS,
     ScorerKind,
     kinds_in_order,
-    kinds_that_read,
+    kinds_that_use,
     make_kind,
 )
 from orchestrator.scorers.spec import ScorerSpec
 
-Form = Literal[
+HeadType = Literal[
     "classifier", "value head", "step values", "encoder", "process head", "token classes",
     "language model", "something else",
 ]  # fmt: skip
@@ -33,13 +33,13 @@ class CheckpointInfo:
     """What the files of a checkpoint show.
 
     Attributes:
-        form: what can be read from the model.
+        head_type: what can be read from the model.
         description: a noun phrase for messages.
         labels: number of labels of its head.
         architecture: name of its class in config.json, else its model type.
     """
 
-    form: Form
+    head_type: HeadType
     description: str
     labels: int = 1
     architecture: str = ""
@@ -120,14 +120,14 @@ def kind_of(spec: ScorerSpec) -> str:
             f"{spec.checkpoint}: cannot be a scorer of kind {name!r}: it is {info.description};"
             f" valid: {valid}"
         )
-    if "score_label" in kind.reads:
+    if "score_label" in kind.uses:
         check_label(spec.checkpoint, info.labels, spec.score_label)
     for field in ("score_label", "score_token", "score_at"):
         value = getattr(spec, field)
-        if value is not None and field not in kind.reads:
+        if value is not None and field not in kind.uses:
             raise ValueError(
                 f"{spec.checkpoint}: {field} = {value!r}: a scorer of kind {name!r} does not use"
-                f" it; valid: remove it, or a model of kind {kinds_that_read(field)}"
+                f" it; valid: remove it, or a model of kind {kinds_that_use(field)}"
             )
     return name
 
@@ -139,10 +139,10 @@ def _check_base(spec: ScorerSpec, kind: type[ScorerKind]) -> None:
             f"{spec.checkpoint}: kind {kind.name!r} needs a base; valid: base: the folder or hub"
             " name of the base model"
         )
-    if spec.base and "base" not in kind.reads:
+    if spec.base and "base" not in kind.uses:
         raise ValueError(
             f"{spec.checkpoint}: base = {spec.base!r}: kind {kind.name!r} has no base model; valid:"
-            f" remove base, or set kind: {kinds_that_read('base')}"
+            f" remove base, or set kind: {kinds_that_use('base')}"
         )
 
 
@@ -155,7 +155,7 @@ def _detected(spec: ScorerSpec, info: CheckpointInfo, fitting: list[str]) -> str
     for name in fitting:
         if SCORER_KINDS[name].recognizes(spec, info):
             return name
-    presets = _presets_of(info.form)
+    presets = _presets_of(info.head_type)
     valid = f"a preset ({', '.join(presets)}), or a kind" if presets else "a kind"
     raise ValueError(
         f"{spec.checkpoint}: it is {info.description}; its files do not show how it scores;"
@@ -163,11 +163,11 @@ def _detected(spec: ScorerSpec, info: CheckpointInfo, fitting: list[str]) -> str
     )
 
 
-def _presets_of(form: Form) -> list[str]:
+def _presets_of(head_type: HeadType) -> list[str]:
     """Return the presets that a checkpoint of a form can have."""
-    if form == "value head":
+    if head_type == "value head":
         return ["skywork-o1-prm"]
-    if form != "language model":
+    if head_type != "language model":
         return []
     return [
         name

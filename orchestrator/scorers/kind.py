@@ -18,7 +18,7 @@ from orchestrator.scorers.formats import BLANK_LINE
 
 if TYPE_CHECKING:
     from orchestrator.conversations.chat import Chat
-    from orchestrator.scorers.detect import CheckpointInfo, Form
+    from orchestrator.scorers.detect import CheckpointInfo, HeadType
     from orchestrator.scorers.scorer import Scorer
     from orchestrator.scorers.spec import ScorerSpec
 
@@ -30,8 +30,8 @@ OPTIONAL_FIELDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a scorer runs, and for what.
+class LoadOptions:
+    """How a scorer is loaded: device, weights, memory, and the requests that it will get.
 
     Attributes:
         position: where a prefix is scored.
@@ -76,9 +76,10 @@ class ScorerKind(Section):
         summary: what it scores with, as a noun phrase for the documentation.
         order: rank among the kinds, ascending; equal ranks are sorted by name. The first kind that
             recognizes a checkpoint scores it.
-        forms: forms of checkpoints that it can score.
-        recognized_forms: those of ``forms`` that are of this kind if the config names no kind.
-        reads: which of ``OPTIONAL_FIELDS`` it reads; others are refused. A ``step_delimiter``
+        head_types: head types of the checkpoints that it can score.
+        recognized_head_types: those of ``head_types`` that are of this kind if the config names no
+            kind.
+        uses: which of ``OPTIONAL_FIELDS`` it uses; others are refused. A ``step_delimiter``
             that counts only with an aggregation is not listed.
         engines: engines that compute it.
         dtypes: dtypes of the weights that it supports on transformers.
@@ -94,9 +95,9 @@ class ScorerKind(Section):
     name: ClassVar[str]
     summary: ClassVar[str]
     order: ClassVar[int] = 100
-    forms: ClassVar[tuple["Form", ...]] = ()
-    recognized_forms: ClassVar[tuple["Form", ...]] = ()
-    reads: ClassVar[frozenset[str]] = frozenset()
+    head_types: ClassVar[tuple["HeadType", ...]] = ()
+    recognized_head_types: ClassVar[tuple["HeadType", ...]] = ()
+    uses: ClassVar[frozenset[str]] = frozenset()
     engines: ClassVar[tuple[Engine, ...]] = ("transformers",)
     dtypes: ClassVar[tuple[Dtype, ...]] = ("float32",)
     needs_base: ClassVar[bool] = False
@@ -114,12 +115,12 @@ class ScorerKind(Section):
     @classmethod
     def fits(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
         """Return whether this kind can score a checkpoint; ``info`` describes it."""
-        return info.form in cls.forms
+        return info.head_type in cls.head_types
 
     @classmethod
     def recognizes(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
         """Return whether a checkpoint that fits is of this kind if the config names no kind."""
-        return info.form in cls.recognized_forms
+        return info.head_type in cls.recognized_head_types
 
     @classmethod
     def check_spec(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> None:
@@ -198,7 +199,7 @@ class ScorerKind(Section):
         logits = self.reads_logits(spec)
         return float(matrix_parameters(spec.checkpoint, language_head=logits))
 
-    def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+    def load(self, spec: "ScorerSpec", load_options: LoadOptions) -> "Scorer":
         """Load the scorer. It scores prefixes; ``aggregation`` is its task only as stated above.
 
         Raises:
@@ -218,11 +219,11 @@ def register(kind: KindT) -> KindT:
     """Register a scorer kind under its name.
 
     Raises:
-        PluginError: another kind has the name, or the kind reads a field that a spec does not have.
+        PluginError: another kind has the name, or the kind uses a field that a spec does not have.
     """
-    if unknown := sorted(kind.reads - OPTIONAL_FIELDS):
+    if unknown := sorted(kind.uses - OPTIONAL_FIELDS):
         raise PluginError(
-            f"scorer kind {kind.name!r}: reads {unknown[0]!r}, which is no optional field of a"
+            f"scorer kind {kind.name!r}: uses {unknown[0]!r}, which is no optional field of a"
             f" ScorerSpec; valid: {', '.join(sorted(OPTIONAL_FIELDS))}"
         )
     SCORER_KINDS.add(kind.name, kind)
@@ -234,9 +235,9 @@ def kinds_in_order() -> dict[str, type[ScorerKind]]:
     return dict(sorted(SCORER_KINDS.items(), key=lambda item: (item[1].order, item[0])))
 
 
-def kinds_that_read(field: str) -> str:
-    """Return the names of the kinds that read a field of a spec, for a message."""
-    return " or ".join(n for n, kind in kinds_in_order().items() if field in kind.reads)
+def kinds_that_use(field: str) -> str:
+    """Return the names of the kinds that use a field of a spec, for a message."""
+    return " or ".join(n for n, kind in kinds_in_order().items() if field in kind.uses)
 
 
 def check_kind(name: object) -> str:

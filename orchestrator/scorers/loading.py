@@ -5,7 +5,7 @@ from orchestrator.conversations.chat import Chat
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.detect import scorer_kind
 from orchestrator.scorers.formats import BLANK_LINE
-from orchestrator.scorers.kind import Placement, ScorerKind
+from orchestrator.scorers.kind import LoadOptions, ScorerKind
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec
 
@@ -29,7 +29,7 @@ def load_scorer(
     full_responses: bool = False,
     cache_mib: int | None = None,
 ) -> Scorer:
-    """Load a scorer's models. The arguments after ``spec`` are the fields of ``Placement``.
+    """Load a scorer's models. The arguments after ``spec`` are the fields of ``LoadOptions``.
 
     Raises:
         ValueError: the checkpoint is not of the spec's kind, or of no kind; or the engine does not
@@ -38,8 +38,8 @@ def load_scorer(
     """
     kind = scorer_kind(spec)
     _check_engine(spec, kind, dtype)
-    placement = Placement(position, policy_chat, device, dtype, full_responses, cache_mib)
-    scorer = kind.load(spec, placement)
+    load_options = LoadOptions(position, policy_chat, device, dtype, full_responses, cache_mib)
+    scorer = kind.load(spec, load_options)
     if spec.aggregation is None or kind.aggregates_steps:
         return scorer
     return AggregatedScorer(scorer, spec.aggregation, spec.step_delimiter or BLANK_LINE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.choices import BRANCH_MEMORY_MIB, Aggregation, Engine, Finished
 from orchestrator.scorers.formats import StepFormat, preset_of
-from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_read, make_kind
+from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_use, make_kind
 
 if TYPE_CHECKING:
     from orchestrator.conversations.end_tokens import ScoreAt
@@ -74,10 +74,10 @@ class ScorerSpec:
             make_kind(self.kind, self.options)
         if self.score_token is None:
             return
-        if self.kind is not None and "score_token" not in SCORER_KINDS[self.kind].reads:
+        if self.kind is not None and "score_token" not in SCORER_KINDS[self.kind].uses:
             raise ValueError(
                 f"kind = {self.kind!r}: score_token is also set, and only kind"
-                f" {kinds_that_read('score_token')} uses it; valid: set one of them"
+                f" {kinds_that_use('score_token')} uses it; valid: set one of them"
             )
         if self.step_format is not None:
             raise ValueError(

@@ -13,7 +13,7 @@ from orchestrator.conversations.control_tokens import Ids, split
 from orchestrator.conversations.end_tokens import generation_ends
 from orchestrator.conversations.step_turns import StepTurns
 from orchestrator.conversations.tokenizer_files import load_tokenizer
-from orchestrator.scorers.detect import Form, inspect_checkpoint
+from orchestrator.scorers.detect import HeadType, inspect_checkpoint
 from orchestrator.scorers.formats import BLANK_LINE, PRESETS, StepFormat
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.steps import check_delimiter
@@ -31,11 +31,11 @@ def step_format(spec: ScorerSpec) -> StepFormat:
     Raises:
         ValueError: the checkpoint has no step tags, or fields contradict each other.
     """
-    form = inspect_checkpoint(spec.checkpoint).form
-    fmt = spec.step_format or _format_of(spec, form)
+    head_type = inspect_checkpoint(spec.checkpoint).head_type
+    fmt = spec.step_format or _format_of(spec, head_type)
     if spec.step_tag is not None:
         delimiter = fmt.delimiter
-        if spec.step_format is None and form != "language model":
+        if spec.step_format is None and head_type != "language model":
             delimiter = spec.step_tag if spec.step_tag.isspace() else BLANK_LINE
         fmt = replace(fmt, tag=spec.step_tag, delimiter=delimiter)
     if spec.step_delimiter is not None:
@@ -61,10 +61,10 @@ def tag_format(spec: ScorerSpec, chat: Chat) -> TagFormat:
     """
     fmt = step_format(spec)
     turns = fmt.layout == "turns"
-    form = _turns(spec.checkpoint, chat, fmt) if turns else _tags(spec, chat, fmt)
+    tags = _turns(spec.checkpoint, chat, fmt) if turns else _tags(spec, chat, fmt)
     if fmt.delimiter is not None:
         check_delimiter(chat, fmt.delimiter)
-    return form
+    return tags
 
 
 def _tags(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> TagFormat:
@@ -95,20 +95,20 @@ def behind_a_word(chat: Chat, text: str) -> Ids:
     return both[len(word) :] if both[: len(word)] == word else chat.marker_ids(text)
 
 
-def _format_of(spec: ScorerSpec, form: Form) -> StepFormat:
-    """Return the format with which the public models of a form were trained."""
+def _format_of(spec: ScorerSpec, head_type: HeadType) -> StepFormat:
+    """Return the format with which the public models of a head type were trained."""
     checkpoint = spec.checkpoint
-    if form == "process head":
+    if head_type == "process head":
         return PRESETS["qwen2.5-math-prm"].format
-    if form == "token classes":
+    if head_type == "token classes":
         has_tag = QWEN_TAG in load_chat(checkpoint).tokenizer.get_vocab()
         return PRESETS["qwen2.5-math-prm" if has_tag else "trl-prm"].format
-    if form == "language model":  # Math-Shepherd's, after a chat template if it has one
+    if head_type == "language model":  # Math-Shepherd's, after a chat template if it has one
         return replace(PRESETS["math-shepherd"].format, prompt="template")
-    if form == "step values":
+    if head_type == "step values":
         return PRESETS["skywork-o1-prm"].format
     what = inspect_checkpoint(checkpoint).description
-    if form == "value head":
+    if head_type == "value head":
         raise ValueError(
             f"{checkpoint}: it is {what}; its files do not show how it reads steps; valid: set its"
             " preset (skywork-o1-prm) or its format"

@@ -77,13 +77,13 @@ class StepModel:
     Attributes:
         model: the backbone, or a model on it.
         head: reads the reward of a step from a hidden state.
-        form: how tags are written into a response.
+        tag_format: how tags are written into a response.
         bounded: whether rewards are probabilities.
     """
 
     model: PreTrainedModel
     head: StepHead
-    form: TagFormat
+    tag_format: TagFormat
     bounded: bool
 
 
@@ -94,13 +94,13 @@ def load_step_model(spec: ScorerSpec, chat: Chat, device: str) -> StepModel:
         ValueError: the checkpoint has no step tags, its weights do not fit, or its tokenizer does
             not know the tag.
     """
-    fmt, form = step_format(spec), tag_format(spec, chat)
+    fmt, tags = step_format(spec), tag_format(spec, chat)
     if fmt.right is not None:
         model, head = _language_model(spec, chat)
     else:
         model, head = _labels(spec.checkpoint, fmt)
     bounded = fmt.activation != "none"
-    return StepModel(model.to(device).eval(), head.to(device).eval(), form, bounded)
+    return StepModel(model.to(device).eval(), head.to(device).eval(), tags, bounded)
 
 
 def check_step_layers(checkpoint: str, fmt: StepFormat) -> tuple[str, ...]:

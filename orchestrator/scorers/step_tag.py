@@ -21,7 +21,7 @@ from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.step_formats import step_chat
 from orchestrator.scorers.step_heads import load_step_model
-from orchestrator.scorers.tagged import Reading, TaggedText
+from orchestrator.scorers.tagged import ScoredText, TaggedText
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 
@@ -34,9 +34,9 @@ class StepTagScorer(Scorer):
         policy_chat: tokenizer of the ids in requests; None is the model's.
         device: torch device name.
         aggregation: how the rewards of the steps become the score of a prefix.
-        step_delimiter: text that ends a step; None is the default of the form: a line end for a
-            language model (Math-Shepherd), the tag if it is white space, else a blank line.
-        step_tag: None is the tag with which the public models of this form were trained.
+        step_delimiter: text that ends a step; None is the default of the head type: a line end for
+            a language model (Math-Shepherd), the tag if it is white space, else a blank line.
+        step_tag: None is the tag with which the public models of this head type were trained.
         branch_memory_mib: memory limit for the branches of a pass (MiB).
         step_format: how it reads steps; None is detected from the checkpoint.
         fold_system: as in ``ScorerSpec``.
@@ -71,7 +71,7 @@ class StepTagScorer(Scorer):
         loaded = load_step_model(spec, self.chat, device)
         self._how: Aggregation = aggregation
         self._every = aggregation != "last"  # whether earlier steps' rewards are read too
-        self._form, self._bounded = loaded.form, loaded.bounded
+        self._tag_format, self._bounded = loaded.tag_format, loaded.bounded
         self._pass = PackedPass(loaded.model, self.chat.end_ids[-1], loaded.head, branch_memory_mib)
 
     def prefix_scores(
@@ -120,30 +120,30 @@ class StepTagScorer(Scorer):
 
     def closing(self, position: Position) -> Ids:
         """Return the tag, for any position."""
-        return self._form.tag_ids
+        return self._tag_format.tag_ids
 
     def _row(
         self, prompt: Ids, response: Ids, cuts: Sequence[int]
     ) -> tuple[PackedRow, list[tuple[int, ...]]]:
         """Return a packed response, and for each cut the indices of the branches of its steps."""
         lengths = [min(t, len(response)) for t in cuts]
-        text, read = TaggedText(self.chat, self._form), 0
-        readings = {}
+        text, read = TaggedText(self.chat, self._tag_format), 0
+        scored_texts = {}
         for t in sorted(set(lengths)):
             text.read(response[read:t])
-            readings[t], read = text.readings(self._every), t
-        plan = _plan(text.token_ids, [readings[t] for t in lengths])
+            scored_texts[t], read = text.scored_texts(self._every), t
+        plan = _plan(text.token_ids, [scored_texts[t] for t in lengths])
         return PackedRow(prompt, (plan.trunk,), tuple(plan.branches)), plan.steps
 
     def _plan(self, request: ScoreRequest) -> "_Plan":
-        prefix = TaggedText(self.chat, self._form)
+        prefix = TaggedText(self.chat, self._tag_format)
         prefix.read(request.prefix_ids)
-        readings = []
+        scored_texts = []
         for extension in request.extensions:
             text = prefix.copy()
             text.read(extension)
-            readings.append(text.readings(self._every, len(prefix.closed)))
-        return _plan(prefix.token_ids, readings)
+            scored_texts.append(text.scored_texts(self._every, len(prefix.closed)))
+        return _plan(prefix.token_ids, scored_texts)
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ class _Plan:
     steps: list[tuple[int, ...]]
 
 
-def _plan(trunk: Ids, texts: Sequence[Sequence[Reading]]) -> _Plan:
-    """Return the readings of texts as branches of one trunk, each branch once."""
+def _plan(trunk: Ids, texts: Sequence[Sequence[ScoredText]]) -> _Plan:
+    """Return the scored texts as branches of one trunk, each branch once."""
     numbers: dict[Branch, int] = {}
     steps = [
-        tuple(numbers.setdefault(reading.branch(trunk), len(numbers)) for reading in readings)
-        for readings in texts
+        tuple(numbers.setdefault(one.branch(trunk), len(numbers)) for one in scored_texts)
+        for scored_texts in texts
     ]
     return _Plan(trunk, list(numbers), steps)

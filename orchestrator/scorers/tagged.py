@@ -46,8 +46,8 @@ class TagFormat:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Where the reward of a step is read: at the last token of a text.
+class ScoredText:
+    """A text at whose last token the reward of a step is read.
 
     The text is the first ``start`` tokens of a tagged response, followed by ``tail``.
     """
@@ -73,8 +73,8 @@ class TaggedText:
         ends: for each complete step, the number of tokens of ``closed`` up to its end, rising.
     """
 
-    def __init__(self, chat: Chat, form: TagFormat) -> None:
-        self._chat, self._form, self._reader = chat, form, TextReader(chat)
+    def __init__(self, chat: Chat, tag_format: TagFormat) -> None:
+        self._chat, self._format, self._reader = chat, tag_format, TextReader(chat)
         self.closed: Ids = ()
         self.ends: tuple[int, ...] = ()
         self._between: Ids = ()  # tokens between the last tag and the next step
@@ -83,14 +83,14 @@ class TaggedText:
 
     def copy(self) -> "TaggedText":
         """Return an independent copy."""
-        other = TaggedText(self._chat, self._form)
+        other = TaggedText(self._chat, self._format)
         other.__dict__.update(self.__dict__)
         other._reader, other._parts = self._reader.copy(), list(self._parts)
         return other
 
     def read(self, token_ids: Ids) -> None:
         """Read the next tokens of the response."""
-        delimiter = self._form.delimiter
+        delimiter = self._format.delimiter
         for token_id in token_ids:
             if delimiter is None:
                 self._parts.append(((token_id,), self._reader.read(token_id)))
@@ -109,33 +109,33 @@ class TaggedText:
         """All tokens; those of an incomplete step are unchanged."""
         return self.closed + (self._between + _ids(self._parts) if self._parts else ())
 
-    def readings(self, every: bool, limit: int | None = None) -> list[Reading]:
-        """Return where the rewards of ``every`` step, or of the last step, are read.
+    def scored_texts(self, every: bool, limit: int | None = None) -> list[ScoredText]:
+        """Return the texts at whose ends the rewards of ``every`` step, or of the last, are read.
 
         The last step may be incomplete. A response that ends in or after a delimiter ends with the
-        step before it; an empty response is one step. No reading starts after ``limit`` tokens.
+        step before it; an empty response is one step. No text starts after ``limit`` tokens.
         """
         most = len(self.closed) if limit is None else limit
-        complete = [self._reading(end, (), most) for end in self.ends]
+        complete = [self._scored_text(end, (), most) for end in self.ends]
         open_ids = self._open_ids()
         if open_ids or not complete:
-            tail = self._between + open_ids + self._form.tag_ids
-            complete.append(self._reading(len(self.closed), tail, most))
+            tail = self._between + open_ids + self._format.tag_ids
+            complete.append(self._scored_text(len(self.closed), tail, most))
         return complete if every else complete[-1:]
 
-    def _reading(self, end: int, tail: Ids, most: int) -> Reading:
+    def _scored_text(self, end: int, tail: Ids, most: int) -> ScoredText:
         start = min(end, most)
-        return Reading(start, self.closed[start:end] + tail)
+        return ScoredText(start, self.closed[start:end] + tail)
 
     def _open_ids(self) -> Ids:
         """Return the tokens of the incomplete step, without the beginning of a delimiter.
 
         White space alone has none.
         """
-        delimiter, text = self._form.delimiter, self._text
+        delimiter, text = self._format.delimiter, self._text
         if not text.strip():
             return ()
-        if self._form.trims:
+        if self._format.trims:
             return self._trimmed(len(text)) or _ids(self._parts)
         begun = 0
         if delimiter is not None and delimiter.isspace():
@@ -145,21 +145,21 @@ class TaggedText:
 
     def _end_step(self, first: int, end: int) -> None:
         """Write the step whose delimiter has the characters from ``first`` to ``end``."""
-        blank = str(self._form.delimiter).isspace()
+        blank = str(self._format.delimiter).isspace()
         last = first if blank else end  # end of the step's characters
-        step_ids = self._trimmed(last) if self._form.trims else self._ids_before(last)
+        step_ids = self._trimmed(last) if self._format.trims else self._ids_before(last)
         parts = self._parts_after(end)
         remaining = self._text[end:]
         if not self._text[:first].strip():
             parts = [(self._parts[-1][0], remaining)] if parts is None else parts
         else:
-            moved = self._delimiter_ids(first, end) if self._form.moved and first == last else ()
+            moved = self._delimiter_ids(first, end) if self._format.moved and first == last else ()
             if step_ids is None or parts is None:
                 step_ids, parts, moved = _ids(self._parts), [((), remaining)], ()
             if step_ids:
-                self.closed += self._between + step_ids + self._form.tag_ids
+                self.closed += self._between + step_ids + self._format.tag_ids
                 self.ends += (len(self.closed),)
-                self._between = self._form.between_ids + moved
+                self._between = self._format.between_ids + moved
         self._text, self._parts = remaining, parts
 
     def _trimmed(self, at: int) -> Ids | None:
@@ -197,7 +197,7 @@ class TaggedText:
         (before, start), (count, stop) = (self._beginning_before(at) for at in (first, end))
         if (start, stop) == (first, end):
             return _ids(self._parts[before:count])
-        return self._form.delimiter_ids
+        return self._format.delimiter_ids
 
     def _beginning_before(self, at: int) -> tuple[int, int]:
         """Return the number of parts that begin before ``at``, and the end of the last one."""

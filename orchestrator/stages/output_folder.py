@@ -7,12 +7,12 @@ HOME_VARIABLE = "PRM_ORCHESTRATOR_HOME"
 _UPLOADED = "runtime_resources"  # Ray's temporary copies of a submitted working directory
 
 
-def lasting_home() -> Path:
+def permanent_home() -> Path:
     """Return $PRM_ORCHESTRATOR_HOME or ~/prm-orchestrator, where submitted jobs write."""
     return Path(os.environ.get(HOME_VARIABLE, "~/prm-orchestrator")).expanduser()
 
 
-def lasting_output_dir(output_dir: str | None, name: str, working_dir: Path) -> tuple[str, str]:
+def permanent_output_dir(output_dir: str | None, name: str, working_dir: Path) -> tuple[str, str]:
     """Return the absolute output folder or URI, and a sentence if it was moved ("" if not).
 
     A relative folder is relative to ``working_dir``. In a submitted job that is a temporary copy
@@ -23,7 +23,7 @@ def lasting_output_dir(output_dir: str | None, name: str, working_dir: Path) -> 
         return str(Path(wanted).expanduser()) if "://" not in wanted else wanted, ""
     if _UPLOADED not in working_dir.parts:
         return str(working_dir / wanted), ""
-    path = str(lasting_home() / wanted)
+    path = str(permanent_home() / wanted)
     return path, (
         f"output_dir {wanted} is relative, and this job runs in a temporary copy of the working"
         f" directory: the output goes to {path} (set ${HOME_VARIABLE} or an absolute output_dir)"

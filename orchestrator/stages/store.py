@@ -20,7 +20,7 @@ import fsspec
 from orchestrator.masking import mask_secrets
 from orchestrator.stages.figures import Figures, Marker
 from orchestrator.stages.identity import stage_key
-from orchestrator.stages.output_folder import lasting_home
+from orchestrator.stages.output_folder import permanent_home
 
 MARKER = "_DONE.json"
 _PROBE = ".writable"
@@ -71,7 +71,7 @@ class Store:
         self.remote = None if "://" not in root or root.startswith("file://") else root.rstrip("/")
         local = root.removeprefix("file://")
         if self.remote:
-            local = str(lasting_home() / "cache" / root.replace("://", "_").replace("/", "_"))
+            local = str(permanent_home() / "cache" / root.replace("://", "_").replace("/", "_"))
         self.local = Path(local).expanduser().absolute()
 
     def folder(self, stage: Stage) -> Path:

@@ -115,7 +115,7 @@ class Task(Section):
         """Rows of each split, "policy" and those of PAIR_SPLITS; None: not known before reading."""
         return None
 
-    def refusals(self) -> Iterator[str]:
+    def contradictions(self) -> Iterator[str]:
         """Yield an error for each contradiction between fields, as a line that names a field."""
         return iter(())
 

@@ -66,9 +66,9 @@ def test_every_kind_has_an_example_and_consistent_traits() -> None:
         assert {example.kind for example in EXAMPLES.values()} == set(SCORER_KINDS)
         for name, kind in kinds_in_order().items():
             assert kind.name == name and kind.summary
-            assert set(kind.recognized_forms) <= set(kind.forms)
+            assert set(kind.recognized_head_types) <= set(kind.head_types)
             assert "transformers" in kind.engines and "float32" in kind.dtypes
-            assert not kind.needs_base or "base" in kind.reads
+            assert not kind.needs_base or "base" in kind.uses
             assert not kind.branch_positions or kind.position_matters or kind.aggregates_steps
 
 

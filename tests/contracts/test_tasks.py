@@ -115,7 +115,7 @@ def test_what_is_known_before_reading_holds(task: Task) -> None:
         assert {word for text in texts for word in text.split()} <= set(words)
         longest = max(len(prompt.messages[-1]["content"].split()) for prompt in data.test)
         assert task.longest_prompt is not None and longest <= task.longest_prompt
-    assert list(task.refusals()) == []
+    assert list(task.contradictions()) == []
 
 
 def test_grades_are_the_same_numbers_for_every_response(task: Task) -> None:

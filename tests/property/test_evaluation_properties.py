@@ -111,8 +111,8 @@ def test_permuting_the_pairs_changes_no_rate_and_no_interval(
     shuffled = ar_rm_hp(
         r_c, r_r, h_c, h_r, distinct[order], 1, groups=prompts[order], samples=SAMPLES
     )
-    for over in ("strict", "distinct", "decided"):
-        assert getattr(plain, over) == getattr(shuffled, over)
+    for pair_set in ("strict", "distinct", "decided"):
+        assert getattr(plain, pair_set) == getattr(shuffled, pair_set)
 
 
 def slow_rate(agrees: Test, counts: Test, pairs: int, t: int) -> float | None:
@@ -149,8 +149,8 @@ def test_all_three_rates_equal_a_slow_count_pair_by_pair(data: Scored) -> None:
     }
     assert found["rm_sc"].decided is None
     for name, rates in found.items():
-        for over, counts in counted.items():
-            curve = getattr(rates, over)
+        for pair_set, counts in counted.items():
+            curve = getattr(rates, pair_set)
             if curve is None:
                 continue
             slow = [slow_rate(agreed[name], counts, len(prompts), t) for t in range(r_c.shape[1])]

@@ -45,10 +45,10 @@ def dry_run(folder: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> int:
 def imported() -> None:
     """All that a plan imports, which is no config's time; a plan's keys read all sources once."""
     import orchestrator.config.models
-    from jobs.sweep.main import planned
+    from jobs.sweep.main import make_plan
 
     assert callable(orchestrator.config.models.check_models)
-    planned(load_config(None), None)
+    make_plan(load_config(None), None)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def rate_entry(numbers: Numbers, measure: str, scorer: str | None, position: str
         curves["decided"], means["decided_mean"] = [None] * 3, None
     return {
         "scorer": scorer, "position": position, "measure": measure, "grid": [5, 10, 40],
-        "over": over, **curves, **means,
+        "pair_set": over, **curves, **means,
     }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def full_summary() -> dict[str, Any]:
         + [rate_entry(numbers, "AR_SC-HP", None, "closed")],
         "agreement_comparisons": [
             {"scorer": "prm_sst", "baseline": baseline, "position": "closed",
-             "measure": "AR_RM-SC", "over": "distinct", "test": numbers.test()}
+             "measure": "AR_RM-SC", "pair_set": "distinct", "test": numbers.test()}
             for baseline in ("orm", "orm_continued")
         ],
         "rejects": {"count": 3, "reasons": {"empty response": 2, "not UTF-8": 1}},

@@ -6,7 +6,7 @@ from support.present import present
 
 from orchestrator.evaluation.agreement import (
     Curve,
-    Over,
+    PairSet,
     PrefixRates,
     ar_rm_hp,
     ar_rm_sc,
@@ -31,8 +31,8 @@ def values(curve: Curve | None) -> list[float]:
     return [present(interval).value for interval in (*curve.per_t, curve.mean)]
 
 
-def mean(rates: PrefixRates, over: Over) -> float:
-    curve: Curve = getattr(rates, over)
+def mean(rates: PrefixRates, pair_set: PairSet) -> float:
+    curve: Curve = getattr(rates, pair_set)
     return present(curve.mean).value
 
 
@@ -114,24 +114,24 @@ def test_scorers_are_compared_over_the_pairs_that_the_judge_decides() -> None:
     one = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
     other = ar_rm_hp(H_CHOSEN, H_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
     test = present(compare_rates(one, other, 1))
-    assert one.conclusive == "decided"
-    assert test == compare_rates(one, other, 1, over="decided")
+    assert one.comparison_set == "decided"
+    assert test == compare_rates(one, other, 1, pair_set="decided")
     assert test.difference == pytest.approx(2 / 3 - 1)
-    assert test.difference != present(compare_rates(one, other, 1, over="distinct")).difference
+    assert test.difference != present(compare_rates(one, other, 1, pair_set="distinct")).difference
 
 
 def test_without_a_judge_scorers_are_compared_over_distinct_pairs() -> None:
     one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1)
     other = ar_rm_sc(H_CHOSEN, H_REJECTED, DISTINCT, 1)
-    assert one.conclusive == "distinct"
-    assert compare_rates(one, other, 1) == compare_rates(one, other, 1, over="distinct")
+    assert one.comparison_set == "distinct"
+    assert compare_rates(one, other, 1) == compare_rates(one, other, 1, pair_set="distinct")
 
 
 def test_a_judge_that_decides_nothing_leaves_nothing_to_compare() -> None:
     tie = np.zeros((3, 1))
     rates = ar_rm_hp(R_CHOSEN[:3, :1], R_REJECTED[:3, :1], tie, tie, np.ones((3, 1), bool), 1)
     assert compare_rates(rates, rates, 1) is None
-    assert present(compare_rates(rates, rates, 1, over="distinct")).difference == 0
+    assert present(compare_rates(rates, rates, 1, pair_set="distinct")).difference == 0
 
 
 def test_reward_gap_is_the_mean_absolute_difference_and_zero_for_equal_prefixes() -> None:
@@ -149,13 +149,13 @@ def test_a_length_at_which_no_prefixes_differ_has_no_rate_and_no_part_in_the_mea
     assert present(rates.strict.per_t[0]).value == 0
 
 
-def per_pair(rates: PrefixRates, over: Over) -> Floats:
+def per_pair(rates: PrefixRates, pair_set: PairSet) -> Floats:
     """Return each pair's part (N,) in the mean over the grid: their mean is that rate exactly.
 
     Over all pairs ("strict") a part is the pair's mean over t. Where fewer than N pairs count at
     a t, those that count there weigh more in proportion, and a pair that never counts is 0.
     """
-    mask = rates.counted[over]
+    mask = rates.counted[pair_set]
     pairs = mask.sum(axis=0)  # (G,)
     used = pairs > 0
     weights = mask[:, used] * (len(mask) / pairs[used])
@@ -163,10 +163,10 @@ def per_pair(rates: PrefixRates, over: Over) -> Floats:
     return np.asarray(parts, dtype=np.float64)
 
 
-@pytest.mark.parametrize("over", ["strict", "distinct", "decided"])
-def test_parts_of_the_pairs_average_to_the_mean_over_the_grid(over: Over) -> None:
+@pytest.mark.parametrize("pair_set", ["strict", "distinct", "decided"])
+def test_parts_of_the_pairs_average_to_the_mean_over_the_grid(pair_set: PairSet) -> None:
     rates = ar_rm_hp(R_CHOSEN, R_REJECTED, H_CHOSEN, H_REJECTED, DISTINCT, 1)
-    assert per_pair(rates, over).mean() == pytest.approx(mean(rates, over))
+    assert per_pair(rates, pair_set).mean() == pytest.approx(mean(rates, pair_set))
 
 
 def test_the_strict_part_of_a_pair_is_its_mean_over_the_grid() -> None:
@@ -174,17 +174,19 @@ def test_the_strict_part_of_a_pair_is_its_mean_over_the_grid() -> None:
     assert per_pair(rates, "strict").tolist() == [1, 0.5, 0, 0]
 
 
-@pytest.mark.parametrize(("over", "by_hand"), [("strict", -1 / 8), ("distinct", -1 / 6)])
-def test_the_difference_of_two_scorers_is_that_of_their_means(over: Over, by_hand: float) -> None:
+@pytest.mark.parametrize(("pair_set", "by_hand"), [("strict", -1 / 8), ("distinct", -1 / 6)])
+def test_the_difference_of_two_scorers_is_that_of_their_means(
+    pair_set: PairSet, by_hand: float
+) -> None:
     groups = ["a", "a", "b", "c"]
     one = ar_rm_sc(R_CHOSEN, R_REJECTED, DISTINCT, 1, groups=groups)
     other = ar_rm_sc(H_CHOSEN, H_REJECTED, DISTINCT, 1, groups=groups)
-    test = present(compare_rates(one, other, 1, over=over))
-    expected = mean(one, over) - mean(other, over)
+    test = present(compare_rates(one, other, 1, pair_set=pair_set))
+    expected = mean(one, pair_set) - mean(other, pair_set)
     assert test.difference == pytest.approx(by_hand)
     assert test.difference == pytest.approx(expected)
     assert test.count == 4
-    by_parts = paired_test(per_pair(one, over), per_pair(other, over), 1, groups=groups)
+    by_parts = paired_test(per_pair(one, pair_set), per_pair(other, pair_set), 1, groups=groups)
     assert (by_parts.difference, by_parts.p_value) == pytest.approx((expected, test.p_value))
 
 

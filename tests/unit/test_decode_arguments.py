@@ -112,12 +112,13 @@ def test_steps_have_the_delimiter_and_the_tag_of_the_options(
 
 
 REFUSED: list[tuple[list[str], str]] = [
-    (["--beta", "2"], "--beta = 2.0: only a log ratio uses it; valid: with --base"),
+    (["--beta", "2"], "--beta = 2.0: only a log ratio uses it; valid: together with --base"),
     (["--beta", "0", "--base", "{policy}", "--kind", "log_ratio"], "--beta = 0.0: valid: a num"),
     (["--step-tag", "+"], "--step-tag = '+': a reward model of kind sequence has no step tag"),
     (["--step-delimiter", "."], "--step-delimiter = '.': it has no effect: a reward model of kind"
      " sequence scores steps only with --aggregation"),
-    (["--step-delimiter", "", "--aggregation", "min"], "--step-delimiter = '': empty; valid: a t"),
+    (["--step-delimiter", "", "--aggregation", "min"],
+     "--step-delimiter = '': empty; valid: a nonempty text"),
     (["--preset", "none-such"], "preset"),
     (["--format", "tag"], "--format = 'tag': valid: name=value"),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jobs.batch.file_job import cause, check_output_path, check_rows_file, file_job, locked
 from jobs.command_line.exit_codes import BAD_CONFIG, OK
-from jobs.sweep.main import writing_alone
+from jobs.sweep.main import locked_output
 from orchestrator.config.load import ConfigError
 from orchestrator.stages.store import Store
 
@@ -162,9 +162,9 @@ def test_one_sweep_at_a_time_writes_to_a_folder_and_its_lock_goes_with_it(tmp_pa
     store = Store(str(tmp_path / "out"))
     for _ in range(2):
         with (
-            writing_alone(store),
+            locked_output(store),
             pytest.raises(ConfigError, match="another sweep is writing there"),
-            writing_alone(store),
+            locked_output(store),
         ):
             raise AssertionError("two at once")
         assert list(store.local.iterdir()) == []

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from jobs.sweep import precision
-from jobs.sweep.main import planned
+from jobs.sweep.main import make_plan
 from jobs.sweep.plan import Plan
 from jobs.sweep.precision import FILE, Choice, remember, shape_of
 from jobs.sweep.runtime.resources import threads_per_process
@@ -87,7 +87,7 @@ def test_auto_has_the_keys_of_what_it_stands_for_and_is_said(tmp_path: Path) -> 
     assert other.precision is None and used(other) == OTHER[used(found)]
     assert not {keys(found)[name] for name in TRAINED} & set(keys(other).values())
     assert keys(found)["data"] == keys(other)["data"]
-    _, said = planned(load_config(None, [f"output_dir={tmp_path}/out"]), None)
+    _, said = make_plan(load_config(None, [f"output_dir={tmp_path}/out"]), None)
     assert f"training.precision auto is {used(found)}: a " in said
     assert not (tmp_path / "out").exists(), "a plan writes nothing"
 

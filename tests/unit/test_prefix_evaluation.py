@@ -68,7 +68,7 @@ def test_a_perfect_scorers_decided_rate_is_1_at_every_length(grid: Grid) -> None
     assert grid.h is not None
     rate = measure_rates(grid, grid.h, DRAWS)["AR_RM-HP"]
     row = rate_row("perfect", "closed", "AR_RM-HP", grid, rate)
-    assert row.over == "decided"
+    assert row.pair_set == "decided"
     assert [interval and interval.value for interval in row.decided] == [1.0] * len(LENGTHS)
     assert row.decided_mean is not None
     assert (row.decided_mean.low, row.decided_mean.high) == (1.0, 1.0)
@@ -80,7 +80,7 @@ def test_a_perfect_scorers_decided_rate_is_1_at_every_length(grid: Grid) -> None
 def test_a_measure_without_a_judge_has_no_decided_rate(grid: Grid) -> None:
     assert grid.h is not None
     row = row_of(measured(grid, grid.h), "AR_RM-SC")
-    assert row.over == "distinct"
+    assert row.pair_set == "distinct"
     assert list(row.decided) == [None] * len(LENGTHS) and row.decided_mean is None
 
 
@@ -90,8 +90,8 @@ def test_comparisons_are_over_the_pairs_that_the_judge_decides(grid: Grid) -> No
         "prm_sst": measured(grid, noisy(grid, 0.1, 2)),
     }
     entries = compare_scorers(scorers, DRAWS)
-    over = {entry.measure: entry.over for entry in entries}
-    assert over == {"AR_RM-SC": "distinct", "AR_RM-HP": "decided", "prefix_accuracy": "decided"}
+    sets = {entry.measure: entry.pair_set for entry in entries}
+    assert sets == {"AR_RM-SC": "distinct", "AR_RM-HP": "decided", "prefix_accuracy": "decided"}
     (test,) = (e.test for e in entries if (e.measure, e.position) == ("AR_RM-HP", "closed"))
     first, second = (
         scorers[name].positions["closed"].rates["AR_RM-HP"].decided for name in ("prm_sst", "orm")
@@ -120,7 +120,7 @@ def test_a_judge_that_never_decides_is_compared_by_nothing(grid: Grid) -> None:
 def test_prefix_accuracy_is_over_decided_pairs_alone(grid: Grid) -> None:
     rates = measured(grid, noisy(grid, 0.1, 2))
     row = row_of(rates, "prefix_accuracy")
-    assert row.over == "decided" and row.strict_mean is row.distinct_mean is None
+    assert row.pair_set == "decided" and row.strict_mean is row.distinct_mean is None
     accuracy = rates.positions["closed"].accuracy
     assert accuracy is not None and accuracy.rate is not None
     assert row.decided_mean == accuracy.rate

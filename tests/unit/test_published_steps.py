@@ -161,7 +161,7 @@ def written(text: TaggedText, trunk: TaggedText | None = None) -> list[Ids]:
     tokens = (trunk or text).token_ids
     branches = [
         reading.branch(tokens)
-        for reading in text.readings(True, None if trunk is None else len(trunk.closed))
+        for reading in text.scored_texts(True, None if trunk is None else len(trunk.closed))
     ]
     return [tokens[: branch.attach] + branch.token_ids for branch in branches]
 

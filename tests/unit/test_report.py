@@ -56,7 +56,9 @@ def empty(full: Any) -> Any:
     cell["metrics"] |= dict.fromkeys(("reward", "orm_reward", "rubric", "resolved", "win_tie"))
     model = full["models"][0] | {"pair_accuracy": None, "loss": []}
     rate = rate_entry(Numbers(), "AR_RM-SC", "orm", "closed")
-    rate |= {over: [None] * 3 for over in SETS} | {f"{over}_mean": None for over in SETS}
+    rate |= {pair_set: [None] * 3 for pair_set in SETS} | {
+        f"{pair_set}_mean": None for pair_set in SETS
+    }
     bare |= {"cells": [cell], "models": [model], "agreement": [rate], "weights": [], "notes": []}
     cell["counts"] = {}
     bare |= {

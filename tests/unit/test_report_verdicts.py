@@ -35,9 +35,9 @@ def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full: Any)
             row for row in table.rows
             if row[0].text == rate["measure"] and row[1].text == (rate["scorer"] or "\N{EN DASH}")
         )  # fmt: skip
-        for over in SETS:
-            shown = row[2 + names.index(f"{rate['position']}, {over}")].text
-            assert shown == interval(rate[f"{over}_mean"])
+        for pair_set in SETS:
+            shown = row[2 + names.index(f"{rate['position']}, {pair_set}")].text
+            assert shown == interval(rate[f"{pair_set}_mean"])
     by_length = [[entry.text for entry in row[:4]] for row in agreement_by_length_table(full).rows]
     assert ["AR_RM-HP", "orm", "closed", "decided"] in by_length
     assert ["AR_RM-SC", "orm", "closed", "distinct"] in by_length
@@ -48,7 +48,7 @@ def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decide
     full: Any,
 ) -> None:
     panels = {axes.get_title(): axes for axes in figures(full)["agreement"].axes}
-    for title, measure, over in (
+    for title, measure, pair_set in (
         ("AR_RM-HP, decided pairs", "AR_RM-HP", "decided"),
         ("AR_RM-SC, distinct pairs", "AR_RM-SC", "distinct"),
     ):
@@ -56,7 +56,7 @@ def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decide
             tuple(np.asarray(line.get_ydata(), float).tolist()) for line in panels[title].lines
         ]
         rates = [rate for rate in full["agreement"] if rate["measure"] == measure]
-        assert drawn == [tuple(f["value"] for f in rate[over] if f) for rate in rates]
+        assert drawn == [tuple(f["value"] for f in rate[pair_set] if f) for rate in rates]
 
 
 def test_a_model_is_named_by_its_own_objective_and_one_that_was_not_trained_has_no_steps(

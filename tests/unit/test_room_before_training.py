@@ -9,7 +9,7 @@ from rich.console import Console
 from jobs.sweep.plan import Plan
 from jobs.sweep.runner import Runner, StageFailed, perform
 from jobs.sweep.runtime.workspace import Workspace
-from orchestrator.config.extents import too_long_warmups
+from orchestrator.config.counts import too_long_warmups
 from orchestrator.config.load import load_config
 from orchestrator.data.fitting import check_some_fit
 from orchestrator.stages.store import Store
@@ -20,7 +20,7 @@ TINY = (
 )
 
 
-def planned(
+def make_plan(
     folder: Path, rejected: str, prompt: str = "x", *overrides: str
 ) -> tuple[Plan, Workspace]:
     """A plan on forty pairs of a file, its data read."""
@@ -52,7 +52,7 @@ def planned(
 def test_texts_of_which_none_fits_end_the_run_before_the_policy_is_trained(
     tmp_path: Path, prompt: str, rejected: str, said: str
 ) -> None:
-    plan, workspace = planned(tmp_path, rejected, prompt)
+    plan, workspace = make_plan(tmp_path, rejected, prompt)
     policy = next(step for step in plan.steps if step.stage.name == "policy")
     with pytest.raises(StageFailed, match=said):
         perform(workspace, policy, "policy")
@@ -66,7 +66,9 @@ def test_one_that_fits_is_enough() -> None:
 
 
 def test_a_warm_up_is_compared_with_the_rows_of_the_file(tmp_path: Path) -> None:
-    plan, workspace = planned(tmp_path, "no", "x", "training.orm={batch_size: 2, warmup_steps: 50}")
+    plan, workspace = make_plan(
+        tmp_path, "no", "x", "training.orm={batch_size: 2, warmup_steps: 50}"
+    )
     runner = Runner(plan, workspace, None, "")  # type: ignore[arg-type]  # MLflow hears nothing of it
     with pytest.raises(
         StageFailed, match=r"training\.orm\.warmup_steps = 50: longer than .* \d steps"

@@ -57,7 +57,7 @@ def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
         ({"base": "./nowhere"}, "--base = './nowhere': no such folder; valid: a folder with"),
         ({"kind": "encoder"}, "cannot be a scorer of kind 'encoder': it is a LlamaForSequence"),
         ({"kind": "log_ratio"}, "kind 'log_ratio' needs a base"),
-        ({"beta": 2.0}, "--beta = 2.0: only a log ratio uses it; valid: with --base"),
+        ({"beta": 2.0}, "--beta = 2.0: only a log ratio uses it; valid: together with --base"),
         (
             {"step_tag": "+"},
             "--step-tag = '+': a reward model of kind sequence has no step tag; valid:",

@@ -31,7 +31,7 @@ CLASSES = {"sequence": SequenceScorer, "encoder": EncoderScorer, "step_tag": Ste
 def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_path: Path) -> None:
     checkpoint = MAKERS[name](tmp_path)
     info = inspect_checkpoint(checkpoint)
-    assert info.form == FORMS[name]
+    assert info.head_type == FORMS[name]
     kinds = kinds_in_order()
     fits = [k for k, kind in kinds.items() if kind.fits(ScorerSpec(checkpoint), info)]
     fitting, *further = fits
@@ -41,7 +41,7 @@ def test_a_checkpoint_tells_its_kind_and_other_kinds_are_refused(name: str, tmp_
         assert kind_of(ScorerSpec(checkpoint)) == fitting
         assert isinstance(load_scorer(ScorerSpec(checkpoint)), CLASSES[fitting])
     else:
-        assert info.form in ("language model", "value head")
+        assert info.head_type in ("language model", "value head")
     for kind in set(CLASSES) - set(fits):
         with pytest.raises(
             ValueError, match=rf"{tmp_path}: cannot be a scorer of kind '{kind}': it is a "
@@ -137,7 +137,7 @@ def test_hub_names_are_read_from_the_hubs_cache(tmp_path: Path) -> None:
         "import json; from orchestrator.scorers.detect import inspect_checkpoint;"
         "from orchestrator.checkpoints.weights import Weights;"
         "shape = Weights.of('maker/model').shape('score.2.weight');"
-        "print(json.dumps([inspect_checkpoint('maker/model').form, shape]))"
+        "print(json.dumps([inspect_checkpoint('maker/model').head_type, shape]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from jobs.sweep.cluster import check_trials
-from jobs.tuning.drawn import measures_of
 from jobs.tuning.study import Study, study_of
 from jobs.tuning.trial import TrialJob
+from jobs.tuning.trial_configs import measures_of
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.tuning.request import Request
 

@@ -12,7 +12,7 @@ class Resolved(Metric):
     order = 10
     kind = "rate"
     compared = True
-    tells_right = True
+    measures_correctness = True
 
 
 @register
@@ -24,7 +24,7 @@ class Accuracy(Metric):
     order = 20
     kind = "rate"
     compared = True
-    tells_right = True
+    measures_correctness = True
 
 
 @register
@@ -35,4 +35,4 @@ class Rubric(Metric):
     label = "rubric"
     order = 30
     compared = True
-    tells_right = True
+    measures_correctness = True

@@ -42,7 +42,7 @@ class Length(Metric):
     label = "length, tokens"
     order = 80
     comparable = False
-    page_only = True
+    html_only = True
 
 
 @register
@@ -53,4 +53,4 @@ class Finished(Metric):
     label = "finished"
     order = 90
     kind = "rate"
-    page_only = True
+    html_only = True

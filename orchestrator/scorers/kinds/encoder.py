@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.scorers.kind import Placement, ScorerKind, register
+from orchestrator.scorers.kind import LoadOptions, ScorerKind, register
 
 if TYPE_CHECKING:
     from orchestrator.scorers.scorer import Scorer
@@ -16,9 +16,9 @@ class EncoderKind(ScorerKind):
     name = "encoder"
     summary = "a bidirectional reward model, one forward per prefix"
     order = 20
-    forms = ("encoder",)
-    recognized_forms = ("encoder",)
-    reads = frozenset(["score_label"])
+    head_types = ("encoder",)
+    recognized_head_types = ("encoder",)
+    uses = frozenset(["score_label"])
 
     def check_weights(self, spec: "ScorerSpec") -> None:
         """Check the weights of the classifier."""
@@ -30,15 +30,15 @@ class EncoderKind(ScorerKind):
         labels = inspect_checkpoint(spec.checkpoint).labels
         check_weights(AutoModelForSequenceClassification, spec.checkpoint, num_labels=labels)
 
-    def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+    def load(self, spec: "ScorerSpec", load_options: LoadOptions) -> "Scorer":
         """Load the classifier."""
         from orchestrator.scorers.encoder import EncoderScorer
 
         return EncoderScorer(
             spec.checkpoint,
-            placement.position,
-            placement.policy_chat,
-            placement.device,
+            load_options.position,
+            load_options.policy_chat,
+            load_options.device,
             spec.score_label,
             finished=spec.finished,
             fold_system=spec.fold_system,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.choices import Position
 from orchestrator.scorers.formats import BLANK_LINE
-from orchestrator.scorers.kind import Placement, ScorerKind, register
+from orchestrator.scorers.kind import LoadOptions, ScorerKind, register
 
 if TYPE_CHECKING:
     from orchestrator.conversations.chat import Chat
@@ -20,8 +20,8 @@ class LogRatioKind(ScorerKind):
     name = "log_ratio"
     summary = "the log ratio of two language models"
     order = 40
-    forms = ("language model",)
-    reads = frozenset(["base", "beta"])
+    head_types = ("language model",)
+    uses = frozenset(["base", "beta"])
     needs_base = True
     aggregates_steps = True
     position_matters = False
@@ -37,7 +37,7 @@ class LogRatioKind(ScorerKind):
         from orchestrator.scorers.detect import inspect_checkpoint
 
         base = inspect_checkpoint(str(spec.base))
-        if base.form not in cls.forms:
+        if base.head_type not in cls.head_types:
             raise ValueError(
                 f"{spec.base}: cannot be the base of a log ratio: it is {base.description}"
             )
@@ -68,7 +68,7 @@ class LogRatioKind(ScorerKind):
         both = (spec.checkpoint, str(spec.base))
         return sum(matrix_parameters(name, language_head=True) for name in both) / 2
 
-    def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+    def load(self, spec: "ScorerSpec", load_options: LoadOptions) -> "Scorer":
         """Load both models."""
         from orchestrator.scorers.log_ratio import LogRatioScorer
 
@@ -76,9 +76,9 @@ class LogRatioKind(ScorerKind):
             spec.checkpoint,
             str(spec.base),
             spec.beta,
-            placement.position,
-            placement.policy_chat,
-            placement.device,
+            load_options.position,
+            load_options.policy_chat,
+            load_options.device,
             aggregation=spec.aggregation,
             step_delimiter=spec.step_delimiter or BLANK_LINE,
             fold_system=spec.fold_system,

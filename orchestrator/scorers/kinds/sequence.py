@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.scorers.kind import Placement, ScorerKind, register
+from orchestrator.scorers.kind import LoadOptions, ScorerKind, register
 
 if TYPE_CHECKING:
     from orchestrator.scorers.detect import CheckpointInfo
@@ -17,9 +17,9 @@ class SequenceKind(ScorerKind):
     name = "sequence"
     summary = "a causal reward model, read at one token"
     order = 10
-    forms = ("classifier", "value head")
-    recognized_forms = ("classifier",)
-    reads = frozenset(["score_label", "score_at", "score_token"])
+    head_types = ("classifier", "value head")
+    recognized_head_types = ("classifier",)
+    uses = frozenset(["score_label", "score_at", "score_token"])
     engines = ("transformers", "vllm")
     dtypes = ("float32", "float64", "bfloat16")
     branch_positions = ("closed",)
@@ -35,8 +35,10 @@ class SequenceKind(ScorerKind):
     def fits(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
         """Return whether it fits; a classifier with a step format is of another kind."""
         if spec.score_token is not None:
-            return info.form == "language model"
-        return super().fits(spec, info) and not (spec.step_format and info.form == "classifier")
+            return info.head_type == "language model"
+        return super().fits(spec, info) and not (
+            spec.step_format and info.head_type == "classifier"
+        )
 
     @classmethod
     def check_spec(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> None:
@@ -45,7 +47,7 @@ class SequenceKind(ScorerKind):
 
         if spec.score_token is None:
             return
-        if info.form != "language model":
+        if info.head_type != "language model":
             raise ValueError(
                 f"{spec.checkpoint}: score_token = {spec.score_token}: only a language model has a"
                 " logit"
@@ -82,21 +84,21 @@ class SequenceKind(ScorerKind):
         """Return whether the score is the logit of a token."""
         return spec.score_token is not None
 
-    def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+    def load(self, spec: "ScorerSpec", load_options: LoadOptions) -> "Scorer":
         """Load the model on the engine of the spec."""
         if spec.engine == "vllm":
-            return self._load_vllm(spec, placement)
+            return self._load_vllm(spec, load_options)
         from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
         from orchestrator.scorers.sequence import SequenceScorer
 
         return SequenceScorer(
             spec.checkpoint,
-            placement.position,
-            placement.policy_chat,
-            placement.device,
+            load_options.position,
+            load_options.policy_chat,
+            load_options.device,
             spec.branch_memory_mib,
-            placement.cache_mib or MEMORY_MIB,
-            placement.dtype,
+            load_options.cache_mib or MEMORY_MIB,
+            load_options.dtype,
             spec.score_label,
             finished=spec.finished,
             score_at=spec.score_at,
@@ -104,19 +106,19 @@ class SequenceKind(ScorerKind):
             fold_system=spec.fold_system,
         )
 
-    def _load_vllm(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+    def _load_vllm(self, spec: "ScorerSpec", load_options: LoadOptions) -> "Scorer":
         from orchestrator.scorers.token_classify import TokenClassifyScorer
         from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 
         if spec.score_token is not None:
             self.check_vllm(spec)
-        scorer = TokenClassifyScorer if placement.full_responses else VllmSequenceScorer
+        scorer = TokenClassifyScorer if load_options.full_responses else VllmSequenceScorer
         return scorer(
             spec.checkpoint,
-            placement.position,
-            placement.policy_chat,
-            placement.device,
-            placement.cache_mib,
+            load_options.position,
+            load_options.policy_chat,
+            load_options.device,
+            load_options.cache_mib,
             finished=spec.finished,
             score_at=spec.score_at,
             fold_system=spec.fold_system,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from orchestrator.choices import Position
-from orchestrator.scorers.kind import Placement, ScorerKind, StepLayout, register
+from orchestrator.scorers.kind import LoadOptions, ScorerKind, StepLayout, register
 
 if TYPE_CHECKING:
     from orchestrator.conversations.chat import Chat
@@ -19,9 +19,9 @@ class StepTagKind(ScorerKind):
     name = "step_tag"
     summary = "a process reward model, read after each step"
     order = 30
-    forms = ("value head", "step values", "process head", "token classes", "language model")
-    recognized_forms = ("step values", "process head", "token classes")
-    reads = frozenset(["step_delimiter", "step_tag", "step_format"])
+    head_types = ("value head", "step values", "process head", "token classes", "language model")
+    recognized_head_types = ("step values", "process head", "token classes")
+    uses = frozenset(["step_delimiter", "step_tag", "step_format"])
     aggregates_steps = True
     position_matters = False
     branch_positions = ("closed", "open")
@@ -38,7 +38,7 @@ class StepTagKind(ScorerKind):
 
     @staticmethod
     def _is_step_classifier(spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
-        return spec.step_format is not None and info.form == "classifier"
+        return spec.step_format is not None and info.head_type == "classifier"
 
     def check(self, spec: "ScorerSpec") -> None:
         """Check also the tokens with which a language model judges a step."""
@@ -67,7 +67,7 @@ class StepTagKind(ScorerKind):
         """Return whether a template is needed; Math-Shepherd's format needs none."""
         from orchestrator.scorers.detect import inspect_checkpoint
 
-        return inspect_checkpoint(spec.checkpoint).form != "language model"
+        return inspect_checkpoint(spec.checkpoint).head_type != "language model"
 
     def chat(self, spec: "ScorerSpec") -> "Chat":
         """Return the tokenizer and the prompt format that the step format states."""
@@ -95,15 +95,15 @@ class StepTagKind(ScorerKind):
 
         return step_format(spec).right is not None
 
-    def load(self, spec: "ScorerSpec", placement: Placement) -> "Scorer":
+    def load(self, spec: "ScorerSpec", load_options: LoadOptions) -> "Scorer":
         """Load the process reward model."""
         from orchestrator.scorers.step_tag import StepTagScorer
 
         return StepTagScorer(
             spec.checkpoint,
-            placement.position,
-            placement.policy_chat,
-            placement.device,
+            load_options.position,
+            load_options.policy_chat,
+            load_options.device,
             aggregation=spec.aggregation or "last",
             step_delimiter=spec.step_delimiter,
             step_tag=spec.step_tag,

@@ -101,7 +101,7 @@ class Helpdesk(Task):
             "reference": self.reference_pairs, "prm": self.prm_pairs,
         }  # fmt: skip
 
-    def refusals(self) -> Iterator[str]:
+    def contradictions(self) -> Iterator[str]:
         """Yield an error if the splits need more prompts than the world has."""
         counts = {name: int(getattr(self, name)) for name in self.generated}
         wanted = sum(self._sizes())

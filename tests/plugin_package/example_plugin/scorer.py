@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from orchestrator.choices import Position
 from orchestrator.fields.types import Positive
 from orchestrator.rewards.batching import batches_by_length
-from orchestrator.scorers.kind import Placement, ScorerKind, register
+from orchestrator.scorers.kind import LoadOptions, ScorerKind, register
 from orchestrator.scorers.scorer import Scorer, check_finite
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
@@ -17,7 +17,7 @@ class Likelihood(ScorerKind):
 
     name = "likelihood"
     summary = "the mean log-probability of a prefix under a language model"
-    forms = ("language model",)
+    head_types = ("language model",)
     position_matters = False
 
     temperature: Positive = 1.0
@@ -27,20 +27,22 @@ class Likelihood(ScorerKind):
         """All scores are made of logits."""
         return True
 
-    def load(self, spec: ScorerSpec, placement: Placement) -> Scorer:
+    def load(self, spec: ScorerSpec, load_options: LoadOptions) -> Scorer:
         """Load the language model."""
-        return LikelihoodScorer(self, spec, placement)
+        return LikelihoodScorer(self, spec, load_options)
 
 
 class LikelihoodScorer(Scorer):
     """Scores a prefix by its mean log-probability (nats per token); 0 for an empty one."""
 
-    def __init__(self, kind: Likelihood, spec: ScorerSpec, placement: Placement) -> None:
+    def __init__(self, kind: Likelihood, spec: ScorerSpec, load_options: LoadOptions) -> None:
         from orchestrator.checkpoints.checkpoint import context_of, load_policy
 
-        super().__init__(kind.chat(spec), placement.position, placement.policy_chat, spec.finished)
+        super().__init__(
+            kind.chat(spec), load_options.position, load_options.policy_chat, spec.finished
+        )
         self.context = context_of(spec.checkpoint)
-        self._model = load_policy(spec.checkpoint).to(placement.device).eval()
+        self._model = load_policy(spec.checkpoint).to(load_options.device).eval()
         self._temperature = kind.temperature
 
     def closing(self, position: Position) -> Ids:

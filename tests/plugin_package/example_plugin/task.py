@@ -81,7 +81,7 @@ class AllRight(Metric):
     order = 11
     kind = "rate"
     compared = True
-    tells_right = True
+    measures_correctness = True
 
 
 def _prompt(rng: np.random.Generator, prompt_id: str) -> Prompt:

@@ -12,9 +12,9 @@ from support import reward_kinds
 from orchestrator.config.checks import check_files
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
+from orchestrator.config.no_effect import fields_without_effect, set_value, superseded
 from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
-from orchestrator.config.unread import set_value, superseded, unread
 from orchestrator.decoding.methods import method_of
 
 DEFAULTS = ("orm_continued", "prm_sst", "prm_tlt", "prm_no_reference")
@@ -174,7 +174,7 @@ def test_the_resolved_config_has_all_fields_but_those_that_nothing_reads(
     again = load_config(file)
     assert again == config
     assert to_yaml(again) == to_yaml(config)
-    assert all(set_value(again, item.field) is None for item in unread(config))
+    assert all(set_value(again, item.field) is None for item in fields_without_effect(config))
 
 
 @pytest.mark.parametrize("method", ["bon", "cbs", "tbs", "args", "cards"])

@@ -3,7 +3,7 @@
 A field without effect is misleading, so it is an error. This applies only to fields that a file, an
 override or a call sets, not to defaults; null counts as not set.
 
-There are two cases. A field that contradicts another one is refused (``refuse_unread``). The
+There are two cases. A field that contradicts another one is refused (``check_effects``). The
 settings of a training whose model is a checkpoint stay valid, so that one override is enough to
 try another model; the job lists them when it starts (``superseded``).
 """
@@ -17,7 +17,7 @@ from orchestrator.config.errors import shown
 from orchestrator.config.sections import Variant
 from orchestrator.fields.section import Section
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
-from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_read
+from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_use
 from orchestrator.search.method import AnySearchMethod
 
 if TYPE_CHECKING:  # the tree calls this module
@@ -37,7 +37,7 @@ OF_EVERY_TRAINING = (
 
 
 @dataclass(frozen=True)
-class Unread:
+class NoEffect:
     """A field without effect.
 
     Attributes:
@@ -58,18 +58,18 @@ class Unread:
         )
 
 
-def refuse_unread(config: "Config") -> None:
+def check_effects(config: "Config") -> None:
     """Check that every field that is set has an effect.
 
     Raises:
         ValueError: one line for each field without effect.
     """
-    lines = [line for item in unread(config) for line in messages(config, item)]
+    lines = [line for item in fields_without_effect(config) for line in messages(config, item)]
     if lines:
         raise ValueError("\n".join(lines))
 
 
-def messages(config: "Config", item: Unread) -> list[str]:
+def messages(config: "Config", item: NoEffect) -> list[str]:
     """Return the error for a field without effect; none if the field is not set."""
     value = set_value(config, item.field)
     return [] if value is None else [item.message(value) + _or_null(config, item.field)]
@@ -105,7 +105,7 @@ def _part(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else getattr(value, name)
 
 
-def unread(config: "Config") -> Iterator[Unread]:
+def fields_without_effect(config: "Config") -> Iterator[NoEffect]:
     """Yield the fields without effect in this config, set or not."""
     yield from _of_partial_pairs(config)
     yield from _of_training(config)
@@ -113,15 +113,17 @@ def unread(config: "Config") -> Iterator[Unread]:
     task = config.data.task_name()
     if config.data.vocabulary():
         why = f"the tokens of data.task {task!r} are whole words"
-        yield Unread("models.vocabulary", why, "another data.task")
+        yield NoEffect("models.vocabulary", why, "another data.task")
     if not config.data.samples_pairs:
         why = f"the held-out pairs of data.task {task!r} come with the data"
-        yield Unread("evaluation.pairs_per_prompt", why, "data.task helpdesk")
+        yield NoEffect("evaluation.pairs_per_prompt", why, "data.task helpdesk")
     for name, variant in config.variants.items():
-        yield from unread_of_variant(f"variants.{name}", variant)
+        yield from no_effect_of_variant(f"variants.{name}", variant)
 
 
-def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -> Iterator[Unread]:
+def no_effect_of_variant(
+    section: str, variant: Variant, kind: str | None = None
+) -> Iterator[NoEffect]:
     """Yield the fields of one variant without effect.
 
     Args:
@@ -139,24 +141,24 @@ def unread_of_variant(section: str, variant: Variant, kind: str | None = None) -
         if not variant.is_trained or name not in objective.fields:
             readers = [n for n, o in variant_objectives().items() if name in o.fields]
             valid = f"objective {' or '.join(readers)} without a checkpoint"
-            yield Unread(f"{section}.{name}", why, valid)
+            yield NoEffect(f"{section}.{name}", why, valid)
         elif name == "weight" and variant.truncation == "whole":
             why = "truncation 'whole' gives all pairs the same weight"
-            yield Unread(f"{section}.weight", why, "truncation sst or tlt")
+            yield NoEffect(f"{section}.weight", why, "truncation sst or tlt")
     scorer_kind = variant.scorer_kind
-    is_read = scorer_kind is not None and "beta" in SCORER_KINDS[scorer_kind].reads
+    is_read = scorer_kind is not None and "beta" in SCORER_KINDS[scorer_kind].uses
     if not is_read and not (variant.is_trained and "beta" in objective.fields):
         why = "only a log ratio has this factor"
-        yield Unread(f"{section}.beta", why, log_ratio_settings())
+        yield NoEffect(f"{section}.beta", why, log_ratio_settings())
     yield from _of_scoring(section, variant, kind)
 
 
 def log_ratio_settings() -> str:
     """Return the settings under which a variant scores by a log ratio."""
-    return f"objective {', '.join(log_ratio_names())}, or kind {kinds_that_read('beta')}"
+    return f"objective {', '.join(log_ratio_names())}, or kind {kinds_that_use('beta')}"
 
 
-def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[Unread]:
+def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[NoEffect]:
     """Yield the fields about scoring that have no effect with the kind of the scorer."""
     if (trained := variant.trained_kind) is not None:
         kind = trained
@@ -164,65 +166,65 @@ def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[Un
             why = f"a variant of objective {variant.objective!r} is of kind {kind}"
             others = [n for n, o in variant_objectives().items() if not o.is_log_ratio]
             valid = f"objective {' or '.join(others)} with a checkpoint"
-            yield Unread(f"{section}.kind", why, valid)
+            yield NoEffect(f"{section}.kind", why, valid)
     kind = kind or variant.kind
     if kind is None:
         return
-    reads = SCORER_KINDS[kind].reads
+    reads = SCORER_KINDS[kind].uses
     if "step_tag" not in reads:
         why = f"a scorer of kind {kind} has no step tag"
-        yield Unread(f"{section}.step_tag", why, f"kind {kinds_that_read('step_tag')}")
+        yield NoEffect(f"{section}.step_tag", why, f"kind {kinds_that_use('step_tag')}")
     if "step_delimiter" not in reads and variant.aggregation is None:
         why = f"a scorer of kind {kind} without an aggregation has no steps"
-        valid = f"an aggregation, or kind {kinds_that_read('step_delimiter')}"
-        yield Unread(f"{section}.step_delimiter", why, valid)
+        valid = f"an aggregation, or kind {kinds_that_use('step_delimiter')}"
+        yield NoEffect(f"{section}.step_delimiter", why, valid)
 
 
-def _of_partial_pairs(config: "Config") -> Iterator[Unread]:
+def _of_partial_pairs(config: "Config") -> Iterator[NoEffect]:
     trained = [v for v in config.variants.values() if v.takes_partial_pairs]
     if not any(v.truncation == "sst" for v in trained):
         for name in ("preset", "sst_k"):
             why = "no variant is trained on pairs cut by SST"
-            yield Unread(f"partial.{name}", why, "a variant with truncation sst")
+            yield NoEffect(f"partial.{name}", why, "a variant with truncation sst")
     elif config.partial.preset == "official":
         why = "partial.preset 'official' draws 1 to 10 cuts"
-        yield Unread("partial.sst_k", why, "partial.preset paper")
+        yield NoEffect("partial.sst_k", why, "partial.preset paper")
     if not any(v.weight in USE_THE_GAP for v in trained):
         for name in ("max", "normalize"):
             why, kinds = "no variant is trained with weights 1/H", " or ".join(USE_THE_GAP)
-            yield Unread(f"weight.{name}", why, f"a variant with weight {kinds}")
+            yield NoEffect(f"weight.{name}", why, f"a variant with weight {kinds}")
     if not trained:
         why = "no variant is trained on partial pairs"
-        yield Unread("cluster.reference_actors", why, "a variant with truncation sst or tlt")
+        yield NoEffect("cluster.reference_actors", why, "a variant with truncation sst or tlt")
 
 
-def _of_training(config: "Config") -> Iterator[Unread]:
+def _of_training(config: "Config") -> Iterator[NoEffect]:
     training = config.training
     if training.evaluation_pairs == 0:
         why, valid = "training.evaluation_pairs is 0", "training.evaluation_pairs over 0"
-        yield Unread("training.evaluation_steps", why, valid)
+        yield NoEffect("training.evaluation_steps", why, valid)
     for name in OPTIMIZATIONS:
         if getattr(training, name).max_steps is not None:
             most = f"training.{name}.max_steps"
-            yield Unread(
+            yield NoEffect(
                 f"training.{name}.epochs", f"{most} is the number of steps", f"{most} null"
             )
 
 
-def _of_search(config: "Config") -> Iterator[Unread]:
+def _of_search(config: "Config") -> Iterator[NoEffect]:
     entries = config.search.entries
     if not any(entry.method.needs_scorer for entry in entries):
-        yield Unread(
+        yield NoEffect(
             "search.scorers", "no search method needs scores", "a search method that needs scores"
         )
     for entry in entries:
-        yield from unread_of_method(entry.path, entry.method)
+        yield from no_effect_of_method(entry.path, entry.method)
 
 
-def unread_of_method(section: str, method: AnySearchMethod) -> Iterator[Unread]:
+def no_effect_of_method(section: str, method: AnySearchMethod) -> Iterator[NoEffect]:
     """Yield the fields of a method without effect; ``section`` is the path of the method."""
     for field, (why, valid) in method.unused_fields.items():
-        yield Unread(f"{section}.{field}", why, valid)
+        yield NoEffect(f"{section}.{field}", why, valid)
 
 
 def superseded(config: "Config") -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ MOST = 10_000  # trials of a tuning, or trials at the same time
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnTrials:
     """The drawn trials of a tuning.
 
     Attributes:
@@ -30,7 +30,7 @@ class Drawn:
     trials: list[dict[str, Scalar]]
 
 
-def draw(request: Request, config_file: Path | None, overrides: Sequence[str]) -> Drawn:
+def draw(request: Request, config_file: Path | None, overrides: Sequence[str]) -> DrawnTrials:
     """Draw the trials, and check the config of each.
 
     Raises:
@@ -43,7 +43,7 @@ def draw(request: Request, config_file: Path | None, overrides: Sequence[str]) -
     trials = draw_trials(space, request.trials, base.seed)
     for values in trials:
         config_with(values, request, config_file, overrides)
-    return Drawn(base, space, trials)
+    return DrawnTrials(base, space, trials)
 
 
 def config_with(

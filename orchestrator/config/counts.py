@@ -16,13 +16,18 @@ CUTS_OF_SST = 2  # times sst_k: the maximum number of cuts of a pair
 CUTS_OF_OFFICIAL = 11
 
 
-def refuse_extents(config: "Config") -> None:
+def check_counts(config: "Config") -> None:
     """Check that the config's counts do not contradict each other.
 
     Raises:
         ValueError: one line for each contradiction.
     """
-    if lines := [*_heads(config), *config.data.refusals(), *_contexts(config), *_warmups(config)]:
+    if lines := [
+        *_heads(config),
+        *config.data.contradictions(),
+        *_contexts(config),
+        *_warmups(config),
+    ]:
         raise ValueError("\n".join(lines))
 
 

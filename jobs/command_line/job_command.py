@@ -1,0 +1,36 @@
+"""The command of a job: a component of another package that cannot be used ends it in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from typer.core import TyperCommand
+
+from jobs.command_line.early_checks import exit_with
+from orchestrator.registry import PluginError
+
+
+class JobCommand(TyperCommand):
+    """A command that prints a PluginError as one sentence and exits with code 2.
+
+    The registries may be read by the help, by the parsing of options and by the job. Contexts are
+    untyped, since versions of typer use click's types or copies of them.
+    """
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse the command line; shows the help if it is one of the options."""
+        with _plugin_errors_shown():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the job."""
+        with _plugin_errors_shown():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _plugin_errors_shown() -> Iterator[None]:
+    try:
+        yield
+    except PluginError as error:
+        raise exit_with(error) from None
