@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orchestrator.conversations.chat import Chat
 from orchestrator.conversations.control_tokens import Ids
 from orchestrator.conversations.rendering import TemplateRefuses
-from orchestrator.data.rejects import too_long
+from orchestrator.data.rejects import conversation_too_long, prompt_too_long
 from orchestrator.records import Message
 
 EQUAL_TOKENS = "chosen and rejected have the same tokens for {}"
@@ -29,9 +29,12 @@ class Reader:
     def refuses(
         self, messages: Sequence[Message], responses: Sequence[str], room: int
     ) -> str | None:
-        """Return why the prompt with the longest response and ``room`` more tokens does not fit.
+        """Return why the prompt with the longest response does not fit; None if it fits.
 
-        None if it fits.
+        Args:
+            messages: the prompt.
+            responses: responses to it; if there are none, the prompt must leave ``room``.
+            room: tokens that are reserved for a response that does not exist yet.
         """
         try:
             conversations = [self._ids(messages, response) for response in responses]
@@ -41,8 +44,10 @@ class Reader:
         if len(conversations) > 1 and len(set(conversations)) == 1:
             return EQUAL_TOKENS.format(self.name)
         tokens = max(map(len, [*conversations, prompt]))
-        reason = too_long(tokens, self.context - room - len(self.chat.closing_ids))
-        return reason and (reason if self.name == "policy" else f"{reason} of {self.name}")
+        closing = len(self.chat.closing_ids)
+        if responses:
+            return conversation_too_long(tokens, self.name, self.context, closing)
+        return prompt_too_long(tokens, self.name, self.context, room, closing)
 
     def _ids(self, messages: Sequence[Message], response: str) -> Ids:
         conversation = self.chat.conversation(messages, response)

@@ -81,14 +81,46 @@ def check_different(chosen: str, rejected: str) -> None:
         raise BadRow(EQUAL_RESPONSES)
 
 
-def too_long(prompt_ids_length: int, limit: int) -> str | None:
-    """Return the reason to reject a prompt longer than ``limit`` tokens, else None.
+def prompt_too_long(
+    tokens: int, reader: str, context: int, response: int, closing: int
+) -> str | None:
+    """Return the reason to reject a prompt that leaves too few tokens of a context, else None.
 
-    ``limit`` is the context without the room for a response.
+    Args:
+        tokens: tokens of the prompt.
+        reader: the model that reads it.
+        context: context length of the model.
+        response: tokens that are reserved for the response.
+        closing: tokens that are reserved for the closing tokens of the model's template.
     """
-    if prompt_ids_length <= limit:
+    limit, reserved = max(context - response - closing, 0), response + closing
+    if tokens <= limit:
         return None
-    return f"prompt past the context: more than {limit} tokens"
+    use = "the response and the closing tokens" if closing else "the response"
+    return (
+        f"prompt too long for {reader}: more than {limit} tokens; its context is {context}, of"
+        f" which {reserved} are reserved for {use}"
+    )
+
+
+def conversation_too_long(tokens: int, reader: str, context: int, closing: int = 0) -> str | None:
+    """Return the reason to reject a prompt with its response that does not fit, else None.
+
+    Args:
+        tokens: tokens of prompt and response together.
+        reader: the model that reads them.
+        context: context length of the model.
+        closing: tokens of it that are reserved for the closing tokens of the model's template.
+    """
+    if tokens <= context - closing:
+        return None
+    reason = f"too long for {reader}: prompt and response take more than {context - closing} tokens"
+    if not closing:
+        return reason
+    return (
+        f"{reason}; its context is {context}, of which {closing} are reserved for the closing"
+        " tokens"
+    )
 
 
 def make_reject(source: str, row: int, reason: str, content: object) -> Reject:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from orchestrator.checkpoints.checkpoint import context_of
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.rendering import TemplateRefuses
-from orchestrator.data.rejects import BadRow, text, too_long
+from orchestrator.data.rejects import BadRow, prompt_too_long, text
 from orchestrator.data.row_forms import PROMPT_FIELDS, prompt_of
 from orchestrator.data.rows import Row
 from orchestrator.records import Message
@@ -78,9 +78,9 @@ class PromptReader:
         except TemplateRefuses as error:
             raise BadRow(REFUSED.format(model, error)) from None
         closing = 0 if model == "policy" else len(chat.closing_ids)
-        room = _context(checkpoint) - self.max_new_tokens - closing
-        if reason := too_long(len(ids), max(room, 0)):
-            raise BadRow(f"{reason} of the {model}, with room for {self.max_new_tokens} new ones")
+        context, response = _context(checkpoint), self.max_new_tokens
+        if reason := prompt_too_long(len(ids), f"the {model}", context, response, closing):
+            raise BadRow(reason)
         return ids
 
 

@@ -41,7 +41,10 @@ SIDES: dict[RowKind, dict[str, str]] = {
 NO_TOKENS = "empty response: {} has no tokens"
 EQUAL_TOKENS = "chosen and rejected have the same tokens for the reward model"
 REFUSED = "the reward model: {}"  # with the error of its chat template
-TOO_LONG = "past the context: prompt and response take more than {} tokens"
+TOO_LONG = (
+    "too long for the reward model: prompt and response, with closing tokens and step tags, take"
+    " more than {} tokens"
+)
 
 
 @dataclass(frozen=True)

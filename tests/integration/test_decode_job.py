@@ -24,8 +24,8 @@ BAD: dict[int, tuple[Any, str]] = {
     5: ({"prompt": 7}, "wrong type: prompt is not a list of messages"),
     9: (
         {"prompt": "order " * 300},
-        f"prompt past the context: more than {256 - NEW_TOKENS} tokens of the policy,"
-        f" with room for {NEW_TOKENS} new ones",
+        f"prompt too long for the policy: more than {256 - NEW_TOKENS} tokens; its context is 256,"
+        f" of which {NEW_TOKENS} are reserved for the response",
     ),
     11: ({"prompt": f"order {NAN_WORD} 1 ."}, NOT_A_NUMBER),
     12: ({"text": "order"}, "missing field: prompt"),

@@ -39,7 +39,8 @@ BAD: dict[int, tuple[Any, str]] = {
     300: ({"prompt": "order", "response": " "}, "empty response: response"),
     599: (
         {"prompt": "order", "response": "the " * 300},
-        "past the context: prompt and response take more than 256 tokens",
+        "too long for the reward model: prompt and response, with closing tokens and step tags,"
+        " take more than 256 tokens",
     ),
 }
 MIB_ALLOWED = 6.0  # of the driver, for four times as many rows

@@ -134,7 +134,10 @@ def test_prompts_from_python_are_answered_in_order_and_bad_ones_say_why(
     found = decoder.decode(prompts, "bon", n=3, max_new_tokens=6)
     assert [one.prompt_id for one in found] == [f"prompt-{n}" for n in range(5)]
     assert [one.failed for one in found[:3]] == [None, "empty prompt", NOT_A_NUMBER]
-    assert str(found[3].failed).startswith("prompt past the context: more than 250 tokens")
+    assert found[3].failed == (
+        "prompt too long for the policy: more than 250 tokens; its context is 256, of which 6 are"
+        " reserved for the response"
+    )
     assert found[0].text and found[4].text and found[4].score is not None
     assert found[4].cost.policy_tokens_sampled >= 3
     for ids in (["a", "a"], ["a"]):

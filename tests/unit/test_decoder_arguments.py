@@ -77,7 +77,8 @@ def test_prompts_that_cannot_be_answered_say_why(decoder: Decoder) -> None:
     found = decoder.decode(prompts, "greedy", max_new_tokens=6)  # type: ignore[arg-type]
     assert [one.failed for one in found] == [
         None, "empty prompt",
-        "prompt past the context: more than 250 tokens of the policy, with room for 6 new ones",
+        "prompt too long for the policy: more than 250 tokens; its context is 256, of which 6 are"
+        " reserved for the response",
         "missing field: content", "wrong type: prompt is not a list of messages",
     ]  # fmt: skip
 

@@ -44,9 +44,19 @@ def make_plan(
 @pytest.mark.parametrize(
     ("prompt", "rejected", "said"),
     [
-        ("p" * 90, "no", r"none of the \d+ demonstrations fits: .*more than 64 tokens"),
-        ("x", "n" * 90, r"none of the \d+ pairs for orm fits: "),
-        ("p" * 45, "no", r"none of the 4 test prompts fits: "),
+        (
+            "p" * 90,
+            "no",
+            r"none of the \d+ demonstrations fits: too long for policy: prompt and "
+            "response take more than 64 tokens;",
+        ),
+        ("x", "n" * 90, r"none of the \d+ pairs for orm fits: too long for policy: "),
+        (
+            "p" * 45,
+            "no",
+            r"none of the 4 test prompts fits: prompt too long for policy: more than \d+ "
+            r"tokens; its context is 64, of which \d+ are reserved for the response",
+        ),
     ],
 )
 def test_texts_of_which_none_fits_end_the_run_before_the_policy_is_trained(

@@ -15,9 +15,10 @@ from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import (
     CONTENT_CHARACTERS,
     BadRow,
+    conversation_too_long,
     make_reject,
+    prompt_too_long,
     reasons,
-    too_long,
     write_rejects,
 )
 from orchestrator.data.row_forms import RowPair, single_pair_of
@@ -240,5 +241,24 @@ def test_reasons_are_counted_most_frequent_first() -> None:
 
 
 def test_a_prompt_that_just_fits_is_not_too_long() -> None:
-    assert too_long(64, 64) is None
-    assert too_long(65, 64) == "prompt past the context: more than 64 tokens"
+    assert prompt_too_long(64, "orm", 100, 33, 3) is None
+    assert prompt_too_long(65, "orm", 100, 33, 3) == (
+        "prompt too long for orm: more than 64 tokens; its context is 100, of which 36 are"
+        " reserved for the response and the closing tokens"
+    )
+    assert prompt_too_long(65, "the policy", 96, 32, 0) == (
+        "prompt too long for the policy: more than 64 tokens; its context is 96, of which 32 are"
+        " reserved for the response"
+    )
+
+
+def test_a_prompt_with_its_response_that_just_fits_is_not_too_long() -> None:
+    assert conversation_too_long(64, "policy", 64) is None
+    assert conversation_too_long(65, "policy", 64) == (
+        "too long for policy: prompt and response take more than 64 tokens"
+    )
+    assert conversation_too_long(61, "orm", 64, 3) is None
+    assert conversation_too_long(62, "orm", 64, 3) == (
+        "too long for orm: prompt and response take more than 61 tokens; its context is 64, of"
+        " which 3 are reserved for the closing tokens"
+    )

@@ -14,7 +14,7 @@ from orchestrator.config.training import Optimization
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
 from orchestrator.data.fitting import Reader, check_some_fit, refused
-from orchestrator.data.rejects import make_reject, too_long, write_rejects
+from orchestrator.data.rejects import conversation_too_long, make_reject, write_rejects
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.objectives.examples import TextExample
@@ -105,7 +105,7 @@ def _tokenized(
     for number, row in enumerate(rows):
         prompt, response = chat.answered(row.prompt.messages, row.response)
         response += (chat.end_id,)
-        reason = too_long(len(prompt) + len(response), limit)
+        reason = conversation_too_long(len(prompt) + len(response), "policy", limit)
         if reason:
             rejects.append(make_reject("demonstrations", number, reason, row.response))
         else:
