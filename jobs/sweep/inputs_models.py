@@ -30,7 +30,7 @@ def policy_inputs(workspace: Workspace) -> PolicyInputs:
         architecture=config.models.architecture,
         vocabulary=config.models.vocabulary,
         seed=config.seed,
-        room=config.decoding.max_new_tokens,
+        max_new_tokens=config.decoding.max_new_tokens,
         optimization=config.training.policy,
         trainer=workspace.trainer("policy"),
     )
@@ -46,7 +46,7 @@ def pairs_inputs(workspace: Workspace) -> PairsInputs:
         chat=workspace.models.chat("policy"),
         engines=workspace.engines(),
         seed=config.seed,
-        room=config.decoding.max_new_tokens,
+        max_new_tokens=config.decoding.max_new_tokens,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orchestrator.checkpoints.checkpoint import context_of
 from orchestrator.conversations.chat import load_chat
-from orchestrator.data.fitting import Reader, refused
+from orchestrator.data.context_length import ContextLimit, first_rejection_reason
 from orchestrator.data.rejects import make_reject
 from orchestrator.data.tables import read_prompts
 from orchestrator.records import Prompt, Reject
@@ -32,13 +32,13 @@ class ReaderModels:
     fold_system: bool
     scorers: Mapping[str, ScorerSpec]
 
-    def load(self) -> list[Reader]:
-        """Return the readers, the policy first."""
+    def load(self) -> list[ContextLimit]:
+        """Return the context limits of the models, the policy first."""
         chat = load_chat(self.policy, self.fold_system)
         return [
-            Reader("policy", chat, context_of(self.policy)),
+            ContextLimit("policy", chat, context_of(self.policy)),
             *(
-                Reader(name, chat_of(spec), context_of(spec.checkpoint))
+                ContextLimit(name, chat_of(spec), context_of(spec.checkpoint))
                 for name, spec in self.scorers.items()
             ),
         ]
@@ -51,19 +51,19 @@ class TestPrompts:
     Attributes:
         file: file with the prompts.
         readers: the models that read them.
-        room: tokens that a response may have.
+        max_new_tokens: largest number of tokens of a response.
     """
 
     file: Path
     readers: ReaderModels
-    room: int
+    max_new_tokens: int
 
     def split(self) -> tuple[list[Prompt], list[Reject]]:
         """Return the prompts that fit, and the others as rejects."""
-        readers = self.readers.load()
+        limits = self.readers.load()
         kept, rejects = [], []
         for number, prompt in enumerate(read_prompts(self.file)):
-            reason = refused(readers, prompt.messages, (), self.room)
+            reason = first_rejection_reason(limits, prompt.messages, (), self.max_new_tokens)
             if reason:
                 content = prompt.messages[-1]["content"]
                 rejects.append(make_reject("prompts_test", number, reason, content))

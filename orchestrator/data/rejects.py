@@ -19,6 +19,7 @@ from orchestrator.records import Reject
 CONTENT_CHARACTERS = 500  # characters of a rejected row that the table stores
 DUPLICATE = "duplicate row"
 EQUAL_RESPONSES = "chosen and rejected are equal"
+TOO_LONG = "too long for"  # begins the reasons of texts that exceed a context
 SCHEMA = pa.schema(
     {"source": pa.string(), "row": pa.int64(), "reason": pa.string(), "content": pa.string()}
 )
@@ -98,7 +99,7 @@ def prompt_too_long(
         return None
     use = "the response and the closing tokens" if closing else "the response"
     return (
-        f"prompt too long for {reader}: more than {limit} tokens; its context is {context}, of"
+        f"prompt {TOO_LONG} {reader}: more than {limit} tokens; its context is {context}, of"
         f" which {reserved} are reserved for {use}"
     )
 
@@ -114,13 +115,18 @@ def conversation_too_long(tokens: int, reader: str, context: int, closing: int =
     """
     if tokens <= context - closing:
         return None
-    reason = f"too long for {reader}: prompt and response take more than {context - closing} tokens"
+    reason = f"{TOO_LONG} {reader}: prompt and response take more than {context - closing} tokens"
     if not closing:
         return reason
     return (
         f"{reason}; its context is {context}, of which {closing} are reserved for the closing"
         " tokens"
     )
+
+
+def is_too_long(reason: str) -> bool:
+    """Return whether a text was rejected because it exceeds a context."""
+    return reason.removeprefix("prompt ").startswith(TOO_LONG)
 
 
 def make_reject(source: str, row: int, reason: str, content: object) -> Reject:

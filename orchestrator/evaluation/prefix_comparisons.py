@@ -11,7 +11,7 @@ from orchestrator.choices import Position
 from orchestrator.evaluation.agreement import PairSet, compare_rates
 from orchestrator.evaluation.comparisons import BASELINE_SCORERS
 from orchestrator.evaluation.prefix_accuracy import PrefixAccuracy
-from orchestrator.evaluation.prefix_rates import KEY, Measure, ScorerRates
+from orchestrator.evaluation.prefix_rates import RNG_KEY, Measure, ScorerRates
 from orchestrator.evaluation.statistics import (
     Interval,
     PairedTest,
@@ -111,7 +111,7 @@ def _comparisons(
                 measure,
                 measured.rates[measure].comparison_set,
                 compare_rates(
-                    measured.rates[measure], other.rates[measure], resampling.seed, KEY,
+                    measured.rates[measure], other.rates[measure], resampling.seed, RNG_KEY,
                     samples=resampling.samples,
                 ),
             )
@@ -135,6 +135,6 @@ def _paired_accuracy(
     if not len(first.correct):
         return None
     return paired_test(
-        first.correct, second.correct, resampling.seed, KEY,
+        first.correct, second.correct, resampling.seed, RNG_KEY,
         groups=first.groups, samples=resampling.samples,
     )  # fmt: skip

@@ -27,7 +27,8 @@ class Grid:
         groups: the N prompt ids.
         distinct: (N, G), whether the two prefixes differ at t.
         reached: (N, G), whether both responses have at least t tokens.
-        h: (N, G) grades of the chosen and of the rejected prefixes; None without a judge.
+        judge_grades: (N, G) grades of the chosen and of the rejected prefixes; None without a
+            judge.
         faults: (N, G), whether the chosen and the rejected prefixes have a fault; None if no
             judge counts faults.
     """
@@ -37,7 +38,7 @@ class Grid:
     groups: list[str]
     distinct: Bools
     reached: Bools
-    h: tuple[Floats, Floats] | None = None
+    judge_grades: tuple[Floats, Floats] | None = None
     faults: tuple[Bools, Bools] | None = None
 
 
@@ -94,9 +95,9 @@ def grid_of(
     groups = [pair.prompt.prompt_id for pair in pairs]
     if judge is None:
         return Grid(ids, list(lengths), groups, distinct, reached)
-    h, faults = judge.grades(pairs, chat, lengths, ids)
+    grades, faults = judge.grades(pairs, chat, lengths, ids)
     return Grid(
-        ids, list(lengths), groups, distinct, reached, (h[0], h[1]),
+        ids, list(lengths), groups, distinct, reached, (grades[0], grades[1]),
         None if faults is None else (faults[0], faults[1]),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Compute agreement rates, reward gap and prefix accuracy of one scorer (appendix B)."""
+"""Compute agreement rates and reward gap (appendix B), and prefix accuracy, of one scorer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ MEASURES: tuple[Measure, ...] = (
     "prefix_accuracy", "AR_RM-SC", "AR_RM-HP", "AR_SC-HP", "reward_gap",
 )  # fmt: skip
 POSITIONS: tuple[Position, ...] = ("closed", "open")
-KEY = "agreement"  # names the resampling draws of all rates
+RNG_KEY = "agreement"  # names the resampling draws of all rates
 Sides = tuple[Floats, Floats]  # scores of the chosen and of the rejected prefixes
 
 
@@ -35,8 +35,10 @@ Sides = tuple[Floats, Floats]  # scores of the chosen and of the rejected prefix
 class AgreementRow:
     """One measure of a scorer in summary.json: intervals at each t, and for the mean over the grid.
 
-    ``pair_set`` names the set of pairs that comparisons use; an interval is None if the set has no
-    pair at that t. ``scorer`` is None for a measure of the judge alone.
+    strict, distinct and decided are the sets of pairs of ``PrefixRates`` (agreement.py);
+    ``pair_set`` names the one that comparisons use. An interval is None if the set has no pair at
+    that t. ``scorer`` is None for a measure of the judge alone; its position, "closed", is a
+    placeholder then.
     """
 
     scorer: str | None
@@ -54,7 +56,7 @@ class AgreementRow:
 
 @dataclass(frozen=True, eq=False)
 class PositionRates:
-    """Rates of a scorer at one position; ``accuracy`` is None without a judge."""
+    """Rates of a scorer at one position; ``accuracy`` is None if no judge counts faults."""
 
     rates: Mapping[Measure, PrefixRates]
     accuracy: PrefixAccuracy | None
@@ -64,13 +66,13 @@ class PositionRates:
 class ScorerRates:
     """Rates of a scorer at all positions.
 
-    ``pairs`` is, for each position, the share of pairs whose whole chosen response has the higher
-    score.
+    ``pair_accuracy`` is, for each position, the share of pairs whose whole chosen response has the
+    higher score.
     """
 
     grid: Grid
     positions: Mapping[Position, PositionRates]
-    pairs: Mapping[Position, Interval]
+    pair_accuracy: Mapping[Position, Interval]
 
 
 def measure_scorer(
@@ -83,56 +85,62 @@ def measure_scorer(
     Raises:
         ValueError: a score is NaN or infinite, or shapes do not fit the grid.
     """
-    positions, pairs = {}, {}
+    positions, pair_accuracy = {}, {}
     for position, (chosen, rejected) in scores.items():
         prefixes = chosen[:, :-1], rejected[:, :-1]
         positions[position] = PositionRates(
             measure_rates(grid, prefixes, resampling), measure_accuracy(grid, prefixes, resampling)
         )
         right = (chosen[:, -1] > rejected[:, -1]).astype(float)
-        pairs[position] = mean_interval(
-            right, resampling.seed, KEY, groups=grid.groups, samples=resampling.samples
+        pair_accuracy[position] = mean_interval(
+            right, resampling.seed, RNG_KEY, groups=grid.groups, samples=resampling.samples
         )
-    return ScorerRates(grid, positions, pairs)
+    return ScorerRates(grid, positions, pair_accuracy)
 
 
 def measure_rates(grid: Grid, scores: Sides, resampling: Resampling) -> dict[Measure, PrefixRates]:
     """Return the agreement rates and the reward gap of prefix scores (N, G) of both sides."""
-    key, groups, samples = (resampling.seed, KEY), grid.groups, resampling.samples
+    key, groups, samples = (resampling.seed, RNG_KEY), grid.groups, resampling.samples
     rates: dict[Measure, PrefixRates] = {
         "AR_RM-SC": ar_rm_sc(*scores, grid.distinct, *key, groups=groups, samples=samples),
         "reward_gap": reward_gap(*scores, grid.distinct, *key, groups=groups, samples=samples),
     }
-    if grid.h is not None:
+    if grid.judge_grades is not None:
         rates["AR_RM-HP"] = ar_rm_hp(
-            *scores, *grid.h, grid.distinct, *key, groups=groups, samples=samples
+            *scores, *grid.judge_grades, grid.distinct, *key, groups=groups, samples=samples
         )
     return rates
 
 
 def measure_accuracy(grid: Grid, scores: Sides, resampling: Resampling) -> PrefixAccuracy | None:
-    """Return the prefix accuracy of prefix scores (N, G) of both sides; None without a judge."""
+    """Return the prefix accuracy of prefix scores (N, G) of both sides.
+
+    Returns None if no judge counts faults.
+    """
     if grid.faults is None:
         return None
     return prefix_accuracy(
-        *scores, *grid.faults, grid.reached, resampling.seed, KEY,
+        *scores, *grid.faults, grid.reached, resampling.seed, RNG_KEY,
         groups=grid.groups, samples=resampling.samples, fault_in="rejected",
     )  # fmt: skip
 
 
 def judge_row(grid: Grid, resampling: Resampling) -> AgreementRow | None:
-    """Return the row of AR_SC-HP, which depends only on the judge; None without a judge."""
-    if grid.h is None:
+    """Return the row of AR_SC-HP, which depends only on the judge; None without a judge.
+
+    It belongs to no position: "closed" is a placeholder.
+    """
+    if grid.judge_grades is None:
         return None
     rates = ar_sc_hp(
-        *grid.h, grid.distinct, resampling.seed, KEY,
+        *grid.judge_grades, grid.distinct, resampling.seed, RNG_KEY,
         groups=grid.groups, samples=resampling.samples,
     )  # fmt: skip
     return rate_row(None, "closed", "AR_SC-HP", grid, rates)
 
 
 def scorer_rows(scorer: str, rates: ScorerRates, resampling: Resampling) -> list[AgreementRow]:
-    """Return the rows of a scorer, at each position its rates and its prefix accuracy."""
+    """Return one row per position and measure of a scorer."""
     rows = []
     for position, measured in rates.positions.items():
         rows += [
@@ -169,7 +177,7 @@ def accuracy_row(
         interval = None
         if here.any():
             interval = mean_interval(
-                accuracy.correct[here], resampling.seed, KEY,
+                accuracy.correct[here], resampling.seed, RNG_KEY,
                 groups=np.asarray(accuracy.groups)[here], samples=resampling.samples,
             )  # fmt: skip
         per_t.append(interval)

@@ -100,5 +100,5 @@ def prefix_results(
         agreement=sorted(rows, key=lambda row: MEASURES.index(row.measure)),
         agreement_comparisons=compare_scorers(scorers, resampling),
         premise=premise_of(scorers.get("reference"), scorers.get("orm"), position, resampling),
-        pair_accuracy={name: rates.pairs[position] for name, rates in scorers.items()},
+        pair_accuracy={name: rates.pair_accuracy[position] for name, rates in scorers.items()},
     )

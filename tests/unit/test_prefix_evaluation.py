@@ -50,9 +50,9 @@ def measured(grid: Grid, scores: Sides) -> ScorerRates:
 
 
 def noisy(grid: Grid, noise: float, seed: int) -> Sides:
-    assert grid.h is not None
+    assert grid.judge_grades is not None
     draw = np.random.default_rng(seed)
-    chosen, rejected = (h + noise * draw.normal(size=h.shape) for h in grid.h)
+    chosen, rejected = (h + noise * draw.normal(size=h.shape) for h in grid.judge_grades)
     return chosen, rejected
 
 
@@ -65,8 +65,8 @@ def row_of(rates: ScorerRates, measure: str) -> AgreementRow:
 
 
 def test_a_perfect_scorers_decided_rate_is_1_at_every_length(grid: Grid) -> None:
-    assert grid.h is not None
-    rate = measure_rates(grid, grid.h, DRAWS)["AR_RM-HP"]
+    assert grid.judge_grades is not None
+    rate = measure_rates(grid, grid.judge_grades, DRAWS)["AR_RM-HP"]
     row = rate_row("perfect", "closed", "AR_RM-HP", grid, rate)
     assert row.pair_set == "decided"
     assert [interval and interval.value for interval in row.decided] == [1.0] * len(LENGTHS)
@@ -78,8 +78,8 @@ def test_a_perfect_scorers_decided_rate_is_1_at_every_length(grid: Grid) -> None
 
 
 def test_a_measure_without_a_judge_has_no_decided_rate(grid: Grid) -> None:
-    assert grid.h is not None
-    row = row_of(measured(grid, grid.h), "AR_RM-SC")
+    assert grid.judge_grades is not None
+    row = row_of(measured(grid, grid.judge_grades), "AR_RM-SC")
     assert row.pair_set == "distinct"
     assert list(row.decided) == [None] * len(LENGTHS) and row.decided_mean is None
 
@@ -101,7 +101,7 @@ def test_comparisons_are_over_the_pairs_that_the_judge_decides(grid: Grid) -> No
 
 
 def test_scorers_with_other_tokens_are_not_compared(grid: Grid) -> None:
-    other = with_judge(grid, grid.h)  # type: ignore[arg-type]
+    other = with_judge(grid, grid.judge_grades)  # type: ignore[arg-type]
     scorers = {
         "orm": measured(grid, noisy(grid, 3.0, 1)),
         "prm_sst": measured(other, noisy(grid, 0.1, 2)),
@@ -156,7 +156,7 @@ def test_the_premise_needs_a_reference_a_judge_and_one_tokenizer(grid: Grid) -> 
     scores = noisy(grid, 0.1, 2)
     orm = measured(grid, scores)
     without_judge = Grid(grid.ids, grid.lengths, grid.groups, grid.distinct, grid.reached)
-    other = with_judge(grid, grid.h)  # type: ignore[arg-type]
+    other = with_judge(grid, grid.judge_grades)  # type: ignore[arg-type]
     assert not_tested(premise_of(None, orm, "closed", DRAWS))
     assert not_tested(premise_of(measured(other, scores), orm, "closed", DRAWS))
     rates = measured(without_judge, scores)

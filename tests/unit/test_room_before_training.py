@@ -11,7 +11,8 @@ from jobs.sweep.runner import Runner, StageFailed, perform
 from jobs.sweep.runtime.workspace import Workspace
 from orchestrator.config.counts import too_long_warmups
 from orchestrator.config.load import load_config
-from orchestrator.data.fitting import check_some_fit
+from orchestrator.data.context_length import check_any_usable
+from orchestrator.data.rejects import conversation_too_long, prompt_too_long
 from orchestrator.stages.store import Store
 
 TINY = (
@@ -47,15 +48,15 @@ def make_plan(
         (
             "p" * 90,
             "no",
-            r"none of the \d+ demonstrations fits: too long for policy: prompt and "
-            "response take more than 64 tokens;",
+            r"none of the \d+ demonstrations is usable; last reason: too long for policy: prompt "
+            "and response take more than 64 tokens",
         ),
-        ("x", "n" * 90, r"none of the \d+ pairs for orm fits: too long for policy: "),
+        ("x", "n" * 90, r"none of the \d+ pairs for orm is usable; last reason: too long for pol"),
         (
             "p" * 45,
             "no",
-            r"none of the 4 test prompts fits: prompt too long for policy: more than \d+ "
-            r"tokens; its context is 64, of which \d+ are reserved for the response",
+            r"none of the 4 test prompts is usable; last reason: prompt too long for policy: more "
+            r"than \d+ tokens; its context is 64, of which \d+ are reserved for the response",
         ),
     ],
 )
@@ -64,15 +65,18 @@ def test_texts_of_which_none_fits_end_the_run_before_the_policy_is_trained(
 ) -> None:
     plan, workspace = make_plan(tmp_path, rejected, prompt)
     policy = next(step for step in plan.steps if step.stage.name == "policy")
-    with pytest.raises(StageFailed, match=said):
+    with pytest.raises(StageFailed, match=f"{said}.*; increase models"):
         perform(workspace, policy, "policy")
 
 
 def test_one_that_fits_is_enough() -> None:
-    check_some_fit("pairs", [])
-    check_some_fit("pairs", ["long", None, "long"])
-    with pytest.raises(ValueError, match="none of the 2 pairs fits: longer; increase"):
-        check_some_fit("pairs", iter(["long", "longer"]))
+    check_any_usable("pairs", [])
+    check_any_usable("pairs", ["long", None, "long"])
+    with pytest.raises(ValueError, match=r"^none of the 2 pairs is usable; last reason: equal$"):
+        check_any_usable("pairs", iter(["long", "equal"]))
+    for long in (prompt_too_long(5, "orm", 6, 2, 0), conversation_too_long(5, "orm", 4)):
+        with pytest.raises(ValueError, match=r"too long for orm: .* 4 tokens.*; increase models"):
+            check_any_usable("pairs", iter(["equal", long]))
 
 
 def test_a_warm_up_is_compared_with_the_rows_of_the_file(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from actors.backends import ActorPolicy
 from jobs.sweep.backends import Engines
 from jobs.sweep.readers import ReaderModels
 from orchestrator.conversations.chat import Chat
-from orchestrator.data.fitting import Reader, check_some_fit, refused
+from orchestrator.data.context_length import ContextLimit, check_any_usable, first_rejection_reason
 from orchestrator.data.rejects import make_reject, write_rejects
 from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
 from orchestrator.randomness import stream_key
@@ -38,7 +38,7 @@ class PairsInputs:
         chat: chat format of the policy.
         engines: the policy in actors.
         seed: seed of the run.
-        room: largest number of tokens of a response.
+        max_new_tokens: largest number of tokens of a response.
     """
 
     task: Task
@@ -47,20 +47,23 @@ class PairsInputs:
     chat: Chat
     engines: Engines
     seed: int
-    room: int
+    max_new_tokens: int
 
 
 def run(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
     """Write pairs_{orm,reference,prm}.parquet and the rejects."""
     if inputs.task.samples_pairs:
         return _roll_out(inputs, folder, meter)
-    readers = inputs.readers.load()
+    limits = inputs.readers.load()
     prompts = read_prompts(inputs.folder / "prompts_test.parquet")
-    reasons = (refused(readers, prompt.messages, (), inputs.room) for prompt in prompts)
-    check_some_fit("test prompts", reasons)  # before anything is trained for them
+    reasons = (
+        first_rejection_reason(limits, prompt.messages, (), inputs.max_new_tokens)
+        for prompt in prompts
+    )
+    check_any_usable("test prompts", reasons)  # before anything is trained for them
     names = (*PAIR_SPLITS, "test")
     splits = {name: read_pairs_table(inputs.folder / f"pairs_{name}.parquet") for name in names}
-    return _keep_what_fits(readers, splits, folder)
+    return _keep_what_fits(limits, splits, folder)
 
 
 def _roll_out(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
@@ -109,7 +112,7 @@ async def _label(
             chat.prompt_ids(prompt.messages),
             (),
             tuple(stream_key(seed, prompt.prompt_id, "rollout", i) for i in range(2)),
-            inputs.room,
+            inputs.max_new_tokens,
         )
         for prompt in prompts
     ]
@@ -123,21 +126,23 @@ async def _label(
 
 
 def _keep_what_fits(
-    readers: Sequence[Reader], splits: dict[str, list[PreferencePair]], folder: Path
+    limits: Sequence[ContextLimit], splits: dict[str, list[PreferencePair]], folder: Path
 ) -> Figures:
     rejects: list[Reject] = []
     metrics: dict[str, float] = {}
     for name, pairs in splits.items():
         kept = []
         for number, pair in enumerate(pairs):
-            reason = refused(readers, pair.prompt.messages, (pair.chosen, pair.rejected))
+            reason = first_rejection_reason(
+                limits, pair.prompt.messages, (pair.chosen, pair.rejected)
+            )
             if reason:
                 rejects.append(make_reject(f"pairs_{name}", number, reason, pair.pair_id))
             else:
                 kept.append(pair)
         if not kept:
             reasons = (reject.reason for reject in rejects[len(rejects) - len(pairs) :])
-            check_some_fit(f"pairs for {name}", reasons)
+            check_any_usable(f"pairs for {name}", reasons)
         write_pairs(folder / f"pairs_{name}.parquet", kept)
         metrics[f"pairs_{name}"] = len(kept)
     write_rejects(folder / "rejects.parquet", rejects)

@@ -13,7 +13,7 @@ from orchestrator.config.sections import (
 from orchestrator.config.training import Optimization
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer, word_tokenizer
-from orchestrator.data.fitting import Reader, check_some_fit, refused
+from orchestrator.data.context_length import ContextLimit, check_any_usable, first_rejection_reason
 from orchestrator.data.rejects import conversation_too_long, make_reject, write_rejects
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
@@ -35,7 +35,7 @@ class PolicyInputs:
         architecture: size of the new model.
         vocabulary: entries of a byte-pair tokenizer.
         seed: seed of the run.
-        room: largest number of tokens of a response.
+        max_new_tokens: largest number of tokens of a response.
         optimization: settings of the training.
         trainer: trains the stage's model.
     """
@@ -45,7 +45,7 @@ class PolicyInputs:
     architecture: Architecture
     vocabulary: int
     seed: int
-    room: int
+    max_new_tokens: int
     optimization: Optimization
     trainer: Trainer
 
@@ -81,17 +81,21 @@ def _check_room(inputs: PolicyInputs, start: str, rejects: Sequence[Reject], row
         ValueError: no demonstration, no pair of a split or no test prompt fits.
     """
     if len(rejects) == rows:
-        check_some_fit("demonstrations", (reject.reason for reject in rejects))
+        check_any_usable("demonstrations", (reject.reason for reject in rejects))
     if inputs.task.samples_pairs:
         return  # its pairs are not sampled yet
-    readers = [Reader("policy", load_chat(start), context_of(start))]
+    limits = [ContextLimit("policy", load_chat(start), context_of(start))]
     for name in (*PAIR_SPLITS, "test"):
         pairs = read_pairs_table(inputs.folder / f"pairs_{name}.parquet")
         texts = ((p.prompt.messages, (p.chosen, p.rejected)) for p in pairs)
-        check_some_fit(f"pairs for {name}", (refused(readers, *text) for text in texts))
+        check_any_usable(
+            f"pairs for {name}", (first_rejection_reason(limits, *text) for text in texts)
+        )
     prompts = read_prompts(inputs.folder / "prompts_test.parquet")
-    reasons = (refused(readers, p.messages, (), inputs.room) for p in prompts)
-    check_some_fit("test prompts", reasons)
+    reasons = (
+        first_rejection_reason(limits, p.messages, (), inputs.max_new_tokens) for p in prompts
+    )
+    check_any_usable("test prompts", reasons)
 
 
 def _contents(row: Demonstration) -> list[str]:
