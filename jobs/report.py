@@ -18,7 +18,7 @@ quieten(__file__)  # before any library that reads its settings at import
 from jobs.command_line.arguments import usage  # noqa: E402
 from jobs.command_line.exit_codes import OK  # noqa: E402
 from jobs.command_line.job_command import JobCommand  # noqa: E402
-from jobs.sweep.main import exit_code_of  # noqa: E402
+from jobs.sweep.main import run_and_catch_config_errors  # noqa: E402
 from orchestrator.config.errors import ConfigError  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=usage(__doc__), cls=JobCommand)
 def main(folder: Annotated[Path, typer.Argument(help="output folder of a finished sweep")]) -> None:
     """Run the job with the options of the command line."""
-    raise typer.Exit(exit_code_of(lambda console: _render(folder, console)))
+    raise typer.Exit(run_and_catch_config_errors(lambda console: _render(folder, console)))
 
 
 def _render(folder: Path, console: Console) -> int:

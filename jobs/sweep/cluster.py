@@ -86,14 +86,14 @@ def check_budget(config: Config, cpus: float) -> None:
 
 
 def check_trials(
-    configs: Sequence[Config], concurrent: int, sampling: bool, cpus: float, gpus: float | None
+    configs: Sequence[Config], concurrent: int, starts_actors: bool, cpus: float, gpus: float | None
 ) -> None:
     """Refuse trials of a tuning that the cluster has too few CPUs or GPUs for.
 
     Args:
         configs: configs of the trials.
         concurrent: trials at once, each an actor with a training group and its data tasks.
-        sampling: whether a trial starts policy, reward or reference actors too.
+        starts_actors: whether a trial starts policy, reward or reference actors too.
         cpus: logical CPUs of the cluster.
         gpus: its GPUs; None if their number is not known yet.
 
@@ -104,10 +104,10 @@ def check_trials(
     def needed_gpus(config: Config) -> float:
         cluster = config.cluster
         training = config.training.workers * cluster.train_worker_gpus
-        return training + sampling * _pools(config) * cluster.actor_gpus
+        return training + starts_actors * _pools(config) * cluster.actor_gpus
 
     def needed(config: Config) -> float:
-        return _cpus(config, 1 + sampling * _pools(config))
+        return _cpus(config, 1 + starts_actors * _pools(config))
 
     shares = {"CPUs": (max(map(needed, configs)), cpus)}
     if gpus is not None:

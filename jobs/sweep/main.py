@@ -4,8 +4,7 @@ The full plan is the main job, the plan of one model is `jobs/train.py`; `jobs/t
 functions of this module too.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,30 +13,28 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from jobs.command_line.console import job_console
-from jobs.command_line.exit_codes import BAD_CONFIG, FAILED, INTERRUPTED, OK
+from jobs.command_line.exit_codes import BAD_CONFIG, OK
 from jobs.sweep.stage_names import stage_names
+from jobs.sweep.tracking import parent_run_key, run_tracked, tracker_of, tracking_errors
 from orchestrator.config.checks import (
-    check_checkpoints,
+    check_checkpoints_exist,
     check_engine,
     check_files,
-    check_model,
-    check_shares,
+    check_model_name,
+    check_splits_not_empty,
     reads_checkpoints,
 )
-from orchestrator.config.load import ConfigError, load_config, to_yaml
+from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.no_effect import superseded
 from orchestrator.config.output_paths import check_output
 from orchestrator.config.sizes import check_sizes
 from orchestrator.config.tree import Config
-from orchestrator.masking import mask_secrets
 from orchestrator.stages.output_folder import permanent_output_dir
-from orchestrator.tracking.reachability import StoreNotOpened, check_answers
+from orchestrator.tracking.reachability import check_reachable
 
 if TYPE_CHECKING:  # imported later, after the checks of the config
     from jobs.sweep.plan import Plan
-    from jobs.sweep.runtime.workspace import Workspace
     from orchestrator.stages.store import Store
-    from orchestrator.tracking.mlflow_tracker import Tracker
 
 
 def sweep_main(
@@ -45,16 +42,19 @@ def sweep_main(
 ) -> int:
     """Run the main job.
 
-    Returns the exit code: 2 for a config that cannot run, 1 for a failed stage.
+    Returns the exit code: 2 for a config that cannot run, 1 for a failed stage, 130 for an
+    interrupted run.
     """
 
     def sweep(console: Console) -> int:
-        config = quickly_checked(config_file, overrides, starts=not dry_run)
+        config = load_config_without_model_checks(
+            config_file, overrides, check_tracking=not dry_run
+        )
         _check_forced(force, stage_names(config))
-        check_model_files(config)
+        check_checkpoint_kinds(config)
         return _run(config, None, dry_run, force, console)
 
-    return exit_code_of(sweep)
+    return run_and_catch_config_errors(sweep)
 
 
 def train_main(
@@ -67,16 +67,18 @@ def train_main(
     """Train one model with the stages that it needs; returns the exit code, as the main job."""
 
     def train(console: Console) -> int:
-        config = quickly_checked(config_file, overrides, starts=not dry_run)
-        check_model(config, model)
+        config = load_config_without_model_checks(
+            config_file, overrides, check_tracking=not dry_run
+        )
+        check_model_name(config, model)
         _check_forced(force, stage_names(config, model))
-        check_model_files(config)
+        check_checkpoint_kinds(config)
         return _run(config, model, dry_run, force, console)
 
-    return exit_code_of(train)
+    return run_and_catch_config_errors(train)
 
 
-def exit_code_of(work: Callable[[Console], int]) -> int:
+def run_and_catch_config_errors(work: Callable[[Console], int]) -> int:
     """Run ``work`` and return the exit code; a ConfigError is printed, with exit code 2."""
     console = job_console()
     try:
@@ -88,21 +90,30 @@ def exit_code_of(work: Callable[[Console], int]) -> int:
         return BAD_CONFIG
 
 
-def checked(config_file: Path | None, overrides: Sequence[str], starts: bool = True) -> Config:
+def load_and_check_config(
+    config_file: Path | None, overrides: Sequence[str], check_tracking: bool = True
+) -> Config:
     """Return a config after all checks that are possible before anything starts.
+
+    Args:
+        config_file: YAML file of the config; None is the embedded world's.
+        overrides: overrides of the config.
+        check_tracking: whether to check that the tracking server answers; a dry run does not.
 
     Raises:
         ConfigError: the message says what is wrong.
     """
-    config = quickly_checked(config_file, overrides, starts)
-    check_model_files(config)
+    config = load_config_without_model_checks(config_file, overrides, check_tracking)
+    check_checkpoint_kinds(config)
     return config
 
 
-def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: bool) -> Config:
+def load_config_without_model_checks(
+    config_file: Path | None, overrides: Sequence[str], check_tracking: bool
+) -> Config:
     """Return a config after the checks that need neither torch nor the contents of checkpoints.
 
-    ``starts`` is False for a dry run, which does not check the tracking server.
+    The arguments are those of ``load_and_check_config``.
 
     Raises:
         ConfigError: the message says what is wrong.
@@ -112,15 +123,16 @@ def quickly_checked(config_file: Path | None, overrides: Sequence[str], starts: 
     check_output(config, Path.cwd())
     check_sizes(config, Path.cwd())
     check_engine(config)
-    check_checkpoints(config)
+    check_checkpoints_exist(config)
     uri = config.tracking.uri
-    if starts and uri is not None and not uri.startswith("sqlite:"):  # which the run makes
-        with _tracking_errors(uri):
-            check_answers(uri)
+    # the run creates an SQLite store itself
+    if check_tracking and uri is not None and not uri.startswith("sqlite:"):
+        with tracking_errors(uri):
+            check_reachable(uri)
     return config
 
 
-def check_model_files(config: Config) -> None:
+def check_checkpoint_kinds(config: Config) -> None:
     """Check the kinds of the user's checkpoints, and what the policy's tokenizer can write.
 
     Raises:
@@ -143,7 +155,7 @@ def make_plan(config: Config, model: str | None) -> tuple["Plan", str]:
 
     output_dir, moved = permanent_output_dir(config.output_dir, config.name, Path.cwd())
     plan = Plan(config, Store(output_dir), model)
-    check_shares(config, [step.stage.name for step in plan.steps])
+    check_splits_not_empty(config, [step.stage.name for step in plan.steps])
     lines = [moved or f"output: {output_dir}", *([str(plan.precision)] if plan.precision else [])]
     return plan, "\n".join(lines)
 
@@ -168,77 +180,14 @@ def locked_output(store: "Store") -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ConfigError(
-            f"output_dir = {store.remote or store.local}: another sweep is writing there;"
-            " wait for it, or choose another"
+            f"output_dir = {store.remote or store.local}: another job is writing there;"
+            " wait until it ends, or choose another output_dir"
         ) from None
     try:
         yield
     finally:
         file.unlink(missing_ok=True)  # while it is held
         lock.release()
-
-
-def tracker_of(config: Config, store: "Store") -> "Tracker":
-    """Return the MLflow store of a run.
-
-    Raises:
-        ConfigError: it cannot be opened.
-    """
-    from orchestrator.tracking.mlflow_tracker import Tracker
-
-    uri = config.tracking.uri or f"sqlite:///{store.local}/mlflow.db"
-    with _tracking_errors(uri):
-        return Tracker(uri, config.tracking.experiment or config.data.task_name())
-
-
-@contextmanager
-def _tracking_errors(uri: str) -> Iterator[None]:
-    """Convert the error of a store that cannot be opened to a ConfigError."""
-    try:
-        yield
-    except StoreNotOpened as error:
-        valid = "valid: a server, database or folder of MLflow's that answers, or null"
-        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}; {valid}") from error
-
-
-def run_tracked(
-    tracker: "Tracker",
-    key: str,
-    name: str,
-    params: Mapping[str, object],
-    workspace: "Workspace",
-    work: Callable[[str], int],
-) -> int:
-    """Do ``work`` with the id of a new parent run; end the run with its status.
-
-    Closes the workspace's resources in every case.
-    """
-    from jobs.sweep.runner import StageFailed
-
-    config, console = workspace.config, workspace.console
-    shared = {"task": config.data.task_name(), "seed": config.seed}
-    parent = tracker.start_sweep(key, name, {**shared, **params}, to_yaml(config))
-    try:
-        code = work(parent)
-    except KeyboardInterrupt:
-        tracker.finish(parent, "KILLED")
-        console.print("interrupted: run the same command again to resume")
-        return INTERRUPTED
-    except StageFailed as error:
-        tracker.finish(parent, "FAILED")
-        console.print(f"failed: {error}", style="red", markup=False, soft_wrap=True)
-        console.print("finished stages are kept: fix the cause and run the same command again")
-        console.print_exception(max_frames=20)
-        return FAILED
-    finally:
-        workspace.resources.close()
-    tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
-    return code
-
-
-def key_of(parts: Sequence[str]) -> str:
-    """Return the key of a job: jobs with the same stages share a parent run."""
-    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def _run(
@@ -277,7 +226,7 @@ def _run_plan(plan: "Plan", console: Console) -> int:
     tracker = tracker_of(config, plan.store)
     if not all(plan.store.done(step.stage) for step in plan.steps):
         cluster.join(config, console)
-    key = key_of([step.stage.key for step in plan.steps])
+    key = parent_run_key([step.stage.key for step in plan.steps])
 
     def work(parent: str) -> int:
         runner = Runner(plan, workspace, tracker, parent)

@@ -22,7 +22,7 @@ from orchestrator.training.job import Precision, Start, TrainingJob
 CURVE_POINTS = 100  # maximum number of points of a curve in MLflow and the report
 # Called with a stage's name, the share of its steps that are done, the step, and the held-out
 # measures after it.
-Measured = Callable[[str, float, int, Mapping[str, float]], None]
+OnMeasures = Callable[[str, float, int, Mapping[str, float]], None]
 
 
 def ignore_measures(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
@@ -41,7 +41,7 @@ class Trainer:
         seed: seed of the run.
         resources: hold the training group.
         console: where a resumption is reported.
-        measured: called with the held-out measures during the training.
+        on_measures: called with the held-out measures during the training.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class Trainer:
     seed: int
     resources: Resources
     console: Console
-    measured: Measured = ignore_measures
+    on_measures: OnMeasures = ignore_measures
 
     def train(
         self,
@@ -122,7 +122,7 @@ class Trainer:
             for number in sorted(set(state.measures) - passed_on):
                 passed_on.add(number)
                 share = number / state.steps
-                self.measured(self.stage, share, number, state.measures[number])
+                self.on_measures(self.stage, share, number, state.measures[number])
 
         return progress
 

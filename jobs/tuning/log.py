@@ -11,7 +11,7 @@ from rich.console import Console
 from jobs.sweep.runner import StageFailed
 from jobs.sweep.training_group import free_placement_group
 from jobs.tuning.study import Study, Trial
-from jobs.tuning.trial import ALL, FINISHED, PERCENT, STEP, trainings_of
+from jobs.tuning.trial import FINISHED, FULL_PERCENT, PERCENT, STEP, ray_train_folder
 from orchestrator.tracking.mlflow_tracker import Status, Tracker
 from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
 
@@ -85,7 +85,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         if result.get(FINISHED):
             return
         measures = {n: float(v) for n, v in result.items() if n.startswith("held_out_")}
-        point = Point(result[PERCENT] / ALL, int(result[STEP]), measures)
+        point = Point(result[PERCENT] / FULL_PERCENT, int(result[STEP]), measures)
         self._points[number].append(point)
         self._log_point(number, point)
         if self.earlier[number] is None:
@@ -137,7 +137,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._tracker.log_series(self._runs[number], series)
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
-        free_placement_group(self._store.local / trainings_of(trial.stage))
+        free_placement_group(self._store.local / ray_train_folder(trial.stage))
         run, metric = self._runs[trial.number], self.study.request.metric
         if outcome.state == "finished" and self._store.done(trial.stage):
             series = self._store.marker(trial.stage)["figures"]["series"]

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.command_line.exit_codes import FAILED, OK
-from jobs.sweep.main import exit_code_of, locked_output, run_tracked, tracker_of
+from jobs.sweep.main import locked_output, run_and_catch_config_errors
+from jobs.sweep.tracking import run_tracked, tracker_of
 from jobs.tuning.trial_configs import draw
 from orchestrator.config.load import load_config, to_yaml
 from orchestrator.config.output_paths import check_target
@@ -27,7 +28,8 @@ def tune_main(
 ) -> int:
     """Run a tuning and return the exit code.
 
-    It is 2 if the options or the config are not valid, and 1 if a stage or every trial failed.
+    It is 2 if the options or the config are not valid, 1 if a stage or every trial failed, and 130
+    if the job was interrupted.
 
     Args:
         request: options of the tuning.
@@ -42,15 +44,15 @@ def tune_main(
         drawn = draw(request, config_file, overrides)
         from jobs.tuning.study import study_of  # imports Ray and torch
 
-        study, location = study_of(request, config_file, overrides, drawn)
-        console.print(location, highlight=False, markup=False)
+        study, notice = study_of(request, config_file, overrides, drawn)
+        console.print(notice, highlight=False, markup=False)
         if len(study.trials) < request.trials:
             console.print(f"the search space has only {len(study.trials)} different trials")
         store = study.store
         with locked_output(store):
             return _tune(study, out or store.local / "tune" / f"{request.model}.yaml", console)
 
-    return exit_code_of(work)
+    return run_and_catch_config_errors(work)
 
 
 def _tune(study: "Study", out: Path, console: Console) -> int:
@@ -64,7 +66,7 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
     shared = plan.part(study.shared)
     all_done = all(read_outcomes(study).values())
     if not all_done or not all(study.store.done(step.stage) for step in shared.steps):
-        _join(study, console)
+        _connect_to_ray(study, console)
 
     def work(parent: str) -> int:
         Runner(shared, workspace, tracker, parent).run()
@@ -84,14 +86,14 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
     return run_tracked(tracker, study.key, name, params, workspace, work)
 
 
-def _join(study: "Study", console: Console) -> None:
+def _connect_to_ray(study: "Study", console: Console) -> None:
     from jobs.sweep import cluster
 
     request = study.request
     configs = [trial.plan.config for trial in study.trials]
 
     def check(cpus: float, gpus: float | None) -> None:
-        cluster.check_trials(configs, request.concurrent, study.samples, cpus, gpus)
+        cluster.check_trials(configs, request.concurrent, study.starts_actors, cpus, gpus)
 
     cluster.join(study.base, console, check)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from jobs.sweep.main import check_model_files, key_of, make_plan
+from jobs.sweep.main import check_checkpoint_kinds, make_plan
 from jobs.sweep.plan import Plan
 from jobs.sweep.runtime.workspace import Step
+from jobs.sweep.tracking import parent_run_key
 from jobs.tuning.trial_configs import DrawnTrials, config_with, draw, drawn_values_in_errors
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
@@ -15,7 +16,7 @@ from orchestrator.stages.store import Stage, Store
 from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import Dimension, Scalar
 
-SAMPLING = ("pairs", "partial_pairs", "implicit_pairs")  # stages that start actors
+STAGES_WITH_ACTORS = ("pairs", "partial_pairs", "implicit_pairs")  # stages that start actors
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Study:
         """The key of the tuning: a hash of its trials and of how they are compared."""
         request = self.request
         compared = [request.model, request.metric, request.mode, request.scheduler]
-        return key_of(["tune", *compared, *(trial.stage.key for trial in self.trials)])
+        return parent_run_key(["tune", *compared, *(trial.stage.key for trial in self.trials)])
 
     @cached_property
     def shared(self) -> list[str]:
@@ -73,14 +74,16 @@ class Study:
         return [n for n, key in keys[0].items() if all(other.get(n) == key for other in keys)]
 
     def steps_of(self, trial: Trial) -> list[Step]:
-        """Return the steps of a trial that are not shared by all trials."""
+        """Return the steps of a trial that are not common to all trials."""
         return [step for step in trial.plan.steps if step.stage.name not in self.shared]
 
     @property
-    def samples(self) -> bool:
+    def starts_actors(self) -> bool:
         """Whether a trial starts actors besides its training workers."""
         return any(
-            step.stage.name in SAMPLING for trial in self.trials for step in self.steps_of(trial)
+            step.stage.name in STAGES_WITH_ACTORS
+            for trial in self.trials
+            for step in self.steps_of(trial)
         )
 
 
@@ -90,7 +93,7 @@ def study_of(
     overrides: Sequence[str],
     drawn: DrawnTrials | None = None,
 ) -> tuple[Study, str]:
-    """Plan and check the trials; return the study and a sentence that names the output folder.
+    """Plan and check the trials; return the study and a notice of the output folder.
 
     Args:
         request: options of the tuning.
@@ -106,10 +109,10 @@ def study_of(
     def plan_with(values: dict[str, Scalar]) -> tuple[Plan, str]:
         config = config_with(values, request, config_file, overrides)
         with drawn_values_in_errors(values):
-            check_model_files(config)
+            check_checkpoint_kinds(config)
             return make_plan(config, request.model)
 
-    check_model_files(drawn.base)
+    check_checkpoint_kinds(drawn.base)
     plans = [plan_with(values) for values in drawn.trials]
     for dimension in drawn.space:
         values = list(dict.fromkeys(trial[dimension.field] for trial in drawn.trials))

@@ -22,7 +22,7 @@ from orchestrator.stages.store import Stage, Store
 from orchestrator.tuning.outcomes import Outcome
 
 FINISHED, PERCENT, STEP = "finished", "percent", "training_step"
-ALL = 100.0  # percent of the steps of a finished training
+FULL_PERCENT = 100.0  # percent of the steps of a finished training
 LOCKS = "locks"  # folder in the store's folder while trials run
 
 
@@ -33,19 +33,20 @@ class TrialJob:
     Attributes:
         number: number of the trial, from 1.
         config: config of the trial.
-        root: root folder of the store.
-        folder: working directory of the driver, to which paths in the config are relative.
+        store_root: root folder of the store.
+        working_dir: working directory of the driver, to which paths in the config are relative.
         stages: all stages of the plan, by name.
         models: all models of the plan, by name.
-        steps: steps of the trial that are not shared; the last one trains the model.
+        steps: steps of the trial that are not common to all trials (some trials may still have a
+            step in common); the last one trains the model.
         metric: metric by which trials are compared.
         outcome: outcome of an earlier run, which is reported again instead of training.
     """
 
     number: int
     config: Config
-    root: str
-    folder: str
+    store_root: str
+    working_dir: str
     stages: dict[str, Stage]
     models: dict[str, Model]
     steps: tuple[Step, ...]
@@ -58,27 +59,28 @@ class TrialJob:
         return self.steps[-1].stage
 
 
-def run_trial(chosen: dict[str, object], jobs: Sequence[TrialJob]) -> None:
-    """Run the trial of number ``chosen["number"]``; Ray Tune calls this function.
+def run_trial(tune_config: dict[str, object], jobs: Sequence[TrialJob]) -> None:
+    """Run the trial of number ``tune_config["number"]``; Ray Tune calls this function.
 
     Raises:
         StageFailed: a stage raised an error, or the metric was not measured.
     """
-    job = next(job for job in jobs if job.number == chosen["number"])
+    job = next(job for job in jobs if job.number == tune_config["number"])
     if job.outcome is not None:
         return _report_outcome(job.outcome, job.metric)
-    if Path(job.folder).is_dir():
-        os.chdir(job.folder)
+    if Path(job.working_dir).is_dir():
+        os.chdir(job.working_dir)
 
-    def measured(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
-        # The last measures are reported with the written model, as Tune then ends the trial.
+    def on_measures(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
+        # Measures at 100 % are reported at the end, after the model is written, because Tune stops
+        # the trial at 100 %.
         if stage == job.stage.name and share < 1 and job.metric in measures:
-            tune.report({**measures, PERCENT: ALL * share, STEP: step})
+            tune.report({**measures, PERCENT: FULL_PERCENT * share, STEP: step})
 
-    store = Store(job.root, alone=False)
+    store = Store(job.store_root, exclusive=False)
     workspace = Workspace.of(
-        job.config, store, job.stages, job.models, Console(quiet=True), measured,
-        trainings=trainings_of(job.stage),
+        job.config, store, job.stages, job.models, Console(quiet=True), on_measures,
+        ray_train_folder=ray_train_folder(job.stage),
     )  # fmt: skip
     for step in job.steps:
         _run_once(workspace, step)
@@ -87,16 +89,16 @@ def run_trial(chosen: dict[str, object], jobs: Sequence[TrialJob]) -> None:
         raise StageFailed(f"{job.stage.name}: no held-out pairs to measure {job.metric} on")
     workspace.resources.close()
     shutil.rmtree(workspace.resources.storage, ignore_errors=True)
-    tune.report({**metrics, PERCENT: ALL, STEP: metrics["steps"], FINISHED: True})
+    tune.report({**metrics, PERCENT: FULL_PERCENT, STEP: metrics["steps"], FINISHED: True})
 
 
-def trainings_of(stage: Stage) -> str:
+def ray_train_folder(stage: Stage) -> str:
     """Return the folder of Ray Train's files of a trial, relative to the store's folder."""
     return f"ray_train/trials/{stage.key}"
 
 
 def _run_once(workspace: Workspace, step: Step) -> None:
-    """Run a step unless it is done; if trials share it, one runs it and the others wait."""
+    """Run a step unless it is done; if several trials have it, one runs it and the others wait."""
     store = workspace.files.store
     locks = store.local / LOCKS
     locks.mkdir(exist_ok=True)
@@ -109,7 +111,7 @@ def _report_outcome(outcome: Outcome, metric: str) -> None:
     """Report an earlier outcome to Ray Tune, whose scheduler compares other trials with it."""
     for point in outcome.points:
         if metric in point.measures:
-            tune.report({**point.measures, PERCENT: ALL * point.share, STEP: point.step})
+            tune.report({**point.measures, PERCENT: FULL_PERCENT * point.share, STEP: point.step})
     if outcome.state == "finished":
         steps = outcome.metrics["steps"]
-        tune.report({**outcome.metrics, PERCENT: ALL, STEP: steps, FINISHED: True})
+        tune.report({**outcome.metrics, PERCENT: FULL_PERCENT, STEP: steps, FINISHED: True})

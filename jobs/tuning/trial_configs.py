@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.sweep.main import quickly_checked
-from orchestrator.config.checks import check_model
+from jobs.sweep.main import load_config_without_model_checks
+from orchestrator.config.checks import check_model_name
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
 from orchestrator.tuning.request import Request
@@ -37,8 +37,8 @@ def draw(request: Request, config_file: Path | None, overrides: Sequence[str]) -
         ConfigError: the space, a drawn config, the model or the metric is not valid.
     """
     space = parse_space(request.space)
-    base = quickly_checked(config_file, overrides, starts=True)
-    check_model(base, request.model)
+    base = load_config_without_model_checks(config_file, overrides, check_tracking=True)
+    check_model_name(base, request.model)
     _check_request(request, base)
     trials = draw_trials(space, request.trials, base.seed)
     for values in trials:
@@ -56,8 +56,8 @@ def config_with(
     """
     with drawn_values_in_errors(values):
         all_overrides = [*overrides, *as_overrides(values)]
-        config = quickly_checked(config_file, all_overrides, starts=False)
-        check_model(config, request.model)
+        config = load_config_without_model_checks(config_file, all_overrides, check_tracking=False)
+        check_model_name(config, request.model)
         return config
 
 

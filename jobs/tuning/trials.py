@@ -10,7 +10,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from jobs.tuning.log import TrialLog
 from jobs.tuning.study import Study
-from jobs.tuning.trial import ALL, LOCKS, PERCENT, TrialJob, run_trial, trainings_of
+from jobs.tuning.trial import FULL_PERCENT, LOCKS, PERCENT, TrialJob, ray_train_folder, run_trial
 from orchestrator.config.tree import Config
 from orchestrator.tuning.request import Request
 
@@ -73,7 +73,7 @@ def _clear(study: Study, log: TrialLog) -> None:
         for step in study.steps_of(trial):
             store.clear_unfinished(step.stage)
         if trial.number in log.outcomes:
-            shutil.rmtree(store.local / trainings_of(trial.stage), ignore_errors=True)
+            shutil.rmtree(store.local / ray_train_folder(trial.stage), ignore_errors=True)
 
 
 def _scheduler(request: Request) -> TrialScheduler:
@@ -81,7 +81,7 @@ def _scheduler(request: Request) -> TrialScheduler:
     if request.scheduler == "fifo":
         return FIFOScheduler()
     return ASHAScheduler(
-        time_attr=PERCENT, max_t=ALL, grace_period=GRACE, reduction_factor=REDUCTION
+        time_attr=PERCENT, max_t=FULL_PERCENT, grace_period=GRACE, reduction_factor=REDUCTION
     )
 
 

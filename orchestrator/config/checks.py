@@ -47,7 +47,7 @@ def check_engine(config: Config) -> None:
             )
 
 
-def check_checkpoints(config: Config) -> None:
+def check_checkpoints_exist(config: Config) -> None:
     """Raise ConfigError for a checkpoint that is neither a folder nor on the hub."""
     named = {f"models.{name}": getattr(config.models, name) for name in TAKEN}
     for part in ("checkpoint", "base"):
@@ -57,7 +57,7 @@ def check_checkpoints(config: Config) -> None:
             check_checkpoint(field, name)
 
 
-def check_model(config: Config, model: str) -> None:
+def check_model_name(config: Config, model: str) -> None:
     """Raise ConfigError for the name of a model that this config does not train."""
     checkpoints = {
         name: f"models.{name}" for name in TAKEN if getattr(config.models, name) is not None
@@ -79,7 +79,7 @@ def check_model(config: Config, model: str) -> None:
     raise ConfigError(f"{model}: {reason}; valid: {', '.join(valid)}")
 
 
-def check_shares(config: Config, trained: Collection[str]) -> None:
+def check_splits_not_empty(config: Config, trained: Collection[str]) -> None:
     """Raise ConfigError if a model that is trained has an empty split (a share of 0)."""
     for name in TAKEN:
         if name in trained and getattr(config.data, f"{name}_share", None) == 0:

@@ -62,12 +62,12 @@ class Store:
 
     Args:
         root: a local folder or an fsspec URI.
-        alone: False if other processes may write other keys of the same stage; partial outputs of
-            other keys are then kept.
+        exclusive: whether this process alone writes to the store. If not, other processes may write
+            other keys of the same stage, whose partial outputs are then kept.
     """
 
-    def __init__(self, root: str, alone: bool = True) -> None:
-        self.root, self._alone = root, alone
+    def __init__(self, root: str, exclusive: bool = True) -> None:
+        self.root, self._exclusive = root, exclusive
         self.remote = None if "://" not in root or root.startswith("file://") else root.rstrip("/")
         local = root.removeprefix("file://")
         if self.remote:
@@ -105,7 +105,7 @@ class Store:
         """
         final = self._path(stage)
         partial = final.with_name(f".{final.name}.partial")
-        if self._alone:
+        if self._exclusive:
             self.clear_unfinished(stage)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

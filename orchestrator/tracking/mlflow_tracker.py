@@ -29,7 +29,7 @@ from orchestrator.tracking.entries import (
     measured,
     with_legal_names,
 )
-from orchestrator.tracking.reachability import ANSWER_S, StoreNotOpened, check_answers
+from orchestrator.tracking.reachability import TIMEOUT_S, StoreUnavailable, check_reachable
 
 SWEEP_KEY, STAGE, STAGE_KEY = "sweep_key", "stage", "stage_key"
 CHANGED_PARAM = "changed_param."  # prefix of tags: MLflow does not let a param change
@@ -59,7 +59,7 @@ class Tracker:
         """Open the store; create database and experiment if they do not exist (4 s).
 
         Raises:
-            StoreNotOpened: MLflow does not support the store, or it does not answer.
+            StoreUnavailable: MLflow does not support the store, or it does not answer.
         """
         self._uri = uri
         try:
@@ -70,13 +70,13 @@ class Tracker:
                 artifact_root = artifact_root or str(database.parent / "mlartifacts")
             if artifact_root is not None and "://" not in artifact_root:
                 artifact_root = Path(artifact_root).resolve().as_uri()
-            check_answers(self._uri)
+            check_reachable(self._uri)
             with _single_attempt():
                 self._client = MlflowClient(tracking_uri=self._uri)
                 self.experiment_id = self._experiment(experiment, artifact_root)
         except (MlflowException, OSError, ValueError, ImportError) as error:
             first = (str(error) or type(error).__name__).splitlines()[0]
-            raise StoreNotOpened(mask_secrets(first)) from error
+            raise StoreUnavailable(mask_secrets(first)) from error
 
     def start_sweep(
         self, sweep_key: str, name: str, params: Mapping[str, object], config_yaml: str
@@ -239,7 +239,7 @@ def _single_attempt() -> Iterator[None]:
     """Let MLflow try a request once instead of retrying for minutes."""
     settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(ANSWER_S)),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(TIMEOUT_S)),
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update({name: value for name, value in settings.items() if before[name] is None})

@@ -6,53 +6,58 @@ Does not import MLflow, so that a job can check first.
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from orchestrator.masking import mask_secrets
 
-ANSWER_S = 8.0  # seconds in which a store must answer
+TIMEOUT_S = 8.0  # seconds in which a store must answer
 SERVERS = ("http", "https")
 DATABASES = ("mssql", "mysql", "postgresql", "sqlite")  # databases that MLflow supports
 SERVER_ERROR = 500  # the smallest HTTP status that means an error of the server
 
 
-class StoreNotOpened(RuntimeError):
-    """A tracking store cannot be opened; the message says why."""
+class StoreUnavailable(RuntimeError):
+    """A tracking store does not answer or cannot be opened; the message says why."""
 
 
-def check_answers(uri: str, seconds: float = ANSWER_S) -> None:
-    """Check that the server or database of a store answers; a folder always passes.
+def check_reachable(uri: str, seconds: float = TIMEOUT_S) -> None:
+    """Check that the server or database of a store answers; any other URI passes unchecked.
 
     Args:
         uri: the tracking URI.
         seconds: time limit.
 
     Raises:
-        StoreNotOpened: the store does not answer in time, or answers with an error.
+        StoreUnavailable: the URI is not valid, the server or database does not answer in time, the
+            server answers with a 5xx status, or the database cannot be opened.
     """
     try:
         scheme = urlsplit(uri).scheme.split("+")[0]
     except ValueError as error:
-        raise StoreNotOpened(str(error)) from error
+        raise StoreUnavailable(str(error)) from error
     if scheme not in (*SERVERS, *DATABASES):
         return
-    check = _check_server if scheme in SERVERS else _check_database
+    check: Callable[[str], None] = _check_database
+    if scheme in SERVERS:
+        check = partial(_check_server, seconds=seconds)
     reasons: list[str] = []
-    # A DNS lookup, or a server that accepts a connection and sends nothing, has no time limit.
-    thread = threading.Thread(target=_run, args=(check, uri, seconds, reasons), daemon=True)
+    # DNS lookups and database connects have no time limit. That of urlopen is for each read, so a
+    # server that sends a few bytes at a time never exceeds it.
+    thread = threading.Thread(target=_run, args=(check, uri, reasons), daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise StoreNotOpened(f"no answer within {seconds:g} s")
+        raise StoreUnavailable(f"no answer within {seconds:g} s")
     if reasons:
-        raise StoreNotOpened(mask_secrets(reasons[0]))
+        raise StoreUnavailable(mask_secrets(reasons[0]))
 
 
-def _run(check: Callable[[str, float], None], uri: str, seconds: float, reasons: list[str]) -> None:
+def _run(check: Callable[[str], None], uri: str, reasons: list[str]) -> None:
     try:
-        check(uri, seconds)
+        check(uri)
     except Exception as error:  # any error of a database driver, or a driver that is missing
         text = str(error) or type(error).__name__
         reasons.append(text.splitlines()[0])
@@ -70,7 +75,7 @@ def _check_server(uri: str, seconds: float) -> None:
             raise OSError(f"no server answers at this address: {error.reason}") from error
 
 
-def _check_database(uri: str, seconds: float) -> None:
+def _check_database(uri: str) -> None:
     import sqlalchemy  # MLflow uses it too
     from sqlalchemy.exc import SQLAlchemyError
 

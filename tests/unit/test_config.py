@@ -7,10 +7,10 @@ import pytest
 from support import reward_kinds
 
 from orchestrator.config.checks import (
-    check_checkpoints,
+    check_checkpoints_exist,
     check_files,
-    check_model,
-    check_shares,
+    check_model_name,
+    check_splits_not_empty,
     reads_checkpoints,
 )
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
@@ -86,7 +86,7 @@ def message(*overrides: str, file: Path | None = None) -> str:
     with pytest.raises(ConfigError) as error:
         config = load_config(file, overrides)
         check_files(config)
-        check_checkpoints(config)
+        check_checkpoints_exist(config)
     return str(error.value)
 
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_folder_needs_its_config_and_safe_weights(tmp_path: Path) -
     (folder / "config.json").write_text("{}")
     assert "has no *.safetensors" in message(f"models.orm={folder}")
     (folder / "model.safetensors").write_bytes(b"")
-    check_checkpoints(load_config(None, [f"models.orm={folder}"]))
+    check_checkpoints_exist(load_config(None, [f"models.orm={folder}"]))
 
 
 def test_a_data_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_model_that_is_not_trained_is_named_with_those_that_are() -> None:
     )  # fmt: skip
     valid = "valid: orm, reference, orm_continued, prm_sst, prm_no_reference"
     for name in ("orm", "reference", "prm_sst"):
-        check_model(config, name)
+        check_model_name(config, name)
     for name, reason in {
         "policy": "is not trained, since models.policy sets a checkpoint",
         "mine": "is not trained, since variants.mine.checkpoint sets a checkpoint",
@@ -177,23 +177,23 @@ def test_a_model_that_is_not_trained_is_named_with_those_that_are() -> None:
         "prm_tlt": "no such model",
     }.items():
         with pytest.raises(ConfigError) as error:
-            check_model(config, name)
+            check_model_name(config, name)
         assert str(error.value) == f"{name}: {reason}; {valid}"
 
 
 def test_a_share_of_0_is_for_a_model_that_is_given(tmp_path: Path) -> None:
     given = ["data.task=hh_rlhf", "data.pairs=x.jsonl", "data.policy_share=0", "data.orm_share=0"]
     config = load_config(None, given)
-    check_shares(config, ["reference", "variants/prm_sst"])
+    check_splits_not_empty(config, ["reference", "variants/prm_sst"])
     for name in ("policy", "orm"):
         with pytest.raises(ConfigError) as error:
-            check_shares(config, ["reference", name])
+            check_splits_not_empty(config, ["reference", name])
         assert str(error.value) == (
             f"data.{name}_share = 0: leaves no pairs to train the {name} on;"
             f" valid: more than 0, or set models.{name} to a checkpoint"
         )
     assert "data.orm_share = -0.1" in message("data.task=hh_rlhf", "data.orm_share=-0.1")
-    check_shares(load_config(None), ["policy", "orm", "reference"])
+    check_splits_not_empty(load_config(None), ["policy", "orm", "reference"])
 
 
 def test_shares_that_leave_the_prm_nothing_are_refused(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_every_config_of_the_project_loads(
         monkeypatch.setenv(name, str(tmp_path / f"{name}.jsonl"))
     config = load_config(file)
     check_files(config)
-    check_checkpoints(config)
+    check_checkpoints_exist(config)
     (tmp_path / "again.yaml").write_text(to_yaml(config))
     assert load_config(tmp_path / "again.yaml") == config
 
@@ -339,7 +339,7 @@ def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:
 
 def test_no_checkpoint_of_the_hub_is_looked_for_where_a_folder_is_meant(tmp_path: Path) -> None:
     config = load_config(None, [f"models.policy={checkpoint(tmp_path / 'policy')}"])
-    check_checkpoints(config)
+    check_checkpoints_exist(config)
 
 
 def wrong_model(*overrides: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.checks import check_checkpoints, check_files
+from orchestrator.config.checks import check_checkpoints_exist, check_files
 from orchestrator.config.load import ConfigError, load_config
 from orchestrator.config.output_paths import check_output, check_target, existing
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_no_folder_is_called_is_refused(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = load_config(None, [f"models.orm={name}"])
     with pytest.raises(ConfigError, match=r"(?s)^models.orm = .*; valid: a folder with"):
-        check_checkpoints(config)
+        check_checkpoints_exist(config)
 
 
 def test_a_target_is_a_file_that_can_be_made(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_one_sweep_at_a_time_writes_to_a_folder_and_its_lock_goes_with_it(tmp_pa
     for _ in range(2):
         with (
             locked_output(store),
-            pytest.raises(ConfigError, match="another sweep is writing there"),
+            pytest.raises(ConfigError, match="another job is writing there"),
             locked_output(store),
         ):
             raise AssertionError("two at once")

@@ -110,8 +110,8 @@ def test_no_remote_code_and_no_pickle(file: Path) -> None:
     assert not roots(file) & {"pickle", "cloudpickle", "dill", "joblib"}
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.keyword):
-            exit_code_of = node.arg in ("trust_remote_code", "allow_pickle")
-            assert not exit_code_of or ast.unparse(node.value) == "False", f"{file}: {node.arg}"
+            must_be_false = node.arg in ("trust_remote_code", "allow_pickle")
+            assert not must_be_false or ast.unparse(node.value) == "False", f"{file}: {node.arg}"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("torch.load", "np.load") or "allow_pickle=True" not in (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.reachability import ANSWER_S, StoreNotOpened, check_answers
+from orchestrator.tracking.reachability import TIMEOUT_S, StoreUnavailable, check_reachable
 
 
 @contextmanager
@@ -40,9 +40,9 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def told(uri: str, seconds: float = ANSWER_S) -> str:
-    with pytest.raises(StoreNotOpened) as error:
-        check_answers(uri, seconds)
+def told(uri: str, seconds: float = TIMEOUT_S) -> str:
+    with pytest.raises(StoreUnavailable) as error:
+        check_reachable(uri, seconds)
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
 
@@ -50,7 +50,7 @@ def told(uri: str, seconds: float = ANSWER_S) -> str:
 @pytest.mark.parametrize("status", [200, 401, 404])
 def test_whoever_answers_is_there(status: int) -> None:
     with server(status) as uri:
-        check_answers(uri)
+        check_reachable(uri)
 
 
 def test_a_server_that_is_broken_is_told_at_once() -> None:
@@ -77,14 +77,14 @@ def test_a_server_that_says_nothing_is_waited_for_no_longer_than_is_said() -> No
 def test_a_database_that_cannot_be_opened_is_tried_once(tmp_path: Path) -> None:
     assert "unable to open" in told(f"sqlite:///{tmp_path}/none/mlflow.db")
     (tmp_path / "text.db").write_text("no database at all, but a text that is long enough " * 40)
-    check_answers(f"sqlite:///{tmp_path}/mlflow.db")
+    check_reachable(f"sqlite:///{tmp_path}/mlflow.db")
     assert told("postgresql://127.0.0.1:1/x?connect_timeout=1")  # no driver, or nobody there
     assert told("mysql+nothing://127.0.0.1/x")
 
 
 @pytest.mark.parametrize("uri", ["runs", "file:///tmp/x", "databricks", "nowhere://host"])
 def test_what_is_no_server_needs_no_answer(uri: str) -> None:
-    check_answers(uri)
+    check_reachable(uri)
 
 
 def test_what_is_no_address_is_told() -> None:

@@ -11,13 +11,13 @@ from jobs.sweep.backends import Engines
 from jobs.sweep.runtime.models import Model, Models
 from jobs.sweep.runtime.resources import Resources
 from jobs.sweep.runtime.stage_files import StageFiles
-from jobs.sweep.training import Measured, Trainer, ignore_measures
+from jobs.sweep.training import OnMeasures, Trainer, ignore_measures
 from orchestrator.config.tree import Config
 from orchestrator.stages.figures import Figures
 from orchestrator.stages.progress import Meter
 from orchestrator.stages.store import Stage, Store
 
-TRAININGS = "ray_train"  # folder of Ray Train's files under the store's
+RAY_TRAIN = "ray_train"  # folder of Ray Train's files under the store's
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Workspace:
         models: models of the plan.
         resources: processes that steps share.
         console: where progress is shown.
-        measured: called with the held-out measures during a training.
+        on_measures: called with the held-out measures during a training.
     """
 
     config: Config
@@ -38,7 +38,7 @@ class Workspace:
     models: Models
     resources: Resources
     console: Console
-    measured: Measured = ignore_measures
+    on_measures: OnMeasures = ignore_measures
 
     @classmethod
     def of(
@@ -48,13 +48,15 @@ class Workspace:
         stages: dict[str, Stage],
         models: Mapping[str, Model],
         console: Console,
-        measured: Measured = ignore_measures,
-        trainings: str = TRAININGS,
+        on_measures: OnMeasures = ignore_measures,
+        ray_train_folder: str = RAY_TRAIN,
     ) -> Self:
-        """Return the workspace of a plan; ``trainings`` is a folder under the store's."""
+        """Return the workspace of a plan; ``ray_train_folder`` is under the store's."""
         files = StageFiles(store, stages)
-        resources = Resources(config.cluster, config.training.workers, store.local / trainings)
-        return cls(config, files, Models(config, files, models), resources, console, measured)
+        resources = Resources(
+            config.cluster, config.training.workers, store.local / ray_train_folder
+        )
+        return cls(config, files, Models(config, files, models), resources, console, on_measures)
 
     def engines(self) -> Engines:
         """Return the actor pools with the run's policy and scorers."""
@@ -68,7 +70,7 @@ class Workspace:
         """Return what trains the model of a stage."""
         return Trainer(
             stage, self.files.stages[stage].key, self.config.training, self.config.scoring,
-            self.config.seed, self.resources, self.console, self.measured,
+            self.config.seed, self.resources, self.console, self.on_measures,
         )  # fmt: skip
 
 

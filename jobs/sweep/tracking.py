@@ -1,0 +1,100 @@
+"""The MLflow side of a job: its tracker, and the parent run that ends with the job's status."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from jobs.command_line.exit_codes import FAILED, INTERRUPTED, OK
+from orchestrator.config.load import ConfigError, to_yaml
+from orchestrator.config.tree import Config
+from orchestrator.masking import mask_secrets
+from orchestrator.tracking.reachability import StoreUnavailable
+
+if TYPE_CHECKING:  # imported later, after the checks of the config
+    from jobs.sweep.runtime.workspace import Workspace
+    from orchestrator.stages.store import Store
+    from orchestrator.tracking.mlflow_tracker import Tracker
+
+
+def tracker_of(config: Config, store: "Store") -> "Tracker":
+    """Return the MLflow tracker of the sweep.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    from orchestrator.tracking.mlflow_tracker import Tracker
+
+    uri = config.tracking.uri or f"sqlite:///{store.local}/mlflow.db"
+    with tracking_errors(uri):
+        return Tracker(uri, config.tracking.experiment or config.data.task_name())
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Convert the error of a store that cannot be opened to a ConfigError.
+
+    Raises:
+        ConfigError: the block raised StoreUnavailable.
+    """
+    try:
+        yield
+    except StoreUnavailable as error:
+        valid = "valid: an MLflow server or database that answers, a folder, or null"
+        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}; {valid}") from error
+
+
+def run_tracked(
+    tracker: "Tracker",
+    key: str,
+    name: str,
+    params: Mapping[str, object],
+    workspace: "Workspace",
+    work: Callable[[str], int],
+) -> int:
+    """Do ``work`` with the id of a parent run, and end that run with the status of the work.
+
+    Closes the workspace's resources in every case.
+
+    Args:
+        tracker: writes the parent run.
+        key: identity of the parent run; an existing run with the same key is continued.
+        name: name of the parent run in the UI.
+        params: params of the parent run, besides task and seed.
+        workspace: config, console and resources of the job.
+        work: is called with the id of the parent run, and returns the exit code.
+
+    Returns:
+        The exit code: that of ``work``, 1 for a failed stage, 130 after an interrupt. Any other
+        exception of ``work`` ends the run as FAILED and is raised again.
+    """
+    from jobs.sweep.runner import StageFailed
+
+    config, console = workspace.config, workspace.console
+    shared = {"task": config.data.task_name(), "seed": config.seed}
+    parent = tracker.start_sweep(key, name, {**shared, **params}, to_yaml(config))
+    try:
+        code = work(parent)
+    except KeyboardInterrupt:
+        tracker.finish(parent, "KILLED")
+        console.print("interrupted: run the same command again to resume")
+        return INTERRUPTED
+    except StageFailed as error:
+        tracker.finish(parent, "FAILED")
+        console.print(f"failed: {error}", style="red", markup=False, soft_wrap=True)
+        console.print("finished stages are kept: fix the cause and run the same command again")
+        console.print_exception(max_frames=20)
+        return FAILED
+    except BaseException:
+        with suppress(Exception):  # MLflow may be the cause
+            tracker.finish(parent, "FAILED")
+        raise
+    finally:
+        workspace.resources.close()
+    tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
+    return code
+
+
+def parent_run_key(parts: Sequence[str]) -> str:
+    """Return a hash of the stage keys. Jobs with equal stages use the same MLflow parent run."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,107 @@
+"""The parent run of a job ends with the status of its work, in a real MLflow store on SQLite."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from rich.console import Console
+
+from jobs.command_line.exit_codes import FAILED, INTERRUPTED, OK
+from jobs.sweep.runner import StageFailed
+from jobs.sweep.tracking import run_tracked
+from orchestrator.config.load import ConfigError, load_config
+from orchestrator.tracking.mlflow_tracker import Tracker
+
+
+class Resources:
+    """Counts the calls of ``close``."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def tracker(uri: str) -> Tracker:
+    return Tracker(uri, "helpdesk")
+
+
+@pytest.fixture
+def workspace() -> Any:
+    console = Console(file=io.StringIO())
+    return SimpleNamespace(config=load_config(None), console=console, resources=Resources())
+
+
+def status(uri: str, run_id: str) -> str:
+    return str(MlflowClient(tracking_uri=uri).get_run(run_id).info.status)
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "expected"),
+    [
+        (OK, OK, "FINISHED"),
+        (FAILED, FAILED, "FAILED"),
+        (KeyboardInterrupt(), INTERRUPTED, "KILLED"),
+        (StageFailed("orm: broken"), FAILED, "FAILED"),
+    ],
+    ids=["finished", "failed", "interrupted", "stage failed"],
+)
+def test_the_exit_code_and_the_status_of_the_parent_run(
+    result: int | BaseException,
+    code: int,
+    expected: str,
+    tracker: Tracker,
+    uri: str,
+    workspace: Any,
+) -> None:
+    parents: list[str] = []
+
+    def work(parent: str) -> int:
+        parents.append(parent)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    assert run_tracked(tracker, repr(result), "run", {}, workspace, work) == code
+    assert status(uri, parents[0]) == expected
+    assert workspace.resources.closed == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no disk"), ConfigError("bad"), SystemExit(3)])
+def test_any_other_exception_ends_the_parent_run_as_failed_and_is_raised(
+    error: BaseException, tracker: Tracker, uri: str, workspace: Any
+) -> None:
+    parents: list[str] = []
+
+    def work(parent: str) -> int:
+        parents.append(parent)
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        run_tracked(tracker, repr(error), "run", {}, workspace, work)
+    assert raised.value is error
+    assert status(uri, parents[0]) == "FAILED"
+    assert workspace.resources.closed == 1
+
+
+def test_an_error_of_mlflow_is_raised_and_not_the_next_one(
+    tracker: Tracker, workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: object) -> None:
+        raise OSError("the second error")
+
+    def work(parent: str) -> int:
+        monkeypatch.setattr(tracker, "finish", unreachable)
+        raise OSError("the first error")
+
+    with pytest.raises(OSError, match="the first error"):
+        run_tracked(tracker, "unreachable", "run", {}, workspace, work)
+    assert workspace.resources.closed == 1
