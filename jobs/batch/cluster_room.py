@@ -1,5 +1,7 @@
 """The Ray cluster of a file job, and the check that its actors have room."""
 
+from collections.abc import Mapping
+
 import ray
 from rich.console import Console
 
@@ -25,13 +27,42 @@ def connect(
         ConfigError: the cluster has no room for so many actors.
     """
     cluster.connect(console, dashboard=False)
-    resources = ray.cluster_resources()
-    room = resources.get("CPU", 0) / cpus - others
-    if options.device == "cuda":
-        room = min(room, resources.get("GPU", 0))
-    if options.actors > room:
+    try:
+        check_resources(options, ray.cluster_resources(), cpus, others)
+    except ConfigError:
         ray.shutdown()
+        raise
+
+
+def check_resources(
+    options: FileJobOptions, resources: Mapping[str, float], cpus: float, others: int
+) -> None:
+    """Check that a cluster has the CPUs and GPUs of the actors.
+
+    Args:
+        options: number and device of the actors.
+        resources: the CPUs and GPUs of the cluster, as Ray names them.
+        cpus: logical CPUs of an actor.
+        others: further actors of the job with as many CPUs.
+
+    Raises:
+        ConfigError: it has too few of them.
+    """
+    gpus, available = resources.get("GPU", 0), resources.get("CPU", 0)
+    if options.device == "cuda" and not gpus:
+        raise ConfigError("--device = 'cuda': the Ray cluster has no GPU; valid: cpu")
+    room = available / cpus - others
+    if room < 1:
+        processes = f"one actor and {others} further processes" if others else "one actor"
+        valid = "a larger cluster" if cpus == ACTOR_CPUS else "fewer --threads, or a larger cluster"
         raise ConfigError(
-            f"--actors = {options.actors}: the cluster has room for {max(int(room), 0)} on"
-            f" {options.device}; valid: at most that many"
+            f"--actors = {options.actors}: the cluster has {available:g} CPUs, too few for"
+            f" {processes} ({cpus:g} CPUs each); valid: {valid}"
+        )
+    if options.device == "cuda":
+        room = min(room, gpus)
+    if options.actors > room:
+        raise ConfigError(
+            f"--actors = {options.actors}: the cluster has room for {int(room)} on"
+            f" {options.device}; valid: at most {int(room)}"
         )

@@ -61,7 +61,6 @@ class DecodeOutput(FileJobOutput[DecodeSummary]):
     RESULTS: ClassVar[str] = "responses"
     MANIFEST: ClassVar[str] = "decode.json"
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet", LINES)
-    CONTENT: ClassVar[str] = "responses"
 
     @property
     def manifest(self) -> Path:

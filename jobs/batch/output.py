@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from jobs.batch.options import Identity
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA as REJECTS
+from orchestrator.stages.identity import named_path
 
 REJECT_SHARDS, UNPACKED = ".rejects", "unpacked.*"
 SHARDS = "shard-*.parquet"
@@ -71,14 +72,12 @@ class FileJobOutput(Generic[SummaryT]):
         RESULTS: the folder of the shards inside an output folder.
         MANIFEST: file name of the manifest.
         SUFFIXES: suffixes of the files that can be written.
-        CONTENT: what the rows are, for errors: "responses".
     """
 
     OPTION: ClassVar[str]
     RESULTS: ClassVar[str]
     MANIFEST: ClassVar[str]
     SUFFIXES: ClassVar[tuple[str, ...]]
-    CONTENT: ClassVar[str]
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -215,9 +214,9 @@ class FileJobOutput(Generic[SummaryT]):
 
     def _other_options(self, there: Identity, wanted: Identity) -> ConfigError:
         names = [name for name in {**there, **wanted} if there.get(name) != wanted.get(name)]
-        shown = ", ".join(f"{name} (there: {there.get(name)!r})" for name in names)
+        changes = ", ".join(_change(name, there.get(name), wanted.get(name)) for name in names)
         return self._error(
-            f"contains {self.CONTENT} of other options: {shown}; valid: those options, another"
+            f"was made with other options: {changes}; valid: the same options and files, another"
             " path, or --force to overwrite"
         )
 
@@ -261,6 +260,19 @@ def partial_of(file: Path) -> Path:
     A worker that outlives its driver may still write to the name that it got.
     """
     return file.with_name(f".{file.name}.{uuid.uuid4().hex}.partial")
+
+
+def _change(name: str, before: object, now: object) -> str:
+    """Return how an option of an output differs from the option of the command line."""
+    if named_path(before) == "" and named_path(now) == "":
+        return f"the contents of {name} have changed"
+    return f"{name} = {_value(before)} (now {_value(now)})"
+
+
+def _value(value: object) -> str:
+    """Return a value of an identity for a message; a hash of contents says nothing to a reader."""
+    path = named_path(value)
+    return "a local file or folder" if path == "" else repr(value if path is None else path)
 
 
 def _write_table(file: Path, table: pa.Table) -> None:

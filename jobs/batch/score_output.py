@@ -55,7 +55,6 @@ class ScoreOutput(FileJobOutput[ScoreSummary]):
     RESULTS: ClassVar[str] = "scores"
     MANIFEST: ClassVar[str] = "score.json"
     SUFFIXES: ClassVar[tuple[str, ...]] = (".parquet",)
-    CONTENT: ClassVar[str] = "scores"
 
     def write(self, counts: ShardCounts, table: pa.Table, rejects: pa.Table) -> None:
         """Write a shard with its counts and its rejects."""

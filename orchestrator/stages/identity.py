@@ -9,6 +9,7 @@ without docstrings, comments and annotations. Modules that transport results but
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import decode_source, find_spec
@@ -27,7 +28,9 @@ NOT_COUNTED = (
     "jobs.sweep.runtime",  # starts the actors of a step; the imports of the step count
 )
 KEY_LENGTH = 16
+NAMED = "name:"  # begins the fingerprint of a hub name or URI
 ADAPTER = "adapter_config.json"  # names the base of a LoRA adapter
+_HASH = re.compile(f"[0-9a-f]{{{KEY_LENGTH}}}")  # the fingerprint of contents
 _EDGE = 1 << 20  # bytes that are hashed at each end of a large file
 _LARGE = 1 << 28  # bytes; larger files are hashed by size and both ends
 
@@ -128,7 +131,7 @@ def fingerprint(path: str) -> str:
     """
     root = Path(path).expanduser()
     if not root.exists():
-        return f"name:{path}"
+        return f"{NAMED}{path}"
     digest = hashlib.sha256()
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
     for file in files:
@@ -139,6 +142,22 @@ def fingerprint(path: str) -> str:
 
         digest.update(fingerprint(base_of(str(root))).encode())
     return digest.hexdigest()[:KEY_LENGTH]
+
+
+def named_path(value: object) -> str | None:
+    """Return the hub name or URI that a fingerprint stands for.
+
+    Args:
+        value: any value of an identity, such as a fingerprint.
+
+    Returns:
+        "" if the fingerprint is a hash of contents, None if the value is not a fingerprint.
+    """
+    if not isinstance(value, str):
+        return None
+    if value.startswith(NAMED):
+        return value.removeprefix(NAMED)
+    return "" if _HASH.fullmatch(value) else None
 
 
 def _hash_file(file: Path, digest: "hashlib._Hash") -> None:

@@ -85,7 +85,7 @@ def test_a_killed_job_goes_on_and_every_prompt_is_answered_or_refused_once(
 
     other = run([*arguments, "method.chunk=5"])
     assert other.returncode == 2
-    assert "method.chunk (there: 4)" in other.stderr and "--force" in other.stderr
+    assert "method.chunk = 4 (now 5)" in other.stderr and "--force" in other.stderr
     done = run(arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"of {PROMPTS} prompts are done" in done.stdout

@@ -131,7 +131,7 @@ def test_a_killed_job_goes_on_and_every_row_is_scored_or_refused(
     assert again.returncode == 0 and again.stdout.startswith("finished before: 595 rows scored")
     other = run(source, output, word_reward, "--position", "open")
     assert other.returncode == 2
-    assert "--position (there: 'closed')" in other.stderr.replace("\n", " ")
+    assert "--position = 'closed' (now 'open')" in other.stderr.replace("\n", " ")
     assert settled(output / "scores") == now
 
 

@@ -18,6 +18,7 @@ from jobs.batch.score_output import ScoreOutput, Totals
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA, write_rejects
 from orchestrator.records import Reject
+from orchestrator.stages.identity import fingerprint
 
 ROWS = [{"prompt": "order .", "response": "thank you ."}]
 
@@ -194,11 +195,29 @@ def test_other_options_are_refused_by_name_unless_forced(
     if finished:
         output.finish(IDENTITY, Totals(2, 1, 9))
     other = {**IDENTITY, "--prefixes": "whole"}
-    with pytest.raises(ConfigError, match=r"other options: --prefixes \(there: 'tlt'\); valid"):
+    with pytest.raises(
+        ConfigError, match=r"other options: --prefixes = 'tlt' \(now 'whole'\); valid"
+    ):
         ScoreOutput(tmp_path / name).begin(other, force=False)
     again = ScoreOutput(tmp_path / name)
     assert again.begin(other, force=True) is None
     assert list(again.finished_shards()) == [] and not again.rejects.exists()
+
+
+def test_other_files_are_named_without_the_hashes_of_their_contents(tmp_path: Path) -> None:
+    file, before = tmp_path / "rows.jsonl", {"--base": None, "--reward": "name:org/model"}
+    file.write_text("{}")
+    output = ScoreOutput(tmp_path / "out")
+    output.begin({**before, "--input": fingerprint(str(file))}, force=False)
+    file.write_text("[]")
+    now = {"--base": "name:org/base", "--reward": fingerprint(str(tmp_path / "rows.jsonl"))}
+    with pytest.raises(ConfigError) as refusal:
+        output.begin({**now, "--input": fingerprint(str(file))}, force=False)
+    assert str(refusal.value) == (
+        f"--output = {str(tmp_path / 'out')!r}: was made with other options: --base = None (now"
+        " 'org/base'), --reward = 'org/model' (now a local file or folder), the contents of --input"
+        " have changed; valid: the same options and files, another path, or --force to overwrite"
+    )
 
 
 def test_what_another_program_wrote_is_not_written_over(tmp_path: Path) -> None:
