@@ -32,7 +32,7 @@ class PolicySpec:
         top_p: probability mass of nucleus sampling.
         device: torch device name.
         threads: torch threads.
-        ends: whether the end token ends a response.
+        stop_at_eos: whether an end token ends a response.
         dtype: dtype of the weights.
         engine: transformers or vllm.
         cache_mib: memory of the KV cache (MiB); None: the engine's default.
@@ -43,7 +43,7 @@ class PolicySpec:
     top_p: float
     device: str
     threads: int
-    ends: bool = True
+    stop_at_eos: bool = True
     dtype: Dtype = "float32"
     engine: Engine = "transformers"
     cache_mib: int | None = None
@@ -59,7 +59,7 @@ def load_engine(spec: PolicySpec) -> PolicyEngine:
             spec.temperature,
             spec.top_p,
             spec.device,
-            ends=spec.ends,
+            stop_at_eos=spec.stop_at_eos,
             dtype=spec.dtype,
             cache_mib=spec.cache_mib,
         )
@@ -74,7 +74,7 @@ def load_transformers(spec: PolicySpec) -> HuggingFacePolicy:
         spec.top_p,
         spec.device,
         memory_mib=spec.cache_mib or MEMORY_MIB,
-        ends=spec.ends,
+        stop_at_eos=spec.stop_at_eos,
         dtype=spec.dtype,
     )
 

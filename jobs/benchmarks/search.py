@@ -149,7 +149,7 @@ def search_actors(setup: ModelSetup, engine: Engine = "transformers") -> list[Ac
             1.0,
             setting.device,
             setup.threads,
-            ends=setup.ends,
+            stop_at_eos=setup.stop_at_eos,
             dtype=setting.dtype,
             engine=engine,
         ),

@@ -31,7 +31,10 @@ def policy_of(setup: ModelSetup, engine: Engine = "transformers") -> Any:
     kind: Any = VllmPolicy if engine == "vLLM" else HuggingFacePolicy
     setting = setup.setting
     return kind(
-        f"{setup.folder}/policy", device=setting.device, ends=setup.ends, dtype=setting.dtype
+        f"{setup.folder}/policy",
+        device=setting.device,
+        stop_at_eos=setup.stop_at_eos,
+        dtype=setting.dtype,
     )
 
 

@@ -71,7 +71,7 @@ class ModelSetup:
     setting: Setting
     processes: int  # processes with both models
     threads: int  # torch threads of each
-    ends: bool = False  # whether the end token ends a response
+    stop_at_eos: bool = False  # whether an end token ends a response
 
 
 def save_models(setting: Setting, folder: Path) -> None:
@@ -105,7 +105,9 @@ def random_problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
 def calibration_of(setting: Setting, folder: Path, position: Position) -> Calibration:
     """Return the entropies and rewards of sampled responses to other prompts."""
     device, dtype = setting.device, setting.dtype
-    policy = HuggingFacePolicy(str(folder / "policy"), device=device, ends=False, dtype=dtype)
+    policy = HuggingFacePolicy(
+        str(folder / "policy"), device=device, stop_at_eos=False, dtype=dtype
+    )
     reward = SequenceScorer(str(folder / "reward"), position, device=device, dtype=dtype)
     problems = random_problems(setting, CALIBRATION, -1)
     sampled = policy.sample(

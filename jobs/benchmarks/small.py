@@ -147,7 +147,9 @@ def _ours(
 def _setup(models: SmallModels, engine: Engine) -> ModelSetup:
     cores = len(os.sched_getaffinity(0))
     processes, threads = (cores, 1) if engine == "transformers" else (1, cores)
-    return ModelSetup(models.folder, "closed", SETTINGS["cpu"], processes, threads, ends=True)
+    return ModelSetup(
+        models.folder, "closed", SETTINGS["cpu"], processes, threads, stop_at_eos=True
+    )
 
 
 def _limit(

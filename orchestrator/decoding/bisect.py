@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit
-from orchestrator.engines.huggingface.policy import PolicyIsNotFinite
+from orchestrator.engines.huggingface.policy import PolicyLogitsAreNaN
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 
@@ -56,7 +56,7 @@ def failure_reason(error: Exception) -> str | None:
     """Return the reason if an error may be due to one request of a batch, else None."""
     if isinstance(error, RewardIsNotFinite):
         return NOT_A_NUMBER
-    if isinstance(error, PolicyIsNotFinite):
+    if isinstance(error, PolicyLogitsAreNaN):
         return NO_LOGITS
     if isinstance(error, TextDoesNotFit):
         return NO_ROOM

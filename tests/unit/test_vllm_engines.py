@@ -21,7 +21,7 @@ from orchestrator.checkpoints.checkpoint import TextDoesNotFit, load_policy, sav
 from orchestrator.conversations.chat import load_chat
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.engines.huggingface.draws import distribution
-from orchestrator.engines.huggingface.policy import HuggingFacePolicy, PolicyIsNotFinite
+from orchestrator.engines.huggingface.policy import HuggingFacePolicy, PolicyLogitsAreNaN
 from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.randomness import stream_key
 from orchestrator.records import Response
@@ -354,7 +354,7 @@ def test_a_policy_whose_weights_are_nan_raises(vllm: None, wide_policy: str, tmp
     save_checkpoint(model, word_tokenizer(vocabulary()), tmp_path / "nan")
     broken = VllmPolicy(str(tmp_path / "nan"))
     for greedy in (False, True):
-        with pytest.raises(PolicyIsNotFinite, match="logits are NaN"):
+        with pytest.raises(PolicyLogitsAreNaN, match="logits are NaN"):
             broken.sample([SampleRequest((3, 4), (), (1,), 4, greedy=greedy)])
     broken.close()
 

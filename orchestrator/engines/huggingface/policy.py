@@ -34,24 +34,18 @@ from orchestrator.engines.huggingface.sample_batch import SampleBatch
 from orchestrator.engines.kv_cache.cached_forward import CachedForward
 from orchestrator.engines.kv_cache.prefix_cache import MEMORY_MIB
 from orchestrator.rewards.log_ratio import response_log_probs
-from orchestrator.search.engines import (
-    Ids,
-    Sampled,
-    SampleRequest,
-    TopRequest,
-    TopTokens,
-)  # fmt: skip
+from orchestrator.search.engines import Ids, Sampled, SampleRequest, TopRequest, TopTokens
 
 ROWS_PER_BATCH = 512  # more rows gain nothing in plain decoding on a CPU, and take memory
 
 
-class PolicyIsNotFinite(ValueError):
+class PolicyLogitsAreNaN(ValueError):
     """The policy's logits are NaN, so samples from them would be meaningless."""
 
 
 @dataclass
 class _ActiveRequest:
-    """A request in progress; ``prefill`` counts the tokens computed of its prefix."""
+    """A request; ``prefill`` counts the tokens computed for its context (prompt and prefix)."""
 
     request: SampleRequest
     samples: list[ActiveSample]
@@ -67,7 +61,7 @@ class HuggingFacePolicy:
         top_p: nucleus; 1 is the full distribution.
         device: torch device name.
         memory_mib: memory (MiB) of the prefix cache.
-        ends: whether the end token ends a response; if not, it is an ordinary token.
+        stop_at_eos: whether an end token ends a response; if not, it is an ordinary token.
         dtype: dtype of the weights; logits are converted to float32 at least.
     """
 
@@ -78,14 +72,14 @@ class HuggingFacePolicy:
         top_p: float = 1.0,
         device: str = "cpu",
         memory_mib: float = MEMORY_MIB,
-        ends: bool = True,
+        stop_at_eos: bool = True,
         dtype: Dtype = "float32",
     ) -> None:
         self.chat = load_chat(checkpoint)
         self.model: PreTrainedModel = load_policy(checkpoint, DTYPES[dtype]).to(device).eval()
         self._forward = CachedForward(self.model, self._last_logits, 0, memory_mib)
         self._logits_cache = LogitsCache()
-        self._end_ids = self.chat.end_ids if ends else ()
+        self._end_ids = self.chat.end_ids if stop_at_eos else ()
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}
         self._request_ids = count()
         self._active: dict[int, _ActiveRequest] = {}
@@ -103,7 +97,7 @@ class HuggingFacePolicy:
         return sample_all(self, requests)
 
     def add(self, requests: Sequence[SampleRequest]) -> list[int]:
-        """Enqueue requests, whose samples join the batch with the next step; return their ids."""
+        """Enqueue requests, whose samples join at steps with free rows; return their ids."""
         draws = uniform_draws(requests)
         ids = list(islice(self._request_ids, len(requests)))
         for request_id, request in zip(ids, requests, strict=True):
@@ -118,10 +112,12 @@ class HuggingFacePolicy:
 
     @torch.inference_mode()
     def step(self) -> dict[int, Sampled]:
-        """Sample one token of every sample in progress; return the finished requests by id.
+        """Admit waiting samples; if no request finishes, sample one token for each running sample.
+
+        Returns the finished requests by id.
 
         Raises:
-            PolicyIsNotFinite: some logits are NaN.
+            PolicyLogitsAreNaN: some logits are NaN.
         """
         self._admit()
         done = self._pop_finished()
@@ -131,7 +127,8 @@ class HuggingFacePolicy:
             live = [slot.live for slot in slots]
             tokens = self._choose([slot.sample for slot in slots], logits)
             for i, slot in enumerate(slots):
-                if live[i] and slot.sample.stop == "entropy":  # its next logits are computed
+                # These logits belong to the context at which the sample stopped.
+                if live[i] and slot.sample.stop == "entropy":
                     self._logits_cache.put(slot.context + tuple(slot.sample.tokens), logits[i])
             done = self._pop_finished()
             self._batch.advance(tokens)
@@ -151,7 +148,7 @@ class HuggingFacePolicy:
             chunk = requests[start : start + ROWS_PER_BATCH]
             contexts = list(dict.fromkeys(r.prompt_ids + r.prefix_ids for r in chunk))
             logits, computed = self._next_logits(contexts)
-            ordered = torch.sort(_wide(logits), descending=True, stable=True)
+            ordered = torch.sort(_at_least_float32(logits), descending=True, stable=True)
             values, ids = (part.cpu() for part in ordered)
             index = {context: i for i, context in enumerate(contexts)}
             for request in chunk:
@@ -189,14 +186,14 @@ class HuggingFacePolicy:
     def _next_logits(self, contexts: list[Ids]) -> tuple[Tensor, list[int]]:
         """Return logits (P, V) after each of P different contexts, and the tokens computed."""
         cached = [self._logits_cache.get(context) for context in contexts]
-        outputs = self._forward.run(
-            contexts, [()] * len(contexts), [logits is None for logits in cached]
-        )
-        rows = [
-            logits if logits is not None else output.last
-            for logits, output in zip(cached, outputs, strict=True)
-        ]
-        stacked = torch.stack([logits for logits in rows if logits is not None])
+        missing = [logits is None for logits in cached]
+        outputs = self._forward.run(contexts, [()] * len(contexts), missing)
+        rows = []
+        for logits, output in zip(cached, outputs, strict=True):
+            last = output.last if logits is None else logits
+            assert last is not None, "requested, since it is not cached"
+            rows.append(last)
+        stacked = torch.stack(rows)
         _check_not_nan(stacked)
         return stacked, [output.tokens_computed for output in outputs]
 
@@ -223,7 +220,7 @@ class HuggingFacePolicy:
     def _pop_waiting(self) -> list[tuple[Ids, ActiveSample]]:
         """Pop as many waiting samples as fit the batch.
 
-        Samples of one token take no row; what is limited of them are the different contexts.
+        One-token samples need no batch row; only their number of distinct contexts is limited.
         """
         room = ROWS_PER_BATCH - self._batch.live if self._waiting else 0
         rows, contexts, size = 0, set[Ids](), 0
@@ -259,12 +256,12 @@ class HuggingFacePolicy:
     def _choose(
         self, samples: list[ActiveSample], logits: Tensor, index: Tensor | None = None
     ) -> Tensor:
-        """Draw the next token of each sample (R,), and append it to the sample or stop that.
+        """Draw the next token of each sample (R,); append it, or stop the sample.
 
         ``index`` (R,) is the row of ``logits`` (P, V) of each sample; None: sample r's is row r.
         """
         rows = slice(None) if index is None else index
-        probabilities, cut = distribution(_wide(logits), self.temperature, self.top_p)
+        probabilities, cut = distribution(_at_least_float32(logits), self.temperature, self.top_p)
         entropy = torch.zeros(len(samples), device=logits.device)
         if any(sample.needs_entropies for sample in samples):
             entropy = torch.special.entr(probabilities).sum(-1)[rows]
@@ -289,11 +286,11 @@ class HuggingFacePolicy:
         return tokens
 
 
-def _wide(logits: Tensor) -> Tensor:
+def _at_least_float32(logits: Tensor) -> Tensor:
     """Return float64 logits unchanged, others in float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _check_not_nan(values: Tensor) -> None:
     if torch.isnan(values).any():
-        raise PolicyIsNotFinite("the policy's logits are NaN: its weights or its dtype are broken")
+        raise PolicyLogitsAreNaN("the policy's logits are NaN: its weights or its dtype are broken")

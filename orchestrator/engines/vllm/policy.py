@@ -14,7 +14,7 @@ from typing import Literal
 from orchestrator.checkpoints.checkpoint import check_policy_weights
 from orchestrator.conversations.chat import load_chat
 from orchestrator.engines.continuous import sample_all
-from orchestrator.engines.huggingface.policy import PolicyIsNotFinite
+from orchestrator.engines.huggingface.policy import PolicyLogitsAreNaN
 from orchestrator.engines.vllm.generator import FinishedSample, Generator, SampleCall
 from orchestrator.engines.vllm.process import VllmProcess, check_served
 from orchestrator.search.engines import (
@@ -50,7 +50,7 @@ class VllmPolicy:
         temperature: divides the logits; the same for every method.
         top_p: nucleus; 1 is the full distribution.
         device: torch device name; vLLM is built for one kind of device.
-        ends: whether the end token ends a response; if not, it is an ordinary token.
+        stop_at_eos: whether an end token ends a response; if not, it is an ordinary token.
         dtype: dtype of weights and arithmetic, in vLLM's terms.
         cache_mib: memory of the KV cache (MiB); None: the default of the device.
 
@@ -69,7 +69,7 @@ class VllmPolicy:
         temperature: float = 1.0,
         top_p: float = 1.0,
         device: str = "cpu",
-        ends: bool = True,
+        stop_at_eos: bool = True,
         dtype: str = "float32",
         cache_mib: int | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class VllmPolicy:
         self.chat = load_chat(checkpoint)
         self.temperature, self.top_p, self.device = temperature, top_p, device
         self._checkpoint = checkpoint
-        self._end_ids = self.chat.end_ids if ends else ()
+        self._end_ids = self.chat.end_ids if stop_at_eos else ()
         self._request_ids, self._sample_ids = count(), count()
         self._requests: dict[int, list[_ActiveSample]] = {}  # unfinished
         self._active: dict[int, _ActiveSample] = {}  # keyed by sample id
@@ -99,7 +99,7 @@ class VllmPolicy:
         Raises:
             ValueError: as ``add``.
             TextDoesNotFit: as ``add``.
-            PolicyIsNotFinite: some logits were NaN.
+            PolicyLogitsAreNaN: some logits were NaN.
             RuntimeError: the engine's process has ended.
         """
         return sample_all(self, requests)
@@ -138,7 +138,7 @@ class VllmPolicy:
         """Wait until some samples are done; return the finished requests by id.
 
         Raises:
-            PolicyIsNotFinite: some logits were NaN.
+            PolicyLogitsAreNaN: some logits were NaN.
             RuntimeError: the engine's process has ended.
         """
         resumed, changed = [], set()
@@ -147,7 +147,7 @@ class VllmPolicy:
             if sample is None:
                 continue  # its request was aborted
             if finished.broken:
-                raise PolicyIsNotFinite(
+                raise PolicyLogitsAreNaN(
                     f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype"
                     " are broken"
                 )
