@@ -27,7 +27,7 @@ from orchestrator.data.shards import ShardedFile
 from orchestrator.decoding.prompts import PromptReader
 from orchestrator.scorers.scored_token import end_tokens
 from orchestrator.search.problem import PromptFailed
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
 
 
 def decode_main(arguments: DecodeArguments) -> int:
@@ -92,8 +92,8 @@ class _Decoding:
             self._print(choice)
         actors = self._start_actors()
         try:
-            with Meter(self.console, "decode", file.rows, "prompts") as meter:
-                asyncio.run(self._stream(file, actors, finished, writer, meter))
+            with ProgressBar(self.console, "decode", file.rows, "prompts") as progress:
+                asyncio.run(self._stream(file, actors, finished, writer, progress))
         except Exception as error:
             return failed(error)
         finally:
@@ -107,14 +107,14 @@ class _Decoding:
         actors: Sequence[ActorHandle],
         finished: Collection[int],
         writer: RowWriter,
-        meter: Meter,
+        progress: ProgressBar,
     ) -> None:
         """Stream the missing prompts through the actors, and write their responses."""
         options, growth = self.options, None
         if options.max_actors is not None:
             growth = Growth(partial(_start_actor, options), options.max_actors)
         started, tokens = time.monotonic(), 0
-        meter.update(len(finished))
+        progress.update(len(finished))
         rows = prompts(file, self.reader, finished, writer)
         outcomes = stream(actors, options.search, rows, notify=self.console.print, growth=growth)
         async for row, outcome in outcomes:
@@ -124,7 +124,7 @@ class _Decoding:
                 writer.answer(row, outcome)
                 tokens += outcome.cost.policy_tokens_computed
             rate = tokens / max(time.monotonic() - started, 1e-9)
-            meter.update(len(finished) + writer.rows, note=f"{rate:,.0f} policy tokens/s")
+            progress.update(len(finished) + writer.rows, note=f"{rate:,.0f} policy tokens/s")
 
     def _start_actors(self) -> list[ActorHandle]:
         """Start the search actors; their engines load while prompts are read.

@@ -30,7 +30,7 @@ class RejectRow(TypedDict):
     content: str
 
 
-class Figures(TypedDict):
+class ResponseTotals(TypedDict):
     """Sums and means over all responses.
 
     Attributes:
@@ -48,7 +48,7 @@ class Figures(TypedDict):
     cost: dict[str, float]
 
 
-class DecodeSummary(Figures, Summary):
+class DecodeSummary(ResponseTotals, Summary):
     """The summary of a decoded file; ``seconds`` are those of the last run."""
 
     seconds: float
@@ -94,11 +94,11 @@ class DecodeOutput(FileJobOutput[DecodeSummary]):
 
     def finish(self, identity: Identity, seconds: float) -> DecodeSummary:
         """Finish the output and return its summary."""
-        figures, reasons = self._figures(), self.join_rejects()
-        summary: DecodeSummary = {**figures, "reasons": reasons, "seconds": round(seconds, 3)}
+        totals, reasons = self._totals(), self.join_rejects()
+        summary: DecodeSummary = {**totals, "reasons": reasons, "seconds": round(seconds, 3)}
         return self.close(identity, summary)
 
-    def _figures(self) -> Figures:
+    def _totals(self) -> ResponseTotals:
         costs: Counter[str] = Counter()
         answered = ended = tokens = scored = 0
         total = 0.0

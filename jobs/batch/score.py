@@ -18,7 +18,7 @@ from jobs.command_line.exit_codes import OK
 from orchestrator.config.load import ConfigError
 from orchestrator.data.shards import ShardedFile, check_usable, split_into_shards
 from orchestrator.scorers.row_reader import RowReader
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
 
 
 def score_main(arguments: ScoreArguments) -> int:
@@ -81,12 +81,12 @@ class _ScoringJob:
         )  # fmt: skip
         connect(options, self.console, others=scoring.readers + WRITERS)
         started = time.monotonic()
-        with Meter(self.console, "score", file.rows, "rows") as meter:
+        with ProgressBar(self.console, "score", file.rows, "rows") as progress:
 
             def on_shard(counts: ShardCounts) -> None:
                 for totals in (total, new):
                     totals.add(counts)
-                meter.update(total.read)
+                progress.update(total.read)
 
             shards = [shard for shard in file.shards if shard.number not in finished]
             run_shards(scoring, shards, on_shard)

@@ -10,9 +10,9 @@ from jobs.sweep.runtime.workspace import Step, Workspace
 from jobs.sweep.variants import kind_modules
 from orchestrator.config.sections import to_plain
 from orchestrator.config.tree import Config
-from orchestrator.stages.figures import Figures
 from orchestrator.stages.identity import fingerprint
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.stages.store import Stage
 
 InputsT = TypeVar("InputsT")
@@ -37,7 +37,7 @@ class StageList:
     def add(
         self,
         name: str,
-        run: Callable[[InputsT, Path, Meter], Figures],
+        run: Callable[[InputsT, Path, ProgressBar], StageResult],
         inputs: Callable[[Workspace], InputsT],
         config: Mapping[str, object],
         reads: Iterable[str],
@@ -122,11 +122,11 @@ class StageList:
 
 
 def _run(
-    run: Callable[[InputsT, Path, Meter], Figures],
+    run: Callable[[InputsT, Path, ProgressBar], StageResult],
     inputs: Callable[[Workspace], InputsT],
     workspace: Workspace,
     folder: Path,
-    meter: Meter,
-) -> Figures:
+    progress: ProgressBar,
+) -> StageResult:
     """Make a step's inputs and do it."""
-    return run(inputs(workspace), folder, meter)
+    return run(inputs(workspace), folder, progress)

@@ -18,8 +18,8 @@ from orchestrator.checkpoints.weights import Weights
 from orchestrator.config.counts import too_long_warmups
 from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import CellEntry, Evaluation
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 SMALL_GIB = 0.1  # disk space for any stage, in addition to storage.free_gib
@@ -41,17 +41,17 @@ def perform(workspace: Workspace, step: Step, label: str) -> None:
     """
     _check_disk(workspace, step)
     started = time.monotonic()
-    figures: Figures = {}
+    result: StageResult = {}
     try:
         with (
-            Meter(workspace.console, label, None, step.unit) as meter,
-            workspace.files.store.writing(step.stage, figures) as folder,
+            ProgressBar(workspace.console, label, None, step.unit) as progress,
+            workspace.files.store.writing(step.stage, result) as folder,
         ):
-            figures.update(step.run(workspace, folder, meter))
+            result.update(step.run(workspace, folder, progress))
     except Exception as error:
         raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
     seconds = time.monotonic() - started
-    line = f"{label}: {seconds:.1f} s{_shown(figures)}"
+    line = f"{label}: {seconds:.1f} s{_shown(result)}"
     workspace.console.print(line, highlight=False, markup=False)
 
 
@@ -149,20 +149,20 @@ class Runner:
         if self._tracker.is_finished(run_id) and step.stage.name not in self.redone:
             return
         marker, folder = self._plan.store.marker(step.stage), self._plan.store.folder(step.stage)
-        figures, config = marker["figures"], self._plan.config
+        result, config = marker["figures"], self._plan.config
         kind = "cell" if step.stage.name.startswith("cells/") else "stage"
         self._tracker.log(
             run_id,
             params={
                 **{k: v for k, v in step.stage.config.items() if k != "parameters"},
-                **figures.get("parameters", {}),  # a method's, with calibrated values
+                **result.get("parameters", {}),  # a method's, with calibrated values
                 "task": config.data.task_name(), "seed": config.seed,
             },
-            metrics={**figures.get("metrics", {}), "stage_seconds": marker["seconds"]},
+            metrics={**result.get("metrics", {}), "stage_seconds": marker["seconds"]},
             tags={"kind": kind, "output": str(folder)},
             artifacts=_artifacts(folder),
         )  # fmt: skip
-        self._tracker.log_series(run_id, figures.get("series", {}))
+        self._tracker.log_series(run_id, result.get("series", {}))
         if step.stage.keeps_checkpoint:
             self._register(step, run_id)
         self._tracker.finish(run_id, "FINISHED")
@@ -234,8 +234,8 @@ def _artifacts(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.name not in NO_ARTIFACTS]
 
 
-def _shown(figures: Figures) -> str:
-    metrics = figures.get("metrics", {})
+def _shown(result: StageResult) -> str:
+    metrics = result.get("metrics", {})
     right = (name for name, metric in metrics_in_order().items() if metric.measures_correctness)
     names = ("steps", "final_loss", "held_out_accuracy", "pair_accuracy", *right, "reward")
     parts = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]

@@ -15,8 +15,8 @@ from orchestrator.config.load import ROOT
 from orchestrator.config.sections import Reading
 from orchestrator.config.training import Optimization, TrainingConfig
 from orchestrator.config.tree import Config
-from orchestrator.stages.figures import Figures, Series
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import Series, StageResult
 from orchestrator.training.job import Precision, Start, TrainingJob
 
 CURVE_POINTS = 100  # maximum number of points of a curve in MLflow and the report
@@ -60,13 +60,13 @@ class Trainer:
         checkpoint: str,
         optimization: Optimization,
         folder: Path,
-        meter: Meter,
+        progress: ProgressBar,
         steps: int | None = None,
         examples: Path | None = None,
         held_out: Path | None = None,
         beta: float = 1.0,
         reading: Reading = Reading(),  # noqa: B008 - frozen
-    ) -> Figures:
+    ) -> StageResult:
         """Train into ``folder``/checkpoint.
 
         The rows are those of ``examples``, by default ``folder``/examples.parquet. It is evaluated
@@ -104,30 +104,30 @@ class Trainer:
             score_label=reading.score_label,
             score_at=reading.score_at,
         )
-        result = self.resources.trainer().train(job, self._progress(meter))
+        result = self.resources.trainer().train(job, self._progress(progress))
         if result["resumed_at"]:
             self.console.print(
                 f"{self.stage}: resumed after step {result['resumed_at']}", highlight=False
             )
-        return _figures(result)
+        return _stage_result(result)
 
-    def _progress(self, meter: Meter) -> Callable[[JobState], None]:
+    def _progress(self, progress: ProgressBar) -> Callable[[JobState], None]:
         """Show the progress of a training, and report each measurement once."""
         passed_on: set[int] = set()
 
-        def progress(state: JobState) -> None:
+        def show(state: JobState) -> None:
             if not state.steps:
                 return
-            meter.update(state.done_steps, state.steps, note=_note(state))
+            progress.update(state.done_steps, state.steps, note=_note(state))
             for number in sorted(set(state.measures) - passed_on):
                 passed_on.add(number)
                 share = number / state.steps
                 self.on_measures(self.stage, share, number, state.measures[number])
 
-        return progress
+        return show
 
 
-def _figures(result: Mapping[str, Any]) -> Figures:
+def _stage_result(result: Mapping[str, Any]) -> StageResult:
     """Return metrics and curves of a training; the final loss is the mean of the last tenth."""
     last = result["loss"][-max(len(result["loss"]) // 10, 1) :]
     return {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-from orchestrator.stages.figures import WeightsEntry
+from orchestrator.stages.result import WeightsEntry
 
 
 class Mean(TypedDict):

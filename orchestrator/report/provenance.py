@@ -3,7 +3,7 @@
 from orchestrator.report.entries import Summary
 from orchestrator.report.notation import NOTHING, duration, facts, interval, number, printable
 from orchestrator.report.table import INTERVAL, Entry, Table, make_table, name_of
-from orchestrator.stages.figures import WeightsEntry
+from orchestrator.stages.result import WeightsEntry
 
 
 def models_table(summary: Summary) -> Table:

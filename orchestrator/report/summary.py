@@ -17,7 +17,7 @@ from orchestrator.objectives.definitions.language_modelling import LanguageModel
 from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.records import Reject
 from orchestrator.report.entries import Evaluation, Mean, ModelEntry, Summary
-from orchestrator.stages.figures import Figures, Marker
+from orchestrator.stages.result import Marker, StageResult
 
 VERSIONS_SHOWN = ("ray", "torch", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
 
@@ -125,8 +125,8 @@ def _is_training(marker: Marker) -> bool:
 def _model(
     config: Config, name: str, marker: Marker | None, pair_accuracy: Mapping[str, Mean]
 ) -> ModelEntry:
-    figures: Figures = {} if marker is None else marker["figures"]
-    metrics, series = figures.get("metrics", {}), figures.get("series", {})
+    result: StageResult = {} if marker is None else marker["figures"]
+    metrics, series = result.get("metrics", {}), result.get("series", {})
     objective = objective_of(config, name)
     has_cuts = objective is not None and OBJECTIVES[objective].takes_partial_pairs()
     return {

@@ -20,7 +20,7 @@ from rich.progress import (
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class Meter:
+class ProgressBar:
     """Shows the progress of one stage. ``update`` may be called for every row.
 
     Args:
@@ -38,7 +38,7 @@ class Meter:
         self._done = 0
         self._first: tuple[float, int] | None = None
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> "ProgressBar":
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),

@@ -18,9 +18,9 @@ from pathlib import Path
 import fsspec
 
 from orchestrator.masking import mask_secrets
-from orchestrator.stages.figures import Figures, Marker
 from orchestrator.stages.identity import stage_key
 from orchestrator.stages.output_folder import permanent_home
+from orchestrator.stages.result import Marker, StageResult
 
 MARKER = "_DONE.json"
 _PROBE = ".writable"
@@ -91,17 +91,17 @@ class Store:
         return bool(filesystem.exists(path))
 
     def marker(self, stage: Stage) -> Marker:
-        """Return the content of a finished stage's marker: seconds, config, inputs, figures."""
+        """Return the content of a finished stage's marker: seconds, config, inputs, result."""
         marker: Marker = json.loads((self.folder(stage) / MARKER).read_text())
         return marker
 
     @contextmanager
-    def writing(self, stage: Stage, figures: Figures) -> Iterator[Path]:
+    def writing(self, stage: Stage, result: StageResult) -> Iterator[Path]:
         """Yield a folder for the output of a stage, which is valid if the block ends without error.
 
         Args:
             stage: the stage.
-            figures: kept in the marker; the block may fill it.
+            result: stored in the marker; the block may fill it.
         """
         final = self._path(stage)
         partial = final.with_name(f".{final.name}.partial")
@@ -118,7 +118,7 @@ class Store:
             "inputs": {source.name: source.key for source in stage.inputs},
             "seconds": time.time() - started,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "figures": figures,
+            "figures": result,
         }
         _write_durably(partial / MARKER, mask_secrets(json.dumps(marker, indent=1, sort_keys=True)))
         if self.remote:

@@ -9,8 +9,8 @@ from rich.console import Console
 from jobs.sweep.steps import data
 from orchestrator.config.load import load_config
 from orchestrator.data.tables import read_demonstrations, read_pairs_table, read_prompts
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 
 
 def written(file: Path, rows: list[dict[str, Any]]) -> Path:
@@ -18,11 +18,11 @@ def written(file: Path, rows: list[dict[str, Any]]) -> Path:
     return file
 
 
-def staged(folder: Path, overrides: list[str]) -> Figures:
-    """The figures of the stage, whose files are then in ``folder``."""
+def staged(folder: Path, overrides: list[str]) -> StageResult:
+    """The result of the stage, whose files are then in ``folder``."""
     config = load_config(None, overrides)
-    with Meter(Console(quiet=True), "data", None, "rows") as meter:
-        return data.run(data.DataInputs(config.data, config.seed), folder, meter)
+    with ProgressBar(Console(quiet=True), "data", None, "rows") as progress:
+        return data.run(data.DataInputs(config.data, config.seed), folder, progress)
 
 
 def math(number: int) -> dict[str, Any]:
@@ -41,9 +41,9 @@ def test_math_has_demonstrations_pairs_and_test_prompts_with_latex_answers(tmp_p
         "test": written(tmp_path / "test.jsonl", [math(i) for i in range(30, 80)]),
     }
     fields = ", ".join(f"{name}: {file}" for name, file in files.items())
-    figures = staged(tmp_path, [f"data={{task: math, {fields}, test_prompts: 8}}"])
+    result = staged(tmp_path, [f"data={{task: math, {fields}, test_prompts: 8}}"])
 
-    assert figures["metrics"]["test_prompts"] == 8
+    assert result["metrics"]["test_prompts"] == 8
     assert len(read_demonstrations(tmp_path / "demonstrations.parquet")) == 20
     for prompt in read_prompts(tmp_path / "prompts_test.parquet"):
         number = int(prompt.messages[0]["content"].split()[2].rstrip("?"))
@@ -64,9 +64,9 @@ def test_pairs_of_ranked_completions_are_split_by_prompt_and_rejects_are_counted
     rows.append({"prompt": "x", "chosen": "a", "rejected": "b", "score_chosen": 1,
                  "score_rejected": 1})  # fmt: skip
     file = written(tmp_path / "ranked.jsonl", rows)
-    figures = staged(tmp_path, [f"data={{task: hh_rlhf, pairs: {file}, test_prompts: 4}}"])
+    result = staged(tmp_path, [f"data={{task: hh_rlhf, pairs: {file}, test_prompts: 4}}"])
 
-    assert figures["rejects"] == {"tie": 1}
+    assert result["rejects"] == {"tie": 1}
     splits = {
         name: read_pairs_table(tmp_path / f"pairs_{name}.parquet")
         for name in ("orm", "reference", "prm", "test")

@@ -13,8 +13,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from orchestrator.stages.figures import Figures
 from orchestrator.stages.identity import ROOT
+from orchestrator.stages.result import StageResult
 from orchestrator.stages.store import MARKER, Stage, Store
 
 MODULE = "orchestrator.rewards.weights"
@@ -63,9 +63,9 @@ def test_a_stage_is_done_when_its_block_has_ended_and_not_before(store: Store) -
 def test_the_marker_tells_what_the_stage_was_and_what_it_found(store: Store) -> None:
     data = Stage("data", MODULE, {})
     made = Stage("orm", MODULE, {"seed": 3}, (data,))
-    figures: Figures = {}
-    with store.writing(made, figures):
-        figures["metrics"] = {"steps": 5}
+    result: StageResult = {}
+    with store.writing(made, result):
+        result["metrics"] = {"steps": 5}
     marker = store.marker(made)
     assert marker["key"] == made.key and marker["stage"] == "orm"
     assert marker["config"] == {"seed": 3} and marker["inputs"] == {"data": data.key}

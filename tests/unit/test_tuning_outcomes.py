@@ -14,7 +14,7 @@ from jobs.tuning.log import TrialLog
 from jobs.tuning.main import _show
 from jobs.tuning.study import Study, study_of
 from orchestrator.config.load import ROOT, load_config
-from orchestrator.stages.figures import Figures, Series
+from orchestrator.stages.result import Series, StageResult
 from orchestrator.tracking.mlflow_tracker import Tracker
 from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
 from orchestrator.tuning.request import Request
@@ -69,8 +69,8 @@ def make(study: Study, number: int, value: float) -> None:
     """What the trial's own process leaves in the store."""
     stage, store = study.trials[number - 1].stage, study.store
     series: dict[str, Series] = {"loss": [(4, 1.0), (8, 0.5)], METRIC: [(8, value)]}
-    figures: Figures = {"metrics": {METRIC: value, "steps": 8}, "series": series}
-    with store.writing(stage, figures) as folder:
+    result: StageResult = {"metrics": {METRIC: value, "steps": 8}, "series": series}
+    with store.writing(stage, result) as folder:
         (folder / "checkpoint").mkdir()
 
 

@@ -1,4 +1,4 @@
-"""The folders and figures of finished stages, by the stage's name."""
+"""The folders and metrics of finished stages, by the stage's name."""
 
 from dataclasses import dataclass
 from pathlib import Path

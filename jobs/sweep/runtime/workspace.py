@@ -13,8 +13,8 @@ from jobs.sweep.runtime.resources import Resources
 from jobs.sweep.runtime.stage_files import StageFiles
 from jobs.sweep.training import OnMeasures, Trainer, ignore_measures
 from orchestrator.config.tree import Config
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.stages.store import Stage, Store
 
 RAY_TRAIN = "ray_train"  # folder of Ray Train's files under the store's
@@ -81,10 +81,10 @@ class Step:
     Attributes:
         stage: its identity.
         run: makes the step's inputs from the workspace, writes the output into a folder and
-            returns the stage's figures. Steps with the same stage are equal.
+            returns the stage's result. Steps with the same stage are equal.
         unit: what its progress counts.
     """
 
     stage: Stage
-    run: Callable[[Workspace, Path, Meter], Figures] = field(compare=False)
+    run: Callable[[Workspace, Path, ProgressBar], StageResult] = field(compare=False)
     unit: str

@@ -22,8 +22,8 @@ from orchestrator.evaluation.resampling import Floats
 from orchestrator.records import PreferencePair
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.sample_files import read_samples
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tasks.task import Task
 
 PAIRS_PER_CALL = 400
@@ -88,18 +88,21 @@ class AgreementInputs:
     grid: Sequence[int]
 
 
-def run(inputs: AgreementInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: AgreementInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write scores.npz: float64 (N, G + 1) for each position and side, the whole response last."""
     pairs = inputs.pairs.read()
     reward = inputs.engines.reward(inputs.scorer)
-    arrays = asyncio.run(_scores(reward, pairs, inputs.grid, meter))
+    arrays = asyncio.run(_scores(reward, pairs, inputs.grid, progress))
     np.savez(folder / "scores.npz", **arrays)  # type: ignore[arg-type]
     right = arrays["closed_chosen"][:, -1] > arrays["closed_rejected"][:, -1]
     return {"metrics": {"pairs": len(pairs), "pair_accuracy": float(right.mean())}}
 
 
 async def _scores(
-    reward: ActorReward, pairs: Sequence[PreferencePair], grid: Sequence[int], meter: Meter
+    reward: ActorReward,
+    pairs: Sequence[PreferencePair],
+    grid: Sequence[int],
+    progress: ProgressBar,
 ) -> dict[str, Floats]:
     """Return scores (N, G + 1) for each side and position: at the grid's cuts, then in full."""
     arrays = {}
@@ -109,7 +112,7 @@ async def _scores(
         for start in range(0, len(pairs), PAIRS_PER_CALL):
             chunk = [(p.prompt, getattr(p, side)) for p in pairs[start : start + PAIRS_PER_CALL]]
             rows += await reward.prefix_scores(chunk, cuts, POSITIONS)
-            meter.update(number * len(pairs) + len(rows), len(SIDES) * len(pairs))
+            progress.update(number * len(pairs) + len(rows), len(SIDES) * len(pairs))
         scores = np.array(rows).reshape(len(pairs), len(POSITIONS), len(cuts))
         for index, position in enumerate(POSITIONS):
             arrays[f"{position}_{side}"] = scores[:, index]

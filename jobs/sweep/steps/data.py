@@ -5,8 +5,8 @@ from pathlib import Path
 
 from orchestrator.data.rejects import reasons, write_rejects
 from orchestrator.data.tables import write_demonstrations, write_pairs, write_prompts
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tasks.task import Task, TaskData, check_data
 
 
@@ -18,9 +18,9 @@ class DataInputs:
     seed: int
 
 
-def run(inputs: DataInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: DataInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write demonstrations, prompts or pairs of each split, the test prompts and the rejects."""
-    data = inputs.task.read(inputs.seed, meter.update)
+    data = inputs.task.read(inputs.seed, progress.update)
     check_data(inputs.task, data)
     write_demonstrations(folder / "demonstrations.parquet", data.demonstrations)
     for name, pairs in data.pairs.items():
@@ -28,10 +28,10 @@ def run(inputs: DataInputs, folder: Path, meter: Meter) -> Figures:
     for name, prompts in {**data.prompts, "test": data.test}.items():
         write_prompts(folder / f"prompts_{name}.parquet", prompts)
     write_rejects(folder / "rejects.parquet", data.rejects)
-    return _figures(data)
+    return _result(data)
 
 
-def _figures(data: TaskData) -> Figures:
+def _result(data: TaskData) -> StageResult:
     metrics: dict[str, float] = {
         "demonstrations": len(data.demonstrations),
         "test_prompts": len(data.test),

@@ -32,8 +32,8 @@ from orchestrator.records import Prompt
 from orchestrator.scorers.loading import chat_of
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.methods.policy_alone import BASELINE
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tasks.task import Task
 
 
@@ -93,11 +93,11 @@ class EvaluationInputs:
     resampling: Resampling
 
 
-def run(inputs: EvaluationInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: EvaluationInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Read all cells and prefix scores, compare them, and write evaluation.json."""
     cells = _cell_results(inputs)
-    meter.advance(len(inputs.cells))
-    prefixes = _prefix_results(inputs, meter)
+    progress.advance(len(inputs.cells))
+    prefixes = _prefix_results(inputs, progress)
     results = asdict(cells) | asdict(prefixes)
     (folder / "evaluation.json").write_text(json.dumps(results, indent=1, allow_nan=False))
     decided = {"holds": 1.0, "does not hold": 0.0}.get(prefixes.premise.verdict)
@@ -145,7 +145,7 @@ def _orm_rewards(
     return inputs.engines.whole_rewards(inputs.orm, responses)
 
 
-def _prefix_results(inputs: EvaluationInputs, meter: Meter) -> PrefixResults:
+def _prefix_results(inputs: EvaluationInputs, progress: ProgressBar) -> PrefixResults:
     """Return rates and tests of the prefix scores of all scorers."""
     pairs, lengths = inputs.pairs.read(), list(inputs.grid)
     judge = PrefixJudge.of(inputs.task, inputs.judges)
@@ -161,7 +161,7 @@ def _prefix_results(inputs: EvaluationInputs, meter: Meter) -> PrefixResults:
                 for position in POSITIONS
             }
         rates[name] = measure_scorer(grid, scores, inputs.resampling)
-        meter.advance()
+        progress.advance()
     return prefix_results(policy_grid, rates, inputs.position, inputs.resampling)
 
 

@@ -17,8 +17,8 @@ from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import count_rows, stream_pairs
 from orchestrator.objectives.examples import ImplicitExample, with_unrelated
 from orchestrator.records import PreferencePair
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.training.files import ExampleWriter
 
 SPLITS = ("orm", "prm")  # the pairs that an ORM and the PRMs made of it are trained on
@@ -46,16 +46,16 @@ class ImplicitPairsInputs:
     unrelated: bool
 
 
-def run(inputs: ImplicitPairsInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: ImplicitPairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write examples.parquet, and held_out.parquet of the reference's pairs."""
-    meter.update(0, sum(map(count_rows, inputs.pairs)))
+    progress.update(0, sum(map(count_rows, inputs.pairs)))
     pairs = chain.from_iterable(map(stream_pairs, inputs.pairs))
     policy = inputs.engines.policy()
     with ExampleWriter(folder / "examples.parquet") as writer:
         for rows in _chunks(_rows(pairs, inputs.chat)):
             for row in _with_references(policy, rows, inputs.unrelated):
                 writer.add(row)
-            meter.advance(len(rows))
+            progress.advance(len(rows))
     held_out = held_out_pairs(inputs.held_out, inputs.held_out_pairs)
     _write_held_out(policy, list(_rows(held_out, inputs.chat)), folder)
     return {"metrics": {"pairs": writer.rows}}

@@ -19,8 +19,8 @@ from orchestrator.data.tables import read_pairs_table, read_prompts, write_pairs
 from orchestrator.randomness import stream_key
 from orchestrator.records import PreferencePair, Prompt, Reject
 from orchestrator.search.engines import SampleRequest
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tasks.task import PAIR_SPLITS, Task
 
 PROMPTS_PER_CALL = 512  # prompts sampled per call; progress is shown per call
@@ -50,10 +50,10 @@ class PairsInputs:
     max_new_tokens: int
 
 
-def run(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: PairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write pairs_{orm,reference,prm}.parquet and the rejects."""
     if inputs.task.samples_pairs:
-        return _roll_out(inputs, folder, meter)
+        return _roll_out(inputs, folder, progress)
     limits = inputs.readers.load()
     prompts = read_prompts(inputs.folder / "prompts_test.parquet")
     reasons = (
@@ -66,12 +66,14 @@ def run(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
     return _keep_what_fits(limits, splits, folder)
 
 
-def _roll_out(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
+def _roll_out(inputs: PairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
     counts = inputs.task.row_counts or {}
     prompts = {
         name: read_prompts(inputs.folder / f"prompts_{name}.parquet") for name in PAIR_SPLITS
     }
-    labelled = asyncio.run(_label_all(inputs, [p for n in PAIR_SPLITS for p in prompts[n]], meter))
+    labelled = asyncio.run(
+        _label_all(inputs, [p for n in PAIR_SPLITS for p in prompts[n]], progress)
+    )
     metrics: dict[str, float] = {}
     for name in PAIR_SPLITS:
         count_prompts = len(prompts[name])
@@ -85,16 +87,16 @@ def _roll_out(inputs: PairsInputs, folder: Path, meter: Meter) -> Figures:
 
 
 async def _label_all(
-    inputs: PairsInputs, prompts: Sequence[Prompt], meter: Meter
+    inputs: PairsInputs, prompts: Sequence[Prompt], progress: ProgressBar
 ) -> list[PreferencePair | None]:
     """Return the pair of each prompt; samples of the next prompts are drawn during labelling."""
     policy, slots = inputs.engines.policy(), asyncio.Semaphore(CALLS_IN_FLIGHT)
-    meter.update(0, len(prompts))
+    progress.update(0, len(prompts))
 
     async def label(chunk: Sequence[Prompt]) -> list[PreferencePair | None]:
         async with slots:
             pairs = await _label(inputs, policy, chunk)
-        meter.advance(len(chunk))
+        progress.advance(len(chunk))
         return pairs
 
     starts = range(0, len(prompts), PROMPTS_PER_CALL)
@@ -127,7 +129,7 @@ async def _label(
 
 def _keep_what_fits(
     limits: Sequence[ContextLimit], splits: dict[str, list[PreferencePair]], folder: Path
-) -> Figures:
+) -> StageResult:
     rejects: list[Reject] = []
     metrics: dict[str, float] = {}
     for name, pairs in splits.items():

@@ -23,8 +23,8 @@ from orchestrator.data.partial_pairs import SCHEMA, CutPairs, read_row_groups, t
 from orchestrator.rewards.partial_weights import count_rows_of, weigh
 from orchestrator.rewards.weight_tally import WeightTally
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.stages.figures import Figures, WeightsEntry
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult, WeightsEntry
 
 ROWS_PER_BATCH = 256
 
@@ -61,7 +61,7 @@ class PartialPairsInputs:
     resources: Resources
 
 
-def run(inputs: PartialPairsInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: PartialPairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write partial_pairs.parquet: a row for each pair and truncation, with lists of its cuts."""
     pipeline = _pipeline(inputs)
     total = pq.read_metadata(inputs.pairs).num_rows
@@ -72,7 +72,7 @@ def run(inputs: PartialPairsInputs, folder: Path, meter: Meter) -> Figures:
             rows = [count_rows_of(tally, batch, name) for name, tally in tallies.items()]
             writer.write_table(batch.select(SCHEMA.names).cast(SCHEMA))
             done += rows[0]
-            meter.update(done, total)
+            progress.update(done, total)
     metrics = {
         f"{name}_{key}": value
         for name, tally in tallies.items()

@@ -19,8 +19,8 @@ from orchestrator.data.tables import read_demonstrations, read_pairs_table, read
 from orchestrator.objectives.definitions.language_modelling import LanguageModelling
 from orchestrator.objectives.examples import TextExample
 from orchestrator.records import Demonstration, Reject
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tasks.task import PAIR_SPLITS, Task
 from orchestrator.training.files import write_examples
 
@@ -50,7 +50,7 @@ class PolicyInputs:
     trainer: Trainer
 
 
-def run(inputs: PolicyInputs, folder: Path, meter: Meter) -> Figures:
+def run(inputs: PolicyInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Create tokenizer and random weights, tokenize the demonstrations, and train the policy."""
     rows = read_demonstrations(inputs.folder / "demonstrations.parquet")
     if (words := inputs.task.vocabulary()) is not None:
@@ -67,11 +67,11 @@ def run(inputs: PolicyInputs, folder: Path, meter: Meter) -> Figures:
     _check_room(inputs, str(start), rejects, len(rows))
     write_examples(folder / "examples.parquet", examples)
     write_rejects(folder / "rejects.parquet", rejects)
-    figures = inputs.trainer.train(
-        LanguageModelling.name, "policy", str(start), inputs.optimization, folder, meter
+    result = inputs.trainer.train(
+        LanguageModelling.name, "policy", str(start), inputs.optimization, folder, progress
     )
-    figures["metrics"]["rejects"] = len(rejects)
-    return figures
+    result["metrics"]["rejects"] = len(rejects)
+    return result
 
 
 def _check_room(inputs: PolicyInputs, start: str, rejects: Sequence[Reject], rows: int) -> None:

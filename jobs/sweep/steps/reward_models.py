@@ -12,8 +12,8 @@ from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import stream_pairs
 from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.rewards.weights import Kind
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.training.files import write_examples
 from orchestrator.training.job import Start
 from orchestrator.training.pair_rows import first_partial_pairs, partial_pairs, whole_pair
@@ -127,18 +127,20 @@ class ImplicitInputs:
     trainer: Trainer
 
 
-def run_whole_pairs(inputs: WholePairsInputs, folder: Path, meter: Meter) -> Figures:
+def run_whole_pairs(inputs: WholePairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Train the ORM, the reference or a control on whole responses."""
     pairs = stream_pairs(inputs.pairs)
     write_examples(folder / "examples.parquet", (whole_pair(pair, inputs.chat) for pair in pairs))
     _write_held_out(inputs.held_out, inputs.chat, folder)
     return inputs.trainer.train(
-        inputs.objective, inputs.start, inputs.checkpoint, inputs.optimization, folder, meter,
+        inputs.objective, inputs.start, inputs.checkpoint, inputs.optimization, folder, progress,
         inputs.steps, beta=inputs.beta, reading=inputs.reading,
     )  # fmt: skip
 
 
-def run_partial_pairs(inputs: PartialPairsInputs, folder: Path, meter: Meter) -> Figures:
+def run_partial_pairs(
+    inputs: PartialPairsInputs, folder: Path, progress: ProgressBar
+) -> StageResult:
     """Train a process reward model on partial pairs."""
     examples = partial_pairs(
         inputs.partial_pairs, inputs.truncation, inputs.weight, inputs.weight_max,
@@ -149,15 +151,15 @@ def run_partial_pairs(inputs: PartialPairsInputs, folder: Path, meter: Meter) ->
     write_examples(folder / "examples.parquet", examples)
     _write_held_out(inputs.held_out, inputs.chat, folder)
     return inputs.trainer.train(
-        inputs.objective, "reward", inputs.checkpoint, inputs.optimization, folder, meter,
+        inputs.objective, "reward", inputs.checkpoint, inputs.optimization, folder, progress,
         beta=inputs.beta, reading=inputs.reading,
     )  # fmt: skip
 
 
-def run_implicit(inputs: ImplicitInputs, folder: Path, meter: Meter) -> Figures:
+def run_implicit(inputs: ImplicitInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Train an implicit PRM on labels of whole responses."""
     return inputs.trainer.train(
-        inputs.objective, "policy", inputs.checkpoint, inputs.optimization, folder, meter,
+        inputs.objective, "policy", inputs.checkpoint, inputs.optimization, folder, progress,
         examples=inputs.examples,
         held_out=inputs.held_out if inputs.held_out.is_file() else None,
         beta=inputs.beta,

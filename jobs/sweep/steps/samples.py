@@ -23,8 +23,8 @@ from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
 from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
 from orchestrator.search.sample_files import write_samples
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 
 SAMPLES, ENTROPIES = "samples.parquet", "entropies.parquet"
 CALIBRATION_PROMPTS = 128  # the PRM's prompts whose responses give the quantiles for thresholds
@@ -78,7 +78,7 @@ class CalibrationInputs:
     pairs: Path
 
 
-def run_samples(inputs: SamplesInputs, folder: Path, meter: Meter) -> Figures:
+def run_samples(inputs: SamplesInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Draw the N samples of best-of-N, once for all scorers."""
     search = inputs.search
     prompts, rejects = inputs.prompts.split()
@@ -90,7 +90,7 @@ def run_samples(inputs: SamplesInputs, folder: Path, meter: Meter) -> Figures:
             BatchBackend(search.engines.policy(search.dtype)),
             max_concurrent=search.max_concurrent,
             batchers=1,
-            on_outcome=counter(meter, len(problems)),
+            on_outcome=counter(progress, len(problems)),
         )
     )
     write_samples(folder / SAMPLES, problems, states)
@@ -99,7 +99,7 @@ def run_samples(inputs: SamplesInputs, folder: Path, meter: Meter) -> Figures:
     return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
 
 
-def run_calibration(inputs: CalibrationInputs, folder: Path, meter: Meter) -> Figures:
+def run_calibration(inputs: CalibrationInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write the policy's entropies (nats) before each token of sampled responses."""
     search = inputs.search
     pairs = read_pairs_table(inputs.pairs)
@@ -117,11 +117,11 @@ def run_calibration(inputs: CalibrationInputs, folder: Path, meter: Meter) -> Fi
     sampled = asyncio.run(search.engines.policy(search.dtype).sample_all(requests))
     entropies = [e for answer in sampled for e in answer.continuations[0].entropies]
     pq.write_table(pa.table({"entropy": pa.array(entropies, pa.float64())}), folder / ENTROPIES)
-    meter.update(len(problems), len(problems))
+    progress.update(len(problems), len(problems))
     return {"metrics": {"mean_entropy": float(np.mean(entropies)), "tokens": len(entropies)}}
 
 
-def counter(meter: Meter, total: int) -> Callable[[object], None]:
+def counter(progress: ProgressBar, total: int) -> Callable[[object], None]:
     """Return a function that counts the finished prompts of ``total``."""
-    meter.update(0, total)
-    return lambda outcome: meter.advance()
+    progress.update(0, total)
+    return lambda outcome: progress.advance()

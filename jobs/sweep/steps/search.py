@@ -32,8 +32,8 @@ from orchestrator.search.problem import Problem
 from orchestrator.search.runner import run_searches
 from orchestrator.search.sample_files import read_samples
 from orchestrator.search.shared_samples import best_of_first, first_samples, score_samples
-from orchestrator.stages.figures import Figures
-from orchestrator.stages.progress import Meter
+from orchestrator.stages.progress import ProgressBar
+from orchestrator.stages.result import StageResult
 from orchestrator.tasks.task import Task
 
 
@@ -68,7 +68,7 @@ class CellInputs:
     rewarded_pairs: Path | None
 
 
-def run_cell(inputs: CellInputs, folder: Path, meter: Meter) -> Figures:
+def run_cell(inputs: CellInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Run one method with one scorer over the test prompts; write responses.parquet."""
     search, scorer = inputs.search, inputs.scorer
     prompts = inputs.prompts.first(inputs.method.prompts)
@@ -80,7 +80,7 @@ def run_cell(inputs: CellInputs, folder: Path, meter: Meter) -> Figures:
             replace(problem, reward_prompt_ids=chat.reward_prompt_ids(prompt.messages))
             for problem, prompt in zip(problems, prompts, strict=True)
         ]
-    outcomes = _searched(inputs, method, problems, counter(meter, len(problems)))
+    outcomes = _searched(inputs, method, problems, counter(progress, len(problems)))
     rows = ResponseRows(search.chat, _sizes(inputs), inputs.task)
     if method.has_curve:
         write_curve(folder / "curve.parquet", rows, prompts, outcomes)

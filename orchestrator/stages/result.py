@@ -1,4 +1,4 @@
-"""The small results of a stage, which its marker file stores, and the format of the marker."""
+"""The result of a stage: metrics, series, settings; and the format of the marker that stores it."""
 
 from typing import TypedDict
 
@@ -13,8 +13,8 @@ class WeightsEntry(WeightSummary):
     truncation: str
 
 
-class Figures(TypedDict, total=False):
-    """Results of a stage, JSON-able.
+class StageResult(TypedDict, total=False):
+    """The result of a stage, JSON-able.
 
     Attributes:
         metrics: numbers for MLflow and the summary.
@@ -41,7 +41,7 @@ class Marker(TypedDict):
         inputs: key of each stage that it reads, by name.
         seconds: wall time of the stage.
         finished: UTC time, ISO 8601.
-        figures: its results.
+        figures: its result.
     """
 
     stage: str
@@ -50,4 +50,4 @@ class Marker(TypedDict):
     inputs: dict[str, str]
     seconds: float
     finished: str
-    figures: Figures
+    figures: StageResult
