@@ -50,8 +50,10 @@ class ReferenceScorer:
     def _scores(
         self, prompts: list[Ids], responses: list[Ids], cuts: list[list[int]]
     ) -> list[list[float]]:
-        tokens = self._engine.policy_tokens
-        converted = [tokens.response((), response, finished=True) for response in responses]
+        converter = self._engine.token_converter
+        converted = [
+            converter.convert_response((), response, finished=True) for response in responses
+        ]
         if all(ids == response for (_, ids), response in zip(converted, responses, strict=True)):
             # Both models have the same tokens: one pass scores all prefixes.
             ends = [len(x) - count for x, (count, _) in zip(prompts, converted, strict=True)]

@@ -68,7 +68,7 @@ class ResponseBorder:
         texts = {end: self._chat.encoded(f"{begin}{end}{closing}") for end in _ENDS if ids}
         return tuple(end for end, text in texts.items() if text[-len(ids) :] != ids)
 
-    def has_probe_ending(self, prompt_ids: Ids, count: int) -> bool:
+    def ends_like_probe_prompt(self, prompt_ids: Ids, count: int) -> bool:
         """Return whether the last ``count`` ids of a prompt equal those of the probe prompt.
 
         ``in_context`` may replace them only then.

@@ -38,7 +38,7 @@ class AggregatedScorer(Scorer):
     ) -> None:
         super().__init__(inner.chat, inner.position, None, inner.finished)
         check_delimiter(self.chat, step_delimiter)
-        self.policy_tokens = inner.policy_tokens
+        self.token_converter = inner.token_converter
         self.context = inner.context
         self._inner, self._how, self._delimiter = inner, aggregation, step_delimiter
 

@@ -45,15 +45,15 @@ class Scorer(ABC):
         policy_chat: "Chat | None",
         finished: Finished = "template",
     ) -> None:
-        from orchestrator.scorers.policy_tokens import PolicyTokens  # imports transformers
+        from orchestrator.scorers.token_converter import TokenConverter  # imports transformers
 
         self.chat, self.position, self.finished = chat, position, finished
-        self.policy_tokens = PolicyTokens(policy_chat, chat)
+        self.token_converter = TokenConverter(policy_chat, chat)
 
     @property
     def shares_tokenizer(self) -> bool:
-        """Whether policy and model have the same token ids."""
-        return self.policy_tokens.shared
+        """Whether policy and model have the same vocabulary."""
+        return self.token_converter.same_vocabulary
 
     @abstractmethod
     def prefix_scores(
@@ -91,7 +91,7 @@ class Scorer(ABC):
                 return NaN for them, and the scores of the other requests.
             TextDoesNotFit: a response and its closing do not fit in the model's context.
         """
-        groups = [self.policy_tokens.requests(request) for request in requests]
+        groups = [self.token_converter.convert_request(request) for request in requests]
         self.check_room([self._longest([part.request for part in group]) for group in groups])
         answers = iter(
             self.score_model_requests([part.request for group in groups for part in group])
@@ -102,8 +102,8 @@ class Scorer(ABC):
             computed = reused = 0
             for part in group:
                 answer = next(answers)
-                for number, score in zip(part.numbers, answer.scores, strict=True):
-                    scores[number] = score
+                for index, score in zip(part.indices, answer.scores, strict=True):
+                    scores[index] = score
                 computed, reused = computed + answer.tokens_computed, reused + answer.tokens_reused
             results.append(Scored(tuple(scores), computed, reused))
         return results

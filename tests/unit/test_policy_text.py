@@ -9,7 +9,7 @@ from support.template_forms import FORMS, MISTRAL_3
 from orchestrator.conversations.chat import Chat
 from orchestrator.conversations.rendering import TemplateRefuses
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer
-from orchestrator.scorers.policy_tokens import PolicyTokens
+from orchestrator.scorers.token_converter import TokenConverter
 from orchestrator.search.engines import Ids, ScoreRequest
 
 PROMPT = [
@@ -54,7 +54,7 @@ def as_search_reads(chat: Chat, policy: Chat | None, response: str, before: int)
     request = ScoreRequest(
         chat.reward_prompt_ids(PROMPT), ids[:before], (ids[before:],), (True,)
     )  # fmt: skip
-    (found,) = PolicyTokens(policy, chat).requests(request)
+    (found,) = TokenConverter(policy, chat).convert_request(request)
     own = found.request
     return own.prompt_ids + own.prefix_ids + own.extensions[0] + chat.closing_ids
 
@@ -102,7 +102,7 @@ def test_a_thought_that_goes_on_stands_where_a_finished_one_does() -> None:
     whole = chat.conversation(PROMPT, "<think>\nhm\n</think>\n\nIt is 5.")
     ids = chat.response_ids("<think>\nhm")
     request = ScoreRequest(chat.reward_prompt_ids(PROMPT), (), (ids,), (False,))
-    (found,) = PolicyTokens(None, chat).requests(request)
+    (found,) = TokenConverter(None, chat).convert_request(request)
     read = found.request.prompt_ids + found.request.prefix_ids + found.request.extensions[0]
     assert (whole.prompt_ids + whole.response_ids)[: len(read)] == read
 
@@ -122,8 +122,8 @@ def test_a_closing_that_merges_with_a_response_is_told(caplog: pytest.LogCapture
     chat = Chat(byte_level("<|endoftext|>", eos="<|endoftext|>"), (), template)
     with pytest.raises(TemplateRefuses, match="closing tokens merge"):
         chat.conversation(PROMPT, "It is so.")
-    PolicyTokens(None, chat)
+    TokenConverter(None, chat)
     assert "closing tokens merge with responses that end with '.'" in caplog.text
     caplog.clear()
-    PolicyTokens(None, reward("ChatML"))
+    TokenConverter(None, reward("ChatML"))
     assert not caplog.text

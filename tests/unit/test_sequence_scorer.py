@@ -166,10 +166,10 @@ def test_a_cut_inside_a_character_scores_what_is_whole(word_reward: str, byte_re
     scorer = SequenceScorer(word_reward, policy_chat=policy_chat)
     whole, character = policy_chat.response_ids("hello ."), policy_chat.response_ids("🙂")
     assert len(character) > 1 and policy_chat.text(whole + character[:1]) == "hello .\ufffd"
-    assert scorer.policy_tokens.response(whole + character[:1], (), False)[
+    assert scorer.token_converter.convert_response(whole + character[:1], (), False)[
         1
     ] == scorer.chat.response_ids("hello .")
-    assert scorer.policy_tokens.response(whole + character, (), False)[
+    assert scorer.token_converter.convert_response(whole + character, (), False)[
         1
     ] == scorer.chat.response_ids("hello .🙂")
 

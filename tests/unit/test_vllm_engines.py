@@ -26,9 +26,9 @@ from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.randomness import stream_key
 from orchestrator.records import Response
 from orchestrator.scorers.loading import load_scorer
-from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.scorers.token_converter import TokenConverter
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.engines import (
@@ -300,7 +300,7 @@ def test_a_policy_of_other_tokens_is_scored_by_its_text(
     scorer: VllmSequenceScorer, wide_reward: str, byte_reward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     byte = load_chat(byte_reward)
-    monkeypatch.setattr(scorer, "policy_tokens", PolicyTokens(byte, scorer.chat))
+    monkeypatch.setattr(scorer, "token_converter", TokenConverter(byte, scorer.chat))
     other = SequenceScorer(wide_reward, policy_chat=byte)
     x = requests(other, 1)[0].prompt_ids
     y = byte.response_ids("thank you . please check the screen .")

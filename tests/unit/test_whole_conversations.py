@@ -22,10 +22,10 @@ from orchestrator.objectives.definitions.bradley_terry import BradleyTerry
 from orchestrator.objectives.objective import LossContext
 from orchestrator.records import Message, PreferencePair, Prompt
 from orchestrator.scorers.loading import load_scorer
-from orchestrator.scorers.policy_tokens import PolicyTokens
 from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.scorers.spec import ScorerSpec
+from orchestrator.scorers.token_converter import TokenConverter
 from orchestrator.scorers.vllm_sequence import VllmSequenceScorer
 from orchestrator.search.engines import ScoreRequest
 from orchestrator.training.pair_rows import whole_pair
@@ -156,7 +156,7 @@ def test_vllm_gives_the_same_scores(
     try:
         for family in families:
             scorer.chat = load_chat(folders()[family])
-            scorer.policy_tokens = PolicyTokens(None, scorer.chat)
+            scorer.token_converter = TokenConverter(None, scorer.chat)
             spec = ScorerSpec(folders()[family])
             for messages in (CONVERSATIONS["one turn"], CONVERSATIONS["system, three turns"]):
                 wanted = by_transformers(family, messages, ANSWER)

@@ -18,7 +18,7 @@ from orchestrator.tasks.helpdesk.extent import DIFFERENT_PROMPTS
 Option = TypeVar("Option")
 
 SECOND_PRODUCT_SHARE = 0.3
-# Mostly wrong verbs: from outcomes, small reward models learn these, but hardly parts and repeats.
+# Mostly wrong verbs: small ORMs learn to detect these, but rarely wrong parts or repeats.
 SLIPS = (("part", 0.2), ("verb", 0.6), ("repeat", 0.2))
 PLEASE_SHARE = 0.5  # the same for all styles, which differ in their mistakes
 
@@ -29,7 +29,8 @@ class Style:
 
     share: float
     slip: float
-    popular_wrong: float  # if the problem has one: a third of the steps over all styles
+    # If the problem has one and the step has no slip: about a quarter of such problems' steps.
+    popular_wrong: float
     apology: float
     warm: float
     rude: float

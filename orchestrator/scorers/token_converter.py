@@ -1,8 +1,8 @@
 """Converts requests from a policy's token ids to a reward model's.
 
-If both have the same tokenizer, the ids are kept, except for a response whose first tokens merge
+If both have the same vocabulary, the ids are kept, except for a response whose first tokens merge
 with the end of the prompt, or whose white space the reward model's template removes. All other
-responses are tokenized by their text, tail by tail (`conversations/retokenizing.py`).
+responses are tokenized by their text, incrementally (`conversations/retokenizing.py`).
 """
 
 import logging
@@ -22,17 +22,17 @@ _SEPARATE = "search tokenizes the closing tokens separately, and scoring jobs re
 
 
 @dataclass(frozen=True)
-class ModelRequest:
+class RewardModelRequest:
     """A request in the reward model's tokens.
 
-    ``numbers`` holds, for each extension, its index in the original request.
+    ``indices`` holds, for each extension, its index in the original request.
     """
 
     request: ScoreRequest
-    numbers: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
-class PolicyTokens:
+class TokenConverter:
     """Converts the responses of a policy to the tokens of a reward model.
 
     Args:
@@ -46,51 +46,49 @@ class PolicyTokens:
         if self._border.merging_ends:
             ends = ", ".join(map(repr, self._border.merging_ends))
             _LOG.warning("%s: %s %s; %s", model.tokenizer.name_or_path, _MERGES, ends, _SEPARATE)
-        self.shared = policy is None or _same(policy, model)
+        self.same_vocabulary = policy is None or _same_vocabulary(policy, model)
         self._retokenizer = Retokenizer(self._policy, model)
         lead = self._policy.lead
         self._lead_begin = self._policy.marker_ids(lead)[0] if lead.strip() else None
         end_think = self._policy.marker_ids(END_THINK)
         self._end_think = end_think[0] if len(end_think) == 1 else None
-        self._begins: dict[int, int | None] = {}  # keyed by a response's first token
+        self._replaced_by_first_token: dict[int, int | None] = {}
         self._trimmed_ends: dict[int, bool] = {}
 
-    def requests(self, request: ScoreRequest) -> list[ModelRequest]:
+    def convert_request(self, request: ScoreRequest) -> list[RewardModelRequest]:
         """Return a request in the reward model's tokens.
 
         There are several if the responses replace different numbers of tokens at the end of the
         prompt.
         """
-        prefix, finished = request.prefix_ids, request.are_finished
-        pairs = list(zip(request.extensions, finished, strict=True))
-        replaced = [self._replaced(prefix, extension, end) for extension, end in pairs]
+        prefix, are_finished = request.prefix_ids, request.are_finished
+        pairs = list(zip(request.extensions, are_finished, strict=True))
+        replaced = [self._replaced(prefix, extension, finished) for extension, finished in pairs]
         count = replaced[0] if len(set(replaced)) == 1 else None
-        if count is not None and self._border.has_probe_ending(request.prompt_ids, count):
+        if count is not None and self._border.ends_like_probe_prompt(request.prompt_ids, count):
             prompt = request.prompt_ids[: len(request.prompt_ids) - count]
-            converted = ScoreRequest(prompt, prefix, request.extensions, finished)
-            return [ModelRequest(converted, tuple(range(len(pairs))))]
+            converted = ScoreRequest(prompt, prefix, request.extensions, are_finished)
+            return [RewardModelRequest(converted, tuple(range(len(pairs))))]
         groups: dict[int, list[tuple[int, Ids]]] = {}
-        for number, (extension, end) in enumerate(pairs):
-            count, ids = self.response(prefix, extension, end)
-            if not self._border.has_probe_ending(request.prompt_ids, count):
-                # The prompt's last word would be replaced too: nothing merges then.
-                count, ids = (
-                    0,
-                    self._model.response_ids(self._policy.response_text(prefix + extension)),
-                )
-            groups.setdefault(count, []).append((number, ids))
+        for index, (extension, finished) in enumerate(pairs):
+            count, ids = self.convert_response(prefix, extension, finished)
+            if not self._border.ends_like_probe_prompt(request.prompt_ids, count):
+                # The merge would change the user's text, so tokenize the response separately.
+                text = self._policy.response_text(prefix + extension)
+                count, ids = 0, self._model.response_ids(text)
+            groups.setdefault(count, []).append((index, ids))
         return [_together(request, count, group) for count, group in groups.items()]
 
-    def response(self, prefix_ids: Ids, extension: Ids, finished: bool) -> tuple[int, Ids]:
-        """Return a response, and the number of tokens that it replaces at the prompt's end."""
+    def convert_response(self, prefix_ids: Ids, extension: Ids, finished: bool) -> tuple[int, Ids]:
+        """Return how many tokens at the prompt's end a response replaces, and its tokens."""
         count = self._replaced(prefix_ids, extension, finished)
         if count is not None:
             return count, prefix_ids + extension
         return self._retokenizer.response(prefix_ids, extension, finished)
 
     def _replaced(self, prefix: Ids, extension: Ids, finished: bool) -> int | None:
-        """Return the count of ``response`` if the ids are the reward model's too, else None."""
-        if not self.shared:
+        """Return how many prompt tokens a response replaces; None if it must be retokenized."""
+        if not self.same_vocabulary:
             return None
         if not prefix and not extension:
             return 0
@@ -101,10 +99,10 @@ class PolicyTokens:
             return None
         if first in self._policy.control.ids:
             return 0  # a control token has no text
-        if first not in self._begins:
+        if first not in self._replaced_by_first_token:
             count, ids = self._border.in_context(self._policy.response_text((first,)))
-            self._begins[first] = count if ids == (first,) else None
-        return self._begins[first]
+            self._replaced_by_first_token[first] = count if ids == (first,) else None
+        return self._replaced_by_first_token[first]
 
     def _is_rewritten(self, prefix: Ids, extension: Ids) -> bool:
         """Return whether the reward model's template may change the text of the response."""
@@ -118,7 +116,7 @@ class PolicyTokens:
     def _is_trimmed_end(self, token_id: int) -> bool:
         """Return whether a token may end with white space that the template removes.
 
-        A token of white space may give no text.
+        A white-space token may decode to an empty string.
         """
         if token_id not in self._trimmed_ends:
             text = self._policy.text((token_id,))
@@ -127,24 +125,26 @@ class PolicyTokens:
         return self._trimmed_ends[token_id]
 
 
-def _together(request: ScoreRequest, count: int, group: Sequence[tuple[int, Ids]]) -> ModelRequest:
+def _together(
+    request: ScoreRequest, count: int, group: Sequence[tuple[int, Ids]]
+) -> RewardModelRequest:
     """Return one request for full responses, with their common beginning as its prefix."""
     responses = [ids for _, ids in group]
     columns = zip(*responses, strict=False)
     shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
-    numbers = tuple(number for number, _ in group)
-    finished = request.are_finished
-    return ModelRequest(
+    indices = tuple(index for index, _ in group)
+    are_finished = request.are_finished
+    return RewardModelRequest(
         ScoreRequest(
             request.prompt_ids[: len(request.prompt_ids) - count],
             responses[0][:shared],
             tuple(ids[shared:] for ids in responses),
-            tuple(finished[number] for number in numbers),
+            tuple(are_finished[index] for index in indices),
         ),
-        numbers,
+        indices,
     )
 
 
-def _same(first: Chat, second: Chat) -> bool:
+def _same_vocabulary(first: Chat, second: Chat) -> bool:
     """Return whether both have the same vocabulary."""
     return bool(first.tokenizer.get_vocab() == second.tokenizer.get_vocab())
