@@ -14,11 +14,11 @@ from orchestrator.search.engines import Ids, ScoreRequest
 
 
 class ReferenceScorer:
-    """A worker of Ray Data with the reference reward model.
+    """Callable for Ray Data's ``map_batches`` that scores with the reference reward model.
 
     Args:
         reference: the reference RM r_phi.
-        prm: checkpoint folder or hub name whose tokenizer made the token ids and cuts.
+        tokenizer_checkpoint: folder or hub name whose tokenizer made the token ids and cuts.
         position: where a prefix is scored.
         device: torch device name.
         threads: torch threads.
@@ -27,14 +27,14 @@ class ReferenceScorer:
     def __init__(
         self,
         reference: ScorerSpec,
-        prm: str,
+        tokenizer_checkpoint: str,
         position: Position,
         device: str,
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
         self._chat = chat_of(reference)
-        self._engine = load_scorer(reference, position, load_chat(prm), device)
+        self._engine = load_scorer(reference, position, load_chat(tokenizer_checkpoint), device)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Add `reference_chosen` and `reference_rejected`, lists with one score for each cut."""
@@ -56,8 +56,10 @@ class ReferenceScorer:
         ]
         if all(ids == response for (_, ids), response in zip(converted, responses, strict=True)):
             # Both models have the same tokens: one pass scores all prefixes.
-            ends = [len(x) - count for x, (count, _) in zip(prompts, converted, strict=True)]
-            prompts = [x[:end] for x, end in zip(prompts, ends, strict=True)]
+            prompt_lengths = [
+                len(x) - count for x, (count, _) in zip(prompts, converted, strict=True)
+            ]
+            prompts = [x[:n] for x, n in zip(prompts, prompt_lengths, strict=True)]
             return self._engine.prefix_scores(prompts, responses, cuts)
         closed = self._engine.position == "closed"
         requests = [
@@ -65,6 +67,7 @@ class ReferenceScorer:
                 prompt,
                 (),
                 tuple(response[:t] for t in lengths),
+                # Only a full response in closed position is finished.
                 tuple(closed and t >= len(response) for t in lengths),
             )
             for prompt, response, lengths in zip(prompts, responses, cuts, strict=True)

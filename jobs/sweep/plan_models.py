@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from jobs.sweep import inputs_models as inputs
+from jobs.sweep import model_inputs as inputs
 from jobs.sweep.plan_stages import StageList
 from jobs.sweep.steps import data, implicit_pairs, pairs, partial_pairs, policy, reward_models
 from jobs.sweep.training import training_identity
@@ -24,10 +24,10 @@ def add_models(plan: StageList, model: str | None) -> None:
         "pairs", pairs.run, inputs.pairs_inputs, _pairs_identity(plan), ("data", "policy"),
         unit="prompts", components=(type(config.data).__module__, *readers),
     )  # fmt: skip
-    _add_outcome(plan, "orm")
+    _add_orm_or_reference(plan, "orm")
     partial_pairs_needed = any(v.takes_partial_pairs for v in config.variants.values())
     if config.models.reference or partial_pairs_needed or model == "reference":
-        _add_outcome(plan, "reference")
+        _add_orm_or_reference(plan, "reference")
     if partial_pairs_needed:
         _add_partial_pairs(plan)
     _add_implicit_pairs(plan)
@@ -69,12 +69,12 @@ def _pairs_identity(plan: StageList) -> dict[str, object]:
     }
 
 
-def _add_outcome(plan: StageList, name: str) -> None:
+def _add_orm_or_reference(plan: StageList, name: str) -> None:
     config = plan.config
     checkpoint = config.models.reference if name == "reference" else config.models.orm
     if checkpoint is None:
         plan.add(
-            name, reward_models.run_whole_pairs, partial(inputs.outcome_inputs, name=name),
+            name, reward_models.run_whole_pairs, partial(inputs.orm_or_reference_inputs, name=name),
             training_identity(config, name), ("pairs", "policy"), checkpoint=True, unit="steps",
             components=(BradleyTerry.__module__,),
         )  # fmt: skip
@@ -92,7 +92,7 @@ def _add_partial_pairs(plan: StageList) -> None:
         "seed": config.seed,
     }
     plan.add(
-        "partial_pairs", partial_pairs.run, inputs.cut_inputs, identity,
+        "partial_pairs", partial_pairs.run, inputs.make_partial_pairs_inputs, identity,
         ("pairs", "orm", "reference"), unit="pairs", components=plan.kind_modules("reference"),
     )  # fmt: skip
 
@@ -102,11 +102,11 @@ def _add_implicit_pairs(plan: StageList) -> None:
     implicit = [v.trained_by for v in config.variants.values() if v.is_trained_from_policy]
     if not implicit:
         return
-    unrelated = any(objective.needs_unrelated for objective in implicit)
-    identity = {"unrelated": unrelated, "held_out": config.training.evaluation_pairs}
+    needs_unrelated_response = any(objective.needs_unrelated for objective in implicit)
+    identity = {"unrelated": needs_unrelated_response, "held_out": config.training.evaluation_pairs}
     plan.add(
         "implicit_pairs", implicit_pairs.run,
-        partial(inputs.implicit_pairs_inputs, unrelated=unrelated), identity,
+        partial(inputs.implicit_pairs_inputs, needs_unrelated_response=needs_unrelated_response), identity,
         ("pairs", "policy"), unit="pairs",
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from jobs.sweep import inputs_search as inputs
+from jobs.sweep import search_inputs as inputs
 from jobs.sweep.plan_stages import StageList
 from jobs.sweep.stage_names import CellName, cell_names, samples_per_prompt
 from jobs.sweep.steps import agreement, evaluation, samples, search

@@ -64,7 +64,8 @@ class CutPairs:
     """Cuts a batch of preference pairs into one row per pair and truncation.
 
     Args:
-        prm: folder or hub name of the model whose tokens are cut.
+        tokenizer_checkpoint: folder or hub name of the model whose tokens are cut; only its
+            tokenizer is used.
         shares: for each truncation, the share of the pairs that it takes; the pair's id decides.
         preset: "paper" cuts SST as section 4.1.1, "official" as the public code.
         sst_k: mean number of cuts of the paper's SST.
@@ -74,14 +75,14 @@ class CutPairs:
 
     def __init__(
         self,
-        prm: str,
+        tokenizer_checkpoint: str,
         shares: Mapping[str, float],
         preset: Preset,
         sst_k: int,
         seed: int,
         fold_system: bool = True,
     ) -> None:
-        self._prm, self._shares = prm, shares
+        self._tokenizer_checkpoint, self._shares = tokenizer_checkpoint, shares
         self._preset, self._sst_k, self._seed = preset, sst_k, seed
         self._fold_system = fold_system
 
@@ -90,7 +91,7 @@ class CutPairs:
 
         ``same_prefix`` counts the cuts that are dropped because both prefixes are equal.
         """
-        chat = load_chat(self._prm, self._fold_system)
+        chat = load_chat(self._tokenizer_checkpoint, self._fold_system)
         rows = [
             self._cut(chat, pair, truncation)
             for pair in batch.to_pylist()

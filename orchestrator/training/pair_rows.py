@@ -71,18 +71,18 @@ def partial_pairs(
             )
 
 
-def first_partial_pairs(rows: Iterable[PairExample], most: int) -> Iterator[PairExample]:
-    """Yield the first rows up to ``most`` partial pairs; the last row is truncated to fit."""
+def first_partial_pairs(rows: Iterable[PairExample], count: int) -> Iterator[PairExample]:
+    """Yield the first rows up to ``count`` partial pairs; the last row is truncated to fit."""
     for row in rows:
-        if most <= 0:
+        if count <= 0:
             return
         yield replace(
             row,
-            chosen_cuts=row.chosen_cuts[:most],
-            rejected_cuts=row.rejected_cuts[:most],
-            weights=row.weights[:most],
+            chosen_cuts=row.chosen_cuts[:count],
+            rejected_cuts=row.rejected_cuts[:count],
+            weights=row.weights[:count],
         )
-        most -= row.size
+        count -= row.size
 
 
 def _weights(

@@ -35,7 +35,7 @@ class ImplicitPairsInputs:
         held_out_pairs: largest number of pairs of that file.
         chat: chat format of the policy.
         engines: the policy in actors.
-        unrelated: whether a response to another prompt is scored too.
+        needs_unrelated_response: whether a response to another prompt is scored too.
     """
 
     pairs: Sequence[Path]
@@ -43,7 +43,7 @@ class ImplicitPairsInputs:
     held_out_pairs: int
     chat: Chat
     engines: Engines
-    unrelated: bool
+    needs_unrelated_response: bool
 
 
 def run(inputs: ImplicitPairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
@@ -53,7 +53,7 @@ def run(inputs: ImplicitPairsInputs, folder: Path, progress: ProgressBar) -> Sta
     policy = inputs.engines.policy()
     with ExampleWriter(folder / "examples.parquet") as writer:
         for rows in _chunks(_rows(pairs, inputs.chat)):
-            for row in _with_references(policy, rows, inputs.unrelated):
+            for row in _with_references(policy, rows, inputs.needs_unrelated_response):
                 writer.add(row)
             progress.advance(len(rows))
     held_out = held_out_pairs(inputs.held_out, inputs.held_out_pairs)
@@ -83,21 +83,21 @@ def _chunks(rows: Iterator[ImplicitExample]) -> Iterator[list[ImplicitExample]]:
 
 
 def _with_references(
-    policy: ActorPolicy, rows: list[ImplicitExample], unrelated: bool
+    policy: ActorPolicy, rows: list[ImplicitExample], needs_unrelated_response: bool
 ) -> list[ImplicitExample]:
     """Return the rows with log pi_ref (nats) of their responses."""
-    rows = with_unrelated(rows) if unrelated else rows
+    rows = with_unrelated(rows) if needs_unrelated_response else rows
     texts = [
         (row.prompt_ids, response)
         for row in rows
-        for response in (*row.responses, *([row.unrelated_ids] if unrelated else []))
+        for response in (*row.responses, *([row.unrelated_ids] if needs_unrelated_response else []))
     ]
     log_probs = iter(asyncio.run(policy.log_probs(texts)))
     return [
         replace(
             row,
             references=tuple(next(log_probs) for _ in row.responses),
-            unrelated_reference=next(log_probs) if unrelated else 0.0,
+            unrelated_reference=next(log_probs) if needs_unrelated_response else 0.0,
         )
         for row in rows
     ]
@@ -107,5 +107,5 @@ def _write_held_out(policy: ActorPolicy, rows: list[ImplicitExample], folder: Pa
     """Write held_out.parquet, if there are rows."""
     if rows:
         with ExampleWriter(folder / "held_out.parquet") as writer:
-            for row in _with_references(policy, rows, unrelated=False):
+            for row in _with_references(policy, rows, needs_unrelated_response=False):
                 writer.add(row)

@@ -1,7 +1,8 @@
 """Step 3: make preference pairs of whole responses for ORM, reference and PRM.
 
-A pair is two samples of the policy that the task labels, or it comes with the data. Pairs that are
-too long for the models go to the rejects.
+A pair is two samples of the policy that the task labels, or it comes with the data. Pairs from
+files that the models cannot read (too long, refused by the chat template, identical tokens) are
+written to the rejects.
 """
 
 import asyncio
@@ -81,7 +82,7 @@ def _roll_out(inputs: PairsInputs, folder: Path, progress: ProgressBar) -> Stage
         pairs = [pair for pair in split if pair is not None]
         write_pairs(folder / f"pairs_{name}.parquet", pairs[: counts.get(name)])
         metrics[f"pairs_{name}"] = len(pairs[: counts.get(name)])
-        metrics[f"same_response_{name}"] = len(split) - len(pairs)
+        metrics[f"prompts_without_pair_{name}"] = len(split) - len(pairs)
     write_rejects(folder / "rejects.parquet", [])
     return {"metrics": metrics}
 

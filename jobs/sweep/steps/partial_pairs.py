@@ -30,12 +30,13 @@ ROWS_PER_BATCH = 256
 
 
 @dataclass(frozen=True)
-class PartialPairsInputs:
+class MakePartialPairsInputs:
     """Inputs of the step.
 
     Attributes:
         pairs: file of the PRM's preference pairs.
-        prm: folder or hub name of the model whose tokens are cut.
+        tokenizer_checkpoint: folder or hub name of the model whose tokens are cut; only its
+            tokenizer is used.
         fold_system: whether a system message that its template does not render is prepended to the
             first user message.
         reference: the reference reward model.
@@ -49,7 +50,7 @@ class PartialPairsInputs:
     """
 
     pairs: Path
-    prm: str
+    tokenizer_checkpoint: str
     fold_system: bool
     reference: ScorerSpec
     partial: PartialConfig
@@ -61,7 +62,7 @@ class PartialPairsInputs:
     resources: Resources
 
 
-def run(inputs: PartialPairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
+def run(inputs: MakePartialPairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Write partial_pairs.parquet: a row for each pair and truncation, with lists of its cuts."""
     pipeline = _pipeline(inputs)
     total = pq.read_metadata(inputs.pairs).num_rows
@@ -84,7 +85,7 @@ def run(inputs: PartialPairsInputs, folder: Path, progress: ProgressBar) -> Stag
     return {"metrics": metrics, "weights": weights}
 
 
-def _pipeline(inputs: PartialPairsInputs) -> Dataset:
+def _pipeline(inputs: MakePartialPairsInputs) -> Dataset:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -105,7 +106,7 @@ def _pipeline(inputs: PartialPairsInputs) -> Dataset:
         .map_batches(
             ReferenceScorer,
             fn_constructor_args=(
-                inputs.reference, inputs.prm, inputs.position, resources.device,
+                inputs.reference, inputs.tokenizer_checkpoint, inputs.position, resources.device,
                 resources.threads(cluster.reference_actors),
             ),
             # More actors than blocks would be idle, and Ray would warn.
@@ -119,13 +120,18 @@ def _pipeline(inputs: PartialPairsInputs) -> Dataset:
     )  # fmt: skip
 
 
-def _cutter(inputs: PartialPairsInputs) -> CutPairs:
+def _cutter(inputs: MakePartialPairsInputs) -> CutPairs:
     """Return the object that cuts the pairs into the truncations."""
     partial = inputs.partial
     shares = truncation_shares(
         inputs.truncations, inputs.tlt_is_matched, inputs.pairs,
-        load_chat(inputs.prm, inputs.fold_system), partial.preset, partial.sst_k,
+        load_chat(inputs.tokenizer_checkpoint, inputs.fold_system), partial.preset, partial.sst_k,
     )  # fmt: skip
     return CutPairs(
-        inputs.prm, shares, partial.preset, partial.sst_k, inputs.seed, inputs.fold_system
+        inputs.tokenizer_checkpoint,
+        shares,
+        partial.preset,
+        partial.sst_k,
+        inputs.seed,
+        inputs.fold_system,
     )

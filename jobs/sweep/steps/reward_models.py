@@ -76,7 +76,7 @@ class PartialPairsInputs:
         weight_max: the largest weight; None: uncapped.
         normalize: whether weights are scaled to mean 1.
         seed: seed of the run.
-        most: largest number of partial pairs; None: all.
+        max_partial_pairs: largest number of partial pairs; None: all.
         held_out: pairs for evaluations.
         chat: chat format of the ORM.
         checkpoint: checkpoint of the ORM.
@@ -93,7 +93,7 @@ class PartialPairsInputs:
     weight_max: float | None
     normalize: bool
     seed: int
-    most: int | None
+    max_partial_pairs: int | None
     held_out: HeldOut
     chat: Chat
     checkpoint: str
@@ -146,8 +146,8 @@ def run_partial_pairs(
         inputs.partial_pairs, inputs.truncation, inputs.weight, inputs.weight_max,
         inputs.normalize, inputs.seed,
     )  # fmt: skip
-    if inputs.most is not None:
-        examples = first_partial_pairs(examples, inputs.most)
+    if inputs.max_partial_pairs is not None:
+        examples = first_partial_pairs(examples, inputs.max_partial_pairs)
     write_examples(folder / "examples.parquet", examples)
     _write_held_out(inputs.held_out, inputs.chat, folder)
     return inputs.trainer.train(

@@ -5,7 +5,7 @@ from jobs.sweep.runtime.workspace import Workspace
 from jobs.sweep.steps.data import DataInputs
 from jobs.sweep.steps.implicit_pairs import SPLITS, ImplicitPairsInputs
 from jobs.sweep.steps.pairs import PairsInputs
-from jobs.sweep.steps.partial_pairs import PartialPairsInputs as CutInputs
+from jobs.sweep.steps.partial_pairs import MakePartialPairsInputs
 from jobs.sweep.steps.policy import PolicyInputs
 from jobs.sweep.steps.reward_models import (
     HeldOut,
@@ -50,7 +50,7 @@ def pairs_inputs(workspace: Workspace) -> PairsInputs:
     )
 
 
-def outcome_inputs(workspace: Workspace, name: str) -> WholePairsInputs:
+def orm_or_reference_inputs(workspace: Workspace, name: str) -> WholePairsInputs:
     """Return the inputs of the ORM or of the reference."""
     training = workspace.config.training
     return WholePairsInputs(
@@ -64,12 +64,12 @@ def outcome_inputs(workspace: Workspace, name: str) -> WholePairsInputs:
     )
 
 
-def cut_inputs(workspace: Workspace) -> CutInputs:
-    """Return the inputs of the partial pairs."""
+def make_partial_pairs_inputs(workspace: Workspace) -> MakePartialPairsInputs:
+    """Return the inputs of the stage that makes partial pairs."""
     config, models = workspace.config, workspace.models
-    return CutInputs(
+    return MakePartialPairsInputs(
         pairs=workspace.files.file("pairs", "pairs_prm.parquet"),
-        prm=models.checkpoint("orm"),
+        tokenizer_checkpoint=models.checkpoint("orm"),
         fold_system=config.chat.fold_system,
         reference=models.scorer("reference"),
         partial=config.partial,
@@ -82,8 +82,10 @@ def cut_inputs(workspace: Workspace) -> CutInputs:
     )
 
 
-def implicit_pairs_inputs(workspace: Workspace, unrelated: bool) -> ImplicitPairsInputs:
-    """Return the inputs of the rows of implicit PRMs."""
+def implicit_pairs_inputs(
+    workspace: Workspace, needs_unrelated_response: bool
+) -> ImplicitPairsInputs:
+    """Return the inputs of the stage that builds the training rows of implicit PRMs."""
     files, held_out = workspace.files, _held_out(workspace, "reference")
     return ImplicitPairsInputs(
         pairs=[files.file("pairs", f"pairs_{split}.parquet") for split in SPLITS],
@@ -91,7 +93,7 @@ def implicit_pairs_inputs(workspace: Workspace, unrelated: bool) -> ImplicitPair
         held_out_pairs=held_out.count,
         chat=workspace.models.chat("policy"),
         engines=workspace.engines(),
-        unrelated=unrelated,
+        needs_unrelated_response=needs_unrelated_response,
     )
 
 
@@ -120,9 +122,9 @@ def control_inputs(workspace: Workspace, name: str) -> WholePairsInputs:
 def prm_inputs(workspace: Workspace, name: str) -> PartialPairsInputs:
     """Return the inputs of a process reward model on partial pairs."""
     config, models, files = workspace.config, workspace.models, workspace.files
-    variant, most = config.variants[name], None
+    variant, max_partial_pairs = config.variants[name], None
     if variant.match is not None:
-        most = int(files.metrics(f"variants/{variant.match}")["partial_pairs"])
+        max_partial_pairs = int(files.metrics(f"variants/{variant.match}")["partial_pairs"])
     return PartialPairsInputs(
         partial_pairs=files.file("partial_pairs", "partial_pairs.parquet"),
         truncation=variant.truncation,
@@ -130,7 +132,7 @@ def prm_inputs(workspace: Workspace, name: str) -> PartialPairsInputs:
         weight_max=config.weight.max,
         normalize=config.weight.normalize,
         seed=config.seed,
-        most=most,
+        max_partial_pairs=max_partial_pairs,
         held_out=_held_out(workspace, "reference"),
         chat=models.chat("orm"),
         checkpoint=models.checkpoint("orm"),
@@ -165,9 +167,10 @@ def reader_models(workspace: Workspace) -> ReaderModels:
 
 
 def _held_out(workspace: Workspace, split: str) -> HeldOut:
-    """Pairs of another model's ``split``, else the test's, on whose prompts a model is not trained.
+    """Return held-out pairs for a training: those of ``split``, which trains another model.
 
-    A split is empty if its model is a user's checkpoint.
+    So the prompts are unseen. If ``split`` is empty (its model is a user's checkpoint), the test
+    pairs are used.
     """
     config, files = workspace.config, workspace.files
     names = [f"pairs_{name}.parquet" for name in (split, "test")]

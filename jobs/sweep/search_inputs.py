@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobs.sweep.inputs_models import reader_models
+from jobs.sweep.model_inputs import reader_models
 from jobs.sweep.readers import TestPrompts
 from jobs.sweep.runtime.workspace import Workspace
 from jobs.sweep.stage_names import CellName
