@@ -13,7 +13,7 @@ from rich.console import Console
 
 from actors.search import SearchActor
 from actors.search_stream import Growth, stream
-from jobs.batch.cluster_room import ACTOR_CPUS, connect
+from jobs.batch.cluster_capacity import ACTOR_CPUS, connect
 from jobs.batch.decode_arguments import DecodeArguments
 from jobs.batch.decode_options import DecodeOptions
 from jobs.batch.decode_output import DecodeOutput, DecodeSummary
@@ -130,7 +130,7 @@ class _Decoding:
         """Start the search actors; their engines load while prompts are read.
 
         Raises:
-            ConfigError: the cluster has no room for them.
+            ConfigError: the cluster has too few CPUs or GPUs for them.
         """
         connect(self.options, self.console, _cpus(self.options))
         return [_start_actor(self.options) for _ in range(self.options.actors)]

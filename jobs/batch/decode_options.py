@@ -16,8 +16,8 @@ from orchestrator.data.rows import SUFFIXES, VALID, file_stem
 from orchestrator.decoding.checks import (
     check_counts,
     check_dtype,
+    check_max_new_tokens,
     check_models,
-    check_room,
     check_sampling,
     check_seed,
 )
@@ -144,7 +144,7 @@ class DecodeOptions(DecodeArguments):
 
     def _check_models(self) -> None:
         kind = check_models(option, self.policy, self.spec, self._engine)
-        check_room(option, self.max_new_tokens, self.policy)
+        check_max_new_tokens(option, self.max_new_tokens, self.policy)
         self._check_engine(kind)
         if kind is not None:
             self.check_effects(

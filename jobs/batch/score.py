@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.prefix_scores import ShardCounts
-from jobs.batch.cluster_room import connect
+from jobs.batch.cluster_capacity import connect
 from jobs.batch.file_job import failed, file_job, locked, readable
 from jobs.batch.score_arguments import ScoreArguments
 from jobs.batch.score_options import ScoreOptions

@@ -25,7 +25,7 @@ from actors.prefix_scores import (
     from_bytes,
     to_bytes,
 )
-from jobs.batch.cluster_room import ACTOR_CPUS
+from jobs.batch.cluster_capacity import ACTOR_CPUS
 from jobs.batch.score_output import ScoreOutput
 from orchestrator.config.load import ConfigError
 from orchestrator.data.rejects import SCHEMA as REJECTS

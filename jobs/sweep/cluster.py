@@ -76,11 +76,11 @@ def check_budget(config: Config, cpus: float) -> None:
     """
     needed = needed_cpus(config)
     if needed > cpus + SMALLEST_SHARE:
-        room = cpus - needed + config.training.workers * config.cluster.train_worker_cpus
-        most = max(int(room / config.cluster.train_worker_cpus), 0)
+        training_cpus = cpus - needed + config.training.workers * config.cluster.train_worker_cpus
+        max_workers = max(int(training_cpus / config.cluster.train_worker_cpus), 0)
         raise ConfigError(
             f"training.workers = {config.training.workers}: with actors and data tasks they need"
-            f" {needed:g} CPUs, the cluster has {cpus:g}; valid: at most {most} workers of"
+            f" {needed:g} CPUs, the cluster has {cpus:g}; valid: at most {max_workers} workers of"
             f" cluster.train_worker_cpus = {config.cluster.train_worker_cpus:g}, or smaller shares"
         )
 

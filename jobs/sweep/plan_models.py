@@ -102,11 +102,11 @@ def _add_implicit_pairs(plan: StageList) -> None:
     implicit = [v.trained_by for v in config.variants.values() if v.is_trained_from_policy]
     if not implicit:
         return
-    needs_unrelated_response = any(objective.needs_unrelated for objective in implicit)
-    identity = {"unrelated": needs_unrelated_response, "held_out": config.training.evaluation_pairs}
+    unrelated = any(objective.needs_unrelated for objective in implicit)
+    identity = {"unrelated": unrelated, "held_out": config.training.evaluation_pairs}
     plan.add(
         "implicit_pairs", implicit_pairs.run,
-        partial(inputs.implicit_pairs_inputs, needs_unrelated_response=needs_unrelated_response), identity,
+        partial(inputs.implicit_pairs_inputs, needs_unrelated_response=unrelated), identity,
         ("pairs", "policy"), unit="pairs",
     )  # fmt: skip
 

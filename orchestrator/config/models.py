@@ -38,7 +38,7 @@ def check_models(config: Config) -> None:
     models = config.models
     if models.policy is not None:
         _as_language_model("models.policy", models.policy)
-        _check_room(config, models.policy)
+        _check_max_new_tokens(config, models.policy)
         has_partial_pairs = any(variant.takes_partial_pairs for variant in config.variants.values())
         if models.orm is None or (
             models.reference is None and has_partial_pairs
@@ -59,7 +59,7 @@ def check_models(config: Config) -> None:
             _check_delimiter(config, f"{entry.path}.delimiter", delimiter)
 
 
-def _check_room(config: Config, policy: str) -> None:
+def _check_max_new_tokens(config: Config, policy: str) -> None:
     """Check that the context of the policy holds a prompt and a response."""
     context, limit = context_of(policy), config.decoding.max_new_tokens
     if limit >= context:

@@ -66,7 +66,7 @@ def check_prompts(named: Named, prompts: object) -> list[Any]:
     return listed
 
 
-def check_room(named: Named, max_new_tokens: int, policy: str) -> None:
+def check_max_new_tokens(named: Named, max_new_tokens: int, policy: str) -> None:
     """Raise ConfigError if responses leave no room for a prompt in the policy's context."""
     from orchestrator.checkpoints.checkpoint import context_of
 

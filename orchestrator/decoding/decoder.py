@@ -16,9 +16,9 @@ from orchestrator.decoding.checks import (
     check_choice,
     check_counts,
     check_dtype,
+    check_max_new_tokens,
     check_models,
     check_prompts,
-    check_room,
     check_sampling,
     check_seed,
 )
@@ -135,7 +135,7 @@ class Decoder:
             )
         check_seed(_named, seed)
         check_counts(_named, max_new_tokens=max_new_tokens, max_concurrent=max_concurrent)
-        check_room(_named, max_new_tokens, self._policy)
+        check_max_new_tokens(_named, max_new_tokens, self._policy)
         prompts = check_prompts(_named, prompts)
         reader = PromptReader(
             self._policy, self._spec, seed, max_new_tokens, fold_system=self._fold_system

@@ -39,7 +39,7 @@ class AggregatedScorer(Scorer):
         super().__init__(inner.chat, inner.position, None, inner.finished)
         check_delimiter(self.chat, step_delimiter)
         self.token_converter = inner.token_converter
-        self.context = inner.context
+        self.context_length = inner.context_length
         self._inner, self._how, self._delimiter = inner, aggregation, step_delimiter
 
     def prefix_scores(

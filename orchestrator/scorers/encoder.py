@@ -58,7 +58,7 @@ class EncoderScorer(Scorer):
         )
         self.model: PreTrainedModel = model.to(device).eval()
         self._label = label or 0
-        self.context = context_of(checkpoint)
+        self.context_length = context_of(checkpoint)
 
     def prefix_scores(
         self,
@@ -97,7 +97,7 @@ class EncoderScorer(Scorer):
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
         """Return the scores of texts, each split behind the separator after the prompt."""
         lengths = [len(first) + len(second) for first, second in pairs]
-        self.check_room(lengths)
+        self.check_context_length(lengths)
         scores = [0.0] * len(pairs)
         for batch in batches_by_length(lengths):
             logits = self.model(**self._inputs([pairs[i] for i in batch])).logits

@@ -68,7 +68,7 @@ class LogRatioScorer(Scorer):
         if aggregation is not None:
             check_delimiter(self.chat, step_delimiter)
         both = (checkpoint, base)
-        self.context = min(map(context_of, both))
+        self.context_length = min(map(context_of, both))
         self.models = [load_policy(name).to(device).eval() for name in both]
         self._end_id = self.chat.end_id
         self.beta, self.aggregation, self.step_delimiter = beta, aggregation, step_delimiter
@@ -86,7 +86,7 @@ class LogRatioScorer(Scorer):
         """
         rows = list(zip(prompts, responses, strict=True))
         longest = [min(max(row, default=0), len(y)) for row, (_, y) in zip(cuts, rows, strict=True)]
-        self.check_room([len(x) + end for (x, _), end in zip(rows, longest, strict=True)])
+        self.check_context_length([len(x) + end for (x, _), end in zip(rows, longest, strict=True)])
         results: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length([len(x) + len(y) for x, y in rows]):
             values, ends = self._ratios([rows[i] for i in batch])

@@ -36,7 +36,7 @@ class Scorer(ABC):
         finished: where a finished response is scored, as in ``ScorerSpec``.
     """
 
-    context: int = sys.maxsize  # most tokens that the model reads at once
+    context_length: int = sys.maxsize  # most tokens that the model reads at once
 
     def __init__(
         self,
@@ -92,7 +92,9 @@ class Scorer(ABC):
             TextDoesNotFit: a response and its closing do not fit in the model's context.
         """
         groups = [self.token_converter.convert_request(request) for request in requests]
-        self.check_room([self._longest([part.request for part in group]) for group in groups])
+        self.check_context_length(
+            [self._longest([part.request for part in group]) for group in groups]
+        )
         answers = iter(
             self.score_model_requests([part.request for group in groups for part in group])
         )
@@ -165,7 +167,7 @@ class Scorer(ABC):
         closing = len(self.closing(position or self.position))
         return len(prompt) + len(response) + len(cuts) * closing
 
-    def check_room(self, lengths: Sequence[int]) -> None:
+    def check_context_length(self, lengths: Sequence[int]) -> None:
         """Check that texts of the given lengths in tokens fit in the model's context.
 
         A text that fits in the policy's tokens may be longer in the model's.
@@ -175,10 +177,11 @@ class Scorer(ABC):
         """
         from orchestrator.checkpoints.checkpoint import TextDoesNotFit  # imports torch
 
-        bad = tuple(i for i, length in enumerate(lengths) if length > self.context)
+        bad = tuple(i for i, length in enumerate(lengths) if length > self.context_length)
         if bad:
             raise TextDoesNotFit(
-                f"a text of {max(lengths)} tokens: the reward model reads {self.context} at most",
+                f"a text of {max(lengths)} tokens: the reward model reads {self.context_length} at"
+                " most",
                 bad,
             )
 

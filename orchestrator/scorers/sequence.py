@@ -78,7 +78,7 @@ class SequenceScorer(Scorer):
         else:
             model = load_logit_model(checkpoint, score_token, DTYPES[dtype])
         self.model = model.to(device).eval()
-        self.context = context_of(checkpoint)
+        self.context_length = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
         self._cached = CachedForward(self.model, self._hidden, pad_id, memory_mib)
@@ -101,7 +101,7 @@ class SequenceScorer(Scorer):
             parts = [prefix_row(prompt, [response], [row_cuts], closing) for closing in closings]
             branches = tuple(branch for part in parts for branch in part.branches)
             rows.append(replace(parts[0], branches=branches))
-        self.check_room([row.longest for row in rows])
+        self.check_context_length([row.longest for row in rows])
         return self._pass.rows(rows)
 
     def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:

@@ -67,7 +67,7 @@ class StepTagScorer(Scorer):
             fold_system=fold_system,
         )
         super().__init__(step_chat(spec), position, policy_chat)
-        self.context = context_of(checkpoint)
+        self.context_length = context_of(checkpoint)
         loaded = load_step_model(spec, self.chat, device)
         self._how: Aggregation = aggregation
         self._every = aggregation != "last"  # whether earlier steps' rewards are read too
@@ -87,7 +87,7 @@ class StepTagScorer(Scorer):
             row, numbers = self._row(prompt, response, row_cuts)
             rows.append(row)
             steps.append(numbers)
-        self.check_room([row.longest for row in rows])
+        self.check_context_length([row.longest for row in rows])
         results = []
         for numbers, rewards in zip(steps, self._pass.rows(rows), strict=True):
             scores = [self._of([rewards[i] for i in steps]) for steps in numbers]

@@ -113,9 +113,11 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
         inner.prefix_scores([prompt], [own.response_ids(text)], [[10**6]])[0][0] for text in texts
     ]
     assert scored.scores == pytest.approx([min(values)], abs=TOLERANCE)
-    assert scorer.context == inner.context
-    scorer.context = len(prompt) + 4
-    with pytest.raises(TextDoesNotFit, match=f"the reward model reads {scorer.context} at most"):
+    assert scorer.context_length == inner.context_length
+    scorer.context_length = len(prompt) + 4
+    with pytest.raises(
+        TextDoesNotFit, match=f"the reward model reads {scorer.context_length} at most"
+    ):
         scorer.score([ScoreRequest(prompt, ids[:2], (ids[2:],))])
 
 

@@ -182,8 +182,12 @@ def test_a_response_that_outgrows_the_model_in_its_own_tokens_is_refused_alone(
     prompt = engine.chat.prompt_ids([{"role": "user", "content": "order 1 ."}])
     word = policy_chat.response_ids("order")
     short, long = (ScoreRequest(prompt, word, (word * n,)) for n in (2, 100))
-    engine.context = len(prompt) + 60  # the words fit by the policy's count, their pieces do not
-    with pytest.raises(TextDoesNotFit, match=rf"the reward model reads {engine.context} at most"):
+    engine.context_length = (
+        len(prompt) + 60
+    )  # the words fit by the policy's count, their pieces do not
+    with pytest.raises(
+        TextDoesNotFit, match=rf"the reward model reads {engine.context_length} at most"
+    ):
         engine.score([short, long])
     first, second = answer_bisecting(engine.score, [short, long], engine.forget)
     assert isinstance(first, Scored) and isinstance(second, PromptFailed)

@@ -64,7 +64,7 @@ def run(inputs: PolicyInputs, folder: Path, progress: ProgressBar) -> StageResul
     examples, rejects = _tokenized(
         rows, load_chat(str(start)), architecture["max_position_embeddings"]
     )
-    _check_room(inputs, str(start), rejects, len(rows))
+    _check_context_length(inputs, str(start), rejects, len(rows))
     write_examples(folder / "examples.parquet", examples)
     write_rejects(folder / "rejects.parquet", rejects)
     result = inputs.trainer.train(
@@ -74,7 +74,9 @@ def run(inputs: PolicyInputs, folder: Path, progress: ProgressBar) -> StageResul
     return result
 
 
-def _check_room(inputs: PolicyInputs, start: str, rejects: Sequence[Reject], rows: int) -> None:
+def _check_context_length(
+    inputs: PolicyInputs, start: str, rejects: Sequence[Reject], rows: int
+) -> None:
     """Check before any training that some rows of each split fit in the context.
 
     Raises:

@@ -41,7 +41,7 @@ class LikelihoodScorer(Scorer):
         super().__init__(
             kind.chat(spec), load_options.position, load_options.policy_chat, spec.finished
         )
-        self.context = context_of(spec.checkpoint)
+        self.context_length = context_of(spec.checkpoint)
         self._model = load_policy(spec.checkpoint).to(load_options.device).eval()
         self._temperature = kind.temperature
 
@@ -59,7 +59,7 @@ class LikelihoodScorer(Scorer):
         """Return the scores of N responses at their cuts, from one forward per response."""
         rows = list(zip(prompts, responses, strict=True))
         lengths = [len(prompt) + len(response) for prompt, response in rows]
-        self.check_room(lengths)
+        self.check_context_length(lengths)
         scores: list[list[float]] = [[] for _ in rows]
         for batch in batches_by_length(lengths):
             sums = self._log_probs([rows[i] for i in batch])

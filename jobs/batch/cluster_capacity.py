@@ -1,4 +1,4 @@
-"""The Ray cluster of a file job, and the check that its actors have room."""
+"""The Ray cluster of a file job, and the check that its actors fit in it."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ ACTOR_CPUS = 0.1  # logical CPUs, as few as in a sweep, so that both run in one 
 def connect(
     options: FileJobOptions, console: Console, cpus: float = ACTOR_CPUS, others: int = 0
 ) -> None:
-    """Join or start Ray, and check that the actors have room.
+    """Join or start Ray, and check that the actors fit in the cluster.
 
     Args:
         options: number and device of the actors.
@@ -24,7 +24,7 @@ def connect(
         others: further actors of the job with as many CPUs.
 
     Raises:
-        ConfigError: the cluster has no room for so many actors.
+        ConfigError: the cluster has too few CPUs or GPUs for the actors.
     """
     cluster.connect(console, dashboard=False)
     try:
@@ -51,8 +51,8 @@ def check_resources(
     gpus, available = resources.get("GPU", 0), resources.get("CPU", 0)
     if options.device == "cuda" and not gpus:
         raise ConfigError("--device = 'cuda': the Ray cluster has no GPU; valid: cpu")
-    room = available / cpus - others
-    if room < 1:
+    capacity = available / cpus - others
+    if capacity < 1:
         processes = f"one actor and {others} further processes" if others else "one actor"
         valid = "a larger cluster" if cpus == ACTOR_CPUS else "fewer --threads, or a larger cluster"
         raise ConfigError(
@@ -60,9 +60,9 @@ def check_resources(
             f" {processes} ({cpus:g} CPUs each); valid: {valid}"
         )
     if options.device == "cuda":
-        room = min(room, gpus)
-    if options.actors > room:
+        capacity = min(capacity, gpus)
+    if options.actors > capacity:
         raise ConfigError(
-            f"--actors = {options.actors}: the cluster has room for {int(room)} on"
-            f" {options.device}; valid: at most {int(room)}"
+            f"--actors = {options.actors}: the cluster has room for {int(capacity)} on"
+            f" {options.device}; valid: at most {int(capacity)}"
         )

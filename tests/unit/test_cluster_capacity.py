@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.batch.cluster_room import ACTOR_CPUS, check_resources
+from jobs.batch.cluster_capacity import ACTOR_CPUS, check_resources
 from jobs.batch.options import FileJobOptions
 from orchestrator.config.load import ConfigError
 
