@@ -8,7 +8,7 @@ from typing import Any
 from jobs.command_line import reward_arguments
 from orchestrator.config.load import ConfigError
 from orchestrator.fields.yaml_text import BadYaml, read_yaml
-from orchestrator.scorers.formats import TEXTS, StepFormat
+from orchestrator.scorers.formats import STRING_FIELDS, StepFormat
 from orchestrator.scorers.kind import ScorerKind, kinds_that_use
 from orchestrator.scorers.spec import ScorerSpec
 
@@ -146,7 +146,7 @@ def parsed_format(items: Sequence[str]) -> StepFormat | None:
             raise ConfigError(f"--format = {item!r}: valid: name=value, of {', '.join(valid)}")
         if name in values:
             raise ConfigError(f"--format = {item!r}: {name} is given twice; valid: once")
-        if name in TEXTS:
+        if name in STRING_FIELDS:
             values[name] = None if value == "null" else unescaped(value)
         else:
             values[name] = {"true": True, "false": False}.get(value, value)

@@ -1,8 +1,8 @@
 """Formats of public reward models: how they read a conversation, and where their score is read.
 
-A process reward model reads raw text or that of its chat template, with a tag after each step or
-with each step as a turn. Its reward comes from a head or from the tokens of its answer. Presets
-name the public families (docs/public_models.md).
+The prompt is raw text or rendered by the chat template. Each step is followed by a tag, or is a
+user turn. The reward comes from a head, or from the tokens of the model's answer. Presets name the
+public families (docs/public_models.md).
 """
 
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ _CHOICES = {
     "layout": ("tags", "turns"),
     "activation": ("softmax", "sigmoid", "none"),
 }
-_OF_LAYOUT = {"tags": ("tag", "delimiter_behind_tag"), "turns": ("question", "answer")}
-TEXTS = ("gap", "delimiter", "tag", "question", "answer", "right", "wrong")
+_LAYOUT_FIELDS = {"tags": ("tag", "delimiter_behind_tag"), "turns": ("question", "answer")}
+STRING_FIELDS = ("gap", "delimiter", "tag", "question", "answer", "right", "wrong")
 _OPTIONAL = ("delimiter", "right", "wrong")
 
 
@@ -30,19 +30,19 @@ class StepFormat:
         layout: ``tags``: the steps are one answer, each followed by ``tag``; ``turns``: each step
             is a user's turn, the first one after the problem and ``gap``, and the assistant answers
             ``answer``.
-        gap: text between the problem and the first step, of a raw prompt or of turns.
+        gap: separator between the problem and the solution, of a raw prompt or of turns.
         delimiter: text that ends a step of a response; None: the response is one step.
         tag: text after a step; the reward is read at its last token.
         delimiter_behind_tag: whether a delimiter of white space is moved after the tag; if not, it
             is removed.
-        question: text after each step within its turn.
+        question: suffix after each step within its turn.
         answer: the assistant's answer; the reward is read where it is predicted.
-        right: token of a language model that says that a step is right; None if a head is read.
-        wrong: token that says that a step is wrong; None: the reward is the probability of
-            ``right`` in the full vocabulary.
-        activation: how the reward is computed: ``softmax`` over two labels or tokens (the
-            probability of the second label, or of ``right``), ``sigmoid`` of a head of one label,
-            or ``none``.
+        right: token of a language model's positive verdict on a step; None if a head is read.
+        wrong: token of a negative verdict; None: the reward is the probability of ``right`` in the
+            full vocabulary.
+        activation: how the reward is computed: ``softmax`` over two labels or tokens, or over the
+            full vocabulary if ``wrong`` is None (the probability of the second label, or of
+            ``right``); ``sigmoid`` of a head of one label; or ``none``.
     """
 
     prompt: Literal["template", "raw"] = "template"
@@ -67,7 +67,7 @@ class StepFormat:
         if self.layout == "turns" and not self.answer:
             raise ValueError("answer: empty; valid: the answer of the assistant's turn, such as +")
         other = "turns" if self.layout == "tags" else "tags"
-        for name in _OF_LAYOUT[other]:
+        for name in _LAYOUT_FIELDS[other]:
             if getattr(self, name):
                 raise ValueError(
                     f"{name} = {getattr(self, name)!r}: not read with layout {self.layout!r};"
@@ -100,10 +100,11 @@ class StepFormat:
             raise ValueError(
                 f"delimiter_behind_tag = {self.delimiter_behind_tag!r}: valid: true, false"
             )
-        for name in TEXTS:
+        for name in STRING_FIELDS:
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in _OPTIONAL):
-                raise ValueError(f"{name} = {value!r}: valid: a text")
+                valid_text = "a text, or null" if name in _OPTIONAL else "a text"
+                raise ValueError(f"{name} = {value!r}: valid: {valid_text}")
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class Preset:
 
     Attributes:
         kind: name of the scorer kind.
-        step_format: the format of a process reward model.
-        score_token: id of the token of a language model whose logit is the score.
+        step_format: the format of a process reward model; None for other kinds than step_tag.
+        score_token: id of the token whose logit in a language model is the score.
     """
 
     kind: Literal["sequence", "step_tag"]
@@ -122,8 +123,8 @@ class Preset:
 
     @property
     def format(self) -> StepFormat:
-        """The format of a process reward model."""
-        assert self.step_format is not None, "a preset of kind step_tag"
+        """``step_format`` of a preset that has one."""
+        assert self.step_format is not None, "preset has no step format (its kind is not step_tag)"
         return self.step_format
 
 

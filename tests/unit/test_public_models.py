@@ -178,7 +178,8 @@ def test_what_files_do_not_tell_is_refused(tmp_path: Path) -> None:
         ({"layout": "turns", "answer": "+", "tag": "x"}, "tag = 'x': not read with layout 'turns'"),
         ({"layout": "rows", "tag": "x"}, "layout = 'rows': no such value; valid: tags, turns"),
         ({"tag": "x", "activation": "sigmod"}, "activation = 'sigmod': no such value"),
-        ({"tag": 5}, "tag = 5: valid: a text"),
+        ({"tag": 5}, "tag = 5: valid: a text$"),
+        ({"tag": "x", "delimiter": 5}, "delimiter = 5: valid: a text, or null$"),
         ({"tag": "x", "question": "ok?"}, "question = 'ok\\?': not read with layout 'tags'"),
         (
             {"layout": "turns", "answer": "+", "prompt": "raw"},
