@@ -4,7 +4,7 @@ from typing import Literal
 
 Aggregation = Literal["last", "min", "mean", "sum", "product"]
 Position = Literal["closed", "open"]  # where a prefix is scored
-Finished = Literal["template", "position"]  # where search scores a finished response
+FinishedPosition = Literal["template", "position"]  # where search scores a finished response
 Engine = Literal["transformers", "vllm"]
 EngineChoice = Literal["auto", "transformers", "vllm"]
 Dtype = Literal["float32", "float64", "bfloat16"]  # data types of weights

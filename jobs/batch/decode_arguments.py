@@ -11,7 +11,7 @@ from jobs.batch.options import FileJobOptions, option
 from jobs.batch.scorer_options import DECIDING as OF_SCORER
 from jobs.command_line import reward_arguments
 from jobs.command_line.early_checks import check_file
-from orchestrator.choices import Dtype, EngineChoice, Finished
+from orchestrator.choices import Dtype, EngineChoice, FinishedPosition
 from orchestrator.config.engine_choice import not_by_vllm
 from orchestrator.config.errors import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID
@@ -44,7 +44,7 @@ class DecodeArguments(FileJobOptions):
         default_factory=list
     )
     reward: An[str | None, Opt(help="checkpoint folder or hub name of the reward model")] = None
-    finished: An[Finished, Opt(help="where a finished response is scored")] = "template"
+    finished: An[FinishedPosition, Opt(help="where a finished response is scored")] = "template"
     max_new_tokens: An[int, Opt(min=1, help="maximum number of tokens in a response")] = 256
     temperature: An[float, Opt(help="sampling temperature of the policy")] = 1.0
     top_p: An[float, Opt(help="nucleus sampling: probability mass that is kept")] = 1.0

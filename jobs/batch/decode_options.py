@@ -48,7 +48,7 @@ class DecodeOptions(DecodeArguments):
         """The scorer; None if the method needs none."""
         if self.reward is None or not needs_scorer(self.method):
             return None
-        return self.scorer_spec(engine=self._engine, finished=self.finished)
+        return self.scorer_spec(engine=self._engine, finished_position=self.finished)
 
     @property
     def _engine(self) -> Engine:

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from orchestrator.choices import Dtype, EngineChoice, Finished, Position
+from orchestrator.choices import Dtype, EngineChoice, FinishedPosition, Position
 from orchestrator.config.errors import shown
 from orchestrator.fields.section import Section
 from orchestrator.fields.types import (
@@ -62,7 +62,7 @@ class ScoringConfig(Section):
     position: Position = "closed"
     """Where a prefix is scored, in training and in search: `closed` after the closing suffix of the
     chat template, `open` at its last token."""
-    finished: Finished = "template"
+    finished: FinishedPosition = "template"
     """Where search scores a finished response: `template` after the closing suffix in all cases,
     `position` where an unfinished prefix is scored."""
     branch_memory_mib: Count = 256

@@ -12,7 +12,7 @@ def outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
     return ScorerSpec(
         checkpoint,
         branch_memory_mib=config.scoring.branch_memory_mib,
-        finished=config.scoring.finished,
+        finished_position=config.scoring.finished,
         fold_system=config.chat.fold_system,
         preset=reading.preset,
         score_at=reading.score_at,
@@ -49,7 +49,7 @@ def variant_spec(
         preset=variant.preset,
         step_format=variant.format,
         score_token=variant.score_token,
-        finished=config.scoring.finished,
+        finished_position=config.scoring.finished,
         score_at=score_at,
         fold_system=config.chat.fold_system,
         options=variant.options,

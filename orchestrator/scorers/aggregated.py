@@ -36,7 +36,7 @@ class AggregatedScorer(Scorer):
     def __init__(
         self, inner: Scorer, aggregation: Aggregation, step_delimiter: str = BLANK_LINE
     ) -> None:
-        super().__init__(inner.chat, inner.position, None, inner.finished)
+        super().__init__(inner.chat, inner.position, None, inner.finished_position)
         check_delimiter(self.chat, step_delimiter)
         self.token_converter = inner.token_converter
         self.context_length = inner.context_length

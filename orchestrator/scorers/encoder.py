@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from orchestrator.checkpoints.checkpoint import context_of
 from orchestrator.checkpoints.loading import load_model
 from orchestrator.checkpoints.reward_heads import check_label
-from orchestrator.choices import Finished, Position
+from orchestrator.choices import FinishedPosition, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.rewards.batching import batches_by_length
 from orchestrator.scorers.detect import inspect_checkpoint
@@ -31,7 +31,7 @@ class EncoderScorer(Scorer):
         policy_chat: tokenizer of the ids in requests; None is the model's.
         device: torch device name.
         label: index of the label that is the score; None if there is one label.
-        finished: where a finished response is scored, as in ``ScorerSpec``.
+        finished_position: where a finished response is scored, as in ``ScorerSpec``.
         fold_system: as in ``ScorerSpec``.
 
     Raises:
@@ -47,10 +47,12 @@ class EncoderScorer(Scorer):
         device: str = "cpu",
         label: int | None = None,
         *,
-        finished: Finished = "template",
+        finished_position: FinishedPosition = "template",
         fold_system: bool = True,
     ) -> None:
-        super().__init__(load_chat(checkpoint, fold_system), position, policy_chat, finished)
+        super().__init__(
+            load_chat(checkpoint, fold_system), position, policy_chat, finished_position
+        )
         labels = inspect_checkpoint(checkpoint).labels
         check_label(checkpoint, labels, label)
         model = load_model(

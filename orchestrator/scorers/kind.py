@@ -184,7 +184,7 @@ class ScorerKind(Section):
 
         content = "the last token of the response"
         closed = shown_token(chat, chat.closing_ids[-1]) if chat.closing_ids else content
-        if position == "closed" or spec.finished == "position":
+        if position == "closed" or spec.finished_position == "position":
             return closed if position == "closed" else content
         return f"{content}; of a finished one {closed}"
 

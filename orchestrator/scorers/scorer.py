@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.choices import Finished, Position
+from orchestrator.choices import FinishedPosition, Position
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Scorer(ABC):
             ``open`` at its last content token.
         policy_chat: tokenizer of the prefix and extension ids in requests; None is the model's.
             Prompt ids are always the model's ``reward_prompt_ids``.
-        finished: where a finished response is scored, as in ``ScorerSpec``.
+        finished_position: where a finished response is scored, as in ``ScorerSpec``.
     """
 
     context_length: int = sys.maxsize  # most tokens that the model reads at once
@@ -43,11 +43,11 @@ class Scorer(ABC):
         chat: "Chat",
         position: Position,
         policy_chat: "Chat | None",
-        finished: Finished = "template",
+        finished_position: FinishedPosition = "template",
     ) -> None:
         from orchestrator.scorers.token_converter import TokenConverter  # imports transformers
 
-        self.chat, self.position, self.finished = chat, position, finished
+        self.chat, self.position, self.finished_position = chat, position, finished_position
         self.token_converter = TokenConverter(policy_chat, chat)
 
     @property
@@ -155,7 +155,7 @@ class Scorer(ABC):
 
     def scored_at(self, finished: bool) -> Position:
         """Return where a finished or an unfinished candidate is scored."""
-        return "closed" if finished and self.finished == "template" else self.position
+        return "closed" if finished and self.finished_position == "template" else self.position
 
     def tokens_of_prefixes(
         self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None

@@ -18,7 +18,7 @@ from orchestrator.checkpoints.checkpoint import (
     load_logit_model,
     load_reward_model,
 )
-from orchestrator.choices import BRANCH_MEMORY_MIB, Dtype, Finished, Position
+from orchestrator.choices import BRANCH_MEMORY_MIB, Dtype, FinishedPosition, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.end_tokens import ScoreAt
 from orchestrator.engines.kv_cache.cached_forward import CachedForward
@@ -46,7 +46,7 @@ class SequenceScorer(Scorer):
         dtype: dtype of the weights.
         label: index of the label that is the score, of a head of several labels; only that one is
             loaded.
-        finished: where a finished response is scored, as in ``ScorerSpec``.
+        finished_position: where a finished response is scored, as in ``ScorerSpec``.
         score_at: as in ``ScorerSpec``.
         score_token: as in ``ScorerSpec``.
         fold_system: as in ``ScorerSpec``.
@@ -66,13 +66,13 @@ class SequenceScorer(Scorer):
         dtype: Dtype = "float32",
         label: int | None = None,
         *,
-        finished: Finished = "template",
+        finished_position: FinishedPosition = "template",
         score_at: ScoreAt | None = None,
         score_token: int | None = None,
         fold_system: bool = True,
     ) -> None:
         chat = load_chat(checkpoint, fold_system, score_at)
-        super().__init__(chat, position, policy_chat, finished)
+        super().__init__(chat, position, policy_chat, finished_position)
         if score_token is None:
             model = load_reward_model(checkpoint, DTYPES[dtype], label)
         else:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.choices import BRANCH_MEMORY_MIB, Aggregation, Engine, Finished
+from orchestrator.choices import BRANCH_MEMORY_MIB, Aggregation, Engine, FinishedPosition
 from orchestrator.scorers.formats import StepFormat, preset_of
 from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_use, make_kind
 
@@ -32,8 +32,8 @@ class ScorerSpec:
         step_format: how a process reward model reads steps; None detects it from the checkpoint.
         score_token: id of the token whose logit after the finished conversation is the score, of a
             language model.
-        finished: where search scores a finished response: ``template`` always after the template's
-            closing, ``position`` where an unfinished prefix is scored.
+        finished_position: where search scores a finished response: ``template`` always after the
+            template's closing, ``position`` where an unfinished prefix is scored.
         score_at: the token of the template's closing at which the model scores, as text or as a
             negative index from the end of the rendering; None is the last one.
         fold_system: whether a system message that the model's template does not write is put into
@@ -54,7 +54,7 @@ class ScorerSpec:
     preset: str | None = None
     step_format: StepFormat | None = None
     score_token: int | None = None
-    finished: Finished = "template"
+    finished_position: FinishedPosition = "template"
     score_at: "ScoreAt | None" = None
     fold_system: bool = True
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.choices import Finished, Position
+from orchestrator.choices import FinishedPosition, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.end_tokens import ScoreAt
 from orchestrator.scorers.scorer import check_finite
@@ -46,14 +46,14 @@ class TokenClassifyScorer(VllmScorer):
         device: str = "cpu",
         cache_mib: int | None = None,
         *,
-        finished: Finished = "template",
+        finished_position: FinishedPosition = "template",
         score_at: ScoreAt | None = None,
         fold_system: bool = True,
     ) -> None:
         check_open(checkpoint, load_chat(checkpoint, fold_system, score_at), position)
         super().__init__(
             checkpoint, position, policy_chat, device, cache_mib,
-            finished=finished, score_at=score_at, fold_system=fold_system,
+            finished_position=finished_position, score_at=score_at, fold_system=fold_system,
         )  # fmt: skip
 
     def prefix_scores(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from orchestrator.checkpoints.checkpoint import check_reward_weights
 from orchestrator.checkpoints.reward_heads import find_head
 from orchestrator.checkpoints.weights import Weights
-from orchestrator.choices import Finished, Position
+from orchestrator.choices import FinishedPosition, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.end_tokens import ScoreAt
 from orchestrator.engines.vllm.process import (
@@ -82,7 +82,7 @@ class VllmScorer(Scorer):
         policy_chat: tokenizer of the ids in requests; None is the model's.
         device: torch device name; each build of vLLM supports one.
         cache_mib: memory for keys and values (MiB); None is the default of the device.
-        finished: where a finished response is scored, as in ``ScorerSpec``.
+        finished_position: where a finished response is scored, as in ``ScorerSpec``.
         score_at: as in ``ScorerSpec``.
         fold_system: as in ``ScorerSpec``.
 
@@ -104,12 +104,12 @@ class VllmScorer(Scorer):
         device: str = "cpu",
         cache_mib: int | None = None,
         *,
-        finished: Finished = "template",
+        finished_position: FinishedPosition = "template",
         score_at: ScoreAt | None = None,
         fold_system: bool = True,
     ) -> None:
         chat = load_chat(checkpoint, fold_system, score_at)
-        super().__init__(chat, position, policy_chat, finished)
+        super().__init__(chat, position, policy_chat, finished_position)
         self._checkpoint = checkpoint
         check_model(checkpoint)
         self._engine = VllmProcess(checkpoint, device, self._engine_kind, cache_mib)

@@ -40,6 +40,6 @@ class EncoderKind(ScorerKind):
             load_options.policy_chat,
             load_options.device,
             spec.score_label,
-            finished=spec.finished,
+            finished_position=spec.finished_position,
             fold_system=spec.fold_system,
         )

@@ -100,7 +100,7 @@ class SequenceKind(ScorerKind):
             load_options.cache_mib or MEMORY_MIB,
             load_options.dtype,
             spec.score_label,
-            finished=spec.finished,
+            finished_position=spec.finished_position,
             score_at=spec.score_at,
             score_token=spec.score_token,
             fold_system=spec.fold_system,
@@ -119,7 +119,7 @@ class SequenceKind(ScorerKind):
             load_options.policy_chat,
             load_options.device,
             load_options.cache_mib,
-            finished=spec.finished,
+            finished_position=spec.finished_position,
             score_at=spec.score_at,
             fold_system=spec.fold_system,
         )

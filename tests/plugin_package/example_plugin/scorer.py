@@ -39,7 +39,7 @@ class LikelihoodScorer(Scorer):
         from orchestrator.checkpoints.checkpoint import context_of, load_policy
 
         super().__init__(
-            kind.chat(spec), load_options.position, load_options.policy_chat, spec.finished
+            kind.chat(spec), load_options.position, load_options.policy_chat, spec.finished_position
         )
         self.context_length = context_of(spec.checkpoint)
         self._model = load_policy(spec.checkpoint).to(load_options.device).eval()
