@@ -55,13 +55,13 @@ class ActorPolicy:
             samples.append(answer)
         return samples
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens | PromptFailed]:
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens | PromptFailed]:
         """Return the most probable next tokens for each request, or why the request failed."""
         return await self._pool.map(
             requests,
             [request.prompt_ids for request in requests],
             [1] * len(requests),
-            lambda actor, batch: actor.top.remote(self._spec, batch),
+            lambda actor, batch: actor.top_next_tokens.remote(self._spec, batch),
         )
 
     async def log_probs(self, rows: Sequence[tuple[Ids, Ids]]) -> list[float]:

@@ -96,22 +96,22 @@ class PolicyActor:
     ) -> list[Sampled | PromptFailed]:
         """Sample the continuations of each request; a failed one gets its error."""
         engine = self._engine_for(spec)
-        return answer_bisecting(engine.sample, requests, engine.forget)
+        return answer_bisecting(engine.sample, requests, engine.clear_cache)
 
-    def top(
+    def top_next_tokens(
         self, spec: PolicySpec, requests: Sequence[TopRequest]
     ) -> list[TopTokens | PromptFailed]:
         """Return the most probable next tokens of each request; errors as in ``sample``."""
         engine = self._engine_for(spec)
-        return answer_bisecting(engine.top, requests, engine.forget)
+        return answer_bisecting(engine.top_next_tokens, requests, engine.clear_cache)
 
     def log_probs(self, spec: PolicySpec, rows: Sequence[tuple[Ids, Ids]]) -> list[float]:
         """Return log pi(y | x) in nats for each (prompt ids x, response ids y)."""
         return self._engine_for(spec).log_probs(rows)
 
-    def forget(self, spec: PolicySpec) -> None:
+    def clear_cache(self, spec: PolicySpec) -> None:
         """Clear the KV cache."""
-        self._engine_for(spec).forget()
+        self._engine_for(spec).clear_cache()
 
     def _engine_for(self, spec: PolicySpec) -> HuggingFacePolicy:
         torch.set_num_threads(spec.threads)

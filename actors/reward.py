@@ -70,7 +70,7 @@ class RewardActor:
     ) -> list[Scored | PromptFailed]:
         """Return the scores of each request; a failed one gets its error."""
         scorer = _scorer(spec)
-        return answer_bisecting(scorer.score, requests, scorer.forget)
+        return answer_bisecting(scorer.score, requests, scorer.clear_cache)
 
     def prefix_scores(
         self,
@@ -86,9 +86,9 @@ class RewardActor:
         """
         return _scorer(spec).prefix_scores(prompts, responses, cuts, positions)
 
-    def forget(self, spec: RewardSpec) -> None:
+    def clear_cache(self, spec: RewardSpec) -> None:
         """Clear the KV cache."""
-        _scorer(spec).forget()
+        _scorer(spec).clear_cache()
 
 
 def _scorer(spec: RewardSpec) -> Scorer:

@@ -42,7 +42,7 @@ class Search:
 class ActorBackend(Backend, Protocol):
     """A search backend with both engines of an actor."""
 
-    async def forget(self) -> None:
+    async def clear_cache(self) -> None:
         """Clear the KV caches."""
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class SearchActor:
                     " them"
                 )
             if self._runner is None or self._search != search:
-                await self._backend.forget()
+                await self._backend.clear_cache()
                 self._runner = SearchRunner(search.method.run, self._backend, search.max_concurrent)
                 self._search = search
             return self._runner

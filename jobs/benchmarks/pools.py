@@ -80,7 +80,7 @@ class _Batches(BatchBackend):
     def __init__(self, both: "_Sleeping") -> None:
         super().__init__(both, both)
 
-    async def forget(self) -> None:
+    async def clear_cache(self) -> None:
         """Do nothing: there is no cache."""
 
     def close(self) -> None:
@@ -99,9 +99,9 @@ class _Sleeping:
         await self._wait()
         return [await self._policy.sample(request) for request in requests]
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
         await self._wait()
-        return [await self._policy.top(request) for request in requests]
+        return [await self._policy.top_next_tokens(request) for request in requests]
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         await self._wait()

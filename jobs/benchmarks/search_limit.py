@@ -49,10 +49,10 @@ class Recorded:
         self.batches.append(("sample", requests))
         return policy_of(self.setup).sample(requests)  # type: ignore[no-any-return]
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
         """Answer requests of the policy, and record them."""
         self.batches.append(("top", requests))
-        return policy_of(self.setup).top(requests)  # type: ignore[no-any-return]
+        return policy_of(self.setup).top_next_tokens(requests)  # type: ignore[no-any-return]
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """Answer requests of the reward model, and record them."""
@@ -123,8 +123,8 @@ def _replay(setup: ModelSetup, batches: Sequence[Batch], way: Way) -> float:
     kind = batches[0][0]
     engine: Engine = "vLLM" if way == "vLLM" else "transformers"
     policy, reward = policy_of(setup, engine), reward_of(setup, engine)
-    policy.forget()
-    reward.forget()
+    policy.clear_cache()
+    reward.clear_cache()
     if way != "in batches":
         all_requests = [request for _, requests in batches for request in requests]
         size = -(-len(all_requests) // PARTS[way])

@@ -94,7 +94,7 @@ def _decoding(setup: ModelSetup, engine: Engine, rows: int, beams: int) -> float
     for number in range(ROUNDS):
         prompts = random_ids(setup.setting, rows // beams, PROMPT, "decoding", rows, number)
         keys = tuple(range(beams))
-        policy.forget()
+        policy.clear_cache()
         start = time.perf_counter()
         policy.sample([SampleRequest(prompt, (), keys, NEW) for prompt in prompts])
         finish(setup.setting.device)
@@ -111,7 +111,7 @@ def _scoring(setup: ModelSetup, engine: Engine, rows: int, beams: int, candidate
     rows_of_ids = [(prompt, ends[i * beams + j]) for i, prompt in enumerate(prompts)
              for j in range(beams)]  # fmt: skip
     closing = len(reward.closing(setup.position))
-    reward.forget()
+    reward.clear_cache()
     for prefixes in ([(prompt, ()) for prompt in prompts], rows_of_ids):  # fills the cache
         reward.score([ScoreRequest(prompt, prefix, ((),)) for prompt, prefix in prefixes])
     rates: list[float] = []

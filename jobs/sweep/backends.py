@@ -115,4 +115,4 @@ def _load(actors: Sequence[Actor], spec: PolicySpec | RewardSpec) -> None:
     """Wait until all actors have loaded a model; the first request reports a dead actor."""
     import ray
 
-    ray.wait([actor.forget.remote(spec) for actor in actors], num_returns=len(actors))
+    ray.wait([actor.clear_cache.remote(spec) for actor in actors], num_returns=len(actors))

@@ -20,10 +20,10 @@ class PolicyEngine(ContinuousPolicy, Protocol):
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
         """Draw the continuations of all requests; no others may be in progress."""
 
-    def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
+    def top_next_tokens(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Return the likeliest next tokens of all requests; answer i is of request i."""
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Clear the caches."""
 
 
@@ -52,12 +52,12 @@ class ModelBackend:
         self._active: dict[int, PendingRequest] = {}  # keyed by the policy's request ids
         self._woken = False
 
-    async def forget(self) -> None:
+    async def clear_cache(self) -> None:
         """Clear the caches, so that a search's cost does not depend on earlier searches."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self.policy.forget)
+        await loop.run_in_executor(self._thread, self.policy.clear_cache)
         if self.scorer is not None:
-            await loop.run_in_executor(self._thread, self.scorer.forget)
+            await loop.run_in_executor(self._thread, self.scorer.clear_cache)
 
     def close(self) -> None:
         """End the thread and release the models."""
@@ -89,9 +89,9 @@ class ModelBackend:
             self._waiting[pending.kind].append(pending)
         if batch := self._pop("score"):
             assert self.scorer is not None
-            return _answer(batch, self.scorer.score, self.scorer.forget)
+            return _answer(batch, self.scorer.score, self.scorer.clear_cache)
         if batch := self._pop("top"):
-            return _answer(batch, self.policy.top, self.policy.forget)
+            return _answer(batch, self.policy.top_next_tokens, self.policy.clear_cache)
         batch = self._pop("sample")
         try:
             ids = self.policy.add([pending.request for pending in batch])
@@ -108,8 +108,8 @@ class ModelBackend:
             batch = [*self._active.values(), *batch]
             self._active.clear()
             self.policy.abort()
-            self.policy.forget()
-            return _answer(batch, self.policy.sample, self.policy.forget)
+            self.policy.clear_cache()
+            return _answer(batch, self.policy.sample, self.policy.clear_cache)
         return []
 
     def _pop(self, kind: Kind) -> list[PendingRequest]:
@@ -121,7 +121,7 @@ class ModelBackend:
 def _answer(
     batch: Sequence[PendingRequest],
     answer: Callable[[list[Any]], Sequence[Any]],
-    forget: Callable[[], None],
+    clear_cache: Callable[[], None],
 ) -> Answers:
     requests = [pending.request for pending in batch]
-    return list(zip(batch, answer_bisecting(answer, requests, forget), strict=True))
+    return list(zip(batch, answer_bisecting(answer, requests, clear_cache), strict=True))

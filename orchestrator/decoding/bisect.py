@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 def answer_bisecting(
     answer: Callable[[list[Request]], Sequence[Answer]],
     requests: Sequence[Request],
-    forget: Callable[[], None],
+    clear_cache: Callable[[], None],
 ) -> list[Answer | PromptFailed]:
     """Answer a batch; bisect it if it fails.
 
@@ -33,7 +33,7 @@ def answer_bisecting(
     Args:
         answer: returns answer i for request i.
         requests: the batch.
-        forget: clears the engine's caches, which a failed batch may have corrupted.
+        clear_cache: clears the engine's caches, which a failed batch may have corrupted.
 
     Raises:
         Exception: an error that is not due to a request.
@@ -44,12 +44,12 @@ def answer_bisecting(
         reason = failure_reason(error)
         if reason is None:
             raise
-    forget()
+    clear_cache()
     if len(requests) == 1:
         return [PromptFailed(reason)]
     half = len(requests) // 2
     return [result for part in (requests[:half], requests[half:])
-            for result in answer_bisecting(answer, part, forget)]  # fmt: skip
+            for result in answer_bisecting(answer, part, clear_cache)]  # fmt: skip
 
 
 def failure_reason(error: Exception) -> str | None:

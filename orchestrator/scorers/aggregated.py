@@ -62,7 +62,7 @@ class AggregatedScorer(Scorer):
             )
         return results
 
-    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Score requests by one call of the inner scorer for prefixes and one for extensions."""
         ends = [self._extended_ends(request) for request in requests]
         inside = [
@@ -87,7 +87,7 @@ class AggregatedScorer(Scorer):
             for request, part in zip(requests, parts, strict=True)
         ]
         results = []
-        for i, scored in enumerate(self._inner.score_model_requests(inner_requests)):
+        for i, scored in enumerate(self._inner.score_in_model_tokens(inner_requests)):
             before = dict(zip(inside[i], prefix_values.get(i, []), strict=True))
             after = dict(zip(parts[i], scored.scores, strict=True))
             size = len(prefixes[i])
@@ -102,9 +102,9 @@ class AggregatedScorer(Scorer):
             results.append(Scored(scores, computed, scored.tokens_reused))
         return results
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what the inner scorer caches."""
-        self._inner.forget()
+        self._inner.clear_cache()
 
     def tokens_of_prefixes(
         self, prompt: Ids, response: Ids, cuts: Sequence[int], position: Position | None = None

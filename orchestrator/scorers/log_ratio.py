@@ -101,7 +101,7 @@ class LogRatioScorer(Scorer):
         check_finite(results)
         return results
 
-    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Score requests; both models compute a request's prefix once for all its extensions."""
         if any(map(unpackable, self.models)):
             return self._separately(requests)

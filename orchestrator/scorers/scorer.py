@@ -80,7 +80,7 @@ class Scorer(ABC):
             TextDoesNotFit: a prefix is longer than the model reads.
         """
 
-    def forget(self) -> None:  # noqa: B027
+    def clear_cache(self) -> None:  # noqa: B027
         """Drop what is cached between requests; kinds with a cache override this."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
@@ -96,7 +96,7 @@ class Scorer(ABC):
             [self._longest([part.request for part in group]) for group in groups]
         )
         answers = iter(
-            self.score_model_requests([part.request for group in groups for part in group])
+            self.score_in_model_tokens([part.request for group in groups for part in group])
         )
         results = []
         for request, group in zip(requests, groups, strict=True):
@@ -110,7 +110,7 @@ class Scorer(ABC):
             results.append(Scored(tuple(scores), computed, reused))
         return results
 
-    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Return the scores of requests in the model's tokens, as ``score`` does.
 
         Every extension is scored as a separate response. Kinds that compute the prefix once for

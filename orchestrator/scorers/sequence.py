@@ -83,7 +83,7 @@ class SequenceScorer(Scorer):
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
         self._cached = CachedForward(self.model, self._hidden, pad_id, memory_mib)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop all cached keys and values."""
         self._cached.clear_cache()
 
@@ -104,7 +104,7 @@ class SequenceScorer(Scorer):
         self.check_context_length([row.longest for row in rows])
         return self._pass.rows(rows)
 
-    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Score requests; the cached part of a prefix is not computed again.
 
         A score that is NaN or infinite is returned as it is.
@@ -150,7 +150,7 @@ class SequenceScorer(Scorer):
         hidden += [read.last[None] for read in reads if read.last is not None]
         values = self.model.score(torch.cat(hidden)).squeeze(-1).tolist()
         if not all(map(isfinite, values)):
-            self.forget()  # NaN keys and values could reach other rows as padding
+            self.clear_cache()  # NaN keys and values could reach other rows as padding
         values = iter(values)
         for text, text_tails, read in zip(texts, tails, reads, strict=True):
             scores.setdefault(text, {}).update((tail, next(values)) for tail in text_tails)

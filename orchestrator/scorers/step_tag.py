@@ -94,7 +94,7 @@ class StepTagScorer(Scorer):
             results.append(scores * (len(positions) or 1))
         return results
 
-    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Score requests; a request's prefix is computed once for all its extensions."""
         plans = [self._plan(request) for request in requests]
         trunks = [(row.prompt_ids, plan.trunk) for row, plan in zip(requests, plans, strict=True)]

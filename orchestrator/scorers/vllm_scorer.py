@@ -68,7 +68,7 @@ class PoolingEngine:
         """Return no outputs; all come with their call."""
         return []
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Empty the prefix cache."""
         self._model.reset_prefix_cache()
 

@@ -30,9 +30,9 @@ class VllmSequenceScorer(VllmScorer):
 
     _engine_kind = LastScores
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop all cached keys and values."""
-        self._engine.call("forget")
+        self._engine.call("clear_cache")
 
     def prefix_scores(
         self,
@@ -57,7 +57,7 @@ class VllmSequenceScorer(VllmScorer):
         check_finite(results)
         return results
 
-    def score_model_requests(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
+    def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Score requests, each extension as a separate text; equal texts are computed once."""
         texts = [
             [

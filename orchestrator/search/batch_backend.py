@@ -24,7 +24,9 @@ class PolicyBackend(Protocol):
     async def sample(self, requests: list[SampleRequest]) -> Sequence[Sampled | PromptFailed]:
         """Draw the continuations of all requests."""
 
-    async def top(self, requests: list[TopRequest]) -> Sequence[TopTokens | PromptFailed]:
+    async def top_next_tokens(
+        self, requests: list[TopRequest]
+    ) -> Sequence[TopTokens | PromptFailed]:
         """Return the likeliest next tokens of all requests."""
 
 
@@ -46,7 +48,7 @@ class BatchBackend:
     """
 
     def __init__(self, policy: PolicyBackend, reward: RewardBackend | None = None) -> None:
-        self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top}
+        self._backends: dict[Kind, Any] = {"sample": policy.sample, "top": policy.top_next_tokens}
         if reward is not None:
             self._backends["score"] = reward.score
 

@@ -183,7 +183,7 @@ class BatchingEngines:
         """Return continuations of one prefix."""
         return self._batcher.submit(self._index, "sample", request)
 
-    def top(self, request: TopRequest) -> Awaitable[TopTokens]:
+    def top_next_tokens(self, request: TopRequest) -> Awaitable[TopTokens]:
         """Return the likeliest next tokens of one prefix."""
         return self._batcher.submit(self._index, "top", request)
 

@@ -81,9 +81,11 @@ class MeteredClient:
         self.decided(min((one.margin for row in sampled for one in row), default=math.inf))
         return sampled
 
-    async def top(self, prefix_ids: Ids, count: int) -> TopTokens:
+    async def top_next_tokens(self, prefix_ids: Ids, count: int) -> TopTokens:
         """Return the ``count`` likeliest next tokens of the prefix, by falling logit."""
-        answer = await self.policy.top(TopRequest(self.problem.prompt_ids, prefix_ids, count))
+        answer = await self.policy.top_next_tokens(
+            TopRequest(self.problem.prompt_ids, prefix_ids, count)
+        )
         self.cost += Cost(policy_tokens_computed=answer.tokens_computed, policy_calls=1)
         self.decided(answer.margin)
         return answer

@@ -149,7 +149,7 @@ class Policy(Protocol):
     def sample(self, request: SampleRequest) -> Awaitable[Sampled]:
         """Draw the continuations of one request."""
 
-    def top(self, request: TopRequest) -> Awaitable[TopTokens]:
+    def top_next_tokens(self, request: TopRequest) -> Awaitable[TopTokens]:
         """Return the likeliest next tokens of one prefix."""
 
 

@@ -59,7 +59,7 @@ class TabularPolicy:
         prefix = len(request.prompt_ids + request.prefix_ids)
         return Sampled(tuple(continuations), sampled, prefix + computed)
 
-    async def top(self, request: TopRequest) -> TopTokens:
+    async def top_next_tokens(self, request: TopRequest) -> TopTokens:
         """Sort all logits; equal ones by the smaller token id."""
         logits = np.asarray(self.logits(request.prompt_ids, request.prefix_ids), dtype=np.float64)
         every = np.argsort(-logits, kind="stable").tolist()

@@ -51,7 +51,7 @@ class Every:
         assert len(every) <= len(request.keys), "all of them are candidates"
         return Sampled(tuple(every[i % len(every)] for i in range(len(request.keys))), 0, 0)
 
-    async def top(self, request: TopRequest) -> TopTokens:
+    async def top_next_tokens(self, request: TopRequest) -> TopTokens:
         return TopTokens(tuple(range(self.words)), (0.0,) * self.words, 0)
 
     def _cut(self, path: Ids, request: SampleRequest) -> Continuation:

@@ -151,7 +151,7 @@ def test_a_weight_that_is_nan_stops_the_scoring(example: Example, tmp_path: Path
     prompt, y = asked(scorer.chat)
     with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
         scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
-    (found,) = answer_bisecting(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.forget)
+    (found,) = answer_bisecting(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.clear_cache)
     assert isinstance(found, PromptFailed) or math.isnan(found.scores[0])
 
 

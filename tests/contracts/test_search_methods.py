@@ -53,9 +53,9 @@ class Recorder:
         self.samples.append((request, answer))
         return answer
 
-    async def top(self, request: TopRequest) -> TopTokens:
+    async def top_next_tokens(self, request: TopRequest) -> TopTokens:
         self.tops.append(request)
-        return await self.policy.top(request)
+        return await self.policy.top_next_tokens(request)
 
     async def score(self, request: ScoreRequest) -> Scored:
         self.scores.append(request)

@@ -100,8 +100,8 @@ class Backend:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         return self._policy.sample(requests)
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-        return self._policy.top(requests)
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
+        return self._policy.top_next_tokens(requests)
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         if not self._reward.shares_tokenizer:

@@ -31,7 +31,7 @@ def alone(word_policy: str) -> Callable[[SampleRequest], Sampled]:
 
     @cache
     def answer(request: SampleRequest) -> Sampled:
-        single.forget()
+        single.clear_cache()
         return single.sample([request])[0]
 
     return answer
@@ -89,7 +89,7 @@ def test_what_is_under_way_beside_a_request_does_not_change_its_continuations(
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def check(plan: list, forgets: bool) -> None:  # type: ignore[type-arg]
         if forgets:
-            engine.forget()
+            engine.clear_cache()
         waiting: dict[int, SampleRequest] = {}
         done: list[tuple[SampleRequest, Sampled]] = []
 

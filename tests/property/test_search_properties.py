@@ -77,8 +77,8 @@ class Batches:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         return [await self.policy.sample(request) for request in requests]
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-        return [await self.policy.top(request) for request in requests]
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
+        return [await self.policy.top_next_tokens(request) for request in requests]
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         return [await self.reward.score(request) for request in requests]

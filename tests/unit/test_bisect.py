@@ -26,13 +26,13 @@ class Allocating:
             raise KeyError("a fault of the code")
         return [2 * n for n in requests]
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self.forgotten += 1
 
 
 def test_a_request_that_does_not_fit_the_memory_alone_fails_and_the_others_are_answered() -> None:
     engine = Allocating()
-    found = answer_bisecting(engine.answer, [1, 2, 2**60, 3, 4], engine.forget)
+    found = answer_bisecting(engine.answer, [1, 2, 2**60, 3, 4], engine.clear_cache)
     assert [one for one in found if not isinstance(one, PromptFailed)] == [2, 4, 6, 8]
     assert str(found[2]) == NO_MEMORY and isinstance(found[2], PromptFailed)
     assert engine.batches[0] == [1, 2, 2**60, 3, 4] and [2**60] in engine.batches
@@ -41,11 +41,11 @@ def test_a_request_that_does_not_fit_the_memory_alone_fails_and_the_others_are_a
 
 def test_a_batch_that_fits_is_asked_once_and_faults_of_code_are_raised() -> None:
     engine = Allocating()
-    assert answer_bisecting(engine.answer, [1, 2], engine.forget) == [2, 4]
-    assert answer_bisecting(engine.answer, [], engine.forget) == []
+    assert answer_bisecting(engine.answer, [1, 2], engine.clear_cache) == [2, 4]
+    assert answer_bisecting(engine.answer, [], engine.clear_cache) == []
     assert engine.batches == [[1, 2], []] and not engine.forgotten
     with pytest.raises(KeyError):
-        answer_bisecting(engine.answer, [5, -1], engine.forget)
+        answer_bisecting(engine.answer, [5, -1], engine.clear_cache)
     assert engine.batches[2:] == [[5, -1]]
 
 

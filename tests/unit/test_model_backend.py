@@ -46,8 +46,8 @@ def models(word_policy: str, word_reward: str) -> tuple[HuggingFacePolicy, Watch
 
 @pytest.fixture
 def backend(models: tuple[HuggingFacePolicy, Watched]) -> ModelBackend:
-    models[0].forget()
-    models[1].forget()
+    models[0].clear_cache()
+    models[1].clear_cache()
     models[1].beside.clear()
     return ModelBackend(lambda: models)
 
@@ -70,8 +70,8 @@ class InBatches:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         return self._policy.sample(requests)
 
-    async def top(self, requests: list[Any]) -> list[Any]:
-        return self._policy.top(requests)
+    async def top_next_tokens(self, requests: list[Any]) -> list[Any]:
+        return self._policy.top_next_tokens(requests)
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         return self._scorer.score(requests)
@@ -103,7 +103,7 @@ def test_the_same_search_twice_asks_for_the_same_at_the_same_times(
     """What goes together is decided by requests and answers, not by the time that they take."""
     seen = []
     for _ in range(2):
-        asyncio.run(backend.forget())
+        asyncio.run(backend.clear_cache())
         responses = asyncio.run(run_searches(problems, STEPS, backend, max_concurrent=3))
         seen.append((list(models[1].beside), [one.margin for one in responses]))
         models[1].beside.clear()
@@ -155,14 +155,14 @@ def test_nan_logits_are_the_fault_of_their_prompt_alone(
         failed.append((problem.prompt_id, str(why)))
 
     try:
-        policy.forget()
+        policy.clear_cache()
         weight.data[token] = torch.nan
         found = asyncio.run(
             run_searches(problems, STEPS, ModelBackend(lambda: models), on_failure=told)
         )
     finally:
         weight.data[token] = kept
-        policy.forget()
+        policy.clear_cache()
     bad = [p.prompt_id for p in problems if token in p.prompt_ids]
     fine = {r.prompt_id: r.token_ids for r in found}
     assert {name for name, _ in failed} >= set(bad)

@@ -265,7 +265,7 @@ def test_top_gives_the_sorted_logits_with_none_for_the_end_token(
     prefix = engine.chat.response_ids("hello .")
     whole = len(engine.chat.tokenizer)
     requests = [TopRequest(prompts[0], (), 7), TopRequest(prompts[1], prefix, whole + 50)]
-    for request, found in zip(requests, engine.top(requests), strict=True):
+    for request, found in zip(requests, engine.top_next_tokens(requests), strict=True):
         text = request.prompt_ids + request.prefix_ids
         logits = logits_of(engine, text).tolist()
         order = sorted(range(len(logits)), key=lambda token: -logits[token])[: request.count]
@@ -278,7 +278,7 @@ def test_top_gives_the_sorted_logits_with_none_for_the_end_token(
             set(logits) - {logits[t] for t in order}, default=-math.inf
         )
         assert found.margin == pytest.approx(margin, abs=1e-5)
-    assert None in engine.top(requests)[1].token_ids
+    assert None in engine.top_next_tokens(requests)[1].token_ids
 
 
 def test_tokens_sampled_and_computed_are_those_counted_by_hand(
@@ -316,7 +316,9 @@ def test_more_rows_than_a_batch_holds_give_the_same_samples(
         [c.token_ids for c in a.continuations] for a in whole
     ]
     tops = [TopRequest(p, (), 3) for p in prompts]
-    assert [t.token_ids for t in engine.top(tops)] == [engine.top([t])[0].token_ids for t in tops]
+    assert [t.token_ids for t in engine.top_next_tokens(tops)] == [
+        engine.top_next_tokens([t])[0].token_ids for t in tops
+    ]
 
 
 def test_a_prompt_whose_samples_fill_several_batches_is_paid_for_once(

@@ -59,10 +59,10 @@ class Backend:
         await asyncio.sleep(self.delay)
         return [await self.policy.sample(request) for request in requests]
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
         self.batches.append(("top", requests))
         await asyncio.sleep(self.delay)
-        return [await self.policy.top(request) for request in requests]
+        return [await self.policy.top_next_tokens(request) for request in requests]
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         self.batches.append(("score", requests))
@@ -115,9 +115,9 @@ def test_requests_of_several_kinds_are_answered_at_the_same_time() -> None:
             await asyncio.wait_for(meeting.wait(), timeout=300)
             return await super().sample(requests)
 
-        async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
+        async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
             await asyncio.wait_for(meeting.wait(), timeout=300)
-            return await super().top(requests)
+            return await super().top_next_tokens(requests)
 
     async def both(problem: Problem, policy: Policy, reward: Reward) -> Response:
         search = Base().run
@@ -157,7 +157,7 @@ def test_a_failing_backend_is_raised_and_nothing_runs_on(kind: str) -> None:
 def test_a_failing_method_is_raised_with_the_prompt_it_worked_on() -> None:
     async def method(problem: Problem, policy: Policy, reward: Reward) -> Response:
         if problem.prompt_id == "p3":
-            await policy.top(TopRequest(problem.prompt_ids, (), 1))
+            await policy.top_next_tokens(TopRequest(problem.prompt_ids, (), 1))
             raise ValueError("no such token")
         return await CBS(problem, policy, reward)
 
@@ -392,8 +392,8 @@ class RealEngines:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         return self.policy.sample(requests)
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-        return self.policy.top(requests)
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
+        return self.policy.top_next_tokens(requests)
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         return self.reward.score(requests)

@@ -189,7 +189,7 @@ def test_a_response_that_outgrows_the_model_in_its_own_tokens_is_refused_alone(
         TextDoesNotFit, match=rf"the reward model reads {engine.context_length} at most"
     ):
         engine.score([short, long])
-    first, second = answer_bisecting(engine.score, [short, long], engine.forget)
+    first, second = answer_bisecting(engine.score, [short, long], engine.clear_cache)
     assert isinstance(first, Scored) and isinstance(second, PromptFailed)
 
 

@@ -36,14 +36,14 @@ class Engines:
         self.policy, self.scorer = HuggingFacePolicy(policy), load_scorer(spec)
 
     async def sample(self, request: SampleRequest) -> Sampled:
-        self.policy.forget()
+        self.policy.clear_cache()
         return self.policy.sample([request])[0]
 
-    async def top(self, request: TopRequest) -> TopTokens:
-        return self.policy.top([request])[0]
+    async def top_next_tokens(self, request: TopRequest) -> TopTokens:
+        return self.policy.top_next_tokens([request])[0]
 
     async def score(self, request: ScoreRequest) -> Scored:
-        self.scorer.forget()
+        self.scorer.clear_cache()
         return self.scorer.score([request])[0]
 
 

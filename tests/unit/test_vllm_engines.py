@@ -203,17 +203,17 @@ def test_likeliest_tokens_are_those_of_transformers(
     size = len(policy.chat.tokenizer)
     asked = [TopRequest(x, x[:n], 30 if n else size) for n, x in enumerate(prompts(policy, 4))]
     asked.append(replace(asked[1], count=1))
-    for own, their in zip(policy.top(asked), other.top(asked), strict=True):
+    for own, their in zip(policy.top_next_tokens(asked), other.top_next_tokens(asked), strict=True):
         assert own.token_ids == their.token_ids
         differences = np.subtract(own.logits, their.logits)
         assert differences == pytest.approx(np.full(len(differences), differences[0]), abs=CLOSE)
-    assert policy.top(asked)[-1].tokens_computed == 0
-    assert None in policy.top(asked)[0].token_ids
-    assert policy.top([]) == []
+    assert policy.top_next_tokens(asked)[-1].tokens_computed == 0
+    assert None in policy.top_next_tokens(asked)[0].token_ids
+    assert policy.top_next_tokens([]) == []
 
 
 def test_tokens_are_counted(policy: VllmPolicy) -> None:
-    policy.forget()
+    policy.clear_cache()
     (x,) = prompts(policy, 1)
     x = (x * 8)[:70]
     asked = SampleRequest(x, (), keys(3, "count"), 8)
@@ -226,8 +226,8 @@ def test_tokens_are_counted(policy: VllmPolicy) -> None:
     (again,) = policy.sample([asked])
     assert again.tokens_computed == 3 * (70 - 2 * BLOCK) + again.tokens_sampled - 3
     assert texts([again]) == texts([found])
-    policy.forget()
-    assert policy.top([TopRequest(x, (), 2)])[0].tokens_computed == 70
+    policy.clear_cache()
+    assert policy.top_next_tokens([TopRequest(x, (), 2)])[0].tokens_computed == 70
 
 
 def test_what_cannot_be_is_refused_by_its_row(policy: VllmPolicy) -> None:
@@ -257,7 +257,7 @@ def test_scores_are_those_of_transformers(
     position: str, scorer: VllmSequenceScorer, wide_reward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorer, "position", position)
-    scorer.forget()
+    scorer.clear_cache()
     other = SequenceScorer(wide_reward, position)  # type: ignore[arg-type]
     asked = requests(other, 6)
     found, expected = scorer.score(asked), other.score(asked)
@@ -319,8 +319,8 @@ class Backend:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         return self._policy.sample(requests)
 
-    async def top(self, requests: list[TopRequest]) -> list[TopTokens]:
-        return self._policy.top(requests)
+    async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
+        return self._policy.top_next_tokens(requests)
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         return self._scorer.score(requests)
@@ -361,7 +361,7 @@ def test_a_policy_whose_weights_are_nan_raises(vllm: None, wide_policy: str, tmp
 
 def test_its_threads_wait_as_ours_do(policy: VllmPolicy) -> None:
     """From its start: vLLM loads torch before anything that runs there could say so."""
-    policy.top([TopRequest(prompts(policy, 1)[0], (), 1)])
+    policy.top_next_tokens([TopRequest(prompts(policy, 1)[0], (), 1)])
     (engine,) = [e for e in engines() if "spawn_main" in " ".join(e.cmdline())][:1]
     given = engine.environ()
     assert all(given.get(name) == os.environ.get(name) for name in THREADS)

@@ -87,7 +87,7 @@ class HuggingFacePolicy:
         self._batch = SampleBatch(self.model, self._forward, device)
         self.temperature, self.top_p, self.device = temperature, top_p, device
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Clear the caches of keys, values and logits."""
         self._forward.clear_cache()
         self._logits_cache = LogitsCache()
@@ -141,7 +141,7 @@ class HuggingFacePolicy:
         self._batch.clear()
 
     @torch.inference_mode()
-    def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
+    def top_next_tokens(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Return next-token candidates of each request by falling logit; ties by the smaller id."""
         results: list[TopTokens] = []
         for start in range(0, len(requests), ROWS_PER_BATCH):

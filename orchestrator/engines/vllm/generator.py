@@ -131,7 +131,9 @@ class Generator:
         self._draws.margins.clear()
         self._draws.broken.clear()
 
-    def top(self, calls: list[tuple[list[int], int]]) -> list[tuple[list[int], list[float], int]]:
+    def top_next_tokens(
+        self, calls: list[tuple[list[int], int]]
+    ) -> list[tuple[list[int], list[float], int]]:
         """Return the likeliest next tokens of each context.
 
         Args:
@@ -157,6 +159,6 @@ class Generator:
             results.append((ids, [values[i] for i in ids], computed))
         return results
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Clear the prefix cache."""
         self._model.reset_prefix_cache()

@@ -89,9 +89,9 @@ class VllmPolicy:
         """End the engine's process. A policy that is garbage-collected does so by itself."""
         self._engine.close()
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Clear the prefix cache."""
-        self._engine.call("forget")
+        self._engine.call("clear_cache")
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
         """Sample all requests; result i is of request i. No other requests may be in progress.
@@ -167,7 +167,7 @@ class VllmPolicy:
         self._requests.clear()
         self._active.clear()
 
-    def top(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
+    def top_next_tokens(self, requests: Sequence[TopRequest]) -> list[TopTokens]:
         """Return next-token candidates by falling log-probability; ties by the smaller id.
 
         Log-probabilities replace logits: they differ by a constant per position.
@@ -182,7 +182,7 @@ class VllmPolicy:
             counts[context] = max(counts.get(context, 0), request.count)
         self._engine.check_fits([(len(r.prompt_ids + r.prefix_ids) + 1,) for r in requests])
         calls = [(list(context), number) for context, number in counts.items()]
-        answers = self._engine.call("top", calls) if calls else []
+        answers = self._engine.call("top_next_tokens", calls) if calls else []
         top_of = dict(zip(counts, answers, strict=True))
         results = []
         for request in requests:

@@ -55,7 +55,7 @@ class Args(SearchMethod):
     ) -> tuple[list[Candidate], list[float]]:
         """Return the response with each of the top k next tokens, by falling logit, and values."""
         (prefix,) = state.candidates
-        top = await client.top(prefix.token_ids, self.k)
+        top = await client.top_next_tokens(prefix.token_ids, self.k)
         tokens = [
             Continuation((), "end") if token is None else Continuation((token,), "length")
             for token in top.token_ids
