@@ -38,12 +38,12 @@ def _draw(logits: Tensor, draws: Tensor, temperature: float, top_p: float) -> tu
     """
     probabilities, cut = distribution(logits, temperature, top_p)
     intervals = TokenIntervals(probabilities)
-    broken = intervals.total.isnan()
-    if broken.any():
-        intervals = TokenIntervals(torch.where(broken[:, None], 1.0, probabilities))
+    is_nan = intervals.total.isnan()
+    if is_nan.any():
+        intervals = TokenIntervals(torch.where(is_nan[:, None], 1.0, probabilities))
     tokens, margins = intervals.draw(draws)
     margins = margins if cut is None else torch.minimum(margins, cut.double())
-    return tokens, margins.masked_fill(broken, math.nan)
+    return tokens, margins.masked_fill(is_nan, math.nan)
 
 
 def _update_rows(streams: dict[int, _Stream], update: BatchUpdate) -> None:
@@ -71,14 +71,14 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
 
     A request's ``extra_args`` hold ``sample_id``, ``key`` (None leaves its logits unchanged),
     ``start`` (tokens drawn before) and ``count`` (of all its draws). vLLM must sample greedily.
-    The class attribute ``broken`` holds the ids of samples with NaN logits, ``margins`` the
+    The class attribute ``nan_sample_ids`` holds the ids of samples with NaN logits, ``margins`` the
     smallest margin of each sample's draws, as in ``Continuation``.
     """
 
     class KeyedDraws(LogitsProcessor):  # type: ignore[misc]
         """Sets all logits of a sample's row to minus infinity, except that of the drawn token."""
 
-        broken: ClassVar[set[int]] = set()
+        nan_sample_ids: ClassVar[set[int]] = set()
         margins: ClassVar[dict[int, float]] = {}
 
         def __init__(self, config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -100,7 +100,7 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
                 if stream.draws is not None:
                     drawing[row], numbers[row] = stream, stream.draws[len(stream.tokens)]
                 elif logits[row].isnan().any():
-                    KeyedDraws.broken.add(stream.sample_id)
+                    KeyedDraws.nan_sample_ids.add(stream.sample_id)
             if not drawing:
                 return logits
             rows = torch.tensor(list(drawing), device=logits.device)
@@ -112,7 +112,7 @@ def keyed_draws(temperature: float, top_p: float) -> Any:
             for stream, margin in zip(drawing.values(), row_margins.tolist(), strict=True):
                 margins[stream.sample_id] = min(margins.get(stream.sample_id, math.inf), margin)
                 if math.isnan(margin):
-                    KeyedDraws.broken.add(stream.sample_id)
+                    KeyedDraws.nan_sample_ids.add(stream.sample_id)
             return logits
 
     return KeyedDraws

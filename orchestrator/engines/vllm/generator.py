@@ -1,4 +1,4 @@
-"""The sampling engine that runs in the process of a vLLM policy, and its messages."""
+"""Generates samples with vLLM, in the child process of a vLLM policy; and the messages to it."""
 
 import math
 from dataclasses import dataclass
@@ -9,16 +9,25 @@ from orchestrator.engines.vllm.process import language_model
 if TYPE_CHECKING:
     from vllm import LLM
 
-ROWS_PER_BATCH = 512
+MAX_NUM_SEQS = 512
 
 
 @dataclass(frozen=True)
 class SampleCall:
-    """One sample to generate: its context, its draws, and where it stops."""
+    """One sample to generate: its context, its draws, and where it stops.
+
+    Attributes:
+        context: token ids of prompt, prefix and the tokens generated so far.
+        key: key of the random stream; None for a greedy sample.
+        start: number of generated tokens that are already in ``context``.
+        count: largest number of generated tokens, those in ``context`` included.
+        stops: texts that end the sample.
+        end_ids: tokens that end the sample.
+    """
 
     context: list[int]
-    key: int | None  # None is greedy
-    start: int  # how many of ``count`` tokens the context holds already
+    key: int | None
+    start: int
     count: int
     stops: tuple[str, ...]
     end_ids: tuple[int, ...]
@@ -26,20 +35,25 @@ class SampleCall:
 
 @dataclass(frozen=True)
 class FinishedSample:
-    """A sample that vLLM stopped: its new tokens, the tokens computed, and its margin.
+    """A sample that vLLM stopped.
 
-    ``broken``: whether some of its logits were NaN.
+    Attributes:
+        sample_id: id of the sample.
+        tokens: its new tokens.
+        tokens_computed: tokens that went through the model.
+        margin: smallest margin of its draws, see ``Continuation.margin``.
+        has_nan_logits: whether some of its logits were NaN.
     """
 
     sample_id: int
     tokens: list[int]
     tokens_computed: int
     margin: float
-    broken: bool
+    has_nan_logits: bool
 
 
 class Generator:
-    """vLLM's engine, in its own process.
+    """Generates samples with vLLM. It runs in the child process that ``VllmProcess`` starts.
 
     Args:
         checkpoint: folder or hub name.
@@ -62,16 +76,16 @@ class Generator:
     ) -> None:
         from orchestrator.engines.vllm.draws import keyed_draws
 
-        self._draws = keyed_draws(temperature, top_p)
+        self._draw_processor = keyed_draws(temperature, top_p)
         self._model: LLM = language_model(
             checkpoint,
             device,
             cache_mib,
             dtype=dtype,
             enable_prefix_caching=True,
-            max_num_seqs=ROWS_PER_BATCH,
+            max_num_seqs=MAX_NUM_SEQS,
             max_logprobs=-1,  # no limit
-            logits_processors=[self._draws],
+            logits_processors=[self._draw_processor],
             generation_config="vllm",  # ignore the checkpoint's recommended settings
             enforce_eager=device == "cpu",
         )
@@ -90,7 +104,9 @@ class Generator:
 
         for sample_id, call in calls:
             parameters = SamplingParams(
-                temperature=0.0,  # the draws leave one token
+                # Greedy: for a sample with a key, the logits processor sets all logits except that
+                # of the drawn token to -inf.
+                temperature=0.0,
                 max_tokens=call.count - call.start,
                 ignore_eos=True,  # stop_token_ids holds the end tokens
                 stop_token_ids=list(call.end_ids),
@@ -117,10 +133,10 @@ class Generator:
             tokens = list(output.outputs[0].token_ids)
             # Every token but the last goes through the model.
             computed = len(call.context) - output.num_cached_tokens + len(tokens) - 1
-            margin = self._draws.margins.pop(sample_id, math.inf)
-            broken = sample_id in self._draws.broken
-            self._draws.broken.discard(sample_id)
-            finished.append(FinishedSample(sample_id, tokens, computed, margin, broken))
+            margin = self._draw_processor.margins.pop(sample_id, math.inf)
+            has_nan_logits = sample_id in self._draw_processor.nan_sample_ids
+            self._draw_processor.nan_sample_ids.discard(sample_id)
+            finished.append(FinishedSample(sample_id, tokens, computed, margin, has_nan_logits))
         return finished
 
     def abort(self) -> None:
@@ -128,8 +144,8 @@ class Generator:
         if self._active:
             self._model.llm_engine.abort_request([str(sample_id) for sample_id in self._active])
         self._active.clear()
-        self._draws.margins.clear()
-        self._draws.broken.clear()
+        self._draw_processor.margins.clear()
+        self._draw_processor.nan_sample_ids.clear()
 
     def top_next_tokens(
         self, calls: list[tuple[list[int], int]]

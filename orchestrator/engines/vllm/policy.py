@@ -146,7 +146,7 @@ class VllmPolicy:
             sample = self._active.pop(finished.sample_id, None)
             if sample is None:
                 continue  # its request was aborted
-            if finished.broken:
+            if finished.has_nan_logits:
                 raise PolicyLogitsAreNaN(
                     f"{self._checkpoint}: the policy's logits are NaN: its weights or its dtype"
                     " are broken"
