@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jobs.batch.file_job import check_rows_file, readable
 from jobs.batch.options import Identity, option
 from jobs.batch.score_arguments import ScoreArguments
-from orchestrator.config.load import ConfigError
+from orchestrator.config.errors import ConfigError, reason_about
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.files import column_names, describe_columns
 from orchestrator.data.prefixes import Prefixes
@@ -67,7 +67,8 @@ class ScoreOptions(ScoreArguments):
             if prefixes.kind == "steps" and delimiter is not None:
                 check_delimiter(chat, delimiter)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"--reward = {self.reward!r}: {error}") from error
+            reason = reason_about(self.reward, error)
+            raise ConfigError(f"--reward = {self.reward!r}: {reason}") from error
         if self.engine == "vllm":
             self._check_vllm(kind, chat)
         self.check_effects(self._without_effect(prefixes, kind))
@@ -97,6 +98,10 @@ class ScoreOptions(ScoreArguments):
             )
         try:
             check_open(self.reward, chat, self.position)
+        except ValueError as error:
+            reason = reason_about(self.reward, error)
+            raise ConfigError(f"--position = {self.position!r}: {reason}") from error
+        try:
             kind.check_vllm(self.spec)
         except (ValueError, ModuleNotFoundError) as error:
             raise ConfigError(f"--engine = 'vllm': {error}") from error

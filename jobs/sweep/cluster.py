@@ -76,12 +76,14 @@ def check_budget(config: Config, cpus: float) -> None:
     """
     needed = needed_cpus(config)
     if needed > cpus + SMALLEST_SHARE:
-        training_cpus = cpus - needed + config.training.workers * config.cluster.train_worker_cpus
-        max_workers = max(int(training_cpus / config.cluster.train_worker_cpus), 0)
+        each = config.cluster.train_worker_cpus
+        training_cpus = cpus - needed + config.training.workers * each
+        max_workers = int(training_cpus / each)
+        fewer = f"at most {max_workers} workers (cluster.train_worker_cpus = {each:g} each), "
         raise ConfigError(
-            f"training.workers = {config.training.workers}: with actors and data tasks they need"
-            f" {needed:g} CPUs, the cluster has {cpus:g}; valid: at most {max_workers} workers of"
-            f" cluster.train_worker_cpus = {config.cluster.train_worker_cpus:g}, or smaller shares"
+            f"training.workers = {config.training.workers}: training workers, actors and data tasks"
+            f" need {needed:g} CPUs together, and the cluster has {cpus:g}; valid:"
+            f" {fewer if max_workers > 0 else ''}fewer actors, or smaller *_cpus fields of cluster"
         )
 
 
@@ -114,10 +116,12 @@ def check_trials(
         shares["GPUs"] = (max(map(needed_gpus, configs)), gpus)
     for name, (each, there) in shares.items():
         if concurrent * each > there + SMALLEST_SHARE:
+            most = int((there + SMALLEST_SHARE) / each)
             raise ConfigError(
-                f"--concurrent {concurrent}: each trial's actor, training workers and data tasks"
-                f" need {each:g} {name}, the cluster has {there:g}; valid: at most"
-                f" {int((there + SMALLEST_SHARE) / each)}, or smaller shares in section cluster"
+                f"--concurrent {concurrent}: the actors, training workers and data tasks of each"
+                f" trial need {each:g} {name} together, and the cluster has {there:g}; valid:"
+                f" {f'at most {most}, or ' if most else ''}smaller *_{name.lower()} fields of"
+                " cluster"
             )
 
 
@@ -135,7 +139,7 @@ def check_gpus(config: Config, gpus: float) -> None:
         raise ConfigError(
             f"cluster.{field} = {getattr(cluster, field):g}: {config.training.workers} training"
             f" workers and {_actors(config)} actors need {needed:g} GPUs, the cluster has {gpus:g};"
-            " valid: smaller shares, fewer processes, or 0 to compute on CPUs"
+            " valid: smaller *_gpus fields of cluster, fewer processes, or 0 to compute on CPUs"
         )
 
 

@@ -28,6 +28,14 @@ def reason_of(error: BaseException) -> str:
     return _shortened(" ".join(str(text).split()))
 
 
+def reason_about(checkpoint: str, error: BaseException) -> str:
+    """Return the message of an error, without the checkpoint with which it may begin.
+
+    It is for messages that name the checkpoint themselves.
+    """
+    return str(error).removeprefix(f"{checkpoint}: ")
+
+
 def _shortened(text: str) -> str:
     if len(text) <= SHOWN:
         return text

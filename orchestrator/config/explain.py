@@ -1,6 +1,7 @@
 """Pydantic's validation errors as lines that name the field, its value and valid values."""
 
 import difflib
+import re
 from typing import get_args
 
 from pydantic import BaseModel
@@ -12,6 +13,8 @@ from orchestrator.config.tree import Config
 from orchestrator.tasks.task import TASKS
 
 Location = tuple[int | str, ...]  # path of a field in pydantic's errors
+# Mappings whose keys are not fields: what they hold.
+MAPPINGS = {"variants": "{NAME: {FIELD: value}}", "data": "{task: NAME, FIELD: value}"}
 NO_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
@@ -22,19 +25,44 @@ def explained(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{field} = {value}: unknown key{_suggestion(location)}"
     if problem["type"] in NO_SECTION:
-        keys = ", ".join(_keys(location)) or "by name"
-        return f"{field or 'config'} = {value}: must be a section; valid: fields {keys}"
+        if keys := _keys(location):
+            valid = ", ".join(keys)
+            return f"{field or 'config'} = {value}: must be a section; valid: fields {valid}"
+        valid = MAPPINGS.get(field, "{NAME: value}")
+        return f"{field} = {value}: not a mapping; valid: {valid}"
     if problem["type"] == "value_error":
-        return f"{field}: {problem['ctx']['error']}" if field else str(problem["ctx"]["error"])
+        return _of_section(field, _keys(location), str(problem["ctx"]["error"]))
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         task = problem["ctx"].get("tag")
         error = ": missing" if task is None else f" = {shown(task)}: no such task"
         return f"{field}.task{error}; valid: {', '.join(TASKS)}"
+    is_null = problem["type"] == "missing" or problem["input"] is None
+    if is_null and len(location) > 2 and (files := valid_files(location[1], field)):
+        return f"{field}: not set; valid: {files}"
     message = " ".join(problem["msg"].split())
     message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
         return f"{field}: {message}"
     return f"{field} = {value}: {message}"
+
+
+def _of_section(path: str, fields: list[str], error: str) -> str:
+    """Return a validator's error with the path of its section; it may begin with a field of it."""
+    if not path:
+        return error
+    begin = re.match(r"(\w+)[\w.]*(:| =)", error)
+    return f"{path}{'.' if begin and begin[1] in fields else ': '}{error}"
+
+
+def valid_files(task: object, field: str) -> str:
+    """Return what files a field of a task's data may name; "" if it names none."""
+    section, _, name = field.partition(".")
+    kind = TASKS.get(str(task))
+    if section != "data" or kind is None or name not in kind.file_fields:
+        return ""
+    from orchestrator.data.rows import VALID  # imports pyarrow
+
+    return VALID
 
 
 def _path(location: Location) -> list[int | str]:

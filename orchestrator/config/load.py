@@ -3,6 +3,7 @@
 Every error is a ConfigError that names the field, its value and valid values.
 """
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from orchestrator.config.decoding import methods_of_list
 from orchestrator.config.errors import ConfigError as ConfigError
 from orchestrator.config.errors import reason_of, shown, shown_name
-from orchestrator.config.explain import explained
+from orchestrator.config.explain import explained, valid_files
 from orchestrator.config.no_effect import fields_without_effect
 from orchestrator.config.tree import Config
 from orchestrator.fields.yaml_text import CHARACTERS, NESTING, BadYaml, read_yaml, write_yaml
@@ -29,6 +30,7 @@ LONGEST_TEXT = 8_192  # characters of a value
 RENAMED = {"search.wave_size": "max_concurrent"}  # fields of earlier versions
 INTERPOLATIONS = 20  # most `${` in a value
 _REFERENCE = "${"
+_VARIABLE = re.compile(r"(?<!\\)\$\{oc\.env:\s*(\w+)\s*\}")  # without a default
 _WRITTEN = re.compile(r"(\\*)\$\{")  # with the backslashes that may escape it
 
 
@@ -177,6 +179,8 @@ def _resolved(plain: dict[str, object]) -> object:
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
+        if lines := _unset_variables(plain):
+            raise ConfigError("\n".join(lines)) from error
         raise ConfigError(f"config: {reason_of(error)}") from error
     for field, text in _texts(resolved, ""):
         if len(text) > LONGEST_TEXT:
@@ -187,6 +191,22 @@ def _resolved(plain: dict[str, object]) -> object:
                 f"{field} = {shown(text)}: not valid Unicode; valid: text without surrogates"
             )
     return resolved
+
+
+def _unset_variables(plain: dict[str, object]) -> list[str]:
+    """Return an error for each field whose environment variable is not set and has no default."""
+    lines = []
+    for field, text in _texts(plain, ""):
+        for name in _VARIABLE.findall(text):
+            if name not in os.environ:
+                files = valid_files(_task_of(plain), field)
+                value = "FILE" if files else "VALUE"
+                where = f", where FILE is {files}" if files else ""
+                lines.append(
+                    f"{field}: the environment variable {name} is not set; valid: {name}={value}"
+                    f" before the command, or {field}={value} after it{where}"
+                )
+    return lines
 
 
 def _texts(value: object, field: str) -> list[tuple[str, str]]:

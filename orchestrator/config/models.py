@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from orchestrator.checkpoints.checkpoint import check_start, context_of
 from orchestrator.config.engine_choice import engine_of
-from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.errors import ConfigError, reason_about, shown
 from orchestrator.config.no_effect import messages, no_effect_of_variant
 from orchestrator.config.scorers import outcome_spec, variant_spec
 from orchestrator.config.sections import TRAINED_KIND, Variant
@@ -267,4 +267,5 @@ def _checked(field: str, checkpoint: str, check: Callable[[], Result]) -> Result
     try:
         return check()
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{field} = {shown(checkpoint)}: {error}") from error
+        reason = reason_about(checkpoint, error)
+        raise ConfigError(f"{field} = {shown(checkpoint)}: {reason}") from error

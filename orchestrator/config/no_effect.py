@@ -17,7 +17,7 @@ from orchestrator.config.errors import shown
 from orchestrator.config.sections import Variant
 from orchestrator.fields.section import Section
 from orchestrator.objectives.objective import log_ratio_names, variant_objectives
-from orchestrator.scorers.kind import SCORER_KINDS, kinds_that_use
+from orchestrator.scorers.kind import SCORER_KINDS, kinds_in_order, kinds_that_use
 from orchestrator.search.method import AnySearchMethod
 
 if TYPE_CHECKING:  # the tree calls this module
@@ -156,6 +156,13 @@ def no_effect_of_variant(
 def log_ratio_settings() -> str:
     """Return the settings under which a variant scores by a log ratio."""
     return f"objective {', '.join(log_ratio_names())}, or kind {kinds_that_use('beta')}"
+
+
+def reward_model_settings() -> str:
+    """Return the settings under which a variant with a checkpoint scores by a reward model."""
+    objectives = [n for n, o in variant_objectives().items() if not o.is_log_ratio]
+    kinds = [n for n, kind in kinds_in_order().items() if kind.needs_base]
+    return f"objective {' or '.join(objectives)} and without kind {' or '.join(kinds)}"
 
 
 def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[NoEffect]:

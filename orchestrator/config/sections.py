@@ -104,7 +104,7 @@ class ModelsConfig(Section):
                 raise ValueError(
                     f"{name}_reading: applies only to a checkpoint, since a model that the run"
                     " trains is"
-                    f" read as it was trained; valid: remove it, or set {name} as well"
+                    f" read as it was trained; valid: remove it, or set models.{name}"
                 )
         return self
 

@@ -15,7 +15,12 @@ from orchestrator.config.decoding import (
 from orchestrator.config.errors import shown
 from orchestrator.config.evaluation import EvaluationConfig
 from orchestrator.config.machines import ClusterConfig, StorageConfig, TrackingConfig
-from orchestrator.config.no_effect import TRAINED_FIELDS, check_effects, log_ratio_settings
+from orchestrator.config.no_effect import (
+    TRAINED_FIELDS,
+    check_effects,
+    log_ratio_settings,
+    reward_model_settings,
+)
 from orchestrator.config.sections import (
     Data,
     ModelsConfig,
@@ -88,7 +93,13 @@ def _check_objective(name: str, variant: Variant) -> None:
         )
     for field in OF_A_CHECKPOINT:
         value = getattr(variant, field)
-        if value is not None and (variant.checkpoint is None or variant.has_base):
+        if value is not None and variant.has_base:
+            raise ValueError(
+                f"{path}.{field} = {shown(value)}: a log ratio compares two language models and"
+                " does not use it; valid: null, or a reward model as `checkpoint`, with"
+                f" {reward_model_settings()}"
+            )
+        if value is not None and variant.checkpoint is None:
             raise ValueError(
                 f"{path}.{field} = {shown(value)}: needs a reward model as `checkpoint`; valid:"
                 " null, or set `checkpoint`"

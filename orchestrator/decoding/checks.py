@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from orchestrator.choices import Engine
 from orchestrator.config.checks import check_checkpoint
-from orchestrator.config.errors import ConfigError, shown
+from orchestrator.config.errors import ConfigError, reason_about, shown
 from orchestrator.fields.types import SEEDS
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 
@@ -115,7 +115,8 @@ def check_models(
     try:
         check_policy(policy, engine)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{named('policy')} = {policy!r}: {error}") from error
+        reason = reason_about(policy, error)
+        raise ConfigError(f"{named('policy')} = {policy!r}: {reason}") from error
     if spec is None:
         return None
     try:
@@ -123,7 +124,8 @@ def check_models(
         if spec.aggregation is not None and not kind.aggregates_steps:
             check_delimiter(chat_of(spec), spec.step_delimiter or BLANK_LINE)
     except (ValueError, OSError, TemplateError) as error:
-        raise ConfigError(f"{named('reward')} = {spec.checkpoint!r}: {error}") from error
+        reason = reason_about(spec.checkpoint, error)
+        raise ConfigError(f"{named('reward')} = {spec.checkpoint!r}: {reason}") from error
     return kind
 
 

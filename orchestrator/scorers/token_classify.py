@@ -92,7 +92,7 @@ def check_open(checkpoint: str, chat: Chat, position: Position) -> None:
     """
     if position == "closed" and chat.closing_ids:
         raise ValueError(
-            f"{checkpoint}: engine 'vllm' computes open scores of full responses only: with closing"
-            " tokens, each prefix would be a separate text; use position: open or engine:"
-            " transformers"
+            f"{checkpoint}: engine 'vllm' scores all prefixes of a response in one forward pass,"
+            " which needs position open; position closed would need one forward pass per prefix;"
+            " valid: position open, or engine transformers"
         )

@@ -16,6 +16,7 @@ from orchestrator.config.checks import (
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
 from orchestrator.config.tree import Config
+from orchestrator.data.rows import VALID
 from orchestrator.search.method import METHODS
 from orchestrator.search.methods.args import Args
 from orchestrator.search.methods.beam import ChunkBeamSearch
@@ -77,6 +78,8 @@ WRONG = {
         "'red'",
         "valid: name, prompts, beams, candidates",
     ),
+    "variants=3": ("variants", "3", "not a mapping; valid: {NAME: {FIELD: value}}"),
+    "data=3": ("data", "3", "not a mapping; valid: {task: NAME, FIELD: value}"),
     "decoding=hot": ("decoding", "'hot'", "must be a section; valid: fields temperature"),
     "storage.checkpoints_kept=1.5": ("storage.checkpoints_kept", "1.5", "valid integer"),
 }
@@ -245,11 +248,32 @@ def test_real_data_without_a_path_is_refused_with_the_field(
 ) -> None:
     for name in ("HH_RLHF_PAIRS", "GSM8K_TRAIN", "GSM8K_PAIRS", "GSM8K_TEST"):
         monkeypatch.delenv(name, raising=False)
-    assert "data.pairs = None" in message(file=ROOT / "configs" / "hh_small.yaml")
+    pairs = (
+        "data.pairs: the environment variable HH_RLHF_PAIRS is not set; valid: HH_RLHF_PAIRS=FILE"
+        " before the command, or data.pairs=FILE after it, where FILE is "
+    )
+    assert message(file=ROOT / "configs" / "hh_small.yaml") == pairs + VALID
     text = message(file=ROOT / "configs" / "gsm8k_small.yaml")
-    assert [line.split(" = ")[0] for line in text.splitlines()] == [
-        "data.demonstrations", "data.pairs", "data.test",
-    ]  # fmt: skip
+    assert [line.split(" is not set; ")[0] for line in text.splitlines()] == [
+        "data.demonstrations: the environment variable GSM8K_TRAIN",
+        "data.pairs: the environment variable GSM8K_PAIRS",
+        "data.test: the environment variable GSM8K_TEST",
+    ]
+    load_config(ROOT / "configs" / "hh_small.yaml", ["data.pairs=x.jsonl"])
+    load_config(ROOT / "configs" / "hh_small.yaml", ["data.task=helpdesk"])
+
+
+@pytest.mark.parametrize("override", ["data.task=hh_rlhf", "data={task: hh_rlhf, pairs: null}"])
+def test_a_file_that_is_not_set_is_explained(override: str) -> None:
+    assert message(override) == f"data.pairs: not set; valid: {VALID}"
+
+
+def test_another_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET_AT_ALL", raising=False)
+    assert message("models.policy=${oc.env:NOT_SET_AT_ALL}") == (
+        "models.policy: the environment variable NOT_SET_AT_ALL is not set; valid:"
+        " NOT_SET_AT_ALL=VALUE before the command, or models.policy=VALUE after it"
+    )
 
 
 def test_an_unknown_key_of_another_tasks_data_names_that_tasks_keys(tmp_path: Path) -> None:
@@ -517,7 +541,7 @@ def load_config_text(folder: Path, text: str) -> Config:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("[{name: cbs}, {name: cbs}]", "methods.0: cbs is given twice with the same fields"),
+        ("[{name: cbs}, {name: cbs}]", "search.methods.0: cbs is given twice with the same fields"),
         ("[{name: nope}]", "search.methods.0 = {'name': 'nope'}: name 'nope': no such method;"),
         (
             "[{chunk: 6}]",

@@ -133,8 +133,14 @@ def test_a_config_chooses_the_label_of_each_reward_model(tmp_path: Path, word_re
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("models.orm_reading.score_label=1", "orm_reading: applies only to a checkpoint"),
+        ("models.orm_reading.score_label=1", "models.orm_reading: applies only to a checkpoint"),
         ("variants.prm_sst.score_label=0", "variants.prm_sst.score_label = 0: needs a reward"),
+        (
+            "variants.ratio={checkpoint: a/b, objective: dpo, score_label: 0}",
+            "variants.ratio.score_label = 0: a log ratio compares two language models and does not"
+            " use it; valid: null, or a reward model as `checkpoint`, with objective bradley_terry"
+            " and without kind log_ratio$",
+        ),
         (
             "models.orm_reading.score_label=-1",
             "score_label = -1: .*greater than or equal to 0",

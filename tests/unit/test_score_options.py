@@ -83,7 +83,11 @@ def test_what_vllm_does_not_score_is_refused(
 ) -> None:
     vllm = {**options, "engine": "vllm"}
     said = refused(vllm, capsys)
-    assert said.startswith("error: --engine = 'vllm': ") and "computes open scores" in said
+    assert said.strip() == (
+        "error: --position = 'closed': engine 'vllm' scores all prefixes of a response in one"
+        " forward pass, which needs position open; position closed would need one forward pass per"
+        " prefix; valid: position open, or engine transformers"
+    )
     shepherd = {"reward": MAKERS["shepherd"](tmp_path / "m"), "kind": "step_tag"}
     said = refused({**vllm, **shepherd, "position": "open"}, capsys)
     assert "the reward model is of kind step_tag; valid: transformers" in said

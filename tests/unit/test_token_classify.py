@@ -158,14 +158,14 @@ def test_a_text_of_the_whole_context_is_read_and_a_longer_one_refused_by_its_row
 
 def test_closed_scores_are_refused_before_anything_starts(word_reward: str) -> None:
     with pytest.raises(
-        ValueError, match=r"open scores of full responses only: .*engine: transformers"
+        ValueError, match=r"needs position open; .*; valid: position open, or engine transformers$"
     ):
         load_scorer(ScorerSpec(word_reward, engine="vllm"), full_responses=True)
 
 
 def test_closed_scores_are_refused_when_asked_for(llama: TokenClassifyScorer) -> None:
     assert llama.chat.closing_ids
-    with pytest.raises(ValueError, match="open scores of full responses only"):
+    with pytest.raises(ValueError, match="in one forward pass, which needs position open"):
         llama.prefix_scores([(3,)], [(4,)], [[1]], ["open", "closed"])
 
 

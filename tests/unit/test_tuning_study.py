@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.sweep.cluster import check_trials
+from jobs.sweep.cluster import check_budget, check_trials, needed_cpus
 from jobs.tuning.study import Study, study_of
 from jobs.tuning.trial import TrialJob
 from jobs.tuning.trial_configs import measures_of
@@ -131,17 +131,40 @@ def test_trials_that_would_wait_for_a_place_are_refused() -> None:
     check_trials([config], 1, sampling=False, cpus=1.3, gpus=None)
     check_trials([config], 1, sampling=True, cpus=1.8, gpus=0)
     check_trials([config], 3, sampling=False, cpus=4, gpus=0)
-    with pytest.raises(ConfigError, match=r"--concurrent 2: .* need 1.3 CPUs, .* has 2; .* most 1"):
+    with pytest.raises(
+        ConfigError, match=r"--concurrent 2: .* need 1.3 CPUs together, .* has 2; .* most 1, "
+    ):
         check_trials([config], 2, sampling=False, cpus=2, gpus=None)
-    with pytest.raises(ConfigError, match=r"need 1.8 CPUs, the cluster has 1.7"):
+    with pytest.raises(
+        ConfigError, match=r"CPUs together, and the cluster has 1.7; valid: smaller \*_cpus f"
+    ):
         check_trials([config], 1, sampling=True, cpus=1.7, gpus=None)
     larger = load_config(SMOKE, ["training.workers=3"])
-    with pytest.raises(ConfigError, match=r"need 1.7 CPUs"):
+    with pytest.raises(ConfigError, match=r"need 1.7 CPUs together"):
         check_trials([config, larger], 2, sampling=False, cpus=3, gpus=None)
     on_cards = load_config(SMOKE, ["cluster.train_worker_gpus=0.5"])
     check_trials([on_cards], 2, sampling=False, cpus=8, gpus=None)
-    with pytest.raises(ConfigError, match=r"--concurrent 2: .* need 1 GPUs, the cluster has 1"):
+    with pytest.raises(
+        ConfigError, match=r"--concurrent 2: .* need 1 GPUs together, and the cluster has 1"
+    ):
         check_trials([on_cards], 2, sampling=False, cpus=8, gpus=1)
+
+
+def test_a_sweep_that_needs_more_cpus_names_them_and_what_helps() -> None:
+    """Smoke: 2 workers of 0.4, 2 data tasks of 0.2, 7 actors of 0.1 CPUs."""
+    config = load_config(SMOKE)
+    check_budget(config, needed_cpus(config))
+    needs = "training.workers = 2: training workers, actors and data tasks need 1.9 CPUs together"
+    for cpus, valid in (
+        (1.6, "at most 1 workers (cluster.train_worker_cpus = 0.4 each), "),
+        (1, ""),
+    ):
+        with pytest.raises(ConfigError) as error:
+            check_budget(config, cpus)
+        assert str(error.value) == (
+            f"{needs}, and the cluster has {cpus}; valid: {valid}fewer actors, or smaller *_cpus"
+            " fields of cluster"
+        )
 
 
 def test_what_an_actor_is_sent_holds_the_drivers_keys(tmp_path: Path) -> None:

@@ -108,9 +108,9 @@ class Helpdesk(Task):
         if wanted > MOST_OF_THE_WORLD:
             largest = max(counts, key=lambda name: counts[name])
             yield (
-                f"data.{largest} = {counts[largest]}: with the other splits {wanted:,} prompts, and"
-                f" the world has {DIFFERENT_PROMPTS:,} different ones; valid: at most"
-                f" {MOST_OF_THE_WORLD:,} together"
+                f"data.{largest} = {counts[largest]}: all splits together need {wanted:,} prompts,"
+                f" more than a tenth of the world's {DIFFERENT_PROMPTS:,} different prompts; valid:"
+                f" at most {MOST_OF_THE_WORLD:,} prompts in all splits"
             )
 
     def _sizes(self) -> list[int]:
