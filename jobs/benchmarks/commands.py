@@ -19,7 +19,7 @@ from jobs.benchmarks.names import (
     POOLS,
     REWARDS,
     SEARCHES,
-    SMALL_SEARCHES,
+    SMOLLM2_SEARCHES,
 )
 from jobs.command_line.arguments import named
 
@@ -67,7 +67,7 @@ def search(
         list[str] | None,
         Opt(
             help=f"run only this case; repeatable; cases: {', '.join(SEARCHES)}; with --model"
-            f" smollm2: {', '.join(SMALL_SEARCHES)}"
+            f" smollm2: {', '.join(SMOLLM2_SEARCHES)}"
         ),
     ] = None,
     json: Json = None,
@@ -82,7 +82,7 @@ def search(
 ) -> None:
     """Compare every search method with a plain loop and with the bare engines."""
     if model == "smollm2":
-        _search_small(context, only, repeats, json)
+        _search_smollm2(context, only, repeats, json)
         return
     _check_device(device)
     _check_cases(only, SEARCHES)
@@ -92,17 +92,17 @@ def search(
     bench_search(only or list(SEARCHES), repeats, prompts, position, SETTINGS[device], json)
 
 
-def _search_small(
+def _search_smollm2(
     context: typer.Context, only: list[str] | None, repeats: int, file: Path | None
 ) -> None:
     for option in named(context) & {"prompts", "position", "device"}:
         raise typer.BadParameter("not with --model smollm2", param_hint=f"--{option}")
-    _check_cases(only, SMALL_SEARCHES)
-    from jobs.benchmarks.small import bench_small
+    _check_cases(only, SMOLLM2_SEARCHES)
+    from jobs.benchmarks.smollm2 import bench_smollm2
     from orchestrator.checkpoints.sample_models import SampleNotInstalled
 
     try:
-        bench_small(only or list(SMALL_SEARCHES), repeats, file)
+        bench_smollm2(only or list(SMOLLM2_SEARCHES), repeats, file)
     except SampleNotInstalled as error:
         raise typer.BadParameter(str(error), param_hint="--model") from error
 

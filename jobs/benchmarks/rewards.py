@@ -10,7 +10,7 @@ from rich.table import Table
 from jobs.benchmarks.names import PIPELINE, TOKEN_CLASSIFY
 from jobs.benchmarks.pipeline import pipeline_result
 from jobs.benchmarks.prefixes import prefix_result
-from jobs.benchmarks.setting import Setting, matrix_flops, name_of
+from jobs.benchmarks.setting import Setting, device_description, matmul_flops_per_second
 from jobs.benchmarks.token_classify import token_classify_result
 
 
@@ -30,7 +30,7 @@ def bench_rewards(
         ModuleNotFoundError: an optional case needs an extra that is not installed.
     """
     console = Console(stderr=True)
-    rate = matrix_flops(setting)
+    rate = matmul_flops_per_second(setting)
     results = []
     for name in names:
         console.print(f"{name} ...", highlight=False)
@@ -42,7 +42,7 @@ def bench_rewards(
             result = prefix_result(name, repeats, setting)
         results.append({**result, "matrix_flops": rate})
     Console(width=120).print(_table(results))
-    line = json.dumps({"device": name_of(setting), "results": results})
+    line = json.dumps({"device": device_description(setting), "results": results})
     print(line)
     if file is not None:
         file.write_text(line + "\n")

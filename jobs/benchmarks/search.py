@@ -30,10 +30,7 @@ from actors.policy import PolicySpec
 from actors.reward import RewardSpec
 from actors.search import ModelEngines, Search, SearchActor
 from actors.search_stream import search_all
-from jobs.benchmarks.search_limit import limit_of
-from jobs.benchmarks.search_loop import Loop
-from jobs.benchmarks.search_rates import BestRates
-from jobs.benchmarks.search_setting import (
+from jobs.benchmarks.search_cases import (
     CASES,
     Case,
     ModelSetup,
@@ -41,7 +38,10 @@ from jobs.benchmarks.search_setting import (
     random_problems,
     save_models,
 )
-from jobs.benchmarks.setting import Setting, finish, name_of
+from jobs.benchmarks.search_limit import limit_of
+from jobs.benchmarks.search_loop import Loop
+from jobs.benchmarks.search_rates import BestRates
+from jobs.benchmarks.setting import Setting, device_description, synchronize
 from jobs.sweep import cluster
 from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
 from orchestrator.choices import Engine, Position
@@ -77,7 +77,9 @@ def bench_search(
             results.append({"name": name, **_result(case, repeats, prompts, setup, console)})
         ray.shutdown()
     Console(width=120).print(_table(results))
-    line = json.dumps({"device": name_of(setting), "position": position, "results": results})
+    line = json.dumps(
+        {"device": device_description(setting), "position": position, "results": results}
+    )
     print(line)
     if file is not None:
         file.write_text(line + "\n")
@@ -94,12 +96,12 @@ def _result(
         ProcessPoolExecutor(1, mp_context=context) as alone,
         ExitStack() as stack,
     ):
-        bare = [
+        workers = [
             stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
             for _ in range(setup.processes)
         ]
         by_rates = case.ways == ("at the best rates",)
-        rates = BestRates(bare, setup, case) if by_rates else None
+        rates = BestRates(workers, setup, case) if by_rates else None
         search = Search(case.method, -(-prompts // setup.processes))
         for repeat in range(-1, repeats):  # the first one is a warm-up
             problems = random_problems(setup.setting, prompts, repeat + 1)
@@ -109,9 +111,9 @@ def _result(
             few = problems[: case.loop_prompts if repeat >= 0 else 1]
             loops.append(alone.submit(_loop, setup, case, few).result() / len(few))
             limited = problems if repeat >= 0 else problems[: 2 * setup.processes]
-            parts = [limited[n :: setup.processes] for n in range(setup.processes)]
+            shards = [limited[n :: setup.processes] for n in range(setup.processes)]
             costs.append(sum((r.cost for r in responses), Cost()))
-            limit, by = limit_of(bare, setup, case, parts, costs[-1], rates)
+            limit, by = limit_of(workers, setup, case, shards, costs[-1], rates)
             limits.append(limit / prompts)
             fastest.append(by)
             if repeat >= 0:
@@ -190,7 +192,7 @@ def _loop(setup: ModelSetup, case: Case, problems: Sequence[Problem]) -> float:
     start = time.perf_counter()
     for problem in problems:
         loop.answer(problem, method)
-    finish(setup.setting.device)
+    synchronize(setup.setting.device)
     return time.perf_counter() - start
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from actors.search import GC_THRESHOLDS
-from jobs.benchmarks.search_setting import ModelSetup
+from jobs.benchmarks.search_cases import ModelSetup
 from orchestrator.engines.huggingface.policy import HuggingFacePolicy
 from orchestrator.engines.vllm.policy import VllmPolicy
 from orchestrator.scorers.loading import load_scorer

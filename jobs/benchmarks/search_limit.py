@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from jobs.benchmarks.search_cases import NUM_BATCHES, Case, ModelSetup, Way
 from jobs.benchmarks.search_engines import Engine, engines, policy_of, reward_of
 from jobs.benchmarks.search_rates import BestRates
-from jobs.benchmarks.search_setting import PARTS, Case, ModelSetup, Way
-from jobs.benchmarks.setting import finish
+from jobs.benchmarks.setting import synchronize
 from orchestrator.records import Cost
 from orchestrator.search.batch_backend import BatchBackend
 from orchestrator.search.batcher import Kind
@@ -38,7 +38,7 @@ Batch = tuple[Kind, list[Any]]
 
 
 @dataclass
-class Recorded:
+class RecordingEngines:
     """Both engines, with a record of their requests."""
 
     setup: ModelSetup
@@ -61,58 +61,64 @@ class Recorded:
 
 
 def limit_of(
-    bare: Sequence[ProcessPoolExecutor],
+    workers: Sequence[ProcessPoolExecutor],
     setup: ModelSetup,
     case: Case,
-    parts: Sequence[Sequence[Problem]],
+    shards: Sequence[Sequence[Problem]],
     cost: Cost,
     rates: BestRates | None,
 ) -> tuple[float, str]:
     """Return the seconds that the bare engines take for a method's requests, and the fastest way.
 
     Args:
-        bare: a process for each core.
+        workers: a process for each core.
         setup: the models.
         case: the search method.
-        parts: the prompts of each process.
-        cost: the total cost of the run.
+        shards: the prompts of each process.
+        cost: the total cost of the run; read only with ``rates``.
         rates: the rates to divide token counts by; None: requests are replayed.
     """
     if rates is not None:
         decoding, scoring = rates.measure()
-        seconds = cost.policy_tokens_computed / decoding.tokens
-        seconds += cost.reward_tokens_computed / scoring.tokens
+        seconds = cost.policy_tokens_computed / decoding.tokens_per_second
+        seconds += cost.reward_tokens_computed / scoring.tokens_per_second
         return seconds, f"{decoding}, {scoring}"
-    runs = [one.submit(_record, setup, case, part) for one, part in zip(bare, parts, strict=True)]
+    runs = [
+        worker.submit(_record, setup, case, shard)
+        for worker, shard in zip(workers, shards, strict=True)
+    ]
     batches = [run.result() for run in runs]
     total, fastest = 0.0, []
     for kinds in (("sample", "top"), ("score",)):
         available = engines(setup, scores="score" in kinds)
         ways = [way for way in case.ways if way != "vLLM" or "vLLM" in available]
-        chosen = [[batch for batch in part if batch[0] in kinds] for part in batches]
-        times = {way: _replayed(bare, setup, chosen, way) for way in ways}
+        chosen = [[batch for batch in shard if batch[0] in kinds] for shard in batches]
+        times = {way: _replayed(workers, setup, chosen, way) for way in ways}
         fastest.append(min(times, key=lambda way: times[way]))
         total += times[fastest[-1]]
     return total, ", ".join(fastest)
 
 
 def _replayed(
-    bare: Sequence[ProcessPoolExecutor],
+    workers: Sequence[ProcessPoolExecutor],
     setup: ModelSetup,
-    parts: Sequence[Sequence[Batch]],
+    shards: Sequence[Sequence[Batch]],
     way: Way,
 ) -> float:
     """Replay requests in all processes and return the seconds of the slowest one."""
-    replays = [one.submit(_replay, setup, part, way) for one, part in zip(bare, parts, strict=True)]
+    replays = [
+        worker.submit(_replay, setup, shard, way)
+        for worker, shard in zip(workers, shards, strict=True)
+    ]
     return max(replay.result() for replay in replays)
 
 
 def _record(setup: ModelSetup, case: Case, problems: Sequence[Problem]) -> list[Batch]:
     """Search some prompts and return the batches of requests."""
     torch.set_num_threads(setup.threads)
-    recorded = Recorded(setup)
-    asyncio.run(run_searches(problems, case.method.run, BatchBackend(recorded, recorded)))
-    return recorded.batches
+    recording = RecordingEngines(setup)
+    asyncio.run(run_searches(problems, case.method.run, BatchBackend(recording, recording)))
+    return recording.batches
 
 
 def _replay(setup: ModelSetup, batches: Sequence[Batch], way: Way) -> float:
@@ -127,11 +133,11 @@ def _replay(setup: ModelSetup, batches: Sequence[Batch], way: Way) -> float:
     reward.clear_cache()
     if way != "in batches":
         all_requests = [request for _, requests in batches for request in requests]
-        size = -(-len(all_requests) // PARTS[way])
+        size = -(-len(all_requests) // NUM_BATCHES[way])
         starts = range(0, len(all_requests), size)
         batches = [(kind, all_requests[i : i + size]) for i in starts]
     start = time.perf_counter()
     for kind, requests in batches:
         getattr(reward if kind == "score" else policy, kind)(requests)
-    finish(setup.setting.device)
+    synchronize(setup.setting.device)
     return time.perf_counter() - start

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
+from jobs.benchmarks.search_cases import NEW, PROMPT, Case, ModelSetup, random_ids
 from jobs.benchmarks.search_engines import Engine, engines, policy_of, reward_of
-from jobs.benchmarks.search_setting import NEW, PROMPT, Case, ModelSetup, random_ids
-from jobs.benchmarks.setting import finish
+from jobs.benchmarks.setting import synchronize
 from orchestrator.search.engines import SampleRequest, ScoreRequest
 
-FIRST_ROWS = 64  # sequences of a batch at first; the number is doubled while it helps,
-FURTHER = 2  # up to this multiple of the best number
-HOPELESS = 1 / 3  # share of the best rate below which an engine is not tried further
+FIRST_BATCH_SIZE = 64  # initial batch size (sequences), doubled while throughput improves
+MAX_MULTIPLE = 2  # stop at this multiple of the best batch size
+MIN_SHARE_OF_BEST = 1 / 3  # share of the best rate below which an engine is not tried further
 ROUNDS = 3  # repetitions of each measurement; the best counts
 
 
@@ -28,27 +28,31 @@ ROUNDS = 3  # repetitions of each measurement; the best counts
 class Rate:
     """Tokens per second of all processes together, with an engine and a batch size."""
 
-    tokens: float
-    rows: int
+    tokens_per_second: float
+    batch_size: int
     engine: Engine
 
     def __str__(self) -> str:
-        return f"{self.tokens:,.0f} tokens/s by {self.engine}, {self.rows} sequences per process"
+        rate = f"{self.tokens_per_second:,.0f} tokens/s by {self.engine}"
+        return f"{rate}, {self.batch_size} sequences per process"
 
 
 class BestRates:
     """The rates of the best engine and batch size, which the first measurement chooses.
 
     Args:
-        bare: a process for each core.
+        workers: a process for each core.
         setup: the models.
         case: the search method, for its number of beams and candidates.
     """
 
-    def __init__(self, bare: Sequence[ProcessPoolExecutor], setup: ModelSetup, case: Case) -> None:
+    def __init__(
+        self, workers: Sequence[ProcessPoolExecutor], setup: ModelSetup, case: Case
+    ) -> None:
         counts = {"beams": 1, **case.method.candidate_counts}
         beams, candidates = counts["beams"], counts.get("k") or counts["candidates"]
-        self._bare, self._setup, self._first = bare, setup, max(FIRST_ROWS, beams)
+        self._workers, self._setup = workers, setup
+        self._first_batch_size = max(FIRST_BATCH_SIZE, beams)
         self._measurements: list[tuple[Callable[..., float], tuple[int, ...]]]
         self._measurements = [(_decoding, (beams,)), (_scoring, (beams, candidates))]
         self._best: list[Rate] = []
@@ -57,33 +61,48 @@ class BestRates:
         """Return the rates of decoding, and of scoring candidates of cached prefixes."""
         if self._best:
             self._best = [
-                self._rate(measured, shape, best.engine, best.rows)
-                for (measured, shape), best in zip(self._measurements, self._best, strict=True)
+                self._rate(benchmark_rate, shape, best.engine, best.batch_size)
+                for (benchmark_rate, shape), best in zip(
+                    self._measurements, self._best, strict=True
+                )
             ]
         else:
-            self._best = [self._search(measured, shape) for measured, shape in self._measurements]
+            self._best = [self._search(*measurement) for measurement in self._measurements]
         return self._best
 
-    def _search(self, measured: Callable[..., float], shape: tuple[int, ...]) -> Rate:
+    def _search(self, benchmark_rate: Callable[..., float], shape: tuple[int, ...]) -> Rate:
         best: Rate | None = None
-        for engine in engines(self._setup, scores=measured is _scoring):
-            fastest = self._rate(measured, shape, engine, self._first)
-            rows = fastest.rows
-            if best is not None and fastest.tokens < HOPELESS * best.tokens:
+        for engine in engines(self._setup, scores=benchmark_rate is _scoring):
+            fastest = self._rate(benchmark_rate, shape, engine, self._first_batch_size)
+            batch_size = fastest.batch_size
+            if best is not None and (
+                fastest.tokens_per_second < MIN_SHARE_OF_BEST * best.tokens_per_second
+            ):
                 continue
-            while rows < FURTHER * fastest.rows:
-                rows *= 2
-                rate = self._rate(measured, shape, engine, rows)
-                fastest = max(fastest, rate, key=lambda one: one.tokens)
-            best = fastest if best is None else max(best, fastest, key=lambda one: one.tokens)
+            while batch_size < MAX_MULTIPLE * fastest.batch_size:
+                batch_size *= 2
+                rate = self._rate(benchmark_rate, shape, engine, batch_size)
+                fastest = _faster(fastest, rate)
+            best = fastest if best is None else _faster(best, fastest)
         assert best is not None
         return best
 
     def _rate(
-        self, measured: Callable[..., float], shape: tuple[int, ...], engine: Engine, rows: int
+        self,
+        benchmark_rate: Callable[..., float],
+        shape: tuple[int, ...],
+        engine: Engine,
+        batch_size: int,
     ) -> Rate:
-        runs = [one.submit(measured, self._setup, engine, rows, *shape) for one in self._bare]
-        return Rate(sum(run.result() for run in runs), rows, engine)
+        runs = [
+            worker.submit(benchmark_rate, self._setup, engine, batch_size, *shape)
+            for worker in self._workers
+        ]
+        return Rate(sum(run.result() for run in runs), batch_size, engine)
+
+
+def _faster(first: Rate, second: Rate) -> Rate:
+    return max(first, second, key=lambda rate: rate.tokens_per_second)
 
 
 def _decoding(setup: ModelSetup, engine: Engine, rows: int, beams: int) -> float:
@@ -97,7 +116,7 @@ def _decoding(setup: ModelSetup, engine: Engine, rows: int, beams: int) -> float
         policy.clear_cache()
         start = time.perf_counter()
         policy.sample([SampleRequest(prompt, (), keys, NEW) for prompt in prompts])
-        finish(setup.setting.device)
+        synchronize(setup.setting.device)
         rates.append((len(prompts) * PROMPT + rows * (NEW - 1)) / (time.perf_counter() - start))
     return max(rates)
 
@@ -107,8 +126,8 @@ def _scoring(setup: ModelSetup, engine: Engine, rows: int, beams: int, candidate
     torch.set_num_threads(setup.threads)
     reward = reward_of(setup, engine)
     prompts = random_ids(setup.setting, rows // beams, PROMPT, "scoring", rows)
-    ends = random_ids(setup.setting, rows, NEW // 2, "beams", rows)
-    rows_of_ids = [(prompt, ends[i * beams + j]) for i, prompt in enumerate(prompts)
+    beam_prefixes = random_ids(setup.setting, rows, NEW // 2, "beams", rows)
+    rows_of_ids = [(prompt, beam_prefixes[i * beams + j]) for i, prompt in enumerate(prompts)
              for j in range(beams)]  # fmt: skip
     closing = len(reward.closing(setup.position))
     reward.clear_cache()
@@ -124,6 +143,6 @@ def _scoring(setup: ModelSetup, engine: Engine, rows: int, beams: int, candidate
                 for (prompt, prefix), row in zip(rows_of_ids, tokens, strict=True)
             ]
         )
-        finish(setup.setting.device)
+        synchronize(setup.setting.device)
         rates.append(rows * candidates * (1 + closing) / (time.perf_counter() - start))
     return max(rates)

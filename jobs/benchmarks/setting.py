@@ -13,7 +13,7 @@ from orchestrator.choices import Dtype
 from orchestrator.rewards.packed import PackedRow
 
 PAD = 0
-MATRIX_REPEATS = 5
+MATMUL_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Setting:
 
     Attributes:
         device: "cpu" or "cuda".
-        separate_tokens: tokens of a batch of separate forwards, in their best batch size.
+        separate_tokens: tokens per batch for unpacked forwards, tuned for speed.
         packed_pairs: pairs of a packed batch in scoring.
-        matrix: n of the n x n matrix product that measures the device's FLOP/s.
+        matmul_size: n of the n x n matrix product that measures the device's FLOP/s.
     """
 
     device: str
@@ -37,7 +37,7 @@ class Setting:
     dtype: Dtype
     separate_tokens: int
     packed_pairs: int
-    matrix: int
+    matmul_size: int
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -59,10 +59,18 @@ class Setting:
 
 SETTINGS = {
     # 4.9M parameters; larger batches of separate forwards were slower.
-    "cpu": Setting("cpu", 2048, 256, 688, 6, 8, 4, "float32", 4096, 16, 1024),
+    "cpu": Setting(
+        device="cpu", vocabulary=2048, hidden=256, intermediate=688, layers=6, heads=8,
+        key_value_heads=4, dtype="float32", separate_tokens=4096, packed_pairs=16,
+        matmul_size=1024,
+    ),
     # The shape of Llama-3.2-1B.
-    "cuda": Setting("cuda", 128_256, 2048, 8192, 16, 32, 8, "bfloat16", 65_536, 32, 8192),
-}
+    "cuda": Setting(
+        device="cuda", vocabulary=128_256, hidden=2048, intermediate=8192, layers=16, heads=32,
+        key_value_heads=8, dtype="bfloat16", separate_tokens=65_536, packed_pairs=32,
+        matmul_size=8192,
+    ),
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -79,8 +87,8 @@ def random_model(setting: Setting) -> PreTrainedModel:
     return model.eval()
 
 
-def name_of(setting: Setting) -> str:
-    """Return the name of the device."""
+def device_description(setting: Setting) -> str:
+    """Return the GPU or the number of CPU threads, and the torch version."""
     if setting.device == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
@@ -111,22 +119,22 @@ def _attended(row: PackedRow) -> int:
     return pairs
 
 
-def matrix_flops(setting: Setting) -> float:
+def matmul_flops_per_second(setting: Setting) -> float:
     """Return the FLOP/s of a product of two square matrices."""
-    size = (setting.matrix, setting.matrix)
+    size = (setting.matmul_size, setting.matmul_size)
     first, second = (
         torch.randn(size, device=setting.device, dtype=setting.torch_dtype) for _ in "ab"
     )
     times = []
-    for _ in range(MATRIX_REPEATS + 1):  # the first one warms up
+    for _ in range(MATMUL_REPEATS + 1):  # the first one warms up
         start = time.perf_counter()
         first @ second
-        finish(setting.device)
+        synchronize(setting.device)
         times.append(time.perf_counter() - start)
-    return 2.0 * setting.matrix**3 / statistics.median(times[1:])
+    return 2.0 * setting.matmul_size**3 / statistics.median(times[1:])
 
 
-def finish(device: str) -> None:
+def synchronize(device: str) -> None:
     """Wait for the kernels of a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -9,24 +9,29 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs.benchmarks import search_rates
+from jobs.benchmarks import search_rates, smollm2
 from jobs.benchmarks.names import PIPELINE
 from jobs.benchmarks.pipeline import Round, pipeline_result
 from jobs.benchmarks.prefixes import CASES, prefix_result
-from jobs.benchmarks.search_setting import CASES as SEARCHES
-from jobs.benchmarks.search_setting import ModelSetup
+from jobs.benchmarks.search_cases import CASES as SEARCHES
+from jobs.benchmarks.search_cases import ModelSetup
 from jobs.benchmarks.setting import (
     SETTINGS,
     Setting,
+    device_description,
     forward_flops,
-    matrix_flops,
-    name_of,
+    matmul_flops_per_second,
     random_model,
 )
+from jobs.benchmarks.smollm2_cases import SMOLLM2_CASES
+from orchestrator.choices import Engine
 from orchestrator.rewards.packed import Branch, PackedRow
 from orchestrator.search.methods.beam import TokenBeamSearch
 
-TINY = Setting("cpu", 64, 16, 24, 2, 4, 2, "float32", 4096, 8, 64)
+TINY = Setting(
+    device="cpu", vocabulary=64, hidden=16, intermediate=24, layers=2, heads=4, key_value_heads=2,
+    dtype="float32", separate_tokens=4096, packed_pairs=8, matmul_size=64,
+)  # fmt: skip
 FIELDS = {"name", "ours_s", "other_s", "ratio", "floor", "ceiling", "ours_peak_mib",
           "other_peak_mib", "flops"}  # fmt: skip
 
@@ -49,12 +54,22 @@ def test_the_large_setting_has_the_shape_of_llama_3_2_1b() -> None:
     layer = 2048 * 2048 * 2 + 2 * 2048 * 512 + 3 * 2048 * 8192 + 2 * 2048
     assert large.vocabulary * large.hidden + large.layers * layer + 2048 == 1_235_814_400
     assert large.heads == 32 and large.key_value_heads == 8 and large.dtype == "bfloat16"
-    assert large.matrix == 8192
+    assert large.matmul_size == 8192
 
 
 def test_a_matrix_product_has_a_rate_and_the_device_a_name() -> None:
-    assert matrix_flops(TINY) > 1e6
-    assert name_of(TINY) == f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    assert matmul_flops_per_second(TINY) > 1e6
+    assert (
+        device_description(TINY)
+        == f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+def test_the_fastest_engine_is_that_with_the_highest_median() -> None:
+    rates = {"transformers": [9.0, 10.0, 10.0], "vllm": [5.0, 5.0, 20.0], "generate": [4.0] * 3}
+    engines: list[Engine] = ["transformers", "vllm"]
+    result = smollm2._summary(SMOLLM2_CASES["bon16"], engines, rates, [], "generate")
+    assert (result["fastest"], result["ratio"], result["over_limit"]) == ("transformers", 2.5, None)
 
 
 def test_the_rate_of_a_round_leaves_out_its_ends() -> None:
@@ -114,8 +129,16 @@ def test_the_best_rates_are_those_of_the_best_engine_and_batch_size(
         decoding, scoring = rates.measure()
         searched = list(tried)
         assert rates.measure() == [decoding, scoring]
-    assert (decoding.engine, decoding.rows, decoding.tokens) == ("vLLM", 256, 30_000.0)
-    assert (scoring.engine, scoring.rows, scoring.tokens) == ("transformers", 64, 20_000.0)
+    assert (decoding.engine, decoding.batch_size, decoding.tokens_per_second) == (
+        "vLLM",
+        256,
+        30_000.0,
+    )
+    assert (scoring.engine, scoring.batch_size, scoring.tokens_per_second) == (
+        "transformers",
+        64,
+        20_000.0,
+    )
     sizes = [64, 128, 256, 512]
     assert searched[::2] == [
         *(("decoding", engine, rows) for engine in ("transformers", "vLLM") for rows in sizes),

@@ -125,7 +125,7 @@ def test_a_model_that_is_not_there_needs_no_library_to_say_so(
 def test_the_names_of_the_benchmarks_are_those_of_their_cases() -> None:
     from jobs.benchmarks import names
     from jobs.benchmarks.prefixes import CASES as PREFIXES
-    from jobs.benchmarks.search_setting import CASES as SEARCHES
+    from jobs.benchmarks.search_cases import CASES as SEARCHES
     from jobs.benchmarks.setting import SETTINGS
 
     assert (*PREFIXES, names.PIPELINE) == names.REWARDS

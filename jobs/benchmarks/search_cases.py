@@ -30,7 +30,7 @@ CALIBRATION = 32  # prompts
 Way = Literal["in batches", "at once", "by halves", "by quarters", "vLLM", "at the best rates"]
 # Ways to replay requests, all known in advance.
 REPLAYS: tuple[Way, ...] = ("in batches", "at once", "by halves", "by quarters", "vLLM")
-PARTS: dict[Way, int] = {"at once": 1, "by halves": 2, "by quarters": 4, "vLLM": 1}
+NUM_BATCHES: dict[Way, int] = {"at once": 1, "by halves": 2, "by quarters": 4, "vLLM": 1}
 
 
 @dataclass(frozen=True)

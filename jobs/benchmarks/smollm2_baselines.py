@@ -15,17 +15,19 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from jobs.benchmarks.search_loop import Loop
-from jobs.benchmarks.small_setting import SmallCase, SmallModels
+from jobs.benchmarks.smollm2_cases import SmolLM2Case, SmolLM2Models
 from orchestrator.conversations.chat import load_chat
 from orchestrator.engines.vllm.process import SETTINGS, language_model
 from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 
-Rate = tuple[int, float]  # tokens sampled, seconds
+TokensAndSeconds = tuple[int, float]  # tokens sampled, seconds
 TEXTS_PER_FORWARD = 16
 
 
-def generated(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+def generated(
+    models: SmolLM2Models, case: SmolLM2Case, problems: Sequence[Problem]
+) -> TokensAndSeconds:
     """Run plain `generate` of transformers, with all samples of a prompt at once."""
     tokens, start = 0, time.perf_counter()
     for problem in problems:
@@ -33,7 +35,9 @@ def generated(models: SmallModels, case: SmallCase, problems: Sequence[Problem])
     return tokens, time.perf_counter() - start
 
 
-def generated_and_scored(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+def generated_and_scored(
+    models: SmolLM2Models, case: SmolLM2Case, problems: Sequence[Problem]
+) -> TokensAndSeconds:
     """Run best-of-N by plain `generate` and plain scoring, one prompt at a time."""
     reward, closing = _plain_reward(models), load_chat(models.policy).closing_ids
     tokens, start = 0, time.perf_counter()
@@ -44,7 +48,9 @@ def generated_and_scored(models: SmallModels, case: SmallCase, problems: Sequenc
     return tokens, time.perf_counter() - start
 
 
-def vllm_alone(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+def vllm_alone(
+    models: SmolLM2Models, case: SmolLM2Case, problems: Sequence[Problem]
+) -> TokensAndSeconds:
     """Run vLLM alone, with all samples of all prompts in one call."""
     from vllm import SamplingParams
 
@@ -59,7 +65,9 @@ def vllm_alone(models: SmallModels, case: SmallCase, problems: Sequence[Problem]
     return tokens, time.perf_counter() - start
 
 
-def step_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+def step_loop(
+    models: SmolLM2Models, case: SmolLM2Case, problems: Sequence[Problem]
+) -> TokensAndSeconds:
     """Run beam search over steps as search-and-learn does: vLLM samples, scores use no cache."""
     llm, reward, chat = _vllm(models), _plain_reward(models), load_chat(models.policy)
     method: Any = case.method
@@ -77,7 +85,9 @@ def step_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem])
     return tokens, time.perf_counter() - start
 
 
-def plain_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]) -> Rate:
+def plain_loop(
+    models: SmolLM2Models, case: SmolLM2Case, problems: Sequence[Problem]
+) -> TokensAndSeconds:
     """Run the plain loop of `jobs/benchmarks/search_loop.py`."""
     chat = load_chat(models.policy)
     loop = Loop(
@@ -90,7 +100,7 @@ def plain_loop(models: SmallModels, case: SmallCase, problems: Sequence[Problem]
     return loop.chosen_tokens, time.perf_counter() - start
 
 
-def _samples(models: SmallModels, case: SmallCase, problem: Problem) -> list[Ids]:
+def _samples(models: SmolLM2Models, case: SmolLM2Case, problem: Problem) -> list[Ids]:
     model, end = _plain_policy(models), load_chat(models.policy).end_ids[0]
     ids = torch.tensor([problem.prompt_ids])
     outputs = model.generate(
@@ -152,18 +162,18 @@ def _until(tokens: list[int], end: int) -> Ids:
 
 
 @lru_cache(maxsize=1)
-def _plain_policy(models: SmallModels) -> Any:
+def _plain_policy(models: SmolLM2Models) -> Any:
     return AutoModelForCausalLM.from_pretrained(models.policy, dtype=torch.float32).eval()
 
 
 @lru_cache(maxsize=1)
-def _plain_reward(models: SmallModels) -> Any:
+def _plain_reward(models: SmolLM2Models) -> Any:
     model = AutoModelForSequenceClassification.from_pretrained(models.reward, dtype=torch.float32)
     return model.eval()
 
 
 @lru_cache(maxsize=1)
-def _vllm(models: SmallModels) -> Any:
+def _vllm(models: SmolLM2Models) -> Any:
     os.environ.update(SETTINGS, OMP_NUM_THREADS=str(torch.get_num_threads()))
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     return language_model(
