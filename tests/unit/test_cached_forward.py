@@ -72,7 +72,7 @@ def few_rows() -> Iterator[None]:
     Rows are evicted while other children of the same parent continue.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cached_forward, "PADDING_ON_CPU", 4)
+        patch.setattr(cached_forward, "MAX_PADDING_CPU", 4)
         patch.setattr(row_storage, "ROW_GRANULARITY", 2)
         yield
 

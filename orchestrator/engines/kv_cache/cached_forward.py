@@ -1,8 +1,8 @@
 """Cached forwards of a causal model: sequences continue from their longest cached prefixes.
 
-Scores of candidates and logits of next tokens come from one forward over the uncached tokens: those
-of each sequence, its trunk, and its *branches* (candidates with their closing tokens), each of
-which sees the trunk and itself. Token-level search needs no forward for each candidate.
+One forward computes the uncached tokens of each sequence (the *trunk*) and of its *branches*
+(candidates with closing tokens). A branch attends to the trunk and to itself. Token-level search
+needs no forward for each candidate.
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -23,16 +23,20 @@ from orchestrator.rewards.masks import additive_mask
 from orchestrator.rewards.packed import PADDING, TRUNK, Ids, Tokens, joined
 
 TOKENS_PER_FORWARD = 8_192  # queries of a forward, padding included
-# Padding that costs less than another forward; more where the overhead of a call is larger.
-PADDING_ON_CPU, PADDING_ELSEWHERE = 128, 1_024
+# Up to this much padding is cheaper than another forward; calls have a larger overhead on GPUs.
+MAX_PADDING_CPU, MAX_PADDING_GPU = 128, 1_024
 Branches = Sequence[tuple[Ids, Ids]]  # candidates, each with closing tokens that are not cached
 
 
 @dataclass(frozen=True)
 class SequenceOutput:
-    """Outputs of one sequence: (D,) at its last token, if wanted, and (K, D) at its branches' ends.
+    """Outputs of one sequence.
 
-    ``tokens_computed`` counts the tokens of the forward, padding excluded.
+    Attributes:
+        last: (D,) at its last token, if wanted.
+        branch_ends: (K, D) at the last tokens of its branches; (0,) if nothing was computed for the
+            sequence, since it is cached and has no branches.
+        tokens_computed: tokens of the forward, padding excluded.
     """
 
     last: Tensor | None
@@ -44,7 +48,8 @@ class CachedForward:
     """One model with its prefix cache.
 
     Args:
-        model: in evaluation mode, on its device; its layers must depend on the mask alone.
+        model: in evaluation mode, on its device; its attention must be determined by the attention
+            mask alone (no sliding window etc.).
         forward: returns the model's output (N, Tq, D), or (N, 1, D) of the last token where there
             are no branches; takes the model's keyword arguments.
         pad_id: any token id; padding is masked.
@@ -58,9 +63,9 @@ class CachedForward:
         pad_id: int,
         memory_mib: float = MEMORY_MIB,
     ) -> None:
-        self._model, self._output, self._pad_id = model, forward, pad_id
+        self._model, self._forward_fn, self._pad_id = model, forward, pad_id
         self._device = model.device  # each access would iterate over all weights
-        self._padding = PADDING_ON_CPU if self._device.type == "cpu" else PADDING_ELSEWHERE
+        self._max_padding = MAX_PADDING_CPU if self._device.type == "cpu" else MAX_PADDING_GPU
         self._num_layers = model.config.get_text_config().num_hidden_layers
         self.segmented = enable_segments(model)
         self.cache = PrefixCache(memory_mib)
@@ -85,7 +90,7 @@ class CachedForward:
         for i, (sequence, row_branches) in enumerate(zip(sequences, branches, strict=True)):
             if matches.cached_lengths[i] == len(sequence) and not row_branches and not last[i]:
                 results[i] = SequenceOutput(None, torch.empty(0), 0)
-        for batch in _batches(sequences, matches, branches, set(results), self._padding):
+        for batch in _batches(sequences, matches, branches, set(results), self._max_padding):
             outputs = self._forward(
                 [sequences[i] for i in batch],
                 matches.select(batch),
@@ -118,7 +123,7 @@ class CachedForward:
             for number in range(self._num_layers)
         ]
         cache.layers = layers
-        output = self._output(
+        output = self._forward_fn(
             input_ids=queries.ids,
             attention_mask=additive_mask(self._model, queries, keys),
             position_ids=queries.position,
@@ -193,20 +198,21 @@ def _queries(
     branch_width = max(sum(len(a) + len(b) for a, b in row) for row in branches)
     fields = np.empty((4, len(sequences), width + branch_width), np.int64)
     fields[:] = np.array([pad_id, 0, 0, PADDING])[:, None, None]
+    ids, position, reach, branch = fields  # as those of Tokens
     for i, (sequence, n, row) in enumerate(zip(sequences, reused, branches, strict=True)):
-        position = np.arange(n, len(sequence))
-        first = width - len(position)
-        fields[0, i, first:width] = sequence[n:]
-        fields[1, i, first:width], fields[2, i, first:width] = position, position + 1
-        fields[3, i, first:width] = TRUNK
+        first = width - (len(sequence) - n)
+        ids[i, first:width] = sequence[n:]
+        position[i, first:width] = np.arange(n, len(sequence))
+        reach[i, first:width] = position[i, first:width] + 1
+        branch[i, first:width] = TRUNK
         tokens = [a + b for a, b in row]
         end = width + sum(map(len, tokens))
-        fields[0, i, width:end] = [token for branch in tokens for token in branch]
-        fields[1, i, width:end] = [
-            len(sequence) + j for branch in tokens for j in range(len(branch))
+        ids[i, width:end] = [token for branch_ids in tokens for token in branch_ids]
+        position[i, width:end] = [
+            len(sequence) + j for branch_ids in tokens for j in range(len(branch_ids))
         ]
-        fields[2, i, width:end] = len(sequence)
-        fields[3, i, width:end] = [k for k, branch in enumerate(tokens) for _ in branch]
+        reach[i, width:end] = len(sequence)
+        branch[i, width:end] = [k for k, branch_ids in enumerate(tokens) for _ in branch_ids]
     return Tokens(*torch.from_numpy(fields).unbind(0))
 
 
@@ -219,8 +225,8 @@ def _batches(
 ) -> list[list[int]]:
     """Return batches of sequence indices with little padding, sorted by new and branch tokens.
 
-    Long sequences do not delay short ones, and two beams that became the same sequence, with the
-    candidates of both, do not widen the other rows.
+    Long sequences do not delay short ones. A sequence with twice the branches (two equal beams)
+    gets its own batch if it would add too much padding.
     """
     new = [len(sequence) - n for sequence, n in zip(sequences, matches.cached_lengths, strict=True)]
     branch_tokens = [sum(len(a) + len(b) for a, b in row) for row in branches]
