@@ -84,7 +84,7 @@ class _Decoding:
         writer = RowWriter(self.output, options.prompts, chat, options.sizes(), options.shard_rows)
         self._print(
             f"end tokens of the policy: {end_tokens(chat)}; temperature {options.temperature},"
-            f" top-p {options.top_p} (its generation_config.json sets the end tokens only)"
+            f" top-p {options.top_p} (only the end tokens are read from its generation_config.json)"
         )
         if options.spec is not None:
             self._print(f"scored token: {scored_token}")

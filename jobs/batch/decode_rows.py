@@ -24,7 +24,7 @@ from orchestrator.records import Reject, Response
 from orchestrator.search.problem import Problem
 
 READ_ROWS = 256  # rows of the file that are read at once
-SAME_ID = "prompt_id of a row before"
+SAME_ID = "duplicate prompt_id: an earlier row has it"
 FLUSH_SECONDS = 30.0  # seconds after which a shard is written even if it is not full
 INTEGERS = tuple(name for name in COUNTS if name != "seconds")
 ADDED = pa.schema(

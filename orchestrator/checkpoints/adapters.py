@@ -177,9 +177,11 @@ def _base(checkpoint: str, settings: Mapping[str, object]) -> str:
             " the newest is loaded; valid: the base's folder of that revision as"
             " base_model_name_or_path"
         )
-    if name.startswith((".", "/", "~")) or name.count("/") != 1 or not _on_the_hub(name):
+    is_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if is_local or not _on_the_hub(name):
+        hub = "" if is_local else ", and not found on the hub or in its cache"
         raise ValueError(
-            f"{checkpoint}: {field} = {name!r}: the base is not there; valid: a folder, absolute or"
+            f"{checkpoint}: {field} = {name!r}: no such folder{hub}; valid: a folder, absolute or"
             " relative to the adapter's folder or one above it, or a hub name like org/model"
         )
     return name

@@ -147,7 +147,7 @@ def _without_contents(
         raise ValueError(
             f"{checkpoint}: transformers has no {what} of the model_type {config.model_type!r}"
         )
-    with naming(f"{checkpoint}: config.json makes no {what}"):
+    with naming(f"{checkpoint}: cannot build a {what} from config.json"):
         model: PreTrainedModel = auto.from_config(config)
     return model
 

@@ -183,7 +183,10 @@ def _no_safetensors(checkpoint: str, expected: str, *pickled: str) -> str:
     folder = checkpoint
     if not Path(checkpoint).is_dir():
         folder = checkpoint.replace("/", "--")
-        text += f"a folder of it (hf download {checkpoint} --local-dir {folder}), converted by: "
+        text += (
+            f"a converted local copy: give {folder} as the checkpoint after the command"
+            f" hf download {checkpoint} --local-dir {folder} && "
+        )
     else:
         text += "convert it once by: "
     stem = pickled[0].removesuffix(".bin")

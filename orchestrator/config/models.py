@@ -22,7 +22,7 @@ from orchestrator.scorers.detect import inspect_checkpoint, scorer_kind
 from orchestrator.scorers.formats import BLANK_LINE
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order, make_kind
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.scorers.steps import is_written
+from orchestrator.scorers.steps import is_written, lost_in_tokens
 
 Result = TypeVar("Result")
 
@@ -83,10 +83,7 @@ def _check_delimiter(config: Config, field: str, delimiter: str) -> None:
     """Check that the policy can write the delimiter; otherwise no step would end."""
     chat = _chat(config, config.models.policy)
     if chat is not None and not is_written(chat, delimiter):
-        raise ConfigError(
-            f"{field} = {shown(delimiter)}: the policy's tokenizer does not keep this text, so"
-            " no step would end; valid: a text that it keeps, such as '.'"
-        )
+        raise ConfigError(f"{field} = {shown(delimiter)}: {lost_in_tokens('the policy')}")
 
 
 def _check_steps(config: Config, scorer: str, variant: Variant) -> None:
@@ -103,8 +100,9 @@ def _check_steps(config: Config, scorer: str, variant: Variant) -> None:
     if chat is not None and not is_written(chat, delimiter):
         raise ConfigError(
             f"{field}.aggregation = {variant.aggregation!r}: needs steps that end with"
-            f" {shown(delimiter)}, and the model's tokenizer does not keep this text; valid: set"
-            f" {field}.step_delimiter to a text that it keeps, such as '.', or set null"
+            f" {shown(delimiter)}, and the model's tokenizer loses this text when it encodes and"
+            f" decodes it; valid: null, or set {field}.step_delimiter to a text that is unchanged"
+            " after encoding and decoding, such as '.'"
         )
 
 

@@ -20,14 +20,17 @@ SYNONYMS = {
 ROLES = {name: role for role, names in SYNONYMS.items() for name in names}
 EMPTY_PROMPT = "empty prompt"
 NOT_TO_THE_USER = "conversation does not end with the user"
-NOT_BY_THE_ASSISTANT = "wrong type: {} does not end with the assistant"
+NOT_BY_THE_ASSISTANT = "{}: the last message is not the assistant's"
 NOT_A_LIST = "wrong type: {} is not a list of messages"
-NOT_A_MESSAGE = "wrong type: {} holds what is not a message"
+NOT_A_MESSAGE = (
+    "wrong type: an item of {} is not a message, valid is an object with role and content, or with"
+    " from and value"
+)
 UNKNOWN_ROLE = f"unknown role, valid are {', '.join(ROLES)}"
 NOT_TEXT_PART = 'content part that is not text, valid is {"type": "text", "text": ...} alone'
 TURNS_ALONE = (
-    "a list of user turns without the answers between them, valid is one turn, or a list of answers"
-    " as long as that of the turns"
+    "several user turns without one answer for each, valid is one turn, a list of messages, or as"
+    " many answers as turns"
 )
 
 Conversation = tuple[Message, ...]

@@ -15,8 +15,8 @@ from orchestrator.data.rows import Row, parsed_rows
 from orchestrator.records import Demonstration, Prompt, Reject
 
 FIELDS = RESPONSE_FIELDS | {"answer", "solution"}
-NO_ANSWER = "no final answer: valid is a plain number after the last ####, such as 1,250 or 3/4"
-NO_BOX = "no final answer: valid is answer, or a solution with its last \\boxed{}"
+NO_ANSWER = "no final answer, valid is a plain number after the last ####, such as 1,250 or 3/4"
+NO_BOX = "no final answer, valid is a field answer, or a solution that contains \\boxed{...}"
 
 
 def read_questions(path: str | Path) -> tuple[list[Demonstration], list[Reject]]:

@@ -60,7 +60,8 @@ MAX_RANKED = 256  # completions of a row: every two form a pair
 TOO_MANY_RANKED = f"over {MAX_RANKED} ranked completions"
 TWO_SYSTEMS = "two system messages: one in the conversation, another as the field system"
 SEVERAL_PAIRS = (
-    "ranked completions among rows of one pair or response, valid is a file that begins with them"
+    "ranked completions with several pairs in a file that begins with a single pair, valid is a"
+    " file that begins with ranked completions"
 )
 
 

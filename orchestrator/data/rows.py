@@ -27,7 +27,7 @@ MAX_LEVELS = 100  # nesting levels: bounds the stack of later readers
 NOT_UTF8 = "not UTF-8"
 NOT_JSON = "not JSON"
 NOT_AN_OBJECT = "not an object"
-DUPLICATE_FIELD = "a field is there twice"
+DUPLICATE_FIELD = "duplicate key in a JSON object"
 NESTED = f"nested over {MAX_LEVELS} levels"
 NOT_READABLE = "a value that cannot be read"
 # Exceptions of Arrow values without a Python type: invalid text, dates out of range.

@@ -27,8 +27,8 @@ VOTES = ("winner_model_a", "winner_model_b", "winner_tie")
 TIE = "tie"
 REVERSED = "the rejected one is rated higher"
 NO_WINNER = (
-    "not one winner, valid is one 1 among winner_model_a, winner_model_b and winner_tie, or a"
-    f" winner among {', '.join((*WINNERS, *TIES))}"
+    "no single winner, valid is 1 in exactly one of winner_model_a, winner_model_b, winner_tie and"
+    f" 0 in the others, or winner = {', '.join((*WINNERS, *TIES))}"
 )
 NO_ORDER = (
     "completions without an order, valid is all of them with rank (lower is better), or all with"

@@ -14,8 +14,8 @@ from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 
 NO_LOGITS = "the policy's logits are NaN"
-NO_MEMORY = "its request does not fit the memory"
-NO_ROOM = "its text is longer than the engine reads"
+NO_MEMORY = "out of memory, even in a batch of one request"
+NO_ROOM = "prompt and response do not fit in the context of a model"
 _CPU_ALLOCATOR = "DefaultCPUAllocator"  # occurs in torch's error message for lack of CPU memory
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")

@@ -113,13 +113,18 @@ def is_written(chat: Chat, delimiter: str) -> bool:
     return any(delimiter in text for text in written)
 
 
+def lost_in_tokens(model: str) -> str:
+    """Return the error for a delimiter that the tokenizer of a model does not keep."""
+    return (
+        f"{model}'s tokenizer loses this text when it encodes and decodes it, so no step would end;"
+        " valid: a text that is unchanged after encoding and decoding, such as '.'"
+    )
+
+
 def check_delimiter(chat: Chat, delimiter: str) -> None:
-    """Raise ValueError if a tokenizer does not keep the delimiter.
+    """Raise ValueError if a reward model's tokenizer does not keep the delimiter.
 
     Most tokenizers of encoders turn line breaks into spaces, so that no step would end.
     """
     if not is_written(chat, delimiter):
-        raise ValueError(
-            f"step_delimiter {delimiter!r}: the reward model's tokenizer does not keep it, so no"
-            " step would end; valid: a text that it keeps"
-        )
+        raise ValueError(f"step_delimiter = {delimiter!r}: {lost_in_tokens('the reward model')}")

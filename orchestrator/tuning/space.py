@@ -22,7 +22,7 @@ REDRAWS = 100  # draws of a trial that equals an earlier one before the space co
 _DIMENSION = re.compile(r"(?P<field>[^=\s]+)\s*=\s*(?P<name>\w+)\((?P<inside>.*)\)\s*")
 VALID = (
     "valid: FIELD=choice(A,B,...), uniform(LOW,HIGH), loguniform(LOW,HIGH), quniform(LOW,HIGH,STEP)"
-    " or randint(LOW,HIGH) without HIGH"
+    " or randint(LOW,HIGH), HIGH excluded"
 )
 
 

@@ -189,8 +189,12 @@ def test_an_encoder_reads_every_step_end_as_a_text_of_its_own(tmp_path: Path) ->
 
 def test_a_delimiter_that_the_tokenizer_loses_is_refused(tmp_path: Path, word_policy: str) -> None:
     checkpoint = MAKERS["deberta"](tmp_path / "encoder")
-    with pytest.raises(ValueError, match=r"step_delimiter '\\n\\n': .* does not keep it"):
+    with pytest.raises(
+        ValueError, match=r"step_delimiter = '\\n\\n': the reward model's .* loses this"
+    ):
         load_scorer(ScorerSpec(checkpoint, aggregation="min"))
-    with pytest.raises(ValueError, match="does not keep it"):
+    with pytest.raises(
+        ValueError, match="loses this text when it encodes and decodes it, so no step would"
+    ):
         load_scorer(ScorerSpec(word_policy, base=word_policy, aggregation="min"))
     assert load_scorer(ScorerSpec(word_policy, base=word_policy))

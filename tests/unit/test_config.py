@@ -577,7 +577,7 @@ STEPS_END = [
 def test_a_step_must_be_able_to_end(method: str, word_policy: str) -> None:
     for given in ([], [f"models.policy={word_policy}"]):
         told = wrong_model(f"search.{method}", *given)
-        assert "delimiter = '\\n': the policy's tokenizer does not keep this text" in told
+        assert "delimiter = '\\n': the policy's tokenizer loses this text when it" in told
     check_models(load_config(None, [f"search.{method}", *_with_point(method)]))
     check_models(load_config(None, ["search.general={granularity: sentence}"]))
 

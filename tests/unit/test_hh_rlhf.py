@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.data.messages import NOT_A_MESSAGE
 from orchestrator.data.rejects import BadRow, reasons
 from orchestrator.data.row_forms import NO_PAIR
 from orchestrator.data.transcripts import parse_raw, read_hh, transcript
@@ -98,7 +99,10 @@ def test_raw_and_parsed_rows_may_stand_in_one_file(tmp_path: Path) -> None:
     assert pairs[0].prompt == pairs[1].prompt
     assert [(r.row, r.reason) for r in rejects] == [
         (3, "missing field: rejected"),
-        (4, "wrong type: chosen holds what is not a message"),
+        (
+            4,
+            NOT_A_MESSAGE.format("chosen"),
+        ),
         (5, "wrong type: chosen is not text"),
         (6, NO_PAIR),
     ]

@@ -256,7 +256,7 @@ def test_rows_of_math_become_demonstrations(tmp_path: Path) -> None:
     assert answers == [("x?", r"\frac{1}{2}"), ("y?", "7"), ("v?", "4")]
     assert [(r.row, r.reason) for r in rejects] == [
         (3, NO_BOX),
-        (5, "no final answer: valid is a plain number after the last ####, such as 1,250 or 3/4"),
+        (5, "no final answer, valid is a plain number after the last ####, such as 1,250 or 3/4"),
     ]
 
 

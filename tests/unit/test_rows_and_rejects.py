@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.data import rejects as checks
-from orchestrator.data.messages import UNKNOWN_ROLE
+from orchestrator.data.messages import NOT_A_MESSAGE, UNKNOWN_ROLE
 from orchestrator.data.pairs import prompt_id, read_pairs
 from orchestrator.data.rejects import (
     CONTENT_CHARACTERS,
@@ -43,7 +43,7 @@ BAD_ROWS: list[tuple[bytes, str]] = [
     (row(chosen=None), "missing field: chosen"),
     (row(rejected=7), "wrong type: rejected is not a list of messages"),
     (row(prompt={"role": "user"}), "wrong type: prompt is not a list of messages"),
-    (row(prompt=["x"]), "wrong type: prompt holds what is not a message"),
+    (row(prompt=["x"]), NOT_A_MESSAGE.format("prompt")),
     (row(prompt=[{"role": "user", "content": 7}]), "wrong type: prompt is not text"),
     (row(prompt=" \n"), "empty prompt"),
     (row(prompt=[]), "empty prompt"),
@@ -55,7 +55,7 @@ BAD_ROWS: list[tuple[bytes, str]] = [
     (FIRST, "duplicate row"),
     (row(prompt=[{"role": "tool", "content": "x"}]), UNKNOWN_ROLE),
     (row(prompt=[USER, AGENT]), "conversation does not end with the user"),
-    (row(chosen=[AGENT, USER]), "wrong type: chosen does not end with the assistant"),
+    (row(chosen=[AGENT, USER]), "chosen: the last message is not the assistant's"),
     (row(chosen=[USER, AGENT], prompt="another"), "the histories of chosen and rejected differ"),
 ]
 

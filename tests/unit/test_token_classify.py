@@ -152,7 +152,9 @@ def test_a_text_of_the_whole_context_is_read_and_a_longer_one_refused_by_its_row
     full = (word,) * (context - len(prompt))
     expected = SequenceScorer(llama_reward, "open").prefix_scores([prompt], [full], [[1, context]])
     same(llama.prefix_scores([prompt], [full], [[1, context]]), expected)
-    with pytest.raises(ValueError, match=r"rows \[1\] \(of 1\) have up to 257 tokens.* reads 256"):
+    with pytest.raises(
+        ValueError, match=r"rows \[1\] \(of 1\) do not .* has 257 tokens; valid: 1 to 256"
+    ):
         llama.prefix_scores([prompt] * 2, [(word,), (*full, word)], [[1], [1]])
 
 

@@ -128,26 +128,26 @@ def test_each_trials_config_is_read_back_from_its_yaml(tmp_path: Path) -> None:
 def test_trials_that_would_wait_for_a_place_are_refused() -> None:
     """Smoke: 2 workers of 0.4, 2 data tasks of 0.2, a trial of 0.1; pools are 5 of 0.1."""
     config = load_config(SMOKE)
-    check_trials([config], 1, sampling=False, cpus=1.3, gpus=None)
-    check_trials([config], 1, sampling=True, cpus=1.8, gpus=0)
-    check_trials([config], 3, sampling=False, cpus=4, gpus=0)
+    check_trials([config], 1, starts_actors=False, cpus=1.3, gpus=None)
+    check_trials([config], 1, starts_actors=True, cpus=1.8, gpus=0)
+    check_trials([config], 3, starts_actors=False, cpus=4, gpus=0)
     with pytest.raises(
         ConfigError, match=r"--concurrent 2: .* need 1.3 CPUs together, .* has 2; .* most 1, "
     ):
-        check_trials([config], 2, sampling=False, cpus=2, gpus=None)
+        check_trials([config], 2, starts_actors=False, cpus=2, gpus=None)
     with pytest.raises(
-        ConfigError, match=r"CPUs together, and the cluster has 1.7; valid: smaller \*_cpus f"
+        ConfigError, match=r"need 1.8 CPUs together, .* has 1.7; valid: smaller \*_cpus f"
     ):
-        check_trials([config], 1, sampling=True, cpus=1.7, gpus=None)
+        check_trials([config], 1, starts_actors=True, cpus=1.7, gpus=None)
     larger = load_config(SMOKE, ["training.workers=3"])
     with pytest.raises(ConfigError, match=r"need 1.7 CPUs together"):
-        check_trials([config, larger], 2, sampling=False, cpus=3, gpus=None)
+        check_trials([config, larger], 2, starts_actors=False, cpus=3, gpus=None)
     on_cards = load_config(SMOKE, ["cluster.train_worker_gpus=0.5"])
-    check_trials([on_cards], 2, sampling=False, cpus=8, gpus=None)
+    check_trials([on_cards], 2, starts_actors=False, cpus=8, gpus=None)
     with pytest.raises(
         ConfigError, match=r"--concurrent 2: .* need 1 GPUs together, and the cluster has 1"
     ):
-        check_trials([on_cards], 2, sampling=False, cpus=8, gpus=1)
+        check_trials([on_cards], 2, starts_actors=False, cpus=8, gpus=1)
 
 
 def test_a_sweep_that_needs_more_cpus_names_them_and_what_helps() -> None:

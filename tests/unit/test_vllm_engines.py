@@ -235,7 +235,9 @@ def test_what_cannot_be_is_refused_by_its_row(policy: VllmPolicy) -> None:
     fits = SampleRequest(x, (5,) * (CONTEXT - len(x) - 8), (1,), 8)
     assert policy.sample([fits])[0].tokens_sampled > 0
     for bad in (replace(fits, max_new_tokens=9), replace(fits, prompt_ids=(), prefix_ids=())):
-        with pytest.raises(TextDoesNotFit, match=r"rows \[1\] .*reads 256 .*one at least") as error:
+        with pytest.raises(
+            TextDoesNotFit, match=r"rows \[1\] .*; valid: 1 to 256 \(the model"
+        ) as error:
             policy.sample([fits, bad])
         assert error.value.rows == (1,)
     with pytest.raises(ValueError, match=r"returns no entropies.*engine: transformers"):
@@ -292,7 +294,9 @@ def test_prefix_scores_are_those_of_the_packed_pass(
         for own, their in zip(found, expected, strict=True):
             assert own == pytest.approx(their, abs=CLOSE)
     assert scorer.prefix_scores([], [], []) == []
-    with pytest.raises(TextDoesNotFit, match=r"rows \[1\] .*up to 263 tokens.*reads 256"):
+    with pytest.raises(
+        TextDoesNotFit, match=r"rows \[1\] .*longest has 263 tokens; valid: 1 to 256"
+    ):
         scorer.prefix_scores([xs[0], (3,) * 8], [ys[0], (4,) * 254], [[1], [1, 254]])
 
 

@@ -159,9 +159,9 @@ class VllmProcess:
         if bad:
             longest = max(max(lengths[i]) for i in bad)
             raise TextDoesNotFit(
-                f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) have up to {longest}"
-                f" tokens: engine 'vllm' reads {self._max_length} of this model at most (its"
-                " context, or what fits the KV cache) and one at least",
+                f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) do not fit engine"
+                f" 'vllm': the longest has {longest} tokens; valid: 1 to {self._max_length} (the"
+                " model's context, or less if the KV cache is smaller)",
                 tuple(bad),
             )
 
