@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.objectives.examples import ImplicitExample
-from orchestrator.objectives.objective import LossContext, Objective, Rows
+from orchestrator.objectives.objective import DataKind, LossContext, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ class LogRatioObjective(Objective[ImplicitExample]):
 class PairObjective(LogRatioObjective):
     """An objective on the rewards of preference pairs; a subclass defines ``pair_loss``."""
 
-    rows: ClassVar[Rows | None] = "pairs"
+    data_kind: ClassVar[DataKind | None] = "pairs"
 
     @classmethod
     def pair_loss(cls, chosen: "Tensor", rejected: "Tensor", beta: float) -> "Tensor":
@@ -92,7 +92,7 @@ class PairObjective(LogRatioObjective):
 class ResponseObjective(LogRatioObjective):
     """An objective on the rewards of labelled responses; a subclass defines ``response_loss``."""
 
-    rows: ClassVar[Rows | None] = "responses"
+    data_kind: ClassVar[DataKind | None] = "responses"
 
     @classmethod
     def response_loss(cls, rewards: "Tensor", labels: "Tensor", baseline: float) -> "Tensor":
@@ -117,7 +117,7 @@ class ResponseObjective(LogRatioObjective):
         return cls.response_loss(rewards, labelled, context.beta * context.step_mean), right
 
     @classmethod
-    def terms(cls, row: ImplicitExample) -> int:
+    def num_loss_terms(cls, row: ImplicitExample) -> int:
         """Return the number of responses."""
         return len(row.responses)
 

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-Rows = Literal["demonstrations", "partial_pairs", "pairs", "responses"]
+DataKind = Literal["demonstrations", "partial_pairs", "pairs", "responses"]
 Start = Literal["policy", "orm"]
 RowT = TypeVar("RowT", bound=Example)
 
 # Kinds of rows: the model that a training on them starts from, and whether it scores by log ratios.
-SUPPORTED: dict[Rows | None, tuple[Start, bool]] = {
+SUPPORTED: dict[DataKind | None, tuple[Start, bool]] = {
     "demonstrations": ("policy", False),
     "partial_pairs": ("orm", False),
     "pairs": ("policy", True),
@@ -60,10 +60,11 @@ class Objective(Generic[RowT]):
     Attributes:
         name: value of ``variants.NAME.objective`` in the config.
         label: name in texts.
-        rows: what a training row is. "demonstrations": a prompt with a response. "partial_pairs": a
-            preference pair cut into prefixes, each with a weight. "pairs": a preference pair with
-            the reference policy's log-probabilities. "responses": responses with labels and these
-            log-probabilities. None: nothing is trained, and the given models score as they are.
+        data_kind: what a training row is. "demonstrations": a prompt with a response.
+            "partial_pairs": a preference pair cut into prefixes, each with a weight. "pairs": a
+            preference pair with the reference policy's log-probabilities. "responses": responses
+            with labels and these log-probabilities. None: nothing is trained, and the given models
+            score as they are.
         starts_from: the model whose weights the training starts from.
         is_log_ratio: whether the trained model scores by its log ratio to the reference policy.
         fields: fields of ``variants.NAME`` that the training reads.
@@ -73,7 +74,7 @@ class Objective(Generic[RowT]):
 
     name: ClassVar[str]
     label: ClassVar[str]
-    rows: ClassVar[Rows | None] = None
+    data_kind: ClassVar[DataKind | None] = None
     starts_from: ClassVar[Start] = "policy"
     is_log_ratio: ClassVar[bool] = False
     fields: ClassVar[tuple[str, ...]] = ()
@@ -83,29 +84,29 @@ class Objective(Generic[RowT]):
     @classmethod
     def is_trained(cls) -> bool:
         """Whether there is a training at all."""
-        return cls.rows is not None
+        return cls.data_kind is not None
 
     @classmethod
     def takes_partial_pairs(cls) -> bool:
         """Whether a training row is a preference pair cut into prefixes."""
-        return cls.rows == "partial_pairs"
+        return cls.data_kind == "partial_pairs"
 
     @classmethod
     def is_of_variants(cls) -> bool:
         """Whether a variant can have it; demonstrations train the policy."""
-        return cls.rows != "demonstrations"
+        return cls.data_kind != "demonstrations"
 
     @classmethod
     def loss(cls, context: LossContext, rows: Sequence[RowT]) -> "tuple[Tensor, int]":
         """Return the sum of the loss over some rows (a scalar), and how many terms are right.
 
-        The sum is over ``terms`` terms. The train loop divides it by the number of terms of the
-        whole step, so a step gives the same gradient in any number of micro-batches.
+        The sum is over ``num_loss_terms`` terms. The train loop divides it by the number of terms
+        of the whole step, so a step gives the same gradient in any number of micro-batches.
         """
         raise NotImplementedError
 
     @classmethod
-    def terms(cls, row: RowT) -> int:
+    def num_loss_terms(cls, row: RowT) -> int:
         """Return the number of terms of a row in the loss: tokens, (partial) pairs or responses."""
         return row.size
 
@@ -132,15 +133,15 @@ def register(objective: ObjectiveT) -> ObjectiveT:
         PluginError: another objective has the name, or the traits contradict each other.
     """
     where = f"objective {objective.name!r}"
-    if objective.rows not in SUPPORTED:
+    if objective.data_kind not in SUPPORTED:
         valid = ", ".join(map(repr, SUPPORTED))
-        raise PluginError(f"{where}: rows = {objective.rows!r}; valid: {valid}")
+        raise PluginError(f"{where}: data_kind = {objective.data_kind!r}; valid: {valid}")
     traits = (objective.starts_from, objective.is_log_ratio)
-    if traits != SUPPORTED[objective.rows]:
-        start, is_log_ratio = SUPPORTED[objective.rows]
+    if traits != SUPPORTED[objective.data_kind]:
+        start, is_log_ratio = SUPPORTED[objective.data_kind]
         raise PluginError(
-            f"{where}: with rows {objective.rows!r}, starts_from must be {start!r} and is_log_ratio"
-            f" {is_log_ratio}; subclass the family of these rows"
+            f"{where}: with data_kind {objective.data_kind!r}, starts_from must be {start!r} and"
+            f" is_log_ratio {is_log_ratio}; subclass the family of this data_kind"
         )
     if objective.is_trained() and objective.loss.__func__ is Objective.loss.__func__:  # type: ignore[attr-defined]
         raise PluginError(f"{where}: it is trained, but defines no loss")

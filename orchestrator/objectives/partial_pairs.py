@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.objectives.examples import PairExample
-from orchestrator.objectives.objective import LossContext, Objective, Rows, Start
+from orchestrator.objectives.objective import DataKind, LossContext, Objective, Start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class PartialPairObjective(Objective[PairExample]):
     """An objective on the scores of partial pairs; a subclass defines ``pair_loss``."""
 
-    rows: ClassVar[Rows | None] = "partial_pairs"
+    data_kind: ClassVar[DataKind | None] = "partial_pairs"
     starts_from: ClassVar[Start] = "orm"
     fields: ClassVar[tuple[str, ...]] = ("truncation", "weight", "match")
 

@@ -78,4 +78,6 @@ def _pair_sums(model: ModelWithLoss, rows: Sequence[Example]) -> torch.Tensor:
 def _sums(model: ModelWithLoss, rows: Sequence[Example]) -> torch.Tensor:
     """Return loss sum, number of right terms and number of terms."""
     loss, right = model(rows)
-    return torch.tensor([float(loss), float(right), float(model.terms(rows))], dtype=torch.float64)
+    return torch.tensor(
+        [float(loss), float(right), float(model.num_loss_terms(rows))], dtype=torch.float64
+    )

@@ -155,7 +155,7 @@ class Training:
             # DeepSpeed averages over the workers; the loss is a mean over the terms of all workers.
             self.engine.backward(loss * (self._host.workers / total if batch.counts else 0.0))
             if batch.counts:
-                terms = model.terms(of_batch)
+                terms = model.num_loss_terms(of_batch)
                 self._curve[number - 1] += torch.tensor([float(loss.detach()), right, terms])
         self.engine.step()
         return self._checked(number)
@@ -166,7 +166,7 @@ class Training:
         """Return the number of terms of the step's loss, of all workers."""
         model: ModelWithLoss = self.engine.module
         counted = [rows for batch, rows in zip(batches, examples, strict=True) if batch.counts]
-        terms = float(sum(model.terms(rows) for rows in counted))
+        terms = float(sum(model.num_loss_terms(rows) for rows in counted))
         return float(summed(torch.tensor([terms]), model.device))
 
     def _checked(self, number: int) -> float:

@@ -85,9 +85,9 @@ class ModelWithLoss(nn.Module):
         on = self._job.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
-    def terms(self, rows: Sequence[Example]) -> int:
+    def num_loss_terms(self, rows: Sequence[Example]) -> int:
         """Return the number of terms of some rows in the loss."""
-        return sum(self.objective.terms(row) for row in rows)
+        return sum(self.objective.num_loss_terms(row) for row in rows)
 
 
 def start_model(job: TrainingJob) -> PreTrainedModel:

@@ -87,7 +87,7 @@ def trained(
     return (
         objective,
         LossContext(model, 0, CLOSING, beta=BETA, step_mean=MEAN),
-        ROWS[objective.rows],
+        ROWS[objective.data_kind],
     )
 
 
@@ -137,11 +137,11 @@ def test_the_loss_is_the_sum_of_its_formula_over_the_terms(
     objective, context, rows = trained
     oracle = ORACLES[objective.name]
     assert oracle is not None
-    terms = [arguments(context.model, row, objective.rows) for row in rows]
+    terms = [arguments(context.model, row, objective.data_kind) for row in rows]
     loss, right = objective.loss(context, rows)
     expected = sum(oracle(*term) for of_row in terms for term in of_row)
     assert float(loss.detach()) == pytest.approx(expected, rel=FLOAT32_INSIDE)
-    assert [objective.terms(row) for row in rows] == [len(of_row) for of_row in terms]
+    assert [objective.num_loss_terms(row) for row in rows] == [len(of_row) for of_row in terms]
     assert 0 <= right <= sum(map(len, terms))
 
 
@@ -215,9 +215,9 @@ def test_a_name_is_defined_once() -> None:
 @pytest.mark.parametrize(
     ("traits", "told"),
     [
-        ({"rows": "tokens"}, "rows = 'tokens'; valid: 'demonstrations', 'partial_pairs'"),
-        ({"rows": "pairs"}, "starts_from must be 'policy' and is_log_ratio True"),
-        ({"rows": "partial_pairs", "starts_from": "orm"}, "is trained, but defines no loss"),
+        ({"data_kind": "tokens"}, "data_kind = 'tokens'; valid: 'demonstrations', 'partial_pairs'"),
+        ({"data_kind": "pairs"}, "starts_from must be 'policy' and is_log_ratio True"),
+        ({"data_kind": "partial_pairs", "starts_from": "orm"}, "is trained, but defines no loss"),
     ],
 )
 def test_traits_that_contradict_each_other_are_refused(traits: dict[str, Any], told: str) -> None:

@@ -93,7 +93,9 @@ def test_loss_count_and_gradient_equal_those_of_row_after_row(
         alone.backward()
         total, count = total + float(alone.detach()), count + good
     assert float(loss.detach()) == pytest.approx(total, abs=FLOAT32_INSIDE)
-    assert right == count and 0 < count < sum(OBJECTIVES[objective].terms(row) for row in rows)
+    assert right == count and 0 < count < sum(
+        OBJECTIVES[objective].num_loss_terms(row) for row in rows
+    )
     for mine, parameter in zip(found, model.parameters(), strict=True):
         assert torch.allclose(mine, present(parameter.grad), rtol=0, atol=FLOAT32_INSIDE)
     assert max(float(gradient.abs().max()) for gradient in found) > 1e-3
@@ -130,8 +132,8 @@ def test_at_the_reference_itself_every_reward_is_zero(model: nn.Module) -> None:
 
 
 def test_what_the_loss_is_a_mean_over() -> None:
-    assert [OBJECTIVES[objective].terms(PAIRS[0]) for objective in NAMES] == [1, 1, 2, 2]
-    assert [OBJECTIVES["ce"].terms(row) for row in UNPAIRED] == [1, 3]
+    assert [OBJECTIVES[objective].num_loss_terms(PAIRS[0]) for objective in NAMES] == [1, 1, 2, 2]
+    assert [OBJECTIVES["ce"].num_loss_terms(row) for row in UNPAIRED] == [1, 3]
 
 
 def test_the_kl_term_is_the_log_ratio_of_the_unrelated_responses(model: nn.Module) -> None:

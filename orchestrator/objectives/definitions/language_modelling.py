@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from orchestrator.objectives.examples import TextExample
-from orchestrator.objectives.objective import LossContext, Objective, Rows, register
+from orchestrator.objectives.objective import DataKind, LossContext, Objective, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ class LanguageModelling(Objective[TextExample]):
 
     name = "language_modelling"
     label = "language modelling"
-    rows: ClassVar[Rows | None] = "demonstrations"
+    data_kind: ClassVar[DataKind | None] = "demonstrations"
 
     @classmethod
     def loss(cls, context: LossContext, rows: Sequence[TextExample]) -> "tuple[Tensor, int]":
@@ -49,6 +49,6 @@ class LanguageModelling(Objective[TextExample]):
         return loss, int((logits.argmax(-1) == labels).sum())
 
     @classmethod
-    def terms(cls, row: TextExample) -> int:
+    def num_loss_terms(cls, row: TextExample) -> int:
         """Return the number of response tokens."""
         return len(row.response_ids)
