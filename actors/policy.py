@@ -73,7 +73,7 @@ def load_transformers(spec: PolicySpec) -> HuggingFacePolicy:
         spec.temperature,
         spec.top_p,
         spec.device,
-        memory_mib=spec.cache_mib or MEMORY_MIB,
+        cache_mib=spec.cache_mib or MEMORY_MIB,
         stop_at_eos=spec.stop_at_eos,
         dtype=spec.dtype,
     )

@@ -117,9 +117,9 @@ class Scorer(ABC):
         all extensions override this.
         """
         candidates = [
-            (request.prompt_ids, request.prefix_ids + extension, self.scored_at(end))
+            (request.prompt_ids, request.prefix_ids + extension, self.scored_at(finished))
             for request in requests
-            for extension, end in zip(request.extensions, request.are_finished, strict=True)
+            for extension, finished in zip(request.extensions, request.are_finished, strict=True)
         ]
         scores = [0.0] * len(candidates)
         for position in {at for _, _, at in candidates}:

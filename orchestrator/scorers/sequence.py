@@ -1,8 +1,9 @@
-"""Causal sequence classifiers, read at one label: ORMs, SP-PRMs and most public reward models.
+"""Causal sequence classifiers whose score is one label's logit: ORMs, SP-PRMs, most public RMs.
 
 The name of the head depends on the trainer (`checkpoints/reward_heads.py`). A request's prefix
-continues from its cached keys and values. Its extensions (with the closing suffix, for closed
-scoring) are tails of the prefix; the chosen one is not computed again.
+continues from its cached keys and values. Each extension (with the closing suffix, for closed
+scoring) is a branch of the prefix. The branch that the search selects stays in the KV cache and is
+not recomputed in the next step.
 """
 
 from collections.abc import Sequence
@@ -28,9 +29,9 @@ from orchestrator.scorers.packed_pass import PackedPass
 from orchestrator.scorers.scorer import Scorer
 from orchestrator.search.engines import Ids, Scored, ScoreRequest
 
-LEAST_GROUP = 64  # tokens of extensions in one forward, at least
-Tail = tuple[Ids, Ids]  # an extension and its closing
-_EMPTY: Tail = ((), ())  # the prefix itself, scored at its last token
+MIN_GROUP_LIMIT = 64  # lower bound of the token limit of a group
+Tail = tuple[Ids, Ids]  # an extension and its closing, a branch of the prefix
+EMPTY_TAIL: Tail = ((), ())  # the prefix itself, scored at its last token
 
 
 class SequenceScorer(Scorer):
@@ -42,7 +43,7 @@ class SequenceScorer(Scorer):
         policy_chat: tokenizer of the ids in requests; None is the model's.
         device: torch device name.
         branch_memory_mib: memory limit for the branches of a pass (MiB).
-        memory_mib: memory for cached keys and values (MiB).
+        cache_mib: memory of the KV cache (MiB).
         dtype: dtype of the weights.
         label: index of the label that is the score, of a head of several labels; only that one is
             loaded.
@@ -62,7 +63,7 @@ class SequenceScorer(Scorer):
         policy_chat: Chat | None = None,
         device: str = "cpu",
         branch_memory_mib: int = BRANCH_MEMORY_MIB,
-        memory_mib: float = MEMORY_MIB,
+        cache_mib: float = MEMORY_MIB,
         dtype: Dtype = "float32",
         label: int | None = None,
         *,
@@ -81,7 +82,7 @@ class SequenceScorer(Scorer):
         self.context_length = context_of(checkpoint)
         pad_id = self.chat.end_ids[-1]
         self._pass = PackedPass(self.model, pad_id, branch_memory_mib=branch_memory_mib)
-        self._cached = CachedForward(self.model, self._hidden, pad_id, memory_mib)
+        self._cached = CachedForward(self.model, self._hidden, pad_id, cache_mib)
 
     def clear_cache(self) -> None:
         """Drop all cached keys and values."""
@@ -109,71 +110,80 @@ class SequenceScorer(Scorer):
 
         A score that is NaN or infinite is returned as it is.
         """
-        texts = [request.prompt_ids + request.prefix_ids for request in requests]
+        prefixes = [request.prompt_ids + request.prefix_ids for request in requests]
         tails = [self._tails(request) for request in requests]
-        waiting: dict[Ids, dict[Tail, None]] = {}
-        for text, text_tails in zip(texts, tails, strict=True):
-            waiting.setdefault(text, {}).update(dict.fromkeys(text_tails))
-        groups = {text: _groups(len(text), list(rows)) for text, rows in waiting.items()}
+        tails_by_prefix: dict[Ids, dict[Tail, None]] = {}
+        for prefix, prefix_tails in zip(prefixes, tails, strict=True):
+            tails_by_prefix.setdefault(prefix, {}).update(dict.fromkeys(prefix_tails))
+        groups = {
+            prefix: _groups(len(prefix), list(distinct))
+            for prefix, distinct in tails_by_prefix.items()
+        }
         scores: dict[Ids, dict[Tail, float]] = {}
         tokens: dict[Ids, int] = {}
         while groups:
-            self._read({text: parts.pop() for text, parts in groups.items()}, scores, tokens)
-            groups = {text: parts for text, parts in groups.items() if parts}
+            next_groups = {prefix: waiting.pop() for prefix, waiting in groups.items()}
+            self._score_groups(next_groups, scores, tokens)
+            groups = {prefix: waiting for prefix, waiting in groups.items() if waiting}
         results = []
-        for text, text_tails in zip(texts, tails, strict=True):
-            computed = tokens.pop(text, 0)  # counted for the first request with this text
-            total = sum(len(text) + len(y) + len(closing) for y, closing in text_tails)
-            values = tuple(scores[text][tail] for tail in text_tails)
+        for prefix, prefix_tails in zip(prefixes, tails, strict=True):
+            computed = tokens.pop(prefix, 0)  # counted for the first request with this prefix
+            total = sum(len(prefix) + len(y) + len(closing) for y, closing in prefix_tails)
+            values = tuple(scores[prefix][tail] for tail in prefix_tails)
             results.append(Scored(values, computed, total - computed))
         return results
 
     def _tails(self, request: ScoreRequest) -> list[Tail]:
         """Return the extensions of a request, each with its closing."""
         return [
-            (extension, self.closing(self.scored_at(end)))
-            for extension, end in zip(request.extensions, request.are_finished, strict=True)
+            (extension, self.closing(self.scored_at(finished)))
+            for extension, finished in zip(request.extensions, request.are_finished, strict=True)
         ]
 
     @torch.inference_mode()
-    def _read(
+    def _score_groups(
         self,
         groups: dict[Ids, list[Tail]],
         scores: dict[Ids, dict[Tail, float]],
         tokens: dict[Ids, int],
     ) -> None:
-        """Score one group of tails of each text."""
-        texts = list(groups)
-        tails = [[tail for tail in groups[text] if tail != _EMPTY] for text in texts]
-        reads = self._cached.run(texts, tails, [_EMPTY in groups[text] for text in texts])
-        hidden = [read.branch_ends for read in reads]
-        hidden += [read.last[None] for read in reads if read.last is not None]
+        """Score one group of tails of each prefix; add to ``scores`` and ``tokens``."""
+        prefixes = list(groups)
+        tails = [[tail for tail in groups[prefix] if tail != EMPTY_TAIL] for prefix in prefixes]
+        outputs = self._cached.run(
+            prefixes, tails, [EMPTY_TAIL in groups[prefix] for prefix in prefixes]
+        )
+        hidden = [output.branch_ends for output in outputs]
+        hidden += [output.last[None] for output in outputs if output.last is not None]
         values = self.model.score(torch.cat(hidden)).squeeze(-1).tolist()
         if not all(map(isfinite, values)):
             self.clear_cache()  # NaN keys and values could reach other rows as padding
         values = iter(values)
-        for text, text_tails, read in zip(texts, tails, reads, strict=True):
-            scores.setdefault(text, {}).update((tail, next(values)) for tail in text_tails)
-            tokens[text] = tokens.get(text, 0) + read.tokens_computed
-        for text, read in zip(texts, reads, strict=True):
-            if read.last is not None:
-                scores[text][_EMPTY] = next(values)
+        for prefix, prefix_tails, output in zip(prefixes, tails, outputs, strict=True):
+            scores.setdefault(prefix, {}).update((tail, next(values)) for tail in prefix_tails)
+            tokens[prefix] = tokens.get(prefix, 0) + output.tokens_computed
+        for prefix, output in zip(prefixes, outputs, strict=True):
+            if output.last is not None:
+                scores[prefix][EMPTY_TAIL] = next(values)
 
     def _hidden(self, **inputs: object) -> Tensor:
         hidden: Tensor = self.model.base_model(**inputs).last_hidden_state
         return hidden
 
 
-def _groups(room: int, tails: list[Tail]) -> list[list[Tail]]:
-    """Split tails into groups of at most ``room`` tokens, or of one tail; the last group is first.
+def _groups(prefix_length: int, tails: list[Tail]) -> list[list[Tail]]:
+    """Split tails into groups, in reverse order, because the caller pops from the end.
 
-    Tails do not attend to each other, but a dense mask costs all pairs of positions.
+    A group has at most max(prefix_length, MIN_GROUP_LIMIT) tokens; a longer tail is a group of its
+    own. The attention mask is dense: its cost grows with the square of the number of tokens,
+    although tails do not attend to each other. Therefore groups are small.
     """
+    limit = max(prefix_length, MIN_GROUP_LIMIT)
     groups: list[list[Tail]] = []
     used = 0
     for tail in tails:
         size = len(tail[0]) + len(tail[1])
-        if not groups or used + size > max(room, LEAST_GROUP):
+        if not groups or used + size > limit:
             groups.append([])
             used = 0
         groups[-1].append(tail)

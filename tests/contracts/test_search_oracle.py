@@ -73,10 +73,10 @@ def engines(
 ) -> tuple[HuggingFacePolicy, SequenceScorer]:
     """Those of random models, with room for keys and values, none, or that of a few rows."""
     folder = checkpoints(number, own)
-    memory_mib = (0, 1, 0.1)[number]
-    policy = HuggingFacePolicy(str(folder / "p"), memory_mib=memory_mib)
+    cache_mib = (0, 1, 0.1)[number]
+    policy = HuggingFacePolicy(str(folder / "p"), cache_mib=cache_mib)
     position: Position = "closed" if closed else "open"
-    reward = SequenceScorer(str(folder / "r"), position, policy.chat, memory_mib=memory_mib)
+    reward = SequenceScorer(str(folder / "r"), position, policy.chat, cache_mib=cache_mib)
     for model in (policy.model, reward.model):
         model.to(dtype)
     assert reward.shares_tokenizer is not own

@@ -221,7 +221,7 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(broken_reward
 def test_what_is_nan_of_a_batch_leaves_the_other_scores_alone(
     nan_reward: str, word_reward: str
 ) -> None:
-    engine, whole = (SequenceScorer(name, memory_mib=0) for name in (nan_reward, word_reward))
+    engine, whole = (SequenceScorer(name, cache_mib=0) for name in (nan_reward, word_reward))
     bad = engine.chat.response_ids(NAN_WORD)
     assert len(bad) == 1
     for round_ in range(3):  # keys and values of NaN are not read as others' padding later on

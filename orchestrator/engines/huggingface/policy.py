@@ -60,7 +60,7 @@ class HuggingFacePolicy:
         temperature: divides the logits; the same for every method.
         top_p: nucleus; 1 is the full distribution.
         device: torch device name.
-        memory_mib: memory (MiB) of the prefix cache.
+        cache_mib: memory (MiB) of the KV cache.
         stop_at_eos: whether an end token ends a response; if not, it is an ordinary token.
         dtype: dtype of the weights; logits are converted to float32 at least.
     """
@@ -71,13 +71,13 @@ class HuggingFacePolicy:
         temperature: float = 1.0,
         top_p: float = 1.0,
         device: str = "cpu",
-        memory_mib: float = MEMORY_MIB,
+        cache_mib: float = MEMORY_MIB,
         stop_at_eos: bool = True,
         dtype: Dtype = "float32",
     ) -> None:
         self.chat = load_chat(checkpoint)
         self.model: PreTrainedModel = load_policy(checkpoint, DTYPES[dtype]).to(device).eval()
-        self._forward = CachedForward(self.model, self._last_logits, 0, memory_mib)
+        self._forward = CachedForward(self.model, self._last_logits, 0, cache_mib)
         self._logits_cache = LogitsCache()
         self._end_ids = self.chat.end_ids if stop_at_eos else ()
         self._stop_readers: dict[tuple[str, ...], StopReader] = {}

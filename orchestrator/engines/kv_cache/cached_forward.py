@@ -53,7 +53,7 @@ class CachedForward:
         forward: returns the model's output (N, Tq, D), or (N, 1, D) of the last token where there
             are no branches; takes the model's keyword arguments.
         pad_id: any token id; padding is masked.
-        memory_mib: memory (MiB) of the cache.
+        cache_mib: memory (MiB) of the KV cache.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class CachedForward:
         model: PreTrainedModel,
         forward: Callable[..., Tensor],
         pad_id: int,
-        memory_mib: float = MEMORY_MIB,
+        cache_mib: float = MEMORY_MIB,
     ) -> None:
         self._model, self._forward_fn, self._pad_id = model, forward, pad_id
         self._device = model.device  # each access would iterate over all weights
         self._max_padding = MAX_PADDING_CPU if self._device.type == "cpu" else MAX_PADDING_GPU
         self._num_layers = model.config.get_text_config().num_hidden_layers
         self.segmented = enable_segments(model)
-        self.cache = PrefixCache(memory_mib)
+        self.cache = PrefixCache(cache_mib)
 
     def clear_cache(self) -> None:
         """Evict all cached keys and values."""
