@@ -1,4 +1,7 @@
-"""Benchmarks: ratios between this project and the usual way, measured in one run.
+"""Benchmarks of this project, each measured in one run.
+
+`rewards` and `search` compare with baseline implementations, `pools` and `threads` compare
+settings.
 
     python jobs/bench.py rewards [--only tlt_closed] [--json FILE] [--device cuda]
     python jobs/bench.py search --model smollm2 [--only steps] [--json FILE]

@@ -12,7 +12,7 @@ from jobs.batch.scorer_options import DECIDING as OF_SCORER
 from jobs.command_line import reward_arguments
 from jobs.command_line.early_checks import check_file
 from orchestrator.choices import Dtype, EngineChoice, FinishedPosition
-from orchestrator.config.engine_choice import not_by_vllm
+from orchestrator.config.engine_choice import vllm_unsupported_reason
 from orchestrator.config.errors import ConfigError
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_sampling, check_seed
@@ -58,7 +58,7 @@ class DecodeArguments(FileJobOptions):
     )
     max_concurrent: An[int, Opt(min=1, help="prompts that an actor searches at once")] = 32
     dtype: An[Dtype, Opt(help="dtype of the weights")] = "float32"
-    engine: An[EngineChoice, Opt(help="auto: the engine that was faster in benchmarks")] = "auto"
+    engine: An[EngineChoice, Opt(help="auto: transformers, faster in the CPU benchmarks")] = "auto"
 
     @property
     def threads_per_actor(self) -> int:
@@ -73,7 +73,7 @@ class DecodeArguments(FileJobOptions):
             ConfigError: an option is not valid.
         """
         search = method_of(self.method, parsed(self.fields))
-        if self.engine == "vllm" and (reason := not_by_vllm(self.method)):
+        if self.engine == "vllm" and (reason := vllm_unsupported_reason(self.method)):
             raise ConfigError(f"--engine = 'vllm': {reason}; valid: transformers")
         check_sampling(option, self.temperature, self.top_p)
         check_seed(option, self.seed)

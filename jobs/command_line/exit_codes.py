@@ -1,3 +1,3 @@
-"""The exit codes of the jobs; `BAD_CONFIG` is also that of a wrong option."""
+"""The exit codes of the jobs; `BAD_CONFIG` is also returned for an invalid option."""
 
 OK, FAILED, BAD_CONFIG, INTERRUPTED = 0, 1, 2, 130

@@ -17,7 +17,7 @@ from orchestrator.records import Reject
 from orchestrator.report.figures import save_figures
 from orchestrator.report.page import render, write_report
 from orchestrator.report.summary import SweepResults, summarize, write_summary
-from orchestrator.report.terminal import terminal
+from orchestrator.report.terminal import print_summary
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 
@@ -41,7 +41,7 @@ def report(
             store.publish(f"figures/{figure.name}", figure)
         tracker.log(parent, artifacts=[*files, figures])
         runner.track_cells(summary["cells"])
-    terminal(summary, console)
+    print_summary(summary, console)
     console.print(f"summary: {published[0]}", highlight=False, soft_wrap=True)
     console.print(f"report:  {published[2]}", highlight=False, soft_wrap=True)
     console.print(f"MLflow:  {tracker.ui_command()}", highlight=False, soft_wrap=True)
@@ -85,7 +85,7 @@ def render_again(folder: Path, console: Console) -> None:
         write_report(summary, folder / "report.html", summary.get("mlflow_command", ""))
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {reason_of(error)}") from error
-    terminal(summary, console)
+    print_summary(summary, console)
     console.print(f"report:  {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from orchestrator.config.deepspeed_file import check_deepspeed
-from orchestrator.config.engine_choice import not_by_vllm
+from orchestrator.config.engine_choice import vllm_unsupported_reason
 from orchestrator.config.errors import ConfigError, reason_of, shown
 from orchestrator.config.output_paths import check_uri, is_file, is_folder
 from orchestrator.config.tree import TAKEN, Config
@@ -41,7 +41,7 @@ def check_engine(config: Config) -> None:
             "cluster.search_actors = 0: search.engine vllm runs in search actors; valid: at least 1"
         )
     for entry in config.search.entries:
-        if reason := not_by_vllm(entry.method.name):
+        if reason := vllm_unsupported_reason(entry.method.name):
             raise ConfigError(
                 f"search.engine = 'vllm': {reason}; valid: auto, transformers, or {entry.without}"
             )

@@ -158,7 +158,8 @@ class SearchSettings(Section):
     engine: EngineChoice = "auto"
     """Engine of the methods that sample during the search; best-of-n and votes choose among samples
     of transformers. `vllm` needs `cards: null`, search actors and scorers of kind `sequence`.
-    `auto` takes the engine that [was measured](benchmarks.md#search) faster."""
+    `auto` is transformers, which is faster in the [CPU benchmarks](benchmarks.md#search); vLLM on
+    GPUs is not measured yet."""
     dtype: Dtype = "float32"
     """Data type of the weights of both models. `float64` gives the same text in any batch, except
     for ties. `float64` and `bfloat16` need scorers of kind `sequence` on transformers."""

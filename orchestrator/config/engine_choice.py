@@ -1,8 +1,9 @@
-"""The choice of the engine for a method: the faster one in measurements, or the user's.
+"""The choice of the engine for a method: the user's, by default transformers.
 
-Measured only on CPUs (docs/benchmarks.md), where transformers samples and scores faster. It
-computes a prompt once for all its samples, and reuses the states of scored candidates; with vLLM
-each sample and each score is a separate request, which recomputes the last partial block.
+``auto``: transformers, which is faster in the CPU benchmarks (docs/benchmarks.md); vLLM on GPUs is
+not measured yet. Transformers computes a prompt once for all its samples, and reuses the states of
+scored candidates; with vLLM each sample and each score is a separate request, which recomputes the
+last partial block.
 """
 
 import importlib.util
@@ -17,7 +18,7 @@ def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
     """Return the engine of a method's policy and reward model.
 
     Args:
-        choice: the user's; ``auto`` is the faster one in measurements.
+        choice: the user's; ``auto`` is transformers.
         method: the name of a search method.
         kind: kind of the reward model; None if the method needs no scores.
 
@@ -27,17 +28,19 @@ def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
     """
     if choice != "vllm":
         return "transformers"
-    if reason := not_by_vllm(method):
+    if reason := vllm_unsupported_reason(method):
         raise ValueError(reason)
     if kind is not None and "vllm" not in kind.engines:
         valid = " or ".join(repr(n) for n, k in kinds_in_order().items() if "vllm" in k.engines)
-        raise ValueError(f"vLLM scores the kind {valid}, and the reward model is {kind.name!r}")
+        raise ValueError(
+            f"vLLM supports only reward models of kind {valid}; this one is of kind {kind.name!r}"
+        )
     if importlib.util.find_spec("vllm") is None:
         raise ValueError(INSTALL)
     return "vllm"
 
 
-def not_by_vllm(method: str) -> str:
+def vllm_unsupported_reason(method: str) -> str:
     """Return why vLLM does not support a method, as a clause; empty if it does."""
     if method in METHODS and METHODS[method].needs_entropies:
         return f"{method} needs the policy's entropies, which vLLM does not return"
@@ -45,9 +48,12 @@ def not_by_vllm(method: str) -> str:
 
 
 def engine_notice(choice: EngineChoice, device: str) -> str:
-    """Return a sentence about the engine that ``auto`` chose; empty for another choice."""
+    """Return a notice of the engine that ``auto`` stands for; empty for another choice."""
     if choice != "auto":
         return ""
     if device == "cpu":
         return "engine: transformers, measured faster than vLLM on CPUs (docs/benchmarks.md)"
-    return f"engine: transformers; vLLM is not measured on {device} yet, engine vllm takes it"
+    return (
+        f"engine: transformers; vLLM has not been measured on {device} yet; set engine to vllm to"
+        " use it"
+    )

@@ -1,7 +1,8 @@
-"""Print the tables in the terminal: premise, cells, comparisons, equal budgets, mean agreement.
+"""Print the results of a sweep in the terminal: the premise, the tables and explanatory lines.
 
-A table that is wider than the console is split into several with the same leading columns, so that
-no number is truncated.
+The tables are cells, comparisons, equal budgets, mean counts and mean agreement. A table that is
+wider than the console is split into several with the same leading columns. Tables that fit are not
+folded; entries of a table that cannot be split further are. No number is truncated.
 """
 
 from dataclasses import replace
@@ -26,8 +27,8 @@ SIGNS = "the interval excludes zero, and p is at most 0.05"
 SIGN_STYLE = {"+": "green", "-": "red", "": ""}
 
 
-def terminal(summary: Summary, console: Console) -> None:
-    """Print the result tables; no line is wider than ``console.width``."""
+def print_summary(summary: Summary, console: Console) -> None:
+    """Print the premise, the result tables and notes; no line is wider than ``console.width``."""
     console.print(Text(premise_line(summary)))
     console.print()
     tables = [
@@ -40,7 +41,7 @@ def terminal(summary: Summary, console: Console) -> None:
     for table in tables:
         if not table.rows:
             continue
-        for part in fitting(table, console.width):
+        for part in split_to_width(table, console.width):
             console.print(_rich(part))
             console.print()
     if tables[0].rows:
@@ -50,10 +51,10 @@ def terminal(summary: Summary, console: Console) -> None:
 
 
 def premise_line(summary: Summary) -> str:
-    """Return whether the reference RM ranks prefixes better than the ORM (section 4.2)."""
+    """Return a sentence that states whether the reference RM ranks prefixes better than the ORM."""
     premise = summary["premise"]
     verdict, text = printable(premise["verdict"]), printable(premise["text"])
-    line = f"Premise of section 4.2: {verdict}. {text}"
+    line = f"Premise (SP-PRM paper, section 4.2): {verdict}. {text}"
     if premise["reference"] is not None and premise["orm"] is not None:
         line += f" Prefix accuracy: reference {interval(premise['reference'])},"
         line += f" ORM {interval(premise['orm'])}"
@@ -61,33 +62,33 @@ def premise_line(summary: Summary) -> str:
     return line
 
 
-def fitting(table: Table, width: int) -> list[Table]:
+def split_to_width(table: Table, width: int) -> list[Table]:
     """Split a table into as few tables as possible that are not wider than ``width``.
 
     Each table has the leading columns and at least one number column, even if it is then too wide.
     """
-    parts = _filled(table, width)
+    assignment = _assign_columns(table, width)
     # Balance the widths: the smallest width that needs no more tables.
-    narrower = (_filled(table, tried) for tried in range(1, width + 1))
-    parts = next((even for even in narrower if len(even) == len(parts)), parts)
+    candidates = (_assign_columns(table, candidate_width) for candidate_width in range(1, width))
+    assignment = next((c for c in candidates if len(c) == len(assignment)), assignment)
     lead = [i for i, column in enumerate(table.columns) if column.lead]
-    tables = [table.take([*lead, *part]) for part in parts]
+    tables = [table.take([*lead, *indices]) for indices in assignment]
     return tables[:1] + [replace(t, title=f"{table.title}, continued") for t in tables[1:]]
 
 
-def _filled(table: Table, width: int) -> list[list[int]]:
-    """Distribute the indices of number columns to tables of at most ``width`` characters."""
+def _assign_columns(table: Table, width: int) -> list[list[int]]:
+    """Assign the indices of number columns to tables of at most ``width`` characters."""
     lead = sum(_width(table, i) + GAP for i, column in enumerate(table.columns) if column.lead)
-    parts: list[list[int]] = [[]]
-    room = width - lead + GAP  # no gap after the last column
+    assignment: list[list[int]] = [[]]
+    remaining_width = width - lead + GAP  # no gap after the last column
     for index in (i for i, column in enumerate(table.columns) if not column.lead):
         needed = _width(table, index) + GAP
-        if needed > room and parts[-1]:
-            parts.append([])
-            room = width - lead + GAP
-        parts[-1].append(index)
-        room -= needed
-    return parts
+        if needed > remaining_width and assignment[-1]:
+            assignment.append([])
+            remaining_width = width - lead + GAP
+        assignment[-1].append(index)
+        remaining_width -= needed
+    return assignment
 
 
 def _width(table: Table, index: int) -> int:

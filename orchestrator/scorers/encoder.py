@@ -1,8 +1,8 @@
-"""Bidirectional reward models, such as DeBERTa-v3, BERT and RoBERTa, read at one label.
+"""Bidirectional reward models (DeBERTa-v3, BERT, RoBERTa), whose score is one label's logit.
 
 Attention is bidirectional, so nothing computed for a prefix can be reused for a longer one: each
-prefix is a forward over the tokenizer's pair of texts, [CLS] prompt [SEP] prefix [SEP] (RoBERTa
-writes two separators between them), batched by length. Open scoring omits the last separator.
+prefix is a forward over a text pair (two segments), [CLS] prompt [SEP] prefix [SEP] (RoBERTa writes
+two separators between them), batched by length. Open scoring omits the last separator.
 """
 
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class EncoderScorer(Scorer):
 
     @torch.no_grad()
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
-        """Return the scores of texts, each split behind the separator after the prompt."""
+        """Return the scores of text pairs: prompt with its separator, and prefix with its own."""
         lengths = [len(first) + len(second) for first, second in pairs]
         self.check_context_length(lengths)
         scores = [0.0] * len(pairs)
@@ -108,7 +108,7 @@ class EncoderScorer(Scorer):
         return scores
 
     def _inputs(self, pairs: Sequence[tuple[Ids, Ids]]) -> dict[str, Tensor]:
-        """Return tokens, mask and types (B, T) of texts, padded on the right."""
+        """Return tokens, mask and token types (B, T) of text pairs, padded on the right."""
         width = max(len(first) + len(second) for first, second in pairs)
         # Padding is on the right and masked, so any id can be used.
         ids, mask, types = torch.zeros(3, len(pairs), width, dtype=torch.int64)

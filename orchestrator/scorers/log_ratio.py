@@ -1,9 +1,9 @@
 """Log ratios of two causal language models: implicit PRMs and density ratios (CDR).
 
-q(x, y_<t) = beta * sum over the first t tokens of log pi(y_t | ..) - log pi_base(y_t | ..) ("Free
-process rewards without process labels"). One forward of each model gives the values of all
-prefixes. An implicit PRM is trained for this score; any stronger and weaker model of one tokenizer
-give it without training.
+q(x, y_<t) = beta * sum over the first t tokens of log pi_theta(y_t | ..) - log pi_ref(y_t | ..),
+with the base as pi_ref ("Free process rewards without process labels"). One forward of each model
+gives the values of all prefixes. An implicit PRM is trained for this score; any stronger and weaker
+model of one tokenizer give it without training.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The N of a scorer: the number of parameters that a counted reward token passes."""
+"""Parameter count N of a scorer, for the estimate of 2N FLOPs per token."""
 
 from orchestrator.scorers.detect import scorer_kind
 from orchestrator.scorers.spec import ScorerSpec
@@ -7,8 +7,8 @@ from orchestrator.scorers.spec import ScorerSpec
 def scorer_parameters(spec: ScorerSpec) -> float:
     """Return N, so that a scorer computes 2N FLOPs for each counted token; loads no weights.
 
-    A reward head counts as the matrix that it is. A language-model head counts if rewards are read
-    from its logits.
+    N includes the reward head. It includes the language-model head only if rewards are read from
+    its logits.
 
     Raises:
         ValueError: the checkpoint is not of the spec's kind.

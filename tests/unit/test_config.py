@@ -653,7 +653,7 @@ def _with_point(method: str) -> list[str]:
 
 def test_vllm_is_refused_for_scorers_of_other_kinds(vllm: None) -> None:
     overrides = ["search.engine=vllm", "search.cards=null", "variants.dpo={objective: dpo}"]
-    said = r"search\.engine = 'vllm': .* the reward model is 'log_ratio' \(scorer dpo\)"
+    said = r"search\.engine = 'vllm': .* this one is of kind 'log_ratio' \(scorer dpo\)"
     with pytest.raises(ConfigError, match=said):
         check_models(load_config(None, overrides))
 

@@ -90,12 +90,16 @@ def test_auto_is_the_engine_that_was_measured_faster(options: DecodeOptions) -> 
     assert options.engines.policy.engine == "transformers"
     assert engine_of("auto", "cbs", make_kind("sequence", {})) == "transformers"
     assert "measured faster than vLLM on CPUs" in engine_notice("auto", "cpu")
-    assert "not measured on cuda" in engine_notice("auto", "cuda")
+    assert engine_notice("auto", "cuda") == (
+        "engine: transformers; vLLM has not been measured on cuda yet; set engine to vllm to use it"
+    )
     assert engine_notice("transformers", "cpu") == ""
 
 
 def test_vllm_is_refused_for_what_it_does_not_score() -> None:
-    with pytest.raises(ValueError, match="the reward model is 'step_tag'"):
+    with pytest.raises(
+        ValueError, match="only reward models of kind 'sequence'; this one is of kind 'step_tag'"
+    ):
         engine_of("vllm", "cbs", make_kind("step_tag", {}))
 
 

@@ -30,7 +30,7 @@ from orchestrator.report.notation import (
 from orchestrator.report.page import render, write_report
 from orchestrator.report.result_tables import SETS, cells_table, comparison_tables
 from orchestrator.report.table import method_order
-from orchestrator.report.terminal import fitting, terminal
+from orchestrator.report.terminal import print_summary, split_to_width
 
 HOSTILE = "<script>alert('x')</script> & \"[bold red]\" $\\frac{$ \x1b[31m \ud800"
 UI_COMMAND = "mlflow ui --backend-store-uri 'sqlite:///a b/mlflow.db' & <x>"
@@ -110,7 +110,7 @@ def points_of(line: Line2D) -> list[tuple[float, float]]:
 
 def _printed(summary: Any, width: int) -> str:
     printed = io.StringIO()
-    terminal(summary, Console(file=printed, width=width))
+    print_summary(summary, Console(file=printed, width=width))
     return printed.getvalue()
 
 
@@ -216,14 +216,14 @@ def test_the_terminal_shows_every_number_whole_at_any_usual_width(full: Any, wid
     assert "\N{HORIZONTAL ELLIPSIS}" not in printed
     assert printed.count(" 0.123") == len(full["cells"])
     premise = " ".join(printed.split())
-    assert "Premise of section 4.2: holds." in premise
+    assert "Premise (SP-PRM paper, section 4.2): holds." in premise
     assert all(text in premise for text in _everything(full["premise"]))
 
 
 def test_a_table_is_cut_only_where_it_does_not_fit(full: Any) -> None:
     table = cells_table(full)
-    assert fitting(table, 10_000) == [table]
-    parts = fitting(table, 100)
+    assert split_to_width(table, 10_000) == [table]
+    parts = split_to_width(table, 100)
     assert [part.title.endswith("continued") for part in parts] == [False, True, True]
     lead = [column for column in table.columns if column.lead]
     assert all(list(part.columns[: len(lead)]) == lead for part in parts)
@@ -289,7 +289,7 @@ def test_hostile_names_are_shown_and_not_obeyed(full: Any, tmp_path: Path) -> No
 def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty: Any, tmp_path: Path) -> None:
     write_report(empty, tmp_path / "report.html", UI_COMMAND)
     text = " ".join(_Text((tmp_path / "report.html").read_text(encoding="utf-8")).words)
-    assert "Premise of section 4.2: not tested." in text
+    assert "Premise (SP-PRM paper, section 4.2): not tested." in text
     assert "None" not in text and "nan" not in text.split()
     assert "Nothing was compared in this run." in text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

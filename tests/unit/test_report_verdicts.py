@@ -22,7 +22,7 @@ def full() -> Any:
 @pytest.mark.parametrize("verdict", ["holds", "does not hold", "not shown"])
 def test_the_premise_stands_beside_the_interval_that_decides_it(full: Any, verdict: str) -> None:
     line = premise_line(full | {"premise": full["premise"] | {"verdict": verdict}})
-    assert line.startswith(f"Premise of section 4.2: {verdict}. ")
+    assert line.startswith(f"Premise (SP-PRM paper, section 4.2): {verdict}. ")
     assert line.endswith(f"difference {paired(full['premise']['difference'])}.")
 
 

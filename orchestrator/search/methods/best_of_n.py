@@ -1,7 +1,7 @@
 """Best-of-N (section 5.1, appendix C.5): the best of N responses by reward.
 
-The N samples are the state before the method's one step, which scores them. That state is drawn
-once and shared by scorers and votes (``vote.py``).
+``begin`` draws the N samples; the only step scores them. The samples are drawn once and reused for
+all scorers and for the voting methods (``vote.py``).
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class SamplesState(SearchState):
     texts: tuple[str, ...] = ()
 
 
-class SampledMethod(SearchMethod[SamplesState]):
+class IndependentSamplesMethod(SearchMethod[SamplesState]):
     """Selects one of N responses of the policy."""
 
     n: Count = 16
@@ -58,7 +58,7 @@ class SampledMethod(SearchMethod[SamplesState]):
 
 
 @register
-class BestOfN(SampledMethod):
+class BestOfN(IndependentSamplesMethod):
     """Best-of-N: of N samples the one with the highest reward (the paper: N = 16 and 64)."""
 
     name: Literal["bon"] = "bon"

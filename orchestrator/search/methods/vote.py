@@ -11,11 +11,15 @@ from typing import ClassVar, Literal
 from orchestrator.data.answers import answers_in
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.method import register
-from orchestrator.search.methods.best_of_n import SampledMethod, SamplesState, draw_samples
+from orchestrator.search.methods.best_of_n import (
+    IndependentSamplesMethod,
+    SamplesState,
+    draw_samples,
+)
 from orchestrator.search.problem import Candidate, Problem, competing
 
 
-class Vote(SampledMethod):
+class Vote(IndependentSamplesMethod):
     """A vote among the final answers of N samples."""
 
     answers: Literal["gsm8k", "last_number", "boxed", "math"] = "gsm8k"

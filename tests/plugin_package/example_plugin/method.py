@@ -4,12 +4,12 @@ from typing import ClassVar, Literal
 
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.method import register
-from orchestrator.search.methods.best_of_n import SampledMethod, SamplesState
+from orchestrator.search.methods.best_of_n import IndependentSamplesMethod, SamplesState
 from orchestrator.search.problem import Candidate, Problem, competing
 
 
 @register
-class LongestOfN(SampledMethod):
+class LongestOfN(IndependentSamplesMethod):
     """Of N samples the longest; a control for what a length bias alone would do."""
 
     name: Literal["longest"] = "longest"
