@@ -90,7 +90,7 @@ def implicit_pairs_inputs(
     return ImplicitPairsInputs(
         pairs=[files.file("pairs", f"pairs_{split}.parquet") for split in SPLITS],
         held_out=held_out.files,
-        held_out_pairs=held_out.count,
+        max_held_out_pairs=held_out.count,
         chat=workspace.models.chat("policy"),
         engines=workspace.engines(),
         needs_unrelated_response=needs_unrelated_response,

@@ -1,4 +1,4 @@
-"""Step 6a: make training rows of implicit PRMs with the policy's log-probabilities.
+"""Step 6a: make training rows for implicit PRMs, with log-probabilities under the policy.
 
 The log-probabilities are computed once for all objectives: log pi_ref of both responses of a pair,
 and of a response to another prompt for KTO's KL term.
@@ -21,7 +21,7 @@ from orchestrator.stages.progress import ProgressBar
 from orchestrator.stages.result import StageResult
 from orchestrator.training.files import ExampleWriter
 
-SPLITS = ("orm", "prm")  # the pairs that an ORM and the PRMs made of it are trained on
+SPLITS = ("orm", "prm")  # splits whose pairs train the ORM and the PRMs that start from it
 ROWS_PER_CALL = 512
 
 
@@ -32,31 +32,31 @@ class ImplicitPairsInputs:
     Attributes:
         pairs: files of preference pairs, one after the other.
         held_out: files of pairs for evaluations; the first one with rows is used.
-        held_out_pairs: largest number of pairs of that file.
+        max_held_out_pairs: largest number of pairs of that file.
         chat: chat format of the policy.
         engines: the policy in actors.
-        needs_unrelated_response: whether a response to another prompt is scored too.
+        needs_unrelated_response: whether a response to another prompt gets a log-probability too.
     """
 
     pairs: Sequence[Path]
     held_out: Sequence[Path]
-    held_out_pairs: int
+    max_held_out_pairs: int
     chat: Chat
     engines: Engines
     needs_unrelated_response: bool
 
 
 def run(inputs: ImplicitPairsInputs, folder: Path, progress: ProgressBar) -> StageResult:
-    """Write examples.parquet, and held_out.parquet of the reference's pairs."""
+    """Write examples.parquet, and held_out.parquet from the first non-empty held-out file."""
     progress.update(0, sum(map(count_rows, inputs.pairs)))
     pairs = chain.from_iterable(map(stream_pairs, inputs.pairs))
     policy = inputs.engines.policy()
     with ExampleWriter(folder / "examples.parquet") as writer:
         for rows in _chunks(_rows(pairs, inputs.chat)):
-            for row in _with_references(policy, rows, inputs.needs_unrelated_response):
+            for row in _with_reference_log_probs(policy, rows, inputs.needs_unrelated_response):
                 writer.add(row)
             progress.advance(len(rows))
-    held_out = held_out_pairs(inputs.held_out, inputs.held_out_pairs)
+    held_out = held_out_pairs(inputs.held_out, inputs.max_held_out_pairs)
     _write_held_out(policy, list(_rows(held_out, inputs.chat)), folder)
     return {"metrics": {"pairs": writer.rows}}
 
@@ -65,8 +65,8 @@ def _rows(pairs: Iterable[PreferencePair], chat: Chat) -> Iterator[ImplicitExamp
     """Return pairs as tokens, without reference log-probabilities."""
     end = (chat.end_id,)
     for pair in pairs:
-        prompt, *texts = chat.pair(pair.prompt.messages, pair.chosen, pair.rejected)
-        responses = tuple(ids + end for ids in texts)
+        prompt, *token_ids = chat.pair(pair.prompt.messages, pair.chosen, pair.rejected)
+        responses = tuple(ids + end for ids in token_ids)
         yield ImplicitExample(prompt, responses, (True, False), ())
 
 
@@ -82,17 +82,17 @@ def _chunks(rows: Iterator[ImplicitExample]) -> Iterator[list[ImplicitExample]]:
     yield chunk
 
 
-def _with_references(
+def _with_reference_log_probs(
     policy: ActorPolicy, rows: list[ImplicitExample], needs_unrelated_response: bool
 ) -> list[ImplicitExample]:
     """Return the rows with log pi_ref (nats) of their responses."""
     rows = with_unrelated(rows) if needs_unrelated_response else rows
-    texts = [
+    sequences = [
         (row.prompt_ids, response)
         for row in rows
         for response in (*row.responses, *([row.unrelated_ids] if needs_unrelated_response else []))
     ]
-    log_probs = iter(asyncio.run(policy.log_probs(texts)))
+    log_probs = iter(asyncio.run(policy.log_probs(sequences)))
     return [
         replace(
             row,
@@ -107,5 +107,5 @@ def _write_held_out(policy: ActorPolicy, rows: list[ImplicitExample], folder: Pa
     """Write held_out.parquet, if there are rows."""
     if rows:
         with ExampleWriter(folder / "held_out.parquet") as writer:
-            for row in _with_references(policy, rows, needs_unrelated_response=False):
+            for row in _with_reference_log_probs(policy, rows, needs_unrelated_response=False):
                 writer.add(row)
