@@ -13,7 +13,7 @@ ACTOR_CPUS = 0.1  # logical CPUs, as few as in a sweep, so that both run in one 
 
 
 def connect(
-    options: FileJobOptions, console: Console, cpus: float = ACTOR_CPUS, others: int = 0
+    options: FileJobOptions, console: Console, cpus: float = ACTOR_CPUS, other_actors: int = 0
 ) -> None:
     """Join or start Ray, and check that the actors fit in the cluster.
 
@@ -21,21 +21,21 @@ def connect(
         options: number and device of the actors.
         console: shows which cluster is used.
         cpus: logical CPUs of an actor.
-        others: further actors of the job with as many CPUs.
+        other_actors: further actors of the job with as many CPUs.
 
     Raises:
         ConfigError: the cluster has too few CPUs or GPUs for the actors.
     """
     cluster.connect(console, dashboard=False)
     try:
-        check_resources(options, ray.cluster_resources(), cpus, others)
+        check_resources(options, ray.cluster_resources(), cpus, other_actors)
     except ConfigError:
         ray.shutdown()
         raise
 
 
 def check_resources(
-    options: FileJobOptions, resources: Mapping[str, float], cpus: float, others: int
+    options: FileJobOptions, resources: Mapping[str, float], cpus: float, other_actors: int
 ) -> None:
     """Check that a cluster has the CPUs and GPUs of the actors.
 
@@ -43,7 +43,7 @@ def check_resources(
         options: number and device of the actors.
         resources: the CPUs and GPUs of the cluster, as Ray names them.
         cpus: logical CPUs of an actor.
-        others: further actors of the job with as many CPUs.
+        other_actors: further actors of the job with as many CPUs.
 
     Raises:
         ConfigError: it has too few of them.
@@ -51,9 +51,11 @@ def check_resources(
     gpus, available = resources.get("GPU", 0), resources.get("CPU", 0)
     if options.device == "cuda" and not gpus:
         raise ConfigError("--device = 'cuda': the Ray cluster has no GPU; valid: cpu")
-    capacity = available / cpus - others
+    capacity = available / cpus - other_actors
     if capacity < 1:
-        processes = f"one actor and {others} further processes" if others else "one actor"
+        processes = (
+            f"one actor and {other_actors} further processes" if other_actors else "one actor"
+        )
         valid = "a larger cluster" if cpus == ACTOR_CPUS else "fewer --threads, or a larger cluster"
         raise ConfigError(
             f"--actors = {options.actors}: the cluster has {available:g} CPUs, too few for"

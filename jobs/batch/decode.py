@@ -61,7 +61,7 @@ class _Decoding:
         try:
             file = find_shards(self.options.prompts, self.reader, self.output)
         except ConfigError:
-            self.output.undo()
+            self.output.discard_if_empty()
             raise
         started = time.monotonic()
         if (code := self._answer_missing(file, identity.get("scored_token"))) != OK:

@@ -126,7 +126,7 @@ class FileJobOutput(Generic[SummaryT]):
         write_text(self.manifest, Manifest(identity, None).to_json())
         return None
 
-    def undo(self) -> None:
+    def discard_if_empty(self) -> None:
         """Delete what ``begin`` created, unless a shard has been written since."""
         if not self.shards() and not self.reject_shards():
             self._delete()

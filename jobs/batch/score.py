@@ -46,13 +46,13 @@ class _ScoringJob:
         identity = self.options.identity()
         summary = self.output.begin(identity, self.options.force)
         if summary is not None:
-            self._print(f"finished before: {self._sentence(summary)}")
+            self._print(f"finished before: {self._format_summary(summary)}")
             return OK
         self._print(f"scored token: {identity['scored_token']}")
         try:
             file = find_shards(self.options, self.reader, self.output)
         except ConfigError:
-            self.output.undo()
+            self.output.discard_if_empty()
             raise
         finished = {counts["shard"]: counts for counts in self.output.finished_shards()}
         if finished:
@@ -67,19 +67,19 @@ class _ScoringJob:
                 return failed(error)
         rate = new.read / max(time.monotonic() - started, 1e-9)
         summary = self.output.finish(identity, total)
-        self._print(f"{self._sentence(summary)}; {rate:,.1f} rows/s")
+        self._print(f"{self._format_summary(summary)}; {rate:,.1f} rows/s")
         return OK
 
     def _score_missing(
         self, file: ShardedFile, finished: set[int], total: Totals, new: Totals
     ) -> float:
-        """Score the shards that are not finished; return when that started (monotonic s)."""
+        """Score the shards that are not finished; return the start time (``time.monotonic()``)."""
         options = self.options
         scoring = Scoring(
             file, self.reader, str(self.output.path), options.actors, options.threads_per_actor,
             options.batch_size, options.device,
         )  # fmt: skip
-        connect(options, self.console, others=scoring.readers + WRITERS)
+        connect(options, self.console, other_actors=scoring.readers + WRITERS)
         started = time.monotonic()
         with ProgressBar(self.console, "score", file.rows, "rows") as progress:
 
@@ -92,7 +92,7 @@ class _ScoringJob:
             run_shards(scoring, shards, on_shard)
         return started
 
-    def _sentence(self, summary: ScoreSummary) -> str:
+    def _format_summary(self, summary: ScoreSummary) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
         rejected = f"{summary['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
         rejects = f"; rejects: {self.output.rejects}" if summary["rejected"] else ""
@@ -109,7 +109,7 @@ def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -
     """Find the shards of the input file.
 
     Raises:
-        ConfigError: it is damaged, has columns that the output adds, or has no usable row.
+        ConfigError: the input is damaged, has columns that the output adds, or no usable row.
     """
     with readable("--input", options.input):
         file = split_into_shards(
@@ -121,7 +121,7 @@ def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -
 
 
 def _totals(finished: Iterable[ShardCounts]) -> tuple[Totals, Totals]:
-    """Return the totals of all shards, which begin with the finished ones, and of new shards."""
+    """Return two counters: one initialized with the finished shards, one empty for this run."""
     total = Totals()
     for counts in finished:
         total.add(counts)

@@ -44,7 +44,7 @@ def decode_rows(
     try:
         file = find_shards(str(source), reader, output)
     except ConfigError:
-        output.undo()
+        output.discard_if_empty()
         raise
     chat = load_chat(policy)
     writer = RowWriter(output, str(source), chat, Sizes(1.0, 0.0), shard_rows=6)
