@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from orchestrator.evaluation.resampling import Bools, Floats, Groups, finite
+from orchestrator.evaluation.resampling import Bools, Floats, Groups, as_finite_array
 from orchestrator.evaluation.statistics import (
     BOOTSTRAP_SAMPLES,
     LEVEL,
@@ -187,7 +187,7 @@ def compare_rates(
 
 def _arrays(scores: Mapping[str, ArrayLike], distinct: ArrayLike) -> tuple[list[Floats], Bools]:
     """Return the scores as float64 and ``distinct`` as bool, all (N, G), N and G at least 1."""
-    arrays = {name: finite(values, name) for name, values in scores.items()}
+    arrays = {name: as_finite_array(values, name) for name, values in scores.items()}
     differ = np.asarray(distinct, dtype=bool)
     shapes = {name: array.shape for name, array in arrays.items()} | {"distinct": differ.shape}
     if len(set(shapes.values())) != 1 or differ.ndim != 2:

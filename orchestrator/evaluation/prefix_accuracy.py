@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from orchestrator.evaluation.resampling import Bools, Floats, Groups, finite
+from orchestrator.evaluation.resampling import Bools, Floats, Groups, as_finite_array
 from orchestrator.evaluation.statistics import BOOTSTRAP_SAMPLES, LEVEL, Interval, mean_interval
 from orchestrator.randomness import Key
 
@@ -61,8 +61,8 @@ def prefix_accuracy(
     Raises:
         ValueError: shapes differ, or a reward is NaN or infinite.
     """
-    chosen = finite(r_chosen, "r_chosen")
-    rejected = finite(r_rejected, "r_rejected")
+    chosen = as_finite_array(r_chosen, "r_chosen")
+    rejected = as_finite_array(r_rejected, "r_rejected")
     masks = [np.asarray(a, dtype=bool) for a in (fault_chosen, fault_rejected, reached)]
     shapes = [array.shape for array in (chosen, rejected, *masks)]
     if chosen.ndim != 2 or len(set(shapes)) != 1:

@@ -1,8 +1,8 @@
 """Resample groups of rows: bootstrap for intervals, sign-flip test for p-values.
 
-The paper has neither. A group is the rows of a prompt, which are not independent. Both methods use
-sums and counts per group, so that 2,000 resamples are two matrix products. The module does not
-depend on metrics.
+The paper reports neither intervals nor p-values. A group is the rows of a prompt, which are not
+independent. Both methods use sums and counts per group, so that 2,000 resamples are two matrix
+products. The module does not depend on metrics.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ Bools = NDArray[np.bool_]
 Groups = Sequence[object] | NDArray[np.generic]
 
 DRAWS_AT_ONCE = 2**21  # random numbers in memory at once: 16 MiB as int64
-ROUNDING = 1e-12  # of the largest possible sum: smaller differences of sums are rounding
+ROUNDING = 1e-12  # relative tolerance for comparing sums
 POSITIONS_SHOWN = 20
 
 
@@ -32,7 +32,7 @@ class GroupTotals:
     rows: NDArray[np.int64]
 
 
-def finite(values: ArrayLike, name: str) -> Floats:
+def as_finite_array(values: ArrayLike, name: str) -> Floats:
     """Return the values as float64.
 
     Raises:
@@ -72,7 +72,7 @@ def group_totals(grid: Floats, counted: ArrayLike | None, groups: Groups | None)
 
 
 def column_means(sums: Floats, counts: Floats) -> Floats:
-    """Return sums / counts (S, G), NaN where the count is 0, and their mean as column G + 1."""
+    """Return sums / counts (S, G), NaN where the count is 0, and their mean as the last column."""
     present = counts > 0
     ratios = np.divide(sums, counts, out=np.zeros_like(sums), where=present)
     columns = present.sum(axis=1)
@@ -94,7 +94,7 @@ def bootstrap(totals: GroupTotals, rng: np.random.Generator, samples: int) -> Fl
     return np.concatenate(draws)
 
 
-def contributions(totals: GroupTotals) -> Floats:
+def group_contributions(totals: GroupTotals) -> Floats:
     """Return the contributions of groups (P,); their sum is the mean of column means."""
     counts = totals.counts.sum(axis=0)
     present = counts > 0
@@ -108,14 +108,14 @@ def sign_flip_p_value(parts: Floats, rng: np.random.Generator, flips: int) -> fl
     It is (1 + flips with a sum at least as far from 0) / (1 + flips), so never 0; 1 if all parts
     are 0.
     """
-    moving = parts[parts != 0]  # a zero has the same sum with either sign
-    if not moving.size:
+    nonzero = parts[parts != 0]  # a zero has the same sum with either sign
+    if not nonzero.size:
         return 1.0
-    reached = abs(moving.sum()) - ROUNDING * np.abs(moving).sum()
+    reached = abs(nonzero.sum()) - ROUNDING * np.abs(nonzero).sum()
     hits = 0
-    for block in _blocks(flips, moving.size):
-        signs = 2.0 * rng.integers(2, size=(block, moving.size), dtype=np.int8) - 1.0
-        hits += int((np.abs(signs @ moving) >= reached).sum())
+    for block in _blocks(flips, nonzero.size):
+        signs = 2.0 * rng.integers(2, size=(block, nonzero.size), dtype=np.int8) - 1.0
+        hits += int((np.abs(signs @ nonzero) >= reached).sum())
     return (1 + hits) / (1 + flips)
 
 

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from orchestrator.evaluation.resampling import (
     Floats,
     Groups,
+    as_finite_array,
     bootstrap,
     column_means,
-    contributions,
-    finite,
+    group_contributions,
     group_totals,
     sign_flip_p_value,
 )
@@ -97,7 +97,7 @@ def mean_interval(
     Raises:
         ValueError: no row, a NaN or infinite value, or shapes that do not fit.
     """
-    column = finite(values, "values")
+    column = as_finite_array(values, "values")
     if column.ndim != 1:
         raise ValueError(f"values must have shape (N,), got {column.shape}; see grid_intervals")
     _, mean = grid_intervals(
@@ -116,7 +116,7 @@ def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     Raises:
         ValueError: no row, or a value that is neither 0 nor 1.
     """
-    column = finite(values, "values")
+    column = as_finite_array(values, "values")
     if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
         raise ValueError("a rate needs values of shape (N,), N > 0, each 0 or 1")
     from scipy.stats import binomtest  # importing it takes a second, and `--help` does not need it
@@ -148,7 +148,7 @@ def grid_intervals(
         ValueError: a NaN or infinite value, or shapes that do not fit.
     """
     _check_resampling(level, samples)
-    totals = group_totals(finite(values, "values"), counted, groups)
+    totals = group_totals(as_finite_array(values, "values"), counted, groups)
     columns = totals.sums.shape[1]
     if not totals.rows[-1]:
         return (None,) * columns, None
@@ -183,7 +183,7 @@ def paired_test(
         ValueError: no row, a NaN or infinite value, or shapes that do not fit.
     """
     _check_resampling(level, samples, flips)
-    one, other = finite(first, "first"), finite(second, "second")
+    one, other = as_finite_array(first, "first"), as_finite_array(second, "second")
     if one.shape != other.shape:
         raise ValueError(f"paired values need one shape, got {one.shape} and {other.shape}")
     grid = one - other if one.ndim == 2 else (one - other)[:, None]
@@ -193,7 +193,7 @@ def paired_test(
     difference = column_means(totals.sums.sum(0)[None], totals.counts.sum(0)[None])[0, -1]
     draws = bootstrap(totals, generator(*key, "bootstrap"), samples)[:, -1]
     interval = _interval(difference, draws, totals.rows[-1], level)
-    p_value = sign_flip_p_value(contributions(totals), generator(*key, "sign flip"), flips)
+    p_value = sign_flip_p_value(group_contributions(totals), generator(*key, "sign flip"), flips)
     return PairedTest(interval.value, interval.low, interval.high, p_value, interval.count)
 
 

@@ -6,7 +6,7 @@ The grades may come from any judge; this module only compares the two responses 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from orchestrator.evaluation.resampling import Floats, finite
+from orchestrator.evaluation.resampling import Floats, as_finite_array
 
 
 def outcomes(grades: ArrayLike, base_grades: ArrayLike) -> tuple[Floats, Floats]:
@@ -18,7 +18,7 @@ def outcomes(grades: ArrayLike, base_grades: ArrayLike) -> tuple[Floats, Floats]
     Raises:
         ValueError: the two differ in shape, or a grade is NaN or infinite.
     """
-    values, base = finite(grades, "grades"), finite(base_grades, "base_grades")
+    values, base = as_finite_array(grades, "grades"), as_finite_array(base_grades, "base_grades")
     if values.shape != base.shape or values.ndim != 1:
         raise ValueError(f"grades need one shape (N,), got {values.shape} and {base.shape}")
     return (values > base).astype(np.float64), (values == base).astype(np.float64)

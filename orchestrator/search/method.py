@@ -139,7 +139,7 @@ class SearchMethod(Section, Generic[StateT]):
 
     @property
     def candidate_counts(self) -> dict[str, int]:
-        """The fields whose product is the number of candidates that a prompt has at once."""
+        """Factors of the number of candidates that a prompt has at once, by field."""
         return {}
 
     @property

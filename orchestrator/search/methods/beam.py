@@ -39,7 +39,7 @@ class BeamSearch(SearchMethod):
 
     @property
     def candidate_counts(self) -> dict[str, int]:
-        """K candidates of each of W beams."""
+        """Factors of the number of candidates per prompt: W beams with K candidates each."""
         return {"beams": self.beams, "candidates": self.candidates}
 
 
@@ -64,7 +64,10 @@ class ChunkBeamSearch(BeamSearch):
         return Expansion(self.name, self.candidates, self.chunk)
 
     def seconds(self, tokens: float) -> float:
-        """Estimate the seconds of a prompt: candidates a chunk, and all their tokens."""
+        """Estimate the seconds per prompt.
+
+        A cost per candidate and chunk, plus a cost per sampled token.
+        """
         per_token = SECONDS_PER_CANDIDATE / self.chunk + SECONDS_PER_TOKEN
         return self.beams * self.candidates * tokens * per_token
 
