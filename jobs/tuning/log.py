@@ -13,7 +13,13 @@ from jobs.sweep.training_group import free_placement_group
 from jobs.tuning.study import Study, Trial
 from jobs.tuning.trial import FINISHED, FULL_PERCENT, PERCENT, STEP, ray_train_folder
 from orchestrator.tracking.mlflow_tracker import Status, Tracker
-from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
+from orchestrator.tuning.outcomes import (
+    HeldOutEvaluation,
+    Outcome,
+    ranked,
+    read_outcome,
+    write_outcome,
+)
 
 STATUS: dict[str, Status] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -33,7 +39,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._store, self._console = study.store, console
         self._runs: dict[int, str] = {}
         self._started: dict[int, float] = {}
-        self._points: dict[int, list[Point]] = {}
+        self._evaluations: dict[int, list[HeldOutEvaluation]] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.earlier = read_outcomes(study)
         self._models = {
@@ -60,8 +66,8 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
             outcome = self.earlier[trial.number]
             assert outcome is not None
             self._open(trial)
-            for point in outcome.points:
-                self._log_point(trial.number, point)
+            for evaluation in outcome.evaluations:
+                self._log_evaluation(trial.number, evaluation)
             self._end(trial, outcome)
 
     def _open(self, trial: Trial) -> None:
@@ -70,7 +76,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         tags = {"kind": "trial", "model": self.study.request.model, "key": trial.stage.key}
         self._tracker.log(run, params=trial.values, tags=tags)
         self._runs[trial.number], self._started[trial.number] = run, time.monotonic()
-        self._points[trial.number] = []
+        self._evaluations[trial.number] = []
 
     def on_trial_result(
         self,
@@ -85,12 +91,12 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         if result.get(FINISHED):
             return
         measures = {n: float(v) for n, v in result.items() if n.startswith("held_out_")}
-        point = Point(result[PERCENT] / FULL_PERCENT, int(result[STEP]), measures)
-        self._points[number].append(point)
-        self._log_point(number, point)
+        evaluation = HeldOutEvaluation(result[PERCENT] / FULL_PERCENT, int(result[STEP]), measures)
+        self._evaluations[number].append(evaluation)
+        self._log_evaluation(number, evaluation)
         if self.earlier[number] is None:
             value = result[self.study.request.metric]
-            self._print(number, f"step {point.step}, {self.study.request.metric} {value:.4g}")
+            self._print(number, f"step {evaluation.step}, {self.study.request.metric} {value:.4g}")
 
     def on_trial_complete(
         self, iteration: int, trials: object, trial: TuneTrial, **info: object
@@ -101,7 +107,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         outcome = self.earlier[number] or Outcome(
             "finished" if finished else "stopped",
             self.study.key,
-            self._points[number],
+            self._evaluations[number],
             self._store.marker(study_trial.stage)["figures"]["metrics"] if finished else {},
             time.monotonic() - self._started[number],
             sorted(self._models_of(study_trial) - self._existing_models),
@@ -121,8 +127,8 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         error = Path(trial.error_file)
         message = cause_of(error.read_text() if error.is_file() else "")
         seconds = time.monotonic() - self._started.get(number, time.monotonic())
-        points = self._points.get(number, [])
-        outcome = Outcome("failed", self.study.key, points, seconds=seconds, error=message)
+        evaluations = self._evaluations.get(number, [])
+        outcome = Outcome("failed", self.study.key, evaluations, seconds=seconds, error=message)
         if number not in self._runs:
             self._open(study_trial)
         self._end(study_trial, outcome)
@@ -132,8 +138,8 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         for number in set(self._runs) - set(self.outcomes):
             self._tracker.finish(self._runs[number], "KILLED")
 
-    def _log_point(self, number: int, point: Point) -> None:
-        series = {name: [(point.step, value)] for name, value in point.measures.items()}
+    def _log_evaluation(self, number: int, evaluation: HeldOutEvaluation) -> None:
+        series = {name: [(evaluation.step, value)] for name, value in evaluation.measures.items()}
         self._tracker.log_series(self._runs[number], series)
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
@@ -162,8 +168,8 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         for trial in self.study.trials:
             if trial.number in best or trial.number not in self.outcomes:
                 needed |= self._models_of(trial)
-        made = {key for outcome in self.outcomes.values() for key in outcome.made}
-        for key in (made & set(self._models)) - needed:
+        trained = {key for outcome in self.outcomes.values() for key in outcome.trained_models}
+        for key in (trained & set(self._models)) - needed:
             self._store.invalidate(self._models[key])
 
     def _models_of(self, trial: Trial) -> set[str]:

@@ -109,9 +109,15 @@ def _run_once(workspace: Workspace, step: Step) -> None:
 
 def _report_outcome(outcome: Outcome, metric: str) -> None:
     """Report an earlier outcome to Ray Tune, whose scheduler compares other trials with it."""
-    for point in outcome.points:
-        if metric in point.measures:
-            tune.report({**point.measures, PERCENT: FULL_PERCENT * point.share, STEP: point.step})
+    for evaluation in outcome.evaluations:
+        if metric in evaluation.measures:
+            tune.report(
+                {
+                    **evaluation.measures,
+                    PERCENT: FULL_PERCENT * evaluation.share,
+                    STEP: evaluation.step,
+                }
+            )
     if outcome.state == "finished":
         steps = outcome.metrics["steps"]
         tune.report({**outcome.metrics, PERCENT: FULL_PERCENT, STEP: steps, FINISHED: True})

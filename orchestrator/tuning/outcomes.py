@@ -10,10 +10,12 @@ from typing import Literal
 from orchestrator.tuning.request import Mode
 
 State = Literal["finished", "stopped", "failed"]
+# Names in outcomes of earlier versions.
+OLD_NAMES = {"study": "study_key", "points": "evaluations", "made": "trained_models"}
 
 
 @dataclass(frozen=True)
-class Point:
+class HeldOutEvaluation:
     """Held-out measures during a training.
 
     Attributes:
@@ -33,27 +35,31 @@ class Outcome:
 
     Attributes:
         state: "finished"; "stopped" early by the scheduler; or "failed".
-        study: key of the tuning that the trial belongs to.
-        points: measures during the training.
+        study_key: key of the tuning that the trial belongs to.
+        evaluations: held-out measures during the training.
         metrics: metrics of the training, of a finished trial.
         seconds: wall time of the trial, with the start of its training workers.
-        made: keys of the models that the trial trained itself.
+        trained_models: keys of the models that the trial trained itself.
         error: error message of a failed trial.
     """
 
     state: State
-    study: str
-    points: list[Point] = field(default_factory=list)
+    study_key: str
+    evaluations: list[HeldOutEvaluation] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    made: list[str] = field(default_factory=list)
+    trained_models: list[str] = field(default_factory=list)
     error: str = ""
 
     def value(self, metric: str) -> float | None:
         """Return the last value of a metric; None if it was not measured."""
         if metric in self.metrics:
             return self.metrics[metric]
-        values = [point.measures[metric] for point in self.points if metric in point.measures]
+        values = [
+            evaluation.measures[metric]
+            for evaluation in self.evaluations
+            if metric in evaluation.measures
+        ]
         return values[-1] if values else None
 
     @property
@@ -61,11 +67,11 @@ class Outcome:
         """Number of finished optimizer steps, up to the last measure of a stopped trial."""
         if "steps" in self.metrics:
             return int(self.metrics["steps"])
-        return self.points[-1].step if self.points else 0
+        return self.evaluations[-1].step if self.evaluations else 0
 
 
 def ranked(outcomes: Mapping[int, Outcome], metric: str, mode: Mode) -> list[int]:
-    """Return the numbers of the finished trials, the best first; equal ones in the drawn order."""
+    """Return the numbers of the finished trials, the best first; ties by trial number."""
     sign = -1.0 if mode == "max" else 1.0
     values = {
         number: value
@@ -85,15 +91,17 @@ def write_outcome(file: Path, outcome: Outcome) -> None:
     partial.replace(file)
 
 
-def read_outcome(file: Path, study: str) -> Outcome | None:
+def read_outcome(file: Path, study_key: str) -> Outcome | None:
     """Read the outcome of an earlier run; None if there is none that is valid for this study.
 
     A finished trial is valid for every study. One that was stopped is valid for its own study only,
-    because its scheduler compared it with other trials.
+    because its scheduler compared it with other trials. Failed trials are not stored, so they run
+    again.
     """
     if not file.is_file():
         return None
-    plain = json.loads(file.read_text())
-    plain["points"] = [Point(**point) for point in plain["points"]]
-    outcome = Outcome(**plain)
-    return outcome if outcome.state == "finished" or outcome.study == study else None
+    stored = json.loads(file.read_text())
+    data = {OLD_NAMES.get(name, name): value for name, value in stored.items()}
+    data["evaluations"] = [HeldOutEvaluation(**evaluation) for evaluation in data["evaluations"]]
+    outcome = Outcome(**data)
+    return outcome if outcome.state == "finished" or outcome.study_key == study_key else None

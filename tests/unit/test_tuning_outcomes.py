@@ -16,7 +16,14 @@ from jobs.tuning.study import Study, study_of
 from orchestrator.config.load import ROOT, load_config
 from orchestrator.stages.result import Series, StageResult
 from orchestrator.tracking.mlflow_tracker import Tracker
-from orchestrator.tuning.outcomes import Outcome, Point, ranked, read_outcome, write_outcome
+from orchestrator.tuning.outcomes import (
+    OLD_NAMES,
+    HeldOutEvaluation,
+    Outcome,
+    ranked,
+    read_outcome,
+    write_outcome,
+)
 from orchestrator.tuning.request import Request
 
 METRIC = "held_out_accuracy"
@@ -30,7 +37,7 @@ def finished(value: float) -> Outcome:
 def test_the_best_is_the_best_of_those_that_were_finished() -> None:
     found = {
         1: finished(0.6), 2: finished(0.8), 3: finished(0.8), 4: finished(math.nan),
-        5: Outcome("stopped", "study", [Point(0.5, 4, {METRIC: 0.9})]),
+        5: Outcome("stopped", "study", [HeldOutEvaluation(0.5, 4, {METRIC: 0.9})]),
         6: Outcome("failed", "study", error="no"), 7: finished(0.7),
     }  # fmt: skip
     assert ranked(found, METRIC, "max") == [2, 3, 7, 1]
@@ -42,8 +49,12 @@ def test_the_best_is_the_best_of_those_that_were_finished() -> None:
 def test_an_outcome_is_read_back_and_one_that_was_stopped_is_its_studys_alone(
     tmp_path: Path,
 ) -> None:
-    done = Outcome("finished", "one", [Point(0.5, 4, {METRIC: 0.5})], {METRIC: 0.7}, 3.5, ["key"])
-    stopped = Outcome("stopped", "one", [Point(0.25, 2, {METRIC: 0.5}), Point(0.5, 4, {})])
+    done = Outcome(
+        "finished", "one", [HeldOutEvaluation(0.5, 4, {METRIC: 0.5})], {METRIC: 0.7}, 3.5, ["key"]
+    )
+    stopped = Outcome(
+        "stopped", "one", [HeldOutEvaluation(0.25, 2, {METRIC: 0.5}), HeldOutEvaluation(0.5, 4, {})]
+    )
     for name, outcome in {"done": done, "stopped": stopped}.items():
         write_outcome(tmp_path / "tune" / name, outcome)
         assert read_outcome(tmp_path / "tune" / name, "one") == outcome
@@ -51,6 +62,11 @@ def test_an_outcome_is_read_back_and_one_that_was_stopped_is_its_studys_alone(
     assert read_outcome(tmp_path / "tune" / "stopped", "two") is None
     assert read_outcome(tmp_path / "tune" / "none", "one") is None
     assert (stopped.value(METRIC), stopped.steps) == (0.5, 4)
+    text = (tmp_path / "tune" / "done").read_text()
+    for old, new in OLD_NAMES.items():
+        text = text.replace(f'"{new}"', f'"{old}"')
+    (tmp_path / "tune" / "earlier version").write_text(text)
+    assert '"made"' in text and read_outcome(tmp_path / "tune" / "earlier version", "two") == done
     assert (done.value(METRIC), done.value("held_out_loss")) == (0.7, None)
 
 
