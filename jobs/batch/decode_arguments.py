@@ -44,13 +44,20 @@ class DecodeArguments(FileJobOptions):
         default_factory=list
     )
     reward: An[str | None, Opt(help="checkpoint folder or hub name of the reward model")] = None
-    finished: An[FinishedPosition, Opt(help="where a finished response is scored")] = "template"
+    finished: An[
+        FinishedPosition,
+        Opt(
+            help="where a finished response is scored: template: after the closing tokens;"
+            " position: as --position says"
+        ),
+    ] = "template"
     max_new_tokens: An[int, Opt(min=1, help="maximum number of tokens in a response")] = 256
     temperature: An[float, Opt(help="sampling temperature of the policy")] = 1.0
     top_p: An[float, Opt(help="nucleus sampling: probability mass that is kept")] = 1.0
     seed: An[int, Opt(help="seed of all random numbers")] = 0
     max_actors: An[
-        int | None, Opt(min=1, help="largest number of actors, started while prompts wait")
+        int | None,
+        Opt(min=1, help="start further actors while prompts wait, up to this number"),
     ] = None
     policy_cache_mib: An[int | None, Opt(min=1, help="KV cache of each policy, in MiB")] = None
     reward_cache_mib: An[int | None, Opt(min=1, help="KV cache of each reward model, in MiB")] = (

@@ -84,7 +84,7 @@ class FileJobOptions(ScorerOptions):
             if name in self.named:
                 raise ConfigError(
                     f"{option(name)} = {getattr(self, name)!r}: it has no effect: {reason};"
-                    f" valid: without {option(name)}"
+                    f" valid: leave out {option(name)}"
                 )
 
 

@@ -33,7 +33,9 @@ class ScoreArguments(FileJobOptions):
     branch_memory_mib: An[
         int, Opt(min=1, help="memory limit of the prefixes in a pass, in MiB")
     ] = 256
-    engine: An[Engine, Opt(help="vllm: only open scores, and only kind sequence")] = "transformers"
+    engine: An[
+        Engine, Opt(help="vllm needs --position open and a reward model of kind sequence")
+    ] = "transformers"
     seed: An[int, Opt(help="seed of the prefix lengths that sst draws")] = 0
     actors: An[int, Opt(min=1, help="scoring processes, each with the model")] = min(CORES, 2)
     batch_size: An[int, Opt(min=1, help="number of responses in a batch")] = 32

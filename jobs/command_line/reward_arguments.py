@@ -34,7 +34,13 @@ Kind = An[str | None, Opt(parser=_kind, metavar="KIND", help="kind of the reward
 KindOption = An[list[str], Opt(help="option of the scorer kind: name=value; repeatable")]
 Base = An[str | None, Opt(help="base model of a log ratio (its denominator)")]
 Beta = An[float | None, Opt(help="factor of the log ratio; default: 1")]
-Position = An[choices.Position, Opt(help="score after the closing tokens, or open")]
+Position = An[
+    choices.Position,
+    Opt(
+        help="closed: score after the closing tokens of the chat template; open: at the last token"
+        " of the prefix"
+    ),
+]
 Aggregation = An[
     choices.Aggregation | None,
     Opt(help="how step rewards are combined; default: depends on the kind"),
@@ -44,7 +50,10 @@ StepTag = An[str | None, Opt(help="token at which a step's reward is read")]
 ScoreLabel = An[int | None, Opt(min=0, help="index of the score in a head of several labels")]
 Preset = An[str | None, Opt(help="family of public models: docs/public_models.md")]
 StepFormat = An[list[str], Opt(help="field of the step format: name=value; repeatable")]
-ScoreAt = An[str | None, Opt(help="token at which the score is read: text, or index as -2")]
+ScoreAt = An[
+    str | None,
+    Opt(help="token at which the score is read: its text, or its index from the end, such as -2"),
+]
 ScoreToken = An[int | None, Opt(min=0, help="id of the token whose logit is the score")]
 FoldSystem = An[
     bool, Opt(help="put the system message into the user message if the template rejects it")

@@ -111,7 +111,9 @@ def check_label(checkpoint: str, labels: int, label: int | None) -> None:
         ValueError: none was chosen of several, or there is no such label.
     """
     valid = (
-        f"valid: score_label: 0 to {labels - 1}" if labels > 1 else "valid: no score_label, or 0"
+        f"valid: score_label from 0 to {labels - 1}"
+        if labels > 1
+        else "valid: no score_label, or 0"
     )
     if label is None:
         if labels > 1:

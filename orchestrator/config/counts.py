@@ -59,9 +59,11 @@ def _contexts(config: "Config") -> Iterator[str]:
     room, limit = config.models.architecture.max_position_embeddings, config.decoding.max_new_tokens
     prompt = config.data.longest_prompt or TEMPLATE + 1
     if limit >= room:
+        smaller = f"at most {room - prompt}, or " if room > prompt else ""
         yield (
             f"decoding.max_new_tokens = {limit}: must leave room for a prompt in"
-            f" models.architecture.max_position_embeddings ({room})"
+            f" models.architecture.max_position_embeddings ({room}); valid: {smaller}a larger"
+            " max_position_embeddings"
         )
     elif limit + prompt > room:
         yield (

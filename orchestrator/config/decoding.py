@@ -152,9 +152,9 @@ class SearchSettings(Section):
     """Scorers of the cells: `orm`, `reference` and names of variants. null: the ORM and all
     variants."""
     max_concurrent: Count = 75
-    """Prompts that a search actor searches at once, or, with `cluster.search_actors: 0`, each of
-    two groups of prompts ([Search](architecture.md#search)). It decides which requests form a
-    batch, and so the rounding."""
+    """Prompts that each search actor searches at once; with `cluster.search_actors: 0`, the size of
+    each of the two groups of prompts ([Search](architecture.md#search)). It decides which requests
+    form a batch, and so the rounding."""
     engine: EngineChoice = "auto"
     """Engine of the methods that sample during the search; best-of-n and votes choose among samples
     of transformers. `vllm` needs `cards: null`, search actors and scorers of kind `sequence`.
@@ -224,7 +224,7 @@ class SearchSettings(Section):
 if TYPE_CHECKING:
 
     class SearchConfig(SearchSettings):
-        """Which methods run, with which scorers: a section a method; null turns one off."""
+        """Which methods run, with which scorers: one section for each method."""
 
 else:
 
@@ -246,6 +246,8 @@ else:
         "SearchConfig",
         __base__=SearchSettings,
         __module__=__name__,
-        __doc__="Which methods run, with which scorers: a section a method; null turns one off.",
+        __doc__=(
+            "Which methods run, with which scorers: one section for each method; null turns it off."
+        ),
         **{name: _field(name, kind) for name, kind in _sections().items()},
     )

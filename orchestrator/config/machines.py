@@ -50,10 +50,10 @@ class ClusterConfig(Section):
     reference_actors: Count = 1
     """Actors that score partial pairs with the reference reward model."""
     policy_cache_mib: Count | None = None
-    """Memory for the policy's keys and values in each actor (MiB). The transformers engine keeps as
-    much for prefixes, half of it for prompts, and as much again for candidates; a batch that needs
-    more takes more. For vLLM it is the whole cache. null: 256 for transformers, for vLLM 1,024 on
-    a CPU and 8,192 on a GPU."""
+    """Memory for the policy's keys and values in each actor (MiB). In the transformers engine, one
+    cache of this size holds prefixes (half of it is for prompts) and a second one of the same size
+    holds candidates; a batch that needs more exceeds the limit. For vLLM it is the whole cache.
+    null: 256 for transformers, for vLLM 1,024 on a CPU and 8,192 on a GPU."""
     reward_cache_mib: Count | None = None
     """The same for the reward model."""
     threads: Count | None = None

@@ -3,6 +3,7 @@
 They read configs, tokenizers and the names of weights, but no weights, before anything starts.
 """
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -12,7 +13,7 @@ from orchestrator.config.engine_choice import engine_of
 from orchestrator.config.errors import ConfigError, reason_about, shown
 from orchestrator.config.no_effect import messages, no_effect_of_variant
 from orchestrator.config.scorers import outcome_spec, variant_spec
-from orchestrator.config.sections import TRAINED_KIND, Variant
+from orchestrator.config.sections import TRAINED_KIND, Reading, Variant
 from orchestrator.config.tree import Config
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.tokenizers import word_tokenizer
@@ -239,7 +240,8 @@ def _as_orm(config: Config, checkpoint: str) -> None:
 
 
 def _as_scorer(field: str, spec: ScorerSpec) -> ScorerKind:
-    kind: ScorerKind = _checked(field, spec.checkpoint, lambda: check_scorer(spec))
+    reading = f"{field}_reading" if field in ("models.orm", "models.reference") else None
+    kind: ScorerKind = _checked(field, spec.checkpoint, lambda: check_scorer(spec), reading)
     if kind.needs_template(spec):
         _check_template(field, spec.checkpoint)
     return kind
@@ -260,10 +262,18 @@ def _check_template(field: str, checkpoint: str) -> None:
         )
 
 
-def _checked(field: str, checkpoint: str, check: Callable[[], Result]) -> Result:
-    """Return what ``check`` returns; its error becomes a ConfigError that names the field."""
+def _checked(
+    field: str, checkpoint: str, check: Callable[[], Result], reading: str | None = None
+) -> Result:
+    """Return what ``check`` returns; its error becomes a ConfigError that names the field.
+
+    ``reading`` is the section with the fields of this checkpoint that the error may name.
+    """
     try:
         return check()
     except (ValueError, OSError) as error:
         reason = reason_about(checkpoint, error)
+        named = [name for name in Reading.model_fields if re.search(rf"\b{name}\b", reason)]
+        if reading and named:
+            reason += f" (fields of {reading}: {', '.join(named)})"
         raise ConfigError(f"{field} = {shown(checkpoint)}: {reason}") from error

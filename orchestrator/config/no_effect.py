@@ -191,10 +191,10 @@ def _of_partial_pairs(config: "Config") -> Iterator[NoEffect]:
     trained = [v for v in config.variants.values() if v.takes_partial_pairs]
     if not any(v.truncation == "sst" for v in trained):
         for name in ("preset", "sst_k"):
-            why = "no variant is trained on pairs cut by SST"
+            why = "no variant is trained on partial pairs of SST"
             yield NoEffect(f"partial.{name}", why, "a variant with truncation sst")
     elif config.partial.preset == "official":
-        why = "partial.preset 'official' draws 1 to 10 cuts"
+        why = "partial.preset 'official' draws 1 to 10 prefix lengths"
         yield NoEffect("partial.sst_k", why, "partial.preset paper")
     if not any(v.weight in USE_THE_GAP for v in trained):
         for name in ("max", "normalize"):

@@ -75,7 +75,8 @@ def demands(config: Config) -> Iterator[Demand]:
     cluster = config.cluster
     for name in ("policy_cache_mib", "reward_cache_mib"):
         if (size := getattr(cluster, name)) is not None:
-            yield Demand(f"cluster.{name}", size, float(size) * MIB, "the KV cache of an actor")
+            what = "the cached keys and values of an actor"
+            yield Demand(f"cluster.{name}", size, float(size) * MIB, what)
 
 
 def sized(amount: float) -> str:
@@ -140,7 +141,9 @@ def _trainings(config: Config) -> Iterator[Demand]:
         yield Demand(f"training.{name}.{field}", value, visits * ROW * workers, what)
     k, pairs = config.partial.sst_k, 1 if counts is None else counts["prm"]
     if any(v.truncation == "sst" for v in config.variants.values() if v.takes_partial_pairs):
-        yield Demand("partial.sst_k", k, float(k) * pairs * NUMBER, "the cuts", on_disk=True)
+        yield Demand(
+            "partial.sst_k", k, float(k) * pairs * NUMBER, "the prefix lengths", on_disk=True
+        )
 
 
 def _search(config: Config) -> Iterator[Demand]:

@@ -54,8 +54,8 @@ class WeightConfig(Section):
     """The reference weight w = 1/H of a partial pair (section 4.2)."""
 
     max: Positive | None = 10.0
-    """Largest weight, reached where the reference scores differ by 3.87; null: no limit, as in the
-    paper. Without a limit, few partial pairs dominate the loss."""
+    """Largest weight; the default 10 is reached where the reference scores differ by 3.87. null: no
+    limit, as in the paper. Without a limit, few partial pairs dominate the loss."""
     normalize: Flag = False
     """Whether the weights of the kept partial pairs are scaled to mean 1, so that weighting does
     not act as a higher learning rate."""

@@ -94,7 +94,8 @@ def used_columns(source: str, names: Sequence[str], fields: Collection[str] | No
     if duplicates := [name for name, count in Counter(used).items() if count > 1]:
         raise BadFile(source, f"has several columns named {duplicates[0]!r}; {shown(names)}")
     if not used:
-        raise BadFile(source, f"has no column that is read; {shown(names)}")
+        valid = f"valid: {', '.join(sorted(fields))}; " if fields else ""
+        raise BadFile(source, f"has none of the columns that are read; {valid}{shown(names)}")
     return used
 
 

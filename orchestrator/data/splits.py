@@ -79,6 +79,7 @@ def _too_few(
 ) -> str:
     counts = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
     return (
-        f"{prompts} prompts are too few to split with {test_prompts} for the test:"
-        f" pairs would be {counts}; give more pairs, or a smaller test_prompts"
+        f"data.test_prompts = {test_prompts}: {prompts} prompts are too few for all splits, which"
+        f" would have these numbers of pairs: {counts}; valid: a smaller data.test_prompts, other"
+        " data.*_share values, or more pairs"
     )

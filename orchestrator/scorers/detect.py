@@ -178,9 +178,7 @@ def _presets_of(head_type: HeadType) -> list[str]:
 
 def _encoder(config: JsonFile, weights: Weights, name: str) -> CheckpointInfo:
     if name.endswith("ForTokenClassification"):
-        return CheckpointInfo(
-            "something else", f"a {name}, which classifies tokens and sees both ways"
-        )
+        return CheckpointInfo("something else", f"a {name}, a bidirectional token classifier")
     if not any(key.split(".")[0] in ("classifier", "score") for key in weights.names):
         return CheckpointInfo("something else", f"a {name}, an encoder without a classifier")
     # transformers' default without an entry is two labels

@@ -50,7 +50,7 @@ def _check_engine(spec: ScorerSpec, kind: ScorerKind, dtype: Dtype) -> None:
     if spec.engine not in kind.engines:
         raise ValueError(
             f"{spec.checkpoint}: engine {spec.engine!r} does not score the kind {kind.name!r};"
-            f" use engine: {' or '.join(kind.engines)}"
+            f" valid: engine {' or '.join(kind.engines)}"
         )
     valid = kind.dtypes if spec.engine == "transformers" else ("float32",)
     if dtype not in valid:

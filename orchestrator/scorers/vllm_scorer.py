@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from orchestrator.checkpoints.checkpoint import check_reward_weights
-from orchestrator.checkpoints.reward_heads import find_head
+from orchestrator.checkpoints.reward_heads import RewardHead, find_head
 from orchestrator.checkpoints.weights import Weights
 from orchestrator.choices import FinishedPosition, Position
 from orchestrator.conversations.chat import Chat, load_chat
@@ -131,8 +131,17 @@ def check_model(checkpoint: str) -> None:
     head = find_head(Weights.of(checkpoint))
     if head is None or not head.is_native or head.labels != 1:
         raise ValueError(
-            f"{checkpoint}: engine 'vllm' reads a head `score` of one label without a bias;"
-            f" this one is {head}; use engine: transformers"
+            f"{checkpoint}: engine 'vllm' needs a reward head `score` with one label and no bias;"
+            f" this one {_described(head)}; valid: engine transformers"
         )
     check_reward_weights(checkpoint)
     check_installed()
+
+
+def _described(head: RewardHead | None) -> str:
+    """Return what a reward head is, for a message."""
+    if head is None:
+        return "has no reward head"
+    labels = "one label" if head.labels == 1 else f"{head.labels} labels"
+    bias = ", and a bias" if head.bias else ""
+    return f"has {' and '.join(head.layers)} with {labels}{bias}"

@@ -307,12 +307,14 @@ REWARDS: dict[str, tuple[Callable[[Path], str], str]] = {
         r"chat template \(chat_template.jinja\) does not render the prompt's content"),
     "two labels": (
         changed(labelled(2), reward_kinds.sequence),
-        "its head has 2 labels, and which of them is the score is not set; valid: score_label: 0"),
+        "its head has 2 labels, and which of them is the score is not set; valid: score_label "
+        "from 0"),
     "five labels": (
-        changed(labelled(5), reward_kinds.sequence), "5 labels, .*; valid: score_label: 0 to 4"),
+        changed(labelled(5), reward_kinds.sequence),
+        "5 labels, .*; valid: score_label from 0 to 4"),
     "an encoder of two labels": (
         changed(with_config(id2label={"0": "a", "1": "b"}), reward_kinds.bert),
-        "2 labels, .*; valid: score_label: 0 to 1"),
+        "2 labels, .*; valid: score_label from 0 to 1"),
     "an encoder without its head's bias": (
         changed(without("classifier.bias"), reward_kinds.bert), "missing: classifier.bias"),
     "an encoder that lacks a layer": (

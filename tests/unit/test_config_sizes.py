@@ -28,7 +28,14 @@ TOGETHER = {
     ("models.architecture.max_position_embeddings=80",): (
         "models.architecture.max_position_embeddings = 80: a prompt has up to 24", "at least 88",
     ),
-    ("decoding.max_new_tokens=256",): ("decoding.max_new_tokens = 256: must leave room", "(256)"),
+    ("decoding.max_new_tokens=256",): (
+        "decoding.max_new_tokens = 256: must leave room",
+        "(256); valid: at most 232, or a larger max_position_embeddings",
+    ),
+    ("models.architecture.max_position_embeddings=20",): (
+        "decoding.max_new_tokens = 64: must leave room",
+        "(20); valid: a larger max_position_embeddings",
+    ),
     ("training.policy.max_steps=8",): (
         "training.policy.warmup_steps = 20: longer than the training, which has 8 steps",
         "valid: at most 8",
@@ -93,7 +100,8 @@ TOO_LARGE = {
                                              "of memory"),
     "training.orm.epochs=2000000000": ("training.orm.epochs = 2000000000: its rows", "of memory"),
     "evaluation.bootstrap_samples=2000000000": ("evaluation.bootstrap_samples = ", "of memory"),
-    "cluster.policy_cache_mib=2000000000": ("cluster.policy_cache_mib = 2000000000: ", "memory"),
+    "cluster.policy_cache_mib=2000000000": ("cluster.policy_cache_mib = 2000000000: the cached k",
+                                             "of an actor need at least"),
 }  # fmt: skip
 
 

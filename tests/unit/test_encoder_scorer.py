@@ -98,5 +98,5 @@ def test_an_encoder_without_its_head_or_of_two_labels_is_refused(tmp_path: Path)
         EncoderScorer(checkpoint)
     config = BertConfig.from_pretrained(checkpoint, num_labels=2)
     BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match=r"2 labels, .*valid: score_label: 0 to 1"):
+    with pytest.raises(ValueError, match=r"2 labels, .*valid: score_label from 0 to 1"):
         EncoderScorer(checkpoint)

@@ -23,10 +23,10 @@ HH = "data={task: hh_rlhf, pairs: pairs.jsonl}"
 NO_SCORED_METHOD = [f"search.{name}=null" for name in ("bon", "args", "tbs", "cbs", "cards")]
 # The setting under which nothing reads a field, the field with a value, and the reason.
 CASES: list[tuple[list[str], str, str]] = [
-    (["partial.preset=official"], "partial.sst_k=3", "'official' draws 1 to 10 cuts"),
+    (["partial.preset=official"], "partial.sst_k=3", "'official' draws 1 to 10 prefix lengths"),
     (["variants.prm_sst=null", "variants.prm_no_reference=null", "variants.orm_continued=null",
       "variants.prm_tlt.match=null"], "partial.preset=official", "no variant is trained on pairs"),
-    (NO_VARIANTS, "partial.sst_k=3", "no variant is trained on pairs cut by SST"),
+    (NO_VARIANTS, "partial.sst_k=3", "no variant is trained on partial pairs of SST"),
     ([f"variants.{name}.weight=mask" for name in ("prm_sst", "prm_tlt")], "weight.max=5",
      "no variant is trained with weights 1/H"),
     ([f"variants.{name}.weight=none" for name in ("prm_sst", "prm_tlt")], "weight.normalize=true",

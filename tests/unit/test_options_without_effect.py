@@ -40,7 +40,7 @@ def test_an_option_of_scoring_that_nothing_reads_is_refused(
 ) -> None:
     always = ["--input", source, "--output", str(tmp_path / "out"), "--reward", word_reward]
     said = message(score.app, *always, *options)
-    assert expected in said and f"; valid: without {expected.split(' = ')[0]}" in said
+    assert expected in said and f"; valid: leave out {expected.split(' = ')[0]}" in said
     assert not (tmp_path / "out").exists()
 
 

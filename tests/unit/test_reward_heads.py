@@ -113,7 +113,7 @@ def test_of_many_missing_weights_some_are_named(tmp_path: Path) -> None:
     ("head", "value", "message"),
     [
         ("regression_head", torch.zeros(1, WIDTH + 1), "regression_head.weight has 33 inputs"),
-        ("regression_head", torch.zeros(3, WIDTH), "3 labels.*valid: score_label: 0 to 2"),
+        ("regression_head", torch.zeros(3, WIDTH), "3 labels.*valid: score_label from 0 to 2"),
         ("regression_head", torch.zeros(WIDTH), r"regression_head.weight \(32,\) is not a linear"),
         ("v_head", torch.zeros(1, WIDTH), "several reward heads: regression_head.weight, v_head"),
     ],

@@ -88,7 +88,9 @@ def test_detection_reads_no_weights(tmp_path: Path) -> None:
 def test_of_several_labels_one_must_be_chosen(tmp_path: Path) -> None:
     checkpoint = sequence(tmp_path / "causal")
     rewrite(tmp_path / "causal", {"score.weight": torch.zeros(3, 32)})
-    with pytest.raises(ValueError, match=r"its head has 3 labels, .*valid: score_label: 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"its head has 3 labels, .*valid: score_label from 0 to 2"
+    ):
         load_scorer(ScorerSpec(checkpoint))
     with pytest.raises(ValueError, match=r"score_label = 3: its head has 3 labels; valid: .* 0 to"):
         kind_of(ScorerSpec(checkpoint, score_label=3))
@@ -113,7 +115,7 @@ def test_forms_that_nothing_here_can_ask_say_what_they_are(tmp_path: Path) -> No
         load_scorer(ScorerSpec(checkpoint))
     model = BertForTokenClassification(BertConfig.from_pretrained(checkpoint, num_labels=2))
     model.save_pretrained(tmp_path / "tokens")
-    with pytest.raises(ValueError, match="classifies tokens and sees both ways"):
+    with pytest.raises(ValueError, match=r"a bidirectional token classifier$"):
         load_scorer(ScorerSpec(str(tmp_path / "tokens")))
     for config, name in (
         (T5Config(), "t5, an encoder with a decoder"),

@@ -240,5 +240,5 @@ def test_what_is_nan_of_a_batch_leaves_the_other_scores_alone(
 def test_a_classifier_of_two_labels_is_refused(word_policy: str, tmp_path: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(word_policy, num_labels=2)
     save_checkpoint(model, load_chat(word_policy).tokenizer, tmp_path)
-    with pytest.raises(ValueError, match=r"2 labels, .*valid: score_label: 0 to 1"):
+    with pytest.raises(ValueError, match=r"2 labels, .*valid: score_label from 0 to 1"):
         load_reward_model(str(tmp_path))

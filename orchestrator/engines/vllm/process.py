@@ -75,7 +75,7 @@ def check_served(checkpoint: str) -> None:
     if (adapter := adapter_of(checkpoint)) is not None:
         raise ValueError(
             f"{checkpoint}: engine 'vllm' loads full models, and this is an adapter of"
-            f" {adapter.base}; valid: engine: transformers, or a checkpoint with the adapter"
+            f" {adapter.base}; valid: engine transformers, or a checkpoint with the adapter"
             " merged (PEFT: merge_and_unload, then save_pretrained)"
         )
 

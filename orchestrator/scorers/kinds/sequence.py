@@ -76,7 +76,7 @@ class SequenceKind(ScorerKind):
         if spec.score_token is not None:
             raise ValueError(
                 f"{spec.checkpoint}: engine 'vllm' needs a reward head, and the score is the logit"
-                f" of token {spec.score_token}; use engine: transformers"
+                f" of token {spec.score_token}; valid: engine transformers"
             )
         check_model(spec.checkpoint)
 
