@@ -10,8 +10,9 @@ import pyarrow as pa
 import torch
 
 from orchestrator.choices import Position
+from orchestrator.data.row_forms import RowForm
 from orchestrator.scorers.loading import load_scorer
-from orchestrator.scorers.row_reader import SIDES, RowKind
+from orchestrator.scorers.row_reader import SIDES
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
@@ -53,7 +54,7 @@ class PrefixScorer:
         self,
         spec: ScorerSpec,
         position: Position,
-        rows: RowKind,
+        rows: RowForm,
         batch_size: int,
         device: str,
         threads: int,

@@ -36,7 +36,7 @@ def decode_main(arguments: DecodeArguments) -> int:
 
     def run(path: Path, console: Console) -> int:
         resolved = options.resolved()
-        reader, output = resolved.reader(), DecodeOutput(path)
+        reader, output = resolved.prompt_reader(), DecodeOutput(path)
         with locked(output.folder, output.OPTION, path):
             return _Decoding(resolved, reader, output, console).run()
 

@@ -1,4 +1,4 @@
-"""The checked options of jobs/decode.py: the engines that they name, and what they decide."""
+"""Adds the checks that need torch to DecodeArguments, the options of jobs/decode.py."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ OF_REWARD = (
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(DecodeArguments):
-    """The options of jobs/decode.py, with all checks; imports torch."""
+    """Adds the checks that need torch to DecodeArguments."""
 
     @property
     def spec(self) -> ScorerSpec | None:
@@ -98,7 +98,7 @@ class DecodeOptions(DecodeArguments):
             identity["scored_token"] = scored_token(self.spec, self.position)
         return identity
 
-    def reader(self) -> PromptReader:
+    def prompt_reader(self) -> PromptReader:
         """Check all options and return the reader of prompts; loads no weights.
 
         Raises:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from jobs.batch.decode_arguments import LINES
 from jobs.batch.decode_output import DecodeOutput, RejectRow
-from jobs.batch.file_job import readable
+from jobs.batch.file_job import bad_file_as_config_error
 from orchestrator.config.load import ConfigError
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.rejects import BadRow, Seen, make_reject
@@ -57,7 +57,7 @@ def find_shards(source: str, reader: PromptReader, output: DecodeOutput) -> Shar
         ConfigError: it is damaged, has columns that the output adds, or has no usable prompt.
     """
     path = _as_json_lines(source, output.folder) if source.endswith(LINES) else source
-    with readable("--prompts", source):
+    with bad_file_as_config_error("--prompts", source):
         file = split_into_shards(
             path, READ_ROWS, reader.check, output.folder, FIELDS, as_text=output.writes_json
         )

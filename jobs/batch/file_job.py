@@ -146,8 +146,8 @@ def locked(folder: Path, option: str, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def readable(option: str, source: str) -> Iterator[None]:
-    """Report a BadFile of the block as a wrong option.
+def bad_file_as_config_error(option: str, source: str) -> Iterator[None]:
+    """Convert a BadFile of the block to a ConfigError that names the option.
 
     Raises:
         ConfigError: the file cannot be read.

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from actors.prefix_scores import ShardCounts
 from jobs.batch.cluster_capacity import connect
-from jobs.batch.file_job import failed, file_job, locked, readable
+from jobs.batch.file_job import bad_file_as_config_error, failed, file_job, locked
 from jobs.batch.score_arguments import ScoreArguments
 from jobs.batch.score_options import ScoreOptions
 from jobs.batch.score_output import ScoreOutput, ScoreSummary, Totals
-from jobs.batch.score_pipeline import WRITERS, Scoring, check_columns, run_shards
+from jobs.batch.score_pipeline import WRITERS, ScoringPipelineConfig, check_columns, run_shards
 from jobs.command_line.exit_codes import OK
 from orchestrator.config.load import ConfigError
 from orchestrator.data.shards import ShardedFile, check_usable, split_into_shards
@@ -27,7 +27,7 @@ def score_main(arguments: ScoreArguments) -> int:
 
     def run(path: Path, console: Console) -> int:
         resolved = options.resolved()
-        reader, output = resolved.reader(), ScoreOutput(path)
+        reader, output = resolved.row_reader(), ScoreOutput(path)
         with locked(output.folder, output.OPTION, path):
             return _ScoringJob(resolved, reader, output, console).run()
 
@@ -75,11 +75,11 @@ class _ScoringJob:
     ) -> float:
         """Score the shards that are not finished; return the start time (``time.monotonic()``)."""
         options = self.options
-        scoring = Scoring(
+        scoring = ScoringPipelineConfig(
             file, self.reader, str(self.output.path), options.actors, options.threads_per_actor,
             options.batch_size, options.device,
         )  # fmt: skip
-        connect(options, self.console, other_actors=scoring.readers + WRITERS)
+        connect(options, self.console, other_actors=scoring.num_tokenizer_actors + WRITERS)
         started = time.monotonic()
         with ProgressBar(self.console, "score", file.rows, "rows") as progress:
 
@@ -111,7 +111,7 @@ def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -
     Raises:
         ConfigError: the input is damaged, has columns that the output adds, or no usable row.
     """
-    with readable("--input", options.input):
+    with bad_file_as_config_error("--input", options.input):
         file = split_into_shards(
             options.input, options.shard_rows, reader.check, output.folder, reader.fields
         )

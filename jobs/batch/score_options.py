@@ -1,31 +1,31 @@
-"""The checked options of jobs/score.py: the scorer that they name, and what they decide."""
+"""Adds the checks that need torch to ScoreArguments, the options of jobs/score.py."""
 
 from dataclasses import dataclass
 
-from jobs.batch.file_job import check_rows_file, readable
+from jobs.batch.file_job import bad_file_as_config_error, check_rows_file
 from jobs.batch.options import Identity, option
 from jobs.batch.score_arguments import ScoreArguments
 from orchestrator.config.errors import ConfigError, reason_about
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.files import column_names, describe_columns
 from orchestrator.data.prefixes import Prefixes
-from orchestrator.data.row_forms import form_of
+from orchestrator.data.row_forms import RowForm, form_of
 from orchestrator.data.rows import SUFFIXES, VALID, file_stem, read_rows
 from orchestrator.decoding.checks import check_seed
 from orchestrator.records import Reject
 from orchestrator.scorers.checkpoint_checks import check_scorer
 from orchestrator.scorers.kind import ScorerKind, kinds_in_order
-from orchestrator.scorers.row_reader import RowKind, RowReader
+from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scored_token import scored_token
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.steps import check_delimiter
-from orchestrator.scorers.token_classify import check_open
+from orchestrator.scorers.token_classify import check_open_position
 from orchestrator.stages.identity import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreOptions(ScoreArguments):
-    """The options of jobs/score.py, with all checks; imports torch."""
+    """Adds the checks that need torch to ScoreArguments."""
 
     @property
     def spec(self) -> ScorerSpec:
@@ -33,7 +33,9 @@ class ScoreOptions(ScoreArguments):
         return self.scorer_spec(branch_memory_mib=self.branch_memory_mib, engine=self.engine)
 
     def identity(self) -> Identity:
-        """Return what decides the scores, by option; of files and models a fingerprint.
+        """Return the values that determine the scores, keyed by option.
+
+        Files and models are fingerprints.
 
         The number of actors, threads and rows in a batch changes rounding and nothing else.
         """
@@ -43,19 +45,19 @@ class ScoreOptions(ScoreArguments):
             identity[option(name)] = None if value is None else fingerprint(value)
         return {**identity, "scored_token": scored_token(self.spec, self.position)}
 
-    def reader(self) -> RowReader:
+    def row_reader(self) -> RowReader:
         """Check all options and return the reader of rows; loads no weights.
 
         Raises:
             ConfigError: an option is not valid; the message names it, its value and valid values.
         """
-        rows = _row_kind(self.input)
+        form = _row_form(self.input)
         self.check_checkpoints("reward", "base")
         prefixes = self.parsed_prefixes()
         self._check_scorer(prefixes)
         check_seed(option, self.seed)
         stem = file_stem(self.input)
-        return RowReader(self.spec, self.position, rows, prefixes, self.seed, stem)
+        return RowReader(self.spec, self.position, form, prefixes, self.seed, stem)
 
     def _check_scorer(self, prefixes: Prefixes) -> None:
         self.check_values()
@@ -97,7 +99,7 @@ class ScoreOptions(ScoreArguments):
                 f" or a reward model of kind {kinds}"
             )
         try:
-            check_open(self.reward, chat, self.position)
+            check_open_position(self.reward, chat, self.position)
         except ValueError as error:
             reason = reason_about(self.reward, error)
             raise ConfigError(f"--position = {self.position!r}: {reason}") from error
@@ -107,23 +109,23 @@ class ScoreOptions(ScoreArguments):
             raise ConfigError(f"--engine = 'vllm': {error}") from error
 
 
-def _row_kind(source: str) -> RowKind:
-    """Return the kind of the rows of a file.
+def _row_form(source: str) -> RowForm:
+    """Return the form of the rows of a file.
 
     Raises:
         ConfigError: the file does not exist, is damaged, or has nothing to score.
     """
     check_rows_file("--input", source, SUFFIXES, VALID)
-    with readable("--input", source):
+    with bad_file_as_config_error("--input", source):
         if source.endswith(".parquet"):
-            kind = form_of(dict.fromkeys(column_names(source), True))
+            form = form_of(dict.fromkeys(column_names(source), True))
         else:
-            kinds = (None if isinstance(i, Reject) else form_of(i[1]) for i in read_rows(source))
-            kind = next(filter(None, kinds), None)
-        if kind is None:
+            forms = (None if isinstance(i, Reject) else form_of(i[1]) for i in read_rows(source))
+            form = next(filter(None, forms), None)
+        if form is None:
             raise ConfigError(
                 f"--input = {source!r}: nothing to score; {describe_columns(source)}; valid: rows"
                 " with `prompt` and `response`, or with `prompt`, `chosen` and `rejected`, or in"
                 " another form of docs/data.md"
             )
-    return kind
+    return form

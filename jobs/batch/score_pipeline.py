@@ -33,16 +33,17 @@ from orchestrator.data.shards import InputShard, ShardedFile, read_shard
 from orchestrator.scorers.row_reader import SIDES, RowReader, TokenizedRow
 
 WRITERS = 1
-# Shards that are read ahead of the actors wait in memory: so many for each actor. In memory, a
-# shard takes MEMORY_RATIO times the bytes of its rows in the file (text, token ids and cuts).
-SHARDS_AHEAD, MEMORY_RATIO, LEAST_BYTES_AHEAD = 8, 2, 2**20
+SHARDS_AHEAD = 8  # shards that are read ahead per scoring actor and wait in memory
+# Memory of a shard (text, token ids and cuts), divided by the bytes of its rows in the file.
+MEMORY_RATIO = 2
+MIN_BYTES_AHEAD = 2**20
 PAIR = "pair"  # the column that identifies a pair among ranked completions
 _IDS = pa.list_(pa.int32())
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """What the pipeline scores and how.
+class ScoringPipelineConfig:
+    """Configuration of the pipeline: what it scores and how.
 
     Attributes:
         file: the input file and its shards.
@@ -63,13 +64,15 @@ class Scoring:
     device: str
 
     @property
-    def readers(self) -> int:
+    def num_tokenizer_actors(self) -> int:
         """Number of actors that tokenize: one for each core that does not score."""
         return max((os.cpu_count() or 1) - self.actors * self.threads, 1)
 
 
 def run_shards(
-    scoring: Scoring, shards: Sequence[InputShard], on_shard: Callable[[ShardCounts], None]
+    scoring: ScoringPipelineConfig,
+    shards: Sequence[InputShard],
+    on_shard: Callable[[ShardCounts], None],
 ) -> None:
     """Score and write shards, in any order. Ray must be running.
 
@@ -85,14 +88,14 @@ def run_shards(
     ahead = scoring.actors * SHARDS_AHEAD * MEMORY_RATIO * shard_bytes
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(
-        object_store_memory=max(ahead, LEAST_BYTES_AHEAD)
+        object_store_memory=max(ahead, MIN_BYTES_AHEAD)
     )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the job reports errors itself
     for counts in _pipeline(scoring, shards).iter_rows():
         on_shard(counts)
 
 
-def _pipeline(scoring: Scoring, shards: Sequence[InputShard]) -> ray.data.Dataset:
+def _pipeline(scoring: ScoringPipelineConfig, shards: Sequence[InputShard]) -> ray.data.Dataset:
     reader, file = scoring.reader, replace(scoring.file, shards=())
     return (
         # One block per shard. read_parquet would need a listing task, which requests a CPU.
@@ -101,7 +104,7 @@ def _pipeline(scoring: Scoring, shards: Sequence[InputShard]) -> ray.data.Datase
             ShardReader,
             fn_constructor_args=(file, reader),
             num_cpus=ACTOR_CPUS,
-            compute=ActorPoolStrategy(size=min(scoring.readers, len(shards))),
+            compute=ActorPoolStrategy(size=min(scoring.num_tokenizer_actors, len(shards))),
         )
         .map(
             PrefixScorer,
@@ -135,18 +138,18 @@ class ShardReader:
 
     def __call__(self, shard: dict[str, int]) -> Shard:
         """Return the rows of a shard with their token ids and cuts, and its rejects."""
-        part = read_shard(self._file, InputShard(**shard), self._reader.read_all)
-        rows = [row for row in part.parsed if isinstance(row, TokenizedRow)]
-        table = part.table.append_column("row", pa.array(part.numbers, pa.int64()))
+        shard_data = read_shard(self._file, InputShard(**shard), self._reader.read_all)
+        rows = [row for row in shard_data.parsed if isinstance(row, TokenizedRow)]
+        table = shard_data.table.append_column("row", pa.array(shard_data.numbers, pa.int64()))
         if self._reader.rows == "ranked":
             table = table.append_column(PAIR, pa.array([row.pair for row in rows], pa.string()))
         table = table.append_column(PROMPT, pa.array([row.prompt_ids for row in rows], _IDS))
         for i, side in enumerate(SIDES[self._reader.rows].values()):
             ids = pa.array([row.responses[i] for row in rows], _IDS)
-            cuts = pa.array([row.cuts[i] for row in rows], _IDS)
+            prefix_lengths = pa.array([row.cuts[i] for row in rows], _IDS)
             table = table.append_column(RESPONSE.format(side), ids)
-            table = table.append_column(CUTS.format(side), cuts)
-        rejects = [asdict(reject) for reject in part.rejects]
+            table = table.append_column(CUTS.format(side), prefix_lengths)
+        rejects = [asdict(reject) for reject in shard_data.rejects]
         return {
             "shard": shard["number"],
             "rows": len(rows),
@@ -190,6 +193,5 @@ def check_columns(source: str, names: Sequence[str], reader: RowReader) -> None:
     if taken := sorted(added & set(names)):
         raise ConfigError(
             f"--input = {source!r}: it has columns that the output adds: {', '.join(taken)};"
-            " valid: a"
-            " file without them"
+            " valid: a file without them"
         )

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from actors.prefix_scores import ShardCounts
 from jobs.batch.score_output import ScoreOutput
-from jobs.batch.score_pipeline import Scoring, run_shards
+from jobs.batch.score_pipeline import ScoringPipelineConfig, run_shards
 from jobs.benchmarks.measure import begin_peak, peak_mib
 from jobs.benchmarks.names import PIPELINE
 from jobs.benchmarks.setting import Setting, forward_flops
@@ -108,7 +108,7 @@ def pipeline_result(rows: int, setting: Setting, console: Console) -> dict[str, 
     return _result(rows, setting, rounds, samples)
 
 
-def measure_round(scoring: Scoring, shards: Sequence[InputShard]) -> Round:
+def measure_round(scoring: ScoringPipelineConfig, shards: Sequence[InputShard]) -> Round:
     """Run the pipeline over some shards and return its measurements."""
     measured = Round(scoring.actors)
     before: float | None = None
@@ -147,14 +147,16 @@ def _result(
 
 def _scoring(
     rows: int, setting: Setting, reader: RowReader, folder: Path
-) -> tuple[Scoring, list[InputShard]]:
+) -> tuple[ScoringPipelineConfig, list[InputShard]]:
     """Return the scoring job and its shards: one actor per core, or one on a GPU."""
     actors = 1 if setting.device == "cuda" else min(os.cpu_count() or 1, MOST_ACTORS)
     shard_rows = max(min(SHARD_ROWS, rows // (ROUNDS * SHARDS_PER_ACTOR * actors)), 1)
     file = split_into_shards(str(folder / "rows.jsonl"), shard_rows, reader.check, folder)
     output = ScoreOutput(folder / "scored")
     output.begin({}, force=False)
-    scoring = Scoring(file, reader, str(output.path), actors, 1, BATCH_SIZE, setting.device)
+    scoring = ScoringPipelineConfig(
+        file, reader, str(output.path), actors, 1, BATCH_SIZE, setting.device
+    )
     return scoring, list(file.shards)
 
 

@@ -26,7 +26,7 @@ from orchestrator.data.rejects import BadRow, field, response, text
 from orchestrator.data.rows import Row
 from orchestrator.data.verdicts import SIDES, TIE, VERDICTS, Sides, check_rating, ranks
 
-Form = Literal["response", "pair", "ranked"]
+RowForm = Literal["response", "pair", "ranked"]
 # Fields that may hold the prompt, by priority.
 PROMPTS = ("prompt", "messages", "conversations", "context", "question", "problem", "instruction",
            "history")  # fmt: skip
@@ -83,7 +83,7 @@ class RowPair:
     rejected: str
 
 
-def form_of(row: Row) -> Form | None:
+def form_of(row: Row) -> RowForm | None:
     """Return the form of a row by its fields: response, pair or ranked; None if unknown."""
     if row.get("response") is not None:
         return "response"

@@ -17,7 +17,7 @@ from orchestrator.data.rejects import BadRow
 from orchestrator.data.row_forms import (
     PAIR_FIELDS,
     RESPONSE_FIELDS,
-    Form,
+    RowForm,
     RowPair,
     pairs_of,
     response_of,
@@ -31,9 +31,8 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.steps import step_ends
 from orchestrator.search.engines import Ids
 
-RowKind = Form
 # The responses of a row, each with the prefix of its column names.
-SIDES: dict[RowKind, dict[str, str]] = {
+SIDES: dict[RowForm, dict[str, str]] = {
     "response": {"response": ""},
     "pair": {"chosen": "chosen_", "rejected": "rejected_"},
     "ranked": {"chosen": "chosen_", "rejected": "rejected_"},
@@ -84,7 +83,7 @@ class RowReader:
 
     spec: ScorerSpec
     position: Position
-    rows: RowKind
+    rows: RowForm
     prefixes: Prefixes
     seed: int
     stem: str

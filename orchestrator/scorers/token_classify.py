@@ -50,7 +50,7 @@ class TokenClassifyScorer(VllmScorer):
         score_at: ScoreAt | None = None,
         fold_system: bool = True,
     ) -> None:
-        check_open(checkpoint, load_chat(checkpoint, fold_system, score_at), position)
+        check_open_position(checkpoint, load_chat(checkpoint, fold_system, score_at), position)
         super().__init__(
             checkpoint, position, policy_chat, device, cache_mib,
             finished_position=finished_position, score_at=score_at, fold_system=fold_system,
@@ -72,7 +72,7 @@ class TokenClassifyScorer(VllmScorer):
         """
         scored_positions = positions or (self.position,)
         for position in scored_positions:
-            check_open(self._checkpoint, self.chat, position)
+            check_open_position(self._checkpoint, self.chat, position)
         texts = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         self._engine.check_fits([[len(text)] for text in texts])
         text_scores = self._engine.call("scores", [list(text) for text in texts]) if texts else []
@@ -84,7 +84,7 @@ class TokenClassifyScorer(VllmScorer):
         return results
 
 
-def check_open(checkpoint: str, chat: Chat, position: Position) -> None:
+def check_open_position(checkpoint: str, chat: Chat, position: Position) -> None:
     """Check that a position is scored at the last token of the content.
 
     Raises:

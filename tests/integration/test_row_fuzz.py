@@ -68,7 +68,7 @@ def score(options: dict[str, Any], place: Path, folder: Path) -> tuple[int, int]
     from jobs.batch.score import find_shards
 
     chosen = ScoreOptions(**{**options, "input": str(place)})
-    reader, output = chosen.reader(), ScoreOutput(folder)
+    reader, output = chosen.row_reader(), ScoreOutput(folder)
     assert output.begin({}, force=False) is None
     file = find_shards(chosen, reader, output)
     rows = accepted = refused = 0

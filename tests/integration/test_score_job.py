@@ -19,7 +19,7 @@ from rich.console import Console
 
 from actors.prefix_scores import ShardCounts
 from jobs.batch.score_output import ScoreOutput
-from jobs.batch.score_pipeline import Scoring, run_shards
+from jobs.batch.score_pipeline import ScoringPipelineConfig, run_shards
 from jobs.benchmarks.measure import begin_peak, peak_mib
 from jobs.sweep import cluster
 from orchestrator.data.prefixes import Prefixes
@@ -168,7 +168,11 @@ def driver_memory(checkpoint: str, rows: int, folder: Path) -> tuple[float, floa
             peaks.append(peak_mib())
             quarter.append(begin_peak() or 0.0)
 
-    run_shards(Scoring(file, reader, str(output.path), 1, 1, 32, "cpu"), file.shards, on_shard)
+    run_shards(
+        ScoringPipelineConfig(file, reader, str(output.path), 1, 1, 32, "cpu"),
+        file.shards,
+        on_shard,
+    )
     assert sum(counts["rows"] for counts in seen) == rows
     assert start is not None
     return max(*peaks, peak_mib()) - start, peak_mib() - quarter[0]

@@ -94,7 +94,7 @@ def test_a_log_ratio_has_its_factor_and_it_decides_the_responses(
     source: str, word_policy: str
 ) -> None:
     ratio = options(source, word_policy, word_policy, base=word_policy, beta=0.05)
-    ratio.reader()
+    ratio.prompt_reader()
     assert ratio.spec is not None and ratio.spec.beta == 0.05
     assert ratio.identity()["--beta"] == 0.05
     assert ratio.engines.reward is not None and ratio.engines.reward.scorer.beta == 0.05
@@ -105,7 +105,7 @@ def test_steps_have_the_delimiter_and_the_tag_of_the_options(
 ) -> None:
     trl = reward_kinds.MAKERS["token_classes"](tmp_path / "trl")
     tagged = options(source, word_policy, trl, step_delimiter="\\n\\n", step_tag="\\n")
-    tagged.reader()
+    tagged.prompt_reader()
     assert tagged.spec is not None
     assert (tagged.spec.step_delimiter, tagged.spec.step_tag) == ("\n\n", "\n")
     assert tagged.identity()["--step-delimiter"] == "\\n\\n"

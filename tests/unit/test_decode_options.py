@@ -83,7 +83,7 @@ def test_options_that_cannot_be_are_refused_with_what_is_valid(
     options: DecodeOptions, changed: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        DecodeOptions(**{**vars(options), **changed}).reader()
+        DecodeOptions(**{**vars(options), **changed}).prompt_reader()
 
 
 def test_auto_is_the_engine_that_was_measured_faster(options: DecodeOptions) -> None:
@@ -105,11 +105,11 @@ def test_vllm_is_refused_for_what_it_does_not_score() -> None:
 
 def test_vllm_runs_both_models_where_it_is_asked_for(options: DecodeOptions, vllm: None) -> None:
     chosen = DecodeOptions(**{**vars(options), "engine": "vllm"})
-    assert chosen.reader() is not None and chosen.engines.policy.engine == "vllm"
+    assert chosen.prompt_reader() is not None and chosen.engines.policy.engine == "vllm"
     assert chosen.engines.reward is not None and chosen.engines.reward.scorer.engine == "vllm"
     wide = DecodeOptions(**{**vars(chosen), "dtype": "bfloat16"})
     with pytest.raises(ConfigError, match="--dtype = 'bfloat16': not with --engine vllm"):
-        wide.reader()
+        wide.prompt_reader()
 
 
 def test_the_split_of_the_memory_reaches_both_models(options: DecodeOptions) -> None:
@@ -120,7 +120,7 @@ def test_the_split_of_the_memory_reaches_both_models(options: DecodeOptions) -> 
 
 def test_a_policy_alone_needs_no_reward_model(options: DecodeOptions) -> None:
     alone = DecodeOptions(**{**vars(options), "reward": None, "method": "greedy"})
-    assert alone.reader().scorer is None and alone.engines.reward is None
+    assert alone.prompt_reader().scorer is None and alone.engines.reward is None
 
 
 def test_prompts_from_python_are_answered_in_order_and_bad_ones_say_why(

@@ -72,7 +72,7 @@ def decode_with(option: str) -> Job:
         models = {"policy": whole_policy(folder), "reward": None, "method": method}
         prompts = str(folder / "prompts.txt")
         given = {**DECODING, **models, option: checkpoint, "prompts": prompts}
-        return DecodeOptions(**given).resolved().reader()
+        return DecodeOptions(**given).resolved().prompt_reader()
 
     return run
 
@@ -80,7 +80,7 @@ def decode_with(option: str) -> Job:
 def score(checkpoint: str, folder: Path) -> object:
     (folder / "rows.jsonl").write_text(json.dumps({"prompt": "a .", "response": "b ."}) + "\n")
     options = {**SCORING, "input": str(folder / "rows.jsonl"), "output": str(folder / "out")}
-    return ScoreOptions(**options, reward=checkpoint).resolved().reader()
+    return ScoreOptions(**options, reward=checkpoint).resolved().row_reader()
 
 
 def reward_of_a_decoder(checkpoint: str, folder: Path) -> object:

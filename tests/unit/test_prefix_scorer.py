@@ -17,9 +17,10 @@ from orchestrator.checkpoints.checkpoint import new_policy, save_checkpoint
 from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.data.prefixes import Prefixes
+from orchestrator.data.row_forms import RowForm
 from orchestrator.data.shards import split_into_shards
 from orchestrator.scorers.loading import load_scorer
-from orchestrator.scorers.row_reader import RowKind, RowReader
+from orchestrator.scorers.row_reader import RowReader
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.tasks.helpdesk.words import vocabulary
@@ -33,7 +34,7 @@ def scored(
     rows: list[dict[str, Any]],
     folder: Path,
     prefixes: str = "every:3",
-    kind: RowKind = "response",
+    kind: RowForm = "response",
     position: Position = "closed",
     batch_size: int = 2,
 ) -> pa.Table:

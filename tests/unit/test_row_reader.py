@@ -15,7 +15,8 @@ from orchestrator.choices import Position
 from orchestrator.conversations.chat import load_chat
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rejects import BadRow
-from orchestrator.scorers.row_reader import NO_TOKENS, REFUSED, TOO_LONG, RowKind, RowReader
+from orchestrator.data.row_forms import RowForm
+from orchestrator.scorers.row_reader import NO_TOKENS, REFUSED, TOO_LONG, RowReader
 from orchestrator.scorers.spec import ScorerSpec
 
 CONTEXT = 256  # of the tiny models
@@ -24,7 +25,7 @@ CONTEXT = 256  # of the tiny models
 def reader(
     checkpoint: str,
     prefixes: str = "whole",
-    rows: RowKind = "response",
+    rows: RowForm = "response",
     position: Position = "closed",
     **spec: Any,
 ) -> RowReader:

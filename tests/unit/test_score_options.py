@@ -134,7 +134,7 @@ def test_the_form_of_the_rows_is_told_by_their_fields(
         pq.write_table(pa.Table.from_pylist([row]), place)
     else:
         place.write_text(json.dumps(row))
-    assert ScoreOptions(**{**options, "input": str(place)}).reader().rows == kind
+    assert ScoreOptions(**{**options, "input": str(place)}).row_reader().rows == kind
 
 
 def test_a_parquet_file_that_is_none_is_refused(
