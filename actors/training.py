@@ -24,8 +24,8 @@ from orchestrator.training.job import TrainingJob
 from orchestrator.training.loop import run_job
 
 PLACEMENT_GROUP_FILE = "placement_group"  # holds the id of the workers' placement group
-# Errors of the job itself, which a retry would raise again. Ray Train retries after all others,
-# which the death of another worker may have caused.
+# Errors of the job itself. The job is marked as failed, so a restarted worker group skips it. After
+# any other error, which the death of another worker may have caused, the job is retried.
 JOB_ERRORS = (ValueError, TypeError, LookupError, NameError, ArithmeticError)
 
 
@@ -38,7 +38,7 @@ class JobState:
         done_steps: number of finished steps.
         steps: number of steps; 0 before the training starts.
         loss: last loss.
-        measures: held-out measures by step.
+        metrics: held-out metrics by step.
         result: result of a finished training, as plain values.
         error: message of an error that a restart cannot fix.
     """
@@ -47,7 +47,7 @@ class JobState:
     done_steps: int = 0
     steps: int = 0
     loss: float = float("nan")
-    measures: dict[int, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     result: dict[str, Any] | None = None
     error: str | None = None
 
@@ -75,7 +75,10 @@ class TrainingQueue:
         return None if self._closed else self._jobs[number].job
 
     async def first_unfinished(self) -> int:
-        """Return the number of the first job without result or error."""
+        """Return the number of the first job without result or error.
+
+        If all jobs are finished, it is the number of the next job, ``len(jobs)``.
+        """
         return next(
             (i for i, s in enumerate(self._jobs) if s.result is None and s.error is None),
             len(self._jobs),
@@ -86,9 +89,9 @@ class TrainingQueue:
         state = self._jobs[number]
         state.done_steps, state.steps, state.loss = done, steps, loss
 
-    async def evaluated(self, number: int, step: int, measures: Mapping[str, float]) -> None:
-        """Store the held-out measures that rank 0 reports."""
-        self._jobs[number].measures[step] = dict(measures)
+    async def evaluated(self, number: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Store the held-out metrics that rank 0 reports."""
+        self._jobs[number].metrics[step] = dict(metrics)
 
     async def finish(self, number: int, result: dict[str, Any]) -> None:
         """Store the result of a job whose model rank 0 has written."""
@@ -109,8 +112,8 @@ class TrainingQueue:
             self._changed.notify_all()
 
 
-class RayHost:
-    """The host on a Ray Train worker: Ray Data reads rows, Ray Train stores checkpoints.
+class RayTrainBackend:
+    """Runs a training on a Ray Train worker: Ray Data reads rows, Ray Train stores checkpoints.
 
     Args:
         queue: the job queue.
@@ -132,10 +135,10 @@ class RayHost:
         if self.rank == 0:
             self._queue.progress.remote(self._number, done, steps, loss)
 
-    def evaluated(self, step: int, measures: Mapping[str, float]) -> None:
-        """Report held-out measures to the queue."""
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Report held-out metrics to the queue."""
         if self.rank == 0:
-            self._queue.evaluated.remote(self._number, step, measures)
+            self._queue.evaluated.remote(self._number, step, metrics)
 
     def save_checkpoint(self, write: Callable[[Path], None], step: int) -> None:
         """Report this worker's files of a checkpoint; Ray Train merges those of all workers."""
@@ -148,7 +151,10 @@ class RayHost:
 
     @contextmanager
     def last_checkpoint(self) -> Iterator[Path | None]:
-        """Provide the folder of the last checkpoint that all workers reported, of any job."""
+        """Provide the folder of the last checkpoint that all workers reported.
+
+        It may belong to an earlier job, so the caller checks its key.
+        """
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             yield None
@@ -171,13 +177,13 @@ def training_worker(config: dict[str, Any]) -> None:
     _write_placement_group(Path(config["storage"]))
     number = ray.get(queue.first_unfinished.remote())
     while (job := ray.get(queue.take.remote(number))) is not None:
-        host = RayHost(queue, number, config["data_task_cpus"])
+        backend = RayTrainBackend(queue, number, config["data_task_cpus"])
         try:
-            result = run_job(job, host)
+            result = run_job(job, backend)
         except JOB_ERRORS as error:
             ray.get(queue.fail.remote(number, f"{type(error).__name__}: {error}"))
             raise
-        if host.rank == 0:
+        if backend.rank == 0:
             ray.get(queue.finish.remote(number, result.to_dict()))
         ray.train.report({"job": number, "loss": result.loss[-1], "steps": result.steps})
         number += 1

@@ -22,11 +22,11 @@ from orchestrator.training.job import Precision, Start, TrainingJob
 CURVE_POINTS = 100  # maximum number of points of a curve in MLflow and the report
 # Called with a stage's name, the share of its steps that are done, the step, and the held-out
 # measures after it.
-OnMeasures = Callable[[str, float, int, Mapping[str, float]], None]
+OnMetrics = Callable[[str, float, int, Mapping[str, float]], None]
 
 
-def ignore_measures(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
-    """Do nothing with the held-out measures during a training."""
+def ignore_metrics(stage: str, share: float, step: int, metrics: Mapping[str, float]) -> None:
+    """Do nothing with the held-out metrics during a training."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Trainer:
         seed: seed of the run.
         resources: hold the training group.
         console: where a resumption is reported.
-        on_measures: called with the held-out measures during the training.
+        on_metrics: called with the held-out metrics during the training.
     """
 
     stage: str
@@ -51,7 +51,7 @@ class Trainer:
     seed: int
     resources: Resources
     console: Console
-    on_measures: OnMeasures = ignore_measures
+    on_metrics: OnMetrics = ignore_metrics
 
     def train(
         self,
@@ -119,10 +119,10 @@ class Trainer:
             if not state.steps:
                 return
             progress.update(state.done_steps, state.steps, note=_note(state))
-            for number in sorted(set(state.measures) - passed_on):
+            for number in sorted(set(state.metrics) - passed_on):
                 passed_on.add(number)
                 share = number / state.steps
-                self.on_measures(self.stage, share, number, state.measures[number])
+                self.on_metrics(self.stage, share, number, state.metrics[number])
 
         return show
 
@@ -149,7 +149,7 @@ def _stage_result(result: Mapping[str, Any]) -> StageResult:
 
 def _note(state: JobState) -> str:
     """Return the last loss, and the last held-out accuracy if there is one."""
-    last = state.measures[max(state.measures)] if state.measures else {}
+    last = state.metrics[max(state.metrics)] if state.metrics else {}
     accuracy = last.get("held_out_accuracy")
     return f"loss {state.loss:.3f}" + (
         "" if accuracy is None else f", held-out accuracy {accuracy:.3f}"

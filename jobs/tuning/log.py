@@ -86,7 +86,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: object,
     ) -> None:
-        """Log measures during a training; the last ones are logged at its end."""
+        """Log metrics during a training; the last ones are logged at its end."""
         number = self._trial(trial).number
         if result.get(FINISHED):
             return

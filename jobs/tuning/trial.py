@@ -1,6 +1,6 @@
-"""The function that Ray Tune runs for a trial: it runs the trial's stages and reports measures.
+"""The function that Ray Tune runs for a trial: it runs the trial's stages and reports metrics.
 
-A trial writes its stages to the store, as other jobs do. The driver writes its measures to MLflow.
+A trial writes its stages to the store, as other jobs do. The driver writes its metrics to MLflow.
 When Ray Tune stops a trial, its process ends, and Ray ends the actors that it started.
 """
 
@@ -71,15 +71,15 @@ def run_trial(tune_config: dict[str, object], jobs: Sequence[TrialJob]) -> None:
     if Path(job.working_dir).is_dir():
         os.chdir(job.working_dir)
 
-    def on_measures(stage: str, share: float, step: int, measures: Mapping[str, float]) -> None:
-        # Measures at 100 % are reported at the end, after the model is written, because Tune stops
+    def on_metrics(stage: str, share: float, step: int, values: Mapping[str, float]) -> None:
+        # Metrics at 100 % are reported at the end, after the model is written, because Tune stops
         # the trial at 100 %.
-        if stage == job.stage.name and share < 1 and job.metric in measures:
-            tune.report({**measures, PERCENT: FULL_PERCENT * share, STEP: step})
+        if stage == job.stage.name and share < 1 and job.metric in values:
+            tune.report({**values, PERCENT: FULL_PERCENT * share, STEP: step})
 
     store = Store(job.store_root, exclusive=False)
     workspace = Workspace.of(
-        job.config, store, job.stages, job.models, Console(quiet=True), on_measures,
+        job.config, store, job.stages, job.models, Console(quiet=True), on_metrics,
         ray_train_folder=ray_train_folder(job.stage),
     )  # fmt: skip
     for step in job.steps:

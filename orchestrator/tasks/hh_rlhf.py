@@ -6,7 +6,14 @@ from pydantic import model_validator
 
 from orchestrator.fields.types import Share, Text
 from orchestrator.records import Demonstration
-from orchestrator.tasks.task import Progress, Task, TaskData, check_shares, register, usable
+from orchestrator.tasks.task import (
+    Progress,
+    Task,
+    TaskData,
+    check_shares,
+    register,
+    require_usable_rows,
+)
 
 
 @register
@@ -29,7 +36,7 @@ class HHRLHF(Task):
     file_fields = ("pairs",)
 
     @model_validator(mode="after")
-    def _leaves_the_prm_some(self) -> Self:
+    def _check_shares(self) -> Self:
         check_shares(self, "policy_share", "orm_share", "reference_share")
         return self
 
@@ -38,7 +45,7 @@ class HHRLHF(Task):
         from orchestrator.data.splits import split_pairs
         from orchestrator.data.transcripts import read_hh
 
-        pairs, rejects = usable(self.pairs, *read_hh(self.pairs))
+        pairs, rejects = require_usable_rows(self.pairs, *read_hh(self.pairs))
         shares = {
             "policy": self.policy_share, "orm": self.orm_share, "reference": self.reference_share,
         }  # fmt: skip

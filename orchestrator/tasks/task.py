@@ -142,7 +142,9 @@ def register(task: TaskT) -> TaskT:
     return task
 
 
-def usable(path: str, rows: list[Any], rejects: list[Reject]) -> tuple[list[Any], list[Reject]]:
+def require_usable_rows(
+    path: str, rows: list[Any], rejects: list[Reject]
+) -> tuple[list[Any], list[Reject]]:
     """Return the rows that were read from a file.
 
     Raises:

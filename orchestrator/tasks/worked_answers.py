@@ -14,7 +14,7 @@ from orchestrator.tasks.task import (
     TaskData,
     check_shares,
     register,
-    usable,
+    require_usable_rows,
 )
 
 
@@ -40,19 +40,21 @@ class AnswerTask(Task):
     counted = ("wrong_answers", "missing_answers", "unchecked_answers")
 
     @model_validator(mode="after")
-    def _leaves_the_prm_some(self) -> Self:
+    def _check_shares(self) -> Self:
         check_shares(self, "orm_share", "reference_share")
         return self
 
     def read(self, seed: int, progress: Progress) -> TaskData:
-        """Read the three files; the test has no question of the other two."""
+        """Read the three files; drop test questions that occur in the pairs or demonstrations."""
         from orchestrator.data.pairs import read_pairs
         from orchestrator.data.questions import read_questions
         from orchestrator.data.splits import split_pairs
 
-        pairs, rejects = usable(self.pairs, *read_pairs(self.pairs))
-        demonstrations, bad = usable(self.demonstrations, *read_questions(self.demonstrations))
-        questions, worse = usable(self.test, *read_questions(self.test))
+        pairs, rejects = require_usable_rows(self.pairs, *read_pairs(self.pairs))
+        demonstrations, demonstration_rejects = require_usable_rows(
+            self.demonstrations, *read_questions(self.demonstrations)
+        )
+        questions, test_rejects = require_usable_rows(self.test, *read_questions(self.test))
         shares = {"orm": self.orm_share, "reference": self.reference_share}
         splits = split_pairs(pairs, shares, self.test_prompts, seed)
         used = {row.prompt.prompt_id for row in (*pairs, *demonstrations)}
@@ -64,7 +66,10 @@ class AnswerTask(Task):
             )
         unused.sort(key=lambda prompt: stream_key(seed, "test", prompt.prompt_id))
         return TaskData(
-            demonstrations, unused[: self.test_prompts], splits, rejects=[*rejects, *bad, *worse]
+            demonstrations,
+            unused[: self.test_prompts],
+            splits,
+            rejects=[*rejects, *demonstration_rejects, *test_rejects],
         )
 
     def grade(self, prompt: Prompt, response: str, finished: bool) -> Grades:
@@ -89,7 +94,8 @@ class GSM8K(AnswerTask):
     """Grade-school mathematics."""
 
     task: Literal["gsm8k"] = "gsm8k"
-    """Questions with final answers. Both tasks read rows of either form."""
+    """Questions with final answers. gsm8k and math both read rows of the GSM8K form and of the MATH
+    form."""
     answers = "gsm8k"
 
 
@@ -98,5 +104,6 @@ class MATH(AnswerTask):
     """Competition mathematics."""
 
     task: Literal["math"] = "math"
-    """Questions with final answers. Both tasks read rows of either form."""
+    """Questions with final answers. gsm8k and math both read rows of the GSM8K form and of the MATH
+    form."""
     answers = "math"

@@ -32,7 +32,7 @@ class Progress:
         step: number of finished steps.
         curve: for each finished step its loss sum, right terms and number of terms, of all workers
             (step, 3).
-        evaluation: (step, value) of each held-out measure, by its name.
+        evaluation: (step, value) of each held-out metric, by its name.
     """
 
     key: str
@@ -41,13 +41,13 @@ class Progress:
     curve: list[list[float]] = field(default_factory=list)
     evaluation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
-    def measures(self) -> dict[int, dict[str, float]]:
-        """Return the held-out measures by step."""
-        measures: dict[int, dict[str, float]] = {}
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Return the held-out metrics by step."""
+        metrics: dict[int, dict[str, float]] = {}
         for name, curve in self.evaluation.items():
             for step, value in curve:
-                measures.setdefault(step, {})[name] = value
-        return measures
+                metrics.setdefault(step, {})[name] = value
+        return metrics
 
 
 def write_state(engine: "DeepSpeedEngine", progress: Progress, rank: int, folder: Path) -> None:

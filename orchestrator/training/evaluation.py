@@ -35,7 +35,7 @@ class HeldOut:
 
     @torch.no_grad()
     def measure(self, model: ModelWithLoss) -> dict[str, float]:
-        """Return the measures by name, the same on every worker. All workers call it together."""
+        """Return the metrics by name, the same on every worker. All workers call it together."""
         was_training = model.training
         model.eval()
         grid = self._grid()
@@ -48,12 +48,12 @@ class HeldOut:
                 sums += values
         model.train(was_training)
         sums = summed(sums, model.device)
-        measures = {
+        metrics = {
             "held_out_loss": float(sums[0] / sums[2]),
             "held_out_accuracy": float(sums[1] / sums[2]),
         }
         ordered = zip(grid, (sums[3:] / sums[2]).tolist(), strict=True)
-        return measures | {f"held_out_AR_t{t}": rate for t, rate in ordered}
+        return metrics | {f"held_out_AR_t{t}": rate for t, rate in ordered}
 
     def _grid(self) -> list[int]:
         """Return the lengths t of AR(t): all cuts but the last, which is the full length."""

@@ -98,7 +98,7 @@ class TrainingResult:
         return asdict(self)
 
 
-class Host(Protocol):
+class TrainingBackend(Protocol):
     """What runs a training on one worker: it reads rows, stores checkpoints, shows progress.
 
     Attributes:
@@ -120,8 +120,8 @@ class Host(Protocol):
     def progress(self, done: int, steps: int, loss: float) -> None:
         """Receive the number of finished steps, of all steps, and this worker's last loss."""
 
-    def evaluated(self, step: int, measures: Mapping[str, float]) -> None:
-        """Receive the held-out measures after ``step``.
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Receive the held-out metrics after ``step``.
 
         A resumed training reports those before its resumption again.
         """

@@ -2,7 +2,8 @@
 
 All workers make the same plan of steps. Each computes its share of a step and divides its loss by
 the number of terms of the step on all workers, so that the gradient does not depend on the number
-of workers or micro-batches. Rows, checkpoints and progress go through a ``Host``, without Ray.
+of workers or micro-batches. Rows, checkpoints and progress go through a ``TrainingBackend``, so the
+loop does not depend on Ray.
 """
 
 import json
@@ -29,7 +30,7 @@ from orchestrator.training.checkpoint import (
 )
 from orchestrator.training.evaluation import HeldOut
 from orchestrator.training.files import sizes_and_tokens
-from orchestrator.training.job import Host, TrainingJob, TrainingResult
+from orchestrator.training.job import TrainingBackend, TrainingJob, TrainingResult
 from orchestrator.training.memory import free_memory
 from orchestrator.training.model_with_loss import ModelWithLoss, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
@@ -41,19 +42,19 @@ class LossIsNotFinite(ValueError):
     """A loss is NaN or infinite; the message names the step and its rows."""
 
 
-def run_job(job: TrainingJob, host: Host) -> TrainingResult:
+def run_job(job: TrainingJob, backend: TrainingBackend) -> TrainingResult:
     """Train a model and write it on rank 0. Needs an initialised process group.
 
     Raises:
         LossIsNotFinite: a loss is NaN or infinite.
     """
     started = time.monotonic()
-    training = Training(job, host)
+    training = Training(job, backend)
     resumed_at = training.resume()
     training.run()
     result = training.result()
     result.resumed_at, result.seconds = resumed_at, time.monotonic() - started
-    save_model(training.engine, training.chat, Path(job.output), host.rank)
+    save_model(training.engine, training.chat, Path(job.output), backend.rank)
     training.engine.destroy()
     del training
     free_memory()
@@ -65,13 +66,13 @@ class Training:
 
     Args:
         job: what is trained, and how.
-        host: what runs the training.
+        backend: what runs the training.
     """
 
-    def __init__(self, job: TrainingJob, host: Host) -> None:
+    def __init__(self, job: TrainingJob, backend: TrainingBackend) -> None:
         import deepspeed  # its import takes seconds; only a training worker needs it
 
-        self.job, self._host = job, host
+        self.job, self._backend = job, backend
         self.chat = load_chat(job.checkpoint, score_at=job.score_at)
         self._sizes, tokens = sizes_and_tokens(Path(job.examples))
         self._steps = _steps(job, self._sizes)
@@ -86,37 +87,37 @@ class Training:
         # Closing tokens follow every cut of both responses of a pair.
         closing = 2 * len(model.closing_ids)
         self._tokens = [t + s * closing for t, s in zip(tokens, self._sizes, strict=True)]
-        self._progress = Progress(job.key, host.workers)
+        self._progress = Progress(job.key, backend.workers)
         self._curve = torch.zeros(len(self._steps), 3, dtype=torch.float64)
         self._held_out = (
-            HeldOut(Path(job.evaluation), host.rank, host.workers, job.micro_batch_tokens)
+            HeldOut(Path(job.evaluation), backend.rank, backend.workers, job.micro_batch_tokens)
             if job.evaluation
             else None
         )
 
     def resume(self) -> int:
         """Load the last checkpoint of this training and return its step; 0 if there is none."""
-        with self._host.last_checkpoint() as folder:
-            progress = read_progress(folder, self.job.key, self._host.workers)
+        with self._backend.last_checkpoint() as folder:
+            progress = read_progress(folder, self.job.key, self._backend.workers)
             if folder is None or progress is None:
                 return 0
             read_state(self.engine, folder)
         self._progress = progress
         curve = torch.tensor(progress.curve, dtype=torch.float64)
         self._curve[: progress.step] = curve.reshape(-1, 3)
-        for step, measures in progress.measures().items():
-            self._host.evaluated(step, measures)
+        for step, metrics in progress.metrics().items():
+            self._backend.evaluated(step, metrics)
         return progress.step
 
     def run(self) -> None:
         """Do all remaining steps, with the evaluations and checkpoints between them."""
         first, count = self._progress.step, len(self._steps)
         plan = [self._share(step) for step in self._steps[first:]]
-        rows = self._host.rows(Path(self.job.examples), _pieces(plan, self._host.workers))
+        rows = self._backend.rows(Path(self.job.examples), _pieces(plan, self._backend.workers))
         for number, batches in enumerate(plan, first + 1):
             self._seed(number)
             loss = self._step(number, batches, rows)
-            self._host.progress(number, count, loss)
+            self._backend.progress(number, count, loss)
             if _due(number, self.job.evaluation_steps) or number == count:
                 self._evaluate(number)
             if _due(number, self.job.checkpoint_steps) and number < count:
@@ -141,7 +142,7 @@ class Training:
 
     def _share(self, step: Sequence[int]) -> list[MicroBatch]:
         most = self.job.micro_batch_tokens
-        return shares(step, self._tokens, self._host.workers, most)[self._host.rank]
+        return shares(step, self._tokens, self._backend.workers, most)[self._backend.rank]
 
     def _step(self, number: int, batches: Sequence[MicroBatch], rows: Iterator[Example]) -> float:
         """Do one optimizer step and return this worker's mean loss."""
@@ -153,7 +154,7 @@ class Training:
             self.engine.set_gradient_accumulation_boundary(i == len(batches) - 1)
             loss, right = self.engine(of_batch)
             # DeepSpeed averages over the workers; the loss is a mean over the terms of all workers.
-            self.engine.backward(loss * (self._host.workers / total if batch.counts else 0.0))
+            self.engine.backward(loss * (self._backend.workers / total if batch.counts else 0.0))
             if batch.counts:
                 terms = model.num_loss_terms(of_batch)
                 self._curve[number - 1] += torch.tensor([float(loss.detach()), right, terms])
@@ -180,20 +181,21 @@ class Training:
 
     def _seed(self, number: int) -> None:
         """Seed dropout by step, so that a resumed training draws what an undisturbed one draws."""
-        torch.manual_seed(stream_key(self.job.seed, "dropout", number, self._host.rank))
+        torch.manual_seed(stream_key(self.job.seed, "dropout", number, self._backend.rank))
 
     def _evaluate(self, number: int) -> None:
         if self._held_out is None:
             return
-        measures = self._held_out.measure(self.engine.module)
-        for name, value in measures.items():
+        metrics = self._held_out.measure(self.engine.module)
+        for name, value in metrics.items():
             self._progress.evaluation.setdefault(name, []).append((number, value))
-        self._host.evaluated(number, measures)
+        self._backend.evaluated(number, metrics)
 
     def _save_checkpoint(self, number: int) -> None:
         self._reduce(number)
-        self._host.save_checkpoint(
-            lambda folder: write_state(self.engine, self._progress, self._host.rank, folder), number
+        self._backend.save_checkpoint(
+            lambda folder: write_state(self.engine, self._progress, self._backend.rank, folder),
+            number,
         )
 
     def _reduce(self, number: int) -> None:

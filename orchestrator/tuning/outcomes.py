@@ -16,7 +16,7 @@ OLD_NAMES = {"study": "study_key", "points": "evaluations", "made": "trained_mod
 
 @dataclass(frozen=True)
 class HeldOutEvaluation:
-    """Held-out measures during a training.
+    """Held-out metrics during a training.
 
     Attributes:
         share: share of the steps of the training that were done.
@@ -36,7 +36,7 @@ class Outcome:
     Attributes:
         state: "finished"; "stopped" early by the scheduler; or "failed".
         study_key: key of the tuning that the trial belongs to.
-        evaluations: held-out measures during the training.
+        evaluations: held-out metrics during the training.
         metrics: metrics of the training, of a finished trial.
         seconds: wall time of the trial, with the start of its training workers.
         trained_models: keys of the models that the trial trained itself.

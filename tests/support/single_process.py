@@ -1,4 +1,4 @@
-"""A host for training in one process: it reads rows from the file, and keeps one checkpoint."""
+"""A training backend of one process: it reads rows from the file, and keeps one checkpoint."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +9,8 @@ from orchestrator.objectives.examples import Example
 from orchestrator.training.files import read_rows, to_examples
 
 
-class SingleProcessHost:
-    """The host of a training with one worker.
+class SingleProcessBackend:
+    """The backend of a training with one worker.
 
     Args:
         checkpoints: folder of the last checkpoint; None: no checkpoints are stored.
@@ -25,7 +25,7 @@ class SingleProcessHost:
         self,
         checkpoints: Path | None = None,
         progress: Callable[[int, int, float], None] = lambda done, steps, loss: None,
-        evaluated: Callable[[int, Mapping[str, float]], None] = lambda step, measures: None,
+        evaluated: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
     ) -> None:
         self._folder = checkpoints
         self.progress, self.evaluated = progress, evaluated

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.distributed as dist
-from support.single_process import SingleProcessHost
+from support.single_process import SingleProcessBackend
 from transformers import AutoModelForSequenceClassification
 
 from orchestrator.checkpoints.checkpoint import load_reward_model
@@ -108,7 +108,7 @@ def test_it_learns_a_preference_and_transformers_loads_the_checkpoint(
     reports: list[tuple[int, int, float]] = []
     result = run_job(
         job(word_policy, tmp_path, zero),
-        SingleProcessHost(progress=lambda *report: reports.append(report)),
+        SingleProcessBackend(progress=lambda *report: reports.append(report)),
     )
     assert result.steps == 16 and result.rows == 16 and result.partial_pairs == 32
     # A head of zeros: every score is 0, and the first loss is the mean weight times ln 2.
@@ -132,7 +132,9 @@ def test_the_zero_stages_train_alike(group: None, word_policy: str, tmp_path: Pa
     for zero in (0, 1, 3):
         folder = tmp_path / str(zero)
         preferences(word_policy, folder)
-        losses.append(run_job(job(word_policy, folder, zero, epochs=2), SingleProcessHost()).loss)
+        losses.append(
+            run_job(job(word_policy, folder, zero, epochs=2), SingleProcessBackend()).loss
+        )
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[2] == pytest.approx(losses[0], rel=1e-3)
 
@@ -146,7 +148,7 @@ def test_offloaded_to_the_cpu_it_trains_as_it_does_otherwise(
     assert set(offloaded["zero_optimization"]) >= {"offload_param", "offload_optimizer"}
     plain = {**offloaded, "zero_optimization": {"stage": 3}}
     found, wanted = (
-        run_job(job(word_policy, tmp_path, 3, deepspeed=settings), SingleProcessHost())
+        run_job(job(word_policy, tmp_path, 3, deepspeed=settings), SingleProcessBackend())
         for settings in (offloaded, plain)
     )
     assert found.loss == pytest.approx(wanted.loss, rel=1e-5)
@@ -160,7 +162,7 @@ def test_it_trains_on_from_a_reward_model_for_an_exact_number_of_steps(
     before = scores(word_reward)
     result = run_job(
         job(word_reward, tmp_path, 1, start="reward", steps=7, precision="bfloat16"),
-        SingleProcessHost(),
+        SingleProcessBackend(),
     )
     assert result.steps == len(result.loss) == 7
     after = scores(str(tmp_path / "checkpoint"))
@@ -178,7 +180,7 @@ def test_a_policy_learns_to_say_what_it_is_shown(
     )
     result = run_job(
         job(word_policy, tmp_path, 1, objective="language_modelling", start="policy", epochs=15),
-        SingleProcessHost(),
+        SingleProcessBackend(),
     )  # fmt: skip
     assert result.partial_pairs == 0
     assert result.loss[-1] < 0.5 * result.loss[0] and result.accuracy[-1] > result.accuracy[0]
@@ -195,7 +197,7 @@ def test_a_loss_that_is_no_number_stops_the_training(
     with pytest.raises(
         ValueError, match=r"the loss of step 1 of \d+ is not finite; its rows of .* \(from 0\): \["
     ):
-        run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), SingleProcessHost())
+        run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), SingleProcessBackend())
 
 
 def test_the_same_job_twice_gives_the_same_losses(
@@ -203,7 +205,8 @@ def test_the_same_job_twice_gives_the_same_losses(
 ) -> None:
     preferences(word_policy, tmp_path)
     runs = [
-        run_job(job(word_policy, tmp_path, 1, epochs=1), SingleProcessHost()).loss for _ in range(2)
+        run_job(job(word_policy, tmp_path, 1, epochs=1), SingleProcessBackend()).loss
+        for _ in range(2)
     ]
     assert runs[0] == runs[1]
 
@@ -216,7 +219,7 @@ def test_a_finished_training_leaves_nothing_in_memory(
     others = [one for one in gc.get_objects() if isinstance(one, Training | ModelWithLoss)]
     gc.disable()  # nothing is freed that the training does not free itself
     try:
-        run_job(job(word_policy, tmp_path, 1, epochs=1), SingleProcessHost())
+        run_job(job(word_policy, tmp_path, 1, epochs=1), SingleProcessBackend())
         held = [one for one in gc.get_objects() if isinstance(one, Training | ModelWithLoss)]
         held = [one for one in held if all(one is not other for other in others)]
     finally:
@@ -231,7 +234,8 @@ def test_micro_batches_train_as_the_whole_batch_does(
     uneven(word_policy, tmp_path)
     whole, cut = (
         run_job(
-            job(word_policy, tmp_path, zero, micro_batch_tokens=most, epochs=1), SingleProcessHost()
+            job(word_policy, tmp_path, zero, micro_batch_tokens=most, epochs=1),
+            SingleProcessBackend(),
         )
         for most in (None, 40)
     )
@@ -246,7 +250,8 @@ def test_activations_computed_again_train_as_those_kept(
     uneven(word_policy, tmp_path)
     kept, again = (
         run_job(
-            job(word_policy, tmp_path, 1, gradient_checkpointing=on, epochs=1), SingleProcessHost()
+            job(word_policy, tmp_path, 1, gradient_checkpointing=on, epochs=1),
+            SingleProcessBackend(),
         )
         for on in (False, True)
     )
@@ -265,7 +270,7 @@ def test_a_training_taken_up_again_ends_as_an_undisturbed_one(
     plain = job(word_policy, tmp_path, zero, epochs=3, checkpoint_steps=4, evaluation_steps=3,
                 evaluation=str(tmp_path / "held_out.parquet"))  # fmt: skip
     write_held_out(word_policy, tmp_path)
-    undisturbed = run_job(plain, SingleProcessHost())
+    undisturbed = run_job(plain, SingleProcessBackend())
     weights = load_reward_model(plain.output).state_dict()
 
     def killed_at_ten(done: int, steps: int, loss: float) -> None:
@@ -273,15 +278,15 @@ def test_a_training_taken_up_again_ends_as_an_undisturbed_one(
             raise Killed
 
     with pytest.raises(Killed):
-        run_job(plain, SingleProcessHost(tmp_path / "kept", killed_at_ten))
+        run_job(plain, SingleProcessBackend(tmp_path / "kept", killed_at_ten))
     seen: list[int] = []
     heard: dict[int, dict[str, float]] = {}
     again = run_job(
         plain,
-        SingleProcessHost(
+        SingleProcessBackend(
             tmp_path / "kept",
             lambda done, steps, loss: seen.append(done),
-            lambda step, measures: heard.update({step: dict(measures)}),
+            lambda step, metrics: heard.update({step: dict(metrics)}),
         ),
     )
     assert seen == list(range(9, undisturbed.steps + 1)), "steps 9 and 10 are replayed, no other"
@@ -290,7 +295,7 @@ def test_a_training_taken_up_again_ends_as_an_undisturbed_one(
     assert again.evaluation == undisturbed.evaluation
     assert list(heard) == [3, 6, *range(9, again.steps + 1, 3)], "those before the kill too"
     for name, curve in again.evaluation.items():
-        assert curve == [(step, measures[name]) for step, measures in heard.items()]
+        assert curve == [(step, metrics[name]) for step, metrics in heard.items()]
     for name, value in load_reward_model(plain.output).state_dict().items():
         assert torch.equal(value, weights[name]), name
 
@@ -300,9 +305,10 @@ def test_the_checkpoint_of_another_training_is_left_alone(
 ) -> None:
     uneven(word_policy, tmp_path)
     first = job(word_policy, tmp_path, 1, epochs=1, checkpoint_steps=2)
-    run_job(first, SingleProcessHost(tmp_path / "kept"))
+    run_job(first, SingleProcessBackend(tmp_path / "kept"))
     assert (
-        run_job(replace(first, key="another"), SingleProcessHost(tmp_path / "kept")).resumed_at == 0
+        run_job(replace(first, key="another"), SingleProcessBackend(tmp_path / "kept")).resumed_at
+        == 0
     )
 
 
@@ -313,7 +319,7 @@ def test_held_out_rows_are_measured_as_scored_one_by_one(
     rows = write_held_out(word_reward, tmp_path)
     still = job(word_reward, tmp_path, 1, start="reward", steps=1, learning_rate=0.0,
                 evaluation=str(tmp_path / "held_out.parquet"), micro_batch_tokens=30)  # fmt: skip
-    found = run_job(still, SingleProcessHost()).evaluation
+    found = run_job(still, SingleProcessBackend()).evaluation
     engine, prompts = SequenceScorer(word_reward), [row.prompt_ids for row in rows]
     sides = [
         torch.tensor(engine.prefix_scores(prompts, ids, [row.chosen_cuts for row in rows]))
@@ -385,7 +391,8 @@ def test_an_implicit_prm_learns_a_preference_from_the_policy(
     asked = job(word_policy, tmp_path, 1, objective=objective, start="policy", beta=0.2,
                 learning_rate=3e-3, evaluation=str(tmp_path / "examples.parquet"))  # fmt: skip
     whole, cut = (
-        run_job(replace(asked, micro_batch_tokens=most), SingleProcessHost()) for most in (None, 60)
+        run_job(replace(asked, micro_batch_tokens=most), SingleProcessBackend())
+        for most in (None, 60)
     )
     assert whole.loss[0] == pytest.approx(FIRST_LOSS[objective], abs=1e-3)
     assert cut.loss == pytest.approx(whole.loss, rel=1e-4)

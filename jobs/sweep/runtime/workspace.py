@@ -11,7 +11,7 @@ from jobs.sweep.backends import Engines
 from jobs.sweep.runtime.models import Model, Models
 from jobs.sweep.runtime.resources import Resources
 from jobs.sweep.runtime.stage_files import StageFiles
-from jobs.sweep.training import OnMeasures, Trainer, ignore_measures
+from jobs.sweep.training import OnMetrics, Trainer, ignore_metrics
 from orchestrator.config.tree import Config
 from orchestrator.stages.progress import ProgressBar
 from orchestrator.stages.result import StageResult
@@ -30,7 +30,7 @@ class Workspace:
         models: models of the plan.
         resources: processes that steps share.
         console: where progress is shown.
-        on_measures: called with the held-out measures during a training.
+        on_metrics: called with the held-out metrics during a training.
     """
 
     config: Config
@@ -38,7 +38,7 @@ class Workspace:
     models: Models
     resources: Resources
     console: Console
-    on_measures: OnMeasures = ignore_measures
+    on_metrics: OnMetrics = ignore_metrics
 
     @classmethod
     def of(
@@ -48,7 +48,7 @@ class Workspace:
         stages: dict[str, Stage],
         models: Mapping[str, Model],
         console: Console,
-        on_measures: OnMeasures = ignore_measures,
+        on_metrics: OnMetrics = ignore_metrics,
         ray_train_folder: str = RAY_TRAIN,
     ) -> Self:
         """Return the workspace of a plan; ``ray_train_folder`` is under the store's."""
@@ -56,7 +56,7 @@ class Workspace:
         resources = Resources(
             config.cluster, config.training.workers, store.local / ray_train_folder
         )
-        return cls(config, files, Models(config, files, models), resources, console, on_measures)
+        return cls(config, files, Models(config, files, models), resources, console, on_metrics)
 
     def engines(self) -> Engines:
         """Return the actor pools with the run's policy and scorers."""
@@ -70,7 +70,7 @@ class Workspace:
         """Return what trains the model of a stage."""
         return Trainer(
             stage, self.files.stages[stage].key, self.config.training, self.config.scoring,
-            self.config.seed, self.resources, self.console, self.on_measures,
+            self.config.seed, self.resources, self.console, self.on_metrics,
         )  # fmt: skip
 
 
