@@ -61,8 +61,8 @@ class VllmSequenceScorer(VllmScorer):
         """Score requests, each extension as a separate text; equal texts are computed once."""
         texts = [
             [
-                request.prompt_ids + request.prefix_ids + y + self.closing(self.scored_at(end))
-                for y, end in zip(request.extensions, request.are_finished, strict=True)
+                request.prompt_ids + request.prefix_ids + y + self.closing(self.scored_at(finished))
+                for y, finished in zip(request.extensions, request.are_finished, strict=True)
             ]
             for request in requests
         ]
