@@ -169,13 +169,13 @@ def test_a_sequence_with_many_branches_does_not_widen_the_others() -> None:
     """Two beams that became one sequence have the branches of both: a forward of its row."""
     widths: list[tuple[int, ...]] = []
     forward = forward_of(MODELS[0], 256)
-    inner = forward._output
+    inner = forward._forward_fn
 
     def counted(**inputs: Tensor) -> Tensor:
         widths.append(tuple(inputs["input_ids"].shape))
         return inner(**inputs)
 
-    forward._output = counted
+    forward._forward_fn = counted
     sequences: list[Ids] = [(1, 2, i) for i in range(3, 8)]
     forward.run(sequences, [[]] * 5, [False] * 5)
     few = [((8,), ()), ((9,), ())]

@@ -48,7 +48,7 @@ def test_stages_with_the_same_key_in_all_trials_are_shared(
         own = [step.stage.name for step in found.steps_of(trial)]
         assert own == [*BEFORE[first_own:], "variants/prm_sst"]
     assert len({trial.stage.key for trial in found.trials}) == 3
-    assert found.samples == bool({"pairs", "partial_pairs"} & set(BEFORE[first_own:]))
+    assert found.starts_actors == bool({"pairs", "partial_pairs"} & set(BEFORE[first_own:]))
 
 
 def test_an_input_of_two_that_only_one_depends_on_is_shared(tmp_path: Path) -> None:
