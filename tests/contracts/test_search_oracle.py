@@ -1,11 +1,12 @@
 """Every method's text on the Hugging Face engines equals the straightforward loop's, in float64."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,74 +128,69 @@ def response_of(policy: HuggingFacePolicy, reward: SequenceScorer, response: Ids
 
 prompt = st.lists(st.integers(len(SPECIAL), WORDS - 1), min_size=1, max_size=8).map(tuple)
 
-SETTING = (
-    st.integers(0, MODELS - 1), st.booleans(), any_method(),
+
+@dataclass(frozen=True)
+class Case:
+    """Models, a method and prompts, and how they are searched."""
+
+    number: int
+    closed: bool
+    method: AnySearchMethod
+    prompts: list[Ids]
+    seed: int
+    limit: int
+    max_concurrent: int
+    temperature: float
+    top_p: float
+
+
+CASES = st.builds(
+    Case, st.integers(0, MODELS - 1), st.booleans(), any_method(),
     st.lists(prompt, min_size=1, max_size=4), st.integers(0, 2**32), st.integers(1, 10),
     st.integers(1, 4), st.sampled_from([1.0, 0.4, 2.5]), st.sampled_from([1.0, 0.95, 0.5]),
 )  # fmt: skip
 
 
-@settings(max_examples=250, deadline=None)
-@given(*SETTING)
-def test_every_methods_text_is_the_loops(
-    number: int,
-    closed: bool,
-    method: AnySearchMethod,
-    prompts: list[Ids],
-    seed: int,
-    limit: int,
-    places: int,
-    temperature: float,
-    top_p: float,
-) -> None:
-    models = *engines(number, closed), *plain_models(number, False)
-    check(models, method, prompts, seed, limit, places, temperature, top_p)
+@settings(max_examples=100, deadline=None)
+@given(CASES)
+def test_every_methods_text_is_the_loops(case: Case) -> None:
+    check(case, own=False)
 
 
-@settings(max_examples=40, deadline=None)
-@given(*SETTING)
-def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(
-    number: int,
-    closed: bool,
-    method: AnySearchMethod,
-    prompts: list[Ids],
-    seed: int,
-    limit: int,
-    places: int,
-    temperature: float,
-    top_p: float,
-) -> None:
-    models = *engines(number, closed, own=True), *plain_models(number, True)
-    check(models, method, prompts, seed, limit, places, temperature, top_p)
+@pytest.mark.slow
+@settings(max_examples=600, deadline=None)
+@given(CASES)
+def test_so_it_is_in_many_more_cases(case: Case) -> None:
+    check(case, own=False)
 
 
-def check(
-    models: tuple[HuggingFacePolicy, SequenceScorer, PreTrainedModel, PreTrainedModel],
-    method: AnySearchMethod,
-    prompts: list[Ids],
-    seed: int,
-    limit: int,
-    places: int,
-    temperature: float,
-    top_p: float,
-) -> None:
+@settings(max_examples=30, deadline=None)
+@given(CASES)
+def test_so_it_is_where_the_reward_model_has_its_own_tokenizer(case: Case) -> None:
+    check(case, own=True)
+
+
+def check(case: Case, own: bool) -> None:
     """A method's responses are the loop's."""
-    policy, reward, *_ = models
-    problems = [Problem(f"p{i}", ids, seed, limit) for i, ids in enumerate(prompts)]
+    policy, reward = engines(case.number, case.closed, own)
+    problems = [Problem(f"p{i}", ids, case.seed, case.limit) for i, ids in enumerate(case.prompts)]
     backend = BatchBackend(Backend(policy, reward), Backend(policy, reward))
-    policy.temperature, policy.top_p = temperature, top_p
+    policy.temperature, policy.top_p = case.temperature, case.top_p
     try:
         responses: list[Response] = asyncio.run(
-            run_searches(problems, method.run, backend, max_concurrent=places, batchers=2)
+            run_searches(
+                problems, case.method.run, backend, max_concurrent=case.max_concurrent, batchers=2
+            )
         )
     finally:
         policy.temperature, policy.top_p = 1.0, 1.0
     loop = Loop(
-        *models[2:], policy.chat.end_ids, reward.closing(reward.position), temperature, top_p,
-        text=policy.chat.text, finished_closing=reward.chat.closing_ids,
+        *plain_models(case.number, own), policy.chat.end_ids, reward.closing(reward.position),
+        case.temperature, case.top_p, text=policy.chat.text,
+        finished_closing=reward.chat.closing_ids,
         reward_ids=lambda prompt, response: (
             reward_prompt(policy, reward, prompt) + response_of(policy, reward, response)
         ),
     )  # fmt: skip
-    expected = [loop.answer(problem, method) for problem in problems]
+    expected = [loop.answer(problem, case.method) for problem in problems]
     assert [response.token_ids for response in responses] == expected

@@ -37,7 +37,9 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    "group", [GROUPS[0], *(pytest.param(g, marks=pytest.mark.slow) for g in GROUPS[1:])]
+)
 def test_a_sweep_names_the_package(group: str, tmp_path: Path) -> None:
     package = package_with(tmp_path, group, "mine = not_there.module")
     told = refusal(run(package, "jobs/full_sweep.py", "--dry-run"))
@@ -45,13 +47,14 @@ def test_a_sweep_names_the_package(group: str, tmp_path: Path) -> None:
     assert "No module named 'not_there'" in told and "uninstall the package" in told
 
 
-@pytest.mark.parametrize("job", ["decode", "score"])
+@pytest.mark.parametrize("job", ["decode", pytest.param("score", marks=pytest.mark.slow)])
 def test_the_help_of_a_job_names_the_package(job: str, tmp_path: Path) -> None:
     package = package_with(tmp_path, "scorers", "mine = faulty", faulty="1 / 0\n")
     told = refusal(run(package, f"jobs/{job}.py", "--help"))
     assert "entry point 'mine' of prm_orchestrator.scorers" in told and "ZeroDivisionError" in told
 
 
+@pytest.mark.slow
 def test_a_method_of_a_name_in_use_is_named_by_a_running_job(
     tmp_path: Path, word_policy: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_its_scorer_kind_is_in_the_help_and_its_options_are_checked(word_policy:
     assert "a scorer of kind likelihood has no step tag" in refused.stderr, refused.stderr
 
 
+@pytest.mark.slow
 def test_its_scorer_kind_scores_a_file(word_policy: str, tmp_path: Path) -> None:
     rows, output = tmp_path / "rows.jsonl", tmp_path / "scores.parquet"
     row = {"prompt": "my printer is broken", "response": "please wait"}

@@ -25,6 +25,7 @@ def run(job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_job_with_fewer_parts_than_actors_has_nothing_to_warn_of(
     word_reward: str, tmp_path: Path
 ) -> None:

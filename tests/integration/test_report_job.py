@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, own_cluster
+from typer.testing import CliRunner
+
+from jobs import report
 
 
 def prm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +44,6 @@ def test_what_is_no_summary_is_refused_and_nothing_is_written(
 ) -> None:
     if text is not None:
         (tmp_path / "summary.json").write_text(text)
-    done = prm("report", str(tmp_path))
-    assert done.returncode == 2 and str(tmp_path) in done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "report.html").exists()
+    done = CliRunner().invoke(report.app, [str(tmp_path)])
+    assert done.exit_code == 2 and "config error: " in done.output, done.output
+    assert str(tmp_path) in done.output and not (tmp_path / "report.html").exists()

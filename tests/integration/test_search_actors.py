@@ -145,6 +145,7 @@ def grown(
     return texts(asyncio.run(run()))
 
 
+@pytest.mark.slow
 def test_a_pool_grows_while_prompts_wait_and_no_further(
     word_policy: str,
     word_reward: str,
@@ -184,6 +185,7 @@ def test_an_actor_that_found_no_room_is_not_waited_for(
         ray.get(actor.process.remote(), timeout=600)
 
 
+@pytest.mark.slow
 def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
     word_policy: str,
     word_reward: str,
@@ -201,6 +203,7 @@ def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
     assert told.startswith("could not start a further search actor: ") and "/no/policy" in told
 
 
+@pytest.mark.slow
 def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_not(
     word_policy: str,
     word_reward: str,
@@ -235,6 +238,7 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
         assert ray.get(pool[0].process.remote()) != process, "Ray started it again"
 
 
+@pytest.mark.slow
 def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_to_nobody(
     word_policy: str,
     nan_reward: str,

@@ -96,7 +96,7 @@ def worker(rank: int, kind: type[Implicit | Pairs], checkpoint: str, port: int, 
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", [Implicit, Pairs])
+@pytest.mark.parametrize("kind", [Pairs, pytest.param(Implicit, marks=pytest.mark.slow)])
 def test_two_workers_train_as_one_does_without_sharding(
     kind: type[Implicit | Pairs], word_policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

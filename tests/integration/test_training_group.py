@@ -68,6 +68,7 @@ def workers_of_training() -> list[psutil.Process]:
     return [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_epoch_costs_no_row_and_no_accuracy(
     cluster: None, word_policy: str, tmp_path: Path
 ) -> None:

@@ -30,7 +30,9 @@ def settings_of(program: str, **variables: str) -> dict[str, str]:
     return {name: read[name] for name in THREADS if name in read}
 
 
-@pytest.mark.parametrize("module", ENTRANCES)
+@pytest.mark.parametrize(
+    "module", [ENTRANCES[0], *(pytest.param(m, marks=pytest.mark.slow) for m in ENTRANCES[1:])]
+)
 def test_whoever_imports_a_part_of_the_project_first_has_threads_that_soon_sleep(
     module: str,
 ) -> None:

@@ -256,7 +256,7 @@ def test_no_process_outlives_its_scorer(llama_reward: str) -> None:
     [
         pytest.param("leave", marks=pytest.mark.slow),
         pytest.param("kill", marks=pytest.mark.slow),
-        "kill in a batch",
+        pytest.param("kill in a batch", marks=pytest.mark.slow),
     ],
 )
 def test_no_process_outlives_the_one_that_started_it(llama_reward: str, way: str) -> None:
