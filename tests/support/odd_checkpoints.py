@@ -247,7 +247,9 @@ DAMAGE: dict[str, tuple[Change, str]] = {
         r"its own code \(auto_map\) is not run"),
     "a width that is text": (with_config(hidden_size="big"), "config.json: .*'hidden_size' exp"),
     "no heads": (with_config(num_attention_heads=0), "config.json: ZeroDivisionError: "),
-    "an unknown activation": (with_config(hidden_act="magic"), "makes no .*KeyError: 'magic'"),
+    "an unknown activation": (
+        with_config(hidden_act="magic"), "cannot build a ModelFor.*KeyError: 'magic'"
+    ),
     "half a file of weights": (cut(WEIGHTS), "model.safetensors is not a complete safetensors"
     " file: "),
     "an empty file of weights": (written(WEIGHTS, b""), "model.safetensors is not a complete"),

@@ -260,7 +260,6 @@ def test_real_data_without_a_path_is_refused_with_the_field(
         "data.test: the environment variable GSM8K_TEST",
     ]
     load_config(ROOT / "configs" / "hh_small.yaml", ["data.pairs=x.jsonl"])
-    load_config(ROOT / "configs" / "hh_small.yaml", ["data.task=helpdesk"])
 
 
 @pytest.mark.parametrize("override", ["data.task=hh_rlhf", "data={task: hh_rlhf, pairs: null}"])

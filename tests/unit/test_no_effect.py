@@ -25,7 +25,8 @@ NO_SCORED_METHOD = [f"search.{name}=null" for name in ("bon", "args", "tbs", "cb
 CASES: list[tuple[list[str], str, str]] = [
     (["partial.preset=official"], "partial.sst_k=3", "'official' draws 1 to 10 prefix lengths"),
     (["variants.prm_sst=null", "variants.prm_no_reference=null", "variants.orm_continued=null",
-      "variants.prm_tlt.match=null"], "partial.preset=official", "no variant is trained on pairs"),
+      "variants.prm_tlt.match=null"], "partial.preset=official",
+      "no variant is trained on partial pairs"),
     (NO_VARIANTS, "partial.sst_k=3", "no variant is trained on partial pairs of SST"),
     ([f"variants.{name}.weight=mask" for name in ("prm_sst", "prm_tlt")], "weight.max=5",
      "no variant is trained with weights 1/H"),
