@@ -81,8 +81,8 @@ class PrefixScorer:
             except RewardIsNotFinite as error:
                 numbers = [table["row"][i].as_py() for i in error.rows]
                 raise RewardIsNotFinite(
-                    f"{self._source}: rewards of rows {numbers[:20]} (of {len(numbers)} in shard"
-                    f" {shard['shard']}) are not finite"
+                    f"{self._source}: rewards of {len(numbers)} rows in shard {shard['shard']} are"
+                    f" not finite: rows {numbers[:20]}"
                 ) from None
             of_prefixes = pa.array([row[:-1] for row in scores], _SCORES)
             of_responses = pa.array([row[-1] for row in scores], pa.float64())

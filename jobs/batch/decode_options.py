@@ -83,7 +83,9 @@ class DecodeOptions(DecodeArguments):
         return Sizes(policy, 0.0 if self.spec is None else scorer_parameters(self.spec))
 
     def identity(self) -> Identity:
-        """Return what decides the responses, by option; of files and models a fingerprint.
+        """Return the values that determine the responses, keyed by option.
+
+        Files and models are fingerprints.
 
         The number of actors, threads and concurrent prompts changes rounding and nothing else.
         """
@@ -138,8 +140,8 @@ class DecodeOptions(DecodeArguments):
         if "beta" in method_fields(self.method):
             raise ConfigError(
                 f"--beta = {self.beta}: it is the factor of a log ratio, which needs --base;"
-                " valid: with"
-                f" --base; set the field of {self.method} as beta={self.beta:g}"
+                f" valid: --beta together with --base, or beta={self.beta:g} for the field of"
+                f" {self.method}"
             )
 
     def _check_models(self) -> None:

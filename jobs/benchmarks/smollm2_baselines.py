@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from jobs.benchmarks.search_loop import Loop
 from jobs.benchmarks.smollm2_cases import SmolLM2Case, SmolLM2Models
 from orchestrator.conversations.chat import load_chat
-from orchestrator.engines.vllm.process import SETTINGS, language_model
+from orchestrator.engines.vllm.language_model import language_model
+from orchestrator.engines.vllm.process import SETTINGS
 from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 

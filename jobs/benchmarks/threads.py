@@ -22,7 +22,7 @@ from rich.table import Table
 
 from orchestrator import THREADS
 from orchestrator.config.load import ROOT
-from orchestrator.training.speed import LENGTH, ROWS, TOKENS, Shape, works
+from orchestrator.training.speed import LENGTH, ROWS, TOKENS, Shape, timed_functions
 
 EMBEDDED = Shape(500, 128, 384, 4, 4, 4)  # the policy of the embedded world
 SECONDS = 3.0  # duration of each measurement; the mean counts
@@ -62,7 +62,7 @@ def show_means(threads: int) -> None:
     """Print the mean milliseconds of each operation in this process."""
     torch.set_num_threads(threads)
     means = {}
-    for name, work in works(EMBEDDED, "float32").items():
+    for name, work in timed_functions(EMBEDDED, "float32").items():
         work()
         started, rounds = time.perf_counter(), 0
         while time.perf_counter() - started < SECONDS:

@@ -41,12 +41,18 @@ class RewardHead:
 
     @property
     def is_native(self) -> bool:
-        """Whether transformers' one-label classifier loads it without conversion."""
+        """Whether it is one layer named `score` without a bias, with any number of labels.
+
+        transformers' sequence classifiers have such a head.
+        """
         return self.layers == (NATIVE_HEAD,) and not self.bias
 
     @property
-    def is_value_head(self) -> bool:
-        """Whether it is a value head, which often scores tokens of raw text, not answers."""
+    def is_trl_value_head(self) -> bool:
+        """Whether it is named `v_head`, as TRL names value heads.
+
+        These often score tokens of raw text, not answers.
+        """
         return self.layers[0].startswith("v_head")
 
 

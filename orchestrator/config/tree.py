@@ -1,4 +1,4 @@
-"""The whole config: one tree, sections named as the stages, and the checks between sections."""
+"""The whole config: a tree of sections, and the checks between sections."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -161,7 +161,7 @@ class Config(Section):
 
     @property
     def scorers(self) -> list[str]:
-        """The scorers of the search cells, the ORM first."""
+        """The scorers of the search cells: `search.scorers`, or the ORM and all variants."""
         return list(self.search.scorers or ["orm", *self.variants])
 
     @field_validator("variants", mode="before")
@@ -185,14 +185,15 @@ class Config(Section):
             if name in TAKEN or not VARIANT_NAME.fullmatch(name):
                 raise ValueError(
                     f"variants: {shown(name)}: not a valid name; valid: at most {NAME_LENGTH}"
-                    f" letters, digits, _ and -, except {', '.join(TAKEN)}"
+                    " letters, digits, _ and -, the first a letter or digit, except"
+                    f" {', '.join(TAKEN)}"
                 )
         for name, variant in self.variants.items():
             _check_objective(name, variant)
             if variant.match is not None and variant.match not in self.variants:
                 raise ValueError(
                     f"variants.{name}.match = {shown(variant.match)}: no such variant;"
-                    f" valid: {', '.join(sorted(set(self.variants) - {name}))}"
+                    f" valid: {self._valid_matches(name)}"
                 )
             if variant.match is not None and self.variants[variant.match].match is not None:
                 raise ValueError(
@@ -201,8 +202,9 @@ class Config(Section):
                 )
             if variant.match is not None and not self.variants[variant.match].is_trained:
                 raise ValueError(
-                    f"variants.{name}.match = {shown(variant.match)}: is a checkpoint, whose"
-                    " number of training steps is unknown; valid: a variant trained in this run"
+                    f"variants.{name}.match = {shown(variant.match)}: is not trained in this run,"
+                    " so there is no number of training steps to match; valid: a variant that this"
+                    " run trains"
                 )
             if variant.match is not None and variant.takes_partial_pairs:
                 self._check_counted(name, variant.match)
@@ -216,11 +218,22 @@ class Config(Section):
     def _check_counted(self, name: str, match: str) -> None:
         """Raise ValueError if the matched variant is not trained on partial pairs."""
         if not self.variants[match].takes_partial_pairs:
-            valid = [n for n, v in self.variants.items() if v.takes_partial_pairs and not v.match]
             raise ValueError(
                 f"variants.{name}.match = {shown(match)}: is not trained on partial pairs, whose"
-                f" number must be matched; valid: {', '.join(valid) or 'none of these variants'}"
+                f" number must be matched; valid: {self._valid_matches(name)}"
             )
+
+    def _valid_matches(self, name: str) -> str:
+        """Return the names of the variants that a variant can match, for a message."""
+        partial = self.variants[name].takes_partial_pairs
+        valid = [
+            other
+            for other, variant in self.variants.items()
+            if other != name
+            and variant.match is None
+            and (variant.takes_partial_pairs if partial else variant.is_trained)
+        ]
+        return ", ".join(valid) or "none of these variants"
 
     @model_validator(mode="after")
     def _scorers_exist(self) -> Self:

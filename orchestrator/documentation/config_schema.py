@@ -29,7 +29,7 @@ def config_schema() -> Json:
     schema = Config.model_json_schema(ref_template=f"{DEFINITIONS}{{model}}")
     definitions: Json = schema.pop("$defs")
     for section in (schema, *definitions.values()):
-        _open_to_other_files(section)
+        _relax_section(section)
     definitions[INTERPOLATION] = {
         "description": "A reference, such as ${oc.env:NAME,DEFAULT} to an environment variable.",
         "type": "string",
@@ -60,8 +60,11 @@ def config_schema() -> Json:
     }
 
 
-def _open_to_other_files(section: Json) -> None:
-    """Change a section to what one file may hold of it."""
+def _relax_section(section: Json) -> None:
+    """Change a section's schema in place, for a file that may hold only some of its fields.
+
+    No field is required, and most values may be a `${...}` reference.
+    """
     section.pop("required", None)  # a base file or an override may set it
     if "description" in section:
         section["description"] = _plain(section["description"])

@@ -44,8 +44,8 @@ class Resampling:
 class Interval:
     """A mean with its interval, low <= value <= high. ``count`` is the number of rows averaged.
 
-    A bootstrap interval has width 0 if all rows are equal or belong to one group. Only a small
-    ``count`` then shows that the mean is uncertain.
+    A bootstrap interval has width 0 if all rows are equal or belong to one group. The width then
+    says nothing about the uncertainty; with one group, neither does ``count``.
     """
 
     value: float
@@ -111,7 +111,8 @@ def mean_interval(
 def rate_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Return the mean of N independent rows, each 0 or 1, with its Wilson score interval.
 
-    For data with one row per prompt. Unlike a bootstrap interval, it is not empty for 0 of 20.
+    For data with one row per prompt. Unlike that of a bootstrap interval, its width is not 0 for
+    0 of 20.
 
     Raises:
         ValueError: no row, or a value that is neither 0 nor 1.
@@ -189,7 +190,7 @@ def paired_test(
     grid = one - other if one.ndim == 2 else (one - other)[:, None]
     totals = group_totals(grid, counted, groups)
     if not totals.rows[-1]:
-        raise ValueError("no row to compare: `counted` is False everywhere")
+        raise ValueError("no row to compare: `first` is empty, or `counted` is False everywhere")
     difference = column_means(totals.sums.sum(0)[None], totals.counts.sum(0)[None])[0, -1]
     draws = bootstrap(totals, generator(*key, "bootstrap"), samples)[:, -1]
     interval = _interval(difference, draws, totals.rows[-1], level)

@@ -1,7 +1,7 @@
 """Reference weighting of partial pairs (section 4.2): w = 1/H where r_phi agrees, else 0.
 
 With d = r_phi(x, y_w<t) - r_phi(x, y_l<t): p = sigma(|d|), H = -(p ln p + (1-p) ln(1-p)).
-Pure NumPy in float64.
+In float64, without torch.
 """
 
 from typing import Literal
@@ -19,7 +19,8 @@ Kind = Literal["reference", "none", "mask", "entropy", "shuffled"]
 def entropy(gaps: ArrayLike) -> Floats:
     """Return H of each reference gap d in nats, with the shape of ``gaps``.
 
-    Computed from log-sigmoids: 1-p underflows long before H does, as H falls like |d| exp(-|d|).
+    Computed from log-sigmoids: the difference 1 - p rounds to 0 for |d| > 37, where H, about
+    |d| exp(-|d|), is still representable.
     """
     size = np.abs(np.asarray(gaps, dtype=np.float64))
     return np.asarray(-(expit(size) * log_expit(size) + expit(-size) * log_expit(-size)))

@@ -68,7 +68,7 @@ def _inspected(checkpoint: str, config: JsonFile, weights: Weights, name: str) -
             return CheckpointInfo(
                 "process head", f"a {name} with a head of two layers, read at step tags"
             )
-        if head.is_value_head and head.labels == 1:
+        if head.is_trl_value_head and head.labels == 1:
             if name.endswith(_STEP_VALUES):
                 return CheckpointInfo(
                     "step values", f"a {name} with a value head, read after each step"

@@ -194,6 +194,8 @@ def check_finite(scores: Sequence[Sequence[float]]) -> None:
     """Raise RewardIsNotFinite, with the indices of the rows, if a score is NaN or infinite."""
     bad = [i for i, values in enumerate(scores) if not all(map(math.isfinite, values))]
     if bad:
-        error = RewardIsNotFinite(f"rewards of rows {bad[:20]} (of {len(bad)}) are not finite")
+        error = RewardIsNotFinite(
+            f"rewards of {len(bad)} of {len(scores)} rows are not finite: rows {bad[:20]}"
+        )
         error.rows = tuple(bad)
         raise error

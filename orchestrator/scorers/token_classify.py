@@ -68,7 +68,7 @@ class TokenClassifyScorer(VllmScorer):
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
             ValueError: a position needs a closing, or a text is longer than vLLM reads.
-            RuntimeError: the engine's process has ended.
+            RuntimeError: vLLM failed, the engine is closed, or its process has ended.
         """
         scored_positions = positions or (self.position,)
         for position in scored_positions:

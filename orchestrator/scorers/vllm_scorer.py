@@ -8,12 +8,8 @@ from orchestrator.checkpoints.weights import Weights
 from orchestrator.choices import FinishedPosition, Position
 from orchestrator.conversations.chat import Chat, load_chat
 from orchestrator.conversations.end_tokens import ScoreAt
-from orchestrator.engines.vllm.process import (
-    VllmProcess,
-    check_installed,
-    check_served,
-    language_model,
-)
+from orchestrator.engines.vllm.language_model import aborted_on_error, language_model
+from orchestrator.engines.vllm.process import VllmProcess, check_installed, check_served
 from orchestrator.scorers.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -51,12 +47,13 @@ class PoolingEngine:
 
     def encoded(self, texts: list[list[int]]) -> list["PoolingRequestOutput"]:
         """Return the engine's output for each text."""
-        outputs: list[PoolingRequestOutput] = self._model.encode(
-            [{"prompt_token_ids": text} for text in texts],
-            pooling_params=self._parameters,
-            pooling_task=self.task,
-            use_tqdm=False,
-        )
+        with aborted_on_error(self._model):
+            outputs: list[PoolingRequestOutput] = self._model.encode(
+                [{"prompt_token_ids": text} for text in texts],
+                pooling_params=self._parameters,
+                pooling_task=self.task,
+                use_tqdm=False,
+            )
         return outputs
 
     @property
@@ -67,6 +64,9 @@ class PoolingEngine:
     def step(self) -> list[object]:
         """Return no outputs; all come with their call."""
         return []
+
+    def abort(self) -> None:
+        """Do nothing: no requests are in progress between calls."""
 
     def clear_cache(self) -> None:
         """Empty the prefix cache."""

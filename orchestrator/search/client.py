@@ -26,8 +26,8 @@ from orchestrator.search.problem import (
     Candidate,
     Problem,
     PromptFailed,
-    gap,
     ranked,
+    selection_margin,
 )
 
 
@@ -37,9 +37,9 @@ class MeteredClient:
 
     ``cost`` sums all answers so far: a call is one request, however an engine batches it. It leaves
     ``seconds`` to the runner. ``margin`` is the smallest of all decisions so far: of draws as in
-    ``Continuation``, of selections the difference in score (ARGS: in value) between the last
-    selected candidate and the next one. Another run's rounding changes a response only if it
-    exceeds a margin.
+    ``Continuation``, of selections the smallest score difference (ARGS: in value) of consecutive
+    candidates, up to the first one not selected. Another run's rounding changes a response only if
+    it exceeds a margin.
     """
 
     problem: Problem
@@ -134,7 +134,7 @@ class MeteredClient:
     def select(self, candidates: Iterable[Candidate], count: int) -> tuple[Candidate, ...]:
         """Return the best ``count`` candidates, best first."""
         order = ranked(candidates)
-        self.decided(gap(order, count))
+        self.decided(selection_margin(order, count))
         return tuple(order[:count])
 
     def decided(self, margin: float) -> None:

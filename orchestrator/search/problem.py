@@ -49,9 +49,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Problem:
-    """A prompt in the policy's token ids, for a response of at most ``max_new_tokens``.
+    """A prompt, for a response of at most ``max_new_tokens``.
 
-    ``reward_prompt_ids`` are its ids for the reward model, if that has another template.
+    ``prompt_ids`` are the policy's. ``reward_prompt_ids`` are the prompt in the template and tokens
+    of the reward model; None: equal to ``prompt_ids``.
     """
 
     prompt_id: str
@@ -79,7 +80,7 @@ def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda candidate: candidate.score, reverse=True)
 
 
-def gap(order: Sequence[Candidate], count: int) -> float:
+def selection_margin(order: Sequence[Candidate], count: int) -> float:
     """Return the margin of selecting the first ``count`` of ranked candidates.
 
     It is the smallest score difference of two consecutive different candidates, up to the first

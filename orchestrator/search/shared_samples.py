@@ -12,7 +12,7 @@ from orchestrator.records import Cost, Response
 from orchestrator.search.client import MeteredClient
 from orchestrator.search.engines import Policy, Reward
 from orchestrator.search.methods.best_of_n import BestOfN, SamplesState
-from orchestrator.search.problem import Candidate, Problem, competing, gap, ranked
+from orchestrator.search.problem import Candidate, Problem, competing, ranked, selection_margin
 
 RESOLUTION = 8  # consecutive sizes of a curve differ by at most n / 8
 
@@ -47,7 +47,7 @@ def best_of_first(samples: ScoredSamples, n: int) -> Response:
         score=order[0].score,
         step_scores=order[0].step_scores,
         cost=drawn.cost + _scoring_cost(samples, n),
-        margin=min(drawn.margin, gap(order, 1)),
+        margin=min(drawn.margin, selection_margin(order, 1)),
     )
 
 

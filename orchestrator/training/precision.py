@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.training.job import Precision
-from orchestrator.training.speed import LENGTH, TOKENS, Shape, fastest, works
+from orchestrator.training.speed import LENGTH, TOKENS, Shape, fastest, timed_functions
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PRODUCT = (256, 128, 384)  # sizes of the matrix product that is timed first: (M, K) x (K, N)
@@ -102,7 +102,7 @@ def _step(shape: Shape) -> dict[Precision, float]:
     layer = 4 * shape.hidden_size**2 + 3 * shape.hidden_size * shape.intermediate_size
     tokens = min(max(FLOPS // (6 * layer), LENGTH), TOKENS) // LENGTH * LENGTH
     small = replace(shape, layers=1, vocabulary=VOCABULARY)
-    return {name: fastest(works(small, name, tokens)["training"]) for name in DTYPES}
+    return {name: fastest(timed_functions(small, name, tokens)["training"]) for name in DTYPES}
 
 
 def _processor() -> str:

@@ -49,7 +49,7 @@ class Speed:
 
     Attributes:
         training: forward and backward pass over TOKENS tokens, with the threads of a worker.
-        forward: forward pass over TOKENS tokens, with one thread.
+        forward: forward pass of the backbone (no LM head) over TOKENS tokens, with one thread.
         step: next token of ROWS responses, with one thread.
     """
 
@@ -66,7 +66,7 @@ def measure(shape: Shape, precision: Precision, threads: int) -> Speed:
     return Speed(*(a + more * max(b - a, 0.0) for a, b in zip(one, several, strict=True)))
 
 
-def works(
+def timed_functions(
     shape: Shape, precision: Precision, tokens: int = TOKENS
 ) -> dict[str, Callable[[], None]]:
     """Return the functions to time, by their name in Speed, with a model of random weights."""
@@ -111,7 +111,7 @@ def _timed(shape: Shape, precision: Precision, threads: int) -> list[float]:
     """Return the seconds of each field of Speed."""
     before, seconds = torch.get_num_threads(), []
     try:
-        for name, work in works(shape, precision).items():
+        for name, work in timed_functions(shape, precision).items():
             torch.set_num_threads(threads if name == "training" else 1)
             seconds.append(fastest(work))
     finally:

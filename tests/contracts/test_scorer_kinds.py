@@ -149,7 +149,7 @@ def test_a_weight_that_is_nan_stops_the_scoring(example: Example, tmp_path: Path
     spoilt(tmp_path)
     scorer: Scorer = load_scorer(example.spec(checkpoint))
     prompt, y = asked(scorer.chat)
-    with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\)"):
+    with pytest.raises(RewardIsNotFinite, match=r"rewards of 2 of 2 rows .*: rows \[0, 1\]"):
         scorer.prefix_scores([prompt] * 2, [y] * 2, [[len(y)]] * 2)
     (found,) = answer_bisecting(scorer.score, [ScoreRequest(prompt, y, ((),))], scorer.clear_cache)
     assert isinstance(found, PromptFailed) or math.isnan(found.scores[0])

@@ -31,7 +31,7 @@ from orchestrator.search.methods.cards import Cards, acceptance, threshold
 from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.methods.policy_alone import Base, Greedy
 from orchestrator.search.methods.vote import MajorityVote, WeightedBestOfN
-from orchestrator.search.problem import Candidate, Problem, competing, gap, ranked
+from orchestrator.search.problem import Candidate, Problem, competing, ranked, selection_margin
 from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 PROBLEM = Problem("p0", (7, 8), seed=3, max_new_tokens=6)
@@ -93,11 +93,13 @@ def test_only_finished_candidates_compete_while_there_are_any() -> None:
 
 def test_the_gap_of_a_choice_is_the_least_between_neighbours_of_other_texts() -> None:
     order = [Candidate((i,), score=score) for i, score in enumerate((5.0, 4.5, 2.0, 1.9))]
-    assert [gap(order, count) for count in (1, 2, 3, 4)] == pytest.approx([0.5, 0.5, 0.1, 0.1])
-    assert gap(order[:1], 1) == math.inf  # nothing to choose from
+    assert [selection_margin(order, count) for count in (1, 2, 3, 4)] == pytest.approx(
+        [0.5, 0.5, 0.1, 0.1]
+    )
+    assert selection_margin(order[:1], 1) == math.inf  # nothing to choose from
     twice = [order[0], order[0], order[2]]
-    assert gap(twice, 1) == math.inf  # whichever it is, it is the same
-    assert gap(twice, 2) == 3.0
+    assert selection_margin(twice, 1) == math.inf  # whichever it is, it is the same
+    assert selection_margin(twice, 2) == 3.0
 
 
 def test_base_is_the_policys_sample_of_its_own_stream() -> None:

@@ -57,8 +57,17 @@ WRONG = {
     "name=a/b": ("name", "'a/b'", "pattern"),
     "models.architecture.hidden_size=130": ("hidden_size", "130", "num_attention_heads (4)"),
     "models.architecture.num_key_value_heads=3": ("num_key_value_heads", "3", "must divide"),
-    "variants.prm_tlt.match=nobody": ("variants.prm_tlt.match", "'nobody'", "valid: orm_continued"),
+    "variants.prm_tlt.match=nobody": (
+        "variants.prm_tlt.match",
+        "'nobody'",
+        "valid: prm_sst, prm_no_reference",
+    ),
     "variants.orm.truncation=sst": ("variants", "'orm'", "not a valid name"),
+    "variants._a.truncation=sst": (
+        "variants",
+        "'_a'",
+        "the first a letter or digit, except policy",
+    ),
     "variants.policy.truncation=sst": ("variants", "'policy'", "not a valid name"),
     "search.scorers=[]": ("search.scorers", "[]", "at least 1 item"),
     "search.bon.n=7": ("search.bon.n", "7", "valid: at least 8"),
@@ -228,7 +237,7 @@ def test_a_deepspeed_file_that_is_no_json_object_is_refused(
 def test_a_checkpoint_of_the_users_own_cannot_be_matched(tmp_path: Path) -> None:
     shown = message(f"variants.prm_sst.checkpoint={tmp_path}")
     assert "variants.orm_continued.match = 'prm_sst'" in shown or "prm_tlt.match" in shown
-    assert "valid: a variant trained in this run" in shown
+    assert "valid: a variant that this run trains" in shown
 
 
 def test_a_reference_that_the_run_does_not_make_is_no_scorer(tmp_path: Path) -> None:

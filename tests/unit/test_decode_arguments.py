@@ -137,11 +137,14 @@ def test_what_a_reward_model_does_not_read_is_refused(
 
 
 def test_the_beta_of_cards_is_a_field(source: str, word_policy: str, word_reward: str) -> None:
-    said = said_by(
-        decode.app, "--policy", word_policy, "--reward", word_reward, "--method", "cards",
+    arguments = (
+        "--policy", word_policy, "--reward", word_reward, "--method", "cards",
         "--prompts", source, "--out", "out", "--beta", "0.5", "target_reward=1",
     )  # fmt: skip
+    said = said_by(decode.app, *arguments)
     assert "method.beta: missing" in said and "valid: beta=NUMBER" in said
+    said = " ".join(said_by(decode.app, *arguments, "beta=1").split())
+    assert "valid: --beta together with --base, or beta=0.5 for the field of cards" in said
 
 
 def test_without_scores_nothing_reads_what_is_said_of_a_reward_model(

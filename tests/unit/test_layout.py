@@ -78,7 +78,7 @@ def test_the_library_knows_no_ray() -> None:
 
 def test_vllm_is_imported_only_where_its_engines_start() -> None:
     files = {
-        "engines/vllm/process.py", "engines/vllm/generator.py", "engines/vllm/draws.py",
+        "engines/vllm/language_model.py", "engines/vllm/generator.py", "engines/vllm/draws.py",
         "scorers/vllm_scorer.py",
     }  # fmt: skip
     places = {ROOT / "orchestrator" / name for name in files}

@@ -203,7 +203,9 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
     with torch.no_grad():
         scorer.models[1].get_input_embeddings().weight[0, 0] = float("nan")
     prompts, responses = ids_of(word_policy, 2)
-    with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\) are not finite"):
+    with pytest.raises(
+        RewardIsNotFinite, match=r"rewards of 2 of 2 rows are not finite: rows \[0, 1\]"
+    ):
         scorer.prefix_scores(prompts, responses, [[3], [3]])
 
 

@@ -216,6 +216,26 @@ def test_a_match_on_what_has_no_partial_pairs_is_refused() -> None:
     assert errors("variants.dpo.objective=dpo", "variants.orm_continued.match=dpo") == []
 
 
+def test_a_match_on_what_the_run_does_not_train_is_refused() -> None:
+    ratio = "variants.ratio={objective: density_ratio, base: a/b}"
+    assert errors(ratio, "variants.prm_tlt.match=ratio") == [
+        "variants.prm_tlt.match = 'ratio': is not trained in this run, so there is no number of"
+        " training steps to match; valid: a variant that this run trains"
+    ]
+
+
+def test_the_valid_matches_are_those_that_pass_all_checks() -> None:
+    trained = "variants.dpo.objective=dpo"
+    ratio = "variants.ratio={objective: density_ratio, base: a/b}"
+    (line,) = errors(trained, ratio, "variants.orm_continued.match=nobody")
+    assert line.endswith("no such variant; valid: prm_sst, prm_no_reference, dpo")
+    (line,) = errors(trained, ratio, "variants.prm_tlt.match=nobody")
+    assert line.endswith("no such variant; valid: prm_sst, prm_no_reference")
+    (line,) = errors("variants.prm_no_reference=null", "variants.prm_sst.match=nobody",
+                     "variants.prm_tlt=null", "variants.orm_continued=null")  # fmt: skip
+    assert line.endswith("no such variant; valid: none of these variants")
+
+
 def refused_model(*overrides: str) -> str:
     with pytest.raises(ConfigError) as error:
         check_models(load_config(None, overrides))

@@ -135,7 +135,9 @@ def test_a_score_that_is_no_number_stops_with_the_rows_of_the_file(
     with pytest.raises(RewardIsNotFinite) as error:
         scored(ScorerSpec(broken_reward), rows, tmp_path)
     # Row 2 is refused; the first two of its part go to the model together.
-    assert "rows.jsonl: rewards of rows [1, 3]" in str(error.value)
+    assert "rows.jsonl: rewards of 2 rows in shard 0 are not finite: rows [1, 3]" in str(
+        error.value
+    )
 
 
 def test_a_part_whose_rows_are_all_refused_is_a_part(word_reward: str, tmp_path: Path) -> None:

@@ -214,7 +214,9 @@ def test_scores_do_not_depend_on_how_rows_are_batched(
 def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(broken_reward: str) -> None:
     engine = SequenceScorer(broken_reward)
     prompt = engine.chat.prompt_ids([{"role": "user", "content": "hello"}])
-    with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\) are not finite"):
+    with pytest.raises(
+        RewardIsNotFinite, match=r"rewards of 2 of 2 rows are not finite: rows \[0, 1\]"
+    ):
         engine.prefix_scores([prompt] * 2, [(7,)] * 2, [[1]] * 2)
 
 

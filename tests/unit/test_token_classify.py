@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Qw
 from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoint
 from orchestrator.choices import Position
 from orchestrator.conversations.tokenizers import word_tokenizer
-from orchestrator.engines.vllm.process import TOKENS_PER_BATCH
+from orchestrator.engines.vllm.language_model import TOKENS_PER_BATCH
 from orchestrator.scorers.aggregated import AggregatedScorer
 from orchestrator.scorers.loading import load_scorer
 from orchestrator.scorers.scorer import RewardIsNotFinite
@@ -153,7 +153,8 @@ def test_a_text_of_the_whole_context_is_read_and_a_longer_one_refused_by_its_row
     expected = SequenceScorer(llama_reward, "open").prefix_scores([prompt], [full], [[1, context]])
     same(llama.prefix_scores([prompt], [full], [[1, context]]), expected)
     with pytest.raises(
-        ValueError, match=r"rows \[1\] \(of 1\) do not .* has 257 tokens; valid: 1 to 256"
+        ValueError,
+        match=r"1 of 2 rows .* do not .*: rows \[1\]; .* has 257 tokens; valid: 1 to 256",
     ):
         llama.prefix_scores([prompt] * 2, [(word,), (*full, word)], [[1], [1]])
 
@@ -202,7 +203,9 @@ def test_a_weight_that_is_nan_stops_the_scoring_and_names_the_rows(
     with torch.no_grad():
         model.score.weight[0, 0] = float("nan")
     scorer = TokenClassifyScorer(saved(model, tmp_path / "nan"))
-    with pytest.raises(RewardIsNotFinite, match=r"rows \[0, 1\] \(of 2\) are not finite"):
+    with pytest.raises(
+        RewardIsNotFinite, match=r"rewards of 2 of 2 rows are not finite: rows \[0, 1\]"
+    ):
         scorer.prefix_scores([(3,)] * 2, [(4, 5)] * 2, [[1], [2]])
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.vllm.process import language_model
+from orchestrator.engines.vllm.language_model import aborted_on_error, language_model
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -164,9 +164,10 @@ class Generator:
             SamplingParams(temperature=0.0, max_tokens=1, logprobs=count, detokenize=False)
             for _, count in calls
         ]
-        outputs = self._model.generate(
-            [{"prompt_token_ids": context} for context, _ in calls], parameters, use_tqdm=False
-        )
+        with aborted_on_error(self._model):
+            outputs = self._model.generate(
+                [{"prompt_token_ids": context} for context, _ in calls], parameters, use_tqdm=False
+            )
         results = []
         for (context, _), output in zip(calls, outputs, strict=True):
             values = {i: top.logprob for i, top in output.outputs[0].logprobs[0].items()}

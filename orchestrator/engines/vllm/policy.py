@@ -90,7 +90,11 @@ class VllmPolicy:
         self._engine.close()
 
     def clear_cache(self) -> None:
-        """Clear the prefix cache."""
+        """Clear the prefix cache.
+
+        Raises:
+            RuntimeError: the engine is closed, or its process has ended.
+        """
         self._engine.call("clear_cache")
 
     def sample(self, requests: Sequence[SampleRequest]) -> list[Sampled]:
@@ -100,7 +104,7 @@ class VllmPolicy:
             ValueError: as ``add``.
             TextDoesNotFit: as ``add``.
             PolicyLogitsAreNaN: some logits were NaN.
-            RuntimeError: the engine's process has ended.
+            RuntimeError: as ``add`` and ``step``.
         """
         return sample_all(self, requests)
 
@@ -139,7 +143,8 @@ class VllmPolicy:
 
         Raises:
             PolicyLogitsAreNaN: some logits were NaN.
-            RuntimeError: the engine's process has ended.
+            RuntimeError: vLLM failed and dropped all samples, so that ``abort`` must follow; or the
+                engine's process has ended.
         """
         resumed, changed = [], set()
         for finished in self._engine.wait():
@@ -163,7 +168,7 @@ class VllmPolicy:
 
     def abort(self) -> None:
         """Drop all unfinished requests."""
-        self._engine.post("abort")
+        self._engine.abort()
         self._requests.clear()
         self._active.clear()
 
@@ -174,7 +179,7 @@ class VllmPolicy:
 
         Raises:
             TextDoesNotFit: a context is empty or too long.
-            RuntimeError: the engine's process has ended.
+            RuntimeError: vLLM failed, the engine is closed, or its process has ended.
         """
         counts: dict[Ids, int] = {}
         for request in requests:

@@ -14,25 +14,18 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
-import torch._dynamo.config
 
 from orchestrator.checkpoints.adapters import adapter_of
 from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 from orchestrator.engines.vllm.install import INSTALL
 
-if TYPE_CHECKING:
-    from vllm import LLM
-
-CACHE_MIB = {"cpu": 1_024, "cuda": 8_192}  # KV cache size; sequences that exceed it are rejected
-GPU_MEMORY_UTILIZATION = 0.05  # checked at start: two engines share a GPU
-BLOCK = {"cpu": 32, "cuda": 16}  # tokens of a cache block, the minimum: only full blocks are reused
-TOKENS_PER_BATCH = 8192  # per forward pass; longer prompts are prefilled in chunks
 SHUTDOWN_S = 2.0  # time for an idle engine to exit before it is killed
 ROWS_NAMED = 20  # maximum number in an error message
 SETTINGS = {
@@ -54,6 +47,26 @@ class Served(Protocol):
 
     def step(self) -> Sequence[object]:
         """Advance the requests in progress; return the finished ones."""
+
+    def abort(self) -> None:
+        """Drop the requests in progress."""
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A message of the engine's process.
+
+    Attributes:
+        number: number of the last call that the process has received.
+        is_answer: whether it answers that call; if not, it is about requests in progress.
+        value: the call's result, or the finished requests.
+        error: text of an exception in place of a value.
+    """
+
+    number: int
+    is_answer: bool
+    value: Any = None
+    error: str | None = None
 
 
 def check_installed() -> None:
@@ -113,7 +126,10 @@ class VllmProcess:
         self._checkpoint, self._process = checkpoint, process
         # Runs once: by close(), at garbage collection, or at the interpreter's exit.
         self.close = weakref.finalize(self, _end, process, self._connection)
+        self._sent = 0  # number of the last call
+        self._aborted = 0  # number of the last abort
         self._done: deque[object] = deque()
+        self._errors: deque[str] = deque()
         try:
             self._max_length = int(self._wait_for_answer())
         except RuntimeError:
@@ -124,23 +140,41 @@ class VllmProcess:
         """Call a method of the engine and return its result.
 
         Raises:
-            RuntimeError: the call failed, or the process has ended.
+            RuntimeError: this call failed, the engine is closed, or its process has ended.
         """
         self._send(method, arguments, True)
         return self._wait_for_answer()
 
     def post(self, method: str, *arguments: object) -> None:
-        """Call a method without waiting; an error is raised by the next ``call`` or ``wait``."""
+        """Call a method without waiting for its result; ``wait`` raises its error.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
         self._send(method, arguments, False)
+
+    def abort(self) -> None:
+        """Drop the requests in progress, with their results and errors, without waiting.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
+        self.post("abort")
+        self._aborted = self._sent
+        self._done.clear()
+        self._errors.clear()
 
     def wait(self) -> list[Any]:
         """Wait until requests finish; return all that did since the last call.
 
         Raises:
-            RuntimeError: as ``call``.
+            RuntimeError: a step or a posted call failed, and the requests in progress were dropped;
+                or the process has ended.
         """
-        while not self._done:
+        while not self._done and not self._errors:
             self._receive()
+        if self._errors:
+            raise self._failed(self._errors.popleft())
         finished = list(self._done)
         self._done.clear()
         return finished
@@ -159,69 +193,50 @@ class VllmProcess:
         if bad:
             longest = max(max(lengths[i]) for i in bad)
             raise TextDoesNotFit(
-                f"{self._checkpoint}: rows {bad[:ROWS_NAMED]} (of {len(bad)}) do not fit engine"
-                f" 'vllm': the longest has {longest} tokens; valid: 1 to {self._max_length} (the"
-                " model's context, or less if the KV cache is smaller)",
+                f"{self._checkpoint}: {len(bad)} of {len(lengths)} rows are empty or do not fit"
+                f" engine 'vllm': rows {bad[:ROWS_NAMED]}; the longest has {longest} tokens; valid:"
+                f" 1 to {self._max_length} (the model's context, or less if the KV cache is"
+                " smaller)",
                 tuple(bad),
             )
 
-    def _send(self, method: str, arguments: Sequence[object], answered: bool) -> None:
+    def _send(self, method: str, arguments: Sequence[object], is_answered: bool) -> None:
         if not self.close.alive:
             raise RuntimeError(f"{self._checkpoint}: the vLLM engine is closed")
-        with contextlib.suppress(OSError):  # if the process has ended, the answer says so
-            self._connection.send((method, arguments, answered))
+        self._sent += 1
+        with contextlib.suppress(OSError):  # if the process has ended, receiving raises
+            self._connection.send((self._sent, method, arguments, is_answered))
 
     def _wait_for_answer(self) -> Any:
-        """Return the answer to a call; requests that finish meanwhile are queued."""
+        """Return the result of the last call."""
         while (answer := self._receive()) is None:
             pass
-        return answer[0]
+        if answer.error is not None:
+            raise self._failed(answer.error)
+        return answer.value
 
-    def _receive(self) -> tuple[object] | None:
-        """Receive a message; return its answer, or None if it reports finished requests."""
+    def _receive(self) -> _Message | None:
+        """Receive a message; return it if it answers the last call.
+
+        Others are queued for ``wait``, without those from before the last abort. The answer to an
+        earlier call, whose wait was interrupted, is dropped.
+        """
         try:
-            error_text, answer, done = self._connection.recv()
+            message: _Message = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(SHUTDOWN_S)
             code = self._process.exitcode
-            error_text, answer, done = f"its process ended (exit code {code})", None, []
-        if error_text is not None:
-            raise RuntimeError(f"{self._checkpoint}: the vLLM engine: {error_text}")
-        self._done += done
-        result: tuple[object] | None = answer
-        return result
+            raise self._failed(f"its process ended (exit code {code})") from None
+        if message.is_answer:
+            return message if message.number == self._sent else None
+        if message.number >= self._aborted:
+            if message.error is not None:
+                self._errors.append(message.error)
+            self._done += message.value or ()
+        return None
 
-
-def language_model(
-    checkpoint: str, device: str, cache_mib: int | None, **settings: object
-) -> "LLM":
-    """Create a vLLM engine in this process, with the settings that all engines share.
-
-    Raises:
-        ValueError: the installed vLLM is built for another kind of device.
-    """
-    if device == "cpu":  # eager models; what vLLM still compiles takes 17 s
-        torch._dynamo.config.disable = True
-    from vllm import LLM
-    from vllm.platforms import current_platform
-
-    if current_platform.device_type != device:
-        raise ValueError(
-            f"the installed vLLM computes on {current_platform.device_type}, not on {device};"
-            " install the build for that device, or set the device to the installed one"
-        )
-    return LLM(
-        checkpoint,
-        load_format="safetensors",
-        use_tqdm_on_load=False,
-        max_model_len=-1,  # the model's context, or what fits the cache
-        kv_cache_memory_bytes=(cache_mib or CACHE_MIB[device]) * 2**20,
-        gpu_memory_utilization=GPU_MEMORY_UTILIZATION,
-        block_size=BLOCK[device],
-        max_num_batched_tokens=TOKENS_PER_BATCH,
-        disable_log_stats=True,
-        **settings,
-    )
+    def _failed(self, reason: str) -> RuntimeError:
+        return RuntimeError(f"{self._checkpoint}: the vLLM engine: {reason}")
 
 
 def _end(process: BaseProcess, connection: Connection) -> None:
@@ -240,8 +255,8 @@ def _serve(
 ) -> None:
     """Run the engine's process: send its ``max_length``, then serve calls until the pipe closes.
 
-    A message is an error text or None, the answer in a tuple or None, and a list of finished
-    requests.
+    While requests are in progress and no call arrives, the engine steps. If a step or a call
+    without an answer fails, the requests in progress are aborted: the engine would fail again.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -250,28 +265,26 @@ def _serve(
     torch.set_num_threads(threads)
     try:
         engine = start()
-        connection.send((None, (engine.max_length,), []))
+        connection.send(_Message(0, True, engine.max_length))
     except Exception as error:
-        connection.send((_named(error), None, []))
+        connection.send(_Message(0, True, error=_named(error)))
         return
+    number = 0
     while True:
+        method, arguments, is_answered = "step", (), False
+        if not engine.busy or connection.poll():
+            try:
+                number, method, arguments, is_answered = connection.recv()
+            except EOFError:
+                return
         try:
-            if engine.busy and not connection.poll():
-                if done := engine.step():
-                    connection.send((None, None, done))
-                continue
-            method, arguments, answered = connection.recv()
-        except EOFError:
-            return
+            value = getattr(engine, method)(*arguments)
+            if is_answered or (method == "step" and value):
+                connection.send(_Message(number, is_answered, value))
         except Exception as error:
-            connection.send((_named(error), None, []))
-            continue
-        try:
-            answer = getattr(engine, method)(*arguments)
-            if answered:
-                connection.send((None, (answer,), []))
-        except Exception as error:
-            connection.send((_named(error), None, []))
+            connection.send(_Message(number, is_answered, error=_named(error)))
+            if not is_answered:
+                engine.abort()
 
 
 def _named(error: Exception) -> str:
