@@ -1,7 +1,7 @@
 """Stop texts: detects the sampled token that completes one of them.
 
-A stop may begin or end within a token, so tokens are decoded, but only the few whose text can hold
-the last character of a stop. Independent of models.
+A stop may begin or end within a token. So the last tokens are decoded and searched together, but
+only after a token whose own text can hold the last character of a stop. Independent of models.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from orchestrator.conversations.chat import Chat
 
 INCOMPLETE = "\ufffd"  # decoded from bytes that are not a full character
-_REACH = 8  # tokens besides one per character of a stop: split characters, special tokens
+# Tokens besides one per UTF-8 byte of a stop: special tokens, a character that is cut off.
+_REACH = 8
 
 
 class StopReader:
@@ -24,7 +25,7 @@ class StopReader:
             raise ValueError(f"stops = {list(stops)}: valid: one or more nonempty texts")
         self._chat, self._stops = chat, tuple(stops)
         self._last = {stop[-1] for stop in stops}
-        self._window = _REACH + max(map(len, stops))
+        self._window = _REACH + max(len(stop.encode()) for stop in stops)
         self._candidates: dict[int, bool] = {}
 
     def completed(self, token_ids: Sequence[int]) -> bool:

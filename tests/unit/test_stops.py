@@ -11,7 +11,8 @@ from orchestrator.conversations.chat import Chat
 from orchestrator.conversations.stop_texts import StopReader
 
 CHATS = {"byte level": byte_level(), "sentence piece": sentence_piece()}
-STOPS = ("\n", "\n\n", "5.", " is", ". ", "\u043a\u0438", "\U0001f642", "x", " ")
+CJK = "\u8bf7\u7ee7\u7eed\u8bf4\u5427"
+STOPS = ("\n", "\n\n", "5.", " is", ". ", "\u043a\u0438", "\U0001f642", "x", " ", CJK)
 
 
 @pytest.mark.parametrize("name", CHATS)
@@ -20,7 +21,15 @@ STOPS = ("\n", "\n\n", "5.", " is", ". ", "\u043a\u0438", "\U0001f642", "x", " "
 def test_the_token_is_the_first_whose_text_holds_a_stop(name: str, data: st.DataObject) -> None:
     chat = CHATS[name]
     size = len(chat.tokenizer)
-    words = ["Step 2: it is\n\n5. ", "\U0001f642 \u043a\u0438\n", "5", ".", "\n", " so is x"]
+    words = [
+        "Step 2: it is\n\n5. ",
+        "\U0001f642 \u043a\u0438\n",
+        f"\u8bf7{CJK}",
+        "5",
+        ".",
+        "\n",
+        " so is x",
+    ]
     piece = st.one_of(
         st.sampled_from(words).map(chat.response_ids), st.tuples(st.integers(0, size - 1))
     )
@@ -30,6 +39,16 @@ def test_the_token_is_the_first_whose_text_holds_a_stop(name: str, data: st.Data
     reader = StopReader(chat, stops)
     fast = (t for t in range(1, len(ids) + 1) if reader.completed(ids[:t]))
     assert next(fast, None) == next(slow, None)
+
+
+@pytest.mark.parametrize("name", CHATS)
+@pytest.mark.parametrize("stop", [CJK, "\U0001f680" * 5], ids=["CJK", "emoji"])
+def test_a_stop_of_characters_of_several_tokens_is_detected(name: str, stop: str) -> None:
+    chat = CHATS[name]
+    ids = chat.response_ids(f"it is 5. {stop}")
+    assert len(chat.response_ids(stop)) >= 3 * len(stop)
+    reader = StopReader(chat, (stop,))
+    assert [t for t in range(1, len(ids) + 1) if reader.completed(ids[:t])] == [len(ids)]
 
 
 def test_only_tokens_that_may_complete_a_stop_are_decoded_in_their_context(
