@@ -144,13 +144,12 @@ class _Decoding:
             f"{summary['answered']:,} prompts answered; responses: {self.output.results};"
             f" {rejected:,} rejected{details}",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
         print(json.dumps(summary))
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False)
 
 
 def _start_actor(options: DecodeOptions) -> ActorHandle:

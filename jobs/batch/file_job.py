@@ -43,7 +43,7 @@ def file_job(
         if "://" in lasting:
             raise ConfigError(f"{option} = {lasting!r}: a URI is not supported; {_valid(suffixes)}")
         if moved:
-            console.print(moved, highlight=False, markup=False)
+            console.print(moved, highlight=False)
             Path(lasting).parent.mkdir(parents=True, exist_ok=True)
         check_output_path(option, Path(lasting), suffixes)
         return run(Path(lasting), console)
@@ -167,4 +167,4 @@ def cause(error: BaseException) -> str:
 
 def print_error(text: str) -> None:
     """Print an error to standard error."""
-    Console(stderr=True).print(text, style="red", markup=False, soft_wrap=True)
+    job_console(stderr=True).print(text, style="red", soft_wrap=True)

@@ -102,7 +102,7 @@ class _ScoringJob:
         )
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False)
 
 
 def find_shards(options: ScoreOptions, reader: RowReader, output: ScoreOutput) -> ShardedFile:

@@ -1,8 +1,8 @@
 """Checks of options that import nothing that computes, and the error that ends a job early."""
 
 import typer
-from rich.console import Console
 
+from jobs.command_line.console import job_console
 from jobs.command_line.exit_codes import BAD_CONFIG
 from orchestrator.config.errors import ConfigError, shown
 from orchestrator.config.output_paths import check_uri, is_file
@@ -25,6 +25,5 @@ def check_file(option: str, source: str, suffixes: tuple[str, ...], valid: str) 
 
 def exit_with(error: Exception) -> typer.Exit:
     """Print an error of an option or a plug-in; return the exception that exits with code 2."""
-    console = Console(stderr=True)
-    console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    job_console(stderr=True).print(f"error: {error}", style="red", soft_wrap=True)
     return typer.Exit(BAD_CONFIG)

@@ -84,9 +84,7 @@ def run_and_catch_config_errors(work: Callable[[Console], int]) -> int:
     try:
         return work(console)
     except ConfigError as error:
-        Console(stderr=True).print(
-            f"config error: {error}", style="red", markup=False, soft_wrap=True
-        )
+        job_console(stderr=True).print(f"config error: {error}", style="red", soft_wrap=True)
         return BAD_CONFIG
 
 
@@ -195,10 +193,10 @@ def _run(
 ) -> int:
     plan, lines = make_plan(config, model)
     _check_forced(force, [step.stage.name for step in plan.steps])
-    console.print(lines, highlight=False, markup=False)
+    console.print(lines, highlight=False)
     for reason, fields in superseded(config).items():
         line = f"not used: {', '.join(fields)} ({reason})"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     if dry_run:
         from jobs.sweep.runner import print_plan
 

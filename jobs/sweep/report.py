@@ -69,7 +69,8 @@ def render_again(folder: Path, console: Console) -> None:
     """Write report.html and the figures of a finished sweep again, and show the tables.
 
     Raises:
-        ConfigError: the folder has no summary that can be read.
+        ConfigError: the folder has no summary that can be read, or the report or the figures cannot
+            be written.
     """
     file = folder / "summary.json"
     try:
@@ -100,4 +101,4 @@ def show_model(plan: Plan, model: str, workspace: Workspace, tracker: Tracker, p
     console.print(table)
     checkpoint = workspace.models.checkpoint(model)
     for line in (f"checkpoint: {checkpoint}", f"MLflow:     {tracker.ui_command()}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)

@@ -52,7 +52,7 @@ def perform(workspace: Workspace, step: Step, label: str) -> None:
         raise StageFailed(f"{step.stage.name}: {type(error).__name__}: {error}") from error
     seconds = time.monotonic() - started
     line = f"{label}: {seconds:.1f} s{_shown(result)}"
-    workspace.console.print(line, highlight=False, markup=False)
+    workspace.console.print(line, highlight=False)
 
 
 def written_gib(workspace: Workspace, step: Step) -> float:
@@ -108,7 +108,7 @@ class Runner:
         for number, step in enumerate(steps, 1):
             label = f"[{number}/{len(steps)}] {step.stage.name}"
             if store.done(step.stage):
-                console.print(f"{label}: done", highlight=False, markup=False)
+                console.print(f"{label}: done", highlight=False)
             else:
                 self._run_step(step, label)
             self._track(step)

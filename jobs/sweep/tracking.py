@@ -81,7 +81,7 @@ def run_tracked(
         return INTERRUPTED
     except StageFailed as error:
         tracker.finish(parent, "FAILED")
-        console.print(f"failed: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"failed: {error}", style="red", soft_wrap=True)
         console.print("finished stages are kept: fix the cause and run the same command again")
         console.print_exception(max_frames=20)
         return FAILED

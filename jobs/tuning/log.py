@@ -177,7 +177,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
 
     def _print(self, number: int, text: str) -> None:
         line = f"[trial {number}/{len(self.study.trials)}] {text}"
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(line, highlight=False)
 
     def _trial(self, trial: TuneTrial) -> Trial:
         return self.study.trials[int(trial.config["number"]) - 1]

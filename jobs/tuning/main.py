@@ -45,7 +45,7 @@ def tune_main(
         from jobs.tuning.study import study_of  # imports Ray and torch
 
         study, notice = study_of(request, config_file, overrides, drawn)
-        console.print(notice, highlight=False, markup=False)
+        console.print(notice, highlight=False)
         if len(study.trials) < request.trials:
             console.print(f"the search space has only {len(study.trials)} different trials")
         store = study.store
@@ -137,7 +137,7 @@ def _show(
         "MLflow:    ": tracker.ui_command(),
     }
     for name, text in lines.items():
-        console.print(f"{name} {text}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name} {text}", highlight=False, soft_wrap=True)
     return OK
 
 

@@ -40,9 +40,10 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         if self._console.is_terminal:
+            label, rate = "{task.description}", "{task.fields[rate]}"
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn(self._unit), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
+                TextColumn(label, markup=False), BarColumn(), MofNCompleteColumn(),
+                TextColumn(self._unit), TextColumn(rate, markup=False), TimeElapsedColumn(),
                 TimeRemainingColumn(), console=self._console, transient=True,
             )  # fmt: skip
             self._task = self._bar.add_task(self._label, total=self._total, rate="")
