@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from orchestrator.checkpoints.files import (
     Header,
+    as_value_error,
     file_of,
     has_file,
-    naming,
     read_headers,
     read_json,
 )
@@ -116,7 +116,10 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     """
     from peft import PeftModel
 
-    with naming(f"{adapter.checkpoint}: not an adapter of {adapter.base}"), _peft_is_quiet():
+    with (
+        as_value_error(f"{adapter.checkpoint}: not an adapter of {adapter.base}"),
+        _peft_is_quiet(),
+    ):
         config = _peft_config(model, adapter)
         adapted = PeftModel.from_pretrained(
             model, adapter.checkpoint, config=config, torch_device="cpu"
@@ -136,7 +139,10 @@ def adapter_shapes(model: PreTrainedModel, adapter: Adapter) -> dict[str, tuple[
     from peft import get_peft_model
     from peft.utils import get_peft_model_state_dict
 
-    with naming(f"{adapter.checkpoint}: not an adapter of {adapter.base}"), _peft_is_quiet():
+    with (
+        as_value_error(f"{adapter.checkpoint}: not an adapter of {adapter.base}"),
+        _peft_is_quiet(),
+    ):
         adapted = get_peft_model(model, _peft_config(model, adapter))
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -36,10 +36,14 @@ def file_of(checkpoint: str, name: str) -> Path | None:
 
 
 def has_file(checkpoint: str, name: str) -> bool:
-    """Return whether a checkpoint has a file, without fetching. False if the hub is offline."""
+    """Return whether a checkpoint has a file, without fetching it.
+
+    Of a hub model, a cached file counts; if the hub cannot be reached, an uncached file counts as
+    missing.
+    """
     if Path(checkpoint).is_dir():
         return (Path(checkpoint) / name).is_file()
-    return _is_on_the_hub(checkpoint, name)
+    return _is_cached_or_on_hub(checkpoint, name)
 
 
 def read_json(checkpoint: str, name: str) -> JsonFile:
@@ -65,7 +69,7 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
     """Read the header of a safetensors file: dtype and shape of each tensor, by name.
 
     Raises:
-        ValueError: the file is missing, or not a complete safetensors file.
+        ValueError: the file is missing, damaged, or cannot be fetched from the hub.
     """
     if Path(checkpoint).is_dir():
         path: str | None = str(Path(checkpoint) / name)
@@ -80,7 +84,7 @@ def read_headers(checkpoint: str, name: str) -> dict[str, Header]:
         pointer = path is not None and _first_bytes(path) == _POINTER
         reason = "a pointer of Git LFS; run `git lfs pull`" if pointer else in_one_line(error)
         raise ValueError(
-            f"{checkpoint}: {name} is not a complete safetensors file: {reason}"
+            f"{checkpoint}: cannot read the safetensors header of {name}: {reason}"
         ) from error
 
 
@@ -93,26 +97,30 @@ def in_one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Convert another library's exception for a damaged file to a ValueError that names the file.
+def as_value_error(message: str) -> Iterator[None]:
+    """Convert any exception of another library to a ValueError.
 
     Raises:
-        ValueError: ``what``, then the library's message in one line.
+        ValueError: ``message``, then the library's message on one line.
     """
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{what}: {in_one_line(error)}") from error
+        raise ValueError(f"{message}: {in_one_line(error)}") from error
+
+
+def _is_cached_or_on_hub(checkpoint: str, name: str) -> bool:
+    try:
+        cached = isinstance(try_to_load_from_cache(checkpoint, name), str)
+        return cached or _is_on_hub(checkpoint, name)
+    except Exception:  # not a hub name, or any error of the servers, the network or the library
+        return False
 
 
 @lru_cache(maxsize=256)
-def _is_on_the_hub(checkpoint: str, name: str) -> bool:
-    try:
-        if isinstance(try_to_load_from_cache(checkpoint, name), str):
-            return True
-        return HfApi().file_exists(checkpoint, name)
-    except (OSError, ValueError, RuntimeError):  # offline, or not a hub name
-        return False
+def _is_on_hub(checkpoint: str, name: str) -> bool:
+    """Return the hub's answer. An exception is not cached: the hub may be reached later."""
+    return HfApi().file_exists(checkpoint, name)
 
 
 def _first_bytes(path: str) -> bytes:

@@ -31,7 +31,7 @@ from orchestrator.checkpoints.adapters import (
     adapter_shapes,
     with_adapter,
 )
-from orchestrator.checkpoints.files import Header, naming
+from orchestrator.checkpoints.files import Header, as_value_error
 from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.checkpoints.weights import Weights, read_config
 
@@ -147,7 +147,7 @@ def _without_contents(
         raise ValueError(
             f"{checkpoint}: transformers has no {what} of the model_type {config.model_type!r}"
         )
-    with naming(f"{checkpoint}: cannot build a {what} from config.json"):
+    with as_value_error(f"{checkpoint}: cannot build a {what} from config.json"):
         model: PreTrainedModel = auto.from_config(config)
     return model
 
@@ -161,7 +161,7 @@ def check_quantizer(checkpoint: str) -> None:
     settings = _quantization(checkpoint)
     if settings is None:
         return
-    with naming(f"{checkpoint}: config.json: quantization_config"):
+    with as_value_error(f"{checkpoint}: config.json: quantization_config"):
         quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=True)
         try:
             quantizer.validate_environment(device_map=None, weights_only=True)

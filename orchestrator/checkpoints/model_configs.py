@@ -7,7 +7,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from orchestrator.checkpoints.adapters import base_of
-from orchestrator.checkpoints.files import file_of, naming
+from orchestrator.checkpoints.files import as_value_error, file_of
 from orchestrator.checkpoints.weights import read_config
 
 
@@ -32,7 +32,7 @@ def model_config(checkpoint: str, **fields: object) -> PretrainedConfig:
             f"{checkpoint}: config.json: model_type = {kind!r} is not one that transformers knows"
             f"{remote_code}"
         )
-    with naming(f"{checkpoint}: config.json"):
+    with as_value_error(f"{checkpoint}: config.json"):
         return AutoConfig.from_pretrained(base_of(checkpoint), trust_remote_code=False, **fields)
 
 

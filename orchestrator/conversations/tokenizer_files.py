@@ -6,7 +6,7 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from orchestrator.checkpoints.adapters import adapter_of
-from orchestrator.checkpoints.files import has_file, in_one_line, naming, read_json
+from orchestrator.checkpoints.files import as_value_error, has_file, in_one_line, read_json
 from orchestrator.checkpoints.model_configs import model_config
 from orchestrator.checkpoints.weights import read_config
 
@@ -37,7 +37,7 @@ def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
     for name in _JSON:
         read_json(source, name)
     read_config(checkpoint)  # checked here, as transformers reads it for the tokenizer too
-    with naming(f"{source}: its tokenizer's files ({', '.join(_JSON)}, {_TEMPLATE})"):
+    with as_value_error(f"{source}: its tokenizer's files ({', '.join(_JSON)}, {_TEMPLATE})"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     _check_syntax(source, tokenizer)
     return tokenizer

@@ -250,16 +250,17 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "an unknown activation": (
         with_config(hidden_act="magic"), "cannot build a ModelFor.*KeyError: 'magic'"
     ),
-    "half a file of weights": (cut(WEIGHTS), "model.safetensors is not a complete safetensors"
-    " file: "),
-    "an empty file of weights": (written(WEIGHTS, b""), "model.safetensors is not a complete"),
-    "a pointer of Git LFS": (pointer, "model.safetensors is not .*: a pointer of Git LFS; run"),
+    "half a file of weights": (
+        cut(WEIGHTS), "cannot read the safetensors header of model.safetensors: "),
+    "an empty file of weights": (
+        written(WEIGHTS, b""), "cannot read the safetensors header of model.safetensors: "),
+    "a pointer of Git LFS": (pointer, f"header of {WEIGHTS}: a pointer of Git LFS; run"),
     "a shard that is missing": (
         in_shards(lambda files, folder: (folder / files[f"{LAYER}mlp.up_proj.weight"]).unlink()),
         "model-00002-of-00002.safetensors is missing; model.safetensors.index.json names it for"),
     "half a shard": (
         in_shards(lambda files, folder: cut(files["model.norm.weight"])(folder)),
-        "model-00001-of-00002.safetensors is not a complete safetensors file"),
+        "cannot read the safetensors header of model-00001-of-00002.safetensors: "),
     "a shard that lacks a tensor": (
         in_shards(lambda files, folder: files.update(
             {f"{LAYER}mlp.up_proj.weight": files["model.norm.weight"]})),

@@ -304,7 +304,9 @@ def test_adapters_that_are_not_what_they_seem_are_refused(base: str, tmp_path: P
     refused(r"it has both a model \(model.safetensors\) and an adapter",
             lambda folder: shutil.copy(Path(base) / WEIGHTS, folder))  # fmt: skip
     refused("adapter_config.json is not JSON", cut(adapters.CONFIG))
-    refused("adapter_model.safetensors is not a complete safetensors file", cut(adapters.WEIGHTS))
+    refused(
+        "cannot read the safetensors header of adapter_model.safetensors: ", cut(adapters.WEIGHTS)
+    )
     refused(r"no weights as safetensors \(adapter_model.safetensors\)",
             lambda folder: (folder / adapters.WEIGHTS).unlink())  # fmt: skip
     refused(f"its weights .*: missing in the adapter: {first}", tensors(lambda t: t.pop(first)))

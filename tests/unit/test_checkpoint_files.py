@@ -23,6 +23,7 @@ from support.reward_kinds import bytes_with, rewrite
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
+from orchestrator.checkpoints.files import has_file
 from orchestrator.checkpoints.loading import check_weights
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
 from orchestrator.scorers.spec import ScorerSpec
@@ -257,3 +258,47 @@ def test_of_weights_on_the_hub_only_headers_are_fetched(tmp_path: Path) -> None:
     assert 0 < sent[WEIGHTS] < (folder / WEIGHTS).stat().st_size / 2, json.dumps(sent)
     assert size < (folder / WEIGHTS).stat().st_size
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_cached_model_is_read_if_the_hub_cannot_be_reached(tmp_path: Path) -> None:
+    """No server listens on the port: the client's error is no OSError."""
+    folder = tmp_path / "models--maker--model"
+    reward_kinds.process_head(folder / "snapshots" / ("0" * 40))  # of shards with an index
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    code = (
+        "from orchestrator.checkpoints.adapters import adapter_of;"
+        "from orchestrator.checkpoints.files import has_file, read_headers;"
+        "from orchestrator.checkpoints.weights import Weights;"
+        "assert adapter_of('maker/model') is None;"
+        f"assert has_file('maker/model', '{WEIGHTS}.index.json');"
+        f"assert not has_file('maker/model', '{WEIGHTS}');"
+        "print(Weights.of('maker/model').shape('score.2.weight'));"
+        f"read_headers('maker/model', '{WEIGHTS}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=1_000,
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "0",
+             "HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"},
+    )  # fmt: skip
+    assert done.stdout == f"(2, {reward_kinds.WIDTH})\n", done.stderr[-2000:]
+    error = done.stderr.splitlines()[-1]
+    message = f"maker/model: cannot read the safetensors header of {WEIGHTS}: "
+    assert error.startswith(f"ValueError: {message}") and "refused" in error
+
+
+def test_the_answer_of_the_hub_is_cached_and_a_failure_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers: list[bool | Exception] = [Exception("no connection"), True, False]
+
+    def file_exists(*_: object) -> bool:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("orchestrator.checkpoints.files.HfApi.file_exists", file_exists)
+    names = ["a.json", "a.json", "a.json", "b.json", "b.json"]
+    found = [has_file("maker/of-this-test", name) for name in names]
+    assert found == [False, True, True, False, False] and not answers

@@ -70,8 +70,9 @@ SHAPES = [
 
 @pytest.mark.parametrize("overrides", SHAPES, ids=" ".join)
 def test_the_names_that_are_told_without_a_plan_are_the_plans(
-    tmp_path: Path, overrides: list[str]
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     config = load_config(None, overrides)
     assert stage_names(config) == names(plan(tmp_path, None, *overrides))
     with_reference = names(plan(tmp_path, "reference", *overrides)) if not any(
