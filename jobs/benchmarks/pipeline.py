@@ -47,8 +47,8 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.search.engines import Ids
 
 FLOOR = 0.85
-PROMPT, RESPONSE, CUTS = 32, 64, (11, 22, 32, 43, 54)  # tokens
-TEMPLATE = 3  # tokens of the template in a prompt
+PROMPT_TOKENS, RESPONSE_TOKENS, CUTS = 32, 64, (11, 22, 32, 43, 54)  # tokens
+TEMPLATE_TOKENS = 3  # tokens of the template in a prompt
 BATCH_SIZE = 32
 SHARD_ROWS = 128  # at most; the ends of a round, which do not count, are whole shards
 SHARDS_PER_ACTOR = 6  # at least, in a round
@@ -131,7 +131,7 @@ def _result(
     pairs = list(zip(rounds, around, strict=True))
     ours = statistics.median(one.rate for one in rounds)
     ratio = statistics.median(one.rate / bare for one, bare in pairs)
-    row = prefix_row((0,) * PROMPT, [(0,) * RESPONSE], [(*CUTS, RESPONSE)], ())
+    row = prefix_row((0,) * PROMPT_TOKENS, [(0,) * RESPONSE_TOKENS], [(*CUTS, RESPONSE_TOKENS)], ())
     return {
         "name": PIPELINE,
         "ours_s": rows / ours,
@@ -180,9 +180,14 @@ def _rows_file(rows: int, setting: Setting, checkpoint: str, folder: Path) -> Ro
     words, draw = _words(setting), generator(0, "bench", "pipeline")
     with (folder / "rows.jsonl").open("w") as file:
         for _ in range(rows):
-            chosen = draw.integers(0, len(words), PROMPT - TEMPLATE + RESPONSE).tolist()
+            chosen = draw.integers(
+                0, len(words), PROMPT_TOKENS - TEMPLATE_TOKENS + RESPONSE_TOKENS
+            ).tolist()
             text = [words[i] for i in chosen]
-            prompt, response = text[: PROMPT - TEMPLATE], text[PROMPT - TEMPLATE :]
+            prompt, response = (
+                text[: PROMPT_TOKENS - TEMPLATE_TOKENS],
+                text[PROMPT_TOKENS - TEMPLATE_TOKENS :],
+            )
             row = {"prompt": " ".join(prompt), "response": " ".join(response)}
             file.write(json.dumps(row) + "\n")
     prefixes = Prefixes("lengths", CUTS)
@@ -198,7 +203,7 @@ def _bare(checkpoint: str, setting: Setting, threads: int, batch: int, rows: int
     for first in range(0, len(rows_of_ids), batch):
         chunk = rows_of_ids[first : first + batch]
         prompts, responses = [x for x, _ in chunk], [y for _, y in chunk]
-        scorer.prefix_scores(prompts, responses, [[*CUTS, RESPONSE]] * len(chunk))
+        scorer.prefix_scores(prompts, responses, [[*CUTS, RESPONSE_TOKENS]] * len(chunk))
     return len(rows_of_ids) / (time.perf_counter() - start)
 
 
@@ -210,5 +215,5 @@ def _scorer(checkpoint: str, device: str) -> Scorer:
 @lru_cache(maxsize=2)
 def _rows(rows: int, vocabulary: int) -> list[Row]:
     draw = generator(0, "bench", "bare")
-    ids = draw.integers(len(SPECIAL), vocabulary, (rows, PROMPT + RESPONSE))
-    return [(tuple(row[:PROMPT]), tuple(row[PROMPT:])) for row in ids.tolist()]
+    ids = draw.integers(len(SPECIAL), vocabulary, (rows, PROMPT_TOKENS + RESPONSE_TOKENS))
+    return [(tuple(row[:PROMPT_TOKENS]), tuple(row[PROMPT_TOKENS:])) for row in ids.tolist()]

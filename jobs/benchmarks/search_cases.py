@@ -23,7 +23,7 @@ from orchestrator.search.methods.best_of_n import BestOfN
 from orchestrator.search.methods.cards import Cards
 from orchestrator.search.problem import Problem
 
-PROMPT, NEW = 60, 64  # tokens
+PROMPT_TOKENS, NEW_TOKENS = 60, 64  # tokens
 CALIBRATION = 32  # prompts
 
 
@@ -98,8 +98,8 @@ def random_ids(setting: Setting, rows: int, tokens: int, *key: str | int) -> lis
 
 def random_problems(setting: Setting, count: int, repeat: int) -> list[Problem]:
     """Return prompts of random tokens, which differ between repeats."""
-    rows = random_ids(setting, count, PROMPT, repeat)
-    return [Problem(f"{repeat}-{i}", row, 0, NEW) for i, row in enumerate(rows)]
+    rows = random_ids(setting, count, PROMPT_TOKENS, repeat)
+    return [Problem(f"{repeat}-{i}", row, 0, NEW_TOKENS) for i, row in enumerate(rows)]
 
 
 def calibration_of(setting: Setting, folder: Path, position: Position) -> Calibration:
@@ -113,7 +113,11 @@ def calibration_of(setting: Setting, folder: Path, position: Position) -> Calibr
     sampled = policy.sample(
         [
             SampleRequest(
-                p.prompt_ids, (), (stream_key("calibration", p.prompt_id),), NEW, entropies=True
+                p.prompt_ids,
+                (),
+                (stream_key("calibration", p.prompt_id),),
+                NEW_TOKENS,
+                entropies=True,
             )
             for p in problems
         ]

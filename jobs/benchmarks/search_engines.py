@@ -25,7 +25,7 @@ def engines(setup: ModelSetup, scores: bool) -> list[Engine]:
 
 
 @lru_cache(maxsize=2)
-def policy_of(setup: ModelSetup, engine: Engine = "transformers") -> Any:
+def policy_of(setup: ModelSetup, engine: Engine) -> Any:
     """Return the policy with an engine."""
     gc.set_threshold(*GC_THRESHOLDS)  # as in search actors
     kind: Any = VllmPolicy if engine == "vLLM" else HuggingFacePolicy
@@ -39,7 +39,7 @@ def policy_of(setup: ModelSetup, engine: Engine = "transformers") -> Any:
 
 
 @lru_cache(maxsize=2)
-def reward_of(setup: ModelSetup, engine: Engine = "transformers") -> Any:
+def reward_of(setup: ModelSetup, engine: Engine) -> Any:
     """Return the reward model with an engine."""
     gc.set_threshold(*GC_THRESHOLDS)
     folder, device = f"{setup.folder}/reward", setup.setting.device

@@ -47,17 +47,17 @@ class RecordingEngines:
     async def sample(self, requests: list[SampleRequest]) -> list[Sampled]:
         """Answer requests of the policy, and record them."""
         self.batches.append(("sample", requests))
-        return policy_of(self.setup).sample(requests)  # type: ignore[no-any-return]
+        return policy_of(self.setup, "transformers").sample(requests)  # type: ignore[no-any-return]
 
     async def top_next_tokens(self, requests: list[TopRequest]) -> list[TopTokens]:
         """Answer requests of the policy, and record them."""
         self.batches.append(("top", requests))
-        return policy_of(self.setup).top_next_tokens(requests)  # type: ignore[no-any-return]
+        return policy_of(self.setup, "transformers").top_next_tokens(requests)  # type: ignore[no-any-return]
 
     async def score(self, requests: list[ScoreRequest]) -> list[Scored]:
         """Answer requests of the reward model, and record them."""
         self.batches.append(("score", requests))
-        return reward_of(self.setup).score(requests)  # type: ignore[no-any-return]
+        return reward_of(self.setup, "transformers").score(requests)  # type: ignore[no-any-return]
 
 
 def limit_of(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jobs.benchmarks.search_cases import NEW, PROMPT, Case, ModelSetup, random_ids
+from jobs.benchmarks.search_cases import NEW_TOKENS, PROMPT_TOKENS, Case, ModelSetup, random_ids
 from jobs.benchmarks.search_engines import Engine, engines, policy_of, reward_of
 from jobs.benchmarks.setting import synchronize
 from orchestrator.search.engines import SampleRequest, ScoreRequest
@@ -111,13 +111,15 @@ def _decoding(setup: ModelSetup, engine: Engine, rows: int, beams: int) -> float
     policy = policy_of(setup, engine)
     rates: list[float] = []
     for number in range(ROUNDS):
-        prompts = random_ids(setup.setting, rows // beams, PROMPT, "decoding", rows, number)
+        prompts = random_ids(setup.setting, rows // beams, PROMPT_TOKENS, "decoding", rows, number)
         keys = tuple(range(beams))
         policy.clear_cache()
         start = time.perf_counter()
-        policy.sample([SampleRequest(prompt, (), keys, NEW) for prompt in prompts])
+        policy.sample([SampleRequest(prompt, (), keys, NEW_TOKENS) for prompt in prompts])
         synchronize(setup.setting.device)
-        rates.append((len(prompts) * PROMPT + rows * (NEW - 1)) / (time.perf_counter() - start))
+        rates.append(
+            (len(prompts) * PROMPT_TOKENS + rows * (NEW_TOKENS - 1)) / (time.perf_counter() - start)
+        )
     return max(rates)
 
 
@@ -125,8 +127,8 @@ def _scoring(setup: ModelSetup, engine: Engine, rows: int, beams: int, candidate
     """Return the tokens per second of one process that scores one-token candidates of beams."""
     torch.set_num_threads(setup.threads)
     reward = reward_of(setup, engine)
-    prompts = random_ids(setup.setting, rows // beams, PROMPT, "scoring", rows)
-    beam_prefixes = random_ids(setup.setting, rows, NEW // 2, "beams", rows)
+    prompts = random_ids(setup.setting, rows // beams, PROMPT_TOKENS, "scoring", rows)
+    beam_prefixes = random_ids(setup.setting, rows, NEW_TOKENS // 2, "beams", rows)
     rows_of_ids = [(prompt, beam_prefixes[i * beams + j]) for i, prompt in enumerate(prompts)
              for j in range(beams)]  # fmt: skip
     closing = len(reward.closing(setup.position))

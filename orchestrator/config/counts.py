@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
 
-TEMPLATE = 3  # least number of tokens that a prompt's template adds
+TEMPLATE_TOKENS = 3  # least number of tokens that a prompt's template adds
 CUTS_OF_SST = 2  # times sst_k: the maximum number of cuts of a pair
 CUTS_OF_OFFICIAL = 11
 
@@ -57,7 +57,7 @@ def _contexts(config: "Config") -> Iterator[str]:
     if config.models.policy is not None:
         return
     room, limit = config.models.architecture.max_position_embeddings, config.decoding.max_new_tokens
-    prompt = config.data.longest_prompt or TEMPLATE + 1
+    prompt = config.data.longest_prompt or TEMPLATE_TOKENS + 1
     if limit >= room:
         smaller = f"at most {room - prompt}, or " if room > prompt else ""
         yield (

@@ -10,7 +10,7 @@ SHORTEST_PROMPT = 16
 # The same with: my PRODUCT is fine .
 LONGEST_PROMPT = SHORTEST_PROMPT + 5  # words
 # <user> prompt <end> <agent>
-TEMPLATE = 3
+TEMPLATE_TOKENS = 3
 _ORDERS = len(DIGITS) ** 3
 _SECOND = 2 * (len(PARTS) - 1)  # another product, named before or after
 DIFFERENT_PROMPTS = (

@@ -9,13 +9,13 @@ from orchestrator.records import PreferencePair, Prompt
 from orchestrator.tasks.helpdesk.extent import (
     DIFFERENT_PROMPTS,
     LONGEST_PROMPT,
-    TEMPLATE,
+    TEMPLATE_TOKENS,
     prompt_counts,
 )
 from orchestrator.tasks.helpdesk.words import vocabulary
 from orchestrator.tasks.task import PAIR_SPLITS, Grades, Progress, Task, TaskData, register
 
-MOST_OF_THE_WORLD = DIFFERENT_PROMPTS // 10  # beyond that, most draws repeat a prompt
+MAX_PROMPTS = DIFFERENT_PROMPTS // 10  # beyond that, most draws repeat a prompt
 
 
 @register
@@ -91,7 +91,7 @@ class Helpdesk(Task):
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt with its template."""
-        return LONGEST_PROMPT + TEMPLATE
+        return LONGEST_PROMPT + TEMPLATE_TOKENS
 
     @property
     def row_counts(self) -> Mapping[str, int]:
@@ -105,12 +105,12 @@ class Helpdesk(Task):
         """Yield an error if the splits need more prompts than the world has."""
         counts = {name: int(getattr(self, name)) for name in self.generated}
         wanted = sum(self._sizes())
-        if wanted > MOST_OF_THE_WORLD:
+        if wanted > MAX_PROMPTS:
             largest = max(counts, key=lambda name: counts[name])
             yield (
                 f"data.{largest} = {counts[largest]}: all splits together need {wanted:,} prompts,"
                 f" more than a tenth of the world's {DIFFERENT_PROMPTS:,} different prompts; valid:"
-                f" at most {MOST_OF_THE_WORLD:,} prompts in all splits"
+                f" at most {MAX_PROMPTS:,} prompts in all splits"
             )
 
     def _sizes(self) -> list[int]:
