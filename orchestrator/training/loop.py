@@ -36,10 +36,11 @@ from orchestrator.training.model_with_loss import ModelWithLoss, start_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
 PIECE = 4_096  # rows, of all workers, that are read together
+SHOWN_ROWS = 20  # rows of a step that an error lists
 
 
 class LossIsNotFinite(ValueError):
-    """A loss is NaN or infinite; the message names the step and its rows."""
+    """A loss is NaN or infinite; the message names the step and rows of it."""
 
 
 def run_job(job: TrainingJob, backend: TrainingBackend) -> TrainingResult:
@@ -66,7 +67,7 @@ class Training:
 
     Args:
         job: what is trained, and how.
-        backend: what runs the training.
+        backend: reads rows, stores checkpoints and receives progress.
     """
 
     def __init__(self, job: TrainingJob, backend: TrainingBackend) -> None:
@@ -84,8 +85,8 @@ class Training:
             config=_deepspeed_config(job),
             lr_scheduler=lambda optimizer: LambdaLR(optimizer, _schedule(job, len(self._steps))),
         )
-        # Closing tokens follow every cut of both responses of a pair.
-        closing = 2 * len(model.closing_ids)
+        # Closing tokens follow every cut of both responses of a pair; other rows have none.
+        closing = 2 * len(model.closing_ids) if model.objective.takes_partial_pairs() else 0
         self._tokens = [t + s * closing for t, s in zip(tokens, self._sizes, strict=True)]
         self._progress = Progress(job.key, backend.workers)
         self._curve = torch.zeros(len(self._steps), 3, dtype=torch.float64)
@@ -173,9 +174,12 @@ class Training:
     def _checked(self, number: int) -> float:
         loss, _, count = self._curve[number - 1].tolist()
         if not torch.isfinite(self._curve[number - 1, 0]):
+            step = self._steps[number - 1]
+            shown = step[:SHOWN_ROWS]
             raise LossIsNotFinite(
                 f"{self.job.output}: the loss of step {number} of {len(self._steps)} is not finite;"
-                f" its rows of {self.job.examples} (from 0): {self._steps[number - 1][:20]}"
+                f" the first {len(shown)} of the step's {len(step)} rows, of all workers, in"
+                f" {self.job.examples} (row numbers from 0): {shown}"
             )
         return float(loss) / max(float(count), 1.0)
 

@@ -195,7 +195,9 @@ def test_a_loss_that_is_no_number_stops_the_training(
 ) -> None:
     preferences(broken_reward, tmp_path)
     with pytest.raises(
-        ValueError, match=r"the loss of step 1 of \d+ is not finite; its rows of .* \(from 0\): \["
+        ValueError,
+        match=r"the loss of step 1 of \d+ is not finite; the first 4 of the step's 4 rows, of all"
+        r" workers, in .*examples.parquet \(row numbers from 0\): \[(\d+, ){3}\d+\]$",
     ):
         run_job(job(broken_reward, tmp_path, 1, start="reward", steps=2), SingleProcessBackend())
 
@@ -383,7 +385,7 @@ def test_an_implicit_prm_learns_a_preference_from_the_policy(
         for row in rows
     ]
     known = [
-        replace(row, references=tuple(found[:2]), unrelated_reference=found[2])
+        replace(row, reference_log_probs=tuple(found[:2]), unrelated_reference_log_prob=found[2])
         for row, found in zip(rows, references, strict=True)
     ]
     write_examples(tmp_path / "examples.parquet", known)
