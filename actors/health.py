@@ -32,18 +32,18 @@ async def watch(actor: ActorHandle, health: Health, notify: Callable[[str], None
     """Check an actor until it is dead, and end its process whenever it does not answer.
 
     Args:
-        actor: a handle of an actor with the method ``process``.
+        actor: a handle of an actor with the method ``node_and_pid``.
         health: interval and timeout of the checks.
         notify: called with a sentence whenever a process is ended.
     """
     while True:
         try:
-            node, process = await actor.process.remote()  # waits for engines that are loading
+            node, process = await actor.node_and_pid.remote()  # waits for engines that are loading
         except RayActorError:
             return
         await asyncio.sleep(health.interval)
         # No retry: an actor that Ray has restarted may load for longer than the timeout.
-        ping = _result(actor.process.options(max_task_retries=0).remote())
+        ping = _result(actor.node_and_pid.options(max_task_retries=0).remote())
         try:
             await asyncio.wait_for(ping, health.timeout)
         except RayActorError:

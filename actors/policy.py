@@ -87,7 +87,7 @@ class PolicyActor:
         self._engine: HuggingFacePolicy | None = None
         self._spec: PolicySpec | None = None
 
-    def process(self) -> int:
+    def pid(self) -> int:
         """Return the id of the actor's process."""
         return os.getpid()
 

@@ -61,7 +61,7 @@ def cached_scorer(spec: RewardSpec) -> Scorer:
 class RewardActor:
     """Scores extensions of prefixes, and all prefixes of responses."""
 
-    def process(self) -> int:
+    def pid(self) -> int:
         """Return the id of the actor's process."""
         return os.getpid()
 

@@ -105,7 +105,7 @@ class SearchActor:
         if search is not None:
             await self._runner_for(search)
 
-    async def process(self) -> tuple[str, int]:
+    async def node_and_pid(self) -> tuple[str, int]:
         """Return the id of the actor's node and of its process, also while engines compute."""
         return ray.get_runtime_context().get_node_id(), os.getpid()
 

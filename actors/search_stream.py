@@ -225,7 +225,7 @@ class _Stream(Generic[Item]):
 
     async def _restarted(self, actor: int) -> None:
         try:
-            await self._actors[actor].process.remote()
+            await self._actors[actor].node_and_pid.remote()
         except Exception as error:
             self._dead += 1
             if self._dead == len(self._actors):
@@ -253,7 +253,7 @@ async def _grow(
             continue
         actor = growth.start()
         try:
-            await actor.process.remote()  # it is scheduled and has loaded its engines
+            await actor.node_and_pid.remote()  # it is scheduled and has loaded its engines
         except RayError as error:  # the other actors continue without it
             if notify is not None:
                 notify(f"could not start a further search actor: {error}")

@@ -113,7 +113,10 @@ class TrainingQueue:
 
 
 class RayTrainBackend:
-    """Runs a training on a Ray Train worker: Ray Data reads rows, Ray Train stores checkpoints.
+    """The ``TrainingBackend`` of a Ray Train worker.
+
+    It reads rows with Ray Data, stores checkpoints with Ray Train, and reports progress to the
+    queue.
 
     Args:
         queue: the job queue.

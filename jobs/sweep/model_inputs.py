@@ -1,6 +1,6 @@
 """The inputs of the steps that make models, resolved when a step runs."""
 
-from jobs.sweep.readers import ReaderModels
+from jobs.sweep.length_limits import LengthLimitingModels
 from jobs.sweep.runtime.workspace import Workspace
 from jobs.sweep.steps.data import DataInputs
 from jobs.sweep.steps.implicit_pairs import SPLITS, ImplicitPairsInputs
@@ -42,7 +42,7 @@ def pairs_inputs(workspace: Workspace) -> PairsInputs:
     return PairsInputs(
         task=config.data,
         folder=workspace.files.folder("data"),
-        readers=reader_models(workspace),
+        length_limiting_models=length_limiting_models(workspace),
         chat=workspace.models.chat("policy"),
         engines=workspace.engines(),
         seed=config.seed,
@@ -158,10 +158,10 @@ def implicit_inputs(workspace: Workspace, name: str) -> ImplicitInputs:
     )
 
 
-def reader_models(workspace: Workspace) -> ReaderModels:
-    """Return the policy and the user's reward models, which read prompts and pairs."""
+def length_limiting_models(workspace: Workspace) -> LengthLimitingModels:
+    """Return the policy and the user's reward models, whose contexts limit prompts and pairs."""
     models = workspace.models
-    return ReaderModels(
+    return LengthLimitingModels(
         models.checkpoint("policy"), workspace.config.chat.fold_system, models.scorers_of_user()
     )
 

@@ -19,10 +19,10 @@ def add_models(plan: StageList, model: str | None) -> None:
     config = plan.config
     _add_data(plan)
     _add_policy(plan)
-    readers = () if config.data.samples_pairs else plan.kind_modules()
+    kinds = () if config.data.samples_pairs else plan.kind_modules()
     plan.add(
         "pairs", pairs.run, inputs.pairs_inputs, _pairs_identity(plan), ("data", "policy"),
-        unit="prompts", components=(type(config.data).__module__, *readers),
+        unit="prompts", components=(type(config.data).__module__, *kinds),
     )  # fmt: skip
     _add_orm_or_reference(plan, "orm")
     partial_pairs_needed = any(v.takes_partial_pairs for v in config.variants.values())
@@ -64,7 +64,9 @@ def _pairs_identity(plan: StageList) -> dict[str, object]:
         "data": to_plain(config.data),
         "decoding": to_plain(config.decoding),
         "context": config.models.architecture.max_position_embeddings,
-        "readers": {} if config.data.samples_pairs else plan.reader_fingerprints(),
+        "length_limiting_models": {}
+        if config.data.samples_pairs
+        else plan.user_reward_model_fingerprints(),
         "seed": config.seed,
     }
 

@@ -22,7 +22,7 @@ def add_search(plan: StageList) -> None:
         "max_concurrent": config.search.max_concurrent,
         "engine": config.search.engine,
         "dtype": config.search.dtype,
-        "readers": plan.reader_fingerprints(),
+        "length_limiting_models": plan.user_reward_model_fingerprints(),
     }
     plan.add(
         "samples", samples.run_samples, partial(inputs.samples_inputs, n=n),

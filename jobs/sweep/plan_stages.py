@@ -100,22 +100,22 @@ class StageList:
             prints[f"{model}.base"] = fingerprint(variant.base)
         return prints
 
-    def reader_fingerprints(self) -> dict[str, str]:
+    def user_reward_model_fingerprints(self) -> dict[str, str]:
         """Return fingerprints of the user's reward models.
 
         Their contexts decide which pairs of a data set and which prompts are kept.
         """
-        return {name: fingerprint(path) for name, path in self._reader_paths().items()}
+        return {name: fingerprint(path) for name, path in self._user_reward_models().items()}
 
     def kind_modules(self, *scorers: str | None) -> tuple[str, ...]:
         """Return the modules of the kinds of some scorers, and of the user's reward models.
 
         They are components of the stages that score by these scorers, or read texts as they do.
         """
-        names = {*filter(None, scorers), *self._reader_paths()}
+        names = {*filter(None, scorers), *self._user_reward_models()}
         return tuple(sorted(set().union(*(kind_modules(self.config, name) for name in names))))
 
-    def _reader_paths(self) -> dict[str, str]:
+    def _user_reward_models(self) -> dict[str, str]:
         paths = {name: variant.checkpoint for name, variant in self.config.variants.items()}
         paths |= {"orm": self.config.models.orm, "reference": self.config.models.reference}
         return {name: path for name, path in paths.items() if path}

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from jobs.sweep.model_inputs import reader_models
-from jobs.sweep.readers import TestPrompts
+from jobs.sweep.length_limits import TestPrompts
+from jobs.sweep.model_inputs import length_limiting_models
 from jobs.sweep.runtime.workspace import Workspace
 from jobs.sweep.stage_names import CellName
 from jobs.sweep.steps.agreement import AgreementInputs, TestPairs
@@ -46,7 +46,7 @@ def cell_inputs(workspace: Workspace, cell: CellName) -> CellInputs:
         in_actors=not method.shared_samples and bool(config.cluster.search_actors),
         samples=files.file("samples", SAMPLES) if method.shared_samples else None,
         entropies=files.file("calibration", ENTROPIES) if method.calibrates_entropy else None,
-        rewarded_pairs=pairs_file,
+        reward_calibration_pairs=pairs_file,
     )
 
 
@@ -109,7 +109,7 @@ def _search(workspace: Workspace) -> SearchInputs:
 
 def _test_prompts(workspace: Workspace) -> TestPrompts:
     return TestPrompts(
-        workspace.files.file("data", "prompts_test.parquet"), reader_models(workspace),
+        workspace.files.file("data", "prompts_test.parquet"), length_limiting_models(workspace),
         workspace.config.decoding.max_new_tokens,
     )  # fmt: skip
 

@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.conversations.chat_formats import (
     BLANK_LINE,
     bos_ids,
-    empty_pair,
+    empty_text_pair,
+    joins_text_pairs,
     plain_template,
     template_of_architecture,
-    writes_pairs,
 )
 from orchestrator.conversations.control_tokens import ControlTokens, Ids, split
 from orchestrator.conversations.end_tokens import ScoreAt, end_ids, generation_ends, up_to_scored
@@ -217,7 +217,7 @@ class Chat:
         """Return all but the last separator, which closes the response."""
         text = BLANK_LINE.join(message["content"] for message in messages)
         first = self.response_ids(text)
-        empty = empty_pair(self.tokenizer)  # [CLS] [SEP] ... [SEP]
+        empty = empty_text_pair(self.tokenizer)  # [CLS] [SEP] ... [SEP]
         return (*empty[:1], *first, *empty[1:-1])
 
     def _full_closing_ids(self) -> Ids:
@@ -259,7 +259,7 @@ def _load_cached(checkpoint: str, fold_system: bool, score_at: ScoreAt | None, g
     tokenizer = load_tokenizer(checkpoint)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = template_of_architecture(checkpoint)
-    pair = writes_pairs(tokenizer)
+    pair = joins_text_pairs(tokenizer)
     if tokenizer.eos_token_id is None and not pair:
         raise ValueError(
             f"{checkpoint}: its tokenizer has no end-of-sequence token; valid: a"

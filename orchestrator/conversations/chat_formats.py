@@ -1,4 +1,4 @@
-"""Conversation formats that a tokenizer does not define: by architecture, plain text, pairs."""
+"""Conversation formats that tokenizers do not define: by architecture, plain text, text pairs."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -41,14 +41,17 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     return tuple(ids[:1]) if ids[:1] == [tokenizer.bos_token_id] else ()
 
 
-def writes_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
+def joins_text_pairs(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether a tokenizer has no template but joins two texts with separators."""
     if tokenizer.chat_template is not None or None in (tokenizer.cls_token, tokenizer.sep_token):
         return False
-    ids, separator = empty_pair(tokenizer), tokenizer.sep_token_id
+    ids, separator = empty_text_pair(tokenizer), tokenizer.sep_token_id
     return ids[:2] == [tokenizer.cls_token_id, separator] and ids[2:].count(separator) > 0
 
 
-def empty_pair(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of a pair of empty texts (as a list, since text_pair="" counts as no text)."""
+def empty_text_pair(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of a pair of empty texts.
+
+    The pair is passed as a batch of one, because the tokenizer ignores ``text_pair=""``.
+    """
     return list(tokenizer([("", "")])["input_ids"][0])

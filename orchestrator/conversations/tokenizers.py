@@ -27,7 +27,10 @@ _BYTES_TEMPLATE = (
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of one token per word, split at spaces and decoded with single ones."""
+    """Return a tokenizer with one token per word.
+
+    Text is split at white space, and decoded tokens are joined by single spaces.
+    """
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -58,17 +58,17 @@ class ImplicitExample:
         prompt_ids: the prompt as the policy reads it.
         responses: token ids of each response with its end token.
         labels: True for a right (chosen) response.
-        references: log pi_ref of each response with its end token, in nats.
+        reference_log_probs: log pi_ref of each response with its end token, in nats.
         unrelated_ids: a response to another prompt, for the KL term of KTO; () if there is none.
-        unrelated_reference: log pi_ref of that response to this prompt, in nats.
+        unrelated_reference_log_prob: log pi_ref of that response to this prompt, in nats.
     """
 
     prompt_ids: Ids
     responses: tuple[Ids, ...]
     labels: tuple[bool, ...]
-    references: tuple[float, ...]
+    reference_log_probs: tuple[float, ...]
     unrelated_ids: Ids = ()
-    unrelated_reference: float = 0.0
+    unrelated_reference_log_prob: float = 0.0
 
     @property
     def size(self) -> int:
@@ -89,7 +89,7 @@ def with_unrelated(rows: Sequence[ImplicitExample]) -> list[ImplicitExample]:
     """Return the rows, each with the first response of the next row that has another prompt.
 
     The row after the last is the first. So the result depends on the order of the data, not on
-    batches. ``unrelated_reference`` is NaN until it is computed.
+    batches. ``unrelated_reference_log_prob`` is NaN until it is computed.
 
     Raises:
         ValueError: all rows have the same prompt.
@@ -102,6 +102,8 @@ def with_unrelated(rows: Sequence[ImplicitExample]) -> list[ImplicitExample]:
         if row.prompt_ids != last.prompt_ids:
             follower = last
         unrelated = follower.responses[0]
-        extended.append(replace(row, unrelated_ids=unrelated, unrelated_reference=float("nan")))
+        extended.append(
+            replace(row, unrelated_ids=unrelated, unrelated_reference_log_prob=float("nan"))
+        )
         last = row
     return extended[::-1]

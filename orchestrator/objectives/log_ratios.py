@@ -30,8 +30,8 @@ class LogRatioObjective(Objective[ImplicitExample]):
 
         texts = [(row.prompt_ids, response) for row in rows for response in row.responses]
         log_probs = token_log_probs(context.model, texts, context.pad_id).sum(1)  # (N,)
-        references = [value for row in rows for value in row.references]
-        reference = torch.tensor(references, dtype=torch.float64).to(log_probs)
+        values = [value for row in rows for value in row.reference_log_probs]
+        reference = torch.tensor(values, dtype=torch.float64).to(log_probs)
         return context.beta * (log_probs - reference)
 
     @classmethod
@@ -56,7 +56,7 @@ class LogRatioObjective(Objective[ImplicitExample]):
         texts = [(row.prompt_ids, row.unrelated_ids) for row in rows]
         with torch.no_grad():
             log_probs = token_log_probs(context.model, texts, context.pad_id).double().sum()
-        return float(log_probs) - sum(row.unrelated_reference for row in rows), len(rows)
+        return float(log_probs) - sum(row.unrelated_reference_log_prob for row in rows), len(rows)
 
 
 class PairObjective(LogRatioObjective):

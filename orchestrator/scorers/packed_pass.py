@@ -19,7 +19,7 @@ class PackedPass:
     Args:
         model: on its device, in evaluation mode.
         pad_id: any token id; no score depends on padding.
-        head: as in ``packed_scores``.
+        head: maps hidden states (N, k, D) to scores (N, k); replaces the model's score head.
         branch_memory_mib: memory limit for branches beside their trunks (MiB).
     """
 
@@ -34,7 +34,7 @@ class PackedPass:
         self._branch_memory_mib = branch_memory_mib
 
     @torch.no_grad()
-    def rows(self, rows: Sequence[PackedRow]) -> list[list[float]]:
+    def score_rows(self, rows: Sequence[PackedRow]) -> list[list[float]]:
         """Return the scores of packed rows; result i has those of row i's branches.
 
         Raises:
@@ -51,12 +51,17 @@ class PackedPass:
         check_finite(results)
         return results
 
-    def branches(
+    def score_branches(
         self, trunks: Sequence[tuple[Ids, Ids]], branches: Sequence[Sequence[Branch]]
     ) -> tuple[list[list[float]], list[int]]:
-        """Return the scores of each trunk's branches (prompt, response), and the tokens computed.
+        """Return, for each trunk, the scores of its branches and the number of tokens computed.
 
-        Long branches of one trunk are split into several rows.
+        The branches of a trunk are distributed over several rows if together they have more tokens
+        than the trunk; each row computes the trunk again.
+
+        Args:
+            trunks: (prompt, response) of each trunk.
+            branches: the branches of each trunk.
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
@@ -68,7 +73,7 @@ class PackedPass:
                 owners.append(owner)
         scores: list[list[float]] = [[] for _ in trunks]
         tokens = [0] * len(trunks)
-        for owner, row, values in zip(owners, rows, self.rows(rows), strict=True):
+        for owner, row, values in zip(owners, rows, self.score_rows(rows), strict=True):
             scores[owner] += values
             tokens[owner] += row.tokens
         return scores, tokens

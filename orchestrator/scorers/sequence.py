@@ -103,7 +103,7 @@ class SequenceScorer(Scorer):
             branches = tuple(branch for part in parts for branch in part.branches)
             rows.append(replace(parts[0], branches=branches))
         self.check_context_length([row.longest for row in rows])
-        return self._pass.rows(rows)
+        return self._pass.score_rows(rows)
 
     def score_in_model_tokens(self, requests: Sequence[ScoreRequest]) -> list[Scored]:
         """Score requests; the cached part of a prefix is not computed again.

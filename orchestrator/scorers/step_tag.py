@@ -89,7 +89,7 @@ class StepTagScorer(Scorer):
             steps.append(numbers)
         self.check_context_length([row.longest for row in rows])
         results = []
-        for numbers, rewards in zip(steps, self._pass.rows(rows), strict=True):
+        for numbers, rewards in zip(steps, self._pass.score_rows(rows), strict=True):
             scores = [self._of([rewards[i] for i in steps]) for steps in numbers]
             results.append(scores * (len(positions) or 1))
         return results
@@ -98,7 +98,7 @@ class StepTagScorer(Scorer):
         """Score requests; a request's prefix is computed once for all its extensions."""
         plans = [self._plan(request) for request in requests]
         trunks = [(row.prompt_ids, plan.trunk) for row, plan in zip(requests, plans, strict=True)]
-        rewards, tokens = self._pass.branches(trunks, [plan.branches for plan in plans])
+        rewards, tokens = self._pass.score_branches(trunks, [plan.branches for plan in plans])
         results = []
         for (prompt, trunk), plan, row, count in zip(trunks, plans, rewards, tokens, strict=True):
             scores = (self._of([row[i] for i in numbers]) for numbers in plan.steps)

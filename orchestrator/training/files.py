@@ -32,9 +32,9 @@ SCHEMAS: dict[type[Example], pa.Schema] = {
             ("prompt_ids", _IDS),
             ("responses", pa.list_(_IDS)),
             ("labels", pa.list_(pa.bool_())),
-            ("references", pa.list_(pa.float64())),
+            ("reference_log_probs", pa.list_(pa.float64())),
             ("unrelated_ids", _IDS),
-            ("unrelated_reference", pa.float64()),
+            ("unrelated_reference_log_prob", pa.float64()),
             *_COUNTS,
         ]
     ),

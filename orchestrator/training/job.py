@@ -1,4 +1,4 @@
-"""A training job, its result, and the interface to whatever runs it."""
+"""A training job, its result, and the interface of its backend."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -99,7 +99,7 @@ class TrainingResult:
 
 
 class TrainingBackend(Protocol):
-    """What runs a training on one worker: it reads rows, stores checkpoints, shows progress.
+    """The backend of a training on one worker: reads rows, stores checkpoints, receives progress.
 
     Attributes:
         rank: number of the worker.

@@ -120,7 +120,7 @@ def arguments(model: PreTrainedModel, row: Any, kind: Any) -> list[tuple[Any, ..
         ]
     rewards = [
         BETA * (sum(token_log_probs(model, row.prompt_ids, response)) - reference)
-        for response, reference in zip(row.responses, row.references, strict=True)
+        for response, reference in zip(row.responses, row.reference_log_probs, strict=True)
     ]
     if kind == "pairs":
         return [tuple(rewards)]

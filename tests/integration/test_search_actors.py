@@ -93,14 +93,14 @@ def test_one_search_actor_of_two_is_killed_and_all_responses_are_as_if_it_were_n
     cluster: None,
 ) -> None:
     pair = actors(2, engines(word_policy, word_reward))
-    _, process = ray.get(pair[0].process.remote())
+    _, process = ray.get(pair[0].node_and_pid.remote())
     told: list[str] = []
     finished = stopping([process], told, signal.SIGKILL)
     found = asyncio.run(search_all(pair, CBS, problems, finished))
     assert sorted(told) == sorted(problem.prompt_id for problem in problems)
     assert [response.prompt_id for response in found] == [p.prompt_id for p in problems]
     assert texts(found) == undisturbed
-    assert ray.get(pair[0].process.remote())[1] != process, "Ray started it again"
+    assert ray.get(pair[0].node_and_pid.remote())[1] != process, "Ray started it again"
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_n
     cluster: None,
 ) -> None:
     pair = actors(2, engines(word_policy, word_reward))
-    _, process = ray.get(pair[1].process.remote())
+    _, process = ray.get(pair[1].node_and_pid.remote())
     told: list[str] = []
     said: list[str] = []
 
@@ -182,7 +182,7 @@ def test_an_actor_that_found_no_room_is_not_waited_for(
     assert grown(pool, problems, Growth(start, max_actors=4, interval=0.01), []) == undisturbed
     (actor,) = asked
     with pytest.raises(RayActorError):
-        ray.get(actor.process.remote(), timeout=600)
+        ray.get(actor.node_and_pid.remote(), timeout=600)
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
     policy = ActorPolicy(pools[0], places.policy)
     reward = ActorReward(pools[1], places.reward, load_chat(word_reward))
     told: list[str] = []
-    processes = [ray.get(pool[0].process.remote()) for pool in pools]
+    processes = [ray.get(pool[0].pid.remote()) for pool in pools]
     finished = stopping(processes, told, signal.SIGKILL)
     found = asyncio.run(
         run_searches(
@@ -235,7 +235,7 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
     assert sorted(told) == sorted(problem.prompt_id for problem in problems)
     assert texts(found) == undisturbed
     for pool, process in zip(pools, processes, strict=True):
-        assert ray.get(pool[0].process.remote()) != process, "Ray started it again"
+        assert ray.get(pool[0].pid.remote()) != process, "Ray started it again"
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_
     cluster: None,
 ) -> None:
     pair = actors(2, engines(word_policy, nan_reward), max_restarts=0, max_task_retries=0)
-    processes = [ray.get(actor.process.remote())[1] for actor in pair]
+    processes = [ray.get(actor.node_and_pid.remote())[1] for actor in pair]
     read = 0
 
     def source() -> Iterator[tuple[int, Problem]]:

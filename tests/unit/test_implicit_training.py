@@ -57,7 +57,7 @@ def one_row(model: nn.Module, row: ImplicitExample, objective: str) -> tuple[Ten
     """The formulas as they are published, in the plainest way."""
     r = [
         BETA * (log_prob(model, row.prompt_ids, y) - reference)
-        for y, reference in zip(row.responses, row.references, strict=True)
+        for y, reference in zip(row.responses, row.reference_log_probs, strict=True)
     ]
     if objective == "dpo":
         return -torch.log(sigma(r[0] - r[1])), int(r[0] > r[1])
@@ -120,7 +120,9 @@ def test_at_the_reference_itself_every_reward_is_zero(model: nn.Module) -> None:
         rows = [
             replace(
                 row,
-                references=tuple(float(log_prob(model, row.prompt_ids, y)) for y in row.responses),
+                reference_log_probs=tuple(
+                    float(log_prob(model, row.prompt_ids, y)) for y in row.responses
+                ),
             )
             for row in PAIRS
         ]
@@ -139,7 +141,8 @@ def test_what_the_loss_is_a_mean_over() -> None:
 def test_the_kl_term_is_the_log_ratio_of_the_unrelated_responses(model: nn.Module) -> None:
     with torch.no_grad():
         expected = sum(
-            float(log_prob(model, row.prompt_ids, row.unrelated_ids)) - row.unrelated_reference
+            float(log_prob(model, row.prompt_ids, row.unrelated_ids))
+            - row.unrelated_reference_log_prob
             for row in (PAIRS[0], PAIRS[2])
         )
     total, count = KTO.step_terms(context(model), [PAIRS[0], PAIRS[2]])
@@ -160,9 +163,9 @@ def test_the_unrelated_response_is_the_next_rows_first() -> None:
     found = with_unrelated(PAIRS)
     assert [row.unrelated_ids for row in found] == [(12, 13, 4), (22, 4), (8, 9, 10, 4)]
     # What the reference says of it is another's to compute: forgotten, it shows.
-    assert all(math.isnan(row.unrelated_reference) for row in found)
-    assert [replace(row, unrelated_ids=(), unrelated_reference=0.0) for row in found] == [
-        replace(row, unrelated_ids=(), unrelated_reference=0.0) for row in PAIRS
+    assert all(math.isnan(row.unrelated_reference_log_prob) for row in found)
+    assert [replace(row, unrelated_ids=(), unrelated_reference_log_prob=0.0) for row in found] == [
+        replace(row, unrelated_ids=(), unrelated_reference_log_prob=0.0) for row in PAIRS
     ]
 
 

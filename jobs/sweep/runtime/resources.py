@@ -15,7 +15,10 @@ Actor = Any  # Ray's actor handles have no type
 
 
 def threads_per_process(cluster: ClusterConfig, processes: int) -> int:
-    """Return the torch threads of each of some processes that share the cores."""
+    """Return the torch threads per process when ``processes`` share ``cluster.threads``.
+
+    The default of ``cluster.threads`` is all cores. The result is at least 1.
+    """
     return max((cluster.threads or os.cpu_count() or 1) // processes, 1)
 
 
@@ -41,7 +44,7 @@ class Resources:
         return "cuda" if self.cluster.actor_gpus else "cpu"
 
     def threads(self, processes: int) -> int:
-        """Return the torch threads of each of some processes that share the cores."""
+        """Return the torch threads per process when ``processes`` share ``cluster.threads``."""
         return threads_per_process(self.cluster, processes)
 
     def policy_actors(self) -> list[Actor]:

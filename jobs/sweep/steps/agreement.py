@@ -1,4 +1,4 @@
-"""Step 8a: score prefixes of held-out pairs with one scorer, closed and open (appendix B).
+"""The stages ``agreement/NAME``: score prefixes of held-out pairs, closed and open (appendix B).
 
 The pairs are samples of the test prompts labelled by the task, or the held-out pairs that come with
 the data. The evaluation computes rates and tests from the scores.
@@ -14,7 +14,7 @@ import numpy as np
 
 from actors.backends import ActorReward
 from jobs.sweep.backends import FULL_LENGTH, Engines
-from jobs.sweep.readers import TestPrompts
+from jobs.sweep.length_limits import TestPrompts
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.evaluation.prefix_rates import POSITIONS

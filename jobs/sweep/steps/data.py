@@ -1,4 +1,4 @@
-"""Step 1: read the task's data: demonstrations, preference pairs or prompts, test prompts."""
+"""The stage ``data``: read demonstrations, preference pairs or prompts, and test prompts."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Step 8b: compute intervals and paired tests of the cells and of the prefix scores.
+"""The stage ``evaluation``: compute intervals and paired tests of cells and prefix scores.
 
 The step writes evaluation.json, the statistical part of the summary: cells, comparisons, equal
 budgets, agreement, premise.

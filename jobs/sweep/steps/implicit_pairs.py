@@ -1,6 +1,6 @@
-"""Step 6a: make training rows for implicit PRMs, with log-probabilities under the policy.
+"""The stage ``implicit_pairs``: make training rows for implicit PRMs, with log-probabilities.
 
-The log-probabilities are computed once for all objectives: log pi_ref of both responses of a pair,
+They are computed once for all objectives, under the policy: log pi_ref of both responses of a pair,
 and of a response to another prompt for KTO's KL term.
 """
 
@@ -96,8 +96,8 @@ def _with_reference_log_probs(
     return [
         replace(
             row,
-            references=tuple(next(log_probs) for _ in row.responses),
-            unrelated_reference=next(log_probs) if needs_unrelated_response else 0.0,
+            reference_log_probs=tuple(next(log_probs) for _ in row.responses),
+            unrelated_reference_log_prob=next(log_probs) if needs_unrelated_response else 0.0,
         )
         for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Step 3: make preference pairs of whole responses for ORM, reference and PRM.
+"""The stage ``pairs``: make preference pairs of full responses for ORM, reference and PRM.
 
 A pair is two samples of the policy that the task labels, or it comes with the data. Pairs from
 files that the models cannot read (too long, refused by the chat template, identical tokens) are
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from actors.backends import ActorPolicy
 from jobs.sweep.backends import Engines
-from jobs.sweep.readers import ReaderModels
+from jobs.sweep.length_limits import LengthLimitingModels
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.context_length import ContextLimit, check_any_usable, first_rejection_reason
 from orchestrator.data.rejects import make_reject, write_rejects
@@ -35,7 +35,7 @@ class PairsInputs:
     Attributes:
         task: determines the source of the pairs, and labels samples.
         folder: folder of the stage that reads the data.
-        readers: the models that read the pairs.
+        length_limiting_models: the models that the pairs must fit.
         chat: chat format of the policy.
         engines: the policy in actors.
         seed: seed of the run.
@@ -44,7 +44,7 @@ class PairsInputs:
 
     task: Task
     folder: Path
-    readers: ReaderModels
+    length_limiting_models: LengthLimitingModels
     chat: Chat
     engines: Engines
     seed: int
@@ -55,7 +55,7 @@ def run(inputs: PairsInputs, folder: Path, progress: ProgressBar) -> StageResult
     """Write pairs_{orm,reference,prm}.parquet and the rejects."""
     if inputs.task.samples_pairs:
         return _roll_out(inputs, folder, progress)
-    limits = inputs.readers.load()
+    limits = inputs.length_limiting_models.load()
     prompts = read_prompts(inputs.folder / "prompts_test.parquet")
     reasons = (
         first_rejection_reason(limits, prompt.messages, (), inputs.max_new_tokens)

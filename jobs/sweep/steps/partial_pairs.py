@@ -1,8 +1,8 @@
-"""Step 5: make partial pairs with Ray Data (section 4.1.1) and reference scores (section 4.2).
+"""The stage ``partial_pairs``: make partial pairs and reference scores (sections 4.1.1 and 4.2).
 
-One streaming pipeline reads pairs, cuts them (TLT, SST), scores the prefixes with reference actors,
-computes weights and writes Parquet. It keeps the order of the pairs, so that a training that
-resumes sees the same batches.
+One streaming pipeline of Ray Data reads pairs, cuts them (TLT, SST), scores the prefixes with
+reference actors, computes weights and writes Parquet. It keeps the order of the pairs, so that a
+training that resumes sees the same batches.
 """
 
 import logging

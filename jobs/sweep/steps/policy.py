@@ -1,4 +1,4 @@
-"""Step 2: train the policy by supervised fine-tuning of a new small Llama on the demonstrations."""
+"""The stage ``policy``: fine-tune a new small Llama on the demonstrations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

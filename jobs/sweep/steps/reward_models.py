@@ -1,4 +1,4 @@
-"""Steps 4 and 6: train the ORM and the reference (Eq. 1), and the PRMs (Eq. 2, Eq. 3)."""
+"""The stages ``orm``, ``reference`` (Eq. 1) and ``variants/NAME`` (Eq. 2, Eq. 3): train a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

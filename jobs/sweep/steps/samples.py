@@ -1,4 +1,4 @@
-"""Step 7a: draw the samples that several cells share, and calibrate thresholds."""
+"""The stages ``samples`` and ``calibration``: draw shared samples, and calibrate thresholds."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.sweep.backends import Engines
-from jobs.sweep.readers import TestPrompts
+from jobs.sweep.length_limits import TestPrompts
 from orchestrator.choices import Dtype
 from orchestrator.conversations.chat import Chat
 from orchestrator.data.rejects import write_rejects

@@ -1,4 +1,4 @@
-"""Step 7b: search the test prompts with one method and one scorer, a cell of the sweep."""
+"""The stages ``cells/METHOD/SCORER``: search the test prompts with one method and one scorer."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.sweep.readers import TestPrompts
+from jobs.sweep.length_limits import TestPrompts
 from jobs.sweep.steps.samples import CALIBRATION_PROMPTS, SearchInputs, counter
 from orchestrator.checkpoints.parameters import matrix_parameters
 from orchestrator.choices import Engine, Position
@@ -52,7 +52,8 @@ class CellInputs:
         in_actors: whether search actors run the method; else the pools of policy and scorer.
         samples: file of the shared samples; None if the method does not use them.
         entropies: file of the calibration; None if the method does not use it.
-        rewarded_pairs: file of pairs whose responses calibrate the rewards; None as above.
+        reward_calibration_pairs: file of pairs whose responses calibrate the rewards; None as
+            above.
     """
 
     search: SearchInputs
@@ -65,7 +66,7 @@ class CellInputs:
     in_actors: bool
     samples: Path | None
     entropies: Path | None
-    rewarded_pairs: Path | None
+    reward_calibration_pairs: Path | None
 
 
 def run_cell(inputs: CellInputs, folder: Path, progress: ProgressBar) -> StageResult:
@@ -150,9 +151,9 @@ def _calibration(inputs: CellInputs) -> Calibration:
     rewards: list[float] = []
     if inputs.entropies is not None:
         entropies = pq.read_table(inputs.entropies)["entropy"].to_pylist()
-    if inputs.rewarded_pairs is not None and inputs.scorer is not None:
+    if inputs.reward_calibration_pairs is not None and inputs.scorer is not None:
         # Whole responses to prompts that are not the test's.
-        pairs = read_pairs_table(inputs.rewarded_pairs)[:CALIBRATION_PROMPTS]
+        pairs = read_pairs_table(inputs.reward_calibration_pairs)[:CALIBRATION_PROMPTS]
         responses = [(p.prompt, text) for p in pairs for text in (p.chosen, p.rejected)]
         engines, dtype = inputs.search.engines, inputs.search.dtype
         rewards = engines.whole_rewards(inputs.scorer, responses, dtype)

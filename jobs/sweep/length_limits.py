@@ -1,4 +1,4 @@
-"""The models that read the prompts and responses of a run, for checks of lengths.
+"""The models whose context lengths limit prompts and pairs, and the test prompts that fit them.
 
 Models that the run trains have the tokenizer, template and context of the policy. Each of the
 user's checkpoints has its own.
@@ -19,7 +19,7 @@ from orchestrator.scorers.spec import ScorerSpec
 
 
 @dataclass(frozen=True)
-class ReaderModels:
+class LengthLimitingModels:
     """The policy and the user's reward models.
 
     Attributes:
@@ -50,17 +50,17 @@ class TestPrompts:
 
     Attributes:
         file: file with the prompts.
-        readers: the models that read them.
+        length_limiting_models: the models that the prompts must fit.
         max_new_tokens: largest number of tokens of a response.
     """
 
     file: Path
-    readers: ReaderModels
+    length_limiting_models: LengthLimitingModels
     max_new_tokens: int
 
     def split(self) -> tuple[list[Prompt], list[Reject]]:
         """Return the prompts that fit, and the others as rejects."""
-        limits = self.readers.load()
+        limits = self.length_limiting_models.load()
         kept, rejects = [], []
         for number, prompt in enumerate(read_prompts(self.file)):
             reason = first_rejection_reason(limits, prompt.messages, (), self.max_new_tokens)
