@@ -143,9 +143,8 @@ def test_every_path_gives_the_score_of_the_templates_rendering(
     assert loss == pytest.approx(float(-logsigmoid(gap)), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "families", [list(FAMILIES)[:1], pytest.param(list(FAMILIES)[1:], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("families", [list(FAMILIES)[:3], list(FAMILIES)[3:]])
 def test_vllm_gives_the_same_scores(
     families: list[str], vllm: None, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
