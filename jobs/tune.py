@@ -1,7 +1,7 @@
-"""Tune config fields for one model by Ray Tune; each trial trains that model.
+r"""Tune config fields for one model by Ray Tune; each trial trains that model.
 
     python jobs/tune.py MODEL --space 'training.prm.learning_rate=loguniform(1e-4,1e-2)' \
-        [--space FIELD=choice(A,B,...)] [--trials 8] [--config FILE] [key.sub=value ...]
+        [--space 'FIELD=choice(A,B,...)'] [--trials 8] [--config FILE] [key.sub=value ...]
 
 Distributions: choice, uniform, loguniform, quniform, randint. The best config is written as a YAML
 that jobs/full_sweep.py and jobs/train.py take.

@@ -51,18 +51,9 @@ def check_target(field: str, file: Path) -> None:
     Raises:
         ConfigError: it cannot; the message names ``field``.
     """
-    reason = ""
     try:
-        wanted = file.expanduser().absolute()
-        parent = existing(wanted)
-        if reason := _path_problem(wanted):
-            pass
-        elif parent.is_dir() and parent == wanted:
-            reason = "is a folder"
-        elif not parent.is_dir() and parent != wanted:
-            reason = f"{parent} is not a folder"
-        elif not os.access(parent, os.W_OK) or not shutil.disk_usage(parent).total:
-            reason = f"no permission to write in {parent}"
+        path = file.expanduser().absolute()
+        reason = _path_problem(path, holds_files=False) or _target_problem(path)
     except (OSError, ValueError, RuntimeError) as error:
         reason = reason_of(error)
     if reason:
@@ -105,14 +96,30 @@ def is_folder(path: str | Path) -> bool:
         return False
 
 
-def _path_problem(path: Path) -> str:
-    """Return why no file can have this path; "" if one can."""
+def _path_problem(path: Path, *, holds_files: bool = True) -> str:
+    """Return why no file or folder can have this path; "" if one can."""
     if any(character < " " for character in str(path)):
         return "contains control characters"
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         return f"a name in it is longer than {LONGEST_NAME} bytes"
     if len(os.fsencode(path)) > LONGEST_PATH - ROOM:
-        return f"paths inside it would be longer than {LONGEST_PATH} bytes"
+        if holds_files:
+            return f"paths inside it would be longer than {LONGEST_PATH} bytes"
+        return f"the path is longer than {LONGEST_PATH - ROOM} bytes"
+    return ""
+
+
+def _target_problem(path: Path) -> str:
+    """Return why a file cannot be written; "" if no reason is found. Writes nothing."""
+    parent = existing(path)
+    if parent.is_dir() and parent == path:
+        return "is a folder"
+    if not parent.is_dir() and parent != path:
+        return f"{parent} is not a folder"
+    if not os.access(parent, os.W_OK):
+        return f"no permission to write in {parent}"
+    if not shutil.disk_usage(parent).total:
+        return f"{parent} is not on a disk"
     return ""
 
 

@@ -114,6 +114,18 @@ def test_a_target_is_a_file_that_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for good in ("file", "new", "deep/new"):
         check_target("--out", tmp_path / good)
-    for bad in (str(tmp_path), f"{tmp_path}/file/x", "/dev/null/x", "/proc/x", "a\0b"):
-        with pytest.raises(ConfigError, match=r"^--out = "):
+    reasons = {
+        str(tmp_path): "is a folder",
+        f"{tmp_path}/file/x": f"{tmp_path}/file is not a folder",
+        "/dev/null/x": "/dev/null is not a folder",
+        "/proc/x": "/proc is not on a disk",
+        "a\0b": "contains control characters",
+        f"{tmp_path}/{'x' * 300}": "a name in it is longer than 255 bytes",
+        "/tmp" + "/xxxxxxxxx" * 420: "the path is longer than 3896 bytes",
+    }
+    for bad, reason in reasons.items():
+        with pytest.raises(ConfigError) as error:
             check_target("--out", Path(bad))
+        text = str(error.value)
+        assert text.startswith("--out = ")
+        assert text.endswith(f": {reason}; valid: a file in a writable folder")
