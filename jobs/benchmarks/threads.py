@@ -2,8 +2,8 @@
 
 The ways are the project's setting (spin 2,000 times, then sleep), sleep at once, and spin.
 
-Each row is measured in a separate process, since torch reads the setting when it is loaded: on an
-idle machine, and next to a process that keeps one core busy. The model has the size of the embedded
+Each row runs in a separate process, since torch reads the setting at import. Each is measured on an
+idle machine and beside a process that keeps one core busy. The model has the size of the embedded
 policy.
 """
 

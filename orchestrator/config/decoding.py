@@ -21,10 +21,10 @@ from orchestrator.fields.section import Section
 from orchestrator.fields.types import (
     LARGEST,
     Count,
-    Different,
     Flag,
     Number,
     Text,
+    Unique,
 )
 from orchestrator.registry import PluginError
 from orchestrator.search.method import METHODS, AnySearchMethod, SearchMethod, methods_in_order
@@ -148,7 +148,7 @@ def methods_of_list(methods: Sequence[object]) -> dict[str, object]:
 class SearchSettings(Section):
     """What all methods of a sweep share, and the methods that run."""
 
-    scorers: Annotated[list[Text], Field(min_length=1), Different] | None = None
+    scorers: Annotated[list[Text], Field(min_length=1), Unique] | None = None
     """Scorers of the cells: `orm`, `reference` and names of variants. null: the ORM and all
     variants."""
     max_concurrent: Count = 75

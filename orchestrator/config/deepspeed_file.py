@@ -14,7 +14,7 @@ from orchestrator.config.errors import ConfigError, reason_of, shown, shown_name
 from orchestrator.config.output_paths import is_file
 from orchestrator.config.training import TrainingConfig
 from orchestrator.fields.section import Section
-from orchestrator.fields.types import CountOrNone, Flag, NotNegative, Number, Positive
+from orchestrator.fields.types import Flag, NonNegativeInt, NotNegative, Number, Positive
 
 ROOT = Path(__file__).resolve().parents[2]
 LARGEST_FILE = 1_000_000  # bytes
@@ -63,7 +63,7 @@ class OptimizerParams(Section):
     initial_accumulator_value: NotNegative | None = None
     max_coeff: Positive | None = None
     min_coeff: Positive | None = None
-    ns_steps: CountOrNone | None = None
+    ns_steps: NonNegativeInt | None = None
     muon_lr: Positive | None = None
     adam_lr: Positive | None = None
     torch_adam: Flag | None = None

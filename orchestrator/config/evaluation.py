@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from orchestrator.config.errors import shown
 from orchestrator.fields.section import Section
-from orchestrator.fields.types import Count, Different
+from orchestrator.fields.types import Count, Unique
 from orchestrator.judges.judge import JUDGES, Judge
 from orchestrator.judges.task_grade import TaskGrade
 
@@ -45,7 +45,7 @@ else:  # SerializeAsAny: pydantic writes the fields of the judge's own class
 class EvaluationConfig(Section):
     """Evaluation of cells and of prefix scores."""
 
-    agreement_grid: Annotated[list[Count], Different] = Field(
+    agreement_grid: Annotated[list[Count], Unique] = Field(
         default=[5, 10, 15, 20, 25, 30, 35, 40], min_length=1, max_length=GRID
     )
     """Prefix lengths t (tokens) of the agreement tables."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.fields.section import Section
-from orchestrator.fields.types import Count, CountOrNone, NotNegative, Positive, Text
+from orchestrator.fields.types import Count, NonNegativeInt, NotNegative, Positive, Text
 
 MLFLOW_NAME = 200  # characters of an experiment, to which a stage is added
 
@@ -44,7 +44,7 @@ class ClusterConfig(Section):
     faster than one process of two."""
     reward_actors: Count = 2
     """Reward actors; a batch is divided among them."""
-    search_actors: CountOrNone = 2
+    search_actors: NonNegativeInt = 2
     """Search actors, each with both models; 0: the pools of policy and reward actors run every
     search, and one samples while the other scores."""
     reference_actors: Count = 1

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the tree calls this module
     from orchestrator.config.tree import Config
 
 TRAINED_FIELDS = ("truncation", "weight", "match")  # used to train a variant from the ORM
-USE_THE_GAP = ("reference", "entropy", "shuffled")  # kinds of weight that are 1/H
+INVERSE_ENTROPY_WEIGHTS = ("reference", "entropy", "shuffled")  # kinds of weight that are 1/H
 OPTIMIZATIONS = ("policy", "orm", "reference", "prm", "implicit")
 OF_THE_POLICY = (
     "models.architecture", "models.vocabulary", "training.policy",
@@ -71,7 +71,7 @@ def check_effects(config: "Config") -> None:
 
 def messages(config: "Config", item: NoEffect) -> list[str]:
     """Return the error for a field without effect; none if the field is not set."""
-    value = set_value(config, item.field)
+    value = explicit_value(config, item.field)
     return [] if value is None else [item.message(value) + _or_null(config, item.field)]
 
 
@@ -85,8 +85,8 @@ def _or_null(section: Section, field: str) -> str:
     return ", or set it to null" if nullable else ""
 
 
-def set_value(section: Section, field: str) -> object:
-    """Return the value that a file, an override or a call sets; None if the field is not set."""
+def explicit_value(section: Section, field: str) -> object:
+    """Return the value if the field was set explicitly (file, override or call), else None."""
     value: Any = section
     for part in field.split("."):
         if isinstance(value, dict | list):
@@ -196,9 +196,10 @@ def _of_partial_pairs(config: "Config") -> Iterator[NoEffect]:
     elif config.partial.preset == "official":
         why = "partial.preset 'official' draws 1 to 10 prefix lengths"
         yield NoEffect("partial.sst_k", why, "partial.preset paper")
-    if not any(v.weight in USE_THE_GAP for v in trained):
+    if not any(v.weight in INVERSE_ENTROPY_WEIGHTS for v in trained):
         for name in ("max", "normalize"):
-            why, kinds = "no variant is trained with weights 1/H", " or ".join(USE_THE_GAP)
+            why = "no variant is trained with weights 1/H"
+            kinds = " or ".join(INVERSE_ENTROPY_WEIGHTS)
             yield NoEffect(f"weight.{name}", why, f"a variant with weight {kinds}")
     if not trained:
         why = "no variant is trained on partial pairs"
@@ -259,7 +260,7 @@ def superseded(config: "Config") -> dict[str, list[str]]:
         ),
     }  # fmt: skip
     unused = {
-        reason: [field for field in fields if set_value(config, field) is not None]
+        reason: [field for field in fields if explicit_value(config, field) is not None]
         for reason, (is_read, fields) in groups.items()
         if not is_read
     }

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from orchestrator.fields.section import Section
-from orchestrator.fields.types import Count, CountOrNone, Flag, Integer, Positive, Text
+from orchestrator.fields.types import Count, Flag, Integer, NonNegativeInt, Positive, Text
 
 
 class Optimization(Section):
@@ -22,7 +22,7 @@ class Optimization(Section):
     """Passes over the training data. It must not be set together with `max_steps`."""
     max_steps: Count | None = None
     """Exact number of optimizer steps, over as many epochs as they take; null: `epochs` decides."""
-    warmup_steps: CountOrNone = 0
+    warmup_steps: NonNegativeInt = 0
     """Optimizer steps in which the learning rate rises; at most as many as the training has."""
 
 
@@ -52,7 +52,7 @@ class TrainingConfig(Section):
     checkpoint_steps: Count | None = 500
     """Steps between two checkpoints from which an interrupted training resumes; null: none are
     written."""
-    evaluation_pairs: CountOrNone = 128
+    evaluation_pairs: NonNegativeInt = 128
     """Held-out pairs on which a reward model is evaluated during training (loss, accuracy, and the
     agreement AR(t) at the lengths of `evaluation.agreement_grid`); 0: no evaluation."""
     evaluation_steps: Count | None = 100

@@ -109,19 +109,26 @@ def _listed(values: Iterable[sympy.Basic]) -> str:
 
 
 def _of_relation(relation: Boolean) -> str:
-    """Return 5 for ``x = 5``, the set of an inequality, else the zero side up to a factor."""
+    """Return a canonical text of a relation.
+
+    Of ``x = ...`` the right side; of another equation left minus right, up to a rational factor; of
+    another relation in one variable its solution set; otherwise its sympy structure.
+    """
     if isinstance(relation, sympy.Eq):
         left, right = relation.args
         if isinstance(left, sympy.Symbol):
             return _canonical(right)
-        return f"zero {_of_expression(_primitive(left - right))}"
+        return f"zero {_of_expression(_normalized(left - right))}"
     if len(relation.free_symbols) == 1:
         return _canonical(relation.as_set())
     return str(sympy.srepr(relation))
 
 
-def _primitive(expression: sympy.Expr) -> sympy.Expr:
-    """Divide an expression by the rational factor and the sign that its terms share."""
+def _normalized(expression: sympy.Expr) -> sympy.Expr:
+    """Divide an expression by the rational coefficient of its leading term.
+
+    Equations that differ by a rational factor become equal.
+    """
     terms = sympy.expand(_exact(expression).doit()).as_ordered_terms()
     return sympy.expand(expression / terms[0].as_coeff_Mul()[0])
 

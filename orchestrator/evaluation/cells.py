@@ -129,7 +129,7 @@ class Cell:
         return {name: self.mean(name) for name in COSTS}
 
 
-def different_rows(cells: Iterable[Cell]) -> list[tuple[str, str]]:
+def distinct_rows(cells: Iterable[Cell]) -> list[tuple[str, str]]:
     """Return the distinct (prompt id, response) rows of cells, in order of first appearance."""
     return list(dict.fromkeys(row for cell in cells for row in cell.rows))
 

@@ -25,7 +25,7 @@ class CellSummary:
         parameters: the method's settings.
         metrics: mean and interval of each metric, None if not measured; ``reward_std`` is the
             standard deviation of the scorer's rewards.
-        counts: mean and interval of the task's counting grades.
+        counts: mean and interval of each of the task's grades that are counts.
         cost: mean of each cost per prompt.
     """
 
@@ -57,7 +57,10 @@ class Comparison:
 def summarize_cell(
     cell: Cell, task: str, counts: Sequence[str], resampling: Resampling
 ) -> CellSummary:
-    """Return a cell's metrics, counts and costs; ``counts`` are the task's counting grades."""
+    """Return a cell's metrics, counts and costs.
+
+    ``counts`` are the names of the task's grades that are counts.
+    """
     metrics: dict[str, Interval | float | None] = {
         name: cell.interval(name, resampling) for name in metrics_in_order()
     }

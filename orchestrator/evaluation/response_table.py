@@ -90,7 +90,7 @@ def cell_means(
 ) -> dict[str, float]:
     """Return the means of a cell's table for MLflow; the evaluation adds intervals.
 
-    ``counts`` are the task's counting grades.
+    ``counts`` are the names of the task's grades that are counts.
     """
     table = pq.read_table(file)
     names = {"score": "reward"}

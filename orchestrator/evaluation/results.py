@@ -72,8 +72,8 @@ def cell_results(
         curves: curves of best-of-N, by scorer, with all metrics.
         with_curve: labels of the methods that have a curve, which are not compared with it.
         task: name of the task.
-        counts: the task's counting grades.
-        resampling: decides the draws.
+        counts: names of the task's grades that are counts.
+        resampling: settings of the resampling (seed, number of resamples).
     """
     others = [cell for cell in cells if cell.method not in with_curve]
     return CellResults(

@@ -55,7 +55,7 @@ def _no_boolean(value: object) -> object:
     return value
 
 
-def _different(values: list[object]) -> list[object]:
+def _unique(values: list[object]) -> list[object]:
     for value in values:
         if values.count(value) > 1:
             raise PydanticCustomError(
@@ -64,17 +64,17 @@ def _different(values: list[object]) -> list[object]:
     return values
 
 
-Different = AfterValidator(_different)
+Unique = AfterValidator(_unique)
 Integer = BeforeValidator(_integer)
 Number = BeforeValidator(_number)
 Count = Annotated[int, Field(ge=1, le=MOST), Integer]
-CountOrNone = Annotated[int, Field(ge=0, le=MOST), Integer]  # 0: none
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST), Integer]
 Index = Annotated[int, Field(ge=0, le=MOST), Integer]
 Seed = Annotated[int, Field(ge=0, lt=SEEDS), Integer]
 Real = Annotated[float, Field(ge=-LARGEST, le=LARGEST), Number]
 Positive = Annotated[float, Field(gt=0, le=LARGEST), Number]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST), Number]
-Share = Annotated[float, Field(ge=0, lt=1), Number]  # 0: the model of the split is a checkpoint
+Share = Annotated[float, Field(ge=0, lt=1), Number]  # 0: the run trains no model on this split
 Quantile = Annotated[float, Field(ge=0, le=1), Number]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Token = Annotated[str | int, BeforeValidator(_no_boolean)]  # its text or its index

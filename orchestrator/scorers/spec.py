@@ -21,7 +21,7 @@ class ScorerSpec:
         kind: name of the scorer kind; None detects it from the checkpoint's files.
         aggregation: how step rewards become a prefix's score; None is the kind's default.
         step_delimiter: text that ends a step of a response; None is the kind's default.
-        step_tag: text behind a step at which its reward is read; None is the format's tag.
+        step_tag: text after a step at which its reward is read; None is the format's tag.
         base: folder or hub name of the base model of a log ratio.
         beta: factor of a log ratio.
         branch_memory_mib: memory limit for the branches of one pass beside their trunks (MiB).
@@ -32,8 +32,8 @@ class ScorerSpec:
         step_format: how a process reward model reads steps; None detects it from the checkpoint.
         score_token: id of the token whose logit after the finished conversation is the score, of a
             language model.
-        finished_position: where search scores a finished response: ``template`` always after the
-            template's closing, ``position`` where an unfinished prefix is scored.
+        finished_position: where search scores a finished response. ``template``: after the
+            template's closing suffix. ``position``: at the same position as an unfinished prefix.
         score_at: the token of the template's closing at which the model scores, as text or as a
             negative index from the end of the rendering; None is the last one.
         fold_system: whether a system message that the model's template does not write is put into

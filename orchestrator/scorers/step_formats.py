@@ -19,14 +19,16 @@ from orchestrator.scorers.spec import ScorerSpec
 from orchestrator.scorers.steps import check_delimiter
 from orchestrator.scorers.tagged import TagFormat
 
-QWEN_TAG, SHEPHERD_TAG, TRL_TAG = "<extra_0>", " ки", "\n"  # tags of the training data
+QWEN_TAG = "<extra_0>"  # the tag in the training data of Qwen2.5-Math-PRM
 _WORD, _NUMBER = "x", "7"  # two steps that begin with different tokens
 
 
 def step_format(spec: ScorerSpec) -> StepFormat:
     """Return the format of a process reward model: the spec's, else the one that its files show.
 
-    ``step_delimiter`` and ``step_tag`` of the spec replace those of the format.
+    ``step_delimiter`` and ``step_tag`` of the spec replace those of the format. If the format is
+    detected and the model has a head, ``step_tag`` also sets the delimiter: to the tag if it is
+    white space, else to a blank line.
 
     Raises:
         ValueError: the checkpoint has no step tags, or fields contradict each other.
@@ -53,7 +55,7 @@ def step_chat(spec: ScorerSpec) -> Chat:
 
 
 def tag_format(spec: ScorerSpec, chat: Chat) -> TagFormat:
-    """Return what is written into a response.
+    """Return the token ids of step tag and delimiter, and where they are written into a response.
 
     Raises:
         ValueError: the tokenizer has no token for the tag or the answer, or does not keep the
@@ -70,7 +72,7 @@ def tag_format(spec: ScorerSpec, chat: Chat) -> TagFormat:
 def _tags(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> TagFormat:
     tag_ids, delimiter_ids = _tag_ids(spec, chat, fmt), Ids()
     if fmt.delimiter is not None:
-        delimiter_ids = behind_a_word(chat, fmt.delimiter)
+        delimiter_ids = ids_after_word(chat, fmt.delimiter)
     return TagFormat(tag_ids, fmt.delimiter, delimiter_ids, fmt.delimiter_behind_tag)
 
 
@@ -89,8 +91,8 @@ def verdict_ids(spec: ScorerSpec, chat: Chat) -> tuple[int, int | None]:
     return ids[0], ids[1] if fmt.wrong is not None else None
 
 
-def behind_a_word(chat: Chat, text: str) -> Ids:
-    """Return the tokens of a text after a word; without the word it could get a leading space."""
+def ids_after_word(chat: Chat, text: str) -> Ids:
+    """Return the token ids of a text after a word; alone it could get a leading space."""
     word, both = chat.marker_ids(_WORD), chat.marker_ids(f"{_WORD}{text}")
     return both[len(word) :] if both[: len(word)] == word else chat.marker_ids(text)
 
@@ -162,7 +164,7 @@ def _tag_ids(spec: ScorerSpec, chat: Chat, fmt: StepFormat) -> Ids:
         ids = chat.marker_ids(tag)
         is_written = bool(ids) and chat.tokenizer.decode(ids) in (tag, f" {tag}")
     else:
-        ids = behind_a_word(chat, tag) if fmt.right is not None else chat.marker_ids(tag)
+        ids = ids_after_word(chat, tag) if fmt.right is not None else chat.marker_ids(tag)
         is_written = chat.tokenizer.decode(ids[-1:]) in (tag, tag.strip(" "), f" {tag}")
     if not is_written:
         shown = tag.strip(" ") if spec.step_tag is None else tag

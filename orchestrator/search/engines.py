@@ -1,7 +1,7 @@
 """Requests, results and protocols of the engines: a policy for samples, a reward model for scores.
 
-Search methods depend only on this module, not on tokenizers, models or Ray. Token ids are the
-policy's; if the reward model has another tokenizer, its engine converts them.
+Of the engines, search methods see only this module; they know no tokenizers, models or Ray. Token
+ids are the policy's; if the reward model has another tokenizer, its engine converts them.
 """
 
 import math
@@ -53,8 +53,8 @@ class Continuation:
 
     ``margin`` is the smallest margin of its decisions: the distance of a token's draw to a border
     of its interval of the cumulative distribution (greedy: the gap of the two largest logits), of
-    an entropy to ``entropy_stop``, or of top-p's cut to another one. ``text`` is None if not
-    requested.
+    an entropy to ``entropy_stop``, or how far the top-p cut is, in probability, from including
+    or excluding another token. ``text`` is None if not requested.
     """
 
     token_ids: Ids
@@ -101,8 +101,9 @@ class TopRequest:
 
 @dataclass(frozen=True)
 class TopTokens:
-    """Next tokens by falling logit; None is the end token. Logits are the model's.
+    """Next tokens by falling logit; None is the end token.
 
+    ``logits`` are raw, up to a constant per prefix: temperature and top-p are not applied.
     ``margin`` is the gap in logits between the last token here and the next likeliest one.
     """
 

@@ -12,11 +12,11 @@ from orchestrator.search.state import SearchState
 
 @dataclass(frozen=True)
 class Expansion:
-    """How a sequence is expanded: ``count`` continuations, each up to the response's end.
+    """How a sequence is expanded: ``count`` continuations per sequence.
 
-    A continuation has at most ``length`` tokens and ends with one of the texts ``stops``. Random
-    streams are keyed by (seed, prompt id, ``method``, step, index of the sequence, index of the
-    continuation).
+    Each ends at the end token, after ``length`` tokens (None: no such limit), at the response's
+    token limit, or after a text in ``stops``, whichever comes first. Random streams are
+    keyed by (seed, prompt id, ``method``, step, index of the sequence, index of the continuation).
     """
 
     method: str

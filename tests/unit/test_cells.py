@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.evaluation.cells import Cell, different_rows
+from orchestrator.evaluation.cells import Cell, distinct_rows
 from orchestrator.evaluation.comparisons import compare_cells, summarize_cell
 from orchestrator.evaluation.costs import COSTS
 from orchestrator.evaluation.equal_budget import (
@@ -55,7 +55,7 @@ def test_a_cell_has_the_metrics_grades_and_costs_of_its_table() -> None:
     assert "reward" not in base.values
     assert scored.values["finished"].tolist() == [1, 0, 1, 0]
     assert scored.first(2).prompt_ids == PROMPTS[:2] and scored.first(2).mean("rubric") == 0
-    assert different_rows([scored, base, scored]) == [*dict.fromkeys(scored.rows + base.rows)]
+    assert distinct_rows([scored, base, scored]) == [*dict.fromkeys(scored.rows + base.rows)]
 
 
 def test_wins_and_ties_are_against_the_base_response_of_the_same_prompt() -> None:
@@ -66,7 +66,7 @@ def test_wins_and_ties_are_against_the_base_response_of_the_same_prompt() -> Non
 
 def test_a_response_has_the_orms_reward_in_every_cell() -> None:
     cells = [cell("cbs", "orm", [1, 2]), cell("base", None, [2, 1])]
-    rewards = {row: float(i) for i, row in enumerate(different_rows(cells))}
+    rewards = {row: float(i) for i, row in enumerate(distinct_rows(cells))}
     for one in cells:
         rated = one.with_rewards(rewards)
         assert rated.values["orm_reward"].tolist() == [rewards[row] for row in one.rows]

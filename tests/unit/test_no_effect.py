@@ -12,7 +12,7 @@ from support import reward_kinds
 from orchestrator.config.checks import check_files
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
-from orchestrator.config.no_effect import fields_without_effect, set_value, superseded
+from orchestrator.config.no_effect import explicit_value, fields_without_effect, superseded
 from orchestrator.config.sections import Variant
 from orchestrator.config.tree import Config
 from orchestrator.decoding.methods import method_of
@@ -175,7 +175,7 @@ def test_the_resolved_config_has_all_fields_but_those_that_nothing_reads(
     again = load_config(file)
     assert again == config
     assert to_yaml(again) == to_yaml(config)
-    assert all(set_value(again, item.field) is None for item in fields_without_effect(config))
+    assert all(explicit_value(again, item.field) is None for item in fields_without_effect(config))
 
 
 @pytest.mark.parametrize("method", ["bon", "cbs", "tbs", "args", "cards"])

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jobs.sweep.backends import Engines
 from jobs.sweep.steps.agreement import TestPairs
 from orchestrator.choices import Position
-from orchestrator.evaluation.cells import Cell, different_rows
+from orchestrator.evaluation.cells import Cell, distinct_rows
 from orchestrator.evaluation.equal_budget import SizedCell, curve_of_table
 from orchestrator.evaluation.judged_cells import with_win_ties
 from orchestrator.evaluation.prefix_grid import Grid, PrefixJudge, grid_of
@@ -130,7 +130,7 @@ def _cell_results(inputs: EvaluationInputs) -> CellResults:
 def _complete(inputs: EvaluationInputs, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells with the ORM's reward and the win-tie outcomes of each judge."""
     prompts = {prompt.prompt_id: prompt for prompt in inputs.pairs.prompts.first()}
-    rows = different_rows(cells)
+    rows = distinct_rows(cells)
     rewards = dict(zip(rows, _orm_rewards(inputs, prompts, rows), strict=True))
     base = next(cell for cell in cells if cell.method == BASELINE)
     rated = [cell.with_rewards(rewards) for cell in cells]

@@ -42,14 +42,15 @@ class WholePairsInputs:
         pairs: file of preference pairs.
         held_out: pairs for evaluations.
         chat: chat format of the model that training starts from.
-        start: how training uses the checkpoint.
+        start: which model is loaded: ``policy``, ``policy_to_reward`` (new reward head) or
+            ``reward``.
         checkpoint: folder or hub name of the model that training starts from.
         optimization: settings of the training.
         trainer: trains the stage's model.
         objective: name of the loss.
         beta: factor of the log ratio, if the objective has one.
         steps: exact number of steps; None: as ``optimization`` says.
-        reading: how a user's checkpoint is read.
+        reading: preset, scored token and label of a reward model whose files do not show them.
     """
 
     pairs: Path
@@ -83,7 +84,7 @@ class PartialPairsInputs:
         optimization: settings of the training.
         objective: name of the loss.
         beta: factor of the log ratio, if the objective has one.
-        reading: how the score of a user's ORM is read.
+        reading: preset, scored token and label of an ORM whose files do not show them.
         trainer: trains the stage's model.
     """
 

@@ -2,11 +2,12 @@
 
 A cache row stores a sequence, or the tokens that follow a prefix stored in another row, its
 *parent*. Parents and children are in separate partitions, so that long prompts do not widen the
-rows of their children. A sequence that continues the full contents of a row is appended to it in
-place. Sequences that fork from a prefix get child rows. *Branches* are candidates (chunks, single
-tokens) that were computed after a sequence: a branch is copied to a row when a sequence with it is
-looked up; the oldest forwards' branches are dropped when memory runs out. Evicted rows are computed
-again when they are needed: the cache never changes a result.
+rows of their children. The first sequence that continues the full contents of a child row is
+appended to it in place; a parent is continued in place only if exactly one sequence continues it
+and it has no children. Other sequences fork from their prefix and get child rows. *Branches* are
+candidates (chunks, single tokens) that were computed after a sequence: a branch is copied to a row
+when a sequence with it is looked up; the oldest forwards' branches are dropped when memory runs
+out. Evicted rows are computed again when they are needed: the cache never changes a result.
 
 Beam search, with a prompt ``p`` of 60 tokens as parent: ``p a`` and ``p b`` were branches and are
 looked up. Both fork, so ``a`` is copied to child row 1 and ``b`` to child row 2. Then ``p a c`` and
@@ -81,8 +82,8 @@ class PrefixCache:
         """Return a cache row for each of N different sequences, with its longest cached prefix.
 
         A row that does not hold its full sequence is not shared with other sequences and can be
-        appended to. Earlier matches become invalid: their rows may be reused. If memory runs out,
-        the cache is cleared.
+        appended to. Earlier matches become invalid: their rows may be reused. If an error occurs,
+        such as out of memory, the cache is cleared and the error is raised again.
         """
         with self._clear_on_error():
             return self._match_all(sequences)
@@ -183,9 +184,9 @@ class PrefixCache:
     ) -> dict[int, CacheRow]:
         """Return the rows of the sequences that need no new one, by index of the sequence.
 
-        A row is reused if it holds the full sequence, or if the sequence continues its full
-        contents: of a child row the first such sequence; of a parent the only one, as parents stay
-        short.
+        A sequence gets the row that holds all of it. A child row also goes to the first sequence
+        that continues its full contents. A parent row is continued only if exactly one sequence
+        continues it and it has no children; this keeps parents short.
         """
         rows: dict[int, CacheRow] = {}
         continuing: dict[CacheRow, list[int]] = {}

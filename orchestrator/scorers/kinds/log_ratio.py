@@ -59,9 +59,10 @@ class LogRatioKind(ScorerKind):
         return f"every token of the prefix, and of a finished response {end}"
 
     def parameters(self, spec: "ScorerSpec") -> float:
-        """Return the mean of both models: a reward token is counted once for each of them.
+        """Return the mean parameter count of the two models.
 
-        The base counts as the numerator does, even if it is the policy.
+        Each reward token is counted once per model, so the mean gives the right total. The base is
+        counted even if it is the policy.
         """
         from orchestrator.checkpoints.parameters import matrix_parameters
 

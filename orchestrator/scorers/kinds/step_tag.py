@@ -28,12 +28,18 @@ class StepTagKind(ScorerKind):
 
     @classmethod
     def fits(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
-        """Return whether it fits; a classifier fits if the spec has a step format."""
+        """Return whether this kind can score the checkpoint.
+
+        It can also score a classifier if the spec has a step format.
+        """
         return super().fits(spec, info) or cls._is_step_classifier(spec, info)
 
     @classmethod
     def recognizes(cls, spec: "ScorerSpec", info: "CheckpointInfo") -> bool:
-        """Return whether it is of this kind; a classifier with a step format is."""
+        """Return whether the checkpoint is of this kind if the config names none.
+
+        A classifier also is if the spec has a step format.
+        """
         return super().recognizes(spec, info) or cls._is_step_classifier(spec, info)
 
     @staticmethod
@@ -64,7 +70,10 @@ class StepTagKind(ScorerKind):
             check_step_layers(spec.checkpoint, format_read)
 
     def needs_template(self, spec: "ScorerSpec") -> bool:
-        """Return whether a template is needed; Math-Shepherd's format needs none."""
+        """Return whether the generic template check applies.
+
+        For a language model, ``step_chat`` checks the template where the layout needs one.
+        """
         from orchestrator.scorers.detect import inspect_checkpoint
 
         return inspect_checkpoint(spec.checkpoint).head_type != "language model"
@@ -87,7 +96,7 @@ class StepTagKind(ScorerKind):
         from orchestrator.scorers.scored_token import shown_token
         from orchestrator.scorers.step_formats import tag_format
 
-        return f"{shown_token(chat, tag_format(spec, chat).tag_ids[-1])}, behind each step"
+        return f"{shown_token(chat, tag_format(spec, chat).tag_ids[-1])}, after each step"
 
     def reads_logits(self, spec: "ScorerSpec") -> bool:
         """Return whether rewards are read from a language model's logits."""

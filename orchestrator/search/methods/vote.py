@@ -24,8 +24,8 @@ class Vote(IndependentSamplesMethod):
 
     answers: Literal["gsm8k", "last_number", "boxed", "math"] = "gsm8k"
     """How the final answer is extracted: ``gsm8k`` takes the text after the last ``####``, else the
-    last number; ``last_number`` the last number; ``boxed`` the last ``\\boxed{...}``; ``math``
-    also compares answers by value instead of by text.
+    last number; ``last_number`` the last number; ``boxed`` the last ``\\boxed{...}``; ``math`` the
+    final answer in any form that math-verify reads, compared by value where it can be parsed.
     """
 
     needs_answers: ClassVar[bool] = True
@@ -47,7 +47,7 @@ class Vote(IndependentSamplesMethod):
 
 @register
 class WeightedBestOfN(Vote):
-    """Weighted best-of-N: the best sample of the answer with the largest summed reward."""
+    """Weighted best-of-N: the best sample of the answer with the largest sum of sigma(reward)."""
 
     name: Literal["weighted_bon"] = "weighted_bon"
 
@@ -110,7 +110,8 @@ def decided_vote(
     """Return ``weighted_choice`` and its margin.
 
     The margin is the smaller of the winner's lead in summed weight and its best response's lead in
-    score; infinite without ``scores``, as counts do not depend on rounding.
+    score over the other responses with the same answer; infinite without ``scores``, as counts do
+    not depend on rounding.
     """
     if not answers:
         raise ValueError("a vote needs at least one answer")

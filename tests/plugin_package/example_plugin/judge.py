@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from orchestrator.fields.types import CountOrNone
+from orchestrator.fields.types import NonNegativeInt
 from orchestrator.judges.judge import Judge, Judged, Verdict, register
 from orchestrator.tasks.task import Task
 
@@ -14,7 +14,7 @@ class Brevity(Judge):
 
     name: Literal["brevity"] = "brevity"
     """Prefers short responses."""
-    unfinished_words: CountOrNone = 100
+    unfinished_words: NonNegativeInt = 100
     """Words that an unfinished response counts as more than it has."""
 
     def verdicts(self, task: Task, texts: Sequence[Judged]) -> list[Verdict]:
