@@ -1,4 +1,4 @@
-"""Run a sweep: from preference data to a compared set of aligned decoders.
+"""Run a sweep: train the models, search with every method and scorer, and compare the results.
 
     python jobs/full_sweep.py [--config configs/NAME.yaml] [key.sub=value ...] [--dry-run]
 

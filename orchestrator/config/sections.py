@@ -115,7 +115,7 @@ class ModelsConfig(Section):
 
 
 class Variant(Section):
-    """A process reward model trained in the run, or a user's checkpoint own.
+    """A scorer in addition to the ORM: a PRM that the run trains, or a checkpoint of the user.
 
     By Bradley-Terry it is trained from the ORM; ``truncation`` whole is the control, the ORM
     trained on for as many steps. By the other objectives it is an implicit PRM, trained from the

@@ -52,8 +52,8 @@ class Marked:
 def final_answer(text: str) -> Marked | None:
     r"""Return the answer after the last ``####``, in the last box, after ``A:`` or "answer is".
 
-    The first of these marks that occurs is used. An answer in prose ends with the sentence or line.
-    None if there is no mark, or nothing after it.
+    If several marks occur, the first in this order that is followed by an answer is used. An
+    answer in prose ends with the sentence or line. None if there is no mark, or nothing after it.
     """
     return next(iter(_marked(text)), None)
 
