@@ -43,7 +43,7 @@ class PrefixScorer:
     Args:
         spec: the scorer.
         position: where a prefix is scored.
-        rows: the kind of the rows.
+        row_form: form of the rows.
         batch_size: responses in one call of the scorer, of similar length.
         device: torch device name.
         threads: torch threads.
@@ -54,7 +54,7 @@ class PrefixScorer:
         self,
         spec: ScorerSpec,
         position: Position,
-        rows: RowForm,
+        row_form: RowForm,
         batch_size: int,
         device: str,
         threads: int,
@@ -62,7 +62,7 @@ class PrefixScorer:
     ) -> None:
         torch.set_num_threads(threads)
         self._scorer = load_scorer(spec, position, None, device, full_responses=True)
-        self._rows, self._batch_size, self._source = rows, batch_size, source
+        self._row_form, self._batch_size, self._source = row_form, batch_size, source
 
     def __call__(self, shard: Shard) -> Shard:
         """Add the scores of all prefixes and of the complete response; drop the token ids.
@@ -73,7 +73,7 @@ class PrefixScorer:
         table = from_bytes(shard["table"])
         prompts = [tuple(ids) for ids in table[PROMPT].to_pylist()]
         names = [PROMPT]
-        for side in SIDES[self._rows].values():
+        for side in SIDES[self._row_form].values():
             responses = [tuple(ids) for ids in table[RESPONSE.format(side)].to_pylist()]
             cuts = table[CUTS.format(side)].to_pylist()
             try:

@@ -19,7 +19,7 @@ quieten(__file__)  # before any library that reads its settings at import
 from jobs.command_line.arguments import ConfigFile, Model, Overrides, named, usage  # noqa: E402
 from jobs.command_line.config_command import ConfigCommand  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402
-from orchestrator.tuning.request import Mode, Request, Scheduler  # noqa: E402
+from orchestrator.tuning.options import Mode, Scheduler, TuningOptions  # noqa: E402
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,10 +41,10 @@ def main(
     out: Annotated[Path | None, typer.Option(help="YAML file for the best config")] = None,
 ) -> None:
     """Run the job with the options of the command line."""
-    request = Request(
+    options = TuningOptions(
         model, space or [], trials, metric, mode, concurrent, scheduler, named(context)
     )
-    raise typer.Exit(tune_main(request, config, overrides or [], out))
+    raise typer.Exit(tune_main(options, config, overrides or [], out))
 
 
 if __name__ == "__main__":

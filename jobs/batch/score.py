@@ -88,7 +88,7 @@ class _ScoringJob:
                     totals.add(counts)
                 progress.update(total.read)
 
-            shards = [shard for shard in file.shards if shard.number not in finished]
+            shards = [shard for shard in file.shards if shard.index not in finished]
             run_shards(scoring, shards, on_shard)
         return started
 

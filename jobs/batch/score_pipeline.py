@@ -151,7 +151,7 @@ class ShardReader:
             table = table.append_column(CUTS.format(side), prefix_lengths)
         rejects = [asdict(reject) for reject in shard_data.rejects]
         return {
-            "shard": shard["number"],
+            "shard": shard["index"],
             "rows": len(rows),
             "rejected": len(rejects),
             "tokens": sum(row.tokens for row in rows),

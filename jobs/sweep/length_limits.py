@@ -71,6 +71,6 @@ class TestPrompts:
                 kept.append(prompt)
         return kept, rejects
 
-    def first(self, count: int | None = None) -> list[Prompt]:
-        """Return the first ``count`` prompts that fit, by default all."""
-        return self.split()[0][:count]
+    def that_fit(self, most: int | None = None) -> list[Prompt]:
+        """Return the prompts that fit, at most the first ``most`` of them."""
+        return self.split()[0][:most]

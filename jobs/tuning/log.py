@@ -73,7 +73,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
     def _open(self, trial: Trial) -> None:
         name = f"trial_{trial.number:02}"
         run = self._tracker.stage_run(self._parent, name, f"{trial.number}-{trial.stage.key}")
-        tags = {"kind": "trial", "model": self.study.request.model, "key": trial.stage.key}
+        tags = {"kind": "trial", "model": self.study.options.model, "key": trial.stage.key}
         self._tracker.log(run, params=trial.values, tags=tags)
         self._runs[trial.number], self._started[trial.number] = run, time.monotonic()
         self._evaluations[trial.number] = []
@@ -95,8 +95,8 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._evaluations[number].append(evaluation)
         self._log_evaluation(number, evaluation)
         if self.earlier[number] is None:
-            value = result[self.study.request.metric]
-            self._print(number, f"step {evaluation.step}, {self.study.request.metric} {value:.4g}")
+            value = result[self.study.options.metric]
+            self._print(number, f"step {evaluation.step}, {self.study.options.metric} {value:.4g}")
 
     def on_trial_complete(
         self, iteration: int, trials: object, trial: TuneTrial, **info: object
@@ -144,7 +144,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         free_placement_group(self._store.local / ray_train_folder(trial.stage))
-        run, metric = self._runs[trial.number], self.study.request.metric
+        run, metric = self._runs[trial.number], self.study.options.metric
         if outcome.state == "finished" and self._store.done(trial.stage):
             series = self._store.marker(trial.stage)["figures"]["series"]
             self._tracker.log_series(run, series)
@@ -162,8 +162,8 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
 
     def _remove_worse_models(self) -> None:
         """Remove the models of finished trials, except the best `storage.checkpoints_kept`."""
-        request, kept = self.study.request, self.study.base.storage.checkpoints_kept
-        best = ranked(self.outcomes, request.metric, request.mode)[:kept]
+        options, kept = self.study.options, self.study.base.storage.checkpoints_kept
+        best = ranked(self.outcomes, options.metric, options.mode)[:kept]
         needed: set[str] = set()
         for trial in self.study.trials:
             if trial.number in best or trial.number not in self.outcomes:

@@ -13,8 +13,8 @@ from jobs.sweep.tracking import run_tracked, tracker_of
 from jobs.tuning.trial_configs import draw
 from orchestrator.config.load import load_config, to_yaml
 from orchestrator.config.output_paths import check_target
+from orchestrator.tuning.options import TuningOptions
 from orchestrator.tuning.outcomes import Outcome, ranked
-from orchestrator.tuning.request import Request
 from orchestrator.tuning.space import as_overrides
 
 if TYPE_CHECKING:  # these import Ray and torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # these import Ray and torch
 
 
 def tune_main(
-    request: Request, config_file: Path | None, overrides: Sequence[str], out: Path | None
+    options: TuningOptions, config_file: Path | None, overrides: Sequence[str], out: Path | None
 ) -> int:
     """Run a tuning and return the exit code.
 
@@ -32,7 +32,7 @@ def tune_main(
     if the job was interrupted.
 
     Args:
-        request: options of the tuning.
+        options: options of the tuning.
         config_file: YAML file of the config; None is the embedded world's.
         overrides: overrides of the config.
         out: file for the best config; None is ``tune/MODEL.yaml`` in the output folder.
@@ -41,16 +41,16 @@ def tune_main(
     def work(console: Console) -> int:
         if out is not None:
             check_target("--out", out)
-        drawn = draw(request, config_file, overrides)
+        drawn = draw(options, config_file, overrides)
         from jobs.tuning.study import study_of  # imports Ray and torch
 
-        study, notice = study_of(request, config_file, overrides, drawn)
+        study, notice = study_of(options, config_file, overrides, drawn)
         console.print(notice, highlight=False)
-        if len(study.trials) < request.trials:
+        if len(study.trials) < options.trials:
             console.print(f"the search space has only {len(study.trials)} different trials")
         store = study.store
         with locked_output(store):
-            return _tune(study, out or store.local / "tune" / f"{request.model}.yaml", console)
+            return _tune(study, out or store.local / "tune" / f"{options.model}.yaml", console)
 
     return run_and_catch_config_errors(work)
 
@@ -60,7 +60,7 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
     from jobs.tuning.log import TrialLog, read_outcomes
     from jobs.tuning.trials import run_trials
 
-    request, plan = study.request, study.trials[0].plan
+    options, plan = study.options, study.trials[0].plan
     workspace = plan.workspace(console)
     tracker = tracker_of(plan.config, study.store)
     shared = plan.part(study.shared)
@@ -79,21 +79,21 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
         return _show(study, log, tracker, parent, out, console)
 
     params = {
-        "model": request.model, "space": list(request.space), "trials": len(study.trials),
-        "metric": request.metric, "mode": request.mode, "scheduler": request.scheduler,
+        "model": options.model, "space": list(options.space), "trials": len(study.trials),
+        "metric": options.metric, "mode": options.mode, "scheduler": options.scheduler,
     }  # fmt: skip
-    name = f"{study.base.name} tune {request.model}"
+    name = f"{study.base.name} tune {options.model}"
     return run_tracked(tracker, study.key, name, params, workspace, work)
 
 
 def _connect_to_ray(study: "Study", console: Console) -> None:
     from jobs.sweep import cluster
 
-    request = study.request
+    options = study.options
     configs = [trial.plan.config for trial in study.trials]
 
     def check(cpus: float, gpus: float | None) -> None:
-        cluster.check_trials(configs, request.concurrent, study.starts_actors, cpus, gpus)
+        cluster.check_trials(configs, options.concurrent, study.starts_actors, cpus, gpus)
 
     cluster.join(study.base, console, check)
 
@@ -107,8 +107,8 @@ def _show(
     console: Console,
 ) -> int:
     """Print the trials and write the best config; return FAILED if no trial finished."""
-    request = study.request
-    order = ranked(log.outcomes, request.metric, request.mode)
+    options = study.options
+    order = ranked(log.outcomes, options.metric, options.mode)
     console.print(_table(study, log.outcomes, order))
     if not order:
         console.print("no trial finished: there is no best config", style="red")
@@ -119,16 +119,16 @@ def _show(
     out.write_text(to_yaml(config))
     if load_config(out) != config:
         raise RuntimeError(f"{out}: the config read from the file differs from the one written")
-    value = log.outcomes[best.number].value(request.metric)
+    value = log.outcomes[best.number].value(options.metric)
     tracker.log(
         parent,
         params={f"best.{field}": value for field, value in best.values.items()},
-        metrics={f"best_{request.metric}": value},
-        tags={"kind": "tuning", "model": request.model, "best_trial": best.number},
+        metrics={f"best_{options.metric}": value},
+        tags={"kind": "tuning", "model": options.model, "best_trial": best.number},
     )
     model = study.store.folder(best.stage) / "checkpoint"
     lines = {
-        "best:      ": f"trial {best.number}, {request.metric} {value:.6g}: "
+        "best:      ": f"trial {best.number}, {options.metric} {value:.6g}: "
         + " ".join(as_overrides(best.values)),
         "config:    ": out,
         "checkpoint:": model
@@ -145,13 +145,13 @@ def _table(study: "Study", outcomes: dict[int, Outcome], order: Sequence[int]) -
     """Return the table of the trials, the best first, unfinished ones last."""
     fields = list(study.trials[0].values)
     table = Table(
-        "trial", *fields, study.request.metric, "steps", "seconds", "state",
-        title=f"Trials of {study.request.model}", title_justify="left",
+        "trial", *fields, study.options.metric, "steps", "seconds", "state",
+        title=f"Trials of {study.options.model}", title_justify="left",
     )  # fmt: skip
     unfinished = [trial.number for trial in study.trials if trial.number not in order]
     for number in [*order, *unfinished]:
         outcome, values = outcomes[number], study.trials[number - 1].values
-        value = outcome.value(study.request.metric)
+        value = outcome.value(study.options.metric)
         table.add_row(
             str(number), *(str(values[field]) for field in fields),
             "" if value is None else f"{value:.4f}", str(outcome.steps),

@@ -13,7 +13,7 @@ from jobs.tuning.trial_configs import DrawnTrials, config_with, draw, drawn_valu
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
 from orchestrator.stages.store import Stage, Store
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.options import TuningOptions
 from orchestrator.tuning.space import Dimension, Scalar
 
 STAGES_WITH_ACTORS = ("pairs", "partial_pairs", "implicit_pairs")  # stages that start actors
@@ -44,12 +44,12 @@ class Study:
     """A tuning.
 
     Attributes:
-        request: its options.
+        options: its options.
         base: config in which the values of the trials are set.
         trials: its trials.
     """
 
-    request: Request
+    options: TuningOptions
     base: Config
     trials: list[Trial]
 
@@ -61,8 +61,8 @@ class Study:
     @property
     def key(self) -> str:
         """The key of the tuning: a hash of its trials and of how they are compared."""
-        request = self.request
-        compared = [request.model, request.metric, request.mode, request.scheduler]
+        options = self.options
+        compared = [options.model, options.metric, options.mode, options.scheduler]
         return parent_run_key(["tune", *compared, *(trial.stage.key for trial in self.trials)])
 
     @cached_property
@@ -88,7 +88,7 @@ class Study:
 
 
 def study_of(
-    request: Request,
+    options: TuningOptions,
     config_file: Path | None,
     overrides: Sequence[str],
     drawn: DrawnTrials | None = None,
@@ -96,7 +96,7 @@ def study_of(
     """Plan and check the trials; return the study and a notice of the output folder.
 
     Args:
-        request: options of the tuning.
+        options: options of the tuning.
         config_file: YAML file of the config; None is the embedded world's.
         overrides: overrides of the config.
         drawn: result of ``draw`` for the same arguments; None draws the trials.
@@ -104,25 +104,25 @@ def study_of(
     Raises:
         ConfigError: the space, a drawn config, the model or the metric is not valid.
     """
-    drawn = drawn or draw(request, config_file, overrides)
+    drawn = drawn or draw(options, config_file, overrides)
 
     def plan_with(values: dict[str, Scalar]) -> tuple[Plan, str]:
-        config = config_with(values, request, config_file, overrides)
+        config = config_with(values, options, config_file, overrides)
         with drawn_values_in_errors(values):
             check_checkpoint_kinds(config)
-            return make_plan(config, request.model)
+            return make_plan(config, options.model)
 
     check_checkpoint_kinds(drawn.base)
     plans = [plan_with(values) for values in drawn.trials]
     for dimension in drawn.space:
         values = list(dict.fromkeys(trial[dimension.field] for trial in drawn.trials))
         two_plans = [plan_with({dimension.field: value})[0] for value in values[:2]]
-        _check_effect(dimension, request.model, two_plans)
+        _check_effect(dimension, options.model, two_plans)
     trials = [
         Trial(number, values, plan)
         for number, (values, (plan, _)) in enumerate(zip(drawn.trials, plans, strict=True), 1)
     ]
-    return Study(request, drawn.base, trials), plans[0][1]
+    return Study(options, drawn.base, trials), plans[0][1]
 
 
 def _check_effect(dimension: Dimension, model: str, plans: Sequence[Plan]) -> None:

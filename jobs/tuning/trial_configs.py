@@ -9,7 +9,7 @@ from jobs.sweep.main import load_config_without_model_checks
 from orchestrator.config.checks import check_model_name
 from orchestrator.config.load import ConfigError
 from orchestrator.config.tree import Config
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.options import TuningOptions
 from orchestrator.tuning.space import Dimension, Scalar, as_overrides, draw_trials, parse_space
 
 MOST = 10_000  # trials of a tuning, or trials at the same time
@@ -30,24 +30,27 @@ class DrawnTrials:
     trials: list[dict[str, Scalar]]
 
 
-def draw(request: Request, config_file: Path | None, overrides: Sequence[str]) -> DrawnTrials:
+def draw(options: TuningOptions, config_file: Path | None, overrides: Sequence[str]) -> DrawnTrials:
     """Draw the trials, and check the config of each.
 
     Raises:
         ConfigError: the space, a drawn config, the model or the metric is not valid.
     """
-    space = parse_space(request.space)
+    space = parse_space(options.space)
     base = load_config_without_model_checks(config_file, overrides, check_tracking=True)
-    check_model_name(base, request.model)
-    _check_request(request, base)
-    trials = draw_trials(space, request.trials, base.seed)
+    check_model_name(base, options.model)
+    _check_request(options, base)
+    trials = draw_trials(space, options.trials, base.seed)
     for values in trials:
-        config_with(values, request, config_file, overrides)
+        config_with(values, options, config_file, overrides)
     return DrawnTrials(base, space, trials)
 
 
 def config_with(
-    values: dict[str, Scalar], request: Request, config_file: Path | None, overrides: Sequence[str]
+    values: dict[str, Scalar],
+    options: TuningOptions,
+    config_file: Path | None,
+    overrides: Sequence[str],
 ) -> Config:
     """Return the config of a trial.
 
@@ -57,7 +60,7 @@ def config_with(
     with drawn_values_in_errors(values):
         all_overrides = [*overrides, *as_overrides(values)]
         config = load_config_without_model_checks(config_file, all_overrides, check_tracking=False)
-        check_model_name(config, request.model)
+        check_model_name(config, options.model)
         return config
 
 
@@ -82,24 +85,24 @@ def measures_of(config: Config, model: str) -> list[str]:
     return names
 
 
-def _check_request(request: Request, config: Config) -> None:
-    valid = measures_of(config, request.model)
-    if request.metric not in valid:
+def _check_request(options: TuningOptions, config: Config) -> None:
+    valid = measures_of(config, options.model)
+    if options.metric not in valid:
         raise ConfigError(
-            f"--metric {request.metric}: a training of {request.model} has no such metric;"
+            f"--metric {options.metric}: a training of {options.model} has no such metric;"
             f" valid: {', '.join(valid)}"
         )
-    if request.scheduler == "asha" and "scheduler" in request.named:
-        _check_measured_early(request, config)
+    if options.scheduler == "asha" and "scheduler" in options.named:
+        _check_measured_early(options, config)
     for name in ("trials", "concurrent"):
-        if not 1 <= getattr(request, name) <= MOST:
-            raise ConfigError(f"--{name} {getattr(request, name)}: valid is 1 to {MOST:,}")
+        if not 1 <= getattr(options, name) <= MOST:
+            raise ConfigError(f"--{name} {getattr(options, name)}: valid is 1 to {MOST:,}")
 
 
-def _check_measured_early(request: Request, config: Config) -> None:
+def _check_measured_early(options: TuningOptions, config: Config) -> None:
     """Raise ConfigError if ASHA is requested, but trials are measured only at their end."""
     reason = None
-    if request.metric == "final_loss":
+    if options.metric == "final_loss":
         reason = "final_loss is computed only at the end of a training"
     elif config.training.evaluation_steps is None:
         reason = "training.evaluation_steps = null measures only at the end of a training"

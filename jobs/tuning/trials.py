@@ -12,7 +12,7 @@ from jobs.tuning.log import TrialLog
 from jobs.tuning.study import Study
 from jobs.tuning.trial import FULL_PERCENT, LOCKS, PERCENT, TrialJob, ray_train_folder, run_trial
 from orchestrator.config.tree import Config
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.options import TuningOptions
 
 GRACE = 25.0  # percent of the steps that every trial runs before ASHA may stop it
 REDUCTION = 2.0  # the better half of the trials continues at 25 % and at 50 % of the steps
@@ -36,7 +36,7 @@ def run_trials(study: Study, log: TrialLog) -> None:
     os.environ.update(SETTINGS)
     folder = study.store.local / "ray_tune"
     shutil.rmtree(folder, ignore_errors=True)  # outcomes are stored elsewhere
-    request = study.request
+    options = study.options
     jobs = [_job(study, trial.number, log) for trial in study.trials]
     tuner = tune.Tuner(
         tune.with_resources(
@@ -44,10 +44,10 @@ def run_trials(study: Study, log: TrialLog) -> None:
         ),
         param_space={"number": tune.grid_search([job.number for job in jobs])},
         tune_config=tune.TuneConfig(
-            metric=request.metric,
-            mode=request.mode,
-            scheduler=_scheduler(request),
-            max_concurrent_trials=request.concurrent,
+            metric=options.metric,
+            mode=options.mode,
+            scheduler=_scheduler(options),
+            max_concurrent_trials=options.concurrent,
         ),
         run_config=tune.RunConfig(
             name=study.key,
@@ -76,9 +76,9 @@ def _clear(study: Study, log: TrialLog) -> None:
             shutil.rmtree(store.local / ray_train_folder(trial.stage), ignore_errors=True)
 
 
-def _scheduler(request: Request) -> TrialScheduler:
+def _scheduler(options: TuningOptions) -> TrialScheduler:
     """Return the scheduler. ASHA compares trials by the share of their steps that is done."""
-    if request.scheduler == "fifo":
+    if options.scheduler == "fifo":
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr=PERCENT, max_t=FULL_PERCENT, grace_period=GRACE, reduction_factor=REDUCTION
@@ -90,13 +90,13 @@ def _job(study: Study, number: int, log: TrialLog) -> TrialJob:
     trial = study.trials[number - 1]
     return TrialJob(
         number,
-        _with_share_of_cores(trial.plan.config, study.request.concurrent),
+        _with_share_of_cores(trial.plan.config, study.options.concurrent),
         study.store.root,
         str(Path.cwd()),
         trial.plan.stages,
         trial.plan.models,
         tuple(study.steps_of(trial)),
-        study.request.metric,
+        study.options.metric,
         log.earlier[number],
     )
 

@@ -66,7 +66,7 @@ class Sample:
         Raises:
             SampleNotInstalled: it does not exist.
         """
-        _ = self.folder
+        _ = self.folder  # raises if the package is not installed
         file = Path(str(distribution(self.package).locate_file(self.source)))
         if not file.is_file():
             raise SampleNotInstalled(self._missing(f"has no {self.source}"))

@@ -88,7 +88,8 @@ def _key(part: Any, name: str) -> Any:
 
 def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, object]:
     """Read a YAML file and merge it over the file that its `base:` names."""
-    content = _renamed(_content(file))  # before it is merged over its base
+    named = f"{files_over[-1]}: base =" if files_over else "--config"  # where the user names it
+    content = _renamed(_content(file, named))  # before it is merged over its base
     if file.resolve() in files_over:
         raise ConfigError(
             f"{file}: its chain of `base` files leads back to it; valid: a chain without a cycle"
@@ -102,7 +103,8 @@ def _read(file: Path, files_over: tuple[Path, ...]) -> dict[str, object]:
         return content
     if not isinstance(base, str):
         raise ConfigError(
-            f"base = {shown(base)}: not a file name; valid: a file relative to {file.parent}"
+            f"{file}: base = {shown(base)}: not a file name; valid: a file relative to"
+            f" {file.parent}"
         )
     below = _read(file.parent / base, (*files_over, file.resolve()))
     return _merged(_of_task(below, _task_of(content)), content)
@@ -121,12 +123,13 @@ def _of_task(tree: dict[str, object], task: object) -> dict[str, object]:
     return {name: section for name, section in tree.items() if name != "data"}
 
 
-def _content(file: Path) -> dict[str, object]:
+def _content(file: Path, named: str) -> dict[str, object]:
+    """Return the mapping in a YAML file, which the user names by ``named``."""
     try:
         if not file.is_file():
             names = ", ".join(sorted(p.name for p in (ROOT / "configs").glob("*.yaml")))
             raise ConfigError(
-                f"--config {shown_name(file)}: no such file; valid: a YAML file, such as"
+                f"{named} {shown_name(file)}: no such file; valid: a YAML file, such as"
                 f" {names} in configs/"
             )
         if file.stat().st_size > 4 * CHARACTERS:
@@ -138,7 +141,7 @@ def _content(file: Path) -> dict[str, object]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"--config {shown_name(file)}: cannot be read: {reason_of(error)}"
+            f"{named} {shown_name(file)}: cannot be read: {reason_of(error)}"
         ) from error
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{file}: not a config; valid: a mapping of sections")

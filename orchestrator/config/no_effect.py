@@ -167,7 +167,7 @@ def reward_model_settings() -> str:
 
 def _of_scoring(section: str, variant: Variant, kind: str | None) -> Iterator[NoEffect]:
     """Yield the fields about scoring that have no effect with the kind of the scorer."""
-    if (trained := variant.trained_kind) is not None:
+    if (trained := variant.objective_kind) is not None:
         kind = trained
         if variant.kind not in (None, kind):
             why = f"a variant of objective {variant.objective!r} is of kind {kind}"

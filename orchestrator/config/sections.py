@@ -22,8 +22,8 @@ else:  # the section of a task is its class; ``task`` names it
     Data = Annotated[Union[tuple(TASKS.values())], Field(discriminator="task")]  # noqa: UP007
 
 
-TRAINED_KIND = "sequence"  # kind of scorer that Bradley-Terry training makes
-IMPLICIT_KIND = "log_ratio"  # kind of scorer that the other objectives make
+TRAINED_KIND = "sequence"  # kind of scorer of a model that Bradley-Terry training makes
+IMPLICIT_KIND = "log_ratio"  # kind of scorer of a model that the other objectives train
 
 
 class Architecture(Section):
@@ -210,8 +210,11 @@ class Variant(Section):
         return options
 
     @property
-    def trained_kind(self) -> str | None:
-        """The kind of scorer that its objective trains; None for a checkpoint."""
+    def objective_kind(self) -> str | None:
+        """The kind of scorer that its objective determines; None: its checkpoint does.
+
+        A checkpoint with an objective of log ratios is scored by the log ratio.
+        """
         if self.trained_by.is_log_ratio:
             return IMPLICIT_KIND
         return TRAINED_KIND if self.checkpoint is None else None
@@ -219,7 +222,7 @@ class Variant(Section):
     @property
     def scorer_kind(self) -> str | None:
         """The kind of scorer that it is; None: the files of its checkpoint show it."""
-        return self.trained_kind or self.kind
+        return self.objective_kind or self.kind
 
     @property
     def has_base(self) -> bool:

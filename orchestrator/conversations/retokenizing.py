@@ -20,12 +20,12 @@ from orchestrator.conversations.stop_texts import INCOMPLETE
 
 Ids = tuple[int, ...]
 WINDOW = 8  # policy tokens before the new ones that are decoded with them
-WORDS = 5  # separated by white space, tokenized again: one to begin in, two that may change
+WORDS = 5  # last words, separated by white space, from which a continuation is tokenized again
 CACHE_SIZE = 4_096  # responses
 
 
 @dataclass(frozen=True)
-class _Response:
+class _Tokenized:
     """A cached text without an incomplete last character, and its tokens.
 
     ``starts`` maps the character where a word begins to the index of its first token, for the last
@@ -51,52 +51,56 @@ class Retokenizer:
     def __init__(self, policy: Chat, reward: Chat) -> None:
         self._policy, self._reward = policy, reward
         self._border = ResponseBorder(reward)
-        self._cache: OrderedDict[Ids, _Response] = OrderedDict()
+        self._cache: OrderedDict[Ids, _Tokenized] = OrderedDict()
 
     def response(
         self, prefix_ids: Ids, extension: Ids = (), finished: bool = False
     ) -> tuple[int, Ids]:
         """Return how many tokens at the prompt's end a response replaces, and its tokens.
 
-        The tokens are those of the full decoded text, without an incomplete last character. Fast if
-        ``prefix_ids`` are cached.
+        The tokens are those of the full decoded text. An incomplete last character is left out
+        unless the response is finished. Fast if ``prefix_ids`` are cached.
 
         Args:
             prefix_ids: policy tokens.
             extension: policy tokens after the prefix.
             finished: whether the response is finished.
         """
-        response = self._response(prefix_ids, extension)
+        tokenized = self._tokenized(prefix_ids, extension)
         if finished:
             text = self._policy.response_text(prefix_ids + extension)
-            is_cut = text.endswith(INCOMPLETE)  # part of a finished text
-            if is_cut or self._border.rewrites(text) or text != self._border.without_end(text):
+            ends_incomplete = text.endswith(INCOMPLETE)
+            if (
+                ends_incomplete
+                or self._border.rewrites(text)
+                or text != self._border.without_end(text)
+            ):
                 return self._border.in_context(text, finished=True)
-        return response.replaced, response.token_ids
+        return tokenized.replaced, tokenized.token_ids
 
-    def _response(self, prefix_ids: Ids, extension: Ids = ()) -> _Response:
+    def _tokenized(self, prefix_ids: Ids, extension: Ids = ()) -> _Tokenized:
         token_ids = prefix_ids + extension
-        response = self._cache.get(token_ids)
-        if response is None:
+        tokenized = self._cache.get(token_ids)
+        if tokenized is None:
             if extension:
-                self._response(prefix_ids)  # caches the full prefix
-                response = self._extended(self._cache[prefix_ids], prefix_ids, extension)
-            if response is None:
+                self._tokenized(prefix_ids)  # caches the full prefix
+                tokenized = self._extended(self._cache[prefix_ids], prefix_ids, extension)
+            if tokenized is None:
                 text = _complete(self._policy.response_text(token_ids))
                 if not self._border.rewrites(text):
                     text = self._border.without_begin(text)
-                response = self._full(text)
-            self._cache[token_ids] = response
+                tokenized = self._full(text)
+            self._cache[token_ids] = tokenized
             while len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(token_ids)
-        return response
+        return tokenized
 
-    def _full(self, text: str) -> _Response:
+    def _full(self, text: str) -> _Tokenized:
         """Tokenize a full text after a prompt."""
         if self._border.rewrites(text):
             replaced, token_ids = self._border.in_context(text)
-            return _Response(text, token_ids, {}, None, 0, replaced)
+            return _Tokenized(text, token_ids, {}, None, 0, replaced)
         alone, starts = self._encoded(text)
         replaced, token_ids = self._border.in_context(text)
         # Word starts are those of the text alone, within the suffix that both tokenizations share.
@@ -104,9 +108,9 @@ class Retokenizer:
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         shift = len(token_ids) - len(alone)
         shifted = {at: n + shift for at, n in starts.items() if n >= len(alone) - shared}
-        return _response(text, token_ids, shifted, replaced)
+        return _with_starts(text, token_ids, shifted, replaced)
 
-    def _extended(self, cached: _Response, prefix_ids: Ids, extension: Ids) -> _Response | None:
+    def _extended(self, cached: _Tokenized, prefix_ids: Ids, extension: Ids) -> _Tokenized | None:
         """Extend a cached response by decoding only its end; None if that may be inexact."""
         window = prefix_ids[-WINDOW:]
         head = _complete(self._policy.text(window))
@@ -118,7 +122,7 @@ class Retokenizer:
             return None
         return self._joined(cached, self._border.without_begin(text))
 
-    def _joined(self, cached: _Response, text: str) -> _Response | None:
+    def _joined(self, cached: _Tokenized, text: str) -> _Tokenized | None:
         """Tokenize the tail of ``text`` and join it to the cached tokens; None if they differ."""
         if cached.tail_start is None:
             return None
@@ -142,7 +146,7 @@ class Retokenizer:
                     for start, n in tail_starts.items()
                     if n >= index
                 }
-                return _response(text, token_ids, new | earlier, cached.replaced)
+                return _with_starts(text, token_ids, new | earlier, cached.replaced)
         return None
 
     def _encoded(self, text: str) -> tuple[Ids, dict[int, int]]:
@@ -162,14 +166,14 @@ def _complete(text: str) -> str:
     return text.rstrip(INCOMPLETE)
 
 
-def _response(text: str, token_ids: Ids, starts: dict[int, int], replaced: int) -> _Response:
+def _with_starts(text: str, token_ids: Ids, starts: dict[int, int], replaced: int) -> _Tokenized:
     """Return a response with the starts of its last words, where a continuation may be joined."""
     word_starts = _word_starts(text)
     if len(word_starts) < WORDS:
-        return _Response(text, token_ids, {}, None, 0, replaced)
+        return _Tokenized(text, token_ids, {}, None, 0, replaced)
     tail_start, stable_until = word_starts[0], word_starts[-2]
     tail_tokens = {start: n for start, n in starts.items() if tail_start <= start}
-    return _Response(text, token_ids, tail_tokens, tail_start, stable_until, replaced)
+    return _Tokenized(text, token_ids, tail_tokens, tail_start, stable_until, replaced)
 
 
 def _word_starts(text: str) -> Sequence[int]:

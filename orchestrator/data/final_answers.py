@@ -18,8 +18,8 @@ _MARKS = (  # after #### and the box, in order of priority
     re.compile(r"\banswer\b[*_ \t]*(?:is\b|:)", re.IGNORECASE),
 )
 _SENTENCE_END = re.compile(r"[.!?]\s")
-# Mathematics between delimiters at the beginning; of one $ as pandoc does, so that "$5 and $6" is
-# prose: no space inside, no digit after.
+# Mathematics between delimiters, at the beginning of an answer. Between single $, pandoc's rule (no
+# white space next to them inside, no digit after them), by which "$5 and $6" is prose.
 _FORMULA = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|\$(?=\S)((?:\\.|[^$\\])+?)(?<!\s)\$(?![0-9])",
     re.DOTALL,
@@ -34,7 +34,7 @@ _NUMBER = re.compile(
     rf"(?<![0-9][eE])(?<![0-9][eE][-+]){_NUMERAL}(?:[eE][-+]?[0-9]{{1,3}}(?![0-9]))?(?![eE][-+]?[0-9])"
 )
 # Reference answers: only a numeral, or a numeral, a space and a unit.
-_PLAIN = re.compile(rf"({_NUMERAL})(?:\s*%|\s+[A-Za-z][A-Za-z .-]*)?")
+_GOLD = re.compile(rf"({_NUMERAL})(?:\s*%|\s+[A-Za-z][A-Za-z .-]*)?")
 _FRACTION = re.compile(r"\\[dt]?frac(?:\{([0-9]+)\}|\s*([0-9]))(?:\{([0-9]+)\}|\s*([0-9]))")
 # LaTeX next to a number that does not change its value.
 _UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\\[,!; ]|\\?[$%]|\^\{?\\circ\}?")
@@ -84,7 +84,7 @@ def extract_answer(text: str) -> str | None:
 
 def last_number(text: str) -> str | None:
     """Return the last number of a text in the form of ``extract_answer``, or None."""
-    numbers = _NUMBER.findall(_plain(text))
+    numbers = _NUMBER.findall(_without_dollars(text))
     return _canonical(numbers[-1]) if numbers else None
 
 
@@ -95,7 +95,7 @@ def number_of(marked: Marked) -> str | None:
         if not _CALCULATION.search(prose):
             number = _NUMBER.search(prose)
             return _canonical(number.group()) if number else None
-    text = _plain(_UNITS.sub("", marked.text.replace("{,}", ","))).strip().rstrip(".")
+    text = _without_dollars(_UNITS.sub("", marked.text.replace("{,}", ","))).strip().rstrip(".")
     text = _FRACTION.sub(lambda part: "/".join(filter(None, part.groups())), text)
     number = _NUMBER.fullmatch(text)
     return _canonical(number.group()) if number else None
@@ -110,8 +110,8 @@ def gold_number(text: str) -> str | None:
     if marked is None:
         return None
     content = _UNITS.sub("", marked.text) if marked.latex else marked.text.replace("**", "")
-    plain = _PLAIN.fullmatch(_plain(content).rpartition("=")[2].strip().rstrip("."))
-    return _canonical(plain[1]) if plain else None
+    gold = _GOLD.fullmatch(_without_dollars(content).rpartition("=")[2].strip().rstrip("."))
+    return _canonical(gold[1]) if gold else None
 
 
 def same_number(first: str, second: str) -> bool:
@@ -141,20 +141,23 @@ def _after(text: str, mark: re.Pattern[str]) -> Marked | None:
     formula = _FORMULA.match(following)
     if formula:
         return Marked(next(filter(None, formula.groups())).strip(), latex=True)
-    prose = _SENTENCE_END.split(_plain(following.partition("\n")[0]), maxsplit=1)[0].strip()
+    prose = _SENTENCE_END.split(_without_dollars(following.partition("\n")[0]), maxsplit=1)[
+        0
+    ].strip()
     return Marked(prose, latex=False) if prose else None
 
 
-def _plain(text: str) -> str:
+def _without_dollars(text: str) -> str:
     """Remove dollar signs, which may separate sign and digits; convert typographic minus signs."""
     return text.replace("$", "").replace("\u2212", "-")
 
 
 def _canonical(number: str) -> str:
-    """Normalize decimals, so that equal ones have equal texts; fractions stay unchanged."""
+    """Normalize decimals, so that equal ones have equal texts; fractions are not reduced."""
     number = number.replace(",", "")
-    digits, exponent, _ = number.lower().partition("e")
-    number = f"{Decimal(number):f}" if exponent and "/" not in digits else digits
+    if "e" in number.lower():
+        over, slash, under = number.partition("/")  # 1/2e3 is 1/2000
+        number = str(Fraction(over) / Fraction(under)) if slash else f"{Decimal(number):f}"
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     digits = digits.lstrip("0")
     if "." in digits:

@@ -1,4 +1,4 @@
-"""Splitting a file of rows into numbered shards of equally many rows, which are read separately.
+"""Splitting a file of rows into shards of equally many rows, each of which is read on its own.
 
 One streaming pass finds the shards and the columns' types. A shard of a JSONL file is a range of
 bytes, one of a Parquet file a range of rows. Files without random access (gzip, huge row groups)
@@ -34,12 +34,16 @@ LARGE_GROUP = 16  # shards of one row group; with more it is split, as each shar
 
 @dataclass(frozen=True)
 class InputShard:
-    """A range of rows: ``first`` is the number of the first row (from 1).
+    """A range of rows.
 
-    ``start`` and ``stop`` are bytes of a JSONL file, or rows of a Parquet file.
+    Attributes:
+        index: index of the shard, from 0.
+        first: number of the first row, from 1.
+        start: offset of the first row: in bytes in a JSONL file, in rows in a Parquet file.
+        stop: offset after the last row.
     """
 
-    number: int
+    index: int
     first: int
     start: int
     stop: int

@@ -22,8 +22,10 @@ DTYPES = ("float32", "float64", "bfloat16")
 
 def check_sampling(named: Named, temperature: object, top_p: object) -> None:
     """Raise ConfigError for an invalid temperature or nucleus."""
-    if not _is_number(temperature) or not 0 < temperature < float("inf"):
-        raise ConfigError(f"{named('temperature')} = {temperature!r}: valid: a number over 0")
+    if not _is_number(temperature) or temperature <= 0:
+        raise ConfigError(
+            f"{named('temperature')} = {temperature!r}: valid: a finite number over 0"
+        )
     if not _is_number(top_p) or not 0 < top_p <= 1:
         raise ConfigError(f"{named('top_p')} = {top_p!r}: valid: a number over 0, at most 1")
 
@@ -31,7 +33,7 @@ def check_sampling(named: Named, temperature: object, top_p: object) -> None:
 def check_seed(named: Named, seed: object) -> None:
     """Raise ConfigError for an invalid seed."""
     if not _is_count(seed) or not 0 <= seed < SEEDS:
-        raise ConfigError(f"{named('seed')} = {seed!r}: valid: a number from 0 to 2^63 - 1")
+        raise ConfigError(f"{named('seed')} = {seed!r}: valid: a whole number from 0 to 2^63 - 1")
 
 
 def check_counts(named: Named, **counts: object) -> None:
@@ -136,7 +138,7 @@ def check_dtype(named: Named, dtype: object, kind: ScorerKind | None) -> None:
         valid = " or ".join(n for n, other in kinds_in_order().items() if dtype in other.dtypes)
         raise ConfigError(
             f"{named('dtype')} = {dtype!r}: the reward model is of kind {kind.name}; valid:"
-            f" {', '.join(kind.dtypes)}, or one of kind {valid}"
+            f" {', '.join(kind.dtypes)}, or a reward model of kind {valid}"
         )
 
 

@@ -86,6 +86,8 @@ def _length(schema: Mapping[str, Any]) -> str:
     fewest, most = schema.get("minItems"), schema.get("maxItems")
     if fewest and most:
         return f"; {fewest} to {most} entries"
-    if fewest or most:
-        return f"; at least {fewest} entry" if fewest == 1 else f"; at most {most} entries"
+    if most:
+        return f"; at most {most} entries"
+    if fewest:
+        return f"; at least {fewest} {'entry' if fewest == 1 else 'entries'}"
     return ""

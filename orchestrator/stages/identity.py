@@ -3,7 +3,7 @@
 The source modules are the module of the step function and all modules of this project that it
 imports, directly or not; the git commit is not part of the key. A module counts by its syntax tree
 without docstrings, comments and annotations. Modules that transport results but cannot change them
-(config, fields, stages, tracking, report) do not count.
+(config, fields, stages, tracking, report, and the sweep's runtime) do not count.
 """
 
 import ast

@@ -106,7 +106,7 @@ def save_model(engine: "DeepSpeedEngine", chat: Chat, folder: Path, rank: int) -
     dist.barrier()
 
 
-def summed(values: Tensor, device: torch.device) -> Tensor:
+def all_reduce_sum(values: Tensor, device: torch.device) -> Tensor:
     """Return the sum of the values of all workers, as float64 on the CPU. All workers call it."""
     total = values.to(device, torch.float64)
     dist.all_reduce(total)

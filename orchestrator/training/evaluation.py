@@ -8,7 +8,7 @@ import torch
 
 from orchestrator.objectives.examples import Example, PairExample
 from orchestrator.objectives.partial_pairs import PartialPairObjective
-from orchestrator.training.checkpoint import summed
+from orchestrator.training.checkpoint import all_reduce_sum
 from orchestrator.training.files import read_examples
 from orchestrator.training.model_with_loss import ModelWithLoss
 from orchestrator.training.plan import shares
@@ -47,7 +47,7 @@ class HeldOut:
             if batch.counts:
                 sums += values
         model.train(was_training)
-        sums = summed(sums, model.device)
+        sums = all_reduce_sum(sums, model.device)
         metrics = {
             "held_out_loss": float(sums[0] / sums[2]),
             "held_out_accuracy": float(sums[1] / sums[2]),

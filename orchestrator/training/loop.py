@@ -22,17 +22,17 @@ from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.randomness import stream_key
 from orchestrator.training.checkpoint import (
     Progress,
+    all_reduce_sum,
     read_progress,
     read_state,
     save_model,
-    summed,
     write_state,
 )
 from orchestrator.training.evaluation import HeldOut
 from orchestrator.training.files import sizes_and_tokens
 from orchestrator.training.job import TrainingBackend, TrainingJob, TrainingResult
 from orchestrator.training.memory import free_memory
-from orchestrator.training.model_with_loss import ModelWithLoss, start_model
+from orchestrator.training.model_with_loss import ModelWithLoss, load_initial_model
 from orchestrator.training.plan import MicroBatch, shares, steps_of_count, steps_of_epochs
 
 PIECE = 4_096  # rows, of all workers, that are read together
@@ -77,7 +77,7 @@ class Training:
         self.chat = load_chat(job.checkpoint, score_at=job.score_at)
         self._sizes, tokens = sizes_and_tokens(Path(job.examples))
         self._steps = _steps(job, self._sizes)
-        model = ModelWithLoss(job, start_model(job), self.chat)
+        model = ModelWithLoss(job, load_initial_model(job), self.chat)
         model.train()
         self.engine, *_ = deepspeed.initialize(
             model=model,
@@ -169,7 +169,7 @@ class Training:
         model: ModelWithLoss = self.engine.module
         counted = [rows for batch, rows in zip(batches, examples, strict=True) if batch.counts]
         terms = float(sum(model.num_loss_terms(rows) for rows in counted))
-        return float(summed(torch.tensor([terms]), model.device))
+        return float(all_reduce_sum(torch.tensor([terms]), model.device))
 
     def _checked(self, number: int) -> float:
         loss, _, count = self._curve[number - 1].tolist()
@@ -206,7 +206,7 @@ class Training:
         """Sum the curve over the workers, from the last call up to this step."""
         first = self._progress.step
         if number > first:
-            sums: Tensor = summed(self._curve[first:number], self.engine.module.device)
+            sums: Tensor = all_reduce_sum(self._curve[first:number], self.engine.module.device)
             self._progress.curve += sums.tolist()
         self._progress.step = number
 

@@ -14,7 +14,7 @@ from orchestrator.checkpoints.checkpoint import (
 from orchestrator.conversations.chat import Chat
 from orchestrator.objectives.examples import Example
 from orchestrator.objectives.objective import OBJECTIVES, LossContext
-from orchestrator.training.checkpoint import summed
+from orchestrator.training.checkpoint import all_reduce_sum
 from orchestrator.training.job import TrainingJob
 from orchestrator.training.plan import MicroBatch
 
@@ -68,7 +68,7 @@ class ModelWithLoss(nn.Module):
                 terms = self.objective.step_terms(self.context, rows)
             if batch.counts:
                 totals += torch.tensor(terms, dtype=torch.float64)
-        total, count = summed(totals, self.device).tolist()
+        total, count = all_reduce_sum(totals, self.device).tolist()
         self._step_mean = total / max(count, 1.0)
 
     @property
@@ -90,7 +90,7 @@ class ModelWithLoss(nn.Module):
         return sum(self.objective.num_loss_terms(row) for row in rows)
 
 
-def start_model(job: TrainingJob) -> PreTrainedModel:
+def load_initial_model(job: TrainingJob) -> PreTrainedModel:
     """Load the model that a training starts from."""
     if job.start == "policy":
         return load_policy(job.checkpoint)

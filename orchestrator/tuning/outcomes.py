@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.tuning.request import Mode
+from orchestrator.tuning.options import Mode
 
 State = Literal["finished", "stopped", "failed"]
 # Names in outcomes of earlier versions.

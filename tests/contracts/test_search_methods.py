@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -31,7 +31,14 @@ from orchestrator.search.methods.cards import Cards, acceptance, threshold
 from orchestrator.search.methods.general import GeneralSearch
 from orchestrator.search.methods.policy_alone import Base, Greedy
 from orchestrator.search.methods.vote import MajorityVote, WeightedBestOfN
-from orchestrator.search.problem import Candidate, Problem, competing, ranked, selection_margin
+from orchestrator.search.problem import (
+    Candidate,
+    Problem,
+    PromptFailed,
+    competing,
+    ranked,
+    selection_margin,
+)
 from orchestrator.search.tabular import TabularPolicy, TabularReward
 
 PROBLEM = Problem("p0", (7, 8), seed=3, max_new_tokens=6)
@@ -142,6 +149,23 @@ def test_votes_over_shared_samples_by_hand() -> None:
     assert voted(majority, SamplesState(cut, texts=texts)).token_ids == (
         4,
     )  # the only finished one
+
+
+def test_probabilities_are_weights_unchanged_and_other_scores_are_refused() -> None:
+    """0.1 + 0.2 for 7 is less than 0.35 for 8; by sigmoids it is more."""
+    samples = tuple(Candidate((i,), finished=True) for i in range(3))
+    state = SamplesState(samples, texts=("7", "8", "7"))
+
+    def winner(weights: Literal["sigmoid", "score"], *scores: float) -> int:
+        engines = Recorder(random_policy(1, 5), TabularReward(lambda x, y: scores[y[0]]))
+        method = WeightedBestOfN(n=3, answers="last_number", weights=weights)
+        return asyncio.run(method.run(PROBLEM, engines, engines, resume=state)).token_ids[0]
+
+    assert winner("score", 0.1, 0.35, 0.2) == 1
+    assert winner("sigmoid", 0.1, 0.35, 0.2) == 2
+    for wrong in (1.5, -0.1):
+        with pytest.raises(PromptFailed, match=r"not in \[0, 1\]; valid: sigmoid"):
+            winner("score", 0.1, wrong, 0.2)
 
 
 def test_a_vote_by_mathematics_counts_values_and_not_spellings() -> None:

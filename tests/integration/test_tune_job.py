@@ -24,7 +24,7 @@ from jobs.tuning.study import study_of
 from jobs.tuning.trials import run_trials
 from orchestrator.config.load import ROOT, load_config
 from orchestrator.tracking.mlflow_tracker import Tracker
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.options import TuningOptions
 
 SECONDS = 900
 SMOKE = ROOT / "configs" / "smoke.yaml"
@@ -126,7 +126,7 @@ def test_a_trial_that_is_much_worse_is_stopped_and_leaves_nothing_behind(
     smoke: tuple[Path, str], tmp_path: Path, cluster: None
 ) -> None:
     out = place_of(smoke[0], tmp_path)
-    request = Request(
+    request = TuningOptions(
         "prm_sst", ["training.prm.learning_rate=choice(0.5,0.001)"], 2, "held_out_loss", "min",
         1, "asha",
     )  # fmt: skip

@@ -63,6 +63,8 @@ needs_data = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"no GSM8K sample in 
         ("on (-3)", "-3"),
         ("from 1. to 2.", "2"),
         ("#### 1e5", "100000"),
+        ("#### 1/2e3", "1/2000"),
+        ("#### -1/2E-3", "-500"),
         ("A: 1.5E-3 m", "0.0015"),
         ("it is -2e+1", "-20"),
         ("1e99999 or more", None),  # no piece of a number is one

@@ -26,7 +26,7 @@ from jobs.sweep.main import sweep_main, train_main
 from jobs.tuning.study import study_of
 from orchestrator.config.load import ConfigError
 from orchestrator.decoding.decoder import Decoder
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.options import TuningOptions
 
 Job = Callable[[str, Path], object]
 SCORING: dict[str, Any] = {
@@ -53,7 +53,9 @@ def train_with(field: str, model: str) -> Job:
 
 def tune_with(field: str) -> Job:
     def run(checkpoint: str, folder: Path) -> object:
-        request = Request("prm_sst", ["seed=choice(1,2)"], 2, "held_out_accuracy", "max", 1, "asha")
+        request = TuningOptions(
+            "prm_sst", ["seed=choice(1,2)"], 2, "held_out_accuracy", "max", 1, "asha"
+        )
         return study_of(request, None, [f"{field}={checkpoint}", f"output_dir={folder}"])
 
     return run

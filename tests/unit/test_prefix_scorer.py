@@ -49,9 +49,9 @@ def scored(
     read, write = ShardReader(file, reader), ShardWriter(str(output.path))
     actor = PrefixScorer(spec, position, kind, batch_size, "cpu", 1, "rows.jsonl")
     for part in file.shards:
-        row = {"number": part.number, "first": part.first, "start": part.start, "stop": part.stop}
+        row = {"index": part.index, "first": part.first, "start": part.start, "stop": part.stop}
         counts = write(actor(read(row)))
-        assert counts["shard"] == part.number
+        assert counts["shard"] == part.index
     return pq.read_table(output.results)
 
 

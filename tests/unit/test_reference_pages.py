@@ -73,6 +73,8 @@ def test_a_template_that_leaves_a_section_out_is_an_error(
         ({"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 9},
          "list of `true`, `false`; 1 to 9 entries"),
         ({"type": "array", "items": {}, "maxItems": 9}, "list of sections; at most 9 entries"),
+        ({"type": "array", "items": {}, "minItems": 1}, "list of sections; at least 1 entry"),
+        ({"type": "array", "items": {}, "minItems": 2}, "list of sections; at least 2 entries"),
     ],
 )  # fmt: skip
 def test_valid_values_in_words(schema: dict[str, Any], words: str) -> None:

@@ -25,7 +25,7 @@ from orchestrator.scorers.vllm_scorer import check_model
 from orchestrator.search.engines import Ids, ScoreRequest
 from orchestrator.stages.store import Store
 from orchestrator.training.job import TrainingJob
-from orchestrator.training.model_with_loss import start_model
+from orchestrator.training.model_with_loss import load_initial_model
 
 CHAT = [{"role": "user", "content": "what is 2 and 3 ?"}]
 TEXTS = ("first add 2 and 3 .", "that is 5 .")
@@ -86,7 +86,7 @@ def test_a_training_goes_on_from_the_label_and_saves_a_model_of_one(tmp_path: Pa
         "key", "bradley_terry", "reward", checkpoint, "", "", 1e-3, 1, 1, 1, 0, True, 0, {},
         "float32", score_label=4,
     )  # fmt: skip
-    model = start_model(job)
+    model = load_initial_model(job)
     full = AutoModelForSequenceClassification.from_pretrained(checkpoint).score.weight
     assert torch.equal(model.score.weight, full[4:5])
     save_checkpoint(model, load_scorer(ScorerSpec(checkpoint, score_label=4)).chat.tokenizer,

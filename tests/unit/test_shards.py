@@ -72,7 +72,7 @@ def test_parts_hold_every_row_once_in_order_with_its_number(
     )
     assert file.rows == 10 + len(rejects)
     lengths = [shard.stop - shard.start for shard in file.shards]
-    assert all(lengths) and [shard.number for shard in file.shards] == list(range(len(lengths)))
+    assert all(lengths) and [shard.index for shard in file.shards] == list(range(len(lengths)))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

@@ -16,6 +16,7 @@ from jobs.tuning.study import Study, study_of
 from orchestrator.config.load import ROOT, load_config
 from orchestrator.stages.result import Series, StageResult
 from orchestrator.tracking.mlflow_tracker import Tracker
+from orchestrator.tuning.options import TuningOptions
 from orchestrator.tuning.outcomes import (
     OLD_NAMES,
     HeldOutEvaluation,
@@ -24,7 +25,6 @@ from orchestrator.tuning.outcomes import (
     read_outcome,
     write_outcome,
 )
-from orchestrator.tuning.request import Request
 
 METRIC = "held_out_accuracy"
 QUIET = Console(quiet=True)
@@ -73,7 +73,7 @@ def test_an_outcome_is_read_back_and_one_that_was_stopped_is_its_studys_alone(
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     """Four learning rates, two models kept."""
-    request = Request(
+    request = TuningOptions(
         "prm_sst", ["training.prm.learning_rate=choice(0.1,0.2,0.3,0.4)"], 4, METRIC, "max", 1,
         "asha",
     )  # fmt: skip

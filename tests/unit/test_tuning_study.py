@@ -10,16 +10,18 @@ from jobs.tuning.study import Study, study_of
 from jobs.tuning.trial import TrialJob
 from jobs.tuning.trial_configs import measures_of
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
-from orchestrator.tuning.request import Request
+from orchestrator.tuning.options import TuningOptions
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 RATE = "training.prm.learning_rate=loguniform(1e-4,1e-2)"
 BEFORE = ["data", "policy", "pairs", "orm", "reference", "partial_pairs"]
 
 
-def request(*space: str, model: str = "prm_sst", trials: int = 3, **changes: object) -> Request:
+def request(
+    *space: str, model: str = "prm_sst", trials: int = 3, **changes: object
+) -> TuningOptions:
     options = {"metric": "held_out_accuracy", "mode": "max", "concurrent": 1, "scheduler": "asha"}
-    return Request(model, space, trials, **{**options, **changes})  # type: ignore[arg-type]
+    return TuningOptions(model, space, trials, **{**options, **changes})  # type: ignore[arg-type]
 
 
 def study(folder: Path, *space: str, overrides: tuple[str, ...] = (), **changes: object) -> Study:

@@ -58,7 +58,7 @@ class TestPairs:
             return read_pairs_table(self.pairs / "pairs_test.parquet")
         samples = read_samples(self.samples)
         pairs = []
-        for prompt in self.prompts.first():
+        for prompt in self.prompts.that_fit():
             candidates = samples[prompt.prompt_id].candidates
             for first, second in list(pairwise(candidates))[::2][: self.per_prompt]:
                 texts = (

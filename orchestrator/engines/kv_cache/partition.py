@@ -79,8 +79,8 @@ class Partition:
     ) -> list[CacheRow]:
         """Allocate all rows with room for ``length`` tokens; return the evicted rows.
 
-        Where that exceeds the memory, the oldest rows outside ``pinned`` are evicted, as few as
-        possible, and rows become as short as their contents allow. Row indices change.
+        Where that exceeds the memory, rows become as short as their contents allow, and as few as
+        possible of the least recently used rows outside ``pinned`` are evicted. Row indices change.
 
         Args:
             pinned: rows that are not evicted.

@@ -16,7 +16,7 @@ from orchestrator.search.methods.best_of_n import (
     SamplesState,
     draw_samples,
 )
-from orchestrator.search.problem import Candidate, Problem, competing
+from orchestrator.search.problem import Candidate, Problem, PromptFailed, competing
 
 
 class Vote(IndependentSamplesMethod):
@@ -47,16 +47,24 @@ class Vote(IndependentSamplesMethod):
 
 @register
 class WeightedBestOfN(Vote):
-    """Weighted best-of-N: the best sample of the answer with the largest sum of sigma(reward)."""
+    """Weighted best-of-N: the best sample of the answer with the largest sum of weights."""
 
     name: Literal["weighted_bon"] = "weighted_bon"
+    weights: Literal["sigmoid", "score"] = "sigmoid"
+    """How a score becomes a weight: `sigmoid` for rewards, which have no bounds; `score` uses the
+    scores themselves, which must be in [0, 1], such as the probabilities of `step_tag` models.
+    """
 
     order: ClassVar[int] = 21
 
     def answer(self, client: MeteredClient, state: SamplesState) -> Candidate:
         """Return the sample that wins the vote."""
         samples, answers = self.voters(state)
-        winner, margin = decided_vote(answers, [sample.score for sample in samples])
+        scores = [sample.score for sample in samples]
+        unchanged = self.weights == "score"
+        if unchanged and not 0 <= min(scores) <= max(scores) <= 1:
+            raise PromptFailed("weights = 'score': a score is not in [0, 1]; valid: sigmoid")
+        winner, margin = decided_vote(answers, scores, probabilities=unchanged)
         client.decided(margin)
         return samples[winner]
 

@@ -9,8 +9,8 @@ Scheduler = Literal["asha", "fifo"]
 
 
 @dataclass(frozen=True)
-class Request:
-    """The options of the command line.
+class TuningOptions:
+    """The options of a tuning, as on the command line.
 
     Attributes:
         model: model to train: policy, orm, reference or a variant.
