@@ -34,7 +34,7 @@ def _render(folder: Path, console: Console) -> int:
     if not (folder / "summary.json").is_file():
         valid = "valid: the output folder of a finished sweep"
         raise ConfigError(f"{folder}: has no summary.json; {valid}")
-    from jobs.sweep.report import render_again  # imports what a sweep imports
+    from jobs.sweep.report_again import render_again  # imports matplotlib
 
     render_again(folder, console)
     return OK

@@ -1,21 +1,16 @@
 """The end of a job: a sweep's summary, rejects, report, figures, tables; a model's metrics."""
 
-import json
-from pathlib import Path
-
 import pyarrow.parquet as pq
-from jinja2.exceptions import UndefinedError
 from rich.console import Console
 from rich.table import Table
 
 from jobs.sweep.plan import Plan
 from jobs.sweep.runner import Runner, read_evaluation
 from jobs.sweep.runtime.workspace import Workspace
-from orchestrator.config.errors import ConfigError, reason_of
 from orchestrator.data.rejects import write_rejects
 from orchestrator.records import Reject
-from orchestrator.report.figures import save_figures
-from orchestrator.report.page import render, write_report
+from orchestrator.report.figures import figures, save_figures
+from orchestrator.report.page import render, write_page
 from orchestrator.report.summary import SweepResults, summarize, write_summary
 from orchestrator.report.terminal import print_summary
 from orchestrator.tracking.mlflow_tracker import Tracker
@@ -31,15 +26,14 @@ def report(
     summary["mlflow_command"] = tracker.ui_command()
     write_summary(summary, folder / "summary.json")
     write_rejects(folder / "rejects.parquet", results.rejects)
-    write_report(summary, folder / "report.html", tracker.ui_command())
+    drawn = figures(summary)
+    write_page(render(summary, drawn, tracker.ui_command()), folder / "report.html")
     files = [folder / name for name in ("summary.json", "rejects.parquet", "report.html")]
     published = [store.publish(file.name, file) for file in files]
     if runner.redone or not tracker.is_finished(parent):
-        figures = folder / "figures"
-        save_figures(summary, figures)
-        for figure in figures.iterdir():
+        for figure in save_figures(drawn, folder / "figures"):
             store.publish(f"figures/{figure.name}", figure)
-        tracker.log(parent, artifacts=[*files, figures])
+        tracker.log(parent, artifacts=[*files, folder / "figures"])
         runner.track_cells(summary["cells"])
     print_summary(summary, console)
     console.print(f"summary: {published[0]}", highlight=False, soft_wrap=True)
@@ -63,31 +57,6 @@ def _results(plan: Plan, sweep_key: str) -> SweepResults:
         evaluation=read_evaluation(plan),
         rejects=rejects,
     )
-
-
-def render_again(folder: Path, console: Console) -> None:
-    """Write report.html and the figures of a finished sweep again, and show the tables.
-
-    Raises:
-        ConfigError: the folder has no summary that can be read, or the report or the figures cannot
-            be written.
-    """
-    file = folder / "summary.json"
-    try:
-        summary = json.loads(file.read_text("utf-8"))
-        render(summary, "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UndefinedError) as error:
-        raise ConfigError(
-            f"{file}: cannot be read as a sweep's summary ({reason_of(error)});"
-            " valid: the output folder of a finished sweep"
-        ) from error
-    try:
-        save_figures(summary, folder / "figures")
-        write_report(summary, folder / "report.html", summary.get("mlflow_command", ""))
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written: {reason_of(error)}") from error
-    print_summary(summary, console)
-    console.print(f"report:  {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def show_model(plan: Plan, model: str, workspace: Workspace, tracker: Tracker, parent: str) -> None:

@@ -3,7 +3,7 @@
 They show section 5 and appendix B with intervals. matplotlib (Agg) draws them, without pyplot.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,10 @@ WIDE_RANGE = 50  # ratio of the largest to the smallest weight for a logarithmic
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """Return the figures by name; a figure without data is left out."""
+    """Return the figures by name; a figure without data is left out.
+
+    Their layout is final, as it costs more than drawing a file.
+    """
     drawing: dict[str, Callable[[Summary], Figure | None]] = {
         "agreement": agreement,
         "reward_gap": reward_gap,
@@ -43,15 +46,17 @@ def figures(summary: Summary) -> dict[str, Figure]:
     with matplotlib.rc_context(STYLE):
         drawn = quality_figures(summary, _colours(summary))
         drawn |= {name: draw(summary) for name, draw in drawing.items()}
-        return {n: f for n, f in drawn.items() if f is not None} | forests(summary)
+        made = {n: f for n, f in drawn.items() if f is not None} | forests(summary)
+        for figure in made.values():
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        return made
 
 
-def save_figures(summary: Summary, folder: Path) -> list[Path]:
+def save_figures(drawn: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write each figure as PNG and SVG to a folder, which is created; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        path for name, figure in figures(summary).items() for path in save(name, figure, folder)
-    ]
+    return [path for name, figure in drawn.items() for path in save(name, figure, folder)]
 
 
 def agreement(summary: Summary) -> Figure | None:

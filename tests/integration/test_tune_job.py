@@ -78,7 +78,7 @@ def test_three_learning_rates_are_tried_and_the_best_is_written(
         rates[name] = float(run.data.params["training.prm.learning_rate"])
         (left,) = (out / "tune" / "trials").glob(f"{run.data.tags['key']}.json")
         known = json.loads(left.read_text())
-        assert known["state"] == state and [p["step"] for p in known["points"]] == [4]
+        assert known["state"] == state and [p["step"] for p in known["evaluations"]] == [4]
         assert (out / "stages" / "variants" / "prm_sst" / run.data.tags["key"]).is_dir() == (
             state == "finished"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Console
 from support.report_summary import SCORERS, SEARCHES, Numbers, cell_entry, full_summary, rate_entry
@@ -27,8 +28,10 @@ from orchestrator.report.notation import (
     printable,
     sign,
 )
-from orchestrator.report.page import render, write_report
+from orchestrator.report.page import render, write_page
+from orchestrator.report.quality import quality_figures
 from orchestrator.report.result_tables import SETS, cells_table, comparison_tables
+from orchestrator.report.style import colours
 from orchestrator.report.table import method_order
 from orchestrator.report.terminal import print_summary, split_to_width
 
@@ -42,8 +45,13 @@ def full() -> Any:
 
 
 @pytest.fixture(scope="module")
-def page(full: Any) -> str:
-    return render(full, UI_COMMAND)
+def drawn(full: Any) -> dict[str, Figure]:
+    return figures(full)
+
+
+@pytest.fixture(scope="module")
+def page(full: Any, drawn: dict[str, Figure]) -> str:
+    return render(full, drawn, UI_COMMAND)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +246,9 @@ def test_names_are_not_read_as_terminal_markup(full: Any) -> None:
     assert printable("a\nb\x00") == "a b\N{REPLACEMENT CHARACTER}"
 
 
-def test_the_page_holds_every_cell_and_every_interval(full: Any, page: str) -> None:
+def test_the_page_holds_every_cell_and_every_interval(
+    full: Any, page: str, drawn: dict[str, Figure]
+) -> None:
     seen = _Text(page)
     text = "\n".join(seen.words)
     shown = {name: part for name, part in full.items() if name != "bon_curves"}  # a figure's only
@@ -250,7 +260,7 @@ def test_the_page_holds_every_cell_and_every_interval(full: Any, page: str) -> N
         "empty response", "2.60.0", "temperature: 1.0", "13 min 32 s", full["notes"][0],
     ):  # fmt: skip
         assert wanted in text
-    assert seen.tags.count("svg") == len(figures(full)) == 8
+    assert seen.tags.count("svg") == len(drawn) == 8
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page: str) -> None:
@@ -276,18 +286,19 @@ def test_hostile_names_are_shown_and_not_obeyed(full: Any, tmp_path: Path) -> No
         hostile[part][0]["scorer"] = HOSTILE
     hostile["comparisons"][0]["metric"] = f"../{HOSTILE}"
     hostile["models"][0]["name"] = hostile["weights"][0]["truncation"] = HOSTILE
-    write_report(hostile, tmp_path / "report.html", UI_COMMAND)
+    drawn = figures(hostile)
+    write_page(render(hostile, drawn, UI_COMMAND), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     seen = _Text(page)
     assert "script" not in seen.tags
     assert sum("<script>alert('x')</script>" in words for words in seen.words) >= 10
     assert seen.tags.count("svg") == 9
-    paths = save_figures(hostile, tmp_path / "figures")
+    paths = save_figures(drawn, tmp_path / "figures")
     assert all(path.parent == tmp_path / "figures" and path.is_file() for path in paths)
 
 
 def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty: Any, tmp_path: Path) -> None:
-    write_report(empty, tmp_path / "report.html", UI_COMMAND)
+    write_page(render(empty, figures(empty), UI_COMMAND), tmp_path / "report.html")
     text = " ".join(_Text((tmp_path / "report.html").read_text(encoding="utf-8")).words)
     assert "Premise (SP-PRM paper, section 4.2): not tested." in text
     assert "None" not in text and "nan" not in text.split()
@@ -297,15 +308,15 @@ def test_a_summary_of_nulls_still_gives_a_page_and_tables(empty: Any, tmp_path: 
     assert "not tested" in printed and "None" not in printed
     nothing: dict[str, Any] = {"cells": [], "models": [], "agreement": []}
     assert figures(empty | nothing) == {}
-    assert "nothing was measured" in render(empty | nothing, UI_COMMAND)
+    assert "nothing was measured" in render(empty | nothing, {}, UI_COMMAND)
 
 
 def test_the_same_summary_gives_the_same_page(full: Any, page: str) -> None:
-    assert page == render(full, UI_COMMAND)
+    assert page == render(full, figures(full), UI_COMMAND)
 
 
-def test_figures_are_saved_as_png_and_svg(full: Any, tmp_path: Path) -> None:
-    paths = save_figures(full, tmp_path / "made" / "here")
+def test_figures_are_saved_as_png_and_svg(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    paths = save_figures(drawn, tmp_path / "made" / "here")
     names = {
         "quality_and_flops", "quality_and_seconds", "agreement", "reward_gap", "training_loss",
         "weights", "paired_resolved", "paired_rubric",
@@ -318,25 +329,27 @@ def test_figures_are_saved_as_png_and_svg(full: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("cost", "unit"), [("flops", 1e9), ("seconds", 1.0)])
 def test_each_cell_and_each_point_of_a_curve_is_drawn_where_it_was_measured(
-    full: Any, cost: str, unit: float
+    full: Any, drawn: dict[str, Figure], cost: str, unit: float
 ) -> None:
-    panels = figures(full)[f"quality_and_{cost}"].axes
+    panels = drawn[f"quality_and_{cost}"].axes
     assert [axes.get_ylabel() for axes in panels] == ["ORM reward", "resolved"]
     points = [
         *full["cells"],
         *(point for curve in full["bon_curves"] for point in curve["points"]),
     ]
     for axes, metric in zip(panels, ("orm_reward", "resolved"), strict=True):
-        drawn = {p for line in axes.lines for p in points_of(line)}
+        at = {p for line in axes.lines for p in points_of(line)}
         for point in points:
-            assert (point["cost"][cost] / unit, point["metrics"][metric]["value"]) in drawn
+            assert (point["cost"][cost] / unit, point["metrics"][metric]["value"]) in at
         assert axes.get_xscale() == "log"
         ticks = [text.get_text() for text in axes.get_xticklabels()]
         assert ticks and not any("$" in text for text in ticks)
 
 
-def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(full: Any) -> None:
-    axes = figures(full)["quality_and_flops"].axes[1]
+def test_a_cell_is_marked_by_its_methods_shape_and_its_scorers_colour(
+    full: Any, drawn: dict[str, Figure]
+) -> None:
+    axes = drawn["quality_and_flops"].axes[1]
     shape: dict[str, object] = {}
     colour: dict[str, object] = {}
     for cell in full["cells"]:
@@ -387,14 +400,20 @@ def test_without_best_of_n_there_is_no_table_of_equal_budgets_and_no_line(
     full: Any,
 ) -> None:
     bare = full | {"equal_budget": [], "bon_curves": []}
-    assert "At equal budget" not in render(bare, UI_COMMAND)
+    assert "At equal budget" not in render(bare, {}, UI_COMMAND)
     assert "At equal budget" not in _printed(bare, 200)
-    labels = [text.get_text() for text in figures(bare)["quality_and_flops"].legends[0].get_texts()]
+    figure = quality_figures(bare, colours([]) | dict.fromkeys(SCORERS, "black"))[
+        "quality_and_flops"
+    ]
+    assert figure is not None
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "cards" in labels and not any("n = 1" in text for text in labels)
 
 
-def test_the_forest_puts_each_difference_on_its_own_row(full: Any) -> None:
-    figure = figures(full)["paired_resolved"]
+def test_the_forest_puts_each_difference_on_its_own_row(
+    full: Any, drawn: dict[str, Figure]
+) -> None:
+    figure = drawn["paired_resolved"]
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert labels[0] == "bon, orm" and len(labels) == len(SEARCHES) * len(SCORERS)
     baselines = [axes.get_title() for axes in figure.axes]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.report_summary import full_summary
 
-from orchestrator.report.figures import figures
+from orchestrator.report.figures import agreement
 from orchestrator.report.notation import interval, paired
 from orchestrator.report.page import render
 from orchestrator.report.provenance import models_table
@@ -47,7 +47,9 @@ def test_agreement_is_shown_over_each_set_of_pairs_that_a_measure_has(full: Any)
 def test_the_curves_of_a_judged_measure_are_over_the_pairs_that_the_judge_decides(
     full: Any,
 ) -> None:
-    panels = {axes.get_title(): axes for axes in figures(full)["agreement"].axes}
+    figure = agreement(full)
+    assert figure is not None
+    panels = {axes.get_title(): axes for axes in figure.axes}
     for title, measure, pair_set in (
         ("AR_RM-HP, decided pairs", "AR_RM-HP", "decided"),
         ("AR_RM-SC, distinct pairs", "AR_RM-SC", "distinct"),
@@ -73,4 +75,4 @@ def test_a_model_is_named_by_its_own_objective_and_one_that_was_not_trained_has_
         ["ratio", "density_ratio", dash, dash],
         ["mine", dash, dash, dash],
     ]
-    assert "ratio" in render(full | {"models": [trained, ratio, given]}, "mlflow ui")
+    assert "ratio" in render(full | {"models": [trained, ratio, given]}, {}, "mlflow ui")
