@@ -59,8 +59,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Load a model of a transformers auto class; all its weights must exist and be used.
 
-    An adapter is merged into its base. The only weights that may be ignored are heads that the
-    class lacks, and those that transformers itself expects.
+    An adapter is merged into its base. Ignored are only heads that the class lacks, unused buffers
+    of old checkpoints, and weights that transformers lists as ignorable.
 
     Args:
         auto: the auto class, such as AutoModelForCausalLM.
@@ -79,14 +79,13 @@ def load_model(
     options = {**_load_options(dtype), "config": model_config(checkpoint, **fields)}
     if adapter is not None and auto is AutoModel:
         # An adapter's names are those of a model with a head.
-        return _with_adapter(AutoModelForTokenClassification, adapter, options).base_model
+        return _load_base_and_adapter(AutoModelForTokenClassification, adapter, options).base_model
     if adapter is not None:
-        return _with_adapter(auto, adapter, options)
+        return _load_base_and_adapter(auto, adapter, options)
     with _unreported():
-        loaded, info = auto.from_pretrained(
+        model, info = auto.from_pretrained(
             checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    model = loaded
     _raise_if(checkpoint, model, _errors(auto, info, may_lack))
     return model
 
@@ -98,18 +97,23 @@ def check_weights(
 
     Returns:
         The model on the meta device; None for quantized weights, since only their loader determines
-            the shapes.
+            the shapes; of such a checkpoint only an adapter is checked.
 
     Raises:
         ValueError: as ``load_model``.
     """
     weights, config = Weights.of(checkpoint), model_config(checkpoint, **fields)
     headers = {name: weights.header(name) for name in sorted(weights.names)}
-    if _quantization(checkpoint) is not None:
-        return None
     adapter = adapter_of(checkpoint)
     if adapter is not None and auto is AutoModel:
         auto = AutoModelForTokenClassification
+    if _quantization(checkpoint) is not None:
+        if adapter is not None:
+            with _quietly(), torch.device("meta"):
+                model = _without_contents(auto, checkpoint, config)
+                errors = _adapter_errors(auto, adapter, model)
+            _raise_if(checkpoint, model, errors)
+        return None
     with _quietly(), torch.device("meta"):
         model = _without_contents(auto, checkpoint, config)
         _check_dtypes(checkpoint, model, headers)
@@ -155,6 +159,9 @@ def _without_contents(
 def check_quantizer(checkpoint: str) -> None:
     """Check that transformers can load a checkpoint's quantized weights, if it has any.
 
+    Other failures of the environment check, such as a missing GPU, are ignored: the worker may
+    have one.
+
     Raises:
         ValueError: transformers does not know their method, or lacks a package for it.
     """
@@ -165,17 +172,15 @@ def check_quantizer(checkpoint: str) -> None:
         quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=True)
         try:
             quantizer.validate_environment(device_map=None, weights_only=True)
-        except ImportError:
-            raise
         except (RuntimeError, ValueError):
-            return  # no GPU here; the worker may have one
+            return
 
 
 def _quantization(checkpoint: str) -> object:
     return read_config(checkpoint).get("quantization_config")
 
 
-def _with_adapter(
+def _load_base_and_adapter(
     auto: AutoClass, adapter: Adapter, options: Mapping[str, object]
 ) -> PreTrainedModel:
     """Load the base and merge the adapter; the weights of both are checked before."""
@@ -250,7 +255,7 @@ def _check_dtypes(checkpoint: str, model: PreTrainedModel, headers: Mapping[str,
 
 def _load_options(dtype: torch.dtype) -> dict[str, object]:
     options: dict[str, object] = {"dtype": dtype, "use_safetensors": True}
-    # Eager attention computes its softmax in float32, for any dtype of the weights.
+    # Eager on a CPU, except for float64: eager attention computes its softmax in float32.
     if not torch.cuda.is_available() and dtype != torch.float64:
         options["attn_implementation"] = CPU_ATTENTION
     return options
@@ -272,10 +277,7 @@ def _quietly() -> Iterator[None]:
 
 @contextmanager
 def _unreported() -> Iterator[None]:
-    """Hide transformers' report of unexpected weights: these are an error here, or expected.
-
-    Its other messages are logged.
-    """
+    """Hide load reports, whose entries `_errors` raises, except reports of failed conversions."""
     logger = logging.get_logger("transformers.modeling_utils")
     logger.addFilter(_is_no_report)
     try:
@@ -286,7 +288,7 @@ def _unreported() -> Iterator[None]:
 
 def _is_no_report(record: LogRecord) -> bool:
     text = record.getMessage()
-    return "LOAD REPORT" not in text or "CONVERSION" in text  # the report becomes an error
+    return "LOAD REPORT" not in text or "CONVERSION" in text
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -320,6 +320,22 @@ def test_adapters_that_are_not_what_they_seem_are_refused(base: str, tmp_path: P
     refused("not an adapter of .*", None, target_modules=["nowhere"])
 
 
+def test_an_adapter_of_a_quantized_base_without_one_of_its_tensors_is_refused(
+    base: str, tmp_path: Path
+) -> None:
+    """PEFT would leave the missing tensor random."""
+    adapter = write_adapter(base, tmp_path / "adapter", "CAUSAL_LM")
+    with_config(quantization_config={"quant_method": "fp8"})(Path(base))
+    check_policy(adapter)
+    tensors = load_file(tmp_path / "adapter" / adapters.WEIGHTS)
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    tensors.pop(first)
+    save_file(tensors, tmp_path / "adapter" / adapters.WEIGHTS, metadata={"format": "pt"})
+    for check in (check_policy, load_policy):
+        with pytest.raises(ValueError, match=f"missing in the adapter: {first}"):
+            check(adapter)
+
+
 def test_an_adapter_saved_with_more_embeddings_than_its_base_is_refused(
     base: str, tmp_path: Path
 ) -> None:
