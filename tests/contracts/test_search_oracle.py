@@ -151,7 +151,7 @@ CASES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CASES)
 def test_every_methods_text_is_the_loops(case: Case) -> None:
     check(case, own=False)

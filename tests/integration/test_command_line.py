@@ -1,4 +1,4 @@
-"""The main job's command line in a real process: exit codes, messages, and that nothing starts."""
+"""The main job's command line: exit codes, messages, and that nothing starts."""
 
 import json
 import os
@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from jobs import bench, full_sweep
 from orchestrator.config.load import ROOT
 
 SECONDS = 500
@@ -53,9 +55,11 @@ def test_a_dry_run_lists_every_stage_with_its_key_and_makes_nothing(tmp_path: Pa
     told = r"^training.precision auto is (float32|bfloat16): a .* takes "
     precision = re.search(told, done.stdout, re.M)
     assert precision is not None, done.stdout
-    again = sweep(  # measured again, a busy machine may tell another precision
-        "--config", config, "--dry-run", f"output_dir={tmp_path}/out",
-        f"training.precision={precision[1]}",
+    again = CliRunner().invoke(  # measured again, a busy machine may tell another precision
+        full_sweep.app,
+        ["--config", config, "--dry-run", f"output_dir={tmp_path}/out",
+         f"training.precision={precision[1]}"],
+        env={"COLUMNS": "100"},
     )  # fmt: skip
     same = dict(re.findall(r"│ (\S+) +│ ([0-9a-f]{16}) +│ to do", again.stdout))
     assert same == rows, "keys are the same in every process"
@@ -71,29 +75,27 @@ def test_more_workers_than_the_cluster_can_place_end_with_2(tmp_path: Path) -> N
 
 
 def test_forcing_a_stage_that_is_none_ends_with_2_and_the_valid_names(tmp_path: Path) -> None:
-    done = sweep("--force", "polcy", f"output_dir={tmp_path}/out")
-    assert done.returncode == 2
+    done = CliRunner().invoke(full_sweep.app, ["--force", "polcy", f"output_dir={tmp_path}/out"])
+    assert done.exit_code == 2
     assert "--force polcy: no such stage; valid: data, policy, pairs" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--no-such-option"], ["--config"]])
 def test_a_wrong_option_ends_with_2(arguments: list[str]) -> None:
-    assert sweep(*arguments).returncode == 2
+    assert CliRunner().invoke(full_sweep.app, arguments).exit_code == 2
 
 
 def test_a_tracking_store_that_cannot_be_opened_is_told_before_ray_starts(tmp_path: Path) -> None:
-    done = sweep("tracking.uri=nowhere://host", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert "config error: tracking.uri = nowhere://host: " in done.stderr
-    assert "Traceback" not in done.stderr and "Ray" not in done.stdout
+    home = {"PRM_ORCHESTRATOR_HOME": str(tmp_path)}
+    done = CliRunner().invoke(full_sweep.app, ["tracking.uri=nowhere://host"], env=home)
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("config error: tracking.uri = nowhere://host: ")
+    assert "Ray" not in done.stdout and list(tmp_path.iterdir()) == []
 
 
 def test_a_benchmark_that_is_not_there_is_named_with_those_that_are() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "bench.py"), "rewards", "--only", "nothing"],
-        capture_output=True, text=True, timeout=SECONDS,
-    )  # fmt: skip
-    assert done.returncode == 2
+    done = CliRunner().invoke(bench.app, ["rewards", "--only", "nothing"])
+    assert done.exit_code == 2
     assert "nothing" in done.stderr and "tlt_closed" in done.stderr
 
 

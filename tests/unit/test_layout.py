@@ -1,8 +1,7 @@
 """The house rules that a reader relies on: who imports whom, and what is nowhere."""
 
 import ast
-import subprocess
-import sys
+import importlib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -126,12 +125,8 @@ def test_every_module_can_be_imported() -> None:
     files = (file.relative_to(ROOT).with_suffix("") for file in SOURCES)
     names = [".".join(file.parts) for file in files if file.name != "__init__"]
     names.remove(inside)
-    program = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-c", program],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    for name in names:
+        importlib.import_module(name)
 
 
 def test_no_file_is_a_drawer_for_everything() -> None:
