@@ -58,7 +58,8 @@ def _add_cell(plan: StageList, cell: CellName, shared: dict[str, object]) -> Non
         cell.stage, search.run_cell, partial(inputs.cell_inputs, cell=cell), identity, reads,
         files=plan.fingerprints(cell.scorer), unit="prompts",
         components=(
-            type(method).__module__, *_measuring_modules(config), *plan.kind_modules(cell.scorer),
+            type(method).__module__, *_task_and_metric_modules(config),
+            *plan.kind_modules(cell.scorer),
         ),
     )  # fmt: skip
 
@@ -74,7 +75,8 @@ def add_evaluation(plan: StageList) -> None:
         "seed": config.seed,
         "data": to_plain(config.data),
     }
-    measured = config.evaluation.model_dump(mode="json", exclude={"judges"})  # scores need none
+    # The prefix scores use no judge.
+    measured = config.evaluation.model_dump(mode="json", exclude={"judges"})
     for scorer in scored:
         plan.add(
             f"agreement/{scorer}", agreement.run, partial(inputs.agreement_inputs, scorer=scorer),
@@ -83,6 +85,7 @@ def add_evaluation(plan: StageList) -> None:
             files=plan.fingerprints(scorer), unit="responses",
             components=(type(config.data).__module__, *plan.kind_modules(scorer)),
         )  # fmt: skip
+    judge_modules = sorted({type(judge).__module__ for judge in config.evaluation.judges})
     cells = cell_names(config)
     reads = [cell.stage for cell in cells] + [f"agreement/{scorer}" for scorer in scored]
     plan.add(
@@ -91,12 +94,11 @@ def add_evaluation(plan: StageList) -> None:
         {**identity, "position": config.scoring.position},
         ("data", "pairs", "samples", plan.stage_of("orm"), *reads),
         unit="tables",
-        components=(*_measuring_modules(config), *plan.kind_modules(*scored)),
+        components=(
+            *_task_and_metric_modules(config), *judge_modules, *plan.kind_modules(*scored),
+        ),
     )  # fmt: skip
 
 
-def _measuring_modules(config: Config) -> tuple[str, ...]:
-    """The modules of the task, its judges and all metrics: what is computed of responses."""
-    judges = [type(judge) for judge in config.evaluation.judges]
-    kinds = [type(config.data), *judges, *METRICS.values()]
-    return tuple(sorted({kind.__module__ for kind in kinds}))
+def _task_and_metric_modules(config: Config) -> tuple[str, ...]:
+    return tuple(sorted({kind.__module__ for kind in (type(config.data), *METRICS.values())}))

@@ -30,7 +30,7 @@ class TrainingConfig(Section):
     """How models are trained, by Ray Train with DeepSpeed.
 
     If only one field of a training is set, such as `training.orm.learning_rate`, the others keep
-    their defaults for this training.
+    their defaults for this training. `max_steps` is null by default if `epochs` is set.
     """
 
     workers: Count = 2
@@ -73,11 +73,12 @@ class TrainingConfig(Section):
     @field_validator("policy", "orm", "reference", "prm", "implicit", mode="before")
     @classmethod
     def _over_the_default(cls, config_value: object, info: ValidationInfo) -> object:
-        """Fill learning rate and batch size of a training with the defaults above."""
+        """Fill the fields of a training that are not set with the defaults above.
+
+        If ``epochs`` is set, it decides the number of steps, and not the default ``max_steps``.
+        """
         if not isinstance(config_value, dict):
             return config_value
         default = cls.model_fields[str(info.field_name)].default
-        return {
-            "learning_rate": default.learning_rate,
-            "batch_size": default.batch_size,
-        } | config_value
+        replaced = {"max_steps"} if "epochs" in config_value else None
+        return default.model_dump(exclude_unset=True, exclude=replaced) | config_value

@@ -12,6 +12,7 @@ from jobs.sweep.stage_names import CellName, cell_names, stage_names
 from orchestrator.config.load import load_config
 from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import write_pairs
+from orchestrator.judges.task_grade import TaskGrade
 from orchestrator.records import PreferencePair, Prompt
 from orchestrator.stages.store import Store
 
@@ -172,3 +173,17 @@ def test_prefix_scores_do_not_depend_on_who_judges(tmp_path: Path) -> None:
     assert "judges" not in str(first.config["evaluation"])
     assert "judges" in str(keys[0]["evaluation"].config["evaluation"])
     assert first.key != other.key  # what the scores do depend on
+
+
+def test_a_judge_changes_the_key_of_the_evaluation_only(tmp_path: Path) -> None:
+    config = load_config(None, [])
+    judged = config.evaluation.model_copy(update={"judges": (TaskGrade(),)})
+    plans = [
+        Plan(each, Store(str(tmp_path)))
+        for each in (config, config.model_copy(update={"evaluation": judged}))
+    ]
+    before, after = ({step.stage.name: step.stage for step in each.steps} for each in plans)
+    assert [name for name in before if before[name].key != after[name].key] == ["evaluation"]
+    judge_module = TaskGrade.__module__
+    assert judge_module in after["evaluation"].components
+    assert judge_module not in before["evaluation"].components
