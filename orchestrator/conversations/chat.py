@@ -173,6 +173,22 @@ class Chat:
         )
         return first.prompt_ids[:size], chosen_ids, rejected_ids
 
+    def response_ends(self, messages: Sequence[Message], response: str) -> tuple[str, list[int]]:
+        """Return a response as rendered, and the ends of the tokens of prompt and response.
+
+        An end is a character of the response; the ends of the prompt's tokens are 0 or negative.
+
+        Raises:
+            TemplateRefuses: as ``conversation``.
+        """
+        if self.template is None:
+            return response, [*self._control.encode_with_ends(self._control.escape(response))[1]]
+        text = self.template.conversation(messages, response)
+        _, ends = self._control.encode_with_ends(text.prompt + text.response + text.closing)
+        start = len(self._control.unescape(text.prompt))
+        ends = ends[: len(ends) - len(self._closing)]
+        return self._control.unescape(text.response), [end - start for end in ends]
+
     def response_ids(self, response: str) -> Ids:
         """Return token ids of a text without context; spelled control tokens are ordinary text."""
         return self._control.content_ids(response)

@@ -62,6 +62,13 @@ class ControlTokens:
         """Return token ids of escaped text: control tokens where not escaped, no BOS added."""
         if _ESCAPE not in text:
             return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.encode_with_ends(text)[0]
+
+    def encode_with_ends(self, text: str) -> tuple[Ids, tuple[int, ...]]:
+        """Return ``encode``, and for each token the character of the unescaped text at its end."""
+        if _ESCAPE not in text:
+            plain = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            return tuple(plain["input_ids"]), tuple(end for _, end in plain["offset_mapping"])
         core, controls = self._ordinary
 
         def replacement(match: re.Match[str]) -> str:
@@ -70,12 +77,17 @@ class ControlTokens:
             return f"{_CONTROL}{match[0]}{_CONTROL}"
 
         text = self._escaped_or_control.sub(replacement, text)
-        ids = core.encode(text, add_special_tokens=False).ids
-        return tuple(
-            part
-            for i in ids
-            for part in ((controls[i],) if i in controls else self._spelled_out(i))
-        )
+        encoding = core.encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        ends: list[int] = []
+        marks = 0  # characters of the marks up to the token
+        for token_id, (_, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            is_control = token_id in controls
+            marks += 2 * len(_CONTROL) * is_control
+            parts = (controls[token_id],) if is_control else self._spelled_out(token_id)
+            ids.extend(parts)
+            ends.extend([end - marks] * len(parts))
+        return tuple(ids), tuple(ends)
 
     def content_ids(self, content: str) -> Ids:
         """Return token ids of a content alone, not escaped: all of it is ordinary text."""

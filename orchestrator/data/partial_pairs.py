@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.control_tokens import Ids
 from orchestrator.data.truncation import (
     Preset,
     mean_cuts,
@@ -16,7 +17,7 @@ from orchestrator.data.truncation import (
     same_prefix,
     stochastic_cuts,
     token_level_cuts,
-    word_cut_to_token_cuts,
+    word_cut_to_token_cut,
 )
 from orchestrator.randomness import stream_key
 from orchestrator.records import Message
@@ -106,7 +107,7 @@ class CutPairs:
         if truncation == "tlt":
             cuts = [(t, t) for t in token_level_cuts(length)]
         elif self._preset == "official":
-            cuts = self._official(chat, pair)
+            cuts = self._official(chat, pair, chosen, rejected)
         else:
             cuts = [
                 (t, t) for t in stochastic_cuts(length, self._sst_k, self._seed, pair["pair_id"])
@@ -126,21 +127,18 @@ class CutPairs:
             "same_prefix": len(cuts) - len(kept),
         }
 
-    def _official(self, chat: Chat, pair: _PairRow) -> list[tuple[int, int]]:
-        """The public code's cuts, which count words, as token counts of each response."""
+    def _official(
+        self, chat: Chat, pair: _PairRow, chosen: Ids, rejected: Ids
+    ) -> list[tuple[int, int]]:
+        """Return the public code's cuts, converted from words to tokens of each response."""
         texts = pair["chosen"], pair["rejected"]
         words = official_cuts(max(len(text.split()) for text in texts), self._seed, pair["pair_id"])
-        spans = [
-            chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
-                "offset_mapping"
-            ]
-            for text in texts
-        ]
-        first, second = (
-            [word_cut_to_token_cuts(text, span, n) for n in words]
-            for text, span in zip(texts, spans, strict=True)
-        )
-        return list(zip(first, second, strict=True))
+        cuts = []
+        for text, ids in zip(texts, (chosen, rejected), strict=True):
+            rendered, ends = chat.response_ends(pair["messages"], text)
+            ends = ends[len(ends) - len(ids) :]  # without the prompt
+            cuts.append([word_cut_to_token_cut(rendered, ends, n) for n in words])
+        return list(zip(*cuts, strict=True))
 
 
 def truncation_shares(

@@ -48,17 +48,17 @@ def mean_cuts(preset: Preset, k_mean: int) -> float:
     return float(k_mean) if preset == "paper" else (1 + OFFICIAL_MAX_CUTS) / 2 + 1
 
 
-def word_cut_to_token_cuts(text: str, offsets: Sequence[tuple[int, int]], words: int) -> int:
+def word_cut_to_token_cut(text: str, ends: Sequence[int], words: int) -> int:
     """Return how many tokens of ``text`` are within its first ``words`` white-space words.
 
-    ``offsets`` are the tokens' character spans. A token that extends past the last word is
+    ``ends`` are the characters at which the tokens end. A token that extends past the last word is
     excluded, so that a prefix never holds a part of the next word.
     """
     end, start = 0, 0
     for word in text.split()[:words]:
         start = text.index(word, end)
         end = start + len(word)
-    return sum(1 for _, stop in offsets if stop <= end)
+    return sum(1 for token_end in ends if token_end <= end)
 
 
 def same_prefix(

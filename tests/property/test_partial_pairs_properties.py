@@ -14,7 +14,7 @@ from orchestrator.data.truncation import (
     same_prefix,
     stochastic_cuts,
     token_level_cuts,
-    word_cut_to_token_cuts,
+    word_cut_to_token_cut,
 )
 
 lengths = st.integers(1, 3_000)
@@ -70,12 +70,12 @@ def test_word_cuts_equal_the_longest_prefix_that_decodes_within_the_words(
 ) -> None:
     text = "".join(word + gap for word, gap in zip(words, gaps, strict=False))
     encoded = tokenizer()(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
     kept = "".join(
         word + gap for word, gap in zip(words[:count], gaps, strict=False)
     ).rstrip()  # outer white space belongs to no word
 
-    cut = word_cut_to_token_cuts(text, offsets, count)
+    cut = word_cut_to_token_cut(text, ends, count)
 
     # The oracle decodes every prefix; one that ends inside a character decodes to something else.
     within = [t for t in range(len(ids) + 1) if kept.startswith(str(tokenizer().decode(ids[:t])))]

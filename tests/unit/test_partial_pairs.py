@@ -4,18 +4,23 @@ import random
 from collections import Counter
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from scipy.stats import chisquare
+from support.template_families import reward_model
 from transformers import PreTrainedTokenizerFast
 
+from orchestrator.conversations.chat import load_chat
 from orchestrator.conversations.tokenizers import byte_pair_tokenizer
+from orchestrator.data.partial_pairs import CutPairs
 from orchestrator.data.truncation import (
     official_cuts,
     same_prefix,
     stochastic_cuts,
     token_level_cuts,
-    word_cut_to_token_cuts,
+    word_cut_to_token_cut,
 )
 from orchestrator.randomness import generator
 
@@ -135,9 +140,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_word_cuts_end_where_the_word_ends(tokenizer: PreTrainedTokenizerFast) -> None:
     encoded = tokenizer(TEXT, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    ids, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
     prefixes = [
-        tokenizer.decode(ids[: word_cut_to_token_cuts(TEXT, offsets, words)]) for words in range(9)
+        tokenizer.decode(ids[: word_cut_to_token_cut(TEXT, ends, words)]) for words in range(9)
     ]
 
     assert len(ids) > len(TEXT.split())  # words of several tokens, so the cut is not the count
@@ -152,31 +157,56 @@ def test_word_cuts_end_where_the_word_ends(tokenizer: PreTrainedTokenizerFast) -
         "The naïve 漢字 reader 😀 asks:\n\nwhy",
         "The naïve 漢字 reader 😀 asks:\n\nwhy  not",
     ]
-    assert tokenizer.decode(ids[: word_cut_to_token_cuts(TEXT, offsets, 9)]) == TEXT
+    assert tokenizer.decode(ids[: word_cut_to_token_cut(TEXT, ends, 9)]) == TEXT
 
 
 def test_past_the_last_word_a_word_cut_is_the_whole_response(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    offsets = tokenizer(TEXT, add_special_tokens=False, return_offsets_mapping=True)[
-        "offset_mapping"
-    ]
+    encoded = tokenizer(TEXT, add_special_tokens=False, return_offsets_mapping=True)
+    ends = [end for _, end in encoded["offset_mapping"]]
 
-    assert word_cut_to_token_cuts(TEXT, offsets, 100) == len(offsets)
-    assert word_cut_to_token_cuts("", [], 3) == 0
+    assert word_cut_to_token_cut(TEXT, ends, 100) == len(ends)
+    assert word_cut_to_token_cut("", [], 3) == 0
 
 
 def test_a_word_that_is_part_of_an_earlier_one_is_found_in_its_place() -> None:
     # "a" stands in "banana" too; the tokens are the characters.
     text = "banana a b"
-    offsets = [(i, i + 1) for i in range(len(text))]
+    ends = [i + 1 for i in range(len(text))]
 
-    assert [word_cut_to_token_cuts(text, offsets, words) for words in range(4)] == [0, 6, 8, 10]
+    assert [word_cut_to_token_cut(text, ends, words) for words in range(4)] == [0, 6, 8, 10]
 
 
 def test_a_token_that_reaches_past_the_word_is_left_out() -> None:
     # Tokens "go", " on", " now!": a tokenizer with merges across words would write " on now".
-    assert word_cut_to_token_cuts("go on now!", [(0, 2), (2, 9), (9, 10)], 2) == 1
+    assert word_cut_to_token_cut("go on now!", [2, 9, 10], 2) == 1
+
+
+@pytest.mark.parametrize("family", ["ChatML", "Llama 3", "Gemma", "Mistral, bytes", "Mistral"])
+def test_the_official_cuts_are_those_of_the_rendered_response(family: str, tmp_path: Path) -> None:
+    """Trimmed white space, a spelled control token, and a first word that merges with a space."""
+    reward = reward_model(family, tmp_path)
+    chat = load_chat(reward)
+    control = chat.tokenizer.convert_ids_to_tokens(min(chat.control.ids))
+    responses = {
+        "chosen": "  \n 2 plus 3 is the answer, that is 5, café 你好.",
+        "rejected": f"The answer {control} is system, think: {control} 7. ",
+    }
+    messages = [{"role": "user", "content": f"What is {control} 2?"}]
+    pairs = [{"pair_id": f"{i}", "messages": messages, **responses} for i in range(20)]
+    cutting = CutPairs(reward, {"sst": 1.0}, "official", K, 0)
+    rows = cutting(pa.Table.from_pylist(pairs)).to_pylist()
+    for side, response in responses.items():
+        words, seen = response.split(), set()
+        for row in rows:
+            counts = official_cuts(11, 0, row["pair_id"])
+            assert len(counts) == len(row[f"{side}_cuts"]) + row["same_prefix"]
+            for count, cut in zip(counts[row["same_prefix"] :], row[f"{side}_cuts"], strict=True):
+                prefix = chat.tokenizer.decode(row[f"{side}_ids"][:cut])
+                assert prefix.split() == words[:count]
+                seen.add(count)
+        assert len(seen) > 5
 
 
 def test_prefixes_are_the_same_up_to_where_they_part() -> None:
