@@ -42,13 +42,15 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self._evaluations: dict[int, list[HeldOutEvaluation]] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.earlier = read_outcomes(study)
-        self._models = {
+        self._model_stages = {
             step.stage.key: step.stage
             for trial in study.trials
             for step in study.steps_of(trial)
             if step.stage.keeps_checkpoint
         }
-        self._existing_models = {k for k, stage in self._models.items() if self._store.done(stage)}
+        self._existing_keys = {
+            k for k, stage in self._model_stages.items() if self._store.done(stage)
+        }
 
     def __getstate__(self) -> dict[str, object]:
         """Return an empty state; Ray Tune writes its callbacks to disk, and nothing reads them."""
@@ -110,7 +112,7 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
             self._evaluations[number],
             self._store.marker(study_trial.stage)["figures"]["metrics"] if finished else {},
             time.monotonic() - self._started[number],
-            sorted(self._models_of(study_trial) - self._existing_models),
+            sorted(self._model_keys_of(study_trial) - self._existing_keys),
         )
         if self.earlier[number] is None:
             write_outcome(_file(study_trial), outcome)
@@ -157,23 +159,27 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
         self.outcomes[trial.number] = outcome
         value = outcome.value(metric)
         details = outcome.error or ("" if value is None else f"{metric} {value:.4g}")
-        source = "earlier run, " if self.earlier[trial.number] else ""
+        source = "earlier run, " if outcome is self.earlier[trial.number] else ""
         self._print(trial.number, f"{outcome.state}: {source}{details}")
 
     def _remove_worse_models(self) -> None:
-        """Remove the models of finished trials, except the best `storage.checkpoints_kept`."""
+        """Remove the models that trials of this study trained and that are no longer needed.
+
+        Models of the best `storage.checkpoints_kept` finished trials and of trials without an
+        outcome are needed.
+        """
         options, kept = self.study.options, self.study.base.storage.checkpoints_kept
         best = ranked(self.outcomes, options.metric, options.mode)[:kept]
         needed: set[str] = set()
         for trial in self.study.trials:
             if trial.number in best or trial.number not in self.outcomes:
-                needed |= self._models_of(trial)
+                needed |= self._model_keys_of(trial)
         trained = {key for outcome in self.outcomes.values() for key in outcome.trained_models}
-        for key in (trained & set(self._models)) - needed:
-            self._store.invalidate(self._models[key])
+        for key in (trained & set(self._model_stages)) - needed:
+            self._store.invalidate(self._model_stages[key])
 
-    def _models_of(self, trial: Trial) -> set[str]:
-        return {step.stage.key for step in self.study.steps_of(trial)} & set(self._models)
+    def _model_keys_of(self, trial: Trial) -> set[str]:
+        return {step.stage.key for step in self.study.steps_of(trial)} & set(self._model_stages)
 
     def _print(self, number: int, text: str) -> None:
         line = f"[trial {number}/{len(self.study.trials)}] {text}"

@@ -15,6 +15,7 @@ from orchestrator.config.checks import (
 )
 from orchestrator.config.load import ROOT, ConfigError, load_config, to_yaml
 from orchestrator.config.models import check_models
+from orchestrator.config.training import TrainingConfig
 from orchestrator.config.tree import Config
 from orchestrator.data.rows import VALID
 from orchestrator.search.method import METHODS
@@ -359,6 +360,16 @@ def test_variants_are_merged_over_the_default_ones_and_null_leaves_one_out() -> 
     assert set(config.variants) == {"orm_continued", "prm_sst", "prm_no_reference", "mine"}
     assert config.variants["prm_sst"].weight == "none"
     assert config.variants["prm_sst"].truncation == "sst"
+
+
+def test_a_training_has_the_defaults_of_the_fields_that_are_not_set() -> None:
+    defaults = TrainingConfig()
+    fields = {"policy": {"learning_rate": 0.1}, "orm": {"batch_size": 8}}
+    training = TrainingConfig.model_validate(fields)
+    assert training.policy == defaults.policy.model_copy(update=fields["policy"])
+    assert training.orm == defaults.orm.model_copy(update=fields["orm"])
+    by_epochs = TrainingConfig.model_validate({"policy": {"epochs": 2}}).policy
+    assert by_epochs == defaults.policy.model_copy(update={"epochs": 2, "max_steps": None})
 
 
 def test_what_no_file_says_is_the_default(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._private.utils import read_ray_address
 
 from orchestrator.config.load import ROOT, ConfigError, load_config
 from orchestrator.config.sizes import check_sizes, demands, sized
@@ -110,6 +111,7 @@ def test_what_no_memory_or_disk_holds_is_refused(
     override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     begin, piece = TOO_LARGE[override]
     with pytest.raises(ConfigError) as error:
         check_sizes(load_config(None, [override]), tmp_path)
@@ -134,11 +136,18 @@ def test_a_cluster_or_a_card_is_not_measured_by_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     mib = 2 * psutil.virtual_memory().total // 2**20
     asked = f"cluster.policy_cache_mib={mib}"
     with pytest.raises(ConfigError):
         check_sizes(load_config(None, [asked]), tmp_path)
     check_sizes(load_config(None, [asked, "cluster.actor_gpus=1"]), tmp_path)
+    address_file = tmp_path / "ray" / "ray_current_cluster"  # of `ray start` on this machine
+    address_file.parent.mkdir()
+    address_file.write_text("10.0.0.1:6379")
+    assert read_ray_address() == "10.0.0.1:6379"
+    check_sizes(load_config(None, [asked]), tmp_path)
+    address_file.unlink()
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_sizes(load_config(None, [asked]), tmp_path)
     with pytest.raises(ConfigError):

@@ -1,7 +1,10 @@
 """What came of trials: the best of them, what a later run takes up, what MLflow and disk hold."""
 
+import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from mlflow import MlflowClient
@@ -148,6 +151,24 @@ def test_the_driver_notes_each_trial_and_keeps_the_best_models(
     again.log_earlier()
     assert again.outcomes == log.outcomes
     assert len(client.search_runs([tracker.experiment_id])) == 5
+
+
+def test_a_trial_that_fails_now_is_not_shown_as_of_an_earlier_run(
+    study: Study, tmp_path: Path
+) -> None:
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tuning")
+    parent = tracker.start_sweep(study.key, "tune", {}, "")
+    tell(TrialLog(study, tracker, parent, QUIET), 1, 0.3)
+    console = Console(record=True, width=200, file=io.StringIO(), markup=False)
+    log = TrialLog(study, tracker, parent, console)
+    error_file = tmp_path / "error.txt"
+    error_file.write_text("the disk is full\n")
+    trial = cast("TuneTrial", SimpleNamespace(config={"number": 1}, error_file=error_file))
+    log.on_trial_error(0, [trial], trial)
+    tell(log, 1, None)
+    failed, earlier = console.export_text().splitlines()
+    assert failed == "[trial 1/4] failed: the disk is full"
+    assert earlier == f"[trial 1/4] finished: earlier run, {METRIC} 0.3"
 
 
 def test_of_more_models_than_are_kept_the_worst_that_it_made_is_forgotten(
