@@ -1,4 +1,4 @@
-"""The command line of jobs/decode.py, and the checks of it that import nothing that computes."""
+"""The command line of jobs/decode.py, with checks that import no torch, Ray or transformers."""
 
 from dataclasses import dataclass, field
 from typing import Annotated as An
@@ -10,10 +10,10 @@ from typer import Option as Opt
 from jobs.batch.options import FileJobOptions, option
 from jobs.batch.scorer_options import DECIDING as OF_SCORER
 from jobs.command_line import reward_arguments
-from jobs.command_line.early_checks import check_file
 from orchestrator.choices import Dtype, EngineChoice, FinishedPosition
 from orchestrator.config.engine_choice import vllm_unsupported_reason
 from orchestrator.config.errors import ConfigError
+from orchestrator.config.output_paths import check_file
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_sampling, check_seed
 from orchestrator.decoding.methods import (

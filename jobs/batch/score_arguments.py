@@ -1,4 +1,4 @@
-"""The command line of jobs/score.py, and the checks of it that import nothing that computes."""
+"""The command line of jobs/score.py, with checks that import no torch, Ray or transformers."""
 
 from dataclasses import dataclass
 from typing import Annotated as An
@@ -8,10 +8,10 @@ from typer import Option as Opt
 
 from jobs.batch.options import FileJobOptions, option
 from jobs.batch.scorer_options import DECIDING as OF_SCORER
-from jobs.command_line.early_checks import check_file
 from jobs.command_line.reward_arguments import CORES
 from orchestrator.choices import Engine
 from orchestrator.config.errors import ConfigError
+from orchestrator.config.output_paths import check_file
 from orchestrator.data.prefixes import Prefixes
 from orchestrator.data.rows import SUFFIXES, VALID
 from orchestrator.decoding.checks import check_seed
@@ -41,7 +41,7 @@ class ScoreArguments(FileJobOptions):
     batch_size: An[int, Opt(min=1, help="number of responses in a batch")] = 32
 
     def check_early(self) -> None:
-        """Check what needs neither torch nor a look into a checkpoint.
+        """Check the options without torch; of checkpoints, only that their files exist.
 
         Raises:
             ConfigError: an option is not valid.

@@ -100,8 +100,7 @@ def _result(
             stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
             for _ in range(setup.processes)
         ]
-        by_rates = case.ways == ("at the best rates",)
-        rates = BestRates(workers, setup, case) if by_rates else None
+        rates = None if case.ways else BestRates(workers, setup, case)
         search = Search(case.method, -(-prompts // setup.processes))
         for repeat in range(-1, repeats):  # the first one is a warm-up
             problems = random_problems(setup.setting, prompts, repeat + 1)
@@ -133,7 +132,7 @@ def _result(
         "floor": case.floor if setup.position == "open" else None,
         "limit_s": median[2],
         "over_limit": statistics.median(over for _, over in ratios),
-        "ceiling": case.limit if setup.position == "open" else None,
+        "ceiling": case.ceiling if setup.position == "open" else None,
         "limit_by": list(dict.fromkeys(fastest[1:])),
         "policy_tokens": (cost.policy_tokens_computed) / prompts,
         "reward_tokens": cost.reward_tokens_computed / prompts,

@@ -27,8 +27,8 @@ PROMPT_TOKENS, NEW_TOKENS = 60, 64  # tokens
 CALIBRATION = 32  # prompts
 
 
-Way = Literal["in batches", "at once", "by halves", "by quarters", "vLLM", "at the best rates"]
-# Ways to replay requests, all known in advance.
+# Ways to replay the recorded requests of a search.
+Way = Literal["in batches", "at once", "by halves", "by quarters", "vLLM"]
 REPLAYS: tuple[Way, ...] = ("in batches", "at once", "by halves", "by quarters", "vLLM")
 NUM_BATCHES: dict[Way, int] = {"at once": 1, "by halves": 2, "by quarters": 4, "vLLM": 1}
 
@@ -40,23 +40,24 @@ class Case:
     Attributes:
         method: the search method.
         floor: the least ratio of the time of the plain loop to that of the search actors.
-        limit: the largest ratio of the time of the search actors to that of the bare engines;
+        ceiling: the largest ratio of the time of the search actors to that of the bare engines;
             None: no bound.
         loop_prompts: number of prompts of the plain loop, which is slow.
-        ways: how the bare engines are measured; the fastest counts.
+        ways: how the requests are replayed on the bare engines; the fastest counts. Empty: the
+            limit is the token counts divided by the best rates of the engines.
     """
 
     method: AnySearchMethod
     floor: float
-    limit: float | None
+    ceiling: float | None
     loop_prompts: int
     ways: tuple[Way, ...]
 
 
 CASES = {
     "bon16": Case(BestOfN(n=16), 1.5, 1.25, 4, REPLAYS),
-    "args30": Case(Args(weight=1.5, k=30), 50.0, 1.6, 1, ("at the best rates",)),
-    "tbs8x8": Case(TokenBeamSearch(beams=8, candidates=8), 40.0, 1.6, 1, ("at the best rates",)),
+    "args30": Case(Args(weight=1.5, k=30), 50.0, 1.6, 1, ()),
+    "tbs8x8": Case(TokenBeamSearch(beams=8, candidates=8), 40.0, 1.6, 1, ()),
     "cbs8x8x30": Case(ChunkBeamSearch(beams=8, candidates=8, chunk=30), 2.0, 1.25, 2, REPLAYS),
     "cards": Case(Cards(), 5.0, None, 32, ("in batches",)),
 }

@@ -133,7 +133,7 @@ def _summary(
         "ratio": ours / medians[baseline_name] if baseline_name in medians else None,
         "floor": case.floor,
         "over_limit": statistics.median(over) if over else None,
-        "ceiling": case.limit,
+        "ceiling": case.ceiling,
     }
 
 

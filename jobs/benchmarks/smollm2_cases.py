@@ -39,7 +39,7 @@ class SmolLM2Case:
         new_tokens: length limit of a response.
         loop_prompts: number of prompts of the baseline, which is slow.
         floor: the least ratio of the rate of the search actors to that of the baseline.
-        limit: the largest ratio of the time of the search actors to that of the bare engine.
+        ceiling: the largest ratio of the time of the search actors to that of the bare engine.
     """
 
     method: AnySearchMethod
@@ -47,7 +47,7 @@ class SmolLM2Case:
     new_tokens: int
     loop_prompts: int
     floor: float | None
-    limit: float | None
+    ceiling: float | None
 
 
 STEPS = StepBeamSearch(beams=4, candidates=4, delimiter="\n")

@@ -1,4 +1,4 @@
-"""The command of a job: a component of another package that cannot be used ends it in one line."""
+"""The typer command class of the jobs: a plug-in that cannot be used ends the job in one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from jobs.command_line.early_checks import exit_with
+from jobs.command_line.console import printed_exit
 from orchestrator.registry import PluginError
 
 
@@ -33,4 +33,4 @@ def _plugin_errors_shown() -> Iterator[None]:
     try:
         yield
     except PluginError as error:
-        raise exit_with(error) from None
+        raise printed_exit(error) from None

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Protocol, TypeVar, get_origin, get_type_
 import typer
 
 from jobs.command_line.arguments import named
-from jobs.command_line.early_checks import exit_with
+from jobs.command_line.console import printed_exit
 from orchestrator.config.errors import ConfigError
 
 CONTEXT = "context"
@@ -54,7 +54,7 @@ def options_command(
         try:
             arguments.check_early()
         except ConfigError as error:
-            raise exit_with(error) from None
+            raise printed_exit(error) from None
         raise typer.Exit(run(arguments))
 
     keyword = inspect.Parameter.KEYWORD_ONLY

@@ -29,14 +29,16 @@ class Plan:
             reads, directly or not, are run. Their keys are those of the full plan.
 
     Attributes:
-        config: config of the run, with `training.precision: auto` replaced by a precision.
+        config: config of the run; `training.precision: auto` is replaced by a precision if the
+            plan trains a model.
         requested: the config as it was passed.
         store: the store of the stages' outputs.
         model: the only model to train; None: all models.
         steps: the steps to run, in order.
         stages: all stages by name.
         models: all models by name.
-        precision: what `training.precision: auto` stands for; None if it is not auto.
+        precision: what `training.precision: auto` stands for; None if `training.precision` is not
+            auto or nothing is trained.
     """
 
     def __init__(self, config: Config, store: Store, model: str | None = None) -> None:

@@ -52,7 +52,7 @@ def _add_policy(plan: StageList) -> None:
         identity["architecture"] = to_plain(models.architecture)
         identity["vocabulary"] = models.vocabulary
         plan.add(
-            "policy", policy.run, inputs.policy_inputs, identity, ("data",), checkpoint=True,
+            "policy", policy.run, inputs.policy_inputs, identity, ("data",), keeps_checkpoint=True,
             unit="steps", components=(LanguageModelling.__module__,),
         )  # fmt: skip
     plan.add_model("policy", "policy", models.policy)
@@ -77,8 +77,8 @@ def _add_orm_or_reference(plan: StageList, name: str) -> None:
     if checkpoint is None:
         plan.add(
             name, reward_models.run_whole_pairs, partial(inputs.orm_or_reference_inputs, name=name),
-            training_identity(config, name), ("pairs", "policy"), checkpoint=True, unit="steps",
-            components=(BradleyTerry.__module__,),
+            training_identity(config, name), ("pairs", "policy"), keeps_checkpoint=True,
+            unit="steps", components=(BradleyTerry.__module__,),
         )  # fmt: skip
     plan.add_model(name, name, checkpoint)
 
@@ -130,7 +130,7 @@ def _add_variant(plan: StageList, name: str, variant: Variant) -> None:
     """Add the training of a variant by its objective and truncation."""
     add = partial(
         plan.add, f"variants/{name}", config=variant_identity(plan.config, name),
-        reads=variant_inputs(variant), unit="steps", checkpoint=True,
+        reads=variant_inputs(variant), unit="steps", keeps_checkpoint=True,
         components=(variant.trained_by.__module__,),
     )  # fmt: skip
     if variant.is_trained_from_policy:

@@ -75,7 +75,7 @@ def add_evaluation(plan: StageList) -> None:
         "seed": config.seed,
         "data": to_plain(config.data),
     }
-    # The prefix scores use no judge.
+    # the prefix scores use no judge
     measured = config.evaluation.model_dump(mode="json", exclude={"judges"})
     for scorer in scored:
         plan.add(

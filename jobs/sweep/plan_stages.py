@@ -1,4 +1,4 @@
-"""The list of a plan's stages, and the models that the stages make."""
+"""The stages of a plan in order, and its models: trained by a stage, or the user's."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -44,7 +44,7 @@ class StageList:
         *,
         unit: str,
         files: Mapping[str, str] | None = None,
-        checkpoint: bool = False,
+        keeps_checkpoint: bool = False,
         components: tuple[str, ...] = (),
     ) -> None:
         """Add a stage.
@@ -54,14 +54,19 @@ class StageList:
             run: the step function; the sources of its module are part of the key.
             inputs: makes the inputs of ``run`` when the step runs.
             config: JSON-able values that decide the output.
-            reads: names of stages, or of the user's models, which the step reads; others are
-                ignored.
+            reads: names of stages, or of the user's models, which the step reads.
             unit: what its progress counts.
             files: fingerprints of other files and checkpoints that the step reads, by name.
-            checkpoint: whether old versions of the output are deleted.
+            keeps_checkpoint: whether `storage.checkpoints_kept` limits the old versions of its
+                output.
             components: modules of registered components that the step runs.
+
+        Raises:
+            KeyError: a name in ``reads`` is neither a stage nor a model.
         """
         names = list(dict.fromkeys(reads))
+        if unknown := [n for n in names if n not in self.stages and n not in self.models]:
+            raise KeyError(f"{name} reads {unknown[0]}, which is neither a stage nor a model")
         provided = {
             k: v for n in names if n in self.models for k, v in self.fingerprints(n).items()
         }
@@ -71,7 +76,7 @@ class StageList:
             {**config, "chat": to_plain(self.config.chat)},
             tuple(self.stages[n] for n in names if n in self.stages),
             {**(files or {}), **provided},
-            checkpoint,
+            keeps_checkpoint,
             components,
         )
         self.stages[name] = stage
@@ -91,12 +96,14 @@ class StageList:
 
     def fingerprints(self, model: str | None) -> dict[str, str]:
         """Return fingerprints of the user's checkpoints that a model consists of, by name."""
+        if model is None:
+            return {}
         prints: dict[str, str] = {}
-        listed = self.models.get(model or "")
-        if model and listed and listed.checkpoint:
+        listed = self.models.get(model)
+        if listed and listed.checkpoint:
             reading = repr(self.config.models.reading(model))
             prints = {model: fingerprint(listed.checkpoint), f"{model}.reading": reading}
-        if (variant := self.config.variants.get(model or "")) and variant.base:
+        if (variant := self.config.variants.get(model)) and variant.base:
             prints[f"{model}.base"] = fingerprint(variant.base)
         return prints
 

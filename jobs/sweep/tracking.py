@@ -96,5 +96,8 @@ def run_tracked(
 
 
 def parent_run_key(parts: Sequence[str]) -> str:
-    """Return a hash of the stage keys. Jobs with equal stages use the same MLflow parent run."""
+    """Return the key of a parent run: a hash of all ``parts``, such as stage keys.
+
+    Jobs with equal parts use the same parent run.
+    """
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

@@ -34,7 +34,7 @@ def draw(options: TuningOptions, config_file: Path | None, overrides: Sequence[s
     """Draw the trials, and check the config of each.
 
     Raises:
-        ConfigError: the space, a drawn config, the model or the metric is not valid.
+        ConfigError: the space, an option or a drawn config is not valid.
     """
     space = parse_space(options.space)
     base = load_config_without_model_checks(config_file, overrides, check_tracking=True)
@@ -96,7 +96,7 @@ def _check_request(options: TuningOptions, config: Config) -> None:
         _check_measured_early(options, config)
     for name in ("trials", "concurrent"):
         if not 1 <= getattr(options, name) <= MOST:
-            raise ConfigError(f"--{name} {getattr(options, name)}: valid is 1 to {MOST:,}")
+            raise ConfigError(f"--{name} = {getattr(options, name)}: valid: 1 to {MOST:,}")
 
 
 def _check_measured_early(options: TuningOptions, config: Config) -> None:

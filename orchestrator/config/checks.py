@@ -1,4 +1,7 @@
-"""Checks of files, checkpoints, engine and model names that the tree does not make itself."""
+"""Checks that the config classes (`tree.py`) do not make.
+
+They are of data files, the DeepSpeed file, checkpoints, the engine and model names.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -6,8 +9,8 @@ from pathlib import Path
 from orchestrator.config.deepspeed_file import check_deepspeed
 from orchestrator.config.engine_choice import vllm_unsupported_reason
 from orchestrator.config.errors import ConfigError, reason_of, shown
-from orchestrator.config.output_paths import check_uri, is_file, is_folder
-from orchestrator.config.tree import TAKEN, Config
+from orchestrator.config.output_paths import check_file, is_folder
+from orchestrator.config.tree import BASE_MODELS, Config
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 HUB_S = 5.0  # seconds in which the hub must answer
@@ -23,13 +26,7 @@ def check_files(config: Config) -> None:
             continue
         from orchestrator.data.rows import SUFFIXES, VALID  # imports pyarrow
 
-        valid = f"valid: {VALID}"
-        if not path.endswith(SUFFIXES):
-            raise ConfigError(f"data.{name} = {shown(path)}: unknown format; {valid}")
-        if "://" in path:
-            check_uri(f"data.{name}", path)
-        elif not is_file(path):
-            raise ConfigError(f"data.{name} = {shown(path)}: no such file; {valid}")
+        check_file(f"data.{name}", path, SUFFIXES, VALID)
 
 
 def check_engine(config: Config) -> None:
@@ -49,7 +46,7 @@ def check_engine(config: Config) -> None:
 
 def check_checkpoints_exist(config: Config) -> None:
     """Raise ConfigError for a checkpoint that is neither a folder nor on the hub."""
-    named = {f"models.{name}": getattr(config.models, name) for name in TAKEN}
+    named = {f"models.{name}": getattr(config.models, name) for name in BASE_MODELS}
     for part in ("checkpoint", "base"):
         named |= {f"variants.{n}.{part}": getattr(v, part) for n, v in config.variants.items()}
     for field, name in named.items():
@@ -60,13 +57,13 @@ def check_checkpoints_exist(config: Config) -> None:
 def check_model_name(config: Config, model: str) -> None:
     """Raise ConfigError for the name of a model that this config does not train."""
     checkpoints = {
-        name: f"models.{name}" for name in TAKEN if getattr(config.models, name) is not None
+        name: f"models.{name}" for name in BASE_MODELS if getattr(config.models, name) is not None
     }
     checkpoints |= {
         n: f"variants.{n}.checkpoint" for n, v in config.variants.items() if v.checkpoint
     }
     ratios = [n for n, v in config.variants.items() if not v.is_trained and n not in checkpoints]
-    valid = [name for name in (*TAKEN, *config.variants) if name not in checkpoints]
+    valid = [name for name in (*BASE_MODELS, *config.variants) if name not in checkpoints]
     valid = [name for name in valid if name not in ratios]
     if model in checkpoints:
         reason = f"is not trained, since {checkpoints[model]} sets a checkpoint"
@@ -81,7 +78,7 @@ def check_model_name(config: Config, model: str) -> None:
 
 def check_splits_not_empty(config: Config, trained: Collection[str]) -> None:
     """Raise ConfigError if a model that is trained has an empty split (a share of 0)."""
-    for name in TAKEN:
+    for name in BASE_MODELS:
         if name in trained and getattr(config.data, f"{name}_share", None) == 0:
             raise ConfigError(
                 f"data.{name}_share = 0: leaves no pairs to train the {name} on; valid: more than"
@@ -94,7 +91,7 @@ def reads_checkpoints(config: Config) -> bool:
     search, models = config.search, config.models
     variants = config.variants.values()
     return (
-        any(getattr(models, name) is not None for name in TAKEN)
+        any(getattr(models, name) is not None for name in BASE_MODELS)
         or any(v.checkpoint or v.base or v.aggregation for v in variants)
         or any(entry.method.step_delimiter is not None for entry in search.entries)
         or search.engine == "vllm"
@@ -106,16 +103,17 @@ def reads_checkpoints(config: Config) -> bool:
 def check_checkpoint(field: str, name: str) -> None:
     """Raise ConfigError, which names ``field``, for a checkpoint that does not exist."""
     named = f"{field} = {shown(name)}"
+    valid = "valid: a folder with config.json and safetensors, or a hub name like org/model"
     if is_folder(name):
         folder = Path(name).expanduser()
         if not any((folder / file).is_file() for file in DESCRIBED_BY):
-            raise ConfigError(f"{named}: the folder has no config.json")
+            described = " nor ".join(DESCRIBED_BY)
+            raise ConfigError(f"{named}: the folder has neither {described}; {valid}")
         if any(any(folder.glob(pattern)) for pattern in WEIGHTS):
             return
         if any(folder.glob("*.bin")):
             return  # the check of its weights says how to convert them
-        raise ConfigError(f"{named}: the folder has no *.safetensors")
-    valid = "valid: a folder with config.json and safetensors, or a hub name like org/model"
+        raise ConfigError(f"{named}: the folder has no *.safetensors; {valid}")
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(f"{named}: no such folder; {valid}")
     if missing := _missing_on_the_hub(name):

@@ -14,12 +14,12 @@ from orchestrator.scorers.kind import ScorerKind, kinds_in_order
 from orchestrator.search.method import METHODS
 
 
-def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Engine:
+def engine_of(choice: EngineChoice, method: str | None, kind: ScorerKind | None) -> Engine:
     """Return the engine of a method's policy and reward model.
 
     Args:
         choice: the user's; ``auto`` is transformers.
-        method: the name of a search method.
+        method: the name of a search method; None: any method.
         kind: kind of the reward model; None if the method needs no scores.
 
     Raises:
@@ -28,7 +28,7 @@ def engine_of(choice: EngineChoice, method: str, kind: ScorerKind | None) -> Eng
     """
     if choice != "vllm":
         return "transformers"
-    if reason := vllm_unsupported_reason(method):
+    if method is not None and (reason := vllm_unsupported_reason(method)):
         raise ValueError(reason)
     if kind is not None and "vllm" not in kind.engines:
         valid = " or ".join(repr(n) for n, k in kinds_in_order().items() if "vllm" in k.engines)

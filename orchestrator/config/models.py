@@ -33,23 +33,24 @@ def check_models(config: Config) -> None:
 
     Raises:
         ConfigError: a model has the wrong kind for its field (a reward model without a reward head,
-            a policy that is not a language model), its tokenizer has no chat template, or the
-            policy cannot write the delimiter of a search method's steps.
+            a policy that is not a language model), or fields that have no effect; its tokenizer has
+            no chat template, or cannot write the delimiter of steps; the context of the policy is
+            too short; the engine or the dtype does not fit a model; or no scorer has the KV cache
+            whose size is set.
     """
     models = config.models
     if models.policy is not None:
         _as_language_model("models.policy", models.policy)
         _check_max_new_tokens(config, models.policy)
         has_partial_pairs = any(variant.takes_partial_pairs for variant in config.variants.values())
-        if models.orm is None or (
-            models.reference is None and has_partial_pairs
-        ):  # trained from it
+        trains_reference = models.reference is None and has_partial_pairs
+        if models.orm is None or trains_reference:  # they start from the policy
             policy = models.policy
             _checked("models.policy", policy, lambda: check_start(policy))
     if models.orm is not None:
         _as_orm(config, models.orm)
     if models.reference is not None:
-        _as_scorer("models.reference", _outcome(config, "reference", models.reference))
+        _as_scorer("models.reference", _outcome_spec(config, "reference", models.reference))
     for name, variant in config.variants.items():
         _check_variant(config, f"variants.{name}", variant)
         _check_steps(config, name, variant)
@@ -71,13 +72,16 @@ def _check_max_new_tokens(config: Config, policy: str) -> None:
 
 
 def _chat(config: Config, checkpoint: str | None) -> Chat | None:
-    """Return the chat format of a checkpoint, or of the run's models; None if it keeps any text."""
+    """Return the chat format of a checkpoint, or of the models that the run trains.
+
+    None if the run trains a byte-level tokenizer, which keeps any text.
+    """
     if checkpoint is not None:
         return load_chat(checkpoint)
     if (words := config.data.vocabulary()) is not None:
         tokenizer = word_tokenizer(words)
         return Chat(tokenizer, (), tokenizer.chat_template)
-    return None  # the run makes a byte-level tokenizer, which keeps any text
+    return None
 
 
 def _check_delimiter(config: Config, field: str, delimiter: str) -> None:
@@ -107,7 +111,7 @@ def _check_steps(config: Config, scorer: str, variant: Variant) -> None:
         )
 
 
-def _outcome(config: Config, model: str, checkpoint: str) -> ScorerSpec:
+def _outcome_spec(config: Config, model: str, checkpoint: str) -> ScorerSpec:
     """Return the spec of the ORM or the reference; fields that contradict are a ConfigError."""
     try:
         return outcome_spec(config, model, checkpoint)
@@ -115,7 +119,7 @@ def _outcome(config: Config, model: str, checkpoint: str) -> ScorerSpec:
         raise ConfigError(f"models.{model}_reading: {error}") from error
 
 
-def _variant(
+def _variant_spec(
     config: Config, field: str, variant: Variant, checkpoint: str, base: str | None = None
 ) -> ScorerSpec:
     """Return the spec of a variant; fields that contradict are a ConfigError."""
@@ -139,7 +143,7 @@ def _check_engine(config: Config) -> None:
                 " transformers"
             )
         try:
-            engine_of(wanted, "cbs", kind)
+            engine_of(wanted, None, kind)
         except ValueError as error:
             raise ConfigError(
                 f"search.engine = {wanted!r}: {error} (scorer {scorer}); valid: auto,"
@@ -174,8 +178,8 @@ def _spec(config: Config, scorer: str, checkpoint: str) -> ScorerSpec:
     """Return the spec of a scorer that has a checkpoint in the config."""
     variant = config.variants.get(scorer)
     if variant is None:
-        return _outcome(config, scorer, checkpoint)
-    return _variant(config, f"variants.{scorer}", variant, checkpoint)
+        return _outcome_spec(config, scorer, checkpoint)
+    return _variant_spec(config, f"variants.{scorer}", variant, checkpoint)
 
 
 def _check_caches(config: Config) -> None:
@@ -201,10 +205,10 @@ def _check_variant(config: Config, field: str, variant: Variant) -> None:
             _check_words(config, field, variant)
         elif not variant.is_trained:
             assert numerator is not None
-            spec = _variant(config, field, variant, numerator, base)
+            spec = _variant_spec(config, field, variant, numerator, base)
             _checked(f"{field}.checkpoint", numerator, lambda: check_scorer(spec))
     elif variant.checkpoint is not None:
-        spec = _variant(config, field, variant, variant.checkpoint)
+        spec = _variant_spec(config, field, variant, variant.checkpoint)
         kind = _as_scorer(f"{field}.checkpoint", spec)
         items = no_effect_of_variant(field, variant, kind.name)
         if lines := [line for item in items for line in messages(config, item)]:
@@ -212,7 +216,10 @@ def _check_variant(config: Config, field: str, variant: Variant) -> None:
 
 
 def _check_words(config: Config, field: str, variant: Variant) -> None:
-    """Check that a ratio to the policy that the run trains has that policy's tokens."""
+    """Check that the user's model in a log ratio has the tokens of the other model.
+
+    The other model is the policy that the run trains.
+    """
     chat = _chat(config, None)
     if chat is None:
         return  # the tokenizer is made from the data, which is not read yet
@@ -228,7 +235,7 @@ def _check_words(config: Config, field: str, variant: Variant) -> None:
 
 def _as_orm(config: Config, checkpoint: str) -> None:
     field = "models.orm"
-    kind = _as_scorer(field, _outcome(config, "orm", checkpoint))
+    kind = _as_scorer(field, _outcome_spec(config, "orm", checkpoint))
     trained = [name for name, variant in config.variants.items() if variant.is_trained_from_orm]
     if trained and not kind.is_trainable:
         raise ConfigError(

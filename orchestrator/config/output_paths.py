@@ -1,4 +1,4 @@
-"""Checks of the folders, disks and URIs that a sweep reads and writes, before it starts."""
+"""Checks of the files, folders, disks and URIs that a job reads and writes, before it starts."""
 
 import os
 import shutil
@@ -67,6 +67,21 @@ def existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def check_file(field: str, source: str, suffixes: tuple[str, ...], valid: str) -> None:
+    """Check that a file exists and has one of the suffixes; for a URI, its suffix and protocol.
+
+    Raises:
+        ConfigError: the file does not exist, its suffix is another one, or the protocol is not
+            supported; the message names ``field``.
+    """
+    if not source.endswith(suffixes):
+        raise ConfigError(f"{field} = {shown(source)}: unknown format; valid: {valid}")
+    if "://" in source:
+        check_uri(field, source)
+    elif not is_file(source):
+        raise ConfigError(f"{field} = {shown(source)}: no such file; valid: {valid}")
 
 
 def check_uri(field: str, uri: str, writing: bool = False) -> None:

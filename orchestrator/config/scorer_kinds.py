@@ -1,4 +1,4 @@
-"""The config's type of a scorer kind's name, checked against the registry."""
+"""`KindName`: the name of a registered scorer kind, as a config field."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from orchestrator.scorers.kind import check_kind, kinds_in_order
 
 
 def _registered(name: str) -> str:
-    """Return a name that a scorer kind has."""
+    """Check that a scorer kind has this name, and return it."""
     try:
         return check_kind(name)
     except ValueError as error:

@@ -33,7 +33,7 @@ from orchestrator.objectives.objective import OBJECTIVES
 from orchestrator.tasks.helpdesk.task import Helpdesk
 
 OF_A_CHECKPOINT = ("score_label", "preset", "format", "score_token", "score_at")
-TAKEN = ("policy", "orm", "reference")  # names of the other models
+BASE_MODELS = ("policy", "orm", "reference")  # models beside the variants
 VARIANT_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{NAME_LENGTH - 1}}}")
 MOST_VARIANTS = 100
 MOST_CUTS = 10_000  # mean number per pair: far more than a response has tokens
@@ -182,11 +182,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _variants_match(self) -> Self:
         for name in self.variants:
-            if name in TAKEN or not VARIANT_NAME.fullmatch(name):
+            if name in BASE_MODELS or not VARIANT_NAME.fullmatch(name):
                 raise ValueError(
                     f"variants: {shown(name)}: not a valid name; valid: at most {NAME_LENGTH}"
                     " letters, digits, _ and -, the first a letter or digit, except"
-                    f" {', '.join(TAKEN)}"
+                    f" {', '.join(BASE_MODELS)}"
                 )
         for name, variant in self.variants.items():
             _check_objective(name, variant)

@@ -23,7 +23,7 @@ _FOLDED = (
     " (fold_system)"
 )
 _SENTINEL = f"{NEVER_IN_CONTENT}content{NEVER_IN_CONTENT}"
-_SPACES = " \n\t\r"  # probes of a template's trimming, together with Unicode's
+_SPACES = " \n\t\r"  # probed alone, and with Unicode's spaces, for what a template strips
 _ALL_SPACES = f"{_SPACES}\x0b\u00a0\u3000"
 # Texts that some templates change: blank lines, line ends, markup, text after a mark.
 _VERBATIM = "a\n\n\nB  c\r\n\r\nd 'q' <b> & \"x\"\n###\n### e\t. F_g"
@@ -108,10 +108,10 @@ class ChatTemplate:
         )
 
     def body(self, response: str, *, finished: bool) -> str:
-        """Render a short prompt and a response up to the response's end, escaped.
+        """Return the rendering of the prompt "x" and a response, without what follows it, escaped.
 
-        The template may trim the response, or drop a thought. An unfinished response is rendered as
-        it is before a continuation.
+        If it is not ``finished``, the text is the one that the template writes while the response
+        continues: trailing white space and an open thought remain.
 
         Raises:
             TemplateRefuses: the template does not take the response.
@@ -134,9 +134,10 @@ class ChatTemplate:
 
     @cached_property
     def trims(self) -> tuple[str | None, str | None]:
-        """The white space that is dropped at a response's beginning, and at its end.
+        """The characters that the template strips at a response's beginning, and at its end.
 
-        None is all white space, as in ``str.strip``; "" is none.
+        They are arguments of ``str.lstrip`` and ``str.rstrip``: None strips all white space, ""
+        strips nothing.
         """
         begin, end = "", ""
         for space in _ALL_SPACES:
@@ -168,11 +169,11 @@ class ChatTemplate:
     def _writes(self, answer: str, text: str) -> bool:
         try:
             return self._written(answer) == text
-        except TemplateRefuses:  # this answer
+        except TemplateRefuses:  # the template refuses this answer
             return False
 
     def _written(self, answer: str) -> str:
-        """Return the rendering without the response's frame, or all of it if the frame differs."""
+        """Return the rendering without the frame; a side of it that differs is not removed."""
         before, after = self._frame(_PROBE)
         text = self._render((*_PROBE, ("assistant", answer)))
         return text.removeprefix(before).removesuffix(after)

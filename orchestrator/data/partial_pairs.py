@@ -22,8 +22,8 @@ from orchestrator.data.truncation import (
 from orchestrator.randomness import stream_key
 from orchestrator.records import Message
 
-LENGTHS_SAMPLED = 256  # pairs whose lengths estimate how many of them TLT needs
-TLT_SPARE = 1.3  # TLT rows made per row needed; the training takes as many as it matches
+LENGTHS_SAMPLED = 256  # first pairs of the file, whose mean length decides the share of TLT
+TLT_SPARE = 1.3  # partial pairs that TLT makes for each one that is needed
 _IDS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float64())
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -67,7 +67,8 @@ class CutPairs:
     Args:
         tokenizer_checkpoint: folder or hub name of the model whose tokens are cut; only its
             tokenizer is used.
-        shares: for each truncation, the share of the pairs that it takes; the pair's id decides.
+        shares: for each truncation, the share of the pairs that it takes; the pair id decides
+            which pairs.
         preset: "paper" cuts SST as section 4.1.1, "official" as the public code.
         sst_k: mean number of cuts of the paper's SST.
         seed: seed of the run.

@@ -31,9 +31,9 @@ def _section(name: str, kind: type[AnySearchMethod]) -> str:
         traits.append("runs in a sweep that has its section")
     traits.append("needs a scorer" if kind.needs_scorer else "needs no scorer")
     if kind.needs_answers:
-        traits.append("for tasks with final answers")
+        traits.append("is for tasks with final answers")
     if kind.needs_entropies:
-        traits.append("not on vLLM, which returns no entropies")
+        traits.append("does not run on vLLM, which returns no entropies")
     lines = [f"## {name}", "", paragraph(inspect.getdoc(kind) or ""), ""]
     lines += [f"It {'; '.join(traits)}.", ""]
     if fields := field_table(kind, skip=("name", "prompts")):

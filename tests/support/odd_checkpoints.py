@@ -280,7 +280,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "no tokenizer": (removed(TOKENIZER, "tokenizer_config.json"), "it has no tokenizer; valid: "),
     "a template that is no text": (written(TEMPLATE, b"\xff"), "its tokenizer's files .*utf-8"),
     "pickled weights alone": (pickled, r"no weights as safetensors .* convert it once by: .*py"),
-    "no config": (removed(CONFIG), "the folder has no config.json"),
+    "no config": (removed(CONFIG), "the folder has neither config.json nor adapter_config.json"),
     "no weights": (removed(WEIGHTS), "the folder has no \\*.safetensors"),
 }  # fmt: skip
 

@@ -140,9 +140,11 @@ def test_a_variants_checkpoint_is_checked_as_well(tmp_path: Path) -> None:
 def test_a_checkpoint_folder_needs_its_config_and_safe_weights(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    assert "has no config.json" in message(f"models.orm={folder}")
+    assert "has neither config.json nor adapter_config.json; valid: a folder" in message(
+        f"models.orm={folder}"
+    )
     (folder / "config.json").write_text("{}")
-    assert "has no *.safetensors" in message(f"models.orm={folder}")
+    assert "has no *.safetensors; valid: a folder with" in message(f"models.orm={folder}")
     (folder / "model.safetensors").write_bytes(b"")
     check_checkpoints_exist(load_config(None, [f"models.orm={folder}"]))
 
@@ -364,7 +366,9 @@ def test_variants_are_merged_over_the_default_ones_and_null_leaves_one_out() -> 
 
 def test_a_training_has_the_defaults_of_the_fields_that_are_not_set() -> None:
     defaults = TrainingConfig()
-    fields = {"policy": {"learning_rate": 0.1}, "orm": {"batch_size": 8}}
+    fields: dict[str, dict[str, object]] = {
+        "policy": {"learning_rate": 0.1}, "orm": {"batch_size": 8},
+    }  # fmt: skip
     training = TrainingConfig.model_validate(fields)
     assert training.policy == defaults.policy.model_copy(update=fields["policy"])
     assert training.orm == defaults.orm.model_copy(update=fields["orm"])

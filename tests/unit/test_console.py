@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from support.report_summary import full_summary
 
-from jobs.command_line.console import LOG_WIDTH, job_console
-from jobs.command_line.early_checks import exit_with
+from jobs.command_line.console import LOG_WIDTH, job_console, printed_exit
 from jobs.sweep.report_again import render_again
 from orchestrator.stages.progress import ProgressBar
 
@@ -30,7 +29,7 @@ def test_brackets_and_colons_are_printed_as_they_are(
 
 
 def test_an_error_names_the_path_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    exit_with(ValueError(f"{NAME}: no such file"))
+    printed_exit(ValueError(f"{NAME}: no such file"))
     assert capsys.readouterr().err == f"error: {NAME}: no such file\n"
 
 

@@ -88,8 +88,8 @@ def test_trials_are_the_seeds_and_a_study_is_its_trials(tmp_path: Path) -> None:
             {"metric": "accuracy"},
             "--metric accuracy: a training of prm_sst has no such metric; valid:",
         ),
-        (RATE, {"trials": 0}, "--trials 0: valid is 1 to 10,000"),
-        (RATE, {"concurrent": 0}, "--concurrent 0: valid is 1 to 10,000"),
+        (RATE, {"trials": 0}, "--trials = 0: valid: 1 to 10,000"),
+        (RATE, {"concurrent": 0}, "--concurrent = 0: valid: 1 to 10,000"),
         ("models.orm=choice(/not/there)", {}, "no such folder"),
     ],
 )

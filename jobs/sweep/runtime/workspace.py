@@ -17,12 +17,12 @@ from orchestrator.stages.progress import ProgressBar
 from orchestrator.stages.result import StageResult
 from orchestrator.stages.store import Stage, Store
 
-RAY_TRAIN = "ray_train"  # folder of Ray Train's files under the store's
+RAY_TRAIN = "ray_train"  # folder of Ray Train's files, relative to the store's local folder
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """What the inputs of steps are made from; steps themselves do not use it.
+    """The source of the inputs of the step functions; a step function receives only its inputs.
 
     Attributes:
         config: config of the run.
@@ -51,7 +51,11 @@ class Workspace:
         on_metrics: OnMetrics = ignore_metrics,
         ray_train_folder: str = RAY_TRAIN,
     ) -> Self:
-        """Return the workspace of a plan; ``ray_train_folder`` is under the store's."""
+        """Return the workspace of a plan.
+
+        ``ray_train_folder`` is the folder of Ray Train's files, relative to the store's local
+        folder.
+        """
         files = StageFiles(store, stages)
         resources = Resources(
             config.cluster, config.training.workers, store.local / ray_train_folder
@@ -81,7 +85,7 @@ class Step:
     Attributes:
         stage: its identity.
         run: makes the step's inputs from the workspace, writes the output into a folder and
-            returns the stage's result. Steps with the same stage are equal.
+            returns the stage's result; ``run`` is not compared.
         unit: what its progress counts.
     """
 

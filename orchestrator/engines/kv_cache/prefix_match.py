@@ -28,7 +28,10 @@ class PrefixMatches:
 
     @cached_property
     def segments(self) -> list[list[int]]:
-        """Row indices of each segment: the distinct parents; then all rows, if any is a child."""
+        """Row indices of each segment: the distinct parents; then the rows of the sequences.
+
+        The second segment exists if any sequence has cached tokens beyond those in its parent.
+        """
         parents = [row.index for row in dict.fromkeys(self.parents)]
         lengths = zip(self.cached_lengths, self.parent_lengths, strict=True)
         if not any(cached > in_parent for cached, in_parent in lengths):
@@ -55,7 +58,8 @@ class PrefixMatches:
     def truncated(self, lengths: list[int]) -> "PrefixMatches":
         """Return the matches limited to the first ``lengths[i]`` tokens of sequence i."""
         in_parents = [min(n, m) for n, m in zip(lengths, self.parent_lengths, strict=True)]
-        return PrefixMatches(self.rows, self.parents, in_parents, lengths)
+        cached = [min(n, m) for n, m in zip(lengths, self.cached_lengths, strict=True)]
+        return PrefixMatches(self.rows, self.parents, in_parents, cached)
 
     def tokens(self) -> Tokens:
         """Return the columns of all segments as tokens (N, T) without ids, padding marked."""
