@@ -1,7 +1,7 @@
 """Stream any number of prompts through a pool of search actors, with back-pressure.
 
 Each actor holds the prompts that it searches at once and as many that wait, so that a finished
-search is replaced at once; further prompts are not read before there is room. Ray restarts an actor
+search is replaced at once; only one more prompt is read before there is room. Ray restarts an actor
 that died; the prompts that it had not answered go to the other actors.
 """
 
@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 import ray
@@ -57,9 +58,9 @@ async def stream(
     Args:
         actors: handles of SearchActor.
         search: the method, and how many problems an actor searches at once.
-        items: any values with their problems; read when an actor has room.
+        items: any values with their problems; only one is read before an actor has room for it.
         health: the health checks of actors; None: the defaults.
-        notify: called with a sentence when an actor is restarted or added.
+        notify: called with a sentence when an actor is restarted, added or could not be started.
         growth: how the pool grows; None: its size is fixed.
 
     Raises:
@@ -128,10 +129,11 @@ class _Stream(Generic[Item]):
         self._loads = dict.fromkeys(range(len(self._actors)), 0)  # prompts of each live actor
         self._dead = 0  # actors that Ray does not restart any more
         self._restarts = [0] * len(self._actors)  # number of restarts of each actor
-        self._retries: deque[tuple[Item, Problem]] = deque()  # what dead actors did not answer
+        # What dead actors did not answer; if that is nothing, the next problem of the source.
+        self._waiting: deque[tuple[Item, Problem]] = deque()
         self._events: asyncio.Queue[tuple[Item, Outcome] | Exception | None] = asyncio.Queue()
         self._running = 0  # calls of actors that have not ended
-        self._exhausted = False  # whether the source has no more items
+        self._error: Exception | None = None  # ends the stream after the outcomes before it
         self.calls: set[asyncio.Task[None]] = set()
         self.restarts: set[asyncio.Task[None]] = set()  # one for each actor that restarts
 
@@ -141,10 +143,9 @@ class _Stream(Generic[Item]):
         return len(self._actors) - self._dead
 
     @property
-    def is_full(self) -> bool:
-        """Whether problems wait and no actor has room for them."""
-        waiting = bool(self._retries) or not self._exhausted
-        return waiting and all(load >= self._limit for load in self._loads.values())
+    def needs_actor(self) -> bool:
+        """Whether a problem waits and no actor has room for it."""
+        return bool(self._waiting) and all(load >= self._limit for load in self._loads.values())
 
     def add(self, actor: ActorHandle) -> None:
         """Add an actor that has loaded its engines."""
@@ -154,35 +155,49 @@ class _Stream(Generic[Item]):
         self._events.put_nowait(None)
 
     def dispatch(self) -> bool:
-        """Send problems to the least loaded actors that have room; whether outcomes will follow."""
+        """Send problems to the least loaded actors that have room.
+
+        Returns:
+            Whether the stream must wait for further events; False: it is finished.
+        """
+        if self._error is not None:
+            return True
         batches: dict[int, list[tuple[Item, Problem]]] = {}
-        while self._loads and min(self._loads.values()) < self._limit:
-            following = self._retries.popleft() if self._retries else next(self._source, None)
-            if following is None:
-                self._exhausted = True
-                break
+        while self._waits() and self._loads and min(self._loads.values()) < self._limit:
             actor = min(self._loads, key=lambda actor: self._loads[actor])
             self._loads[actor] += 1
-            batches.setdefault(actor, []).append(following)
+            batches.setdefault(actor, []).append(self._waiting.popleft())
         for actor, batch in batches.items():
             self._running += 1
             call = asyncio.ensure_future(self._call(actor, batch))
             self.calls.add(call)
             call.add_done_callback(self.calls.discard)
-        waits = bool(self.restarts) and (bool(self._retries) or not self._loads)
-        return self._running > 0 or not self._events.empty() or waits
+        waits_for_restart = bool(self.restarts) and bool(self._waiting)
+        return self._running > 0 or not self._events.empty() or waits_for_restart
+
+    def _waits(self) -> bool:
+        """Return whether a problem waits; if none does, the next one is read."""
+        if not self._waiting:
+            self._waiting.extend(islice(self._source, 1))
+        return bool(self._waiting)
 
     async def take(self) -> list[tuple[Item, Outcome]]:
-        """Wait for an event, such as the end of a call, and return the outcomes so far."""
+        """Wait for an event, such as the end of a call, and return the outcomes so far.
+
+        Raises:
+            Exception: an error that ended a call, after the outcomes that arrived with it.
+        """
         outcomes: list[tuple[Item, Outcome]] = []
-        events = [await self._events.get()]
+        events = [] if self._error is not None else [await self._events.get()]
         while not self._events.empty():
             events.append(self._events.get_nowait())
         for event in events:
             if isinstance(event, Exception):
-                raise event
-            if event is not None:
+                self._error = self._error or event
+            elif event is not None:
                 outcomes.append(event)
+        if self._error is not None and not outcomes:
+            raise self._error
         return outcomes
 
     async def _call(self, actor: int, batch: list[tuple[Item, Problem]]) -> None:
@@ -209,7 +224,7 @@ class _Stream(Generic[Item]):
         finally:
             self._running -= 1
             self._reduce_load(actor, restarts, len(unanswered))
-            self._retries.extend(unanswered.values())
+            self._waiting.extend(unanswered.values())
             self._events.put_nowait(None)
 
     def _reduce_load(self, actor: int, restarts: int, count: int) -> None:
@@ -246,10 +261,13 @@ async def _grow(
     add: Callable[[ActorHandle], None],
     notify: Notify | None,
 ) -> None:
-    """Start actors one at a time while problems wait, also in place of dead ones."""
+    """Start actors one at a time while problems wait, also in place of dead ones.
+
+    Stop at the first that cannot be started.
+    """
     while True:
         await asyncio.sleep(growth.interval)
-        if not run.is_full or run.size >= growth.max_actors:
+        if not run.needs_actor or run.size >= growth.max_actors:
             continue
         actor = growth.start()
         try:

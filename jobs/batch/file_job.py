@@ -19,6 +19,7 @@ from orchestrator.stages.output_folder import permanent_output_dir
 LOCK_SECONDS = 0.5  # a run that is ending releases the lock within it
 EXCEPTION_CLASS = re.compile(r"^(?:\w+\.)+\w+: ")  # at the start of a traceback's last line
 CHAINED = "The above exception was the direct cause"  # in Python's tracebacks
+TRACEBACK = re.compile(r'^(Traceback\b|\s+File ")|\bray::', re.MULTILINE)
 
 
 def file_job(
@@ -159,10 +160,15 @@ def bad_file_as_config_error(option: str, source: str) -> Iterator[None]:
 
 
 def cause(error: BaseException) -> str:
-    """Return what went wrong in one line; the text of a Ray error is a traceback."""
+    """Return what went wrong in one line; of a traceback or a Ray error the last line."""
     text = str(error).split(CHAINED)[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return EXCEPTION_CLASS.sub("", lines[-1]) if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    is_ray = any(kind.__module__.startswith("ray.") for kind in type(error).__mro__)
+    if is_ray or TRACEBACK.search(text):
+        return EXCEPTION_CLASS.sub("", lines[-1])
+    return " ".join(lines)
 
 
 def print_error(text: str) -> None:

@@ -26,7 +26,7 @@ def policy_inputs(workspace: Workspace) -> PolicyInputs:
     config = workspace.config
     return PolicyInputs(
         task=config.data,
-        folder=workspace.files.folder("data"),
+        data_folder=workspace.files.folder("data"),
         architecture=config.models.architecture,
         vocabulary=config.models.vocabulary,
         seed=config.seed,

@@ -24,10 +24,12 @@ def add_search(plan: StageList) -> None:
         "dtype": config.search.dtype,
         "length_limiting_models": plan.user_reward_model_fingerprints(),
     }
-    plan.add(
-        "samples", samples.run_samples, partial(inputs.samples_inputs, n=n),
-        {**identity, "n": n}, ("data", "policy"), unit="prompts", components=plan.kind_modules(),
-    )  # fmt: skip
+    if n:
+        plan.add(
+            "samples", samples.run_samples, partial(inputs.samples_inputs, n=n),
+            {**identity, "n": n}, ("data", "policy"), unit="prompts",
+            components=plan.kind_modules(),
+        )  # fmt: skip
     if any(method.calibrates_entropy for method in config.search.all_methods.values()):
         plan.add(
             "calibration", samples.run_calibration, inputs.calibration_inputs, identity,

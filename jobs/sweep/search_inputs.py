@@ -119,7 +119,7 @@ def _test_pairs(workspace: Workspace) -> TestPairs:
     return TestPairs(
         task=config.data,
         pairs=files.folder("pairs"),
-        samples=files.file("samples", SAMPLES),
+        samples=files.file("samples", SAMPLES) if config.data.samples_pairs else None,
         prompts=_test_prompts(workspace),
         chat=workspace.models.chat("policy"),
         per_prompt=config.evaluation.pairs_per_prompt,

@@ -1,7 +1,7 @@
-"""The names of a plan's stages, without the plan, which imports all that computes.
+"""The names of a plan's stages, from the config alone.
 
-With it a wrong name is reported at once. `plan.py` decides which stages there are; a test compares
-both.
+The plan imports torch and Ray; with this module a wrong name of `--force` is reported before that.
+`plan.py` decides which stages there are; a test compares both.
 """
 
 from dataclasses import dataclass
@@ -38,18 +38,23 @@ def cell_names(config: Config) -> list[CellName]:
 
 
 def samples_per_prompt(config: Config) -> int:
-    """Return how many samples of a test prompt are shared by methods and held-out pairs."""
-    methods = config.search.all_methods.values()
-    most = max(method.shared_samples for method in methods)
-    return most or 2 * config.evaluation.pairs_per_prompt
+    """Return how many samples are drawn of each test prompt; 0: there is no stage ``samples``.
+
+    It is the largest number that a method shares; if no method shares samples, two for each
+    held-out pair of a task whose pairs are sampled.
+    """
+    most = max(method.shared_samples for method in config.search.all_methods.values())
+    pairs = config.evaluation.pairs_per_prompt if config.data.samples_pairs else 0
+    return most or 2 * pairs
 
 
 def stage_names(config: Config, model: str | None = None) -> list[str]:
-    """Return the stages of a config's plan, in its order.
+    """Return the names of all stages of the full plan, in order.
 
     Args:
         config: config of the run.
-        model: the only one that is trained, None: all; for `reference` its stage is always there.
+        model: the model that is trained; `reference` adds the stage of the reference even if no
+            variant needs it, any other value changes nothing.
     """
     models, variants = config.models, config.variants
     partial = any(v.takes_partial_pairs for v in variants.values())
@@ -68,7 +73,7 @@ def stage_names(config: Config, model: str | None = None) -> list[str]:
         *(["partial_pairs"] if partial else []),
         *(["implicit_pairs"] if implicit else []),
         *(f"variants/{name}" for name in ordered if variants[name].is_trained),
-        "samples",
+        *(["samples"] if samples_per_prompt(config) else []),
         *(["calibration"] if any(method.calibrates_entropy for method in methods) else []),
         *(cell.stage for cell in cell_names(config)),
         *(f"agreement/{scorer}" for scorer in scored),

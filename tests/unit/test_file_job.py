@@ -9,12 +9,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
 from rich.console import Console
 
 from jobs.batch.file_job import cause, check_output_path, check_rows_file, file_job, locked
 from jobs.command_line.exit_codes import BAD_CONFIG, OK
 from jobs.sweep.main import locked_output
 from orchestrator.config.load import ConfigError
+from orchestrator.data.files import BadFile
 from orchestrator.stages.store import Store
 
 BOTH = (".parquet", ".jsonl")
@@ -156,6 +158,14 @@ def test_a_cause_is_told_without_the_class_that_a_traceback_names() -> None:
     )
     assert cause(error) == "x.parquet: is damaged"
     assert cause(ValueError("x = 1: no")) == "x = 1: no"
+    died = RayActorError(error_msg="The actor died.\n\tit ran out of memory")
+    assert cause(died) == "it ran out of memory"
+
+
+def test_a_cause_without_a_traceback_is_told_in_full() -> None:
+    assert cause(BadFile("x.parquet", "is damaged")) == "x.parquet: is damaged"
+    assert cause(ValueError("two lines:\n  the second")) == "two lines: the second"
+    assert cause(ValueError()) == "ValueError"
 
 
 def test_one_sweep_at_a_time_writes_to_a_folder_and_its_lock_goes_with_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jobs.sweep.plan import Plan
 from jobs.sweep.runner import SMALL_GIB, StageFailed, perform, print_plan, written_gib
-from jobs.sweep.stage_names import CellName, cell_names, stage_names
+from jobs.sweep.stage_names import CellName, cell_names, samples_per_prompt, stage_names
 from orchestrator.config.load import load_config
 from orchestrator.data.held_out import held_out_pairs
 from orchestrator.data.tables import write_pairs
@@ -57,6 +57,7 @@ def test_the_source_of_an_objective_counts_in_the_trainings_by_it(tmp_path: Path
         assert stages[name].components == (module,)
 
 
+GSM8K = "data={task: gsm8k, demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl}"
 SHAPES = [
     [], [IMPLICIT], ["search.cards.entropy_threshold=7"], ["search.scorers=[orm]"],
     ["search.cards=null", "search.args=null", "search.general={}"],
@@ -64,8 +65,8 @@ SHAPES = [
      ("orm_continued", "prm_tlt", "prm_no_reference"))],
     ["variants.ratio={objective: density_ratio, base: a/b}", "models.orm=a/b"],
     ["models.policy=a/b", "models.reference=a/b", "search.bon=null"],
-    ["data={task: gsm8k, demonstrations: a.jsonl, pairs: b.jsonl, test: c.jsonl}",
-     "search.vote={}", "search.weighted_bon={}"],
+    [GSM8K, "search.vote={}", "search.weighted_bon={}"],
+    [GSM8K, "search.bon=null"],
 ]  # fmt: skip
 
 
@@ -80,6 +81,16 @@ def test_the_names_that_are_told_without_a_plan_are_the_plans(
         "models.reference" in one for one in overrides
     ) else []  # fmt: skip
     assert set(with_reference) <= set(stage_names(config, "reference"))
+
+
+def test_samples_that_nothing_reads_are_not_drawn(tmp_path: Path) -> None:
+    """They make the held-out pairs of the help desk; GSM8K's pairs come with the data."""
+    assert samples_per_prompt(load_config(None, [GSM8K, "search.bon=null"])) == 0
+    assert "samples" not in names(plan(tmp_path, None, GSM8K, "search.bon=null"))
+    without_bon = ["search.bon=null", "evaluation.pairs_per_prompt=3"]
+    assert samples_per_prompt(load_config(None, without_bon)) == 6
+    assert "samples" in names(plan(tmp_path, None, *without_bon))
+    assert samples_per_prompt(load_config(None, [GSM8K, "search.bon.n=12"])) == 12
 
 
 def test_given_models_leave_the_stages_out_that_would_make_them(

@@ -1,18 +1,22 @@
 """What the config alone cannot tell of a file is told before anything is trained on it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from jobs.sweep.model_inputs import policy_inputs
 from jobs.sweep.plan import Plan
 from jobs.sweep.runner import Runner, StageFailed, perform
 from jobs.sweep.runtime.workspace import Workspace
+from jobs.sweep.steps import policy
 from orchestrator.config.counts import too_long_warmups
 from orchestrator.config.load import load_config
 from orchestrator.data.context_length import check_any_usable
 from orchestrator.data.rejects import conversation_too_long, prompt_too_long
+from orchestrator.stages.progress import ProgressBar
 from orchestrator.stages.store import Store
 
 TINY = (
@@ -67,6 +71,21 @@ def test_texts_of_which_none_fits_end_the_run_before_the_policy_is_trained(
     policy = next(step for step in plan.steps if step.stage.name == "policy")
     with pytest.raises(StageFailed, match=f"{said}.*; increase models"):
         perform(workspace, policy, "policy")
+
+
+def test_prompts_are_checked_before_the_policy_is_trained_also_if_it_will_sample_the_pairs(
+    tmp_path: Path,
+) -> None:
+    small = ["data.demonstrations=8", "data.test_prompts=4"]
+    for name in ("orm", "reference", "prm"):
+        small += [f"data.{name}_pairs=4", f"training.{name}.warmup_steps=0"]
+    plan = Plan(load_config(None, small), Store(str(tmp_path / "out")))
+    workspace = plan.workspace(Console(quiet=True))
+    perform(workspace, plan.steps[0], "data")
+    inputs = replace(policy_inputs(workspace), max_new_tokens=10_000, trainer=None)  # type: ignore[arg-type]
+    progress = ProgressBar(Console(quiet=True), "policy", None, "steps")
+    with pytest.raises(ValueError, match=r"^none of the 4 test prompts is usable; last reason: "):
+        policy.run(inputs, tmp_path, progress)
 
 
 def test_one_that_fits_is_enough() -> None:

@@ -37,7 +37,7 @@ class TestPairs:
     Attributes:
         task: determines the source of the pairs, and labels samples.
         pairs: folder of the stage that makes preference pairs.
-        samples: file of the shared samples.
+        samples: file of the shared samples; None if the pairs come with the data.
         prompts: the test prompts.
         chat: chat format of the policy.
         per_prompt: number of pairs that are made from a prompt's samples.
@@ -46,7 +46,7 @@ class TestPairs:
 
     task: Task
     pairs: Path
-    samples: Path
+    samples: Path | None
     prompts: TestPrompts
     chat: Chat
     per_prompt: int
@@ -54,7 +54,7 @@ class TestPairs:
 
     def read(self) -> list[PreferencePair]:
         """Return the pairs."""
-        if not self.task.samples_pairs:
+        if self.samples is None:
             return read_pairs_table(self.pairs / "pairs_test.parquet")
         samples = read_samples(self.samples)
         pairs = []

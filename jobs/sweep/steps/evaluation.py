@@ -1,7 +1,7 @@
 """The stage ``evaluation``: compute intervals and paired tests of cells and prefix scores.
 
 The step writes evaluation.json, the statistical part of the summary: cells, comparisons, equal
-budgets, agreement, premise.
+budgets, agreement, premise. It also writes the rejects among the test prompts.
 """
 
 import json
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from jobs.sweep.backends import Engines
 from jobs.sweep.steps.agreement import TestPairs
 from orchestrator.choices import Position
+from orchestrator.data.rejects import write_rejects
 from orchestrator.evaluation.cells import Cell, distinct_rows
 from orchestrator.evaluation.equal_budget import SizedCell, curve_of_table
 from orchestrator.evaluation.judged_cells import with_win_ties
@@ -95,6 +96,8 @@ class EvaluationInputs:
 
 def run(inputs: EvaluationInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Read all cells and prefix scores, compare them, and write evaluation.json."""
+    _, rejects = inputs.pairs.prompts.split()
+    write_rejects(folder / "rejects.parquet", rejects)
     cells = _cell_results(inputs)
     progress.advance(len(inputs.cells))
     prefixes = _prefix_results(inputs, progress)

@@ -31,7 +31,7 @@ class PolicyInputs:
 
     Attributes:
         task: determines whether the vocabulary is closed.
-        folder: folder of the stage that reads the data.
+        data_folder: folder of the stage `data`.
         architecture: size of the new model.
         vocabulary: entries of a byte-pair tokenizer.
         seed: seed of the run.
@@ -41,7 +41,7 @@ class PolicyInputs:
     """
 
     task: Task
-    folder: Path
+    data_folder: Path
     architecture: Architecture
     vocabulary: int
     seed: int
@@ -52,7 +52,7 @@ class PolicyInputs:
 
 def run(inputs: PolicyInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Create tokenizer and random weights, tokenize the demonstrations, and train the policy."""
-    rows = read_demonstrations(inputs.folder / "demonstrations.parquet")
+    rows = read_demonstrations(inputs.data_folder / "demonstrations.parquet")
     if (words := inputs.task.vocabulary()) is not None:
         tokenizer = word_tokenizer(words)
     else:
@@ -77,23 +77,22 @@ def run(inputs: PolicyInputs, folder: Path, progress: ProgressBar) -> StageResul
 def _check_context_length(
     inputs: PolicyInputs, start: str, rejects: Sequence[Reject], rows: int
 ) -> None:
-    """Check before any training that some rows of each split fit in the context.
+    """Check, before training, that some texts of each kind fit in the policy's context.
 
     Raises:
         ValueError: no demonstration, no pair of a split or no test prompt fits.
     """
     if len(rejects) == rows:
         check_any_usable("demonstrations", (reject.reason for reject in rejects))
-    if inputs.task.samples_pairs:
-        return  # its pairs are not sampled yet
     limits = [ContextLimit("policy", load_chat(start), context_of(start))]
-    for name in (*PAIR_SPLITS, "test"):
-        pairs = read_pairs_table(inputs.folder / f"pairs_{name}.parquet")
+    # Pairs that the policy samples do not exist yet.
+    for name in () if inputs.task.samples_pairs else (*PAIR_SPLITS, "test"):
+        pairs = read_pairs_table(inputs.data_folder / f"pairs_{name}.parquet")
         texts = ((p.prompt.messages, (p.chosen, p.rejected)) for p in pairs)
         check_any_usable(
             f"pairs for {name}", (first_rejection_reason(limits, *text) for text in texts)
         )
-    prompts = read_prompts(inputs.folder / "prompts_test.parquet")
+    prompts = read_prompts(inputs.data_folder / "prompts_test.parquet")
     reasons = (
         first_rejection_reason(limits, p.messages, (), inputs.max_new_tokens) for p in prompts
     )

@@ -13,7 +13,6 @@ from jobs.sweep.backends import Engines
 from jobs.sweep.length_limits import TestPrompts
 from orchestrator.choices import Dtype
 from orchestrator.conversations.chat import Chat
-from orchestrator.data.rejects import write_rejects
 from orchestrator.data.tables import read_pairs_table
 from orchestrator.randomness import stream_key
 from orchestrator.records import Prompt
@@ -81,8 +80,7 @@ class CalibrationInputs:
 def run_samples(inputs: SamplesInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Draw the N samples of best-of-N, once for all scorers."""
     search = inputs.search
-    prompts, rejects = inputs.prompts.split()
-    problems = search.problems(prompts)
+    problems = search.problems(inputs.prompts.that_fit())
     states: list[SamplesState] = asyncio.run(
         run_searches(
             problems,
@@ -94,7 +92,6 @@ def run_samples(inputs: SamplesInputs, folder: Path, progress: ProgressBar) -> S
         )
     )
     write_samples(folder / SAMPLES, problems, states)
-    write_rejects(folder / "rejects.parquet", rejects)
     lengths = [len(sample.token_ids) for state in states for sample in state.candidates]
     return {"metrics": {"samples": len(lengths), "mean_length": float(np.mean(lengths))}}
 
