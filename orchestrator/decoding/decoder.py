@@ -1,11 +1,12 @@
 """Reward-guided decoding from Python: a policy, a scorer, prompts, and a method by name."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from orchestrator.choices import Dtype, Position
 from orchestrator.config.load import ConfigError
@@ -34,13 +35,15 @@ from orchestrator.search.runner import run_searches
 
 Chats = Sequence[str | Sequence[Message]]
 SHOWN = 3  # ids in an error message
-_named = str  # arguments are named as in the signature
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The response to one prompt; if it failed, ``failed`` is the reason and all else is empty.
+    """The response to one prompt.
 
+    If it failed, ``failed`` is the reason, and all other fields but ``prompt_id`` have their
+    defaults.
     The other fields are those of a Response; ``text`` is its decoded tokens.
     """
 
@@ -60,7 +63,8 @@ class Decoder:
     Args:
         policy: checkpoint folder or hub name.
         reward: checkpoint folder or hub name, or a spec; None for plain decoding.
-        position: where a prefix is scored.
+        position: `closed`: a prefix is scored after the closing tokens of the reward model's
+            template; `open`: at its last token.
         temperature: sampling temperature of the policy.
         top_p: probability mass of the policy's nucleus sampling.
         device: torch device name.
@@ -88,9 +92,9 @@ class Decoder:
         policy = _resolved(policy)
         spec = ScorerSpec(_resolved(reward)) if isinstance(reward, str | PathLike) else reward
         self._policy, self._spec, self._fold_system = policy, spec, fold_system
-        check_sampling(_named, temperature, top_p)
-        check_choice(_named, position=(position, get_args(Position)))
-        check_dtype(_named, dtype, check_models(_named, policy, spec))
+        check_sampling(_argument_name, temperature, top_p)
+        check_choice(_argument_name, position=(position, get_args(Position)))
+        check_dtype(_argument_name, dtype, check_models(_argument_name, policy, spec))
 
         def load() -> Loaded:
             engine = HuggingFacePolicy(policy, temperature, top_p, device, dtype=dtype)
@@ -133,10 +137,10 @@ class Decoder:
                 f"method = {method!r}: it needs scores; valid: with a reward model, or"
                 f" {', '.join(unscored_methods())}"
             )
-        check_seed(_named, seed)
-        check_counts(_named, max_new_tokens=max_new_tokens, max_concurrent=max_concurrent)
-        check_max_new_tokens(_named, max_new_tokens, self._policy)
-        prompts = check_prompts(_named, prompts)
+        check_seed(_argument_name, seed)
+        check_counts(_argument_name, max_new_tokens=max_new_tokens, max_concurrent=max_concurrent)
+        check_max_new_tokens(_argument_name, max_new_tokens, self._policy)
+        prompts = check_prompts(_argument_name, prompts)
         reader = PromptReader(
             self._policy, self._spec, seed, max_new_tokens, fold_system=self._fold_system
         )
@@ -164,12 +168,27 @@ class Decoder:
         run = run_searches(
             problems, method.run, backend, max_concurrent=max_concurrent, on_failure=failed
         )
-        for one in asyncio.run(run):
+        for one in _result(run):
             answers[one.prompt_id] = Decoded(
                 one.prompt_id, chat.response_text(one.token_ids), one.token_ids, one.stop,
                 one.score, one.step_scores, one.cost,
             )  # fmt: skip
         return answers
+
+
+def _result(run: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; in another thread if this one runs a loop, as in Jupyter."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, run).result()
+
+
+def _argument_name(field: str) -> str:
+    """Return how an error names an argument: as in the signature."""
+    return field
 
 
 def _distinct_ids(prompt_ids: Sequence[str] | None, prompts: int, stem: str) -> list[str]:

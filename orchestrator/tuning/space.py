@@ -1,7 +1,8 @@
 """The search space of a tuning: config fields with distributions, as `FIELD=NAME(ARGUMENTS)`.
 
-Names and meanings of the distributions are those of Ray Tune. Each draw is keyed by seed, field and
-trial, so that another field or a larger number of trials does not change the earlier trials.
+Names and meanings of the distributions are those of Ray Tune. Each draw is keyed by seed, field,
+trial and attempt, so a larger number of trials does not change the earlier ones. A trial that
+equals an earlier one is redrawn.
 """
 
 import json
@@ -18,11 +19,12 @@ from orchestrator.randomness import generator
 
 Scalar = str | int | float | bool | None
 DIGITS = 6  # significant digits of a drawn float
-REDRAWS = 100  # draws of a trial that equals an earlier one before the space counts as exhausted
+REDRAWS = 100  # draws of a trial that equals an earlier one before it is left out
+INTEGERS = range(-(2**63), 2**63)  # numpy draws 64-bit integers
 _DIMENSION = re.compile(r"(?P<field>[^=\s]+)\s*=\s*(?P<name>\w+)\((?P<inside>.*)\)\s*")
 VALID = (
     "valid: FIELD=choice(A,B,...), uniform(LOW,HIGH), loguniform(LOW,HIGH), quniform(LOW,HIGH,STEP)"
-    " or randint(LOW,HIGH), HIGH excluded"
+    " or randint(LOW,HIGH); only randint excludes HIGH"
 )
 
 
@@ -69,7 +71,10 @@ def parse_space(texts: Sequence[str]) -> list[Dimension]:
 
 
 def draw_trials(space: Sequence[Dimension], count: int, seed: int) -> list[dict[str, Scalar]]:
-    """Draw ``count`` different trials, values by field; fewer if the space has no more."""
+    """Draw up to ``count`` different trials, as values by field.
+
+    A trial that still repeats an earlier one after REDRAWS draws is left out.
+    """
     trials: list[dict[str, Scalar]] = []
     seen: set[str] = set()
     for number in range(count):
@@ -111,10 +116,9 @@ def _dimension(text: str) -> Dimension:
     return Dimension(parts["field"], parts["name"], arguments)
 
 
-def _are_numbers(arguments: tuple[Scalar, ...], count: int, integers: bool = False) -> bool:
-    kinds = (int,) if integers else (int, float)
+def _are_numbers(arguments: tuple[Scalar, ...], count: int) -> bool:
     return len(arguments) == count and all(
-        isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         for value in arguments
     )
 
@@ -128,20 +132,28 @@ def _are_scalars(arguments: tuple[Scalar, ...]) -> bool:
     )
 
 
-def _is_range(
-    arguments: tuple[Scalar, ...], greater_than: float = -math.inf, integers: bool = False
-) -> bool:
-    if not _are_numbers(arguments, 2, integers):
+def _is_range(arguments: tuple[Scalar, ...], greater_than: float = -math.inf) -> bool:
+    if not _are_numbers(arguments, 2):
         return False
     low, high = (float(value) for value in arguments)  # type: ignore[arg-type]
-    return greater_than < low < high
+    return greater_than < low < high and math.isfinite(high - low)
+
+
+def _is_integer_range(arguments: tuple[Scalar, ...]) -> bool:
+    if len(arguments) != 2 or not all(type(value) is int for value in arguments):
+        return False
+    low, high = (int(value) for value in arguments)  # type: ignore[arg-type]
+    return low < high and low in INTEGERS and high - 1 in INTEGERS
 
 
 def _is_grid(arguments: tuple[Scalar, ...]) -> bool:
     if not _are_numbers(arguments, 3) or not _is_range(arguments[:2]):
         return False
     low, high, step = (float(value) for value in arguments)  # type: ignore[arg-type]
-    return step > 0 and all(math.isclose(end / step, round(end / step)) for end in (low, high))
+    return step > 0 and all(
+        math.isfinite(end / step) and math.isclose(end / step, round(end / step))
+        for end in (low, high)
+    )
 
 
 _CHECKS: dict[str, Callable[[tuple[Scalar, ...]], bool]] = {
@@ -149,14 +161,14 @@ _CHECKS: dict[str, Callable[[tuple[Scalar, ...]], bool]] = {
     "uniform": _is_range,
     "loguniform": lambda arguments: _is_range(arguments, greater_than=0),
     "quniform": _is_grid,
-    "randint": lambda arguments: _is_range(arguments, integers=True),
+    "randint": _is_integer_range,
 }
 _VALID_ARGUMENTS = {
     "choice": "valid: one or more YAML scalars, numbers finite",
-    "uniform": "valid: two numbers, LOW < HIGH",
+    "uniform": "valid: two numbers, LOW < HIGH, HIGH - LOW finite",
     "loguniform": "valid: two numbers, 0 < LOW < HIGH",
     "quniform": "valid: three numbers, LOW < HIGH, both multiples of STEP > 0",
-    "randint": "valid: two integers, LOW < HIGH",
+    "randint": "valid: two integers, -2^63 <= LOW < HIGH <= 2^63",
 }
 
 

@@ -1,5 +1,6 @@
 """What ``Decoder`` is given in Python is checked as a command line's: the same sentences."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def decoder(word_policy: str, word_reward: str) -> Decoder:
 @pytest.mark.parametrize(
     ("argument", "value", "said"),
     [
-        *(("temperature", value, f"temperature = {value!r}: valid: a number over 0")
+        *(("temperature", value, f"temperature = {value!r}: valid: a finite number over 0")
           for value in (-1, 0, NAN, INFINITE, -INFINITE, "1", None, True)),
         *(("top_p", value, f"top_p = {value!r}: valid: a number over 0, at most 1")
           for value in (2, 0, -0.5, NAN, "0.9", None)),
@@ -41,7 +42,7 @@ def test_how_the_policy_samples(argument: str, value: Any, said: str, word_polic
         *(("max_new_tokens", value, f"max_new_tokens = {value!r}: valid: a whole number")
           for value in (0, -3, 1.5, None, "8")),
         ("max_new_tokens", 256, "max_new_tokens = 256: the context .* is 256 .* at most 255"),
-        *(("seed", value, f"seed = {value!r}: valid: a number from 0")
+        *(("seed", value, f"seed = {value!r}: valid: a whole number from 0 to")
           for value in (-1, 2**63, 0.5, NAN, None)),
         ("max_concurrent", 0, "max_concurrent = 0: valid: a whole number of at least 1"),
         ("method", "beam", "method = 'beam': no such method; valid: base, greedy"),
@@ -81,6 +82,19 @@ def test_prompts_that_cannot_be_answered_say_why(decoder: Decoder) -> None:
         " reserved for the response",
         "missing field: content", "wrong type: prompt is not a list of messages",
     ]  # fmt: skip
+
+
+def test_prompts_are_answered_where_an_event_loop_runs(decoder: Decoder) -> None:
+    """As in a cell of a notebook."""
+
+    def answers() -> list[tuple[int, ...]]:
+        found = decoder.decode(["order 1 .", "order 2 ."], "greedy", max_new_tokens=4)
+        return [one.token_ids for one in found]
+
+    async def cell() -> list[tuple[int, ...]]:
+        return answers()
+
+    assert asyncio.run(cell()) == answers()
 
 
 MODELS: dict[str, tuple[Callable[[str, str], tuple[Any, Any]], str]] = {

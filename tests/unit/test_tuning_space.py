@@ -52,6 +52,10 @@ def test_a_distribution_is_read_with_yaml_scalars(text: str, expected: Dimension
         ("weight.max=loguniform(0,1)", "0 < LOW < HIGH"),
         ("seed=randint(0,1.5)", "two integers"),
         ("seed=randint(5,0)", "two integers"),
+        ("seed=randint(0,9223372036854775809)", "-2^63 <= LOW < HIGH <= 2^63"),
+        ("seed=randint(-9223372036854775809,0)", "-2^63 <= LOW < HIGH <= 2^63"),
+        ("weight.max=uniform(-1.7e+308,1.7e+308)", "HIGH - LOW finite"),
+        ("weight.max=quniform(0,1.0e+300,1.0e-300)", "both multiples of STEP"),
         ("seed=quniform(0,10)", "three numbers"),
         ("seed=quniform(0,10,0)", "three numbers"),
         ("seed=quniform(0,10,3)", "both multiples of STEP"),
@@ -61,6 +65,13 @@ def test_what_is_none_is_refused_with_what_is_valid(text: str, told: str) -> Non
     with pytest.raises(ConfigError) as error:
         parse_space([text])
     assert text in str(error.value) and told in str(error.value) and "valid: " in str(error.value)
+
+
+def test_integers_are_drawn_from_the_full_range_of_64_bits() -> None:
+    (trial,) = draw_trials(parse_space([f"seed=randint({-(2**63)},{2**63})"]), 1, seed=0)
+    assert isinstance(trial["seed"], int)
+    beyond_floats = parse_space([f"seed=randint({2**53},{2**53 + 1})"])
+    assert draw_trials(beyond_floats, 1, seed=0) == [{"seed": 2**53}]
 
 
 def test_a_field_is_named_once_and_something_is_searched() -> None:
