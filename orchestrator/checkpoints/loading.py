@@ -195,9 +195,7 @@ def _errors(auto: AutoClass, info: Mapping[str, Any], may_lack: Collection[str])
     if missing := sorted(set(info["missing_keys"]) - set(may_lack)):
         errors.append(f"missing: {_some(missing)}")
     if wrong := sorted(info["mismatched_keys"]):
-        shown = [
-            f"{name} {_shape(stored)} instead of {_shape(ours)}" for name, stored, ours in wrong
-        ]
+        shown = [f"{n} {_shape(stored)} instead of {_shape(ours)}" for n, stored, ours in wrong]
         errors.append(f"of another shape: {_some(shown)}")
     dropped = partial(_is_dropped, auto)
     if unexpected := sorted(name for name in info["unexpected_keys"] if not dropped(name)):
