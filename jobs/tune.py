@@ -16,7 +16,7 @@ from jobs.command_line.quiet import quieten
 
 quieten(__file__)  # before any library that reads its settings at import
 
-from jobs.command_line.arguments import ConfigFile, Model, Overrides, named, usage  # noqa: E402
+from jobs.command_line.arguments import ConfigFile, Model, Overrides, set_by_user, usage  # noqa: E402
 from jobs.command_line.config_command import ConfigCommand  # noqa: E402
 from jobs.tuning.main import tune_main  # noqa: E402
 from orchestrator.tuning.options import Mode, Scheduler, TuningOptions  # noqa: E402
@@ -42,7 +42,7 @@ def main(
 ) -> None:
     """Run the job with the options of the command line."""
     options = TuningOptions(
-        model, space or [], trials, metric, mode, concurrent, scheduler, named(context)
+        model, space or [], trials, metric, mode, concurrent, scheduler, set_by_user(context)
     )
     raise typer.Exit(tune_main(options, config, overrides or [], out))
 

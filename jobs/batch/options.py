@@ -81,7 +81,7 @@ class FileJobOptions(ScorerOptions):
             ConfigError: the command line sets one of them.
         """
         for name, reason in without_effect.items():
-            if name in self.named:
+            if name in self.set_by_user:
                 raise ConfigError(
                     f"{option(name)} = {getattr(self, name)!r}: it has no effect: {reason};"
                     f" valid: leave out {option(name)}"

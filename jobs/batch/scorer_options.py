@@ -39,7 +39,7 @@ class ScorerOptions:
     score_at: reward_arguments.ScoreAt = None
     score_token: reward_arguments.ScoreToken = None
     fold_system: reward_arguments.FoldSystem = True
-    named: frozenset[str] = frozenset()  # fields that the command line sets
+    set_by_user: frozenset[str] = frozenset()  # fields that the command line sets
 
     def scorer_spec(self, **more: Any) -> ScorerSpec:
         """Return the spec of the scorer; ``more`` are further fields of it.

@@ -21,7 +21,7 @@ from jobs.benchmarks.names import (
     SEARCHES,
     SMOLLM2_SEARCHES,
 )
-from jobs.command_line.arguments import named
+from jobs.command_line.arguments import set_by_user
 
 Json = An[Path | None, Opt(help="file for the results")]
 Repeats = An[int, Opt(min=1, help="number of timed runs; their median is reported")]
@@ -49,7 +49,7 @@ def rewards(
     for option, is_read in {
         "rows": PIPELINE in cases, "repeats": any(name != PIPELINE for name in cases),
     }.items():  # fmt: skip
-        if option in named(context) and not is_read:
+        if option in set_by_user(context) and not is_read:
             reason = "has no effect with the cases of --only"
             raise typer.BadParameter(reason, param_hint=f"--{option}")
     from jobs.benchmarks.rewards import bench_rewards
@@ -95,7 +95,7 @@ def search(
 def _search_smollm2(
     context: typer.Context, only: list[str] | None, repeats: int, file: Path | None
 ) -> None:
-    for option in named(context) & {"prompts", "position", "device"}:
+    for option in set_by_user(context) & {"prompts", "position", "device"}:
         raise typer.BadParameter("not with --model smollm2", param_hint=f"--{option}")
     _check_cases(only, SMOLLM2_SEARCHES)
     from jobs.benchmarks.smollm2 import bench_smollm2

@@ -61,15 +61,24 @@ class PlainModels:
 
     def samples(
         self,
-        text: Ids,
+        prefix_ids: Ids,
         keys: Sequence[int],
         limit: int,
         threshold: float = math.inf,
         stops: Sequence[str] = (),
     ) -> list[tuple[Ids, bool]]:
-        """Return a continuation for each key, and whether it reached an end token."""
+        """Return a continuation for each key, and whether it reached an end token.
+
+        Args:
+            prefix_ids: prompt and the response so far.
+            keys: keys of the random streams.
+            limit: largest number of tokens of a continuation.
+            threshold: a continuation stops before the first token, except its first, at which the
+                entropy in nats is this or more.
+            stops: texts after which a continuation stops.
+        """
         cache = DynamicCache()
-        logits = self._forward(torch.tensor([text]), cache).expand(len(keys), -1)
+        logits = self._forward(torch.tensor([prefix_ids]), cache).expand(len(keys), -1)
         cache.batch_repeat_interleave(len(keys))
         draws = torch.stack([torch.from_numpy(uniforms(key, limit)) for key in keys])
         draws = draws.to(logits.device)
@@ -130,16 +139,19 @@ class PlainModels:
         return logits[:, -1]
 
     def _nucleus(self, probabilities: Tensor) -> Tensor:
-        """Keep the most probable tokens with total probability ``top_p`` in rows (N, V)."""
-        for row in probabilities if self.top_p < 1 else ():
+        """Keep the most probable tokens with total probability ``top_p``.
+
+        The rows (N, V) are changed in place.
+        """
+        if self.top_p >= 1:
+            return probabilities
+        for row in probabilities:
             before = 0.0
             for token in sorted(range(len(row)), key=lambda token: -float(row[token])):
                 before, row[token] = (
                     before + float(row[token]), row[token] if before < self.top_p else 0.0,
                 )  # fmt: skip
-        return (
-            probabilities / probabilities.sum(-1, keepdim=True) if self.top_p < 1 else probabilities
-        )
+        return probabilities / probabilities.sum(-1, keepdim=True)
 
     def _room(self, problem: Problem, one: Beam) -> int:
         return 0 if one.finished else problem.max_new_tokens - len(one.ids)

@@ -24,7 +24,7 @@ def usage(doc: str | None) -> str:
     return escape("\n\n".join(lines))
 
 
-def named(context: typer.Context) -> frozenset[str]:
+def set_by_user(context: typer.Context) -> frozenset[str]:
     """Return the parameters that the user has set; the others have their defaults."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Protocol, TypeVar, get_origin, get_type_
 
 import typer
 
-from jobs.command_line.arguments import named
+from jobs.command_line.arguments import set_by_user
 from jobs.command_line.console import printed_exit
 from orchestrator.config.errors import ConfigError
 
@@ -37,7 +37,8 @@ def options_command(
     """Return a function for ``typer.Typer.command``.
 
     Args:
-        options_type: the dataclass; its field ``named`` gets the fields that the user has set.
+        options_type: the dataclass; its field ``set_by_user`` gets the names of the fields that the
+            user has set.
         run: runs the job with checked options and returns the exit code.
     """
     hints = get_type_hints(options_type, include_extras=True)
@@ -50,7 +51,7 @@ def options_command(
         # typer passes None for an empty list.
         unset = {name for name, value in values.items() if value is None}
         chosen = {name: value for name, value in values.items() if name not in unset}
-        arguments = options_type(**chosen, named=named(context))
+        arguments = options_type(**chosen, set_by_user=set_by_user(context))
         try:
             arguments.check_early()
         except ConfigError as error:

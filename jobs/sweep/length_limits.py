@@ -24,7 +24,8 @@ class LengthLimitingModels:
 
     Attributes:
         policy: folder or hub name.
-        fold_system: whether a template without a system role gets it in the first user message.
+        fold_system: whether a system message that the policy's template does not render is folded
+            into the first user message.
         scorers: reward models that the user gave as checkpoints, by name.
     """
 
@@ -71,6 +72,6 @@ class TestPrompts:
                 kept.append(prompt)
         return kept, rejects
 
-    def that_fit(self, most: int | None = None) -> list[Prompt]:
-        """Return the prompts that fit, at most the first ``most`` of them."""
-        return self.split()[0][:most]
+    def fitting(self, max_prompts: int | None = None) -> list[Prompt]:
+        """Return the first ``max_prompts`` prompts that fit; None: all."""
+        return self.split()[0][:max_prompts]

@@ -92,7 +92,7 @@ def _check_request(options: TuningOptions, config: Config) -> None:
             f"--metric {options.metric}: a training of {options.model} has no such metric;"
             f" valid: {', '.join(valid)}"
         )
-    if options.scheduler == "asha" and "scheduler" in options.named:
+    if options.scheduler == "asha" and "scheduler" in options.set_by_user:
         _check_measured_early(options, config)
     for name in ("trials", "concurrent"):
         if not 1 <= getattr(options, name) <= MOST:

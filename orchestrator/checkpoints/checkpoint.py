@@ -71,7 +71,7 @@ def load_policy(checkpoint: str, dtype: torch.dtype = torch.float32) -> PreTrain
     Raises:
         ValueError: it is an encoder, or its weights are not exactly a causal language model's.
     """
-    check_policy_weights(checkpoint)
+    _check_not_encoder(checkpoint)
     return load_model(AutoModelForCausalLM, checkpoint, dtype)
 
 
@@ -81,13 +81,17 @@ def check_policy_weights(checkpoint: str) -> None:
     Raises:
         ValueError: as ``load_policy``.
     """
+    _check_not_encoder(checkpoint)
+    check_weights(AutoModelForCausalLM, checkpoint)
+
+
+def _check_not_encoder(checkpoint: str) -> None:
     config = read_config(checkpoint)
     if is_encoder(config):
         raise ValueError(
             f"{checkpoint}: a {config.get('model_type')}, an encoder, attends in both directions"
             " and generates no text; valid: a causal language model"
         )
-    check_weights(AutoModelForCausalLM, checkpoint)
 
 
 def load_reward_model(
@@ -168,7 +172,7 @@ def reward_model_from_policy(checkpoint: str, seed: int) -> PreTrainedModel:
     return model
 
 
-def check_start(checkpoint: str) -> None:
+def check_reward_model_from_policy(checkpoint: str) -> None:
     """Check that ``reward_model_from_policy`` accepts a checkpoint, without reading weights.
 
     Raises:
@@ -202,14 +206,6 @@ def _check_score(checkpoint: str, model: PreTrainedModel, head: RewardHead) -> N
             f"{checkpoint}: {head.layers[0]}.weight has {head.width} inputs, but the hidden size of"
             f" the backbone is {width}"
         )
-
-
-class TextDoesNotFit(ValueError):
-    """Sequences are empty or longer than an engine's limit; ``rows`` are their indices."""
-
-    def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
-        super().__init__(message)
-        self.rows = rows
 
 
 def context_of(checkpoint: str) -> int:

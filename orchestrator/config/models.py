@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from orchestrator.checkpoints.checkpoint import check_start, context_of
+from orchestrator.checkpoints.checkpoint import check_reward_model_from_policy, context_of
 from orchestrator.config.engine_choice import engine_of
 from orchestrator.config.errors import ConfigError, reason_about, shown
 from orchestrator.config.no_effect import messages, no_effect_of_variant
@@ -46,7 +46,7 @@ def check_models(config: Config) -> None:
         trains_reference = models.reference is None and has_partial_pairs
         if models.orm is None or trains_reference:  # they start from the policy
             policy = models.policy
-            _checked("models.policy", policy, lambda: check_start(policy))
+            _checked("models.policy", policy, lambda: check_reward_model_from_policy(policy))
     if models.orm is not None:
         _as_orm(config, models.orm)
     if models.reference is not None:

@@ -1,4 +1,4 @@
-"""Which truncations the variants of a config train on, and how many pairs they need."""
+"""Truncations that a config's variants train on, and whether an SST variant limits TLT's pairs."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,10 @@ def truncations_of(variants: Mapping[str, Variant]) -> list[str]:
 
 
 def tlt_is_matched(variants: Mapping[str, Variant]) -> bool:
-    """Whether every TLT variant takes at most as many partial pairs as an SST variant has."""
+    """Whether every TLT variant has an SST variant as its `match`.
+
+    Then TLT takes at most as many partial pairs as SST.
+    """
     return all(
         v.match is not None and variants[v.match].truncation == "sst"
         for v in variants.values()

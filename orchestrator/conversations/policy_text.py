@@ -58,7 +58,10 @@ class PolicyText:
 
     @cached_property
     def _lead_ids(self) -> Ids:
-        """The tokens of a lead with control tokens, which decoding leaves out; else none."""
+        """The tokens of the lead if it contains control tokens; else empty.
+
+        Decoding drops those, so such a lead is removed as tokens and not as text.
+        """
         ids = self._chat.marker_ids(self.lead) if self.lead else ()
         return ids if set(ids) & set(self._chat.control.ids) else ()
 

@@ -1,4 +1,4 @@
-"""Reading row ranges of Parquet files, and regrouping files for that.
+"""Reading row ranges of Parquet files, and rewriting files with smaller row groups.
 
 Independent of the meaning of the rows.
 """
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.data.files import BadFile, parquet_file, reading
 
-_PAGES = 1 << 20  # bytes of a column chunk in memory while a large row group is split
+_BUFFER_BYTES = 1 << 20  # of a column chunk in memory while a large row group is split
 
 
 def shard_table(
@@ -25,7 +25,7 @@ def shard_table(
         names: names of all columns.
         first: number of the first row, from 1, for messages.
         start: index in the file, from 0.
-        stop: index in the file.
+        stop: index in the file, exclusive.
 
     Raises:
         BadFile: columns are damaged; the message names them.
@@ -44,17 +44,17 @@ def shard_table(
             raise BadFile(source, error.reason + more) from error
 
 
-def regroup(source: str, path: str, rows: int) -> None:
-    """Write a copy of a file with ``rows`` rows per row group, with few pages in memory.
+def regroup(source: str, copy: str, rows_per_group: int) -> None:
+    """Write a copy of a file with smaller row groups, with few pages in memory.
 
     Raises:
         BadFile: it is damaged.
     """
     with fsspec.open(source, "rb") as stream:
-        file = parquet_file(stream, source, buffer_size=_PAGES, pre_buffer=False)
-        with reading(source), pq.ParquetWriter(path, file.schema_arrow) as writer:
-            for batch in file.iter_batches(rows, use_threads=False):
-                writer.write_batch(batch, row_group_size=rows)
+        file = parquet_file(stream, source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        with reading(source), pq.ParquetWriter(copy, file.schema_arrow) as writer:
+            for batch in file.iter_batches(rows_per_group, use_threads=False):
+                writer.write_batch(batch, row_group_size=rows_per_group)
 
 
 def _slice(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None) -> pa.Table:

@@ -1,7 +1,8 @@
-"""Questions with worked solutions: GSM8K (appendix C.1), MATH, and conversations of both.
+r"""Questions with worked solutions: GSM8K (appendix C.1), MATH, and conversations.
 
-The reference answer is the number after GSM8K's ``####``, or that of MATH's rows. Independent of
-prompt templates, tokenizers and models.
+Conversations have GSM8K solutions. The reference answer is the number after the last ``####``; for
+MATH the field ``answer``, or without it the content of the solution's last ``\boxed{}``.
+Independent of prompt templates, tokenizers and models.
 """
 
 from pathlib import Path

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import torch
 
-from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 from orchestrator.engines.huggingface.policy import PolicyLogitsAreNaN
 from orchestrator.scorers.scorer import RewardIsNotFinite
+from orchestrator.search.engines import SequenceDoesNotFit
 from orchestrator.search.problem import NOT_A_NUMBER, PromptFailed
 
 NO_LOGITS = "the policy's logits are NaN"
@@ -58,7 +58,7 @@ def failure_reason(error: Exception) -> str | None:
         return NOT_A_NUMBER
     if isinstance(error, PolicyLogitsAreNaN):
         return NO_LOGITS
-    if isinstance(error, TextDoesNotFit):
+    if isinstance(error, SequenceDoesNotFit):
         return NO_ROOM
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATOR in str(error):
         return NO_MEMORY

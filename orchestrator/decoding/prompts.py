@@ -1,11 +1,11 @@
 """Conversion of prompts (text or messages) to search problems; invalid ones raise BadRow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from orchestrator.checkpoints.checkpoint import context_of
-from orchestrator.conversations.chat import Chat, load_chat
+from orchestrator.conversations.chat import load_chat
 from orchestrator.conversations.rendering import TemplateRefuses
 from orchestrator.data.rejects import BadRow, prompt_too_long, text
 from orchestrator.data.row_forms import PROMPT_FIELDS, prompt_of
@@ -17,7 +17,6 @@ from orchestrator.search.engines import Ids
 from orchestrator.search.problem import Problem
 
 FIELDS = PROMPT_FIELDS | {"prompt_id"}
-REFUSED = "the {}: {}"  # a model, and its chat template's reason
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class PromptReader:
         """Return the id and the messages of a row, without a tokenizer.
 
         Raises:
-            BadRow: the prompt is missing, empty or neither text nor messages, or its id is not
-                text.
+            BadRow: the prompt is missing, empty or neither text nor messages, or its id is neither
+                text nor an integer.
         """
         name = row.get("prompt_id")
         if isinstance(name, int) and not isinstance(name, bool):
@@ -62,24 +61,33 @@ class PromptReader:
                 response do not fit in the context of a model.
         """
         name, messages = self.check(number, row)
-        ids = self._ids("policy", load_chat(self.policy, self.fold_system), self.policy, messages)
+        prompt_ids = load_chat(self.policy, self.fold_system).prompt_ids
+        ids = self._fitting_ids("the policy", self.policy, prompt_ids, messages)
         reward_ids = None
         if self.scorer is not None:
-            scorer_ids = self._ids(
-                "reward model", _scorer_chat(self.scorer), self.scorer.checkpoint, messages
-            )
+            chat, checkpoint = _scorer_chat(self.scorer), self.scorer.checkpoint
+            scorer_ids = self._fitting_ids(
+                "the reward model", checkpoint, chat.reward_prompt_ids, messages,
+                len(chat.closing_ids),
+            )  # fmt: skip
             reward_ids = None if scorer_ids == ids else scorer_ids
         return Problem(name, ids, self.seed, self.max_new_tokens, reward_ids)
 
-    def _ids(self, model: str, chat: Chat, checkpoint: str, messages: Sequence[Message]) -> Ids:
-        ids_of = chat.prompt_ids if model == "policy" else chat.reward_prompt_ids
+    def _fitting_ids(
+        self,
+        model: str,
+        checkpoint: str,
+        prompt_ids: Callable[[Sequence[Message]], Ids],
+        messages: Sequence[Message],
+        closing: int = 0,
+    ) -> Ids:
+        """Return the prompt's ids for a model, if its context also holds response and closing."""
         try:
-            ids = ids_of(messages)
+            ids = prompt_ids(messages)
         except TemplateRefuses as error:
-            raise BadRow(REFUSED.format(model, error)) from None
-        closing = 0 if model == "policy" else len(chat.closing_ids)
+            raise BadRow(f"{model}: {error}") from None
         context, response = _context(checkpoint), self.max_new_tokens
-        if reason := prompt_too_long(len(ids), f"the {model}", context, response, closing):
+        if reason := prompt_too_long(len(ids), model, context, response, closing):
             raise BadRow(reason)
         return ids
 

@@ -20,15 +20,15 @@ def field_table(
     Args:
         section: the class whose fields are shown.
         skip: names of fields that are left out.
-        anchors: by the name of a section's class, the anchor of its own table on the page.
+        anchors: anchor of each section's table on the page, by class name.
     """
     schemas = section.model_json_schema()["properties"]
     rows = []
     for name, info in section.model_fields.items():
         if name in skip:
             continue
-        names = [part.__name__ for part in sections_in(info.annotation)]
-        links = [anchors[name] for name in names if anchors and name in anchors]
+        classes = [part.__name__ for part in sections_in(info.annotation)]
+        links = [anchors[each] for each in classes if anchors and each in anchors]
         valid = " or ".join(f"[section](#{anchor})" for anchor in links)
         description = paragraph(info.description or "")
         rows.append(
@@ -45,7 +45,10 @@ def sections_in(annotation: object) -> list[type[Section]]:
 
 
 def _default(info: FieldInfo) -> str:
-    """The default of a field; of a section, the fields that its own class leaves otherwise."""
+    """Return the default of a field.
+
+    For a section: the fields that its default instance sets explicitly.
+    """
     if info.is_required():
         return "required"
     if info.default_factory is not None:

@@ -73,7 +73,7 @@ class EncoderScorer(Scorer):
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
-            TextDoesNotFit: a text is longer than the model reads.
+            SequenceDoesNotFit: a text is longer than the model reads.
         """
         closings = [self.closing(position) for position in positions or (self.position,)]
         pairs, owners = [], []

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.choices import FinishedPosition, Position
-from orchestrator.search.engines import Ids, Scored, ScoreRequest
+from orchestrator.search.engines import Ids, Scored, ScoreRequest, SequenceDoesNotFit
 
 if TYPE_CHECKING:
     from orchestrator.conversations.chat import Chat
@@ -77,7 +77,7 @@ class Scorer(ABC):
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
-            TextDoesNotFit: a prefix is longer than the model reads.
+            SequenceDoesNotFit: a prefix is longer than the model reads.
         """
 
     def clear_cache(self) -> None:  # noqa: B027
@@ -89,7 +89,7 @@ class Scorer(ABC):
         Raises:
             RewardIsNotFinite: some score is NaN or infinite. A kind that can identify them may
                 return NaN for them, and the scores of the other requests.
-            TextDoesNotFit: a response and its closing do not fit in the model's context.
+            SequenceDoesNotFit: a response and its closing do not fit in the model's context.
         """
         groups = [self.token_converter.convert_request(request) for request in requests]
         self.check_context_length(
@@ -173,13 +173,11 @@ class Scorer(ABC):
         A text that fits in the policy's tokens may be longer in the model's.
 
         Raises:
-            TextDoesNotFit: some do not fit.
+            SequenceDoesNotFit: some do not fit.
         """
-        from orchestrator.checkpoints.checkpoint import TextDoesNotFit  # imports torch
-
         bad = tuple(i for i, length in enumerate(lengths) if length > self.context_length)
         if bad:
-            raise TextDoesNotFit(
+            raise SequenceDoesNotFit(
                 f"a text of {max(lengths)} tokens: the reward model reads {self.context_length} at"
                 " most",
                 bad,

@@ -45,7 +45,7 @@ class VllmSequenceScorer(VllmScorer):
 
         Raises:
             RewardIsNotFinite: some score is NaN or infinite.
-            TextDoesNotFit: a text is empty or longer than vLLM reads.
+            SequenceDoesNotFit: a text is empty or longer than vLLM reads.
             RuntimeError: vLLM failed, the engine is closed, or its process has ended.
         """
         closings = [self.closing(position) for position in positions or (self.position,)]

@@ -13,6 +13,14 @@ Ids = tuple[int, ...]
 Stop = Literal["end", "length", "entropy", "stop"]
 
 
+class SequenceDoesNotFit(ValueError):
+    """Sequences are empty or longer than an engine's limit; ``rows`` are their indices."""
+
+    def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
 @dataclass(frozen=True)
 class SampleRequest:
     """Continuations of one prefix, one for each random stream in ``keys``.

@@ -20,7 +20,7 @@ class TuningOptions:
         mode: "max" if a higher value is better, "min" if a lower one is.
         concurrent: trials that run at the same time.
         scheduler: "asha" stops the worse half of the trials early, "fifo" stops none.
-        named: options that the command line sets; the others have their defaults.
+        set_by_user: options that the command line sets; the others have their defaults.
     """
 
     model: str
@@ -30,4 +30,4 @@ class TuningOptions:
     mode: Mode
     concurrent: int
     scheduler: Scheduler
-    named: frozenset[str] = frozenset()
+    set_by_user: frozenset[str] = frozenset()

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from support.reward_kinds import MAKERS, QUESTION, STEPS
 
-from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 from orchestrator.choices import Aggregation, Position
 from orchestrator.conversations.chat import load_chat
 from orchestrator.scorers.aggregated import AggregatedScorer
@@ -15,7 +14,7 @@ from orchestrator.scorers.log_ratio import LogRatioScorer
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
 from orchestrator.scorers.spec import ScorerSpec
-from orchestrator.search.engines import Ids, ScoreRequest
+from orchestrator.search.engines import Ids, ScoreRequest, SequenceDoesNotFit
 
 TOLERANCE = 1e-4
 TEXT = "hello . first seal the lid . then oil the"  # 10 tokens, steps end at 2 and 7
@@ -116,7 +115,7 @@ def test_with_another_tokenizer_than_the_policys_the_text_decides(
     assert scorer.context_length == inner.context_length
     scorer.context_length = len(prompt) + 4
     with pytest.raises(
-        TextDoesNotFit, match=f"the reward model reads {scorer.context_length} at most"
+        SequenceDoesNotFit, match=f"the reward model reads {scorer.context_length} at most"
     ):
         scorer.score([ScoreRequest(prompt, ids[:2], (ids[2:],))])
 

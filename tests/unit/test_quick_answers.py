@@ -56,7 +56,7 @@ CASES: list[tuple[str, list[str], int, str]] = [
     ("tune", ["prm_sst", "--space", "seed=once(1)"], 2, "--space 'seed=once(1)': "),
     ("tune", ["prm", *SPACE], 2, "prm: no such model"),
     ("tune", ["prm_sst", *SPACE, "--metric", "speed"], 2, "--metric speed: "),
-    ("tune", ["prm_sst", *SPACE, "--trials", "1000000000"], 2, "--trials 1000000000: valid is"),
+    ("tune", ["prm_sst", *SPACE, "--trials", "1000000000"], 2, "--trials = 1000000000: valid: 1"),
     ("tune", ["prm_sst", *SPACE, "--out", "/dev/null/x"], 2, "--out = '/dev/null/x': "),
     ("tune", ["prm_sst", "--space", "seed=choice(1,-1)"], 2, "seed = -1: "),
     ("decode", ["--help"], 0, "Usage"),

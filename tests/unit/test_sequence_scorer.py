@@ -8,12 +8,12 @@ import torch
 from conftest import NAN_WORD
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from orchestrator.checkpoints.checkpoint import TextDoesNotFit, load_reward_model, save_checkpoint
+from orchestrator.checkpoints.checkpoint import load_reward_model, save_checkpoint
 from orchestrator.conversations.chat import load_chat
 from orchestrator.decoding.bisect import answer_bisecting
 from orchestrator.scorers.scorer import RewardIsNotFinite
 from orchestrator.scorers.sequence import SequenceScorer
-from orchestrator.search.engines import Ids, Scored, ScoreRequest
+from orchestrator.search.engines import Ids, Scored, ScoreRequest, SequenceDoesNotFit
 from orchestrator.search.problem import PromptFailed
 from orchestrator.tasks.helpdesk import agents
 
@@ -186,7 +186,7 @@ def test_a_response_that_outgrows_the_model_in_its_own_tokens_is_refused_alone(
         len(prompt) + 60
     )  # the words fit by the policy's count, their pieces do not
     with pytest.raises(
-        TextDoesNotFit, match=rf"the reward model reads {engine.context_length} at most"
+        SequenceDoesNotFit, match=rf"the reward model reads {engine.context_length} at most"
     ):
         engine.score([short, long])
     first, second = answer_bisecting(engine.score, [short, long], engine.clear_cache)

@@ -17,7 +17,7 @@ from conftest import engines
 from scipy.stats import chisquare
 
 from orchestrator import THREADS
-from orchestrator.checkpoints.checkpoint import TextDoesNotFit, load_policy, save_checkpoint
+from orchestrator.checkpoints.checkpoint import load_policy, save_checkpoint
 from orchestrator.conversations.chat import load_chat
 from orchestrator.conversations.tokenizers import word_tokenizer
 from orchestrator.engines.huggingface.draws import distribution
@@ -37,6 +37,7 @@ from orchestrator.search.engines import (
     SampleRequest,
     Scored,
     ScoreRequest,
+    SequenceDoesNotFit,
     TopRequest,
     TopTokens,
 )
@@ -236,7 +237,7 @@ def test_what_cannot_be_is_refused_by_its_row(policy: VllmPolicy) -> None:
     assert policy.sample([fits])[0].tokens_sampled > 0
     for bad in (replace(fits, max_new_tokens=9), replace(fits, prompt_ids=(), prefix_ids=())):
         with pytest.raises(
-            TextDoesNotFit, match=r"1 of 2 rows .*: rows \[1\]; .*valid: 1 to 256 \(the model"
+            SequenceDoesNotFit, match=r"1 of 2 rows .*: rows \[1\]; .*valid: 1 to 256 \(the model"
         ) as error:
             policy.sample([fits, bad])
         assert error.value.rows == (1,)
@@ -295,7 +296,7 @@ def test_prefix_scores_are_those_of_the_packed_pass(
             assert own == pytest.approx(their, abs=CLOSE)
     assert scorer.prefix_scores([], [], []) == []
     with pytest.raises(
-        TextDoesNotFit,
+        SequenceDoesNotFit,
         match=r"1 of 2 rows .*: rows \[1\]; the longest has 263 tokens; valid: 1 to 256",
     ):
         scorer.prefix_scores([xs[0], (3,) * 8], [ys[0], (4,) * 254], [[1], [1, 254]])

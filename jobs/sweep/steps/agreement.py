@@ -58,7 +58,7 @@ class TestPairs:
             return read_pairs_table(self.pairs / "pairs_test.parquet")
         samples = read_samples(self.samples)
         pairs = []
-        for prompt in self.prompts.that_fit():
+        for prompt in self.prompts.fitting():
             candidates = samples[prompt.prompt_id].candidates
             for first, second in list(pairwise(candidates))[::2][: self.per_prompt]:
                 texts = (

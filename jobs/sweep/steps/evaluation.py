@@ -132,7 +132,7 @@ def _cell_results(inputs: EvaluationInputs) -> CellResults:
 
 def _complete(inputs: EvaluationInputs, cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells with the ORM's reward and the win-tie outcomes of each judge."""
-    prompts = {prompt.prompt_id: prompt for prompt in inputs.pairs.prompts.that_fit()}
+    prompts = {prompt.prompt_id: prompt for prompt in inputs.pairs.prompts.fitting()}
     rows = distinct_rows(cells)
     rewards = dict(zip(rows, _orm_rewards(inputs, prompts, rows), strict=True))
     base = next(cell for cell in cells if cell.method == BASELINE)

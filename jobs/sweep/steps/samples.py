@@ -80,7 +80,7 @@ class CalibrationInputs:
 def run_samples(inputs: SamplesInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Draw the N samples of best-of-N, once for all scorers."""
     search = inputs.search
-    problems = search.problems(inputs.prompts.that_fit())
+    problems = search.problems(inputs.prompts.fitting())
     states: list[SamplesState] = asyncio.run(
         run_searches(
             problems,

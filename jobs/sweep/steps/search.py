@@ -72,7 +72,7 @@ class CellInputs:
 def run_cell(inputs: CellInputs, folder: Path, progress: ProgressBar) -> StageResult:
     """Run one method with one scorer over the test prompts; write responses.parquet."""
     search, scorer = inputs.search, inputs.scorer
-    prompts = inputs.prompts.that_fit(inputs.method.prompts)
+    prompts = inputs.prompts.fitting(inputs.method.prompts)
     problems = search.problems(prompts)
     method = inputs.method.calibrated(_calibration(inputs))
     if scorer is not None:

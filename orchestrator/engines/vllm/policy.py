@@ -102,7 +102,7 @@ class VllmPolicy:
 
         Raises:
             ValueError: as ``add``.
-            TextDoesNotFit: as ``add``.
+            SequenceDoesNotFit: as ``add``.
             PolicyLogitsAreNaN: some logits were NaN.
             RuntimeError: as ``add`` and ``step``.
         """
@@ -113,7 +113,8 @@ class VllmPolicy:
 
         Raises:
             ValueError: a request needs entropies, which vLLM does not return.
-            TextDoesNotFit: a context is empty, or with all its new tokens longer than vLLM's limit.
+            SequenceDoesNotFit: a context is empty, or with all its new tokens longer than vLLM's
+                limit.
             RuntimeError: the engine is closed.
         """
         if any(request.needs_entropies for request in requests):
@@ -178,7 +179,7 @@ class VllmPolicy:
         Log-probabilities replace logits: they differ by a constant per position.
 
         Raises:
-            TextDoesNotFit: a context is empty or too long.
+            SequenceDoesNotFit: a context is empty or too long.
             RuntimeError: vLLM failed, the engine is closed, or its process has ended.
         """
         counts: dict[Ids, int] = {}

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import torch
 
 from orchestrator.checkpoints.adapters import adapter_of
-from orchestrator.checkpoints.checkpoint import TextDoesNotFit
 from orchestrator.engines.vllm.install import INSTALL
+from orchestrator.search.engines import SequenceDoesNotFit
 
 SHUTDOWN_S = 2.0  # time for an idle engine to exit before it is killed
 ROWS_NAMED = 20  # maximum number in an error message
@@ -183,7 +183,7 @@ class VllmProcess:
         """Check that all lengths (tokens) of each row are between 1 and the engine's limit.
 
         Raises:
-            TextDoesNotFit: some are not; the error holds the indices of their rows.
+            SequenceDoesNotFit: some are not; the error holds the indices of their rows.
         """
         bad = [
             i
@@ -192,7 +192,7 @@ class VllmProcess:
         ]
         if bad:
             longest = max(max(lengths[i]) for i in bad)
-            raise TextDoesNotFit(
+            raise SequenceDoesNotFit(
                 f"{self._checkpoint}: {len(bad)} of {len(lengths)} rows are empty or do not fit"
                 f" engine 'vllm': rows {bad[:ROWS_NAMED]}; the longest has {longest} tokens; valid:"
                 f" 1 to {self._max_length} (the model's context, or less if the KV cache is"
