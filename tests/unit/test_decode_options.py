@@ -65,7 +65,7 @@ def test_fields_are_set_over_the_configs_defaults() -> None:
         ({"policy": "/no/model"}, r"--policy = '/no/model': no such folder"),
         ({"prompts": "/no/file.jsonl"}, r"--prompts = '/no/file.jsonl': no such file; valid: "),
         ({"prompts": "/no/file.csv"}, r"--prompts = '/no/file.csv': unknown format"),
-        ({"temperature": 0.0}, r"--temperature = 0.0: valid: a number over 0"),
+        ({"temperature": 0.0}, r"--temperature = 0.0: valid: a finite number over 0"),
         ({"actors": 3, "max_actors": 2}, r"--max-actors = 2: less than --actors; valid: 3 or more"),
         ({"top_p": 1.5}, r"--top-p = 1.5: valid: "),
         (
