@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 from orchestrator.search.method import METHODS, AnySearchMethod
 
 NO_SETTINGS = ("name", "prompts")
+# Values of fields that need scores of a certain kind, here of models whose scores have no bounds.
+NEEDS_OTHER_SCORES = {"weights": "score"}
 DELIMITERS = ("w1", "w2 w", ".", "3", " ", "never")  # some of them in texts of the oracle's words
 
 
@@ -37,7 +39,9 @@ def any_method() -> st.SearchStrategy[AnySearchMethod]:
 
 def _any_of(name: str) -> st.SearchStrategy[AnySearchMethod]:
     strategies = {
-        field: _strategy(info)
+        field: _strategy(info).filter(
+            lambda value, field=field: value != NEEDS_OTHER_SCORES.get(field)
+        )
         for field, info in METHODS[name].model_fields.items()
         if field not in NO_SETTINGS
     }
