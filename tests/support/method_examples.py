@@ -3,6 +3,8 @@
 A new method is in every contract test without being named in any.
 """
 
+import operator
+from functools import partial
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -38,13 +40,11 @@ def any_method() -> st.SearchStrategy[AnySearchMethod]:
 
 
 def _any_of(name: str) -> st.SearchStrategy[AnySearchMethod]:
-    strategies = {
-        field: _strategy(info).filter(
-            lambda value, field=field: value != NEEDS_OTHER_SCORES.get(field)
-        )
-        for field, info in METHODS[name].model_fields.items()
-        if field not in NO_SETTINGS
-    }
+    strategies: dict[str, st.SearchStrategy[Any]] = {}
+    for field, info in METHODS[name].model_fields.items():
+        if field not in NO_SETTINGS:
+            excluded = NEEDS_OTHER_SCORES.get(field)
+            strategies[field] = _strategy(info).filter(partial(operator.ne, excluded))
     return st.builds(METHODS[name], **strategies)
 
 
