@@ -77,13 +77,14 @@ def add_evaluation(plan: StageList) -> None:
         "seed": config.seed,
         "data": to_plain(config.data),
     }
+    test_pairs = ["pairs", *(["samples"] if config.data.samples_pairs else [])]
     # the prefix scores use no judge
     measured = config.evaluation.model_dump(mode="json", exclude={"judges"})
     for scorer in scored:
         plan.add(
             f"agreement/{scorer}", agreement.run, partial(inputs.agreement_inputs, scorer=scorer),
             {**identity, "evaluation": measured, **scoring_identity(config, scorer)},
-            ("pairs", "samples", "policy", plan.stage_of(scorer)),
+            (*test_pairs, "policy", plan.stage_of(scorer)),
             files=plan.fingerprints(scorer), unit="responses",
             components=(type(config.data).__module__, *plan.kind_modules(scorer)),
         )  # fmt: skip
@@ -94,7 +95,7 @@ def add_evaluation(plan: StageList) -> None:
         "evaluation", evaluation.run,
         partial(inputs.evaluation_inputs, cells=tuple(cells), scorers=tuple(scored)),
         {**identity, "position": config.scoring.position},
-        ("data", "pairs", "samples", plan.stage_of("orm"), *reads),
+        ("data", *test_pairs, plan.stage_of("orm"), *reads),
         unit="tables",
         components=(
             *_task_and_metric_modules(config), *judge_modules, *plan.kind_modules(*scored),

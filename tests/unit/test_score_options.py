@@ -66,7 +66,7 @@ def refused(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
         ({"prefixes": "some"}, "--prefixes = 'some'; valid: whole (the whole response alone)"),
         ({"prefixes": "every:0"}, "--prefixes = 'every:0'; valid: whole"),
         ({"prefixes": "steps"}, "step_delimiter = '\\n\\n': the reward model's tokenizer loses"),
-        ({"seed": -1}, "--seed = -1: valid: a number from 0"),
+        ({"seed": -1}, "--seed = -1: valid: a whole number from 0"),
     ],
 )
 def test_the_option_its_value_and_what_is_valid_are_named(
