@@ -180,12 +180,15 @@ def minilm() -> str:
     return sample_folder("minilm")
 
 
+KEPT = ("resource_tracker", "multiprocessing.forkserver")
+
+
 def engines() -> set[psutil.Process]:
-    """Processes started by this one; the tracker that multiprocessing itself keeps is none."""
+    """Processes started by this one, without those that multiprocessing itself keeps."""
     return {
         process
         for process in psutil.Process().children(recursive=True)
-        if not any("resource_tracker" in word for word in process.cmdline())
+        if not any(kept in word for kept in KEPT for word in process.cmdline())
     }
 
 

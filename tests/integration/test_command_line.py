@@ -67,8 +67,9 @@ def test_a_dry_run_lists_every_stage_with_its_key_and_makes_nothing(tmp_path: Pa
 
 
 def test_more_workers_than_the_cluster_can_place_end_with_2(tmp_path: Path) -> None:
-    done = sweep("training.workers=5000", f"output_dir={tmp_path}/out")
-    assert done.returncode == 2, done.stdout + done.stderr
+    arguments = ["training.workers=5000", f"output_dir={tmp_path}/out"]
+    done = CliRunner().invoke(full_sweep.app, arguments)
+    assert done.exit_code == 2, done.output
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("config error")]
     assert "training.workers = 5000" in line and re.search(r"valid: at most \d+ workers", line)
     assert not (tmp_path / "out" / "stages").exists()

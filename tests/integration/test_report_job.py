@@ -31,8 +31,8 @@ def test_the_command_has_every_job() -> None:
 
 def test_a_finished_sweep_is_shown_again(smoke: tuple[Path, str], tmp_path: Path) -> None:
     shutil.copy(smoke[0] / "summary.json", tmp_path)
-    done = prm("report", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(report.app, [str(tmp_path)])
+    assert done.exit_code == 0, done.output
     assert (tmp_path / "report.html").read_text() == (smoke[0] / "report.html").read_text()
     assert list((tmp_path / "figures").iterdir())
     assert "Cells" in done.stdout and str(tmp_path / "report.html") in done.stdout

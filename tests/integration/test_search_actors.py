@@ -32,6 +32,7 @@ CBS = Search(ChunkBeamSearch(beams=2, candidates=3, chunk=4), PLACES)
 START = CBS.method.run
 KILLED_AT = PROMPTS // 4
 Text = tuple[int, ...]
+pytestmark = pytest.mark.slow  # test_search_stream.py tests the same without Ray
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,6 @@ def test_one_search_actor_of_two_is_killed_and_all_responses_are_as_if_it_were_n
     assert ray.get(pair[0].node_and_pid.remote())[1] != process, "Ray started it again"
 
 
-@pytest.mark.slow
 def test_a_search_actor_that_hangs_is_ended_and_all_responses_are_as_if_it_had_not(
     word_policy: str,
     word_reward: str,
@@ -145,7 +145,6 @@ def grown(
     return texts(asyncio.run(run()))
 
 
-@pytest.mark.slow
 def test_a_pool_grows_while_prompts_wait_and_no_further(
     word_policy: str,
     word_reward: str,
@@ -185,7 +184,6 @@ def test_an_actor_that_found_no_room_is_not_waited_for(
         ray.get(actor.node_and_pid.remote(), timeout=600)
 
 
-@pytest.mark.slow
 def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
     word_policy: str,
     word_reward: str,
@@ -203,7 +201,6 @@ def test_a_pool_whose_further_actor_fails_goes_on_and_says_so(
     assert told.startswith("could not start a further search actor: ") and "/no/policy" in told
 
 
-@pytest.mark.slow
 def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_not(
     word_policy: str,
     word_reward: str,
@@ -238,7 +235,6 @@ def test_one_actor_of_each_pool_is_killed_and_all_responses_are_as_if_they_were_
         assert ray.get(pool[0].pid.remote()) != process, "Ray started it again"
 
 
-@pytest.mark.slow
 def test_what_an_actor_that_is_gone_for_good_had_goes_to_the_other_one_and_then_to_nobody(
     word_policy: str,
     nan_reward: str,

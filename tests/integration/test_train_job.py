@@ -57,6 +57,7 @@ def test_what_cannot_be_trained_ends_with_2_and_says_why(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_a_sweep_has_trained_is_found_and_shown(
     smoke: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -77,7 +77,7 @@ def few_rows() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_cached_forwards_equal_full_forwards(data: st.DataObject) -> None:
     """Forks, crops, chosen and new branches, in any batch, with much memory or little."""

@@ -171,6 +171,7 @@ def test_a_limit_is_no_wrong_answer() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_forgets")
 def test_a_vote_among_hopeless_answers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
@@ -290,6 +291,7 @@ def test_every_real_gold_answer_is_right_in_every_spelling_and_for_its_solution(
             )
 
 
+@pytest.mark.slow
 @needs_data
 def test_real_gold_answers_of_another_question_are_wrong_and_votes_agree_with_verdicts() -> None:
     demonstrations, _ = read_questions(MATH500)

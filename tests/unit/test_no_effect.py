@@ -162,7 +162,7 @@ SWITCHES: dict[str, Sequence[str]] = {
 }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=30)
 @given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SWITCHES.items()}))
 def test_the_resolved_config_has_all_fields_but_those_that_nothing_reads(
     tmp_path_factory: pytest.TempPathFactory, chosen: dict[str, str]

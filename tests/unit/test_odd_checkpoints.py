@@ -167,7 +167,9 @@ def sweep_command(checkpoint: str, folder: Path) -> list[str]:
     ("name", "command", "begin"),
     [
         ("a layer without its MLP", sweep_command, "config error: models.orm = "),
-        ("half a tokenizer", score_command, "error: --reward = "),
+        pytest.param(
+            "half a tokenizer", score_command, "error: --reward = ", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_command_line_ends_with_2_and_one_sentence(

@@ -3,11 +3,13 @@
 What is imported is looked at, not the time: torch, Ray and transformers take seconds anywhere.
 """
 
-import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,9 @@ import pytest
 from orchestrator.config.load import ROOT
 
 HEAVY = ("torch", "ray", "transformers", "mlflow", "deepspeed", "vllm", "datasets", "scipy.stats")
-RUN = """
-import json, runpy, sys
-sys.argv = sys.argv[1:]
-code = 0
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as end:
-    code = end.code
-print(json.dumps({"code": code, "heavy": [n for n in %r if n in sys.modules]}))
-""" % (HEAVY,)  # noqa: UP031 - braces of JSON
+# New processes, in which what all jobs import is loaded, and nothing of the tests.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["typer", "orchestrator.config.load"])
 SMOKE = ["--config", str(ROOT / "configs" / "smoke.yaml")]
 DECODE = ["--policy", "/none", "--method", "bon", "--prompts", "p.jsonl", "--out", "out"]
 SCORE = ["--input", "p.jsonl", "--output", "out", "--reward", "/none"]
@@ -82,17 +77,33 @@ CASES: list[tuple[str, list[str], int, str]] = [
 ]  # fmt: skip
 
 
+def run_job(job: str, arguments: list[str], cwd: Path, output: Path, results: Connection) -> None:
+    """Run a job with its output in a file; send its exit code and the heavy modules."""
+    os.environ |= {"NO_COLOR": "1", "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    os.chdir(cwd)
+    with output.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+        sys.argv = [str(ROOT / "jobs" / f"{job}.py"), *arguments]
+        code: int | str | None = 0
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
+    results.send((code, [name for name in HEAVY if name in sys.modules]))
+
+
 def answer(job: str, arguments: list[str], cwd: Path) -> tuple[int, list[str], str]:
     """Exit code, heavy modules, and all that was said, as one line."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(ROOT / "jobs" / f"{job}.py"), *arguments],
-        cwd=cwd, capture_output=True, text=True,
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TERMINAL_WIDTH": "200"},
-    )  # fmt: skip
-    assert done.stdout, done.stderr
-    *said, last = done.stdout.splitlines()
-    found = json.loads(last)
-    return found["code"], found["heavy"], " ".join([*said, done.stderr])
+    receiver, sender = PROCESSES.Pipe(duplex=False)
+    output = cwd.with_name(f"{cwd.name}.output")
+    process = PROCESSES.Process(target=run_job, args=(job, arguments, cwd, output, sender))
+    process.start()
+    sender.close()
+    code, heavy = receiver.recv()  # EOFError: the process has died
+    process.join()
+    return code, heavy, " ".join(output.read_text().splitlines())
 
 
 @pytest.mark.parametrize(("job", "arguments", "code", "said"), CASES, ids=str)
