@@ -95,7 +95,7 @@ def test_three_learning_rates_are_tried_and_the_best_is_written(
 
     again = tune(*space, "--out", "again.yaml", cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "Ray:" not in again.stdout and again.stdout.count("as before") == 3
+    assert "Ray:" not in again.stdout and again.stdout.count(": earlier run, ") == 3
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "best.yaml").read_text()
     assert set(trials_of(out)) == set(runs), "the same runs, and no more"
 
