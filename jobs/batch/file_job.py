@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from jobs.command_line.console import job_console
-from jobs.command_line.exit_codes import BAD_CONFIG, FAILED, INTERRUPTED
+from jobs.command_line.exit_codes import BAD_CONFIG, FAILED
 from orchestrator.config.load import ConfigError
 from orchestrator.data.files import BadFile
 from orchestrator.stages.output_folder import permanent_output_dir
@@ -29,7 +29,7 @@ def file_job(
     suffixes: Sequence[str],
     run: Callable[[Path, Console], int],
 ) -> int:
-    """Run a job and return its exit code: 2 for a wrong option, 130 for an interrupt.
+    """Run a job and return its exit code: 2 for a wrong option.
 
     Args:
         name: name of the job.
@@ -51,9 +51,6 @@ def file_job(
     except ConfigError as error:
         print_error(f"error: {error}")
         return BAD_CONFIG
-    except KeyboardInterrupt:
-        console.print("interrupted: run the same command again to resume")
-        return INTERRUPTED
 
 
 def failed(error: BaseException) -> int:

@@ -9,6 +9,8 @@ from jobs.command_line.job_command import JobCommand
 class ConfigCommand(JobCommand):
     """A command whose help ends with the registered components, those of other packages too."""
 
+    resumes = True
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help; only the help imports the registries."""
         lines = [f"{kind}: {', '.join(names)}" for kind, names in _components()]

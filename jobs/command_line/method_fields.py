@@ -11,6 +11,8 @@ from jobs.command_line.job_command import JobCommand
 class ScorerCommand(JobCommand):
     """A command with an option `--kind`, which names a registered kind of scorer."""
 
+    resumes = True
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, with the names of all kinds."""
         from orchestrator.scorers.kind import kinds_in_order

@@ -10,6 +10,7 @@ from ray._private.utils import read_ray_address
 from rich.console import Console
 
 from jobs.command_line.quiet import SETTINGS, filter_native_errors
+from jobs.command_line.stop_signals import interrupt_on_stop_signals
 from orchestrator import THREADS
 from orchestrator.config.load import ROOT, ConfigError
 from orchestrator.config.tree import Config
@@ -200,6 +201,7 @@ def connect(
         logging_level="ERROR",
     )
     where = f"; dashboard http://{started.dashboard_url}" if dashboard else ""
+    interrupt_on_stop_signals()
     console.print(f"Ray: started a local cluster{where}")
 
 
@@ -223,6 +225,7 @@ def _joined(variables: dict[str, str], console: Console) -> bool:
                 " running one, or unset it to start a local one"
             ) from error
         return False  # `ray start` wrote this file; after a crash it still exists
+    interrupt_on_stop_signals()
     console.print(f"Ray: joined the cluster at {ray.get_runtime_context().gcs_address}")
     return True
 

@@ -42,8 +42,8 @@ def sweep_main(
 ) -> int:
     """Run the main job.
 
-    Returns the exit code: 2 for a config that cannot run, 1 for a failed stage, 130 for an
-    interrupted run.
+    Returns the exit code: 2 for a config that cannot run, 1 for a failed stage. A
+    KeyboardInterrupt is raised again when all is closed.
     """
 
     def sweep(console: Console) -> int:

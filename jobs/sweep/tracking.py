@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from jobs.command_line.exit_codes import FAILED, INTERRUPTED, OK
+from jobs.command_line.exit_codes import FAILED, OK
 from orchestrator.config.load import ConfigError, to_yaml
 from orchestrator.config.tree import Config
 from orchestrator.masking import mask_secrets
@@ -65,20 +65,21 @@ def run_tracked(
         work: is called with the id of the parent run, and returns the exit code.
 
     Returns:
-        The exit code: that of ``work``, 1 for a failed stage, 130 after an interrupt. Any other
-        exception of ``work`` ends the run as FAILED and is raised again.
+        The exit code: that of ``work``, or 1 for a failed stage. A KeyboardInterrupt ends the run
+        as KILLED, any other exception as FAILED; both are raised again.
     """
     from jobs.sweep.runner import StageFailed
 
     config, console = workspace.config, workspace.console
     shared = {"task": config.data.task_name(), "seed": config.seed}
+    interrupted = False
     parent = tracker.start_sweep(key, name, {**shared, **params}, to_yaml(config))
     try:
         code = work(parent)
     except KeyboardInterrupt:
+        interrupted = True
         tracker.finish(parent, "KILLED")
-        console.print("interrupted: run the same command again to resume")
-        return INTERRUPTED
+        raise
     except StageFailed as error:
         tracker.finish(parent, "FAILED")
         console.print(f"failed: {error}", style="red", soft_wrap=True)
@@ -90,7 +91,7 @@ def run_tracked(
             tracker.finish(parent, "FAILED")
         raise
     finally:
-        workspace.resources.close()
+        workspace.resources.close(wait=not interrupted)
     tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
     return code
 

@@ -28,8 +28,7 @@ def tune_main(
 ) -> int:
     """Run a tuning and return the exit code.
 
-    It is 2 if the options or the config are not valid, 1 if a stage or every trial failed, and 130
-    if the job was interrupted.
+    It is 2 if the options or the config are not valid, and 1 if a stage or every trial failed.
 
     Args:
         options: options of the tuning.

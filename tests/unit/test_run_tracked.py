@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from jobs.command_line.exit_codes import FAILED, INTERRUPTED, OK
+from jobs.command_line.exit_codes import FAILED, OK
 from jobs.sweep.runner import StageFailed
 from jobs.sweep.tracking import run_tracked
 from orchestrator.config.load import ConfigError, load_config
@@ -20,7 +20,7 @@ class Resources:
 
     closed = 0
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         self.closed += 1
 
 
@@ -49,10 +49,9 @@ def status(uri: str, run_id: str) -> str:
     [
         (OK, OK, "FINISHED"),
         (FAILED, FAILED, "FAILED"),
-        (KeyboardInterrupt(), INTERRUPTED, "KILLED"),
         (StageFailed("orm: broken"), FAILED, "FAILED"),
     ],
-    ids=["finished", "failed", "interrupted", "stage failed"],
+    ids=["finished", "failed", "stage failed"],
 )
 def test_the_exit_code_and_the_status_of_the_parent_run(
     result: int | BaseException,
@@ -76,9 +75,18 @@ def test_the_exit_code_and_the_status_of_the_parent_run(
     assert workspace.resources.closed == 1
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no disk"), ConfigError("bad"), SystemExit(3)])
-def test_any_other_exception_ends_the_parent_run_as_failed_and_is_raised(
-    error: BaseException, tracker: Tracker, uri: str, workspace: Any
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("no disk"), "FAILED"),
+        (ConfigError("bad"), "FAILED"),
+        (SystemExit(3), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_any_other_exception_ends_the_parent_run_and_is_raised(
+    error: BaseException, expected: str, tracker: Tracker, uri: str, workspace: Any
 ) -> None:
     parents: list[str] = []
 
@@ -89,7 +97,7 @@ def test_any_other_exception_ends_the_parent_run_as_failed_and_is_raised(
     with pytest.raises(type(error)) as raised:
         run_tracked(tracker, type(error).__name__, "run", {}, workspace, work)
     assert raised.value is error
-    assert status(uri, parents[0]) == "FAILED"
+    assert status(uri, parents[0]) == expected
     assert workspace.resources.closed == 1
 
 

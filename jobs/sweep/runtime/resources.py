@@ -80,13 +80,18 @@ class Resources:
             )
         return self._trainer
 
-    def close(self) -> None:
-        """End the training group and the actors; a later step starts new ones."""
+    def close(self, wait: bool = True) -> None:
+        """End the training group and the actors; a later step starts new ones.
+
+        Args:
+            wait: whether to wait for the training group, which takes seconds. If not, Ray ends it
+                when this process ends.
+        """
         import ray
 
-        if self._trainer is not None:
+        if self._trainer is not None and wait:
             self._trainer.close()
-            self._trainer = None
+        self._trainer = None
         for actors in self._pools.values():
             for actor in actors:
                 ray.kill(actor)
