@@ -7,8 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from jobs.command_line.console import job_console
-from jobs.command_line.early_checks import printed_exit
+from jobs.command_line.console import job_console, printed_exit
 from jobs.command_line.stop_signals import interrupt_on_stop_signals, interrupted_exit_code
 from orchestrator.registry import PluginError
 
