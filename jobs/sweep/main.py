@@ -30,11 +30,13 @@ from orchestrator.config.output_paths import check_output
 from orchestrator.config.sizes import check_sizes
 from orchestrator.config.tree import Config
 from orchestrator.stages.output_folder import permanent_output_dir
+from orchestrator.tracking.location import location_of, sqlite_file
 from orchestrator.tracking.reachability import check_reachable
 
 if TYPE_CHECKING:  # imported later, after the checks of the config
     from jobs.sweep.plan import Plan
     from orchestrator.stages.store import Store
+    from orchestrator.tracking.mlflow_tracker import RunRef
 
 
 def sweep_main(
@@ -122,11 +124,10 @@ def load_config_without_model_checks(
     check_sizes(config, Path.cwd())
     check_engine(config)
     check_checkpoints_exist(config)
-    uri = config.tracking.uri
-    # the run creates an SQLite store itself
-    if check_tracking and uri is not None and not uri.startswith("sqlite:"):
-        with tracking_errors(uri):
-            check_reachable(uri)
+    location = location_of(config.tracking.uri, Path.cwd())
+    if check_tracking and sqlite_file(location.uri) is None:  # the run creates an SQLite file
+        with tracking_errors(location):
+            check_reachable(location.uri)
     return config
 
 
@@ -221,12 +222,12 @@ def _run_plan(plan: "Plan", console: Console) -> int:
     from jobs.sweep.runner import Runner
 
     config, workspace = plan.config, plan.workspace(console)
-    tracker = tracker_of(config, plan.store)
+    tracker = tracker_of(config, plan.store, console)
     if not all(plan.store.done(step.stage) for step in plan.steps):
         cluster.join(config, console)
     key = parent_run_key([step.stage.key for step in plan.steps])
 
-    def work(parent: str) -> int:
+    def work(parent: "RunRef") -> int:
         runner = Runner(plan, workspace, tracker, parent)
         runner.run()
         if plan.model is None:

@@ -13,11 +13,11 @@ from orchestrator.report.figures import figures, save_figures
 from orchestrator.report.page import render, write_page
 from orchestrator.report.summary import SweepResults, summarize, write_summary
 from orchestrator.report.terminal import print_summary
-from orchestrator.tracking.mlflow_tracker import Tracker
+from orchestrator.tracking.mlflow_tracker import RunRef, Tracker
 
 
 def report(
-    plan: Plan, runner: Runner, tracker: Tracker, parent: str, sweep_key: str, console: Console
+    plan: Plan, runner: Runner, tracker: Tracker, parent: RunRef, sweep_key: str, console: Console
 ) -> None:
     """Write and show the results; log them in the sweep's own MLflow run."""
     store, folder = plan.store, plan.store.local
@@ -59,7 +59,9 @@ def _results(plan: Plan, sweep_key: str) -> SweepResults:
     )
 
 
-def show_model(plan: Plan, model: str, workspace: Workspace, tracker: Tracker, parent: str) -> None:
+def show_model(
+    plan: Plan, model: str, workspace: Workspace, tracker: Tracker, parent: RunRef
+) -> None:
     """Show a trained model's final metrics and its folder; log the metrics in the parent run."""
     console = workspace.console
     metrics = plan.store.marker(plan.steps[-1].stage)["figures"]["metrics"]

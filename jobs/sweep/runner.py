@@ -20,7 +20,7 @@ from orchestrator.evaluation.metric import metrics_in_order
 from orchestrator.report.entries import CellEntry, Evaluation
 from orchestrator.stages.progress import ProgressBar
 from orchestrator.stages.result import StageResult
-from orchestrator.tracking.mlflow_tracker import Tracker
+from orchestrator.tracking.mlflow_tracker import RunRef, Tracker
 
 SMALL_GIB = 0.1  # disk space for any stage, in addition to storage.free_gib
 # A checkpoint is written in float32, into the stage's folder and as an artifact in MLflow.
@@ -84,16 +84,16 @@ class Runner:
         plan: the steps.
         workspace: workspace of the plan.
         tracker: MLflow, to which only the driver writes.
-        parent: MLflow run id of the sweep.
+        parent: MLflow run of the sweep.
 
     Attributes:
         redone: names of the stages that ran in this pass.
     """
 
-    def __init__(self, plan: Plan, workspace: Workspace, tracker: Tracker, parent: str) -> None:
+    def __init__(self, plan: Plan, workspace: Workspace, tracker: Tracker, parent: RunRef) -> None:
         self._plan, self._workspace = plan, workspace
         self._tracker, self._parent = tracker, parent
-        self._runs: dict[str, str] = {}
+        self._runs: dict[str, RunRef] = {}
         self.redone: set[str] = set()
 
     def run(self) -> None:
@@ -129,14 +129,14 @@ class Runner:
             raise StageFailed("; ".join(lines))
 
     def _run_step(self, step: Step, label: str) -> None:
-        run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
+        run = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
         try:
             perform(self._workspace, step, label)
         except KeyboardInterrupt:
-            self._tracker.finish(run_id, "KILLED")
+            self._tracker.finish(run, "KILLED")
             raise
         except StageFailed:
-            self._tracker.finish(run_id, "FAILED")
+            self._tracker.finish(run, "FAILED")
             raise
         self.redone.add(step.stage.name)
         if step.stage.keeps_checkpoint:
@@ -144,15 +144,15 @@ class Runner:
 
     def _track(self, step: Step) -> None:
         """Complete the stage's MLflow run, which a killed job may have left incomplete."""
-        run_id = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
-        self._runs[step.stage.name] = run_id
-        if self._tracker.is_finished(run_id) and step.stage.name not in self.redone:
+        run = self._tracker.stage_run(self._parent, step.stage.name, step.stage.key)
+        self._runs[step.stage.name] = run
+        if self._tracker.is_finished(run) and step.stage.name not in self.redone:
             return
         marker, folder = self._plan.store.marker(step.stage), self._plan.store.folder(step.stage)
         result, config = marker["figures"], self._plan.config
         kind = "cell" if step.stage.name.startswith("cells/") else "stage"
         self._tracker.log(
-            run_id,
+            run,
             params={
                 **{k: v for k, v in step.stage.config.items() if k != "parameters"},
                 **result.get("parameters", {}),  # a method's, with calibrated values
@@ -162,19 +162,19 @@ class Runner:
             tags={"kind": kind, "output": str(folder)},
             artifacts=_artifacts(folder),
         )  # fmt: skip
-        self._tracker.log_series(run_id, result.get("series", {}))
+        self._tracker.log_series(run, result.get("series", {}))
         if step.stage.keeps_checkpoint:
-            self._register(step, run_id)
-        self._tracker.finish(run_id, "FINISHED")
+            self._register(step, run)
+        self._tracker.finish(run, "FINISHED")
 
-    def _register(self, step: Step, run_id: str) -> None:
+    def _register(self, step: Step, run: RunRef) -> None:
         """Add the trained model to MLflow's registry, with the keys of the stages that it read."""
         config, stage = self._plan.config, step.stage
         inputs = {f"input.{read.name}": read.key for read in stage.inputs}
         experiment = config.tracking.experiment or config.data.task_name()
         self._tracker.register(
             NO_NAME.sub(".", f"{experiment}.{stage.name}"),
-            run_id,
+            run,
             "checkpoint",
             {"stage_key": stage.key, "seed": config.seed, **inputs},
         )
@@ -182,7 +182,7 @@ class Runner:
     def track_cells(self, cells: Sequence[CellEntry]) -> None:
         """Add the evaluation's metrics, with their intervals, to the cells' runs."""
         for cell in cells:
-            run_id = self._runs[CellName(cell["method"], cell["scorer"]).stage]
+            run = self._runs[CellName(cell["method"], cell["scorer"]).stage]
             metrics: dict[str, float] = {}
             for name, interval in cell["metrics"].items():
                 if interval is None:
@@ -193,7 +193,7 @@ class Runner:
                 metrics[name] = interval["value"]
                 metrics[f"{name}_low"] = interval["low"]
                 metrics[f"{name}_high"] = interval["high"]
-            self._tracker.log(run_id, metrics=metrics)
+            self._tracker.log(run, metrics=metrics)
 
 
 def print_plan(plan: Plan, console: Console, forced: Collection[str] = ()) -> None:

@@ -5,33 +5,44 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from jobs.command_line.exit_codes import FAILED, OK
 from orchestrator.config.load import ConfigError, to_yaml
 from orchestrator.config.tree import Config
 from orchestrator.masking import mask_secrets
+from orchestrator.tracking.location import StoreLocation, location_of
 from orchestrator.tracking.reachability import StoreUnavailable
+
+FLUSH_SECONDS = 60.0  # at the end, to wait for a store that is away
 
 if TYPE_CHECKING:  # imported later, after the checks of the config
     from jobs.sweep.runtime.workspace import Workspace
     from orchestrator.stages.store import Store
-    from orchestrator.tracking.mlflow_tracker import Tracker
+    from orchestrator.tracking.mlflow_tracker import RunRef, Tracker
 
 
-def tracker_of(config: Config, store: "Store") -> "Tracker":
-    """Return the MLflow tracker of the sweep.
+def tracker_of(config: Config, store: "Store", console: Console) -> "Tracker":
+    """Return the MLflow tracker of a job, and print which store it uses.
 
     Raises:
         ConfigError: it cannot be opened.
     """
     from orchestrator.tracking.mlflow_tracker import Tracker
 
-    uri = config.tracking.uri or f"sqlite:///{store.local}/mlflow.db"
-    with tracking_errors(uri):
-        return Tracker(uri, config.tracking.experiment or config.data.task_name())
+    location = location_of(config.tracking.uri, store.local)
+    console.print(f"MLflow: {mask_secrets(location.uri)} ({location.source})", highlight=False)
+
+    def report(sentence: str) -> None:
+        console.print(f"MLflow: {sentence}", highlight=False, soft_wrap=True)
+
+    with tracking_errors(location):
+        experiment = config.tracking.experiment or config.data.task_name()
+        return Tracker(location.uri, experiment, report=report)
 
 
 @contextmanager
-def tracking_errors(uri: str) -> Iterator[None]:
+def tracking_errors(location: StoreLocation) -> Iterator[None]:
     """Convert the error of a store that cannot be opened to a ConfigError.
 
     Raises:
@@ -41,7 +52,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
         yield
     except StoreUnavailable as error:
         valid = "valid: an MLflow server or database that answers, a folder, or null"
-        raise ConfigError(f"tracking.uri = {mask_secrets(uri)}: {error}; {valid}") from error
+        uri = mask_secrets(location.uri)
+        raise ConfigError(f"{location.source} = {uri}: {error}; {valid}") from error
 
 
 def run_tracked(
@@ -50,9 +62,9 @@ def run_tracked(
     name: str,
     params: Mapping[str, object],
     workspace: "Workspace",
-    work: Callable[[str], int],
+    work: Callable[["RunRef"], int],
 ) -> int:
-    """Do ``work`` with the id of a parent run, and end that run with the status of the work.
+    """Do ``work`` with a parent run, and end that run with the status of the work.
 
     Closes the workspace's resources in every case.
 
@@ -62,7 +74,7 @@ def run_tracked(
         name: name of the parent run in the UI.
         params: params of the parent run, besides task and seed.
         workspace: config, console and resources of the job.
-        work: is called with the id of the parent run, and returns the exit code.
+        work: is called with the parent run, and returns the exit code.
 
     Returns:
         The exit code: that of ``work``, or 1 for a failed stage. A KeyboardInterrupt ends the run
@@ -71,9 +83,10 @@ def run_tracked(
     from jobs.sweep.runner import StageFailed
 
     config, console = workspace.config, workspace.console
+    output = str(workspace.files.store.local)
     shared = {"task": config.data.task_name(), "seed": config.seed}
     interrupted = False
-    parent = tracker.start_sweep(key, name, {**shared, **params}, to_yaml(config))
+    parent = tracker.start_sweep(key, name, {**shared, **params}, to_yaml(config), output)
     try:
         code = work(parent)
     except KeyboardInterrupt:
@@ -93,6 +106,7 @@ def run_tracked(
     finally:
         workspace.resources.close(wait=not interrupted)
     tracker.finish(parent, "FINISHED" if code == OK else "FAILED")
+    tracker.flush(FLUSH_SECONDS)
     return code
 
 

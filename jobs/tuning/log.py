@@ -12,7 +12,7 @@ from jobs.sweep.runner import StageFailed
 from jobs.sweep.training_group import free_placement_group
 from jobs.tuning.study import Study, Trial
 from jobs.tuning.trial import FINISHED, FULL_PERCENT, PERCENT, STEP, ray_train_folder
-from orchestrator.tracking.mlflow_tracker import Status, Tracker
+from orchestrator.tracking.mlflow_tracker import RunRef, Status, Tracker
 from orchestrator.tuning.outcomes import (
     HeldOutEvaluation,
     Outcome,
@@ -30,14 +30,14 @@ class TrialLog(tune.Callback):  # type: ignore[misc]
     Args:
         study: the tuning.
         tracker: writes to MLflow.
-        parent: MLflow run id of the tuning.
+        parent: MLflow run of the tuning.
         console: shows the trials.
     """
 
-    def __init__(self, study: Study, tracker: Tracker, parent: str, console: Console) -> None:
+    def __init__(self, study: Study, tracker: Tracker, parent: RunRef, console: Console) -> None:
         self.study, self._tracker, self._parent = study, tracker, parent
         self._store, self._console = study.store, console
-        self._runs: dict[int, str] = {}
+        self._runs: dict[int, RunRef] = {}
         self._started: dict[int, float] = {}
         self._evaluations: dict[int, list[HeldOutEvaluation]] = {}
         self.outcomes: dict[int, Outcome] = {}

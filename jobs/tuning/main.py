@@ -20,7 +20,7 @@ from orchestrator.tuning.space import as_overrides
 if TYPE_CHECKING:  # these import Ray and torch
     from jobs.tuning.log import TrialLog
     from jobs.tuning.study import Study
-    from orchestrator.tracking.mlflow_tracker import Tracker
+    from orchestrator.tracking.mlflow_tracker import RunRef, Tracker
 
 
 def tune_main(
@@ -61,13 +61,13 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
 
     options, plan = study.options, study.trials[0].plan
     workspace = plan.workspace(console)
-    tracker = tracker_of(plan.config, study.store)
+    tracker = tracker_of(plan.config, study.store, console)
     shared = plan.part(study.shared)
     all_done = all(read_outcomes(study).values())
     if not all_done or not all(study.store.done(step.stage) for step in shared.steps):
         _connect_to_ray(study, console)
 
-    def work(parent: str) -> int:
+    def work(parent: "RunRef") -> int:
         Runner(shared, workspace, tracker, parent).run()
         workspace.resources.close()  # each trial starts its own training workers
         log = TrialLog(study, tracker, parent, console)
@@ -101,7 +101,7 @@ def _show(
     study: "Study",
     log: "TrialLog",
     tracker: "Tracker",
-    parent: str,
+    parent: "RunRef",
     out: Path,
     console: Console,
 ) -> int:

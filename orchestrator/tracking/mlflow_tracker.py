@@ -2,22 +2,21 @@
 
 Only the driver writes. It uses MlflowClient with explicit run ids and not the global "active run",
 so that an exported MLFLOW_RUN_ID has no effect. Every call can be repeated after a crash: runs are
-identified by their tags, and values that are already logged are not logged again.
+identified by their tags, and values that are already logged are not logged again. A store that is
+away for a while does not end the job: writes wait in an `Outbox`.
 """
 
-import logging
-import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -29,19 +28,34 @@ from orchestrator.tracking.entries import (
     measured,
     with_legal_names,
 )
-from orchestrator.tracking.reachability import TIMEOUT_S, StoreUnavailable, check_reachable
+from orchestrator.tracking.mlflow_store import is_temporary, open_store
+from orchestrator.tracking.outbox import Outbox
 
 SWEEP_KEY, STAGE, STAGE_KEY = "sweep_key", "stage", "stage_key"
+OUTPUT = "output"  # tag: the output folder
 CHANGED_PARAM = "changed_param."  # prefix of tags: MLflow does not let a param change
 CONFIG_FILE = "config.yaml"
-_SQLITE = "sqlite:///"
+MANY = 1_000  # open runs of an experiment
 _UI_HOST, _UI_PORT = "127.0.0.1", 5000
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-# Without this, creating a database prints some 80 lines about migrations.
-for _name in ("alembic", "mlflow.store.db.utils"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+
+@dataclass(frozen=True)
+class RunRef:
+    """A run, by the tags that identify it; it exists in the store once it is written.
+
+    Attributes:
+        name: the run's name in the UI.
+        identity: (tag, value) pairs that no other run of its parent has.
+        tags: more (tag, value) pairs of a new run.
+        parent: the parent run.
+    """
+
+    name: str
+    identity: tuple[tuple[str, str], ...]
+    tags: tuple[tuple[str, str], ...] = ()
+    parent: "RunRef | None" = None
 
 
 class Tracker:
@@ -53,60 +67,66 @@ class Tracker:
         experiment: name of the experiment; created, or restored if it was deleted.
         artifact_root: folder or URI of the artifacts of a new experiment; None: `mlartifacts`
             beside a SQLite file, otherwise the server's default.
+        report: called with a sentence when the store stops to answer, and when it answers again.
     """
 
-    def __init__(self, uri: str, experiment: str, artifact_root: str | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        artifact_root: str | None = None,
+        report: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         """Open the store; create database and experiment if they do not exist (4 s).
 
         Raises:
             StoreUnavailable: MLflow does not support the store, or it does not answer.
         """
-        self._uri = uri
-        try:
-            if uri.startswith(_SQLITE):
-                database = Path(uri.removeprefix(_SQLITE)).resolve()
-                database.parent.mkdir(parents=True, exist_ok=True)
-                self._uri = f"{_SQLITE}{database}"
-                artifact_root = artifact_root or str(database.parent / "mlartifacts")
-            if artifact_root is not None and "://" not in artifact_root:
-                artifact_root = Path(artifact_root).resolve().as_uri()
-            check_reachable(self._uri)
-            with _single_attempt():
-                self._client = MlflowClient(tracking_uri=self._uri)
-                self.experiment_id = self._experiment(experiment, artifact_root)
-        except (MlflowException, OSError, ValueError, ImportError) as error:
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            raise StoreUnavailable(mask_secrets(first)) from error
+        self._report = report
+        self._store = open_store(uri, experiment, artifact_root)
+        self._client, self.experiment_id = self._store.client, self._store.experiment_id
+        self._outbox = Outbox(is_temporary, report)
+        self._ids: dict[RunRef, str] = {}
 
     def start_sweep(
-        self, sweep_key: str, name: str, params: Mapping[str, object], config_yaml: str
-    ) -> str:
-        """Return the id of the parent run of a sweep; an existing one continues, unless FINISHED.
+        self,
+        sweep_key: str,
+        name: str,
+        params: Mapping[str, object],
+        config_yaml: str,
+        output: str = "",
+    ) -> RunRef:
+        """Return the parent run of a sweep; an existing one continues, unless FINISHED.
+
+        Runs that a killed job left open in the same output folder are closed as KILLED.
 
         Args:
             sweep_key: the identity of the sweep, kept as a tag.
             name: the run's name in the UI.
             params: the settings of the sweep; nested mappings become dotted names.
             config_yaml: the resolved config, logged as an artifact with masked secrets.
+            output: the output folder, to which no other job writes now.
         """
-        run_id = self._run_with({SWEEP_KEY: sweep_key}, name)
-        self.log(run_id, params)
-        self._client.log_text(run_id, mask_secrets(config_yaml), CONFIG_FILE)
-        return run_id
+        self._outbox.send(lambda: self._close_abandoned(output))
+        run = self._opened(RunRef(name, ((SWEEP_KEY, sweep_key),), ((OUTPUT, output),)))
+        self.log(run, params, tags={OUTPUT: output})
+        text = mask_secrets(config_yaml)
+        self._outbox.send(lambda: self._client.log_text(self.run_id(run), text, CONFIG_FILE))
+        return run
 
-    def stage_run(self, sweep: str, stage: str, key: str) -> str:
-        """Return the id of the child run of a stage or cell; created if it does not exist.
+    def stage_run(self, sweep: RunRef, stage: str, key: str) -> RunRef:
+        """Return the child run of a stage or cell; created if it does not exist.
 
         Args:
-            sweep: the run id of the parent.
+            sweep: the parent.
             stage: the run's name in the UI.
             key: the identity of the stage's output.
         """
-        return self._run_with({MLFLOW_PARENT_RUN_ID: sweep, STAGE_KEY: key}, stage, {STAGE: stage})
+        return self._opened(RunRef(stage, ((STAGE_KEY, key),), ((STAGE, stage),), sweep))
 
     def log(
         self,
-        run_id: str,
+        run: RunRef,
         params: Mapping[str, object] | None = None,
         metrics: Mapping[str, float | None] | None = None,
         tags: Mapping[str, object] | None = None,
@@ -121,61 +141,125 @@ class Tracker:
         Raises:
             ValueError: two names become the same legal name.
         """
-        logged = self._client.get_run(run_id).data
-        new_params = flat_params(params or {})
-        new_tags = legal_tags(tags or {})
-        new_tags |= {
-            CHANGED_PARAM + name: value
-            for name, value in new_params.items()
-            if logged.params.get(name, value) != value
-        }
-        now = _milliseconds()
-        self._client.log_batch(  # splits into several calls at MLflow's limits
-            run_id,
-            metrics=[
-                Metric(name, value, now, 0)
-                for name, value in finite_metrics(metrics or {}).items()
-                if logged.metrics.get(name) != value
-            ],
-            params=[
-                Param(name, value)
+        new_params, new_tags = flat_params(params or {}), legal_tags(tags or {})
+        new_metrics, now = finite_metrics(metrics or {}), _milliseconds()
+
+        def write() -> None:
+            run_id = self.run_id(run)
+            logged = self._client.get_run(run_id).data
+            changed = {
+                CHANGED_PARAM + name: value
                 for name, value in new_params.items()
-                if name not in logged.params
-            ],
-            tags=[RunTag(name, value) for name, value in new_tags.items()],
-            synchronous=True,
-        )
-        for artifact in artifacts:
-            self._client.log_artifact(run_id, str(artifact))
+                if logged.params.get(name, value) != value
+            }
+            self._client.log_batch(  # splits into several calls at MLflow's limits
+                run_id,
+                metrics=[
+                    Metric(name, value, now, 0)
+                    for name, value in new_metrics.items()
+                    if logged.metrics.get(name) != value
+                ],
+                params=[
+                    Param(name, value)
+                    for name, value in new_params.items()
+                    if name not in logged.params
+                ],
+                tags=[RunTag(name, value) for name, value in (new_tags | changed).items()],
+                synchronous=True,
+            )
+            for artifact in artifacts:
+                self._client.log_artifact(run_id, str(artifact))
+
+        self._outbox.send(write)
 
     def log_series(
-        self, run_id: str, series: Mapping[str, Sequence[tuple[int, float | None]]]
+        self, run: RunRef, series: Mapping[str, Sequence[tuple[int, float | None]]]
     ) -> None:
         """Log curves, name -> (step, value) pairs; steps that the run has are skipped.
 
         Raises:
             ValueError: two names become the same legal name.
         """
-        now = _milliseconds()
-        points: list[Metric] = []
-        for name, curve in with_legal_names(series).items():
-            logged = {point.step for point in self._client.get_metric_history(run_id, name)}
-            points += [
-                Metric(name, float(value), now, step)
-                for step, value in curve
-                if step not in logged and measured(value)
-            ]
-        self._client.log_batch(run_id, metrics=points, synchronous=True)
+        curves, now = with_legal_names(series), _milliseconds()
 
-    def register(self, name: str, run_id: str, artifact: str, tags: Mapping[str, object]) -> None:
+        def write() -> None:
+            run_id = self.run_id(run)
+            points: list[Metric] = []
+            for name, curve in curves.items():
+                logged = {point.step for point in self._client.get_metric_history(run_id, name)}
+                points += [
+                    Metric(name, float(value), now, step)
+                    for step, value in curve
+                    if step not in logged and measured(value)
+                ]
+            self._client.log_batch(run_id, metrics=points, synchronous=True)
+
+        self._outbox.send(write)
+
+    def register(self, name: str, run: RunRef, artifact: str, tags: Mapping[str, object]) -> None:
         """Register a checkpoint of a run as a version of a model, at most once per run.
 
         Args:
             name: name of the model in the registry.
-            run_id: the run that trained it.
+            run: the run that trained it.
             artifact: folder of the checkpoint among the run's artifacts.
             tags: tags of the version, such as the keys of its inputs.
         """
+        self._outbox.send(lambda: self._register(name, self.run_id(run), artifact, tags))
+
+    def is_finished(self, run: RunRef) -> bool:
+        """Whether the status of a run is FINISHED; False while the store is away."""
+        if self._outbox.is_delayed:
+            return False
+        try:
+            return bool(self._client.get_run(self.run_id(run)).info.status == "FINISHED")
+        except Exception as error:
+            if not is_temporary(error):
+                raise
+            return False
+
+    def finish(self, run: RunRef, status: Status) -> None:
+        """End a run; a resumed sweep continues it unless it is FINISHED."""
+        ended = _milliseconds()
+        self._outbox.send(lambda: self._client.set_terminated(self.run_id(run), status, ended))
+
+    def flush(self, seconds: float) -> None:
+        """Send what waits for the store; what stays unsent is sent when the same job runs again."""
+        if unsent := self._outbox.flush(seconds):
+            self._report(f"{unsent} writes are not sent; the same command sends them again")
+
+    def run_id(self, run: RunRef) -> str:
+        """Return the id of a run in the store; the run is created if it does not exist."""
+        if run not in self._ids:
+            identity = dict(run.identity)
+            if run.parent is not None:
+                identity[MLFLOW_PARENT_RUN_ID] = self.run_id(run.parent)
+            found = self._find(identity)
+            if found is None:
+                # One call creates run and tags, so that a killed job leaves no run without tags.
+                tags = legal_tags({**identity, **dict(run.tags)})
+                found = self._client.create_run(self.experiment_id, tags=tags, run_name=run.name)
+            elif found.info.status != "FINISHED":
+                self._client.update_run(found.info.run_id, status="RUNNING")
+            self._ids[run] = str(found.info.run_id)
+        return self._ids[run]
+
+    def _opened(self, run: RunRef) -> RunRef:
+        self._ids.pop(run, None)  # a run that the user deleted is created again
+        self._outbox.send(lambda: self.run_id(run))
+        return run
+
+    def _close_abandoned(self, output: str) -> None:
+        """Close the runs that a killed job left open: parents of an output, and their children."""
+        query = "attributes.status = 'RUNNING'"
+        running = self._client.search_runs([self.experiment_id], query, max_results=MANY)
+        parents = {r.info.run_id for r in running if r.data.tags.get(OUTPUT) == output}
+        for run in running:
+            if {run.info.run_id, run.data.tags.get(MLFLOW_PARENT_RUN_ID)} & parents:
+                self._client.set_tag(run.info.run_id, "end", "the job was killed")
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _register(self, name: str, run_id: str, artifact: str, tags: Mapping[str, object]) -> None:
         with suppress(MlflowException):  # it exists
             self._client.create_registered_model(name)
         clause = f"name = '{_quotable(name)}' AND run_id = '{run_id}'"
@@ -183,44 +267,14 @@ class Tracker:
             source = f"{self._client.get_run(run_id).info.artifact_uri}/{artifact}"
             self._client.create_model_version(name, source, run_id, tags=legal_tags(tags))
 
-    def is_finished(self, run_id: str) -> bool:
-        """Whether the status of a run is FINISHED."""
-        return bool(self._client.get_run(run_id).info.status == "FINISHED")
-
-    def finish(self, run_id: str, status: Status) -> None:
-        """End a run; a resumed sweep continues it unless it is FINISHED."""
-        self._client.set_terminated(run_id, status)
-
     def ui_command(self) -> str:
         """Return the command that starts the UI on this machine, or the server's address."""
-        address = urlsplit(self._uri)
+        address = urlsplit(self._store.uri)
         if address.scheme in ("http", "https"):
-            return mask_secrets(self._uri)
+            return mask_secrets(self._store.uri)
         command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri"]
-        command += [mask_secrets(self._uri), "--host", _UI_HOST, "--port", str(_UI_PORT)]
+        command += [mask_secrets(self._store.uri), "--host", _UI_HOST, "--port", str(_UI_PORT)]
         return shlex.join(command)
-
-    def _experiment(self, name: str, artifact_root: str | None) -> str:
-        experiment: Experiment | None = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            return str(self._client.create_experiment(name, artifact_location=artifact_root))
-        if experiment.lifecycle_stage == "deleted":  # it still occupies the name
-            self._client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
-
-    def _run_with(
-        self, identity: Mapping[str, str], name: str, more_tags: Mapping[str, str] | None = None
-    ) -> str:
-        run = self._find(identity)
-        if run is None:
-            # One call creates run and tags, so that a killed job leaves no run without tags.
-            tags = legal_tags({**identity, **(more_tags or {})})
-            return str(
-                self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-            )
-        if run.info.status != "FINISHED":
-            self._client.update_run(run.info.run_id, status="RUNNING")
-        return str(run.info.run_id)
 
     def _find(self, identity: Mapping[str, str]) -> Run | None:
         """Return the oldest run with all these tags that was not deleted; None if there is none."""
@@ -232,23 +286,6 @@ class Tracker:
             order_by=["attributes.start_time ASC"],
         )
         return runs[0] if runs else None
-
-
-@contextmanager
-def _single_attempt() -> Iterator[None]:
-    """Let MLflow try a request once instead of retrying for minutes."""
-    settings = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(TIMEOUT_S)),
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({name: value for name, value in settings.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
 
 
 def _quotable(value: str) -> str:

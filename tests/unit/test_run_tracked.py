@@ -1,6 +1,7 @@
 """The parent run of a job ends with the status of its work, in a real MLflow store on SQLite."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from jobs.command_line.exit_codes import FAILED, OK
 from jobs.sweep.runner import StageFailed
 from jobs.sweep.tracking import run_tracked
 from orchestrator.config.load import ConfigError, load_config
-from orchestrator.tracking.mlflow_tracker import Tracker
+from orchestrator.tracking.mlflow_tracker import RunRef, Tracker
 
 
 class Resources:
@@ -35,9 +36,12 @@ def tracker(uri: str) -> Tracker:
 
 
 @pytest.fixture
-def workspace() -> Any:
+def workspace(tmp_path: Path) -> Any:
     console = Console(file=io.StringIO())
-    return SimpleNamespace(config=load_config(None), console=console, resources=Resources())
+    files = SimpleNamespace(store=SimpleNamespace(local=tmp_path))
+    return SimpleNamespace(
+        config=load_config(None), console=console, resources=Resources(), files=files
+    )
 
 
 def status(uri: str, run_id: str) -> str:
@@ -61,9 +65,9 @@ def test_the_exit_code_and_the_status_of_the_parent_run(
     uri: str,
     workspace: Any,
 ) -> None:
-    parents: list[str] = []
+    parents: list[RunRef] = []
 
-    def work(parent: str) -> int:
+    def work(parent: RunRef) -> int:
         parents.append(parent)
         if isinstance(result, BaseException):
             raise result
@@ -71,7 +75,7 @@ def test_the_exit_code_and_the_status_of_the_parent_run(
 
     key = f"{type(result).__name__} {code}"  # MLflow cannot search for quotes
     assert run_tracked(tracker, key, "run", {}, workspace, work) == code
-    assert status(uri, parents[0]) == expected
+    assert status(uri, tracker.run_id(parents[0])) == expected
     assert workspace.resources.closed == 1
 
 
@@ -88,16 +92,16 @@ def test_the_exit_code_and_the_status_of_the_parent_run(
 def test_any_other_exception_ends_the_parent_run_and_is_raised(
     error: BaseException, expected: str, tracker: Tracker, uri: str, workspace: Any
 ) -> None:
-    parents: list[str] = []
+    parents: list[RunRef] = []
 
-    def work(parent: str) -> int:
+    def work(parent: RunRef) -> int:
         parents.append(parent)
         raise error
 
     with pytest.raises(type(error)) as raised:
         run_tracked(tracker, type(error).__name__, "run", {}, workspace, work)
     assert raised.value is error
-    assert status(uri, parents[0]) == expected
+    assert status(uri, tracker.run_id(parents[0])) == expected
     assert workspace.resources.closed == 1
 
 
@@ -107,7 +111,7 @@ def test_an_error_of_mlflow_is_raised_and_not_the_next_one(
     def unreachable(*arguments: object) -> None:
         raise OSError("the second error")
 
-    def work(parent: str) -> int:
+    def work(parent: RunRef) -> int:
         monkeypatch.setattr(tracker, "finish", unreachable)
         raise OSError("the first error")
 

@@ -129,7 +129,7 @@ def test_the_driver_notes_each_trial_and_keeps_the_best_models(
 
     client = MlflowClient(uri)
     runs = client.search_runs(
-        [tracker.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
+        [tracker.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{tracker.run_id(parent)}'"
     )
     by_name = {run.info.run_name: run for run in runs}
     assert {name: run.info.status for name, run in by_name.items()} == {
@@ -200,5 +200,5 @@ def test_the_best_config_is_written_and_where_all_failed_the_job_fails(
     log.outcomes[2] = finished(0.7)
     assert _show(study, log, tracker, parent, out, QUIET) == OK
     assert load_config(out) == study.trials[1].plan.requested
-    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(parent)
+    run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(tracker.run_id(parent))
     assert run.data.metrics[f"best_{METRIC}"] == 0.7 and run.data.tags["best_trial"] == "2"
