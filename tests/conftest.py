@@ -240,8 +240,9 @@ def smoke_command(folder: Path, *overrides: str) -> list[str]:
 
 
 def own_cluster() -> dict[str, str]:
-    """The environment of a sweep that starts its own Ray, as on a machine without a cluster."""
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    """The environment of a sweep that starts its own Ray and opens its own MLflow store."""
+    shared = ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    return {name: value for name, value in os.environ.items() if name not in shared}
 
 
 @contextmanager

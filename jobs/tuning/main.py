@@ -87,12 +87,13 @@ def _tune(study: "Study", out: Path, console: Console) -> int:
 
 def _connect_to_ray(study: "Study", console: Console) -> None:
     from jobs.sweep import cluster
+    from jobs.sweep.cluster_budget import check_trials
 
     options = study.options
     configs = [trial.plan.config for trial in study.trials]
 
     def check(cpus: float, gpus: float | None) -> None:
-        cluster.check_trials(configs, options.concurrent, study.starts_actors, cpus, gpus)
+        check_trials(configs, options.concurrent, study.starts_actors, cpus, gpus)
 
     cluster.join(study.base, console, check)
 

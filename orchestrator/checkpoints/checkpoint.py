@@ -18,6 +18,7 @@ from transformers import (
 
 from orchestrator.checkpoints.loading import CPU_ATTENTION, check_weights, load_model
 from orchestrator.checkpoints.model_configs import is_encoder, model_config
+from orchestrator.checkpoints.permissions import share_like_folder
 from orchestrator.checkpoints.reward_heads import (
     RewardHead,
     check_label,
@@ -226,3 +227,4 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
+    share_like_folder(folder)

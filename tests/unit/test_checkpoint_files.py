@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from support import reward_kinds
 from support.odd_checkpoints import WEIGHTS, language_model, pickled, with_config, with_tokens
 from support.reward_kinds import bytes_with, rewrite
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model
+from orchestrator.checkpoints.checkpoint import load_policy, load_reward_model, save_checkpoint
 from orchestrator.checkpoints.files import has_file
 from orchestrator.checkpoints.loading import check_weights
 from orchestrator.scorers.checkpoint_checks import check_policy, check_scorer
@@ -302,3 +302,15 @@ def test_the_answer_of_the_hub_is_cached_and_a_failure_is_not(
     names = ["a.json", "a.json", "a.json", "b.json", "b.json"]
     found = [has_file("maker/of-this-test", name) for name in names]
     assert found == [False, True, True, False, False] and not answers
+
+
+def test_a_saved_model_can_be_read_by_those_whom_the_umask_lets(tmp_path: Path) -> None:
+    source, folder = reward_kinds.sequence(tmp_path / "source"), tmp_path / "model"
+    model, tokenizer = load_reward_model(source), AutoTokenizer.from_pretrained(source)
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(model, tokenizer, folder)
+    finally:
+        os.umask(before)
+    modes = {file.name: oct(file.stat().st_mode & 0o777) for file in folder.iterdir()}
+    assert "model.safetensors" in modes and set(modes.values()) == {"0o640"}, modes

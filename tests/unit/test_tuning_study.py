@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.sweep.cluster import check_budget, check_trials, needed_cpus
+from jobs.sweep.cluster_budget import check_budget, check_trials, needed_cpus
 from jobs.tuning.study import Study, study_of
 from jobs.tuning.trial import TrialJob
 from jobs.tuning.trial_configs import measures_of
