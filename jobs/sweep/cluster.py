@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 from ray._private.utils import read_ray_address
 from rich.console import Console
 
@@ -104,12 +105,14 @@ def connect(
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", STARTUP_CONCURRENCY)
     os.environ.setdefault("RAY_worker_niceness", NICENESS)
     token = _closed_to_others()
+    # As Ray does on macOS: all its processes listen on loopback.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
     started = ray.init(
         address="local",
         num_cpus=os.cpu_count(),
         include_dashboard=dashboard,
         dashboard_host=LOOPBACK,
-        _node_ip_address=LOOPBACK,
         log_to_driver=False,
         logging_level="ERROR",
     )
@@ -121,9 +124,9 @@ def connect(
 
 
 def _closed_to_others() -> Path:
-    """Make Ray ask for a token that only this user can read; return its file.
+    """Give Ray a token that only this user can read; return its file.
 
-    A mode or token that the user sets stays.
+    A local Ray asks for a token, unless RAY_AUTH_MODE is set. A token that the user sets stays.
     """
     own = Path(tempfile.mkdtemp(prefix="prm-ray-")) / "token"  # mkdtemp: for this user alone
     file = Path(os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(own)))
@@ -131,7 +134,6 @@ def _closed_to_others() -> Path:
         own.touch(mode=0o600)
         own.write_text(secrets.token_hex())
         atexit.register(shutil.rmtree, own.parent, ignore_errors=True)
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     return file
 
 
