@@ -11,7 +11,7 @@ from jobs.command_line.exit_codes import FAILED, OK
 from orchestrator.config.load import ConfigError, to_yaml
 from orchestrator.config.tree import Config
 from orchestrator.masking import mask_secrets
-from orchestrator.tracking.location import StoreLocation, location_of
+from orchestrator.tracking.location import StoreLocation, adopt_earlier_store, location_of
 from orchestrator.tracking.reachability import StoreUnavailable
 
 FLUSH_SECONDS = 60.0  # at the end, to wait for a store that is away
@@ -35,6 +35,9 @@ def tracker_of(config: Config, store: "Store", console: Console) -> "Tracker":
 
     def report(sentence: str) -> None:
         console.print(f"MLflow: {sentence}", highlight=False, soft_wrap=True)
+
+    if moved := adopt_earlier_store(location, store.local):
+        report(moved)
 
     with tracking_errors(location):
         experiment = config.tracking.experiment or config.data.task_name()

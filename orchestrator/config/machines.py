@@ -15,7 +15,8 @@ class TrackingConfig(Section):
 
     uri: Text | None = None
     """MLflow tracking URI. A server or database must answer within 8 seconds before the run starts.
-    null: the SQLite file `mlflow.db` in the output folder."""
+    null: `$MLFLOW_TRACKING_URI`; if it is not set, the SQLite file `mlflow.db` in the folder above
+    the output folder, which all sweeps beside each other share."""
     experiment: Annotated[Text, Field(max_length=MLFLOW_NAME)] | None = None
     """Name of the MLflow experiment; null: the name of the task."""
 

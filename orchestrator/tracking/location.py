@@ -11,6 +11,7 @@ from pathlib import Path
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
 SQLITE = "sqlite:"
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,22 @@ def location_of(configured: str | None, output: Path) -> StoreLocation:
         return StoreLocation(exported, f"${VARIABLE}")
     shared = output.parent / DATABASE
     file = shared if _is_writable(shared) else output / DATABASE
-    return StoreLocation(sqlite_uri(file), "default")
+    return StoreLocation(sqlite_uri(file), DEFAULT)
+
+
+def adopt_earlier_store(location: StoreLocation, output: Path) -> str:
+    """Move the store that an earlier version kept in the output folder; return a sentence, or "".
+
+    Its artifacts stay where they are, since the store has their paths. If the default store exists
+    already, the job logs the finished stages of the output in it again.
+    """
+    earlier, file = output / DATABASE, sqlite_file(location.uri)
+    if location.source != DEFAULT or file is None or file == earlier or not earlier.is_file():
+        return ""
+    if file.exists():
+        return f"the runs of {earlier} are logged again in {file}"
+    earlier.rename(file)
+    return f"{earlier} is now {file}"
 
 
 def sqlite_uri(file: Path) -> str:

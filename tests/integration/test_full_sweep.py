@@ -53,7 +53,7 @@ def responses(folder: Path, method: str, scorer: str | None) -> pa.Table:
 
 
 def runs(folder: Path) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{folder.parent}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'helpdesk'")
     return list(client.search_runs([experiment.experiment_id], max_results=500))
 

@@ -103,13 +103,17 @@ def test_without_the_package_they_do_not_exist(override: str, message: str) -> N
     assert done.returncode == 2 and message in done.stderr
 
 
+def store(folder: Path) -> str:
+    return f"tracking.uri=sqlite:///{folder}/mlflow.db"
+
+
 @pytest.mark.slow
 def test_a_sweep_runs_it_and_shows_it(word_policy: str, tmp_path: Path) -> None:
     variants = [f"variants.{name}=null" for name in ("prm_tlt", "orm_continued")]
     variants += ["variants.prm_no_reference=null", "variants.ours={objective: ipo, beta: 0.2}"]
     likely = f"{{checkpoint: {word_policy}, kind: likelihood, options: {{temperature: 2}}}}"
     search = ["search.longest={n: 8}", f"variants.likely={likely}", "search.scorers=[likely]"]
-    done = run(*smoke_command(tmp_path, *ONLY, *variants, *search))
+    done = run(*smoke_command(tmp_path, *ONLY, *variants, *search, store(tmp_path)))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((tmp_path / "summary.json").read_text())
     cells = {cell["method"]: cell for cell in summary["cells"]}
@@ -162,7 +166,7 @@ def test_its_task_and_judge_are_checked() -> None:
 def test_a_sweep_runs_its_task_and_its_judge(tmp_path: Path) -> None:
     data = "data={task: counting, demonstrations: 300, pairs: 60, test_prompts: 12}"
     judge = "evaluation.judges=[brevity]"
-    done = run(*smoke_command(tmp_path, *ONLY[1:], data, judge))
+    done = run(*smoke_command(tmp_path, *ONLY[1:], data, judge, store(tmp_path)))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["task"] == "counting"

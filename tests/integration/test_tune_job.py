@@ -47,7 +47,7 @@ def place_of(smoke: Path, folder: Path) -> Path:
 
 
 def trials_of(out: Path) -> dict[str, Run]:
-    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{out.parent}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'helpdesk'")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "tuning"]
@@ -170,7 +170,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(
     assert failed.startswith("variants/prm_sst: ") and "betas" in failed
     assert len(re.findall(r"\[trial \d/2\] finished: ", done.stdout)) == 1
     assert load_config(out / "tune" / "prm_sst.yaml").training.deepspeed == "good.json"
-    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{out.parent}/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'helpdesk'")
     runs = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking.location import location_of, sqlite_file, sqlite_uri
+from orchestrator.tracking.location import (
+    adopt_earlier_store,
+    location_of,
+    sqlite_file,
+    sqlite_uri,
+)
 from orchestrator.tracking.mlflow_tracker import Tracker
 
 ODD = ["a?b", "a%20b", "a#b", "ü %", "a;b&c=d"]
@@ -59,3 +64,17 @@ def test_database_and_artifacts_are_in_a_folder_with_an_odd_name(tmp_path: Path)
     client = MlflowClient(sqlite_uri(folder / "mlflow.db"))
     assert Path(client.download_artifacts(run, "config.yaml")).read_text() == "seed: 1\n"
     assert list(folder.glob("mlartifacts/**/config.yaml"))
+
+
+def test_the_store_of_an_earlier_version_is_moved_and_keeps_its_runs(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = Tracker(sqlite_uri(output / "mlflow.db"), "helpdesk")
+    run = first.run_id(first.start_sweep("key", "name", {}, "seed: 1\n"))
+    location = location_of(None, output)
+    said = adopt_earlier_store(location, output)
+    assert said == f"{output}/mlflow.db is now {tmp_path}/mlflow.db"
+    client = MlflowClient(location.uri)
+    assert Path(client.download_artifacts(run, "config.yaml")).read_text() == "seed: 1\n"
+    assert adopt_earlier_store(location, output) == ""
+    (output / "mlflow.db").touch()
+    assert "logged again" in adopt_earlier_store(location, output)
