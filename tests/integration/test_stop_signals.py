@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -11,7 +12,17 @@ from conftest import own_cluster, run_smoke, smoke_command
 from test_full_sweep import runs
 
 SECONDS = 600
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * SECONDS)]
+
+
+@pytest.fixture
+def not_ignored() -> Iterator[None]:
+    """These tests may run in the background of a shell, which ignores signals for its children."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in STOP}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def stopped(folder: Path, number: signal.Signals, line_holds: str) -> tuple[int, str, list[int]]:
@@ -34,9 +45,9 @@ def stopped(folder: Path, number: signal.Signals, line_holds: str) -> tuple[int,
     return code, log.read_text(), [process.pid for process in alive]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOP)
 def test_a_stop_signal_ends_a_training_with_one_line_and_nothing_left(
-    number: signal.Signals, tmp_path: Path
+    number: signal.Signals, tmp_path: Path, not_ignored: None
 ) -> None:
     folder = tmp_path / "out"
     code, output, alive = stopped(folder, number, "] data: ")
