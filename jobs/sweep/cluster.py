@@ -128,13 +128,13 @@ def _closed_to_others() -> Path:
 
     A local Ray asks for a token, unless RAY_AUTH_MODE is set. A token that the user sets stays.
     """
-    own = Path(tempfile.mkdtemp(prefix="prm-ray-")) / "token"  # mkdtemp: for this user alone
-    file = Path(os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(own)))
-    if file == own:
-        own.touch(mode=0o600)
-        own.write_text(secrets.token_hex())
-        atexit.register(shutil.rmtree, own.parent, ignore_errors=True)
-    return file
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="prm-ray-"))  # for this user alone
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        (folder / "token").touch(mode=0o600)
+        (folder / "token").write_text(secrets.token_hex())
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
+    return Path(os.environ["RAY_AUTH_TOKEN_PATH"])
 
 
 def _joined(variables: dict[str, str], console: Console) -> bool:

@@ -5,13 +5,18 @@ output folders, so that the MLflow UI compares them.
 """
 
 import os
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.masking import mask_secrets
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
 SQLITE = "sqlite:"
 DEFAULT = "default"
+_UI_HOST, _UI_PORT = "127.0.0.1", 5000
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,14 @@ def sqlite_file(uri: str) -> Path | None:
 
     database = make_url(uri).database
     return None if database in (None, "", ":memory:") else Path(str(database)).absolute()
+
+
+def ui_command(uri: str) -> str:
+    """Return the command that starts the UI of a store on this machine, or a server's address."""
+    if uri.startswith(("http://", "https://")):
+        return mask_secrets(uri)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", mask_secrets(uri)]
+    return shlex.join([*command, "--host", _UI_HOST, "--port", str(_UI_PORT)])
 
 
 def _is_writable(file: Path) -> bool:

@@ -6,15 +6,12 @@ identified by their tags, and values that are already logged are not logged agai
 away for a while does not end the job: writes wait in an `Outbox`.
 """
 
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -28,6 +25,7 @@ from orchestrator.tracking.entries import (
     measured,
     with_legal_names,
 )
+from orchestrator.tracking.location import ui_command
 from orchestrator.tracking.mlflow_store import is_temporary, open_store
 from orchestrator.tracking.outbox import Outbox
 
@@ -36,7 +34,6 @@ OUTPUT = "output"  # tag: the output folder
 CHANGED_PARAM = "changed_param."  # prefix of tags: MLflow does not let a param change
 CONFIG_FILE = "config.yaml"
 MANY = 1_000  # open runs of an experiment
-_UI_HOST, _UI_PORT = "127.0.0.1", 5000
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -234,14 +231,14 @@ class Tracker:
             identity = dict(run.identity)
             if run.parent is not None:
                 identity[MLFLOW_PARENT_RUN_ID] = self.run_id(run.parent)
-            found = self._find(identity)
-            if found is None:
+            entity = self._find(identity)
+            if entity is None:
                 # One call creates run and tags, so that a killed job leaves no run without tags.
                 tags = legal_tags({**identity, **dict(run.tags)})
-                found = self._client.create_run(self.experiment_id, tags=tags, run_name=run.name)
-            elif found.info.status != "FINISHED":
-                self._client.update_run(found.info.run_id, status="RUNNING")
-            self._ids[run] = str(found.info.run_id)
+                entity = self._client.create_run(self.experiment_id, tags=tags, run_name=run.name)
+            elif entity.info.status != "FINISHED":
+                self._client.update_run(entity.info.run_id, status="RUNNING")
+            self._ids[run] = str(entity.info.run_id)
         return self._ids[run]
 
     def _opened(self, run: RunRef) -> RunRef:
@@ -269,12 +266,7 @@ class Tracker:
 
     def ui_command(self) -> str:
         """Return the command that starts the UI on this machine, or the server's address."""
-        address = urlsplit(self._store.uri)
-        if address.scheme in ("http", "https"):
-            return mask_secrets(self._store.uri)
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri"]
-        command += [mask_secrets(self._store.uri), "--host", _UI_HOST, "--port", str(_UI_PORT)]
-        return shlex.join(command)
+        return ui_command(self._store.uri)
 
     def _find(self, identity: Mapping[str, str]) -> Run | None:
         """Return the oldest run with all these tags that was not deleted; None if there is none."""
