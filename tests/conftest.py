@@ -250,13 +250,12 @@ def own_ray() -> Iterator[None]:
     """A Ray of two CPUs in this process, its workers set up as the jobs do it."""
     import ray
 
-    from jobs.sweep.cluster import environment
+    from jobs.sweep.cluster import environment, start_local
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment().items():
             patch.setenv(name, value)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-                 logging_level="ERROR")  # fmt: skip
+        start_local(2, dashboard=False)
         yield
         ray.shutdown()
 

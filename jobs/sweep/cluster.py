@@ -8,8 +8,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray._private import ray_constants
 from ray._private.utils import read_ray_address
@@ -27,6 +29,8 @@ JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray in the entry point of
 UPLOAD_LEFT_OUT = ["runs", ".venv*", ".git", "mlflow.db", "mlartifacts", "**/__pycache__"]
 CONNECT_SECONDS = 8.0  # limit of connecting to a cluster
 LOOPBACK = "127.0.0.1"
+START_ATTEMPTS = 4
+TIMED_OUT = "timed out during startup"  # in Ray's error
 NICENESS = "0"  # workers' niceness; at Ray's 15, other processes would take their cores
 STARTUP_CONCURRENCY = "8"  # workers: Ray warns of four times as many, and takes the cores' number
 # Each step allocates and frees large tensors. With memory that malloc keeps, and with huge pages,
@@ -108,19 +112,34 @@ def connect(
     # As Ray does on macOS: all its processes listen on loopback.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    started = ray.init(
-        address="local",
-        num_cpus=os.cpu_count(),
-        include_dashboard=dashboard,
-        dashboard_host=LOOPBACK,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    where = f"; dashboard http://{started.dashboard_url}, its token is in {token}"
+    address = start_local(os.cpu_count() or 1, dashboard)
+    where = f"; dashboard http://{address}, its token is in {token}"
     interrupt_on_stop_signals()
     console.print(
         f"Ray: started a local cluster{where if dashboard else ''}", highlight=False, soft_wrap=True
     )
+
+
+def start_local(cpus: int, dashboard: bool) -> str:
+    """Start a local Ray in this process; return the address of its dashboard.
+
+    Ray gives its node 30 s to start, which a busy machine exceeds: it is then tried again.
+    """
+    before = set(psutil.Process().children(recursive=True))
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            started = ray.init(
+                address="local", num_cpus=cpus, include_dashboard=dashboard,
+                dashboard_host=LOOPBACK, log_to_driver=False, logging_level="ERROR",
+            )  # fmt: skip
+            break
+        except Exception as error:  # Ray raises no class of its own
+            if TIMED_OUT not in str(error) or attempt == START_ATTEMPTS:
+                raise
+            for process in set(psutil.Process().children(recursive=True)) - before:
+                with suppress(psutil.Error):
+                    process.kill()
+    return str(started.dashboard_url)
 
 
 def _closed_to_others() -> Path:
