@@ -6,6 +6,7 @@ identified by their tags, and values that are already logged are not logged agai
 away for a while does not end the job: writes wait in an `Outbox`.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from orchestrator.tracking.mlflow_store import is_temporary, open_store
 from orchestrator.tracking.outbox import Outbox
 
 SWEEP_KEY, STAGE, STAGE_KEY = "sweep_key", "stage", "stage_key"
-OUTPUT = "output"  # tag: the output folder
+OUTPUT, OUTPUT_KEY = "output", "output_key"  # tags: the output folder, and its hash
 CHANGED_PARAM = "changed_param."  # prefix of tags: MLflow does not let a param change
 CONFIG_FILE = "config.yaml"
 MANY = 1_000  # open runs of an experiment
@@ -105,7 +106,10 @@ class Tracker:
             output: the output folder, to which no other job writes now.
         """
         self._outbox.send(lambda: self._close_abandoned(output))
-        run = self._opened(RunRef(name, ((SWEEP_KEY, sweep_key),), ((OUTPUT, output),)))
+        identity: tuple[tuple[str, str], ...] = ((SWEEP_KEY, sweep_key),)
+        if output:  # the same sweep in another folder, maybe at the same time, is another run
+            identity += ((OUTPUT_KEY, hashlib.sha256(output.encode()).hexdigest()[:16]),)
+        run = self._opened(RunRef(name, identity, ((OUTPUT, output),)))
         self.log(run, params, tags={OUTPUT: output})
         text = mask_secrets(config_yaml)
         self._outbox.send(lambda: self._client.log_text(self.run_id(run), text, CONFIG_FILE))

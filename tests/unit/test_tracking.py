@@ -276,6 +276,14 @@ def test_what_a_killed_job_left_open_is_closed_and_other_jobs_stay(
     assert ended[stage].data.tags["end"] == "the job was killed"
 
 
+def test_the_same_sweep_in_two_folders_has_two_runs(tracker: Tracker) -> None:
+    first, second, again = (
+        tracker.run_id(tracker.start_sweep("equal", "equal", {}, "", output=folder))
+        for folder in ("/one's", "/two", "/one's")
+    )
+    assert first == again != second
+
+
 CREATE = """
 import sys
 from orchestrator.tracking.mlflow_tracker import Tracker
